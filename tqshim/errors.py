@@ -1,0 +1,29 @@
+"""The exceptions that are tqshim's own.  ``Empty`` and ``Full`` are the standard library's.
+
+Invariant: every exception here keeps its fields through pickling and says what was found, where, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CorruptBatchError", "FolderError", "UnsupportedError"]
+
+
+class FolderError(OSError):
+    """A queue folder can't be used: somebody else could write to it, or it is no queue, or its files are damaged."""
+
+    def __init__(self, path: str, finding: str, remedy: str) -> None:
+        super().__init__(f"{path}: {finding}; {remedy}")
+        self.path = path
+        self.finding = finding
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[FolderError], tuple[str, str, str]]:
+        return type(self), (self.path, self.finding, self.remedy)
+
+
+class CorruptBatchError(FolderError):
+    """An item's bytes are not what its producer published: its batch file is missing, too short or damaged."""
+
+
+class UnsupportedError(FolderError):
+    """The machine or the file system lacks what the queue stands on."""

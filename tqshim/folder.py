@@ -1,0 +1,676 @@
+"""The queue folder: the only room that creates, appends, renames, locks and unlinks.
+
+Lives here: where a queue lies, who may use it and how long it stays; its journals, batch files and members' locks.
+Not here: what an event means (``ledger``), when to do something (``engine``), wake-ups and cells (``waiting``).
+
+::
+
+    queue folder/
+      journal_<n>             a snapshot, then 8-byte events, appended; the only truth about who owns what
+      roll_<n>_<key>          the next journal, prepared; becomes journal_<n> if journal n-1 decides for that key
+      spare_<n>               disk space set aside for it
+      load_<member>_<serial>  batch file that its producer fills
+      ready_<member>_<serial> batch file that is sealed
+      corrupt_<name>          set aside
+      cells, members, bell, space, spill, marker_<key>
+
+The life of a batch file::
+
+    create ──> load_ ──publish──publish──> seal ──> ready_ ──> remove
+                 │                                    │ (refilled by its producer, under a new name)
+                 └──────────── its producer leaves ───┴──> remove
+
+Invariant: everything is opened relative to the folder's own descriptor and never through a symbolic link, and that
+descriptor holds ``flock(LOCK_SH)`` as long as somebody uses the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from typing import ClassVar, Final, Optional, Union
+
+from . import events, names
+from .errors import CorruptBatchError, FolderError, UnsupportedError
+from .ledger import Ledger
+from .names import FileId
+
+try:
+    import fcntl
+    import resource
+except ImportError:  # Windows: said at construction, in check_platform
+    pass
+
+__all__ = ["Folder", "Journal", "anonymous_root", "reclaim", "spill_root", "sweep"]
+
+HOLD_PATIENCE: Final = 10.0
+"""Seconds to wait for a folder that somebody holds alone: only a reclaimer does, and only to rename it."""
+MARKER_LIFE: Final = 60.0
+"""Seconds for which a pickled handle that nobody has unpickled yet keeps its folder alive."""
+PAGE: Final = 4096
+ENOUGH: Final = 32 << 20
+"""Bytes that must be free in /dev/shm for new queues to lie there: half of what a stock container has."""
+SPILL_BELOW: Final = 4 << 20
+"""Bytes that batch files leave free, for journals and cells; with less than that new ones are spilled."""
+_PAST_LIMIT: Final = PAGE
+"""Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
+_RESVSP: Final = 0x40305828
+_SPACE_RESV: Final = struct.Struct("=hhxxxxqqiI4i")
+_REFUSED_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuseblk", "ceph", "glusterfs", "afs", "lustre"}
+_OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+class Journal:
+    """One journal, opened by this process for itself: its offset is shared with nobody."""
+
+    __slots__ = ("fd", "number", "start")
+
+    def __init__(self, fd: int, number: int, start: int) -> None:
+        self.fd = fd
+        self.number = number
+        self.start = start
+        """Where the first event stands, in bytes."""
+
+    def append(self, event: bytes) -> int:
+        """Append one event and return where it ends.  Commit point: once this has written, the event has happened.
+
+        Raises ``OSError``: nothing was written, nothing has happened."""
+        if os.write(self.fd, event) != events.SIZE:
+            raise FolderError(f"journal_{self.number}", "an event was torn", "recover the queue into a new folder")
+        return os.lseek(self.fd, 0, os.SEEK_CUR)
+
+    def read(self, at: int, size: int) -> bytes:
+        """Whole events from byte ``at`` on, at most ``size`` bytes: none at the end of the journal."""
+        data = os.pread(self.fd, size, at)
+        # Type 0 is no event: this kernel showed the length before the bytes.
+        cut = data[:: events.SIZE].find(0)
+        if cut >= 0:
+            return data[: cut * events.SIZE]
+        whole = len(data) & -events.SIZE
+        return data if whole == len(data) else data[:whole]
+
+    def snapshot(self) -> bytes:
+        """What this journal begins with."""
+        return os.pread(self.fd, self.start, 0)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class _Members:
+    """The members file, opened once a process: closing any descriptor of it would drop all of the process's locks."""
+
+    opened: ClassVar[dict[tuple[int, int], _Members]] = {}
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.users = 0
+        self.slots: set[int] = set()
+
+
+class Folder:
+    """One queue folder that this process uses.  ``fd`` is its hold: only ever closed, for a forked child shares it."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.anonymous = os.path.basename(path).startswith(names.PREFIX)
+        self._members: Optional[_Members] = None
+        self._spill: Optional[int] = None
+        status = os.fstat(fd)
+        self.key = status.st_dev, status.st_ino
+
+    # -- making and opening
+
+    @classmethod
+    def create_anonymous(cls, maxsize: int, limits: tuple[int, int]) -> Folder:
+        """Make a queue folder that goes away with its last user."""
+        check_platform()
+        root = anonymous_root()
+        while True:
+            path = os.path.join(root, names.PREFIX + secrets.token_hex(8))
+            try:
+                os.mkdir(path, 0o700)
+                folder = cls._hold(path)
+            except FileNotFoundError:
+                if not os.path.isdir(root):
+                    raise FolderError(root, "no such folder", "create it, or set TQSHIM_DIR to another") from None
+                continue  # A sweeper took it for an abandoned one before it was held.
+            try:
+                folder._furnish(maxsize, limits)
+            except BaseException:
+                folder.close()
+                reclaim(path)
+                raise
+            return folder
+
+    @classmethod
+    def open(cls, path: str, maxsize: int, limits: tuple[int, int]) -> Folder:
+        """Open the queue folder at a path, or make it one.
+
+        Raises ``FolderError`` where somebody else could write to it, or where it is something else."""
+        check_platform()
+        path = os.path.abspath(path)
+        os.makedirs(path, 0o700, exist_ok=True)
+        folder = cls._hold(path)
+        try:
+            if folder.newest() is None:
+                strangers = [name for name in os.listdir(folder.fd) if names.parse(name) is None]
+                if strangers:
+                    raise FolderError(
+                        path, f"holds {strangers[0]!r}, which is no part of a queue", "use an empty folder"
+                    )
+                folder._furnish(maxsize, limits)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def meet(cls, path: str, fd: Optional[int] = None) -> Folder:
+        """Open a queue that must be there already; ``fd``: its hold, from the process that started this one."""
+        check_platform()
+        if fd is not None:
+            _check_owner(path, fd)
+            return cls(path, fd)
+        return cls._hold(path)
+
+    @classmethod
+    def _hold(cls, path: str) -> Folder:
+        deadline = time.monotonic() + HOLD_PATIENCE
+        while True:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise FileNotFoundError(
+                    errno.ENOENT, "the queue is gone: its last user left before this handle arrived", path
+                ) from None
+            try:
+                _check_owner(path, fd)
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                found = os.stat(path)
+                mine = os.fstat(fd)
+                if (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
+                    return cls(path, fd)
+                os.close(fd)
+            except BlockingIOError:  # a reclaimer holds it: in a moment it is gone
+                os.close(fd)
+                if time.monotonic() > deadline:
+                    raise FolderError(
+                        path, f"locked by somebody for {HOLD_PATIENCE:.0f} s", "find out by whom"
+                    ) from None
+                time.sleep(0.001)
+            except BaseException:
+                os.close(fd)
+                raise
+
+    def _furnish(self, maxsize: int, limits: tuple[int, int]) -> None:
+        """Make an empty folder a queue.  Commit point: the rename that makes journal_0 appear."""
+        _check_file_system(self.path, self.key[0])
+        for name in (names.CELLS, names.MEMBERS):
+            with contextlib.suppress(FileExistsError):
+                os.close(self._create(name))
+        self.grow_cells(1)
+        ledger = Ledger(maxsize, *limits)
+        name = self.prepare_roll(0, ledger.snapshot(), ledger.limit)
+        # Not a rename: of two processes that furnish one folder at once, the first must win.
+        with contextlib.suppress(FileExistsError):
+            os.link(names.roll(0, name), names.journal(0), src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.drop_roll(0, name)
+
+    def _create(self, name: str, flags: int = os.O_WRONLY, fd: Optional[int] = None) -> int:
+        return os.open(name, flags | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=self.fd if fd is None else fd)
+
+    # -- journals
+
+    def newest(self) -> Optional[int]:
+        """The number of the newest journal, or ``None`` where there is none."""
+        numbers = [name.numbers[0] for name in map(names.parse, _list(self.fd)) if name and name.kind == "journal"]
+        return max(numbers, default=None)
+
+    def open_newest(self) -> tuple[Journal, bytes]:
+        """The newest journal, and the snapshot that it begins with."""
+        while True:
+            number = self.newest()
+            if number is None:
+                raise FolderError(self.path, "has no journal", "it is no queue, or was damaged; use another folder")
+            try:
+                return self.open_journal(number)
+            except FileNotFoundError:  # two rolls later it is removed: look again
+                continue
+
+    def open_journal(self, number: int) -> tuple[Journal, bytes]:
+        """A journal and the snapshot that it begins with.
+
+        Raises ``FileNotFoundError`` where a newer one has replaced it, ``CorruptBatchError`` where it is damaged."""
+        name = names.journal(number)
+        fd = os.open(name, os.O_RDWR | os.O_APPEND | _OPEN, dir_fd=self.fd)
+        try:
+            try:
+                size = Ledger.snapshot_size(os.pread(fd, 16, 0))
+                data = os.pread(fd, size, 0)
+                if len(data) < size:
+                    raise ValueError(f"a snapshot of {size} bytes is cut short to {len(data)}")
+            except ValueError as error:
+                raise CorruptBatchError(f"{self.path}/{name}", str(error), "use another folder") from None
+            return Journal(fd, number, size), data
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def set_space_aside(self, number: int, limit: int) -> None:
+        """Reserve the disk space of a future journal, so that a full disk stops nobody from draining the queue."""
+        try:
+            fd = self._create(names.spare(number))
+        except FileExistsError:  # somebody else did it
+            return
+        except OSError:  # no space now: the roll itself will try again
+            return
+        _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT)
+        os.close(fd)
+
+    def prepare_roll(self, number: int, snapshot: bytes, limit: int) -> str:
+        """Write the journal of that number under a name that only counts once the journal before it says so."""
+        while True:
+            key = secrets.token_hex(5)
+            try:
+                os.rename(names.spare(number), names.roll(number, key), src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                fd = os.open(names.roll(number, key), os.O_WRONLY | _OPEN, dir_fd=self.fd)
+            except FileNotFoundError:  # nobody set space aside, or another roller took it
+                try:
+                    fd = self._create(names.roll(number, key))
+                except FileExistsError:
+                    continue
+            break
+        try:
+            _reserve_space(fd, len(snapshot) + limit * events.SIZE + _PAST_LIMIT)
+            _write_all(fd, snapshot)
+        finally:
+            os.close(fd)
+        return key
+
+    def drop_roll(self, number: int, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(names.roll(number, key), dir_fd=self.fd)
+
+    def finish_roll(self, number: int, key: int) -> Optional[Journal]:
+        """Give the prepared journal its name, if nobody has yet, and open it; ``None`` where even newer ones are there.
+
+        Nothing can bring a removed journal back: only one file ever has that key, and its rename succeeds once."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(names.roll(number, f"{key:010x}"), names.journal(number), src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            # One journal back stays, for whoever is just listing the folder.
+            if number > 1:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(names.journal(number - 2), dir_fd=self.fd)
+        try:
+            return self.open_journal(number)[0]
+        except FileNotFoundError:
+            return None
+
+    # -- batch files
+
+    def create_batch(self, file: FileId) -> int:
+        """A new batch file, open for writing."""
+        home = self._spill_folder(create=True) if file.spilled else self.fd
+        return self._create(names.batch(names.LOAD, file), fd=home)
+
+    def seal_batch(self, file: FileId) -> None:
+        """Nobody writes to the batch file any more, its name says from now on."""
+        with contextlib.suppress(FileNotFoundError):  # every item was claimed already, and it was removed
+            home = self._home(file)
+            os.rename(names.batch(names.LOAD, file), names.batch(names.READY, file), src_dir_fd=home, dst_dir_fd=home)
+
+    def open_batch(self, file: FileId) -> int:
+        """A batch file, open for reading.  Raises ``CorruptBatchError`` where it is not there."""
+        home = self._home(file)
+        for state in (names.LOAD, names.READY):  # in this order: a seal renames the one to the other
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(names.batch(state, file), os.O_RDONLY | _OPEN, dir_fd=home)
+        raise CorruptBatchError(
+            f"{self.path}/{names.batch(names.READY, file)}",
+            "missing, with items in it that nobody got",
+            "see who deletes",
+        )
+
+    def remove_batch(self, file: FileId) -> None:
+        """Delete a batch file that nobody needs any more."""
+        with contextlib.suppress(FileNotFoundError):  # a spill folder that is gone took it along
+            home = self._home(file)
+            for state in (names.LOAD, names.READY):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(names.batch(state, file), dir_fd=home)
+                    return
+
+    @staticmethod
+    def write_at(fd: int, data: Union[bytes, memoryview], offset: int) -> None:
+        """Write all of it.  Raises ``OSError`` where the disk is full; what was written then counts for nothing."""
+        written = os.pwrite(fd, data, offset)
+        if written < len(data):
+            view = memoryview(data)
+            while written < len(view):
+                written += os.pwrite(fd, view[written:], offset + written)
+
+    @staticmethod
+    def read_at(fd: int, size: int, offset: int) -> bytes:
+        """So many bytes, or fewer at the end of the file: the padding of its last block is never written."""
+        data = os.pread(fd, size, offset)
+        if len(data) == size:
+            return data
+        parts = [data]
+        got = len(data)
+        while got < size and parts[-1]:
+            parts.append(os.pread(fd, size - got, offset + got))
+            got += len(parts[-1])
+        return b"".join(parts)
+
+    def batches(self) -> list[FileId]:
+        """All batch files that lie in this folder and in its spill folder."""
+        listed = _list(self.fd)
+        with contextlib.suppress(FileNotFoundError):
+            listed += _list(self._spill_folder())
+        parsed = map(names.parse, listed)
+        return [FileId(*name.numbers) for name in parsed if name and name.kind in (names.LOAD, names.READY)]
+
+    def remove_old_rolls(self, number: int) -> None:
+        """Delete what rollers that were killed have left, up to the journal of that number."""
+        for listed in _list(self.fd):
+            name = names.parse(listed)
+            if name and name.kind in ("roll", "spare") and name.numbers[0] <= number:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(listed, dir_fd=self.fd)
+
+    def wants_spill(self) -> bool:
+        """This folder's file system is nearly full, and there is another place for batch files."""
+        if not self.anonymous:
+            return False
+        room = os.fstatvfs(self.fd)
+        return room.f_bavail * room.f_frsize < SPILL_BELOW and spill_root(self.path) is not None
+
+    def _home(self, file: FileId) -> int:
+        return self._spill_folder() if file.spilled else self.fd
+
+    def _spill_folder(self, create: bool = False) -> int:
+        if self._spill is not None:
+            return self._spill
+        try:
+            path = os.readlink(names.SPILL, dir_fd=self.fd)
+        except FileNotFoundError:
+            root = spill_root(self.path)
+            if not create or root is None:
+                raise
+            path = os.path.join(root, os.path.basename(self.path) + names.SPILLED)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+            with contextlib.suppress(FileExistsError):
+                os.symlink(self.path, os.path.join(path, names.HOME))
+            with contextlib.suppress(FileExistsError):
+                os.symlink(path, names.SPILL, dir_fd=self.fd)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
+        try:
+            _check_owner(path, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._spill = fd
+        return fd
+
+    # -- cells, bells, members
+
+    def open_cells(self) -> int:
+        return os.open(names.CELLS, os.O_RDWR | _OPEN, dir_fd=self.fd)
+
+    def grow_cells(self, pages: int) -> None:
+        """Make the cells at least so many pages long.  Pages are appended whole, so two who grow at once only add one
+        too many, and are written, so that no store into mapped memory can find the disk full."""
+        fd = os.open(names.CELLS, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=self.fd)
+        try:
+            while os.fstat(fd).st_size < pages * PAGE:
+                _write_all(fd, bytes(PAGE))
+        finally:
+            os.close(fd)
+
+    def open_fifo(self, name: str) -> int:
+        """A named FIFO of this folder, made if it is not there, open for both ends so that it never hangs or ends."""
+        for _ in range(2):
+            try:
+                fd = os.open(name, os.O_RDWR | os.O_NONBLOCK | _OPEN, dir_fd=self.fd)
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):
+                    os.mkfifo(name, 0o600, dir_fd=self.fd)
+                continue
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                return fd
+            os.close(fd)
+            break
+        raise FolderError(f"{self.path}/{name}", "is no FIFO", "see who put it there, and delete it")
+
+    def lock_slot(self, slot: int) -> bool:
+        """Take the record lock that says: the member of this slot is alive.  ``False``: somebody has it, also we."""
+        members = self._members
+        if members is None:
+            members = _Members.opened.get(self.key)
+            if members is None:
+                members = _Members(os.open(names.MEMBERS, os.O_RDWR | _OPEN, dir_fd=self.fd))
+                _Members.opened[self.key] = members
+            members.users += 1
+            self._members = members
+        if slot in members.slots:
+            return False
+        try:
+            fcntl.lockf(members.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            raise
+        members.slots.add(slot)
+        return True
+
+    def unlock_slot(self, slot: int) -> None:
+        members = self._members
+        if members is not None and slot in members.slots:
+            fcntl.lockf(members.fd, fcntl.LOCK_UN, 1, slot)
+            members.slots.discard(slot)
+
+    # -- lifetime
+
+    def mark(self) -> str:
+        """Keep the folder alive for a pickled handle that is on its way; returns the marker's key."""
+        key = secrets.token_hex(8)
+        os.close(self._create(names.marker(key)))
+        return key
+
+    def unmark(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(names.marker(key), dir_fd=self.fd)
+
+    def close(self) -> None:
+        """Let go of the folder.  Never ``LOCK_UN``: forked children and parents share the hold."""
+        members = self._members
+        if members is not None:
+            members.users -= 1
+            if not members.users:
+                _Members.opened.pop(self.key, None)
+                os.close(members.fd)
+        for fd in (self._spill, self.fd):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self._members = self._spill = None
+        self.fd = -1
+
+    def let_go(self) -> None:
+        """At the end of the program: delete the folder if nobody else uses it, else hold it on for late threads."""
+        os.close(self.fd)
+        self.fd = -1
+        if not reclaim(self.path):
+            with contextlib.suppress(OSError):
+                self.fd = Folder._hold(self.path).fd
+
+    def after_fork(self) -> None:
+        """In a forked child: the record locks stayed with the parent; the hold is shared and goes on."""
+        members = self._members
+        if members is not None and _Members.opened.get(self.key) is members:
+            del _Members.opened[self.key]
+            os.close(members.fd)
+        self._members = None
+
+
+def anonymous_root() -> str:
+    """Where anonymous queues lie: ``TQSHIM_DIR``; else /dev/shm, where it has room; else the temporary folder."""
+    chosen = os.environ.get("TQSHIM_DIR")
+    if chosen:
+        return os.path.abspath(chosen)
+    with contextlib.suppress(OSError):
+        room = os.statvfs("/dev/shm")
+        if room.f_bavail * room.f_frsize >= ENOUGH and os.access("/dev/shm", os.W_OK | os.X_OK):
+            return "/dev/shm"
+    return tempfile.gettempdir()
+
+
+def spill_root(path: str) -> Optional[str]:
+    """Where a full queue folder's new batch files go, or ``None`` where there is no other place."""
+    other = os.environ.get("TQSHIM_SPILL_DIR") or tempfile.gettempdir()
+    try:
+        return None if os.stat(other).st_dev == os.stat(path).st_dev else other
+    except OSError:
+        return None
+
+
+def reclaim(path: str) -> bool:
+    """Delete an anonymous queue folder that nobody uses.  ``False``: somebody does, or a handle is on its way to it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
+    except OSError:  # gone, or never ours
+        return False
+    try:
+        if os.fstat(fd).st_uid != os.geteuid():
+            return False
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        root, name = os.path.split(path)
+        if not name.startswith(names.DEAD):
+            if any(_is_young_marker(fd, listed) for listed in _list(fd)):
+                return False
+            # Commit point: under this name nobody opens it as a queue any more.
+            os.rename(path, os.path.join(root, names.dead(name)))
+            path = os.path.join(root, names.dead(name))
+        with contextlib.suppress(OSError):
+            _delete_tree(os.readlink(names.SPILL, dir_fd=fd))
+        _delete_tree(path)
+    except OSError:  # in use, or somebody else is deleting it
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def sweep(root: str, mine: Iterable[str]) -> None:
+    """Delete the anonymous queue folders in ``root`` whose users were all killed; ``mine`` are in use here."""
+    skip = set(mine)
+    try:
+        listed = os.listdir(root)
+    except OSError:
+        return
+    for name in listed:
+        if not name.startswith((names.PREFIX, names.DEAD + names.PREFIX)):
+            continue
+        path = os.path.join(root, name)
+        if name.endswith(names.SPILLED):
+            with contextlib.suppress(OSError):
+                home = os.readlink(os.path.join(path, names.HOME))
+                if os.lstat(path).st_uid == os.geteuid() and not os.path.lexists(home):
+                    dead = os.path.join(os.path.dirname(home), names.dead(os.path.basename(home)))
+                    if not os.path.lexists(dead):
+                        _delete_tree(path)
+        elif path not in skip:
+            reclaim(path)
+
+
+def check_platform() -> None:
+    """Raise ``UnsupportedError`` where queues can't work."""
+    if not sys.platform.startswith(("linux", "darwin")):
+        raise UnsupportedError(sys.platform, "TurboQueue needs Linux or macOS", "use multiprocessing.Queue here")
+    soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if soft != resource.RLIM_INFINITY and soft < 64 << 20:
+        # A write cut short by this limit would misalign every event after it.
+        raise UnsupportedError("RLIMIT_FSIZE", f"files end at {soft} bytes", "raise it to 64 MB or more (ulimit -f)")
+
+
+def _check_owner(path: str, fd: int) -> None:
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid():
+        raise FolderError(path, f"belongs to user {status.st_uid}, not {os.geteuid()}", "use a folder of your own")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise FolderError(
+            path, f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})", "chmod 700, after a look inside"
+        )
+
+
+_checked: set[int] = set()
+
+
+def _check_file_system(path: str, device: int) -> None:
+    if device in _checked or not os.path.exists("/proc/self/mountinfo"):
+        return
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
+        for line in table:
+            fields = line.split()
+            kind = fields[fields.index("-") + 1]
+            if fields[2] == wanted and (kind in _REFUSED_SYSTEMS or kind.startswith("fuse.")):
+                raise UnsupportedError(path, f"lies on {kind}, which does not serialise appends", "use a local disk")
+    _checked.add(device)
+
+
+def _reserve_space(fd: int, size: int) -> None:
+    """Set disk space aside without changing the file's length, where the system can."""
+    try:
+        if sys.platform == "darwin":
+            fcntl.fcntl(fd, 42, struct.pack("=IiqqQ", 4, 3, 0, size, 0))  # F_PREALLOCATE, all, from the end
+        else:
+            fcntl.ioctl(fd, _RESVSP, _SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0))
+    except OSError:  # this file system can't, or has no space: then each append finds out for itself
+        pass
+
+
+def _list(fd: int) -> list[str]:
+    """The names in a folder.  Opened anew: two that list through one descriptor skip each other's names."""
+    own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        return os.listdir(own)
+    finally:
+        os.close(own)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _is_young_marker(fd: int, listed: str) -> bool:
+    name = names.parse(listed)
+    if name is None or name.kind != "marker":
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        # Either way: the wall clock can step back.
+        return abs(time.time() - os.stat(listed, dir_fd=fd).st_mtime) < MARKER_LIFE
+    return False
+
+
+def _delete_tree(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
+    try:
+        for name in os.listdir(fd):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(path)

@@ -1,0 +1,528 @@
+"""The rules of a queue: its state, as a pure function of its journal's events.
+
+Lives here: what makes each event valid or void, and what a valid one does; the snapshot that a journal begins with.
+Not here: files, waiting, threads, time.  Nothing in this module can block, fail half-way or depend on who runs it.
+
+Invariant: two processes that have applied the same events hold equal ledgers, and so does who loads a snapshot of one
+and goes on from there.  A void event changes nothing.  So an append to the journal is the commit point of every act.
+
+========================  ==========================================  ==================================================
+event                     valid iff                                   effect
+========================  ==========================================  ==================================================
+JOIN(role)                a slot is free                              the lowest free slot is the new member's
+LEAVE(slot, number)       that very member is in                      out; its reservation dropped, its file sealed; its
+                                                                      lease stands until revoked
+OPEN(slot, serial)        the slot's member is in, and has opened     its former file sealed; the next block goes to the
+                          no file of that serial or a later one       start of this one
+PUBLISH(slot, n, more,    the slot has a file; bounded: n <= res or   res := 0 (``more``: less n); the block's items are
+units)                    used - res + n <= maxsize                   the new tail
+CLAIM(slot)               no lease stands and head < tail             the item at the head is the slot's
+CLAIM_MANY(slot, most)    the same                                    the ``most`` items at the head, or all
+LEASE(slot, most)         slot is the only consumer; no lease         its former lease is wholly delivered; the ``most``
+                          stands, or its own; head < tail; bounded:   items at the head, or all, are leased to it
+                          2 * used <= maxsize
+REVOKE(count, number)     a lease of that number stands               the lease ends after ``count`` of its items, the
+                                                                      others are at the head again
+RESERVE(slot, k)          bounded; member in; res = 0;                res := k, uncut
+                          used + k <= maxsize
+TRIM(slot, j, grant)      that reservation stands, uncut, of          res := min(j, k), cut
+                          1,023 places at most
+SEAL(key)                 past the journal's limit, and no earlier    the next journal is the one prepared under that
+                          one stands there                            key
+========================  ==========================================  ==================================================
+
+``used`` = tail - (a lease stands ? its first item : head) + the sum of all res.  All other events past the journal's
+limit are void, and so are events of unknown types.  Numbers of members, leases, grants and items are never used twice; slots are.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import deque
+from itertools import chain
+from typing import Final, NamedTuple, Optional, Union
+
+from . import events
+from .events import CLAIM, CLAIM_MANY, JOIN, LEASE, LEAVE, OPEN, PUBLISH, RESERVE, REVOKE, SEAL, SIZE, TRIM
+from .names import FileId
+
+__all__ = ["Block", "Lease", "Ledger", "Member", "Reservation", "Verdict"]
+
+
+class Block(NamedTuple):
+    """Items that were published together: ``first`` up to ``end``, and where they stand."""
+
+    first: int
+    end: int
+    file: FileId
+    offset: int
+    """In units."""
+    units: int
+    """0: a giant, alone in its file."""
+
+
+class Member(NamedTuple):
+    """A process in one of its two roles."""
+
+    number: int
+    """The number of its JOIN."""
+    consumer: bool
+
+
+class Lease(NamedTuple):
+    """Items ``first`` up to ``end``, all of them one consumer's until somebody revokes them."""
+
+    slot: int
+    first: int
+    end: int
+    number: int
+    member: int
+    """The number of its holder's JOIN: slots are used again."""
+
+
+class Reservation(NamedTuple):
+    """Places of a bounded queue that are one producer's."""
+
+    places: int
+    grant: int
+    cut: bool
+
+
+Verdict = Union[None, int, range, Lease, Reservation]
+"""What an event came to: ``None`` where it is void, else
+
+JOIN: the slot.  CLAIM, CLAIM_MANY: the items.  LEASE: the lease.  RESERVE, TRIM: the reservation as it stands now.
+REVOKE: how far the lease was delivered.  PUBLISH: the first item.  LEAVE, OPEN: the slot.  SEAL: the key."""
+
+FIRST_LIMIT: Final = 448
+"""Events of a queue's first journal: with its snapshot one page of 4 KB, so that a thousand queues cost 4 MB."""
+LAST_LIMIT: Final = 1 << 16
+"""Events of a journal in a queue that has been busy: half a megabyte.  From the one it doubles to the other."""
+
+_MAGIC: Final = 0x3130_6D69_6873_7174
+"""``tqshim01`` read as a little-endian number; the last two characters are the version of these rules."""
+_HEAD: Final = 18
+_NOT_CLAIM: Final = re.compile(rb"[^\x01]", re.DOTALL)
+_PLAIN: Final = b"\x01"
+
+
+class Ledger:
+    """The state of one queue.
+
+    ``apply`` takes events that others wrote, ``step`` takes one and returns what it came to.  ``done`` and ``yours``
+    are notes for the engine and no part of the state."""
+
+    __slots__ = (
+        "_ends",
+        "base",
+        "blocks",
+        "done",
+        "files",
+        "first_limit",
+        "free",
+        "grants",
+        "head",
+        "index",
+        "kept",
+        "last_limit",
+        "lease",
+        "leases",
+        "limit",
+        "maxsize",
+        "members",
+        "res",
+        "reserved",
+        "sealed",
+        "tail",
+        "watched",
+        "yours",
+    )
+
+    def __init__(self, maxsize: int = 0, first_limit: int = FIRST_LIMIT, last_limit: int = LAST_LIMIT) -> None:
+        self.maxsize = maxsize if maxsize > 0 else 0
+        self.first_limit = first_limit
+        self.last_limit = last_limit
+        self.base = 0
+        """Events in all the journals before this one."""
+        self.index = 0
+        """Events of this journal that have been applied, void ones too."""
+        self.limit = first_limit
+        """Events of this journal that count."""
+        self.sealed: Optional[int] = None
+        """The key of the next journal, once that is decided."""
+        self.head = 0
+        """The oldest item nobody has claimed or leased."""
+        self.tail = 0
+        """The number of the next item."""
+        self.blocks: deque[Block] = deque()
+        """Blocks with items that somebody may still get, oldest first (and older ones until the next ``trim``)."""
+        self.members: dict[int, Member] = {}
+        self.free: list[int] = []
+        """Slots below the highest ever used that are free, in no order."""
+        self.files: dict[int, tuple[FileId, int]] = {}
+        """By slot: the batch file that its member fills, and how many units it has."""
+        self.lease: Optional[Lease] = None
+        self.leases = 0
+        self.kept = (0, 0)
+        """The last lease that was revoked: its number, and the item at which it ended."""
+        self.res: dict[int, Reservation] = {}
+        self.reserved = 0
+        self.grants = 0
+        self._ends: dict[FileId, int] = {}
+        """By batch file with items in ``blocks``: the end of its last block."""
+        self.done: list[tuple[FileId, int]] = []
+        """Sealed batch files that nobody needs any more, and the end of their items; the engine empties this list."""
+        self.watched: Optional[int] = None
+        """A slot whose claims are noted in ``yours``: its own process lost sight of one."""
+        self.yours: list[tuple[int, int, Block]] = []
+        """Items that the watched slot claimed: the number of its event, the item, its block."""
+
+    # -- what the state says
+
+    @property
+    def low(self) -> int:
+        """The oldest item that somebody may still get."""
+        return self.head if self.lease is None else self.lease.first
+
+    @property
+    def used(self) -> int:
+        """Places of a bounded queue that are taken."""
+        return self.tail - self.low + self.reserved
+
+    @property
+    def full(self) -> bool:
+        """This journal has had all the events that count."""
+        return self.index >= self.limit
+
+    def consumers(self) -> int:
+        """How many consumers have joined."""
+        return sum(member.consumer for member in self.members.values())
+
+    def block(self, item: int) -> Block:
+        """The block in which an unclaimed or just claimed item stands."""
+        for block in self.blocks:
+            if block.first <= item < block.end:
+                return block
+        raise LookupError(f"item {item} is not in the ledger, whose oldest is {self.low}")
+
+    def parts(self, first: int, end: int) -> list[Block]:
+        """The blocks in which the unclaimed or just claimed items ``first`` up to ``end`` stand, in order."""
+        found = []
+        for block in self.blocks:
+            if block.end <= first:
+                continue
+            if block.first >= end or first >= end:
+                break
+            found.append(block)
+        return found
+
+    def is_done(self, file: FileId) -> bool:
+        """Nobody writes to the batch file and nobody can get an item from it any more."""
+        if file in self._ends and self._ends[file] > self.low:
+            return False
+        for slot, member in self.members.items():
+            if member.number == file.member:
+                current = self.files.get(slot)
+                return current is not None and current[0].serial > file.serial
+        return True
+
+    # -- events
+
+    def apply(self, chunk: bytes) -> None:
+        """Apply events of others.  Cheap for runs of claims, which most events are."""
+        types = chunk[::SIZE]
+        count = len(types)
+        if self.watched is not None or self.index + count > self.limit:
+            for (event,) in _WORD.iter_unpack(chunk):
+                self.step(event)
+            return
+        if types.count(_PLAIN) == count:
+            self.index += count
+            if self.lease is None:
+                self.head = min(self.head + count, self.tail)
+            return
+        at = 0
+        for other in _NOT_CLAIM.finditer(types):
+            place = other.start()
+            if place > at:
+                self.index += place - at
+                if self.lease is None:
+                    self.head = min(self.head + place - at, self.tail)
+            self.step(_WORD.unpack_from(chunk, place * SIZE)[0])
+            at = place + 1
+        self.index += count - at
+        if self.lease is None:
+            self.head = min(self.head + count - at, self.tail)
+
+    def step(self, event: int) -> Verdict:
+        """Apply one event and say what it came to."""
+        number = self.base + self.index
+        past = self.index >= self.limit
+        self.index += 1
+        kind = event & 0xFF
+        slot = event >> 8 & 0xFFFF
+        rest = event >> 24
+        if past:
+            return self._seal_journal(rest) if kind == SEAL else None
+        if kind == CLAIM:
+            return self._claim(slot, 1)
+        if kind == PUBLISH:
+            return self._publish(slot, rest & 0x7FFF, bool(rest & 0x8000), rest >> 16)
+        if kind == CLAIM_MANY:
+            return self._claim(slot, rest)
+        if kind == LEASE:
+            return self._lease(slot, rest)
+        if kind == REVOKE:
+            return self._revoke(slot, rest)
+        if kind == RESERVE:
+            return self._reserve(slot, rest)
+        if kind == TRIM:
+            return self._trim(slot, rest & 0x3FF, rest >> 10)
+        if kind == OPEN:
+            return self._open(slot, rest)
+        if kind == JOIN:
+            return self._join(number, bool(rest & 1))
+        if kind == LEAVE:
+            return self._leave(slot, rest)
+        return None
+
+    def _claim(self, slot: int, most: int) -> Optional[range]:
+        if self.lease is not None or self.head >= self.tail:
+            return None
+        items = range(self.head, min(self.head + most, self.tail))
+        self.head = items.stop
+        if slot == self.watched:
+            self.yours += [(self.base + self.index - 1, item, self.block(item)) for item in items]
+        return items
+
+    def _publish(self, slot: int, count: int, more: bool, units: int) -> Optional[int]:
+        current = self.files.get(slot)
+        if current is None:
+            return None
+        if self.maxsize:
+            own = self.res.get(slot)
+            held = own.places if own else 0
+            if count > held and self.used - held + count > self.maxsize:
+                return None
+            if own:
+                if more and held > count:
+                    self.res[slot] = own._replace(places=held - count)
+                    self.reserved -= count
+                else:
+                    del self.res[slot]
+                    self.reserved -= held
+        first = self.tail
+        if count:
+            file, offset = current
+            self.tail += count
+            self.blocks.append(Block(first, self.tail, file, offset, units))
+            self._ends[file] = self.tail
+            self.files[slot] = file, offset + units
+            self.trim()
+        return first
+
+    def _lease(self, slot: int, most: int) -> Optional[Lease]:
+        old = self.lease
+        member = self.members.get(slot)
+        if member is None or not member.consumer or self.consumers() != 1:
+            return None
+        if self.head >= self.tail or (old is not None and old.member != member.number):
+            return None
+        # Its former lease is wholly delivered, so those items take no places any more.
+        if self.maxsize and 2 * (self.tail - self.head + self.reserved) > self.maxsize:
+            return None
+        self.leases += 1
+        end = min(self.head + min(most, events.LEASE_MOST), self.tail)
+        self.lease = Lease(slot, self.head, end, self.leases, member.number)
+        self.head = end
+        return self.lease
+
+    def _revoke(self, count: int, number: int) -> Optional[int]:
+        lease = self.lease
+        if lease is None or lease.number != number:
+            return None
+        self.head = min(lease.first + count, lease.end)
+        self.lease = None
+        self.kept = number, self.head
+        return self.head
+
+    def _reserve(self, slot: int, places: int) -> Optional[Reservation]:
+        if not self.maxsize or slot not in self.members or slot in self.res or self.used + places > self.maxsize:
+            return None
+        self.grants += 1
+        self.res[slot] = Reservation(places, self.grants % events.GRANT_LIMIT, False)
+        self.reserved += places
+        return self.res[slot]
+
+    def _trim(self, slot: int, kept: int, grant: int) -> Optional[Reservation]:
+        own = self.res.get(slot)
+        if own is None or own.cut or own.grant != grant or own.places > events.RESERVE_MOST:
+            return None
+        self.res[slot] = Reservation(min(kept, own.places), grant, True)
+        self.reserved -= own.places - self.res[slot].places
+        return self.res[slot]
+
+    def _open(self, slot: int, serial: int) -> Optional[int]:
+        member = self.members.get(slot)
+        if member is None or (slot in self.files and self.files[slot][0].serial >= serial):
+            return None
+        self._seal(slot)
+        self.files[slot] = FileId(member.number, serial), 0
+        return slot
+
+    def _join(self, number: int, consumer: bool) -> Optional[int]:
+        if self.free:
+            slot = min(self.free)
+            self.free.remove(slot)
+        elif len(self.members) < events.SLOTS:
+            slot = len(self.members)
+        else:
+            return None
+        self.members[slot] = Member(number, consumer)
+        return slot
+
+    def _leave(self, slot: int, number: int) -> Optional[int]:
+        member = self.members.get(slot)
+        if member is None or member.number != number:
+            return None
+        del self.members[slot]
+        self.free.append(slot)
+        own = self.res.pop(slot, None)
+        if own:
+            self.reserved -= own.places
+        self._seal(slot)
+        return slot
+
+    def _seal(self, slot: int) -> None:
+        former = self.files.pop(slot, None)
+        if former is not None and self._ends.get(former[0], 0) <= self.low:
+            self._ends.pop(former[0], None)
+            # Not the end of its own items: whoever has loaded a snapshot since then does not know that.
+            self.done.append((former[0], self.low))
+
+    def trim(self) -> None:
+        """Forget blocks all of whose items have been claimed.  Changes nothing that a snapshot shows."""
+        low = self.low
+        blocks = self.blocks
+        while blocks and blocks[0].end <= low:
+            self._forget(blocks.popleft())
+
+    def _forget(self, block: Block) -> None:
+        file = block.file
+        if self._ends.get(file) == block.end and all(file != current for current, _ in self.files.values()):
+            del self._ends[file]
+            self.done.append((file, block.end))
+
+    # -- rolls
+
+    def _seal_journal(self, key: int) -> Optional[int]:
+        if self.sealed is not None:
+            return None
+        self.sealed = key
+        return key
+
+    def roll(self) -> None:
+        """Go on to the next journal: this one has had all its events."""
+        self.base += self.limit
+        self.index = 0
+        self.limit = self.next_limit
+        self.sealed = None
+
+    @property
+    def next_limit(self) -> int:
+        """Events of the next journal that will count."""
+        return min(2 * self.limit, max(self.last_limit, self.first_limit))
+
+    def snapshot(self, rolled: bool = False) -> bytes:
+        """This state as bytes, the same whoever writes them; ``rolled``: as the next journal begins.
+
+        A multiple of 8 bytes long."""
+        self.trim()
+        lease = self.lease
+        blocks = self.blocks
+        head = (
+            self.maxsize,
+            self.first_limit,
+            self.last_limit,
+            self.base + self.limit if rolled else self.base,
+            0 if rolled else self.index,
+            self.next_limit if rolled else self.limit,
+            self.head,
+            self.tail,
+            self.leases,
+            *self.kept,
+            self.grants,
+            1 if lease else 0,
+            len(self.members) + len(self.free),
+            len(self.members),
+            len(blocks),
+        )
+        tables = chain(
+            lease or (0, 0, 0, 0, 0),
+            *(
+                (slot, *self.members[slot], *self._file(slot), *self._reservation(slot))
+                for slot in sorted(self.members)
+            ),
+            *((b.first, b.end, *b.file, b.offset, b.units) for b in blocks),
+        )
+        words = [_MAGIC, 0, *map(int, head), *map(int, tables)]
+        words[1] = len(words)
+        return struct.pack(f"<{len(words)}Q", *words)
+
+    def _file(self, slot: int) -> tuple[int, int, int, int]:
+        current = self.files.get(slot)
+        return (1, *current[0], current[1]) if current else (0, 0, 0, 0)
+
+    def _reservation(self, slot: int) -> tuple[int, int, int, int]:
+        own = self.res.get(slot)
+        return (1, *own) if own else (0, 0, 0, 0)
+
+    @staticmethod
+    def snapshot_size(head: bytes) -> int:
+        """Bytes of the snapshot that begins so.  Raises ``ValueError`` for anything that is no snapshot."""
+        if len(head) < 16:
+            raise ValueError(f"a journal of {len(head)} bytes is too short")
+        magic, words = struct.unpack_from("<2Q", head)
+        if magic != _MAGIC:
+            raise ValueError(f"a journal begins with {head[:8]!r}, which no known version writes")
+        return int(words) * SIZE
+
+    @classmethod
+    def load(cls, data: bytes) -> Ledger:
+        """The ledger that a snapshot shows.  Raises ``ValueError`` for bytes that are no snapshot."""
+        if cls.snapshot_size(data) > len(data) or len(data) < (_HEAD + 5) * SIZE:
+            raise ValueError(f"a snapshot of {len(data)} bytes is cut short")
+        words = struct.unpack(f"<{len(data) // SIZE}Q", data[: len(data) // SIZE * SIZE])
+        ledger = cls(words[2], words[3], words[4])
+        ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases = words[5:11]
+        ledger.kept = words[11], words[12]
+        ledger.grants = words[13]
+        slots, members, blocks = words[15:18]
+        if words[14]:
+            ledger.lease = Lease(*words[18:23])
+        at = _HEAD + 5
+        if words[1] != at + 11 * members + 6 * blocks or not members <= slots <= events.SLOTS:
+            raise ValueError(
+                f"a snapshot of {members} members, {slots} slots and {blocks} blocks can't have {words[1]} words"
+            )
+        for row in range(at, at + 11 * members, 11):
+            slot, number, consumer, has_file, file, serial, offset, has_res, places, grant, cut = words[row : row + 11]
+            if slot >= slots:
+                raise ValueError(f"slot {slot} of a snapshot with {slots} slots")
+            ledger.members[slot] = Member(number, bool(consumer))
+            if has_file:
+                ledger.files[slot] = FileId(file, serial), offset
+            if has_res:
+                ledger.res[slot] = Reservation(places, grant, bool(cut))
+                ledger.reserved += places
+        ledger.free = [slot for slot in range(slots) if slot not in ledger.members]
+        at += 11 * members
+        for row in range(at, at + 6 * blocks, 6):
+            first, end, file, serial, offset, units = words[row : row + 6]
+            ledger.blocks.append(Block(first, end, FileId(file, serial), offset, units))
+            ledger._ends[ledger.blocks[-1].file] = end
+        return ledger
+
+
+_WORD: Final = struct.Struct("<Q")

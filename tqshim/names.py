@@ -1,0 +1,127 @@
+"""The grammar of names in a queue folder: a file's name says what it is and in which state.
+
+Lives here: every name, how it is made and how it is read.  Not here: what is done with the files (``folder``).
+
+Invariant: ``parse`` undoes the makers, and returns ``None`` for every name that they can't make.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple, Optional
+
+__all__ = [
+    "BELL",
+    "CELLS",
+    "DEAD",
+    "HOME",
+    "LOAD",
+    "MEMBERS",
+    "PREFIX",
+    "READY",
+    "SPACE",
+    "SPILL",
+    "SPILLED",
+    "FileId",
+    "Name",
+    "batch",
+    "corrupt",
+    "dead",
+    "journal",
+    "marker",
+    "parse",
+    "roll",
+    "spare",
+]
+
+CELLS: Final = "cells"
+MEMBERS: Final = "members"
+BELL: Final = "bell"
+SPACE: Final = "space"
+SPILL: Final = "spill"
+"""A symbolic link to the folder for batch files that found no space here."""
+HOME: Final = "home"
+"""In a spill folder: a symbolic link back."""
+SPILLED: Final = "-spill"
+"""A spill folder is called as its queue folder, and this."""
+
+LOAD: Final = "load"
+READY: Final = "ready"
+PREFIX: Final = "tqshim-"
+"""Anonymous queue folders are called this and something random."""
+DEAD: Final = "dead_"
+"""A folder whose name begins so belongs to nobody and is being deleted."""
+
+
+class FileId(NamedTuple):
+    """A batch file, for ever: the number of its producer's JOIN, and a count of that producer's files.
+
+    The lowest bit of ``serial`` tells where it lies: 0 in the queue folder, 1 in the spill folder."""
+
+    member: int
+    serial: int
+
+    @property
+    def spilled(self) -> bool:
+        return bool(self.serial & 1)
+
+
+class Name(NamedTuple):
+    """What a name says: a kind, and its numbers."""
+
+    kind: str
+    numbers: tuple[int, ...] = ()
+
+
+def batch(state: str, file: FileId) -> str:
+    """The name of a batch file that is filled (``LOAD``) or sealed (``READY``)."""
+    return f"{state}_{file.member:x}_{file.serial:x}"
+
+
+def journal(number: int) -> str:
+    return f"journal_{number}"
+
+
+def roll(number: int, key: str) -> str:
+    """The next journal while one process builds it; ``key`` is that process's own."""
+    return f"roll_{number}_{key}"
+
+
+def spare(number: int) -> str:
+    """Disk space set aside for the journal of that number."""
+    return f"spare_{number}"
+
+
+def marker(key: str) -> str:
+    """Says that a pickled handle is on its way."""
+    return f"marker_{key}"
+
+
+def corrupt(name: str) -> str:
+    return f"corrupt_{name}"
+
+
+def dead(name: str) -> str:
+    return DEAD + name
+
+
+_HEX: Final = "(0|[1-9a-f][0-9a-f]*)"
+_DECIMAL: Final = "(0|[1-9][0-9]*)"
+_PATTERNS: Final = [
+    (re.compile(rf"(load|ready)_{_HEX}_{_HEX}"), 16),
+    (re.compile(rf"(journal)_{_DECIMAL}"), 10),
+    (re.compile(rf"(spare)_{_DECIMAL}"), 10),
+    (re.compile(rf"(roll)_{_DECIMAL}_[0-9a-f]+"), 10),
+    (re.compile(r"(marker)_[0-9a-f]+"), 10),
+    (re.compile(r"(cells|members|bell|space|spill|home)"), 10),
+    (re.compile(r"(corrupt)_.+"), 10),
+]
+
+
+def parse(name: str) -> Optional[Name]:
+    """What a file of that name is, or ``None``: not one of ours."""
+    for pattern, base in _PATTERNS:
+        found = pattern.fullmatch(name)
+        if found:
+            return Name(found[1], tuple(int(group, base) for group in found.groups()[1:]))
+    return None
