@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from multiprocessing import context, reduction, util
 from time import monotonic
@@ -79,11 +80,19 @@ PLACES: Final = 256
 FILES_OPEN: Final = 16
 """Batch files that a consumer keeps open."""
 SCAN_EVERY: Final = 1.0
-"""Seconds between two looks for members that died and batch files that they left."""
+"""Seconds between two looks for members that died and batch files that they left, times the consumers there are."""
 SLOT_PATIENCE: Final = 0.02
 """Seconds to wait for the lock of a new slot: its former member is just leaving, or was stopped while it left."""
 
+PIN_PATIENCE: Final = 0.05
+"""Seconds after which it is worth asking the journal what a member pins that does not move on."""
+
+_LEASE_POSITION: Final = waiting.LEASE_POSITION
+_LEASE_FLAG: Final = waiting.LEASE_FLAG
 _LEASED: Final = 1 << 63
+_SHIFT: Final = 1 << 32
+"""Added to a position, so that a cell with a position is never 0."""
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _SPINNERS: Final = (os.cpu_count() or 1) > 1
 
 _looked = [0]
@@ -156,9 +165,11 @@ class Engine:
         self._unsure = False
         self._left = False
         self.cells = Cells(self.folder.open_cells())
+        self._words = self.cells.words
         self._bells: dict[str, Bell] = {}
         self._scanned = monotonic()
         self._pending: list[tuple[FileId, int, int]] = []
+        self._long_pins: dict[int, tuple[int, float, Optional[set[FileId]]]] = {}
         # producer
         self._producer: Optional[int] = None
         self._producer_number = 0
@@ -168,7 +179,8 @@ class Engine:
         self._offset = 0
         self._records: list[Record] = []
         self._bytes = 0
-        self._publishing = 0
+        self._publishing: Optional[tuple[list[Record], int, int]] = None
+        """While a block is published: where its records come from, how many they are, and where it stands."""
         self._published_at = 0.0
         self._gap = GAP_FIRST
         self._looked_then = 0
@@ -183,12 +195,16 @@ class Engine:
         self._consumer_number = 0
         self._claim_event = b""
         self._position_cell = 0
-        self._last = -1
-        self._hand: deque[Record] = deque()
+        self._state: tuple[int, tuple[Record, ...]] = (-1, ())
+        """The last item that was taken and delivered, and the hand: records that are to be delivered (again) first.
+        One tuple: an exception finds both changed, or neither."""
+        self.cut_short = False
+        """The last take ended where a lease does, and there may be more."""
         self._lease: Optional[Lease] = None
         self._lease_at = self._lease_end = 0
         self._lease_parts: deque[Block] = deque()
-        self._block: Block = Block(0, 0, FileId(0, 0), 0, 0)
+        self._block = Block(0, 0, FileId(0, 0), 0, 0)
+        self._first = self._end = 0
         self._body = memoryview(b"")
         self._ends: Sequence[int] = ()
         self._fds: dict[FileId, int] = {}
@@ -255,13 +271,17 @@ class Engine:
 
     def _close_files(self) -> None:
         self.journal.close()
-        if self._file_fd >= 0:
-            os.close(self._file_fd)
-        for fd in self._fds.values():
-            os.close(fd)
-        for bell in self._bells.values():
-            bell.close()
+        self._drop_file()
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+        while self._bells:
+            self._bells.popitem()[1].close()
         self.cells.close()
+
+    @property
+    def has_put(self) -> bool:
+        """This process has put something."""
+        return self._producer is not None
 
     def hold_for_child(self) -> Any:
         """Our hold on the folder, as an object that the child being spawned receives it through; one a child."""
@@ -285,7 +305,7 @@ class Engine:
         self.ledger = ledger
         self._pos = self.journal.start
         # A position cell holds the number of an event in all the journals; this much lies between it and the bytes.
-        self._shift = ledger.base * events.SIZE - self.journal.start + (1 << 32)
+        self._shift = ledger.base * events.SIZE - self.journal.start + _SHIFT
         self._half = self.journal.start + ledger.limit * events.SIZE // 2
 
     def _sync(self) -> None:
@@ -359,7 +379,7 @@ class Engine:
     # -- being sure
 
     def _begin(self) -> None:
-        if self._unsure or self._stale:
+        if self._unsure:
             self._recover()
         self._unsure = True
 
@@ -368,45 +388,64 @@ class Engine:
         if self._stale:
             self._after_fork()
             return
-        hand = self._hand
         former, parts = self._lease, self._lease_parts
         ledger = Ledger.load(self.journal.snapshot())
         ledger.watched = self._consumer
-        ledger.yours = []
         self._start(ledger)
         self._sync()
         ledger = self.ledger
         ledger.watched = None
-        yours, ledger.yours = ledger.yours, []
-        for number, item, block in yours:
-            if number > self._consumer_number and item > self._last:
-                hand.append(self._read(item, block))
-                self._last = item
+        last = self._state[0]
+        mine = [(item, block) for number, item, block in ledger.yours if number > self._consumer_number and item > last]
+        ledger.yours = []
         lease = ledger.lease
         if lease is not None and self._consumer is not None and lease.member == self._consumer_number:
-            self._hold_lease(lease, max(lease.first, self._last + 1))
-        elif former is not None:
-            self._lease = None
-            self._lease_at = self._lease_end = 0
-            if ledger.kept[0] == former.number:
-                for block in parts:
-                    for item in range(max(block.first, former.first, self._last + 1), min(block.end, ledger.kept[1])):
-                        hand.append(self._read(item, block))
-                        self._last = item
+            self._hold_lease(lease, max(lease.first, last + 1))
+        else:
+            self._forget_lease()
+            if former is not None and ledger.kept[0] == former.number:
+                mine = [
+                    (item, block)
+                    for block in parts
+                    for item in range(max(block.first, former.first, last + 1), min(block.end, ledger.kept[1]))
+                ] + mine
+        self._recover_items(mine)
         if self._consumer is not None:
-            self.cells.words[self._position_cell] = 0
+            self._words[self._position_cell] = 0
         self._room = 0
         if self._producer is not None:
-            file, offset = ledger.files.get(self._producer, (None, 0))
-            if file is not None and file == self._file and self._publishing:
-                if offset > self._offset or self._giant_published(ledger):
-                    del self._records[: self._publishing]
-                    self._bytes = sum(map(len, self._records))
-                    self._offset = offset
-            else:
+            now = ledger.files.get(self._producer)
+            if now is None or now[0] != self._file:
                 self._drop_file()
-        self._publishing = 0
+            elif self._publishing is not None:
+                records, count, offset = self._publishing
+                if now[1] > offset or self._giant_published(ledger):
+                    self._offset = now[1]
+                    if records is self._records:
+                        self._records = records[count:]
+                        self._bytes = sum(map(len, self._records))
+        self._publishing = None
         self._unsure = False
+
+    def _recover_items(self, mine: list[tuple[int, Block]]) -> None:
+        """Items that were taken, but not delivered, come into the hand."""
+        if not mine:
+            return
+        hand = self._state[1]
+        found: list[Record] = []
+        damage: Optional[CorruptBatchError] = None
+        for item, block in mine:
+            try:
+                if block is not self._block:
+                    self._read_block(block)
+                found.append(blocks.record(self._body, self._ends, item - block.first))
+            except CorruptBatchError as error:
+                damage = error
+            except ValueError as error:
+                damage = self._corrupt(block, str(error))
+        self._state = mine[-1][0], (*hand, *found)
+        if damage is not None:
+            raise damage
 
     def _giant_published(self, ledger: Ledger) -> bool:
         return any(block.file == self._file and not block.units for block in ledger.blocks)
@@ -420,7 +459,7 @@ class Engine:
     def forked(self) -> None:
         """In a forked child, before anything else.  What was under way in the parent must not go on here, not even in a
         frame of this very thread (a fork in a signal handler): its descriptors lead nowhere from now on."""
-        self._stale = True
+        self._stale = self._unsure = True
         self.generation += 1
         self._lock = threading.Lock()
         if self._left:
@@ -431,15 +470,16 @@ class Engine:
             os.dup2(null, self._file_fd, inheritable=False)
         os.close(null)
         self.cells.detach()
+        self._words = self.cells.words
 
     def _after_fork(self) -> None:
-        self._stale = False
         lock, left = self._lock, self._left
         self._close_files()
         self.folder.after_fork()
         self._reset()
         self._lock, self._left = lock, left
         self._load()
+        self._stale = self._unsure = False
 
     # -- members
 
@@ -454,6 +494,7 @@ class Engine:
                 self.folder.grow_cells(slot // waiting.SLOTS + 1)
                 self.cells.close()
                 self.cells = Cells(self.folder.open_cells())
+                self._words = self.cells.words
             deadline = monotonic() + SLOT_PATIENCE
             locked = self.folder.lock_slot(slot)
             while not locked and monotonic() < deadline:
@@ -501,7 +542,7 @@ class Engine:
         now = self._pos + self._shift
         self._pending += [(file, 1 << 62, now) for file in found if file not in known and self.ledger.is_done(file)]
         self._reclaim()
-        self.folder.remove_old_rolls(self.journal.number)
+        self.folder.remove_old_journals(self.journal.number)
 
     # -- reclaiming
 
@@ -516,17 +557,16 @@ class Engine:
             return
         self._fence.acquire()  # a barrier: their CLAIMs were read before their cells are
         self._fence.release()
-        pins = []
-        words = self.cells.words
+        words = self._words
         limit = self.cells.pages * waiting.SLOTS
-        for slot, member in self.ledger.members.items():
-            if member.consumer and slot != self._consumer and slot < limit:
-                word = words[Cells.place(waiting.POSITION, slot)]
-                if word:
-                    pins.append(word)
+        pins = [
+            (slot, words[Cells.place(waiting.POSITION, slot)])
+            for slot, member in self.ledger.members.items()
+            if member.consumer and slot != self._consumer and slot < limit
+        ]
         kept = []
         for file, end, when in self._pending:
-            if any(end > word - _LEASED if word & _LEASED else word <= when for word in pins):
+            if any(word and self._pins(slot, word, file, end, when) for slot, word in pins):
                 kept.append((file, end, when))
                 continue
             self.folder.remove_batch(file)
@@ -535,17 +575,74 @@ class Engine:
                 os.close(fd)
         self._pending = kept
 
+    def _pins(self, slot: int, word: int, file: FileId, end: int, when: int) -> bool:
+        """The member of that slot may be about to read the batch file, its position cell says."""
+        if word & _LEASED:
+            return end > word - _LEASED
+        if word > when:  # it began to claim after all items of this file had been claimed
+            return False
+        files = self._files_pinned(slot, word)
+        return files is None or file in files
+
+    def _files_pinned(self, slot: int, word: int) -> Optional[set[FileId]]:
+        """The batch files of the items that the slot has claimed since then; ``None``: not known, so any."""
+        seen = self._long_pins.get(slot)
+        if seen is None or seen[0] != word:
+            self._long_pins[slot] = word, monotonic(), None
+            return None
+        _, since, files = seen
+        if files is None and monotonic() - since > PIN_PATIENCE:
+            files = self._files_claimed(slot, (word - _SHIFT) // events.SIZE)
+            if files:  # else it was stopped before its CLAIM, and may pin later files yet
+                self._long_pins[slot] = word, since, files
+        return files
+
+    def _files_claimed(self, slot: int, number: int) -> Optional[set[FileId]]:
+        """Where the items lie that the slot claimed with its first event from that number on; read from the journal."""
+        for back in (0, 1):
+            try:
+                journal, snapshot = self.folder.open_journal(self.journal.number - back)
+            except FileNotFoundError:
+                return None
+            try:
+                ledger = Ledger.load(snapshot)
+                if ledger.base > number:
+                    continue
+                ledger.watched = slot
+                at = journal.start
+                while chunk := journal.read(at, READ_LARGE):
+                    ledger.apply(chunk)
+                    at += len(chunk)
+            finally:
+                journal.close()
+            claims = [(event, block.file) for event, _, block in ledger.yours if event >= number]
+            if not claims and back:
+                return None
+            return {file for event, file in claims if event == claims[0][0]}
+        return None
+
     # -- putting
 
     def put(self, record: Record, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time."""
-        if not self.maxsize:
-            with self._lock:
-                if self._unsure or self._stale:
-                    self._recover()
-                self._buffer(record)
-            return True
-        return self._put_waiting(partial(self._accept, record), block, timeout)
+        if self.maxsize:
+            return self._put_waiting(partial(self._accept, record), block, timeout)
+        with self._lock:
+            if self._unsure:
+                self._recover()
+            records = self._records
+            records.append(record)
+            self._bytes += len(record)
+            # In a burst there is nothing more to do, until its block is large or old enough.
+            if not (
+                self._flusher_busy
+                and _looked[0] == self._looked_then
+                and len(records) < self.batch_size
+                and self._bytes < BLOCK_BYTES
+                and monotonic() - self._published_at < self._gap
+            ):
+                self._publish_if_due(record)
+        return True
 
     def put_many(self, records: list[Record], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
@@ -555,7 +652,11 @@ class Engine:
                 self._publish()
                 self._records = records
                 self._bytes = sum(map(len, records))
-                self._publish()
+                try:
+                    self._publish()
+                except OSError:
+                    self._records, self._bytes = [], 0
+                    raise
                 self._unsure = False
             return len(records)
         if len(records) > self.maxsize and not block:
@@ -589,13 +690,18 @@ class Engine:
                     return False
             self._wait(waiting.AWAITS_PLACE, deadline, places)
 
-    def _buffer(self, record: Record) -> None:
-        """Take a record of an unbounded queue: publish it now, or with the next block of its burst."""
-        self._records.append(record)
-        self._bytes += len(record)
+    def _publish_if_due(self, record: Record) -> None:
+        """Publish the newest record now, or leave it for the next block of its burst."""
         if self._is_due():
             self._unsure = True
-            self._publish()
+            try:
+                self._publish()
+            except OSError:
+                # Its put fails; those whose puts have returned stay for the next try.
+                if self._records and self._records[-1] is record:
+                    self._records.pop()
+                    self._bytes -= len(record)
+                raise
             self._unsure = False
 
     def _is_due(self) -> bool:
@@ -604,15 +710,12 @@ class Engine:
         if _looked[0] != self._looked_then:
             self._looked_then = _looked[0]
             self._gap = GAP_FIRST
-            self._published_at = monotonic()
             return True
         if count >= self.batch_size or self._bytes >= BLOCK_BYTES or not BURSTS or Engine.exiting:
             return True
-        now = monotonic()
-        past = now - self._published_at
+        past = monotonic() - self._published_at
         if past > self._gap and (past > LINGER or self.cells.anybody(waiting.SLEEPS)):
             self._gap = min(GAP_LAST, self._gap * 1.5) if count > 8 else GAP_FIRST
-            self._published_at = now
             return True
         if not self._flusher_busy:
             self._start_flusher()
@@ -643,7 +746,6 @@ class Engine:
         ):
             return self._accept(record)
         self._looked_then = _looked[0]
-        self._published_at = monotonic()
         if ledger.used >= self.maxsize:
             return False
         return self._publish_block([record])
@@ -660,16 +762,12 @@ class Engine:
             self._open_file_for(0)
             if self._append(events.reserve(self._slot(), len(records))) is None:
                 return False
-        for number, piece in enumerate(pieces):
-            if not self._publish_block(piece, more=number + 1 < len(pieces)):
-                return False
-        self._published_at = monotonic()
-        return True
+        return all(self._publish_block(piece, more=number < len(pieces)) for number, piece in enumerate(pieces, 1))
 
     def _reserve(self) -> bool:
         self._open_file_for(0)
         slot = self._slot()
-        words = self.cells.words
+        words = self._words
         waiting.register_for_barrier()
         words[Cells.place(waiting.USED, slot)] = 0
         words[Cells.place(waiting.USED_FLAG, slot)] = 0
@@ -683,7 +781,7 @@ class Engine:
         """Use one place of our reservation.  ``False``: somebody has cut it down in the meantime."""
         slot = self._slot()
         used = self._used + 1
-        words = self.cells.words
+        words = self._words
         words[Cells.place(waiting.USED, slot)] = used
         if words[Cells.place(waiting.USED_FLAG, slot)]:
             self._append(events.trim(slot, used, self._grant))
@@ -706,7 +804,7 @@ class Engine:
             else:
                 self._revoke(ledger.lease)
             changed = True
-        words = self.cells.words
+        words = self._words
         for slot, granted in list(self.ledger.res.items()):
             if slot == self._producer or granted.cut or granted.places > events.RESERVE_MOST:
                 continue
@@ -740,8 +838,18 @@ class Engine:
                 raise FolderError(
                     self.folder.path, "places that were reserved are gone", "report this: it can't happen"
                 )
-            del self._records[: len(piece)]
+            # A new list: if an exception comes now, _recover sees that these have been dropped already.
+            self._records = self._records[len(piece) :]
             self._bytes = sum(map(len, self._records)) if self._records else 0
+            self._publishing = None
+
+    def _publish_if_possible(self) -> None:
+        """Publish what is held back, unless the disk is full: that must not keep this process from draining it."""
+        try:
+            self._publish()
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
 
     def _publish_block(self, records: list[Record], more: bool = False) -> bool:
         """Write records to our batch file, then the event.  ``False``: there is no place for them."""
@@ -757,24 +865,25 @@ class Engine:
             units = blocks.units(count, size)
             self._open_file_for(units * events.UNIT)
             self._write(blocks.join(records), self._offset * events.UNIT)
-        self._publishing = count
+        self._publishing = self._records, count, self._offset
         # Commit point: from here on the items are in the queue.
         first = self._append(events.publish(slot, count, units, more))
-        self._publishing = 0
         if first is None:
             return False
         self._offset += units or FILE_BYTES
         self._room = self._used = 0
         self._hint += 1
-        self.cells.words[waiting.PUBLISHED] = self._hint
+        self._words[waiting.PUBLISHED] = self._hint
         self._ring(waiting.SLEEPS)
+        # Only now: whoever was rung for may have taken the processor, and that time must not end our burst.
+        self._published_at = monotonic()
         return True
 
     def _write(self, data: bytes, offset: int, body: Record = b"") -> None:
         try:
             self._write_at(data, offset, body)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or self._file is None or self._file.spilled:
+            if error.errno not in _NO_SPACE or self._file is None or self._file.spilled:
                 raise
             self._open_file(spill=True)
             self._write_at(data, 0, body)
@@ -796,7 +905,7 @@ class Engine:
         try:
             file, fd = self._create_file(spill)
         except OSError as error:
-            if spill or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if spill or error.errno not in _NO_SPACE:
                 raise
             file, fd = self._create_file(True)
         self._drop_file()
@@ -835,7 +944,6 @@ class Engine:
         with self._lock:
             if self._records and not self._left:
                 self._begin()
-                self._published_at = monotonic()
                 self._publish()
                 self._unsure = False
 
@@ -861,20 +969,40 @@ class Engine:
     # -- getting
 
     def get(self, got: list[Record], most: int, block: bool, timeout: Optional[float]) -> None:
-        """Append to ``got`` what is there, ``most`` records or fewer; nothing: the queue was empty all the time."""
+        """Append to ``got`` what is there, ``most`` records or fewer; nothing: the queue was empty all the time.
+
+        If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
         deadline: Optional[float] = None
         while True:
             generation = self.generation
+            state = self._state
             try:
                 with self._lock:
-                    if self._unsure or self._stale:
+                    if self._unsure:
                         self._recover()
                         generation = self.generation
                     self._unsure = True
-                    self._take(got, most)
+                    state = self._state
+                    item = self._lease_at
+                    if self._first <= item < self._end and item < self._lease_end and most == 1 and not state[1]:
+                        # The short way to the next item of our lease, whose block has been read already.
+                        words = self._words
+                        words[_LEASE_POSITION] = item + 1
+                        if not words[_LEASE_FLAG]:
+                            ends, index = self._ends, item - self._first
+                            got.append(self._body[ends[index - 1] if index else 0 : ends[index]])
+                            self._lease_at = item + 1
+                            self._taken += 1
+                            self._state = item, ()
+                        else:
+                            self._take(got, most)
+                    else:
+                        self._take(got, most)
                     self._unsure = False
-            except (OSError, ValueError):
-                if generation == self.generation:
+            except BaseException as error:
+                if self._state is state:
+                    got.clear()  # The journal knows whose they are, and the next act asks it.
+                if generation == self.generation or not isinstance(error, (OSError, ValueError)):
                     raise
             if generation != self.generation:  # forked in the middle: what was got is the parent's
                 got.clear()
@@ -890,18 +1018,21 @@ class Engine:
 
     def give_back(self, records: Sequence[Record]) -> None:
         """Records that were got but not delivered: the next get delivers them first."""
-        self._hand.extendleft(reversed(records))
+        with self._lock:
+            last, hand = self._state
+            self._state = last, (*records, *hand)
 
     def _take(self, got: list[Record], most: int) -> None:
-        hand = self._hand
+        """Take up to ``most`` records, from wherever they are to be had."""
+        last, hand = self._state
         if hand:
-            while hand and len(got) < most:
-                got.append(hand.popleft())
+            got += hand[:most]
+            self._state = last, hand[most:]
             return
         if self._lease_at < self._lease_end and self._take_leased(got, most):
             return
         if self._records:
-            self._publish()
+            self._publish_if_possible()
         while True:
             ledger = self.ledger
             if ledger.head >= ledger.tail:
@@ -922,7 +1053,7 @@ class Engine:
                     if self._take_leased(got, most):
                         return
                     continue
-            if LEASES and self._wants_lease() and self._take_lease():
+            if LEASES and ledger.consumers == 1 and self._wants_lease() and self._take_lease():
                 continue
             if self._lease is not None:
                 self._end_lease()
@@ -933,30 +1064,27 @@ class Engine:
     def _claim(self, got: list[Record], most: int) -> bool:
         """Claim items at the head, and read them.  ``False``: others were faster, or the journal was rolled."""
         cell = self._position_cell
-        words = self.cells.words
+        words = self._words
         # Before the CLAIM: from now on no batch file goes in which it may take an item.
         words[cell] = self._pos + self._shift
         if most == 1:
             # Commit point: the item at the head is ours.
             end = self.journal.append(self._claim_event)
-            if end - events.SIZE != self._pos:
-                self._catch_up(end - events.SIZE)
+            if end - 8 != self._pos:
+                self._catch_up(end - 8)
             self._pos = end
             ledger = self.ledger
-            if ledger.full:
-                ledger.index += 1
-                words[cell] = 0
-                self._roll()
-                return False
+            late = ledger.index >= ledger.limit
             ledger.index += 1
             item = ledger.head
-            if item >= ledger.tail or ledger.lease is not None:
+            if late or item >= ledger.tail or ledger.lease is not None:
                 words[cell] = 0
+                if late:
+                    self._roll()
                 return False
-            ledger.head = item + 1
+            ledger.head = stop = item + 1
             if end > self._half:
                 self._set_space_aside()
-            stop = item + 1
         else:
             claimed = self._append(events.claim_many(self._consumer or 0, most))
             if not isinstance(claimed, range):
@@ -964,22 +1092,12 @@ class Engine:
                 return False
             item, stop = claimed.start, claimed.stop
             ledger = self.ledger
-        try:
-            while item < stop:
-                block = self._block
-                if not block.first <= item < block.end:
-                    block = ledger.block(item)
-                got.append(self._read(item, block))
-                self._last = item
-                item += 1
-        except CorruptBatchError:
-            self._last = item
-            if not got:
-                raise
-        finally:
-            words[cell] = 0
-        self._taken += len(got)
-        if ledger.blocks and ledger.blocks[0].end <= ledger.head:
+        if self._first <= item and stop <= self._end:
+            self._deliver(got, item, stop)
+        else:
+            self._read_and_deliver(got, item, stop, ledger.parts(item, stop))
+        words[cell] = 0
+        if ledger.blocks[0].end <= stop:
             ledger.trim()
             if ledger.done or self._pending:
                 self._reclaim()
@@ -987,14 +1105,32 @@ class Engine:
             self._offer_space()
         return True
 
-    def _read(self, item: int, block: Block) -> Record:
-        """The record of an item."""
-        if block is not self._block:
-            self._read_block(block)
-        try:
-            return blocks.record(self._body, self._ends, item - block.first)
-        except ValueError as error:
-            raise self._corrupt(block, str(error)) from None
+    def _deliver(self, got: list[Record], item: int, stop: int) -> None:
+        """Deliver items of the block that was read last.  The store to ``_state`` is what makes them delivered."""
+        body, ends, index = self._body, self._ends, item - self._first
+        start = ends[index - 1] if index else 0
+        if stop == item + 1:
+            got.append(body[start : ends[index]])
+        else:
+            stops = list(ends[index : stop - self._first])
+            got += map(body.__getitem__, map(slice, (start, *stops), stops))
+        self._taken += stop - item
+        self._state = stop - 1, self._state[1]
+
+    def _read_and_deliver(self, got: list[Record], item: int, stop: int, parts: Iterable[Block]) -> None:
+        """Deliver items that stand in these blocks."""
+        for block in parts:
+            if block.first >= stop:
+                break
+            end = min(stop, block.end)
+            try:
+                if block is not self._block:
+                    self._read_block(block)
+            except CorruptBatchError:
+                # Those that stand there are lost; what follows them, the next take finds in the journal.
+                self._state = end - 1, self._state[1]
+                raise
+            self._deliver(got, max(item, block.first), end)
 
     def _read_block(self, block: Block) -> None:
         fd = self._fds.get(block.file)
@@ -1015,6 +1151,7 @@ class Engine:
         except ValueError as error:
             raise self._corrupt(block, str(error)) from None
         self._block = block
+        self._first, self._end = block.first, block.end
 
     def _corrupt(self, block: Block, finding: str) -> CorruptBatchError:
         path = f"{self.folder.path}/{names.batch(names.READY, block.file)}"
@@ -1023,7 +1160,7 @@ class Engine:
         )
 
     def _offer_space(self) -> None:
-        """Places of a bounded queue are free again: wake a producer, once that is worth it, or at once if we are slow."""
+        """Places are free again: wake a producer, once that is worth it, or at once if we are slow."""
         now = monotonic()
         slow = now - self._offered_at > LINGER
         self._offered_at = now
@@ -1037,7 +1174,6 @@ class Engine:
         waiting_items = ledger.tail - ledger.head
         return (
             waiting_items >= LEASE_FROM
-            and ledger.consumers() == 1
             and (not self.maxsize or 2 * (waiting_items + ledger.reserved) <= self.maxsize)
             and waiting.barrier_works()
         )
@@ -1050,7 +1186,7 @@ class Engine:
             most = block.end - ledger.head
             if units >= LEASE_UNITS or not block.units or most >= events.LEASE_MOST:
                 break
-        words = self.cells.words
+        words = self._words
         waiting.register_for_barrier()
         words[waiting.LEASE_FLAG] = 0
         words[waiting.LEASE_POSITION] = ledger.head
@@ -1075,40 +1211,35 @@ class Engine:
         """Deliver items of our lease.  ``False``: it was revoked, and none of them is ours any more."""
         item = self._lease_at
         stop = min(item + most, self._lease_end)
-        words = self.cells.words
-        block = self._block
-        pinned = not block.first <= item < stop <= block.end
-        if pinned:
+        self.cut_short = stop < item + most
+        words = self._words
+        cached = self._first <= item and stop <= self._end
+        if not cached:
             words[self._position_cell] = _LEASED | item
-        words[waiting.LEASE_POSITION] = stop
-        if words[waiting.LEASE_FLAG]:
+        words[_LEASE_POSITION] = stop
+        contested = words[_LEASE_FLAG]
+        if contested:
             stop = min(stop, self._contest(stop))
+        if item < stop:
+            if cached:
+                self._deliver(got, item, stop)
+            else:
+                parts = self._lease_parts
+                while parts[0].end <= item:
+                    parts.popleft()
+                self._read_and_deliver(got, item, stop, parts)
         self._lease_at = stop
-        parts = self._lease_parts
-        try:
-            while item < stop:
-                while not block.first <= item < block.end:
-                    if parts[0].end <= item:
-                        parts.popleft()
-                    else:
-                        block = parts[0]
-                got.append(self._read(item, block))
-                self._last = item
-                item += 1
-        except CorruptBatchError:
-            self._last = item
-            self._lease_at = min(self._lease_at, item + 1) if self._lease else 0
-            if not got:
-                raise
-        finally:
-            if pinned:
-                words[self._position_cell] = 0
-        self._taken += len(got)
-        if self._lease is None:
-            self._lease_at = self._lease_end = 0
-        if self.maxsize and self._lease_at >= self._lease_end:
+        if not cached:
+            words[self._position_cell] = 0
+        if contested:
+            self._forget_lease()
+        elif self.maxsize and stop == self._lease_end:
             self._sync()
-        return bool(got)
+        return item < stop
+
+    def _forget_lease(self) -> None:
+        self._lease = None
+        self._lease_at = self._lease_end = 0
 
     def _contest(self, wanted: int) -> int:
         """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours."""
@@ -1117,8 +1248,6 @@ class Engine:
         self._append(events.revoke(wanted - lease.first, lease.number))
         number, base = self.ledger.kept
         assert number == lease.number
-        self._lease = None
-        self._lease_end = base
         return base
 
     def _end_lease(self) -> None:
@@ -1126,12 +1255,11 @@ class Engine:
         lease = self._lease
         if lease is not None:
             self._append(events.revoke(self._lease_at - lease.first, lease.number))
-            self._lease = None
-            self._lease_at = self._lease_end = 0
+            self._forget_lease()
 
     def _revoke(self, lease: Lease) -> None:
         """End another's lease."""
-        words = self.cells.words
+        words = self._words
         words[waiting.LEASE_FLAG] = 1
         waiting.barrier()
         position = words[waiting.LEASE_POSITION]
@@ -1145,7 +1273,7 @@ class Engine:
             return False
         if self._lease is not None and self._lease.number == lease.number:
             return self._lease_at < self._lease_end
-        return self.cells.words[waiting.LEASE_POSITION] < lease.end
+        return self._words[waiting.LEASE_POSITION] < lease.end
 
     # -- looking
 
@@ -1161,10 +1289,10 @@ class Engine:
         self._publish()
         self._sync()
         ledger = self.ledger
-        size = ledger.tail - ledger.head + len(self._hand)
+        size = ledger.tail - ledger.head + len(self._state[1])
         lease = ledger.lease
         if lease is not None:
-            position = self._lease_at if self._lease is not None else self.cells.words[waiting.LEASE_POSITION]
+            position = self._lease_at if self._lease is not None else self._words[waiting.LEASE_POSITION]
             size += lease.end - max(lease.first, min(position, lease.end))
         return size
 
@@ -1208,7 +1336,7 @@ class Engine:
 
     def _ready(self, kind: int, places: int) -> bool:
         if kind == waiting.SLEEPS:
-            return self.ledger.head < self.ledger.tail or bool(self._hand) or self._leased_out()
+            return self.ledger.head < self.ledger.tail or bool(self._state[1]) or self._leased_out()
         return self.ledger.used + places <= self.maxsize
 
     def _wait(self, kind: int, deadline: Optional[float], places: int = 1) -> None:
@@ -1237,13 +1365,13 @@ class Engine:
                 if generation == self.generation:
                     self._waiters[not items] -= 1
                     if not self._waiters[not items]:
-                        self.cells.words[cell] = 0
+                        self._words[cell] = 0
         self._woken_at = monotonic()
         self._taken = 0
 
     def _nap(self, kind: int, deadline: Optional[float], places: int, cell: int, bell: Bell) -> None:
         generation = self.generation
-        nap = NAP * max(1, self.ledger.consumers() if kind == waiting.SLEEPS else len(self.ledger.members))
+        nap = NAP * max(1, self.ledger.consumers if kind == waiting.SLEEPS else len(self.ledger.members))
         naps = 0
         rung = False
         while True:
@@ -1257,8 +1385,8 @@ class Engine:
                     self._sync()
                 word = waiting.sleep_word(now + max(0.0, seconds), nap)
                 if self._waiters[kind != waiting.SLEEPS] > 1:
-                    word = max(word, self.cells.words[cell])
-                self.cells.words[cell] = word
+                    word = max(word, self._words[cell])
+                self._words[cell] = word
                 # A barrier: whoever publishes after this look sees that we sleep.
                 self._fence.acquire()
                 self._fence.release()
@@ -1266,7 +1394,7 @@ class Engine:
                 ready = self._ready(kind, places)
                 if ready and rung:
                     self._pass_on(kind, cell)
-                if not ready and monotonic() - self._scanned > SCAN_EVERY:
+                if not ready and now - self._scanned > SCAN_EVERY * max(1, self.ledger.consumers):
                     self._scan()
                     ready = self._ready(kind, places)
                 elif self.ledger.done:
@@ -1278,6 +1406,18 @@ class Engine:
             naps += 1
             if naps > NAPS:
                 nap = min(NAP_LAST, 2 * nap)
+            if naps == NAPS:
+                self._end_used_lease()
+
+    def _end_used_lease(self) -> None:
+        """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
+        with self._lock:
+            self._begin()
+            if self._lease is not None and self._lease_at >= self._lease_end:
+                self._end_lease()
+                self.ledger.trim()
+                self._reclaim()
+            self._unsure = False
 
     def _pass_on(self, kind: int, cell: int) -> None:
         """We were rung for: ring for the next, where more is there than we take."""
@@ -1286,7 +1426,7 @@ class Engine:
                 return
         elif self.maxsize - self.ledger.used < 2:
             return
-        self.cells.words[cell] = 0
+        self._words[cell] = 0
         sleepers = self.cells.sleepers(kind)
         if not sleepers:
             return
@@ -1301,9 +1441,9 @@ class Engine:
         self._spins += 1
         if self._luck < 0.2 and self._spins & 15:
             return False
-        words = self.cells.words
+        words = self._words
         now = monotonic()
-        if words[waiting.LOOKS] > int(now * 1e6):
+        if 0 < words[waiting.LOOKS] - int(now * 1e6) < 1e6:
             return False
         stop = now + SPIN if deadline is None else min(now + SPIN, deadline)
         seen = words[waiting.PUBLISHED]
@@ -1337,7 +1477,8 @@ def _flush(reference: weakref.ref[Engine]) -> None:
         if engine is None or engine._flusher is not me:
             return
         idle = 0 if engine._records else idle + 1
-        engine.flush()
+        with contextlib.suppress(OSError):  # the disk is full: put will say so, and this tries again
+            engine.flush()
         if idle > FLUSHER_IDLE:
             wake = engine._flusher_wake
             with engine._lock:
@@ -1390,9 +1531,11 @@ def _flush_all() -> None:
 
 def _leave_all() -> None:
     for engine in list(Engine._all.values()):
-        with contextlib.suppress(OSError):
-            engine.flush()
+        try:
             engine.retire()
+        except OSError as error:
+            lost = len(engine._records)
+            print(f"tqshim: {lost} items put into {engine.folder.path} are lost: {error}", file=sys.stderr)
 
 
 def _before_fork() -> None:

@@ -83,9 +83,10 @@ class Journal:
         """Append one event and return where it ends.  Commit point: once this has written, the event has happened.
 
         Raises ``OSError``: nothing was written, nothing has happened."""
-        if os.write(self.fd, event) != events.SIZE:
+        fd = self.fd
+        if os.write(fd, event) != 8:
             raise FolderError(f"journal_{self.number}", "an event was torn", "recover the queue into a new folder")
-        return os.lseek(self.fd, 0, os.SEEK_CUR)
+        return os.lseek(fd, 0, 1)
 
     def read(self, at: int, size: int) -> bytes:
         """Whole events from byte ``at`` on, at most ``size`` bytes: none at the end of the journal."""
@@ -308,9 +309,9 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             os.rename(names.roll(number, f"{key:010x}"), names.journal(number), src_dir_fd=self.fd, dst_dir_fd=self.fd)
             # One journal back stays, for whoever is just listing the folder.
-            if number > 1:
+            for old in (names.journal(number - 2), names.spare(number)):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(names.journal(number - 2), dir_fd=self.fd)
+                    os.unlink(old, dir_fd=self.fd)
         try:
             return self.open_journal(number)[0]
         except FileNotFoundError:
@@ -380,11 +381,15 @@ class Folder:
         parsed = map(names.parse, listed)
         return [FileId(*name.numbers) for name in parsed if name and name.kind in (names.LOAD, names.READY)]
 
-    def remove_old_rolls(self, number: int) -> None:
-        """Delete what rollers that were killed have left, up to the journal of that number."""
+    def remove_old_journals(self, number: int) -> None:
+        """Delete what killed rollers have left, up to the journal of that number; it and the last one stay."""
         for listed in _list(self.fd):
             name = names.parse(listed)
-            if name and name.kind in ("roll", "spare") and name.numbers[0] <= number:
+            if name is None:
+                continue
+            if (name.kind in ("roll", "spare") and name.numbers[0] <= number) or (
+                name.kind == "journal" and name.numbers[0] < number - 1
+            ):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(listed, dir_fd=self.fd)
 

@@ -32,7 +32,8 @@ SEAL(key)                 past the journal's limit, and no earlier    the next j
 ========================  ==========================================  ==================================================
 
 ``used`` = tail - (a lease stands ? its first item : head) + the sum of all res.  All other events past the journal's
-limit are void, and so are events of unknown types.  Numbers of members, leases, grants and items are never used twice; slots are.
+limit are void, and so are events of unknown types.  Numbers of members, leases, grants and items are never used twice;
+slots are.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ class Ledger:
         "_ends",
         "base",
         "blocks",
+        "consumers",
         "done",
         "files",
         "first_limit",
@@ -158,6 +160,8 @@ class Ledger:
         self.blocks: deque[Block] = deque()
         """Blocks with items that somebody may still get, oldest first (and older ones until the next ``trim``)."""
         self.members: dict[int, Member] = {}
+        self.consumers = 0
+        """Members that are consumers."""
         self.free: list[int] = []
         """Slots below the highest ever used that are free, in no order."""
         self.files: dict[int, tuple[FileId, int]] = {}
@@ -194,10 +198,6 @@ class Ledger:
     def full(self) -> bool:
         """This journal has had all the events that count."""
         return self.index >= self.limit
-
-    def consumers(self) -> int:
-        """How many consumers have joined."""
-        return sum(member.consumer for member in self.members.values())
 
     def block(self, item: int) -> Block:
         """The block in which an unclaimed or just claimed item stands."""
@@ -325,7 +325,7 @@ class Ledger:
     def _lease(self, slot: int, most: int) -> Optional[Lease]:
         old = self.lease
         member = self.members.get(slot)
-        if member is None or not member.consumer or self.consumers() != 1:
+        if member is None or not member.consumer or self.consumers != 1:
             return None
         if self.head >= self.tail or (old is not None and old.member != member.number):
             return None
@@ -380,6 +380,7 @@ class Ledger:
         else:
             return None
         self.members[slot] = Member(number, consumer)
+        self.consumers += consumer
         return slot
 
     def _leave(self, slot: int, number: int) -> Optional[int]:
@@ -387,6 +388,7 @@ class Ledger:
         if member is None or member.number != number:
             return None
         del self.members[slot]
+        self.consumers -= member.consumer
         self.free.append(slot)
         own = self.res.pop(slot, None)
         if own:
@@ -511,6 +513,7 @@ class Ledger:
             if slot >= slots:
                 raise ValueError(f"slot {slot} of a snapshot with {slots} slots")
             ledger.members[slot] = Member(number, bool(consumer))
+            ledger.consumers += bool(consumer)
             if has_file:
                 ledger.files[slot] = FileId(file, serial), offset
             if has_res:

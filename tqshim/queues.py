@@ -53,8 +53,11 @@ def _dumps(item: object) -> bytes:
     # An exception leaves the pickler half-way: it is not used again then.
     pickler.dump(item)
     pickler.clear_memo()
-    record = written.pop() if len(written) == 1 else b"".join(written)
-    written.clear()
+    if len(written) == 1:
+        record = written.pop()
+    else:
+        record = b"".join(written)
+        written.clear()
     _picklers.append((pickler, written))
     return record
 
@@ -93,6 +96,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         self._engine: Optional[Engine] = engine
         self._batch_size = engine.batch_size = batch_size
         self._maxsize = engine.maxsize
+        self._last_size = 0
+        self._has_put = False
 
     def _open_engine(self) -> Engine:
         engine = self._engine
@@ -180,6 +185,10 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         loading = False
         try:
             engine.get(got, max_messages_to_get, block, timeout)
+            if got and engine.cut_short and len(got) < max_messages_to_get:
+                more: list[Record] = []
+                engine.get(more, max_messages_to_get - len(got), False, None)
+                got += more
             loading = True
             for record in got:
                 items.append(_loads(record))
@@ -217,30 +226,31 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     # -- looking
 
     def qsize(self) -> int:
-        """How many items can be got now: exact."""
-        return self._living_engine().qsize()
+        """How many items can be got now: exact.  Of a closed handle: how many there were when it was closed."""
+        return self._engine.qsize() if self._engine else self._last_size
 
     def empty(self) -> bool:
-        """Whether nothing can be got now."""
-        return self._living_engine().empty()
+        """Whether nothing can be got now.  Raises ``OSError`` for a closed handle of a process that has put."""
+        if self._engine:
+            return self._engine.empty()
+        if self._has_put:
+            raise OSError(f"Queue {self!r} is closed")
+        return not self._last_size
 
     def full(self) -> bool:
-        """Whether nothing can be put now."""
-        return self._living_engine().full()
-
-    def _living_engine(self) -> Engine:
-        if self._engine is None:
-            raise OSError(f"Queue {self!r} is closed")
-        return self._engine
+        """Whether nothing can be put now.  Of a closed handle: whether that was so when it was closed."""
+        return self._engine.full() if self._engine else 0 < self._maxsize <= self._last_size
 
     # -- ending
 
     def close(self) -> None:
         """This process is done with this handle.  What it has put is there for others, whenever they come."""
         self._closed = True
-        engine, self._engine = self._engine, None
+        engine = self._engine
         if engine is not None:
-            engine.flush()
+            self._last_size = engine.qsize()  # which publishes, too
+            self._has_put = engine.has_put
+            self._engine = None
 
     def join_thread(self) -> None:
         """Nothing to wait for: ``close`` has published everything.  Raises ``AssertionError`` before ``close``."""
@@ -261,7 +271,9 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     # -- travelling
 
     def __getstate__(self) -> tuple[Any, ...]:  # type: ignore[override]
-        engine = self._living_engine()
+        engine = self._engine
+        if engine is None:
+            raise OSError(f"Queue {self!r} is closed")
         engine.flush()
         folder = engine.folder
         hold = key = None

@@ -21,11 +21,13 @@ on a word alone to own an item: the journal decides.
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import select
 import sys
 import time
+from collections.abc import Callable
 from typing import Final, Optional
 
 __all__ = ["Bell", "Cells", "barrier", "barrier_works", "register_for_barrier"]
@@ -161,13 +163,18 @@ _MEMBARRIER: Final = {"x86_64": 324, "aarch64": 283, "ppc64le": 365, "s390x": 35
 _GLOBAL_EXPEDITED: Final = 1 << 1
 _REGISTER: Final = 1 << 2
 _works: Optional[bool] = None
+_registered: set[int] = set()
+
+
+@functools.lru_cache(None)
+def _syscall() -> Callable[..., int]:
+    import ctypes  # here: not every program needs it
+
+    return functools.partial(ctypes.CDLL(None, use_errno=True).syscall, _MEMBARRIER[os.uname().machine])
 
 
 def _membarrier(command: int) -> int:
-    import ctypes  # here: not every program needs it
-
-    number = _MEMBARRIER[os.uname().machine]
-    return int(ctypes.CDLL(None, use_errno=True).syscall(number, command, 0, 0))
+    return _syscall()(command, 0, 0)
 
 
 def barrier_works() -> bool:
@@ -184,8 +191,11 @@ def barrier_works() -> bool:
 
 
 def register_for_barrier() -> None:
-    """Let other processes' barriers reach this one.  Before each first grant of a process; again after a fork."""
-    _membarrier(_REGISTER)
+    """Let other processes' barriers reach this one: before its first grant, and again after a fork."""
+    if os.getpid() not in _registered:
+        _membarrier(_REGISTER)
+        _registered.clear()
+        _registered.add(os.getpid())
 
 
 def barrier() -> None:
