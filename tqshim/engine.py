@@ -10,7 +10,6 @@ Invariant: ``_lock`` is held over every act, ``_unsure`` is set while one is und
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 import threading
@@ -27,7 +26,7 @@ from . import blocks, events, names, waiting
 from . import ledger as rules
 from .blocks import Record
 from .errors import CorruptBatchError, FolderError
-from .folder import Folder, reclaim, sweep
+from .folder import NO_SPACE, Folder, reclaim, sweep
 from .ledger import Block, Lease, Ledger, Reservation, Verdict
 from .names import FileId
 from .waiting import Bell, Cells
@@ -92,7 +91,6 @@ _LEASE_FLAG: Final = waiting.LEASE_FLAG
 _LEASED: Final = 1 << 63
 _SHIFT: Final = 1 << 32
 """Added to a position, so that a cell with a position is never 0."""
-_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _SPINNERS: Final = (os.cpu_count() or 1) > 1
 
 _looked = [0]
@@ -187,6 +185,7 @@ class Engine:
         self._room = 0
         self._used = 0
         self._grant = 0
+        self._used_cell = self._used_flag = 0
         self._flusher: Optional[threading.Thread] = None
         self._flusher_wake = threading.Event()
         self._flusher_busy = False
@@ -625,24 +624,25 @@ class Engine:
 
     def put(self, record: Record, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time."""
-        if self.maxsize:
-            return self._put_waiting(partial(self._accept, record), block, timeout)
         with self._lock:
             if self._unsure:
                 self._recover()
-            records = self._records
-            records.append(record)
-            self._bytes += len(record)
-            # In a burst there is nothing more to do, until its block is large or old enough.
-            if not (
-                self._flusher_busy
-                and _looked[0] == self._looked_then
-                and len(records) < self.batch_size
-                and self._bytes < BLOCK_BYTES
-                and monotonic() - self._published_at < self._gap
-            ):
-                self._publish_if_due(record)
-        return True
+            if not self.maxsize or (self._room and self._take_place()):
+                records = self._records
+                records.append(record)
+                self._bytes += len(record)
+                # In a burst there is nothing more to do, until its block is large or old enough.
+                if not (
+                    self._flusher_busy
+                    and _looked[0] == self._looked_then
+                    and len(records) < self.batch_size
+                    and self._bytes < BLOCK_BYTES
+                    and monotonic() - self._published_at < self._gap
+                    and (self._room or not self.maxsize)
+                ):
+                    self._publish_if_due(record)
+                return True
+        return self._put_waiting(partial(self._accept, record), block, timeout)
 
     def put_many(self, records: list[Record], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
@@ -692,7 +692,7 @@ class Engine:
 
     def _publish_if_due(self, record: Record) -> None:
         """Publish the newest record now, or leave it for the next block of its burst."""
-        if self._is_due():
+        if self._is_due() or (self.maxsize and not self._room):
             self._unsure = True
             try:
                 self._publish()
@@ -723,13 +723,7 @@ class Engine:
         return False
 
     def _accept(self, record: Record) -> bool:
-        """Take a record of a bounded queue if there is a place for it."""
-        if self._room and self._take_place():
-            self._records.append(record)
-            self._bytes += len(record)
-            if not self._room or self._is_due():
-                self._publish()
-            return True
+        """Take a record of a bounded queue, for which no place has been reserved, if there is one."""
         self._publish()
         ledger = self.ledger
         if ledger.used + 4 * PLACES > self.maxsize:
@@ -743,8 +737,13 @@ class Engine:
             and monotonic() - self._published_at < LINGER
             and waiting.barrier_works()
             and self._reserve()
+            and self._take_place()
         ):
-            return self._accept(record)
+            self._records.append(record)
+            self._bytes += len(record)
+            if not self._flusher_busy:
+                self._start_flusher()
+            return True
         self._looked_then = _looked[0]
         if ledger.used >= self.maxsize:
             return False
@@ -769,8 +768,9 @@ class Engine:
         slot = self._slot()
         words = self._words
         waiting.register_for_barrier()
-        words[Cells.place(waiting.USED, slot)] = 0
-        words[Cells.place(waiting.USED_FLAG, slot)] = 0
+        self._used_cell = Cells.place(waiting.USED, slot)
+        self._used_flag = Cells.place(waiting.USED_FLAG, slot)
+        words[self._used_cell] = words[self._used_flag] = 0
         granted = self._append(events.reserve(slot, PLACES))
         if not isinstance(granted, Reservation):
             return False
@@ -779,13 +779,15 @@ class Engine:
 
     def _take_place(self) -> bool:
         """Use one place of our reservation.  ``False``: somebody has cut it down in the meantime."""
-        slot = self._slot()
         used = self._used + 1
         words = self._words
-        words[Cells.place(waiting.USED, slot)] = used
-        if words[Cells.place(waiting.USED_FLAG, slot)]:
+        words[self._used_cell] = used
+        if words[self._used_flag]:
+            slot = self._slot()
+            unsure, self._unsure = self._unsure, True
             self._append(events.trim(slot, used, self._grant))
             kept = self.ledger.res[slot].places
+            self._unsure = unsure
             self._room = max(0, kept - used)
             if used > kept:
                 return False
@@ -848,7 +850,7 @@ class Engine:
         try:
             self._publish()
         except OSError as error:
-            if error.errno not in _NO_SPACE:
+            if error.errno not in NO_SPACE:
                 raise
 
     def _publish_block(self, records: list[Record], more: bool = False) -> bool:
@@ -883,7 +885,7 @@ class Engine:
         try:
             self._write_at(data, offset, body)
         except OSError as error:
-            if error.errno not in _NO_SPACE or self._file is None or self._file.spilled:
+            if error.errno not in NO_SPACE or self._file is None or self._file.spilled:
                 raise
             self._open_file(spill=True)
             self._write_at(data, 0, body)
@@ -905,7 +907,7 @@ class Engine:
         try:
             file, fd = self._create_file(spill)
         except OSError as error:
-            if spill or error.errno not in _NO_SPACE:
+            if spill or error.errno not in NO_SPACE:
                 raise
             file, fd = self._create_file(True)
         self._drop_file()

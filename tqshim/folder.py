@@ -49,7 +49,7 @@ try:
 except ImportError:  # Windows: said at construction, in check_platform
     pass
 
-__all__ = ["Folder", "Journal", "anonymous_root", "reclaim", "spill_root", "sweep"]
+__all__ = ["NO_SPACE", "Folder", "Journal", "anonymous_root", "reclaim", "spill_root", "sweep"]
 
 HOLD_PATIENCE: Final = 10.0
 """Seconds to wait for a folder that somebody holds alone: only a reclaimer does, and only to rename it."""
@@ -60,6 +60,7 @@ ENOUGH: Final = 32 << 20
 """Bytes that must be free in /dev/shm for new queues to lie there: half of what a stock container has."""
 SPILL_BELOW: Final = 4 << 20
 """Bytes that batch files leave free, for journals and cells; with less than that new ones are spilled."""
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
 _RESVSP: Final = 0x40305828
@@ -136,6 +137,16 @@ class Folder:
         """Make a queue folder that goes away with its last user."""
         check_platform()
         root = anonymous_root()
+        try:
+            return cls._create_in(root, maxsize, limits)
+        except OSError as error:
+            other = spill_root(root)
+            if error.errno not in NO_SPACE or other is None:
+                raise
+            return cls._create_in(other, maxsize, limits)
+
+    @classmethod
+    def _create_in(cls, root: str, maxsize: int, limits: tuple[int, int]) -> Folder:
         while True:
             path = os.path.join(root, names.PREFIX + secrets.token_hex(8))
             try:
@@ -412,13 +423,14 @@ class Folder:
             root = spill_root(self.path)
             if not create or root is None:
                 raise
-            path = os.path.join(root, os.path.basename(self.path) + names.SPILLED)
+            # The link first: whoever deletes this folder knows of the other, too.
+            with contextlib.suppress(FileExistsError):
+                name = names.PREFIX + secrets.token_hex(8) + names.SPILLED
+                os.symlink(os.path.join(root, name), names.SPILL, dir_fd=self.fd)
+            path = os.readlink(names.SPILL, dir_fd=self.fd)
+        if create:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-            with contextlib.suppress(FileExistsError):
-                os.symlink(self.path, os.path.join(path, names.HOME))
-            with contextlib.suppress(FileExistsError):
-                os.symlink(path, names.SPILL, dir_fd=self.fd)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
         try:
             _check_owner(path, fd)
@@ -587,14 +599,7 @@ def sweep(root: str, mine: Iterable[str]) -> None:
         if not name.startswith((names.PREFIX, names.DEAD + names.PREFIX)):
             continue
         path = os.path.join(root, name)
-        if name.endswith(names.SPILLED):
-            with contextlib.suppress(OSError):
-                home = os.readlink(os.path.join(path, names.HOME))
-                if os.lstat(path).st_uid == os.geteuid() and not os.path.lexists(home):
-                    dead = os.path.join(os.path.dirname(home), names.dead(os.path.basename(home)))
-                    if not os.path.lexists(dead):
-                        _delete_tree(path)
-        elif path not in skip:
+        if path not in skip and not name.endswith(names.SPILLED):
             reclaim(path)
 
 

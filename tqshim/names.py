@@ -14,7 +14,6 @@ __all__ = [
     "BELL",
     "CELLS",
     "DEAD",
-    "HOME",
     "LOAD",
     "MEMBERS",
     "PREFIX",
@@ -40,10 +39,8 @@ BELL: Final = "bell"
 SPACE: Final = "space"
 SPILL: Final = "spill"
 """A symbolic link to the folder for batch files that found no space here."""
-HOME: Final = "home"
-"""In a spill folder: a symbolic link back."""
 SPILLED: Final = "-spill"
-"""A spill folder is called as its queue folder, and this."""
+"""Spill folders are called as queue folders, and this at the end."""
 
 LOAD: Final = "load"
 READY: Final = "ready"
@@ -113,7 +110,7 @@ _PATTERNS: Final = [
     (re.compile(rf"(spare)_{_DECIMAL}"), 10),
     (re.compile(rf"(roll)_{_DECIMAL}_[0-9a-f]+"), 10),
     (re.compile(r"(marker)_[0-9a-f]+"), 10),
-    (re.compile(r"(cells|members|bell|space|spill|home)"), 10),
+    (re.compile(r"(cells|members|bell|space|spill)"), 10),
     (re.compile(r"(corrupt)_.+"), 10),
 ]
 
