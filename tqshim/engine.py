@@ -193,6 +193,7 @@ class Engine:
         self._consumer: Optional[int] = None
         self._consumer_number = 0
         self._claim_event = b""
+        self._claim_word = 0
         self._position_cell = 0
         self._state: tuple[int, tuple[Record, ...]] = (-1, ())
         """The last item that was taken and delivered, and the hand: records that are to be delivered (again) first.
@@ -313,8 +314,7 @@ class Engine:
         while True:
             chunk = self.journal.read(self._pos, size)
             if chunk:
-                self.ledger.apply(chunk)
-                self._pos += len(chunk)
+                self._pos += self.ledger.apply(chunk)
                 if self.ledger.full and self.ledger.sealed is not None:
                     self._next_journal()
                     continue
@@ -325,9 +325,7 @@ class Engine:
     def _catch_up(self, end: int) -> None:
         """Apply what stands before byte ``end`` of this journal: another's events, appended before one of ours."""
         while self._pos < end:
-            chunk = self.journal.read(self._pos, min(READ_LARGE, end - self._pos))
-            self.ledger.apply(chunk)
-            self._pos += len(chunk)
+            self._pos += self.ledger.apply(self.journal.read_written(self._pos, min(READ_LARGE, end - self._pos)))
 
     def _append(self, event: bytes) -> Verdict:
         """Append an event and say what it came to, after a roll if it came too late for this journal."""
@@ -359,6 +357,8 @@ class Engine:
             if self.ledger.sealed != int(key, 16):
                 self.folder.drop_roll(number, key)
         self._next_journal()
+        if monotonic() - self._scanned > SCAN_EVERY * max(1, self.ledger.consumers):
+            self._scan()
 
     def _next_journal(self) -> None:
         assert self.ledger.sealed is not None
@@ -465,6 +465,7 @@ class Engine:
             return
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, self.journal.fd, inheritable=False)
+        self.journal.unmap()
         if self._file_fd >= 0:
             os.dup2(null, self._file_fd, inheritable=False)
         os.close(null)
@@ -509,8 +510,9 @@ class Engine:
         if consumer:
             self._consumer, self._consumer_number = slot, number
             self._claim_event = events.claim(slot)
+            self._claim_word = int.from_bytes(self._claim_event, "little")
             self._position_cell = Cells.place(waiting.POSITION, slot)
-            self._scan()
+            self._bury_the_dead()
         else:
             self._producer, self._producer_number = slot, number
             self._serial = 0
@@ -529,11 +531,14 @@ class Engine:
             self.folder.unlock_slot(slot)
         return True
 
+    def _bury_the_dead(self) -> None:
+        for slot in list(self.ledger.members):
+            self._bury(slot)
+
     def _scan(self) -> None:
         """Look for members that died, and for batch files that nobody removed."""
         self._scanned = monotonic()
-        for slot in list(self.ledger.members):
-            self._bury(slot)
+        self._bury_the_dead()
         found = self.folder.batches()
         # After the listing: a file's producer had joined before it made the file.
         self._sync()
@@ -609,9 +614,8 @@ class Engine:
                     continue
                 ledger.watched = slot
                 at = journal.start
-                while chunk := journal.read(at, READ_LARGE):
-                    ledger.apply(chunk)
-                    at += len(chunk)
+                while applied := ledger.apply(journal.read(at, READ_LARGE)):
+                    at += applied
             finally:
                 journal.close()
             claims = [(event, block.file) for event, _, block in ledger.yours if event >= number]
@@ -1060,6 +1064,8 @@ class Engine:
             if self._lease is not None:
                 self._end_lease()
                 continue
+            if self.journal.words is None:
+                self.journal.map(ledger.limit)
             if self._claim(got, most):
                 return
 
@@ -1067,12 +1073,13 @@ class Engine:
         """Claim items at the head, and read them.  ``False``: others were faster, or the journal was rolled."""
         cell = self._position_cell
         words = self._words
+        pos = self._pos
         # Before the CLAIM: from now on no batch file goes in which it may take an item.
-        words[cell] = self._pos + self._shift
+        words[cell] = pos + self._shift
         if most == 1:
             # Commit point: the item at the head is ours.
-            end = self.journal.append(self._claim_event)
-            if end - 8 != self._pos:
+            end = self.journal.append_after(self._claim_event, self._claim_word, pos)
+            if end - 8 != pos:
                 self._catch_up(end - 8)
             self._pos = end
             ledger = self.ledger
@@ -1094,16 +1101,21 @@ class Engine:
                 return False
             item, stop = claimed.start, claimed.stop
             ledger = self.ledger
-        if self._first <= item and stop <= self._end:
-            self._deliver(got, item, stop)
-        else:
+        if not self._first <= item or stop > self._end:
             self._read_and_deliver(got, item, stop, ledger.parts(item, stop))
+        elif most == 1:
+            ends, index = self._ends, item - self._first
+            got.append(self._body[ends[index - 1] if index else 0 : ends[index]])
+            self._taken += 1
+            self._state = item, ()
+        else:
+            self._deliver(got, item, stop)
         words[cell] = 0
-        if ledger.blocks[0].end <= stop:
+        if stop >= ledger.blocks[0].end:
             ledger.trim()
             if ledger.done or self._pending:
                 self._reclaim()
-        if self.maxsize:
+        if self.maxsize and self.cells.anybody(waiting.AWAITS_PLACE):
             self._offer_space()
         return True
 
@@ -1166,7 +1178,7 @@ class Engine:
         now = monotonic()
         slow = now - self._offered_at > LINGER
         self._offered_at = now
-        if (slow or 4 * self.ledger.used <= 3 * self.maxsize) and self.cells.anybody(waiting.AWAITS_PLACE):
+        if slow or 4 * self.ledger.used <= 3 * self.maxsize:
             self._ring(waiting.AWAITS_PLACE)
 
     # -- leases
@@ -1200,7 +1212,7 @@ class Engine:
         ledger.trim()
         if ledger.done or self._pending:
             self._reclaim()
-        if self.maxsize:
+        if self.maxsize and self.cells.anybody(waiting.AWAITS_PLACE):
             self._offer_space()
         return True
 
@@ -1541,7 +1553,10 @@ def _leave_all() -> None:
 
 
 def _before_fork() -> None:
-    for engine in list(Engine._all.values()):
+    engines = list(Engine._all.values())
+    if engines:
+        waiting.barrier_works()  # imports ctypes, 3 ms: once here, not in every child
+    for engine in engines:
         with contextlib.suppress(OSError):
             engine.before_fork()
 

@@ -229,31 +229,44 @@ class Ledger:
 
     # -- events
 
-    def apply(self, chunk: bytes) -> None:
-        """Apply events of others.  Cheap for runs of claims, which most events are."""
+    def apply(self, chunk: bytes) -> int:
+        """Apply events of others and return how many bytes that was: type 0 is no event, what follows is not there yet.
+
+        Cheap for runs of claims, which most events are."""
         types = chunk[::SIZE]
-        count = len(types)
-        if self.watched is not None or self.index + count > self.limit:
-            for (event,) in _WORD.iter_unpack(chunk):
-                self.step(event)
-            return
-        if types.count(_PLAIN) == count:
+        count = len(chunk) // SIZE
+        if (
+            types.count(_PLAIN) == count == len(types)
+            and self.index + count <= self.limit
+            and self.watched is None
+            and self.lease is None
+        ):
             self.index += count
-            if self.lease is None:
-                self.head = min(self.head + count, self.tail)
-            return
+            head = self.head + count
+            self.head = head if head < self.tail else self.tail
+            return count * SIZE
+        cut = types.find(0)
+        if 0 <= cut < count:
+            count = cut
+        if self.watched is not None or self.index + count > self.limit:
+            for (event,) in _WORD.iter_unpack(chunk[: count * SIZE]):
+                self.step(event)
+            return count * SIZE
         at = 0
-        for other in _NOT_CLAIM.finditer(types):
+        for other in _NOT_CLAIM.finditer(types, 0, count):
             place = other.start()
             if place > at:
-                self.index += place - at
-                if self.lease is None:
-                    self.head = min(self.head + place - at, self.tail)
+                self._claims(place - at)
             self.step(_WORD.unpack_from(chunk, place * SIZE)[0])
             at = place + 1
-        self.index += count - at
+        self._claims(count - at)
+        return count * SIZE
+
+    def _claims(self, count: int) -> None:
+        """So many CLAIMs, one after another, of whomever."""
+        self.index += count
         if self.lease is None:
-            self.head = min(self.head + count - at, self.tail)
+            self.head = min(self.head + count, self.tail)
 
     def step(self, event: int) -> Verdict:
         """Apply one event and say what it came to."""
