@@ -26,7 +26,7 @@ from . import blocks, events, names, waiting
 from . import ledger as rules
 from .blocks import Record
 from .errors import CorruptBatchError, FolderError
-from .folder import NO_SPACE, Folder, reclaim, sweep
+from .folder import NO_SPACE, Folder, Journal, reclaim, sweep
 from .ledger import Block, Lease, Ledger, Reservation, Verdict
 from .names import FileId
 from .waiting import Bell, Cells
@@ -83,7 +83,7 @@ SCAN_EVERY: Final = 1.0
 SLOT_PATIENCE: Final = 0.02
 """Seconds to wait for the lock of a new slot: its former member is just leaving, or was stopped while it left."""
 
-PIN_PATIENCE: Final = 0.05
+PIN_PATIENCE: Final = 1.0
 """Seconds after which it is worth asking the journal what a member pins that does not move on."""
 
 _LEASE_POSITION: Final = waiting.LEASE_POSITION
@@ -190,10 +190,12 @@ class Engine:
         self._flusher_wake = threading.Event()
         self._flusher_busy = False
         # consumer
+        self._joining: Optional[int] = None
         self._consumer: Optional[int] = None
         self._consumer_number = 0
         self._claim_event = b""
         self._claim_word = 0
+        self._claim_from = 0
         self._position_cell = 0
         self._state: tuple[int, tuple[Record, ...]] = (-1, ())
         """The last item that was taken and delivered, and the hand: records that are to be delivered (again) first.
@@ -208,7 +210,7 @@ class Engine:
         self._body = memoryview(b"")
         self._ends: Sequence[int] = ()
         self._fds: dict[FileId, int] = {}
-        self._waiters = [0, 0]
+        self._waiters: tuple[set[object], set[object]] = (set(), set())
         self._woken_at = 0.0
         self._taken = 0
         self._offered_at = 0.0
@@ -351,7 +353,7 @@ class Engine:
         """This journal is full: decide on the next, and go there."""
         number = self.journal.number + 1
         while self.ledger.sealed is None:
-            key = self.folder.prepare_roll(number, self.ledger.snapshot(rolled=True), self.ledger.next_limit)
+            key = self.folder.prepare_roll(number, partial(self.ledger.snapshot, True), self.ledger.next_limit)
             end = self.journal.append(events.seal(int(key, 16)))
             self._catch_up(end)
             if self.ledger.sealed != int(key, 16):
@@ -370,10 +372,12 @@ class Engine:
             self._start(Ledger.load(snapshot))
             self.ledger.watched = watched
         else:
-            self.ledger.roll()
-            self.journal = new
+            self.journal, snapshot = new
+            self.ledger.roll(Ledger.snapshot_limit(snapshot))
             self._start(self.ledger)
         old.close()
+        # Now, and again at its half if it did not work: old journals go when the last process leaves them.
+        self.folder.set_space_aside(self.journal.number + 1, self.ledger.next_limit)
 
     # -- being sure
 
@@ -387,15 +391,18 @@ class Engine:
         if self._stale:
             self._after_fork()
             return
+        if self._joining is not None and self._joining not in (self._consumer, self._producer):
+            self.folder.unlock_slot(self._joining)  # a member that nobody is: it will be buried
+        self._joining = None
         former, parts = self._lease, self._lease_parts
         ledger = Ledger.load(self.journal.snapshot())
-        ledger.watched = self._consumer
         self._start(ledger)
+        if self._consumer is not None:
+            self._pos = _replay(self.journal, ledger, self._consumer, self._claim_from)
         self._sync()
         ledger = self.ledger
-        ledger.watched = None
         last = self._state[0]
-        mine = [(item, block) for number, item, block in ledger.yours if number > self._consumer_number and item > last]
+        mine = [(item, block) for _, item, block in ledger.yours if item > last]
         ledger.yours = []
         lease = ledger.lease
         if lease is not None and self._consumer is not None and lease.member == self._consumer_number:
@@ -413,16 +420,15 @@ class Engine:
             self._words[self._position_cell] = 0
         self._room = 0
         if self._producer is not None:
-            now = ledger.files.get(self._producer)
-            if now is None or now[0] != self._file:
-                self._drop_file()
-            elif self._publishing is not None:
+            file, end = ledger.files.get(self._producer, (None, 0))
+            if self._publishing is not None and self._file is not None and file == self._file:
                 records, count, offset = self._publishing
-                if now[1] > offset or self._giant_published(ledger):
-                    self._offset = now[1]
-                    if records is self._records:
-                        self._records = records[count:]
-                        self._bytes = sum(map(len, self._records))
+                if records is self._records and (end > offset or self._giant_published(ledger)):
+                    self._records = records[count:]
+                    self._bytes = sum(map(len, self._records))
+            if self._file is not None:
+                self.folder.seal_batch(self._file)
+            self._drop_file()
         self._publishing = None
         self._unsure = False
 
@@ -495,6 +501,7 @@ class Engine:
                 self.cells.close()
                 self.cells = Cells(self.folder.open_cells())
                 self._words = self.cells.words
+            self._joining = slot
             deadline = monotonic() + SLOT_PATIENCE
             locked = self.folder.lock_slot(slot)
             while not locked and monotonic() < deadline:
@@ -508,14 +515,18 @@ class Engine:
             self.folder.unlock_slot(slot)
         self.cells.clear(slot)
         if consumer:
-            self._consumer, self._consumer_number = slot, number
+            self._consumer_number = number
+            self._claim_from = self._pos + self._shift
             self._claim_event = events.claim(slot)
             self._claim_word = int.from_bytes(self._claim_event, "little")
             self._position_cell = Cells.place(waiting.POSITION, slot)
+            self._consumer = slot
             self._bury_the_dead()
         else:
-            self._producer, self._producer_number = slot, number
+            self._producer_number = number
             self._serial = 0
+            self._producer = slot
+        self._joining = None
 
     def _bury(self, slot: int) -> bool:
         """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""
@@ -559,8 +570,8 @@ class Engine:
             done.clear()
         if not self._pending:
             return
-        self._fence.acquire()  # a barrier: their CLAIMs were read before their cells are
-        self._fence.release()
+        with self._fence:  # a barrier: their CLAIMs were read before their cells are
+            pass
         words = self._words
         limit = self.cells.pages * waiting.SLOTS
         pins = [
@@ -590,44 +601,52 @@ class Engine:
 
     def _files_pinned(self, slot: int, word: int) -> Optional[set[FileId]]:
         """The batch files of the items that the slot has claimed since then; ``None``: not known, so any."""
+        now = monotonic()
         seen = self._long_pins.get(slot)
         if seen is None or seen[0] != word:
-            self._long_pins[slot] = word, monotonic(), None
+            self._long_pins[slot] = word, now + PIN_PATIENCE, None
             return None
-        _, since, files = seen
-        if files is None and monotonic() - since > PIN_PATIENCE:
-            files = self._files_claimed(slot, (word - _SHIFT) // events.SIZE)
-            if files:  # else it was stopped before its CLAIM, and may pin later files yet
-                self._long_pins[slot] = word, since, files
+        _, ask_at, files = seen
+        if files is None and now >= ask_at:
+            files = self._files_claimed(slot, word)
+            # None found: it was stopped before its CLAIM, and may pin later files yet.
+            self._long_pins[slot] = word, now + PIN_PATIENCE, files or None
         return files
 
-    def _files_claimed(self, slot: int, number: int) -> Optional[set[FileId]]:
-        """Where the items lie that the slot claimed with its first event from that number on; read from the journal."""
-        for back in (0, 1):
+    def _files_claimed(self, slot: int, word: int) -> Optional[set[FileId]]:
+        """Where the items lie that the slot has claimed since then; read from the journal."""
+        number = (word - _SHIFT) // events.SIZE
+        for back in (1, 0):
             try:
                 journal, snapshot = self.folder.open_journal(self.journal.number - back)
             except FileNotFoundError:
-                return None
+                continue
             try:
                 ledger = Ledger.load(snapshot)
-                if ledger.base > number:
+                if ledger.base + ledger.limit <= number:
                     continue
-                ledger.watched = slot
-                at = journal.start
-                while applied := ledger.apply(journal.read(at, READ_LARGE)):
-                    at += applied
+                if ledger.base > number:
+                    return None
+                _replay(journal, ledger, slot, word)
+                if ledger.yours:
+                    return {block.file for _, _, block in ledger.yours}
             finally:
                 journal.close()
-            claims = [(event, block.file) for event, _, block in ledger.yours if event >= number]
-            if not claims and back:
-                return None
-            return {file for event, file in claims if event == claims[0][0]}
-        return None
+        return set()
 
     # -- putting
 
     def put(self, record: Record, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time."""
+        generation = self.generation
+        try:
+            return self._put(record, block, timeout)
+        except (OSError, ValueError):
+            if generation == self.generation:
+                raise
+            return True  # forked in the middle: the parent puts it
+
+    def _put(self, record: Record, block: bool, timeout: Optional[float]) -> bool:
         with self._lock:
             if self._unsure:
                 self._recover()
@@ -840,11 +859,11 @@ class Engine:
         """Publish the records that are held back."""
         while self._records:
             piece = next(_pieces(self._records))
-            if not self._publish_block(piece):
+            if not self._publish_block(piece, held=True):
                 raise FolderError(
                     self.folder.path, "places that were reserved are gone", "report this: it can't happen"
                 )
-            # A new list: if an exception comes now, _recover sees that these have been dropped already.
+            # A new list: if an exception comes next, _recover sees that these have been dropped already.
             self._records = self._records[len(piece) :]
             self._bytes = sum(map(len, self._records)) if self._records else 0
             self._publishing = None
@@ -857,8 +876,10 @@ class Engine:
             if error.errno not in NO_SPACE:
                 raise
 
-    def _publish_block(self, records: list[Record], more: bool = False) -> bool:
-        """Write records to our batch file, then the event.  ``False``: there is no place for them."""
+    def _publish_block(self, records: list[Record], more: bool = False, held: bool = False) -> bool:
+        """Write records to our batch file, then the event.  ``False``: there is no place for them.
+
+        ``more``: our reservation is for other blocks, too.  ``held``: they are the first of those held back."""
         count = len(records)
         size = sum(map(len, records))
         slot = self._slot()
@@ -871,7 +892,7 @@ class Engine:
             units = blocks.units(count, size)
             self._open_file_for(units * events.UNIT)
             self._write(blocks.join(records), self._offset * events.UNIT)
-        self._publishing = self._records, count, self._offset
+        self._publishing = (self._records, count, self._offset) if held else None
         # Commit point: from here on the items are in the queue.
         first = self._append(events.publish(slot, count, units, more))
         if first is None:
@@ -1075,7 +1096,7 @@ class Engine:
         words = self._words
         pos = self._pos
         # Before the CLAIM: from now on no batch file goes in which it may take an item.
-        words[cell] = pos + self._shift
+        words[cell] = self._claim_from = pos + self._shift
         if most == 1:
             # Commit point: the item at the head is ours.
             end = self.journal.append_after(self._claim_event, self._claim_word, pos)
@@ -1369,15 +1390,16 @@ class Engine:
             assert slot is not None
             cell = Cells.place(kind, slot)
             bell = self._bell(kind)
-            self._waiters[not items] += 1
             generation = self.generation
             self._unsure = False
+        me = object()
         try:
+            self._waiters[not items].add(me)
             self._nap(kind, deadline, places, cell, bell)
         finally:
             with self._lock:
                 if generation == self.generation:
-                    self._waiters[not items] -= 1
+                    self._waiters[not items].discard(me)
                     if not self._waiters[not items]:
                         self._words[cell] = 0
         self._woken_at = monotonic()
@@ -1398,12 +1420,12 @@ class Engine:
                 if rung:
                     self._sync()
                 word = waiting.sleep_word(now + max(0.0, seconds), nap)
-                if self._waiters[kind != waiting.SLEEPS] > 1:
+                if len(self._waiters[kind != waiting.SLEEPS]) > 1:
                     word = max(word, self._words[cell])
                 self._words[cell] = word
                 # A barrier: whoever publishes after this look sees that we sleep.
-                self._fence.acquire()
-                self._fence.release()
+                with self._fence:
+                    pass
                 self._sync()
                 ready = self._ready(kind, places)
                 if ready and rung:
@@ -1468,6 +1490,23 @@ class Engine:
         hit = words[waiting.PUBLISHED] != seen
         self._luck += (hit - self._luck) * 0.25
         return hit
+
+
+def _replay(journal: Journal, ledger: Ledger, slot: int, word: int) -> int:
+    """Apply a journal's events up to the slot's first claim since then, which is noted in ``yours``, or to the end;
+    returns where that is.  ``word``: a position cell's, or 0 for the journal's start."""
+    number = (word - _SHIFT) // events.SIZE
+    at = journal.start
+    while (missing := number - ledger.base - ledger.index) > 0:
+        applied = ledger.apply(journal.read(at, min(READ_LARGE, missing * events.SIZE)))
+        if not applied:
+            return at
+        at += applied
+    ledger.watched = slot
+    while not ledger.yours and (applied := ledger.apply(journal.read(at, events.SIZE * 8))):
+        at += applied
+    ledger.watched = None
+    return at
 
 
 def _pieces(records: list[Record]) -> Iterator[list[Record]]:
@@ -1549,7 +1588,8 @@ def _leave_all() -> None:
             engine.retire()
         except OSError as error:
             lost = len(engine._records)
-            print(f"tqshim: {lost} items put into {engine.folder.path} are lost: {error}", file=sys.stderr)
+            if lost:
+                print(f"tqshim: {lost} items put into {engine.folder.path} are lost: {error}", file=sys.stderr)
 
 
 def _before_fork() -> None:

@@ -36,7 +36,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Final, Optional, Union
 
 from . import events, names
@@ -56,6 +56,10 @@ HOLD_PATIENCE: Final = 10.0
 """Seconds to wait for a folder that somebody holds alone: only a reclaimer does, and only to rename it."""
 MARKER_LIFE: Final = 60.0
 """Seconds for which a pickled handle that nobody has unpickled yet keeps its folder alive."""
+ROLLS_SEEN: Final = 1000
+"""Listings of a folder in which its newest journal may be missed: one is missed only if it is rolled in that moment."""
+LEAST_LIMIT: Final = 64
+"""Events of a journal on a full disk, at least."""
 PAGE: Final = 4096
 ENOUGH: Final = 32 << 20
 """Bytes that must be free in /dev/shm for new queues to lie there: half of what a stock container has."""
@@ -283,7 +287,7 @@ class Folder:
                 os.close(self._create(name))
         self.grow_cells(1)
         ledger = Ledger(maxsize, *limits)
-        name = self.prepare_roll(0, ledger.snapshot(), ledger.limit)
+        name = self.prepare_roll(0, lambda limit: Ledger(maxsize, limit, limits[1]).snapshot(), ledger.limit)
         # Not a rename: of two processes that furnish one folder at once, the first must win.
         with contextlib.suppress(FileExistsError):
             os.link(names.roll(0, name), names.journal(0), src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -301,14 +305,15 @@ class Folder:
 
     def open_newest(self) -> tuple[Journal, bytes]:
         """The newest journal, and the snapshot that it begins with."""
-        while True:
+        for _ in range(ROLLS_SEEN):
             number = self.newest()
-            if number is None:
-                raise FolderError(self.path, "has no journal", "it is no queue, or was damaged; use another folder")
+            if number is None:  # rolled twice while we listed
+                continue
             try:
                 return self.open_journal(number)
-            except FileNotFoundError:  # two rolls later it is removed: look again
+            except FileNotFoundError:  # rolled since we listed
                 continue
+        raise FolderError(self.path, "has no journal", "it is no queue, or was damaged; use another folder")
 
     def open_journal(self, number: int) -> tuple[Journal, bytes]:
         """A journal and the snapshot that it begins with.
@@ -333,15 +338,17 @@ class Folder:
         """Reserve the disk space of a future journal, so that a full disk stops nobody from draining the queue."""
         try:
             fd = self._create(names.spare(number))
-        except FileExistsError:  # somebody else did it
+        except OSError:  # somebody else did it; or there is no space, and the roll will try again
             return
-        except OSError:  # no space now: the roll itself will try again
-            return
-        _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT)
+        while not _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT) and limit > LEAST_LIMIT:
+            limit //= 2
         os.close(fd)
 
-    def prepare_roll(self, number: int, snapshot: bytes, limit: int) -> str:
-        """Write the journal of that number under a name that only counts once the journal before it says so."""
+    def prepare_roll(self, number: int, snapshot: Callable[[int], bytes], limit: int) -> str:
+        """Write the journal of that number under a name that only counts once the journal before it says so.
+
+        ``snapshot``: makes what it begins with, for the limit for which there is space, ``limit`` or less.  Raises
+        ``OSError`` where there is hardly any."""
         while True:
             key = secrets.token_hex(5)
             try:
@@ -354,8 +361,13 @@ class Folder:
                     continue
             break
         try:
-            _reserve_space(fd, len(snapshot) + limit * events.SIZE + _PAST_LIMIT)
-            _write_all(fd, snapshot)
+            beside = len(snapshot(limit)) + _PAST_LIMIT
+            while not _reserve_space(fd, beside + limit * events.SIZE) and limit > LEAST_LIMIT:
+                limit //= 2
+            _write_all(fd, snapshot(limit))
+        except BaseException:
+            self.drop_roll(number, key)
+            raise
         finally:
             os.close(fd)
         return key
@@ -364,18 +376,18 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(names.roll(number, key), dir_fd=self.fd)
 
-    def finish_roll(self, number: int, key: int) -> Optional[Journal]:
+    def finish_roll(self, number: int, key: int) -> Optional[tuple[Journal, bytes]]:
         """Give the prepared journal its name, if nobody has yet, and open it; ``None`` where even newer ones are there.
 
         Nothing can bring a removed journal back: only one file ever has that key, and its rename succeeds once."""
         with contextlib.suppress(FileNotFoundError):
             os.rename(names.roll(number, f"{key:010x}"), names.journal(number), src_dir_fd=self.fd, dst_dir_fd=self.fd)
-            # One journal back stays, for whoever is just listing the folder.
-            for old in (names.journal(number - 2), names.spare(number)):
+            # At once: whoever has it open reads on, and its space is wanted for the next.
+            for old in (names.journal(number - 1), names.spare(number)):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(old, dir_fd=self.fd)
         try:
-            return self.open_journal(number)[0]
+            return self.open_journal(number)
         except FileNotFoundError:
             return None
 
@@ -444,13 +456,13 @@ class Folder:
         return [FileId(*name.numbers) for name in parsed if name and name.kind in (names.LOAD, names.READY)]
 
     def remove_old_journals(self, number: int) -> None:
-        """Delete what killed rollers have left, up to the journal of that number; it and the last one stay."""
+        """Delete what killed rollers have left, up to the journal of that number."""
         for listed in _list(self.fd):
             name = names.parse(listed)
             if name is None:
                 continue
             if (name.kind in ("roll", "spare") and name.numbers[0] <= number) or (
-                name.kind == "journal" and name.numbers[0] < number - 1
+                name.kind == "journal" and name.numbers[0] < number
             ):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(listed, dir_fd=self.fd)
@@ -602,12 +614,12 @@ def anonymous_root() -> str:
         room = os.statvfs("/dev/shm")
         if room.f_bavail * room.f_frsize >= ENOUGH and os.access("/dev/shm", os.W_OK | os.X_OK):
             return "/dev/shm"
-    return tempfile.gettempdir()
+    return _temporary_root()
 
 
 def spill_root(path: str) -> Optional[str]:
     """Where a full queue folder's new batch files go, or ``None`` where there is no other place."""
-    other = os.environ.get("TQSHIM_SPILL_DIR") or tempfile.gettempdir()
+    other = os.environ.get("TQSHIM_SPILL_DIR") or _temporary_root()
     try:
         return None if os.stat(other).st_dev == os.stat(path).st_dev else other
     except OSError:
@@ -656,8 +668,18 @@ def sweep(root: str, mine: Iterable[str]) -> None:
             reclaim(path)
 
 
+def _temporary_root() -> str:
+    """The temporary folder.  Its first call takes a lock and tries to write: not in a signal handler, not without
+    descriptors; so it is called before any act."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return "/tmp"
+
+
 def check_platform() -> None:
     """Raise ``UnsupportedError`` where queues can't work."""
+    _temporary_root()
     if not sys.platform.startswith(("linux", "darwin")):
         raise UnsupportedError(sys.platform, "TurboQueue needs Linux or macOS", "use multiprocessing.Queue here")
     soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -692,15 +714,16 @@ def _check_file_system(path: str, device: int) -> None:
     _checked.add(device)
 
 
-def _reserve_space(fd: int, size: int) -> None:
-    """Set disk space aside without changing the file's length, where the system can."""
+def _reserve_space(fd: int, size: int) -> bool:
+    """Set disk space aside without changing the file's length, where the system can.  ``False``: there is none."""
     try:
         if sys.platform == "darwin":
             fcntl.fcntl(fd, 42, struct.pack("=IiqqQ", 4, 3, 0, size, 0))  # F_PREALLOCATE, all, from the end
         else:
             fcntl.ioctl(fd, _RESVSP, _SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0))
-    except OSError:  # this file system can't, or has no space: then each append finds out for itself
-        pass
+    except OSError as error:  # if this file system can't, each append finds out for itself
+        return error.errno not in NO_SPACE
+    return True
 
 
 def _list(fd: int) -> list[str]:

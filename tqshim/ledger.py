@@ -437,22 +437,22 @@ class Ledger:
         self.sealed = key
         return key
 
-    def roll(self) -> None:
-        """Go on to the next journal: this one has had all its events."""
+    def roll(self, limit: Optional[int] = None) -> None:
+        """Go on to the next journal: this one has had all its events.  ``limit``: that of the snapshot there."""
         self.base += self.limit
         self.index = 0
-        self.limit = self.next_limit
+        self.limit = limit or self.next_limit
         self.sealed = None
 
     @property
     def next_limit(self) -> int:
-        """Events of the next journal that will count."""
+        """Events of the next journal that will count, if there is space for so many."""
         return min(2 * self.limit, max(self.last_limit, self.first_limit))
 
-    def snapshot(self, rolled: bool = False) -> bytes:
-        """This state as bytes, the same whoever writes them; ``rolled``: as the next journal begins.
+    def snapshot(self, rolled: bool = False, limit: Optional[int] = None) -> bytes:
+        """This state as bytes, the same whoever writes them; ``rolled``: as the next journal begins, with that limit.
 
-        A multiple of 8 bytes long."""
+        A multiple of 8 bytes long, whatever the limit."""
         self.trim()
         lease = self.lease
         blocks = self.blocks
@@ -462,7 +462,7 @@ class Ledger:
             self.last_limit,
             self.base + self.limit if rolled else self.base,
             0 if rolled else self.index,
-            self.next_limit if rolled else self.limit,
+            (limit or self.next_limit) if rolled else self.limit,
             self.head,
             self.tail,
             self.leases,
@@ -502,6 +502,11 @@ class Ledger:
         if magic != _MAGIC:
             raise ValueError(f"a journal begins with {head[:8]!r}, which no known version writes")
         return int(words) * SIZE
+
+    @staticmethod
+    def snapshot_limit(head: bytes) -> int:
+        """The limit of the journal whose snapshot begins so."""
+        return int(struct.unpack_from("<8Q", head)[7])
 
     @classmethod
     def load(cls, data: bytes) -> Ledger:

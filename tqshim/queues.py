@@ -62,6 +62,15 @@ def _dumps(item: object) -> bytes:
     return record
 
 
+def _is_bad(record: Record) -> bool:
+    """Unpickling this was what raised, not a signal handler that ran just then."""
+    try:
+        _loads(record)
+    except Exception:
+        return True
+    return False
+
+
 class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     """A first-in, first-out queue for processes and threads of one machine: ``multiprocessing.Queue`` over batch files.
 
@@ -139,8 +148,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 loading = True
                 return _loads(got[0])
         except BaseException as error:
-            # Ctrl-C between taking the item and returning it: the next get returns it.
-            if got and not (loading and isinstance(error, Exception)):
+            # Ctrl-C, or a signal handler's exception, before the item was returned: the next get returns it.
+            if got and not (loading and isinstance(error, Exception) and _is_bad(got[0])):
                 engine.give_back(got)
             raise
         raise Empty
@@ -193,8 +202,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             for record in got:
                 items.append(_loads(record))
         except BaseException as error:
-            if loading and isinstance(error, Exception):
-                # The item that failed is the one after those in the list.
+            # If an item failed, it is the one after those in the list.
+            if loading and isinstance(error, Exception) and len(items) < len(got) and _is_bad(got[len(items)]):
                 engine.give_back(got[len(items) :] if items else got[1:])
                 if items:
                     return items
