@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any, Final, Optional, TypeVar
 
 from .blocks import Record
-from .engine import BLOCK_RECORDS, Engine
+from .engine import Engine
+from .tuning import BLOCK_RECORDS
 
 __all__ = ["Empty", "Full", "TurboQueue"]
 

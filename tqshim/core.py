@@ -1,0 +1,453 @@
+"""The engine's foundation: the journal as this process sees it, its memberships, and what it may delete.
+
+Lives here: appending and catching up, rolls, joining and burying, reclaiming batch files, what a fork leaves.
+Not here: getting, putting, sleeping (the layers above).
+
+Invariant: ``_lock`` is held over every act, ``_unsure`` is set while one is under way.  An exception in between
+(Ctrl-C, a signal handler, a full disk) leaves it set, and the next act begins by asking the journal what has happened.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from multiprocessing import context, reduction
+from time import monotonic
+from typing import Any, ClassVar, Final, Optional
+
+from . import events, tuning, waiting
+from .blocks import Record
+from .errors import FolderError
+from .folder import Folder, Journal
+from .ledger import Block, Lease, Ledger, Verdict
+from .names import FileId
+from .waiting import Bell, Cells
+
+__all__ = ["LEASED", "SHIFT", "Core", "looked", "replay"]
+
+LEASED: Final = 1 << 63
+"""Set in a position cell that holds the number of a leased item."""
+SHIFT: Final = 1 << 32
+"""Added to a position, so that a cell with a position is never 0."""
+
+looked = [0]
+"""How often this process has found a queue empty: whoever did plays ping-pong, and its next put is no burst."""
+
+
+class Core:
+    """What all acts of one process in one queue folder stand on."""
+
+    exiting: ClassVar[bool] = False
+    """No thread can be started any more: every put is published at once."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.generation = 0
+        self._stale = False
+        self._reset()
+        self._load()
+        self.maxsize = self.ledger.maxsize
+        self.batch_size = tuning.BLOCK_RECORDS
+        self._spawning: tuple[Optional[weakref.ref[Any]], Any] = (None, None)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._fence = threading.Lock()
+        self._unsure = False
+        self._left = False
+        self.cells = Cells(self.folder.open_cells())
+        self._words = self.cells.words
+        self._bells: dict[str, Bell] = {}
+        self._scanned = monotonic()
+        self._pending: list[tuple[FileId, int, int]] = []
+        self._long_pins: dict[int, tuple[int, float, Optional[set[FileId]]]] = {}
+        # producer
+        self._producer: Optional[int] = None
+        self._producer_number = 0
+        self._serial = 0
+        self._file: Optional[FileId] = None
+        self._file_fd = -1
+        self._offset = 0
+        self._records: list[Record] = []
+        self._bytes = 0
+        self._publishing: Optional[tuple[list[Record], int, int]] = None
+        """While a block is published: where its records come from, how many they are, and where it stands."""
+        self._published_at = 0.0
+        self._gap = tuning.GAP_FIRST
+        self._looked_then = 0
+        self._room = 0
+        self._used = 0
+        self._grant = 0
+        self._used_cell = self._used_flag = 0
+        self._flusher: Optional[threading.Thread] = None
+        self._flusher_wake = threading.Event()
+        self._flusher_busy = False
+        # consumer
+        self._joining: Optional[int] = None
+        self._consumer: Optional[int] = None
+        self._consumer_number = 0
+        self._claim_event = b""
+        self._claim_word = 0
+        self._claim_from = 0
+        self._position_cell = 0
+        self._state: tuple[int, tuple[Record, ...]] = (-1, ())
+        """The last item that was taken and delivered, and the hand: records that are to be delivered (again) first.
+        One tuple: an exception finds both changed, or neither."""
+        self.cut_short = False
+        """The last take ended where a lease does, and there may be more."""
+        self._lease: Optional[Lease] = None
+        self._lease_at = self._lease_end = 0
+        self._lease_parts: deque[Block] = deque()
+        self._block = Block(0, 0, FileId(0, 0), 0, 0)
+        self._first = self._end = 0
+        self._body = memoryview(b"")
+        self._ends: Sequence[int] = ()
+        self._fds: dict[FileId, int] = {}
+        self._waiters: tuple[set[object], set[object]] = (set(), set())
+        self._woken_at = 0.0
+        self._taken = 0
+        self._offered_at = 0.0
+        self._hint = int.from_bytes(os.urandom(4), "little") << 24
+        self._fast = False
+        self._luck = 1.0
+        self._spins = 0
+
+    def _close_files(self) -> None:
+        self.journal.close()
+        self._drop_file()
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+        while self._bells:
+            self._bells.popitem()[1].close()
+        self.cells.close()
+
+    @property
+    def has_put(self) -> bool:
+        """This process has put something."""
+        return self._producer is not None
+
+    def hold_for_child(self) -> Any:
+        """Our hold on the folder, as an object that the child being spawned receives it through; one a child."""
+        child = context.get_spawning_popen()
+        reference, hold = self._spawning
+        if reference is None or reference() is not child:
+            hold = reduction.DupFd(self.folder.fd)
+            self._spawning = weakref.ref(child), hold
+        return hold
+
+    # -- the layers above
+
+    def _recover(self) -> None:
+        """An act was interrupted, or this process was forked: ask the journal how things stand."""
+        raise NotImplementedError
+
+    def _publish_if_possible(self) -> None:
+        """Publish what is held back, unless the disk is full: that must not keep this process from draining it."""
+        raise NotImplementedError
+
+    def _slot(self) -> int:
+        """Our slot as a producer."""
+        raise NotImplementedError
+
+    def _ready(self, kind: int, places: int) -> bool:
+        """What one waits for is there: an item, or so many places."""
+        raise NotImplementedError
+
+    def _end_used_lease(self) -> None:
+        """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
+        raise NotImplementedError
+
+    # -- the journal
+
+    def _load(self) -> None:
+        """Start at the newest journal."""
+        self.journal, snapshot = self.folder.open_newest()
+        self._start(Ledger.load(snapshot))
+        self._sync()
+
+    def _start(self, ledger: Ledger) -> None:
+        """Go on at the start of a journal, of which the ledger has applied nothing."""
+        self.ledger = ledger
+        self._pos = self.journal.start
+        # A position cell holds the number of an event in all the journals; this much lies between it and the bytes.
+        self._shift = ledger.base * events.SIZE - self.journal.start + SHIFT
+        self._half = self.journal.start + ledger.limit * events.SIZE // 2
+
+    def _sync(self) -> None:
+        """Apply all that others have written."""
+        size = tuning.READ_SMALL
+        while True:
+            chunk = self.journal.read(self._pos, size)
+            if chunk:
+                self._pos += self.ledger.apply(chunk)
+                if self.ledger.full and self.ledger.sealed is not None:
+                    self._next_journal()
+                    continue
+            if len(chunk) < size:
+                return
+            size = tuning.READ_LARGE
+
+    def _catch_up(self, end: int) -> None:
+        """Apply what stands before byte ``end`` of this journal: another's events, appended before one of ours."""
+        while self._pos < end:
+            self._pos += self.ledger.apply(
+                self.journal.read_written(self._pos, min(tuning.READ_LARGE, end - self._pos))
+            )
+
+    def _append(self, event: bytes) -> Verdict:
+        """Append an event and say what it came to, after a roll if it came too late for this journal."""
+        word = int.from_bytes(event, "little")
+        while True:
+            end = self.journal.append(event)
+            if end - events.SIZE != self._pos:
+                self._catch_up(end - events.SIZE)
+            self._pos = end
+            late = self.ledger.full
+            verdict = self.ledger.step(word)
+            if not late:
+                if end > self._half:
+                    self._set_space_aside()
+                return verdict
+            self._roll()
+
+    def _set_space_aside(self) -> None:
+        self._half = 1 << 62
+        self.folder.set_space_aside(self.journal.number + 1, self.ledger.next_limit)
+
+    def _roll(self) -> None:
+        """This journal is full: decide on the next, and go there."""
+        number = self.journal.number + 1
+        while self.ledger.sealed is None:
+            key = self.folder.prepare_roll(number, partial(self.ledger.snapshot, True), self.ledger.next_limit)
+            end = self.journal.append(events.seal(int(key, 16)))
+            self._catch_up(end)
+            if self.ledger.sealed != int(key, 16):
+                self.folder.drop_roll(number, key)
+        self._next_journal()
+        if monotonic() - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
+            self._scan()
+
+    def _next_journal(self) -> None:
+        assert self.ledger.sealed is not None
+        old = self.journal
+        new = self.folder.finish_roll(old.number + 1, self.ledger.sealed)
+        if new is None:  # this process lags: even the next journal is gone
+            watched = self.ledger.watched
+            self.journal, snapshot = self.folder.open_newest()
+            self._start(Ledger.load(snapshot))
+            self.ledger.watched = watched
+        else:
+            self.journal, snapshot = new
+            self.ledger.roll(Ledger.snapshot_limit(snapshot))
+            self._start(self.ledger)
+        old.close()
+        # Now, and again at its half if it did not work: old journals go when the last process leaves them.
+        self.folder.set_space_aside(self.journal.number + 1, self.ledger.next_limit)
+
+    # -- being sure
+
+    def _begin(self) -> None:
+        if self._unsure:
+            self._recover()
+        self._unsure = True
+
+    def forked(self) -> None:
+        """In a forked child, before anything else.  What was under way in the parent must not go on here, not even in a
+        frame of this very thread (a fork in a signal handler): its descriptors lead nowhere from now on."""
+        self._stale = self._unsure = True
+        self.generation += 1
+        self._lock = threading.Lock()
+        if self._left:
+            return
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, self.journal.fd, inheritable=False)
+        self.journal.unmap()
+        if self._file_fd >= 0:
+            os.dup2(null, self._file_fd, inheritable=False)
+        os.close(null)
+        self.cells.detach()
+        self._words = self.cells.words
+
+    def _after_fork(self) -> None:
+        lock, left = self._lock, self._left
+        self._close_files()
+        self.folder.after_fork()
+        self._reset()
+        self._lock, self._left = lock, left
+        self._load()
+        self._stale = self._unsure = False
+
+    def _drop_file(self) -> None:
+        if self._file_fd >= 0:
+            os.close(self._file_fd)
+        self._file_fd = -1
+        self._file = None
+
+    # -- members
+
+    def _join(self, consumer: bool) -> None:
+        """Become a member: JOIN, lock the slot's byte, see that nobody took us for dead in between."""
+        while True:
+            slot = self._append(events.join(consumer))
+            if not isinstance(slot, int):
+                raise FolderError(self.folder.path, f"has {events.SLOTS} members", "let some of them leave")
+            number = self.ledger.members[slot].number
+            if slot >= self.cells.pages * waiting.SLOTS:
+                self.folder.grow_cells(slot // waiting.SLOTS + 1)
+                self.cells.close()
+                self.cells = Cells(self.folder.open_cells())
+                self._words = self.cells.words
+            self._joining = slot
+            deadline = monotonic() + tuning.SLOT_PATIENCE
+            locked = self.folder.lock_slot(slot)
+            while not locked and monotonic() < deadline:
+                time.sleep(1e-4)
+                locked = self.folder.lock_slot(slot)
+            if not locked:
+                continue  # Whoever was stopped there keeps it; somebody will bury that member of ours. Take another.
+            self._sync()
+            if self.ledger.members.get(slot) == (number, consumer):
+                break
+            self.folder.unlock_slot(slot)
+        self.cells.clear(slot)
+        if consumer:
+            self._consumer_number = number
+            self._claim_from = self._pos + self._shift
+            self._claim_event = events.claim(slot)
+            self._claim_word = int.from_bytes(self._claim_event, "little")
+            self._position_cell = Cells.place(waiting.POSITION, slot)
+            self._consumer = slot
+            self._bury_the_dead()
+        else:
+            self._producer_number = number
+            self._serial = 0
+            self._producer = slot
+        self._joining = None
+
+    def _bury(self, slot: int) -> bool:
+        """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""
+        member = self.ledger.members.get(slot)
+        if member is None or slot in (self._consumer, self._producer) or not self.folder.lock_slot(slot):
+            return False
+        try:
+            if slot < self.cells.pages * waiting.SLOTS:
+                # Under the lock, and before its LEAVE: the slot can have no new member yet.
+                self.cells.clear(slot)
+            self._append(events.leave(slot, member.number))
+        finally:
+            self.folder.unlock_slot(slot)
+        return True
+
+    def _bury_the_dead(self) -> None:
+        for slot in list(self.ledger.members):
+            self._bury(slot)
+
+    def _scan(self) -> None:
+        """Look for members that died, and for batch files that nobody removed."""
+        self._scanned = monotonic()
+        self._bury_the_dead()
+        found = self.folder.batches()
+        # After the listing: a file's producer had joined before it made the file.
+        self._sync()
+        known = {file for file, _, _ in self._pending}
+        now = self._pos + self._shift
+        self._pending += [(file, 1 << 62, now) for file in found if file not in known and self.ledger.is_done(file)]
+        self._reclaim()
+        self.folder.remove_old_journals(self.journal.number)
+
+    # -- reclaiming
+
+    def _reclaim(self) -> None:
+        """Remove the batch files that nobody needs, as far as no member can still be about to read one."""
+        done = self.ledger.done
+        now = self._pos + self._shift
+        if done:
+            self._pending += [(file, end, now) for file, end in done]
+            done.clear()
+        if not self._pending:
+            return
+        with self._fence:  # a barrier: their CLAIMs were read before their cells are
+            pass
+        words = self._words
+        limit = self.cells.pages * waiting.SLOTS
+        pins = [
+            (slot, words[Cells.place(waiting.POSITION, slot)])
+            for slot, member in self.ledger.members.items()
+            if member.consumer and slot != self._consumer and slot < limit
+        ]
+        kept = []
+        for file, end, when in self._pending:
+            if any(word and self._pins(slot, word, file, end, when) for slot, word in pins):
+                kept.append((file, end, when))
+                continue
+            self.folder.remove_batch(file)
+            fd = self._fds.pop(file, None)
+            if fd is not None:
+                os.close(fd)
+        self._pending = kept
+
+    def _pins(self, slot: int, word: int, file: FileId, end: int, when: int) -> bool:
+        """The member of that slot may be about to read the batch file, its position cell says."""
+        if word & LEASED:
+            return end > word - LEASED
+        if word > when:  # it began to claim after all items of this file had been claimed
+            return False
+        files = self._files_pinned(slot, word)
+        return files is None or file in files
+
+    def _files_pinned(self, slot: int, word: int) -> Optional[set[FileId]]:
+        """The batch files of the items that the slot has claimed since then; ``None``: not known, so any."""
+        now = monotonic()
+        seen = self._long_pins.get(slot)
+        if seen is None or seen[0] != word:
+            self._long_pins[slot] = word, now + tuning.PIN_PATIENCE, None
+            return None
+        _, ask_at, files = seen
+        if files is None and now >= ask_at:
+            files = self._files_claimed(slot, word)
+            # None found: it was stopped before its CLAIM, and may pin later files yet.
+            self._long_pins[slot] = word, now + tuning.PIN_PATIENCE, files or None
+        return files
+
+    def _files_claimed(self, slot: int, word: int) -> Optional[set[FileId]]:
+        """Where the items lie that the slot has claimed since then; read from the journal."""
+        number = (word - SHIFT) // events.SIZE
+        for back in (1, 0):
+            try:
+                journal, snapshot = self.folder.open_journal(self.journal.number - back)
+            except FileNotFoundError:
+                continue
+            try:
+                ledger = Ledger.load(snapshot)
+                if ledger.base + ledger.limit <= number:
+                    continue
+                if ledger.base > number:
+                    return None
+                replay(journal, ledger, slot, word)
+                if ledger.yours:
+                    return {block.file for _, _, block in ledger.yours}
+            finally:
+                journal.close()
+        return set()
+
+
+def replay(journal: Journal, ledger: Ledger, slot: int, word: int) -> int:
+    """Apply a journal's events up to the slot's first claim since then, which is noted in ``yours``, or to the end;
+    returns where that is.  ``word``: a position cell's, or 0 for the journal's start."""
+    number = (word - SHIFT) // events.SIZE
+    at = journal.start
+    while (missing := number - ledger.base - ledger.index) > 0:
+        applied = ledger.apply(journal.read(at, min(tuning.READ_LARGE, missing * events.SIZE)))
+        if not applied:
+            return at
+        at += applied
+    ledger.watched = slot
+    while not ledger.yours and (applied := ledger.apply(journal.read(at, events.SIZE * 8))):
+        at += applied
+    ledger.watched = None
+    return at

@@ -1,0 +1,348 @@
+"""The engine's consumer: claims and leases.
+
+Lives here: taking items from the journal and reading them.  Not here: unpickling (``queues``).
+
+Invariant: the store to ``_state`` is what makes items delivered.  An exception before it leaves them to the journal,
+an exception after it leaves them with the caller.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Sequence
+from time import monotonic
+from typing import Final, Optional
+
+from . import blocks, events, names, tuning, waiting
+from .blocks import Record
+from .core import LEASED, looked
+from .errors import CorruptBatchError
+from .ledger import Block, Lease
+from .sleeping import Sleeping
+
+__all__ = ["Getting"]
+
+_LEASE_POSITION: Final = waiting.LEASE_POSITION
+_LEASE_FLAG: Final = waiting.LEASE_FLAG
+
+
+class Getting(Sleeping):
+    """An engine that can take items."""
+
+    def get(self, got: list[Record], most: int, block: bool, timeout: Optional[float]) -> None:
+        """Append to ``got`` what is there, ``most`` records or fewer; nothing: the queue was empty all the time.
+
+        If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
+        deadline: Optional[float] = None
+        while True:
+            generation = self.generation
+            state = self._state
+            try:
+                with self._lock:
+                    if self._unsure:
+                        self._recover()
+                        generation = self.generation
+                    self._unsure = True
+                    state = self._state
+                    item = self._lease_at
+                    if self._first <= item < self._end and item < self._lease_end and most == 1 and not state[1]:
+                        # The short way to the next item of our lease, whose block has been read already.
+                        words = self._words
+                        words[_LEASE_POSITION] = item + 1
+                        if not words[_LEASE_FLAG]:
+                            ends, index = self._ends, item - self._first
+                            got.append(self._body[ends[index - 1] if index else 0 : ends[index]])
+                            self._lease_at = item + 1
+                            self._taken += 1
+                            self._state = item, ()
+                        else:
+                            self._take(got, most)
+                    else:
+                        self._take(got, most)
+                    self._unsure = False
+            except BaseException as error:
+                if self._state is state:
+                    got.clear()  # The journal knows whose they are, and the next act asks it.
+                if generation == self.generation or not isinstance(error, (OSError, ValueError)):
+                    raise
+            if generation != self.generation:  # forked in the middle: what was got is the parent's
+                got.clear()
+                continue
+            if got or not block:
+                return
+            if timeout is not None:
+                if deadline is None:
+                    deadline = monotonic() + timeout
+                if monotonic() >= deadline:
+                    return
+            self._wait(waiting.SLEEPS, deadline)
+
+    def give_back(self, records: Sequence[Record]) -> None:
+        """Records that were got but not delivered: the next get delivers them first."""
+        with self._lock:
+            last, hand = self._state
+            self._state = last, (*records, *hand)
+
+    def _take(self, got: list[Record], most: int) -> None:
+        """Take up to ``most`` records, from wherever they are to be had."""
+        last, hand = self._state
+        if hand:
+            got += hand[:most]
+            self._state = last, hand[most:]
+            return
+        if self._lease_at < self._lease_end and self._take_leased(got, most):
+            return
+        if self._records:
+            self._publish_if_possible()
+        while True:
+            ledger = self.ledger
+            if ledger.head >= ledger.tail:
+                self._sync()
+                ledger = self.ledger
+                if ledger.head >= ledger.tail and not self._leased_out():
+                    looked[0] += 1
+                    return
+            if self._consumer is None:
+                self._join(consumer=True)
+                continue
+            lease = ledger.lease
+            if lease is not None:
+                if self._lease is None or self._lease.number != lease.number:
+                    self._revoke(lease)
+                    continue
+                if self._lease_at < self._lease_end:
+                    if self._take_leased(got, most):
+                        return
+                    continue
+            if tuning.LEASES and ledger.consumers == 1 and self._wants_lease() and self._take_lease():
+                continue
+            if self._lease is not None:
+                self._end_lease()
+                continue
+            if self.journal.words is None:
+                self.journal.map(ledger.limit)
+            if self._claim(got, most):
+                return
+
+    def _claim(self, got: list[Record], most: int) -> bool:
+        """Claim items at the head, and read them.  ``False``: others were faster, or the journal was rolled."""
+        cell = self._position_cell
+        words = self._words
+        pos = self._pos
+        # Before the CLAIM: from now on no batch file goes in which it may take an item.
+        words[cell] = self._claim_from = pos + self._shift
+        if most == 1:
+            # Commit point: the item at the head is ours.
+            end = self.journal.append_after(self._claim_event, self._claim_word, pos)
+            if end - 8 != pos:
+                self._catch_up(end - 8)
+            self._pos = end
+            ledger = self.ledger
+            late = ledger.index >= ledger.limit
+            ledger.index += 1
+            item = ledger.head
+            if late or item >= ledger.tail or ledger.lease is not None:
+                words[cell] = 0
+                if late:
+                    self._roll()
+                return False
+            ledger.head = stop = item + 1
+            if end > self._half:
+                self._set_space_aside()
+        else:
+            claimed = self._append(events.claim_many(self._consumer or 0, most))
+            if not isinstance(claimed, range):
+                words[cell] = 0
+                return False
+            item, stop = claimed.start, claimed.stop
+            ledger = self.ledger
+        if not self._first <= item or stop > self._end:
+            self._read_and_deliver(got, item, stop, ledger.parts(item, stop))
+        elif most == 1:
+            ends, index = self._ends, item - self._first
+            got.append(self._body[ends[index - 1] if index else 0 : ends[index]])
+            self._taken += 1
+            self._state = item, ()
+        else:
+            self._deliver(got, item, stop)
+        words[cell] = 0
+        if stop >= ledger.blocks[0].end:
+            ledger.trim()
+            if ledger.done or self._pending:
+                self._reclaim()
+        if self.maxsize and self.cells.anybody(waiting.AWAITS_PLACE):
+            self._offer_space()
+        return True
+
+    def _deliver(self, got: list[Record], item: int, stop: int) -> None:
+        """Deliver items of the block that was read last.  The store to ``_state`` is what makes them delivered."""
+        body, ends, index = self._body, self._ends, item - self._first
+        start = ends[index - 1] if index else 0
+        if stop == item + 1:
+            got.append(body[start : ends[index]])
+        else:
+            stops = list(ends[index : stop - self._first])
+            got += map(body.__getitem__, map(slice, (start, *stops), stops))
+        self._taken += stop - item
+        self._state = stop - 1, self._state[1]
+
+    def _read_and_deliver(self, got: list[Record], item: int, stop: int, parts: Iterable[Block]) -> None:
+        """Deliver items that stand in these blocks."""
+        for block in parts:
+            if block.first >= stop:
+                break
+            end = min(stop, block.end)
+            try:
+                if block is not self._block:
+                    self._read_block(block)
+            except CorruptBatchError:
+                # Those that stand there are lost; what follows them, the next take finds in the journal.
+                self._state = end - 1, self._state[1]
+                raise
+            self._deliver(got, max(item, block.first), end)
+
+    def _read_block(self, block: Block) -> None:
+        fd = self._fds.get(block.file)
+        if fd is None:
+            fd = self.folder.open_batch(block.file)
+            if len(self._fds) >= tuning.FILES_OPEN:
+                os.close(self._fds.pop(next(iter(self._fds))))
+            self._fds[block.file] = fd
+        try:
+            if block.units:
+                size = block.units * events.UNIT
+                data = self.folder.read_at(fd, size, block.offset * events.UNIT)
+                self._body, self._ends = blocks.split(data, block.end - block.first)
+            else:
+                length = blocks.split_giant(self.folder.read_at(fd, blocks.GIANT_HEADER, 0), os.fstat(fd).st_size)
+                data = self.folder.read_at(fd, length, blocks.GIANT_HEADER)
+                self._body, self._ends = memoryview(data), (length,)
+        except ValueError as error:
+            raise self._corrupt(block, str(error)) from None
+        self._block = block
+        self._first, self._end = block.first, block.end
+
+    def _corrupt(self, block: Block, finding: str) -> CorruptBatchError:
+        path = f"{self.folder.path}/{names.batch(names.READY, block.file)}"
+        return CorruptBatchError(
+            path, f"{finding}, at byte {block.offset * events.UNIT}", "the other items still arrive"
+        )
+
+    # -- leases
+
+    def _wants_lease(self) -> bool:
+        ledger = self.ledger
+        waiting_items = ledger.tail - ledger.head
+        return (
+            waiting_items >= tuning.LEASE_FROM
+            and (not self.maxsize or 2 * (waiting_items + ledger.reserved) <= self.maxsize)
+            and waiting.barrier_works()
+        )
+
+    def _take_lease(self) -> bool:
+        ledger = self.ledger
+        units = most = 0
+        for block in ledger.parts(ledger.head, ledger.tail):
+            units += block.units
+            most = block.end - ledger.head
+            if units >= tuning.LEASE_UNITS or not block.units or most >= events.LEASE_MOST:
+                break
+        words = self._words
+        waiting.register_for_barrier()
+        words[waiting.LEASE_FLAG] = 0
+        words[waiting.LEASE_POSITION] = ledger.head
+        lease = self._append(events.lease(self._consumer or 0, min(most, events.LEASE_MOST)))
+        if not isinstance(lease, Lease):
+            return False
+        self._hold_lease(lease, lease.first)
+        ledger = self.ledger
+        ledger.trim()
+        if ledger.done or self._pending:
+            self._reclaim()
+        if self.maxsize and self.cells.anybody(waiting.AWAITS_PLACE):
+            self._offer_space()
+        return True
+
+    def _hold_lease(self, lease: Lease, at: int) -> None:
+        self._lease = lease
+        self._lease_at, self._lease_end = at, lease.end
+        self._lease_parts = deque(self.ledger.parts(lease.first, lease.end))
+
+    def _take_leased(self, got: list[Record], most: int) -> bool:
+        """Deliver items of our lease.  ``False``: it was revoked, and none of them is ours any more."""
+        item = self._lease_at
+        stop = min(item + most, self._lease_end)
+        self.cut_short = stop < item + most
+        words = self._words
+        cached = self._first <= item and stop <= self._end
+        if not cached:
+            words[self._position_cell] = LEASED | item
+        words[_LEASE_POSITION] = stop
+        contested = words[_LEASE_FLAG]
+        if contested:
+            stop = min(stop, self._contest(stop))
+        if item < stop:
+            if cached:
+                self._deliver(got, item, stop)
+            else:
+                parts = self._lease_parts
+                while parts[0].end <= item:
+                    parts.popleft()
+                self._read_and_deliver(got, item, stop, parts)
+        self._lease_at = stop
+        if not cached:
+            words[self._position_cell] = 0
+        if contested:
+            self._forget_lease()
+        elif self.maxsize and stop == self._lease_end:
+            self._sync()
+        return item < stop
+
+    def _forget_lease(self) -> None:
+        self._lease = None
+        self._lease_at = self._lease_end = 0
+
+    def _contest(self, wanted: int) -> int:
+        """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours."""
+        lease = self._lease
+        assert lease is not None
+        self._append(events.revoke(wanted - lease.first, lease.number))
+        number, base = self.ledger.kept
+        assert number == lease.number
+        return base
+
+    def _end_lease(self) -> None:
+        """End our lease where we are."""
+        lease = self._lease
+        if lease is not None:
+            self._append(events.revoke(self._lease_at - lease.first, lease.number))
+            self._forget_lease()
+
+    def _end_used_lease(self) -> None:
+        """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
+        with self._lock:
+            self._begin()
+            if self._lease is not None and self._lease_at >= self._lease_end:
+                self._end_lease()
+                self.ledger.trim()
+                self._reclaim()
+            self._unsure = False
+
+    def _revoke(self, lease: Lease) -> None:
+        """End another's lease."""
+        words = self._words
+        words[waiting.LEASE_FLAG] = 1
+        waiting.barrier()
+        position = words[waiting.LEASE_POSITION]
+        count = max(0, min(position, lease.end) - lease.first)
+        self._append(events.revoke(count, lease.number))
+
+    def _leased_out(self) -> bool:
+        """Items of a lease that somebody else holds can be had for the asking."""
+        lease = self.ledger.lease
+        if lease is None:
+            return False
+        if self._lease is not None and self._lease.number == lease.number:
+            return self._lease_at < self._lease_end
+        return self._words[waiting.LEASE_POSITION] < lease.end

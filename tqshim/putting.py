@@ -1,0 +1,436 @@
+"""The engine's producer: bursts, reservations, batch files.
+
+Lives here: when records are published, and in which file; the flusher.  Not here: pickling (``queues``).
+
+Invariant: a record whose put has returned is published, or held back and published within about a millisecond, at the
+latest when the process exits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import monotonic
+from typing import Optional
+
+from . import blocks, events, tuning, waiting
+from .blocks import Record
+from .core import Core, looked
+from .errors import FolderError
+from .folder import NO_SPACE
+from .getting import Getting
+from .ledger import Reservation
+from .names import FileId
+from .waiting import Cells
+
+__all__ = ["Putting"]
+
+
+class Putting(Getting):
+    """An engine that can put items."""
+
+    def put(self, record: Record, block: bool, timeout: Optional[float]) -> bool:
+        """Put one record.  ``False``: the queue was full all the time."""
+        generation = self.generation
+        try:
+            return self._put(record, block, timeout)
+        except (OSError, ValueError):
+            if generation == self.generation:
+                raise
+            return True  # forked in the middle: the parent puts it
+
+    def _put(self, record: Record, block: bool, timeout: Optional[float]) -> bool:
+        with self._lock:
+            if self._unsure:
+                self._recover()
+            if not self.maxsize or (self._room and self._take_place()):
+                records = self._records
+                records.append(record)
+                self._bytes += len(record)
+                # In a burst there is nothing more to do, until its block is large or old enough.
+                if not (
+                    self._flusher_busy
+                    and looked[0] == self._looked_then
+                    and len(records) < self.batch_size
+                    and self._bytes < tuning.BLOCK_BYTES
+                    and monotonic() - self._published_at < self._gap
+                    and (self._room or not self.maxsize)
+                ):
+                    self._publish_if_due(record)
+                return True
+        return self._put_waiting(partial(self._accept, record), block, timeout)
+
+    def put_many(self, records: list[Record], block: bool, timeout: Optional[float]) -> int:
+        """Put records, all or none where they fit into the queue at all; returns how many were put."""
+        if not self.maxsize:
+            with self._lock:
+                self._begin()
+                self._publish()
+                self._records = records
+                self._bytes = sum(map(len, records))
+                try:
+                    self._publish()
+                except OSError:
+                    self._records, self._bytes = [], 0
+                    raise
+                self._unsure = False
+            return len(records)
+        if len(records) > self.maxsize and not block:
+            return 0
+        put = 0
+        deadline = None if timeout is None else monotonic() + timeout
+        size = len(records) if len(records) <= self.maxsize else max(1, self.maxsize // 4)
+        while put < len(records):
+            piece = records[put : put + size]
+            left = None if deadline is None else deadline - monotonic()
+            if not self._put_waiting(partial(self._accept_many, piece), block, left, len(piece)):
+                break
+            put += len(piece)
+        return put
+
+    def _put_waiting(self, attempt: Callable[[], bool], block: bool, timeout: Optional[float], places: int = 1) -> bool:
+        deadline: Optional[float] = None
+        while True:
+            with self._lock:
+                self._begin()
+                accepted = attempt() or (self._make_room() and attempt())
+                self._unsure = False
+            if accepted:
+                return True
+            if not block:
+                return False
+            if timeout is not None:
+                if deadline is None:
+                    deadline = monotonic() + timeout
+                if monotonic() >= deadline:
+                    return False
+            self._wait(waiting.AWAITS_PLACE, deadline, places)
+
+    def _publish_if_due(self, record: Record) -> None:
+        """Publish the newest record now, or leave it for the next block of its burst."""
+        if self._is_due() or (self.maxsize and not self._room):
+            self._unsure = True
+            try:
+                self._publish()
+            except OSError:
+                # Its put fails; those whose puts have returned stay for the next try.
+                if self._records and self._records[-1] is record:
+                    self._records.pop()
+                    self._bytes -= len(record)
+                raise
+            self._unsure = False
+
+    def _is_due(self) -> bool:
+        """What is held back must be published now."""
+        count = len(self._records)
+        if looked[0] != self._looked_then:
+            self._looked_then = looked[0]
+            self._gap = tuning.GAP_FIRST
+            return True
+        if count >= self.batch_size or self._bytes >= tuning.BLOCK_BYTES or not tuning.BURSTS or Core.exiting:
+            return True
+        past = monotonic() - self._published_at
+        if past > self._gap and (past > tuning.LINGER or self.cells.anybody(waiting.SLEEPS)):
+            self._gap = min(tuning.GAP_LAST, self._gap * 1.5) if count > 8 else tuning.GAP_FIRST
+            return True
+        if not self._flusher_busy:
+            self._start_flusher()
+            return Core.exiting
+        return False
+
+    def _accept(self, record: Record) -> bool:
+        """Take a record of a bounded queue, for which no place has been reserved, if there is one."""
+        self._publish()
+        ledger = self.ledger
+        if ledger.used + 4 * tuning.PLACES > self.maxsize:
+            self._sync()
+            ledger = self.ledger
+        if (
+            tuning.RESERVATIONS
+            and tuning.BURSTS
+            and ledger.used + 4 * tuning.PLACES <= self.maxsize
+            and looked[0] == self._looked_then
+            and monotonic() - self._published_at < tuning.LINGER
+            and waiting.barrier_works()
+            and self._reserve()
+            and self._take_place()
+        ):
+            self._records.append(record)
+            self._bytes += len(record)
+            if not self._flusher_busy:
+                self._start_flusher()
+            return True
+        self._looked_then = looked[0]
+        if ledger.used >= self.maxsize:
+            return False
+        return self._publish_block([record])
+
+    def _accept_many(self, records: list[Record]) -> bool:
+        """Take records of a bounded queue if there are places for all of them."""
+        self._publish()
+        if self.ledger.used + len(records) > self.maxsize:
+            self._sync()
+            if self.ledger.used + len(records) > self.maxsize:
+                return False
+        pieces = list(_pieces(records))
+        if len(pieces) > 1:
+            self._open_file_for(0)
+            if self._append(events.reserve(self._slot(), len(records))) is None:
+                return False
+        return all(self._publish_block(piece, more=number < len(pieces)) for number, piece in enumerate(pieces, 1))
+
+    # -- reservations
+
+    def _reserve(self) -> bool:
+        self._open_file_for(0)
+        slot = self._slot()
+        words = self._words
+        waiting.register_for_barrier()
+        self._used_cell = Cells.place(waiting.USED, slot)
+        self._used_flag = Cells.place(waiting.USED_FLAG, slot)
+        words[self._used_cell] = words[self._used_flag] = 0
+        granted = self._append(events.reserve(slot, tuning.PLACES))
+        if not isinstance(granted, Reservation):
+            return False
+        self._room, self._used, self._grant = granted.places, 0, granted.grant
+        return True
+
+    def _take_place(self) -> bool:
+        """Use one place of our reservation.  ``False``: somebody has cut it down in the meantime."""
+        used = self._used + 1
+        words = self._words
+        words[self._used_cell] = used
+        if words[self._used_flag]:
+            slot = self._slot()
+            unsure, self._unsure = self._unsure, True
+            self._append(events.trim(slot, used, self._grant))
+            kept = self.ledger.res[slot].places
+            self._unsure = unsure
+            self._room = max(0, kept - used)
+            if used > kept:
+                return False
+        else:
+            self._room -= 1
+        self._used = used
+        return True
+
+    def _make_room(self) -> bool:
+        """The queue looks full: end the grants that may hide a place.  ``True``: look again."""
+        ledger = self.ledger
+        changed = False
+        if ledger.lease is not None:
+            if self._lease is not None and self._lease.number == ledger.lease.number:
+                self._end_lease()
+            else:
+                self._revoke(ledger.lease)
+            changed = True
+        words = self._words
+        for slot, granted in list(self.ledger.res.items()):
+            if slot == self._producer or granted.cut or granted.places > events.RESERVE_MOST:
+                continue
+            if self.ledger.res.get(slot) == granted:
+                changed = True
+                if self._bury(slot):
+                    continue
+                words[Cells.place(waiting.USED_FLAG, slot)] = 1
+                waiting.barrier()
+                used = words[Cells.place(waiting.USED, slot)]
+                self._append(events.trim(slot, min(used, events.RESERVE_MOST), granted.grant))
+        if not changed and monotonic() - self._scanned > tuning.SCAN_EVERY:
+            self._scanned = monotonic()
+            for slot in list(self.ledger.res):
+                changed |= self._bury(slot)
+        return changed
+
+    # -- publishing
+
+    def _slot(self) -> int:
+        if self._producer is None:
+            self._join(consumer=False)
+        assert self._producer is not None
+        return self._producer
+
+    def _publish(self) -> None:
+        """Publish the records that are held back."""
+        while self._records:
+            piece = next(_pieces(self._records))
+            if not self._publish_block(piece, held=True):
+                raise FolderError(
+                    self.folder.path, "places that were reserved are gone", "report this: it can't happen"
+                )
+            # A new list: if an exception comes next, _recover sees that these have been dropped already.
+            self._records = self._records[len(piece) :]
+            self._bytes = sum(map(len, self._records)) if self._records else 0
+            self._publishing = None
+
+    def _publish_if_possible(self) -> None:
+        """Publish what is held back, unless the disk is full: that must not keep this process from draining it."""
+        try:
+            self._publish()
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+
+    def _publish_block(self, records: list[Record], more: bool = False, held: bool = False) -> bool:
+        """Write records to our batch file, then the event.  ``False``: there is no place for them.
+
+        ``more``: our reservation is for other blocks, too.  ``held``: they are the first of those held back."""
+        count = len(records)
+        size = sum(map(len, records))
+        slot = self._slot()
+        if size >= blocks.GIANT:
+            header, body = blocks.join_giant(records[0])
+            units = 0
+            self._open_file_for(tuning.FILE_BYTES)
+            self._write(header, 0, body)
+        else:
+            units = blocks.units(count, size)
+            self._open_file_for(units * events.UNIT)
+            self._write(blocks.join(records), self._offset * events.UNIT)
+        self._publishing = (self._records, count, self._offset) if held else None
+        # Commit point: from here on the items are in the queue.
+        first = self._append(events.publish(slot, count, units, more))
+        if first is None:
+            return False
+        self._offset += units or tuning.FILE_BYTES
+        self._room = self._used = 0
+        self._hint += 1
+        self._words[waiting.PUBLISHED] = self._hint
+        self._ring(waiting.SLEEPS)
+        # Only now: whoever was rung for may have taken the processor, and that time must not end our burst.
+        self._published_at = monotonic()
+        return True
+
+    def _write(self, data: bytes, offset: int, body: Record = b"") -> None:
+        try:
+            self._write_at(data, offset, body)
+        except OSError as error:
+            if error.errno not in NO_SPACE or self._file is None or self._file.spilled:
+                raise
+            self._open_file(spill=True)
+            self._write_at(data, 0, body)
+
+    def _write_at(self, data: bytes, offset: int, body: Record) -> None:
+        self.folder.write_at(self._file_fd, data, offset)
+        if body:
+            self.folder.write_at(self._file_fd, body, offset + len(data))
+
+    def _open_file_for(self, size: int) -> None:
+        """Have a batch file with room for so many bytes more: a file always has room for its first block."""
+        if self._file is None or (self._offset and self._offset * events.UNIT + size > tuning.FILE_BYTES):
+            self._open_file(spill=self.folder.wants_spill())
+
+    def _open_file(self, spill: bool) -> None:
+        """Begin a new batch file.  The former one is sealed."""
+        slot = self._slot()
+        former = self._file
+        try:
+            file, fd = self._create_file(spill)
+        except OSError as error:
+            if spill or error.errno not in NO_SPACE:
+                raise
+            file, fd = self._create_file(True)
+        self._drop_file()
+        self._file, self._file_fd, self._offset = file, fd, 0
+        self._append(events.open_(slot, file.serial))
+        if former is not None:
+            self.folder.seal_batch(former)
+        self.ledger.trim()
+        if self.ledger.done or self._pending:
+            self._reclaim()
+
+    def _create_file(self, spill: bool) -> tuple[FileId, int]:
+        while True:
+            self._serial += 1
+            file = FileId(self._producer_number, self._serial << 1 | spill)
+            with contextlib.suppress(FileExistsError):  # left by a frame that a fork in a signal handler has copied
+                return file, self.folder.create_batch(file)
+
+    # -- the flusher
+
+    def _start_flusher(self) -> None:
+        self._flusher_busy = True
+        self._flusher_wake.set()
+        if self._flusher is None:
+            self._flusher = threading.Thread(
+                target=_flush, args=(weakref.ref(self),), name="tqshim flusher", daemon=True
+            )
+            try:
+                self._flusher.start()
+            except RuntimeError:  # at exit no thread can be started
+                self._flusher = None
+                Core.exiting = True
+
+    def flush(self) -> None:
+        """Publish what is held back."""
+        with self._lock:
+            if self._records and not self._left:
+                self._begin()
+                self._publish()
+                self._unsure = False
+
+    def before_fork(self) -> None:
+        """Publish, and end the flusher: a process with threads should not fork."""
+        flusher = self._flusher
+        if flusher is None or not self._lock.acquire(timeout=0.1):
+            return  # An act is under way below this very frame, a signal handler's: it goes on with its flusher.
+        try:
+            if self._left:
+                return
+            self._begin()
+            self._publish()
+            self._unsure = False
+            self._flusher_busy = False
+            self._flusher = None
+            self._flusher_wake.set()
+        finally:
+            self._lock.release()
+        if flusher is not threading.current_thread():
+            flusher.join(0.1)
+
+
+def _pieces(records: list[Record]) -> Iterator[list[Record]]:
+    """Records in the pieces in which they can be published: so many or so large that one event can say it."""
+    start = size = 0
+    for at, record in enumerate(records):
+        size += len(record) + 4
+        if at > start and (at - start >= events.PUBLISH_MOST or size >= blocks.GIANT):
+            yield records[start:at]
+            start, size = at, len(record) + 4
+    yield records[start:]
+
+
+def _flush(reference: weakref.ref[Putting]) -> None:
+    """The flusher: publishes the end of each burst.  It holds its engine only while there is something to do."""
+    idle = 0
+    me = threading.current_thread()
+    while True:
+        time.sleep(tuning.LINGER)
+        engine = reference()
+        if engine is None or engine._flusher is not me:
+            return
+        idle = 0 if engine._records else idle + 1
+        with contextlib.suppress(OSError):  # the disk is full: put will say so, and this tries again
+            engine.flush()
+        if idle > tuning.FLUSHER_IDLE:
+            wake = engine._flusher_wake
+            with engine._lock:
+                if engine._records:
+                    continue
+                engine._flusher_busy = False
+                wake.clear()
+            del engine
+            rested = wake.wait(tuning.FLUSHER_REST)
+            engine = reference()
+            if engine is None:
+                return
+            with engine._lock:
+                if not rested and not engine._flusher_busy and engine._flusher is me:
+                    engine._flusher = None
+                    return
+            idle = 0
+        del engine

@@ -1,0 +1,152 @@
+"""The engine's sleep: when a process looks, sleeps, rings and is rung for.
+
+Lives here: whom to wake and when; looking before sleeping.  Not here: how one sleeps (``waiting``).
+
+Invariant: nobody depends on being rung: a sleeper looks by itself, soon at first, then every half second.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from time import monotonic
+from typing import Final, Optional
+
+from . import names, tuning, waiting
+from .core import Core
+from .waiting import Bell, Cells
+
+__all__ = ["Sleeping"]
+
+SEVERAL_PROCESSORS: Final = (os.cpu_count() or 1) > 1
+
+
+class Sleeping(Core):
+    """An engine that can wait."""
+
+    def _bell(self, kind: int) -> Bell:
+        name = names.BELL if kind == waiting.SLEEPS else names.SPACE
+        bell = self._bells.get(name)
+        if bell is None:
+            bell = self._bells[name] = Bell(self.folder.open_fifo(name))
+        return bell
+
+    def _ring(self, kind: int) -> None:
+        """Wake one who sleeps, if somebody does."""
+        if self.cells.anybody(kind) and self.cells.sleepers(kind):
+            self._bell(kind).ring()
+
+    def _offer_space(self) -> None:
+        """Places are free again: wake a producer, once that is worth it, or at once if we are slow."""
+        now = monotonic()
+        slow = now - self._offered_at > tuning.LINGER
+        self._offered_at = now
+        if slow or 4 * self.ledger.used <= 3 * self.maxsize:
+            self._ring(waiting.AWAITS_PLACE)
+
+    def _wait(self, kind: int, deadline: Optional[float], places: int = 1) -> None:
+        """Wait until there is something to get, or a place to put to; returns at the deadline too."""
+        items = kind == waiting.SLEEPS
+        if items and self._spin(deadline):
+            return
+        started = monotonic()
+        if items and self._taken:
+            self._fast = (started - self._woken_at) / self._taken < tuning.FAST
+        with self._lock:
+            self._begin()
+            if items and self._consumer is None:
+                self._join(consumer=True)
+            slot = self._consumer if items else self._slot()
+            assert slot is not None
+            cell = Cells.place(kind, slot)
+            bell = self._bell(kind)
+            generation = self.generation
+            self._unsure = False
+        me = object()
+        try:
+            self._waiters[not items].add(me)
+            self._nap(kind, deadline, places, cell, bell)
+        finally:
+            with self._lock:
+                if generation == self.generation:
+                    self._waiters[not items].discard(me)
+                    if not self._waiters[not items]:
+                        self._words[cell] = 0
+        self._woken_at = monotonic()
+        self._taken = 0
+
+    def _nap(self, kind: int, deadline: Optional[float], places: int, cell: int, bell: Bell) -> None:
+        generation = self.generation
+        nap = tuning.NAP * max(1, self.ledger.consumers if kind == waiting.SLEEPS else len(self.ledger.members))
+        naps = 0
+        rung = False
+        while True:
+            now = monotonic()
+            seconds = nap if deadline is None else min(nap, deadline - now)
+            with self._lock:
+                if generation != self.generation:
+                    return
+                self._begin()
+                if rung:
+                    self._sync()
+                word = waiting.sleep_word(now + max(0.0, seconds), nap)
+                if len(self._waiters[kind != waiting.SLEEPS]) > 1:
+                    word = max(word, self._words[cell])
+                self._words[cell] = word
+                # A barrier: whoever publishes after this look sees that we sleep.
+                with self._fence:
+                    pass
+                self._sync()
+                ready = self._ready(kind, places)
+                if ready and rung:
+                    self._pass_on(kind, cell)
+                if not ready and now - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
+                    self._scan()
+                    ready = self._ready(kind, places)
+                elif self.ledger.done:
+                    self._reclaim()
+                self._unsure = False
+            if ready or seconds <= 0:
+                return
+            rung = bell.sleep(seconds)
+            naps += 1
+            if naps > tuning.NAPS:
+                nap = min(tuning.NAP_LAST, 2 * nap)
+            if naps == tuning.NAPS:
+                self._end_used_lease()
+
+    def _pass_on(self, kind: int, cell: int) -> None:
+        """We were rung for: ring for the next, where more is there than we take."""
+        if kind == waiting.SLEEPS:
+            if self.ledger.tail - self.ledger.head < 2:
+                return
+        elif self.maxsize - self.ledger.used < 2:
+            return
+        self._words[cell] = 0
+        sleepers = self.cells.sleepers(kind)
+        if not sleepers:
+            return
+        if kind == waiting.SLEEPS and self._fast and min(sleepers) < time.monotonic_ns() // 1000 + tuning.SOON:
+            return  # Whoever it is looks by itself within moments, and probably we have emptied the queue by then.
+        self._bell(kind).ring()
+
+    def _spin(self, deadline: Optional[float]) -> bool:
+        """Look for a moment before sleeping: waking up would cost more.  One looker a queue."""
+        if not (tuning.SPINNING and SEVERAL_PROCESSORS):
+            return False
+        self._spins += 1
+        if self._luck < 0.2 and self._spins & 15:
+            return False
+        words = self._words
+        now = monotonic()
+        if 0 < words[waiting.LOOKS] - int(now * 1e6) < 1e6:
+            return False
+        stop = now + tuning.SPIN if deadline is None else min(now + tuning.SPIN, deadline)
+        seen = words[waiting.PUBLISHED]
+        words[waiting.LOOKS] = int(stop * 1e6)
+        while words[waiting.PUBLISHED] == seen and monotonic() < stop:
+            pass
+        words[waiting.LOOKS] = 0
+        hit = words[waiting.PUBLISHED] != seen
+        self._luck += (hit - self._luck) * 0.25
+        return hit

@@ -1,0 +1,63 @@
+"""The engine's numbers, each with its unit and its reason, and the switches of its optimisations.
+
+Lives here: constants, and nothing else.  They are private: tests set them, programs don't.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from . import events, ledger
+
+_WITHOUT: Final = frozenset(os.environ.get("TQSHIM_WITHOUT", "").split(","))
+"""Optimisations that are switched off: the suites run with and without each."""
+BURSTS: Final = "bursts" not in _WITHOUT
+LEASES: Final = "leases" not in _WITHOUT
+RESERVATIONS: Final = "reservations" not in _WITHOUT
+SPINNING: Final = "spinning" not in _WITHOUT
+
+LIMITS = (ledger.FIRST_LIMIT, ledger.LAST_LIMIT)
+"""Events of the first and of the largest journal of a new queue."""
+BLOCK_RECORDS: Final = 256
+BLOCK_BYTES: Final = 1 << 16
+"""A burst is published at so many records or bytes."""
+FILE_BYTES: Final = 1 << 20
+"""A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
+LINGER: Final = 1e-3
+"""Seconds after which a burst is published at the latest."""
+GAP_FIRST: Final = 1e-4
+GAP_LAST: Final = 5e-4
+"""Seconds between two blocks of a burst while consumers wait: it grows from the one to the other."""
+FLUSHER_IDLE: Final = 20
+"""Rounds of ``LINGER`` without work after which the flusher rests."""
+FLUSHER_REST: Final = 1.0
+"""Seconds of rest after which the flusher ends."""
+READ_SMALL: Final = 1 << 12
+READ_LARGE: Final = 1 << 16
+"""Bytes of journal that are read at once."""
+NAP: Final = 2e-3
+"""Seconds for which a waiter sleeps at first before it looks by itself, times the waiters there may be."""
+NAP_LAST: Final = 0.5
+NAPS: Final = 8
+"""Naps before they begin to double."""
+SPIN: Final = 60e-6
+"""Seconds for which a consumer looks before it sleeps: about what waking it would cost."""
+FAST: Final = 20e-6
+"""Seconds an item that a fast consumer takes: it empties a queue sooner than another consumer can wake."""
+SOON: Final = 3000
+"""Microseconds within which another waiter must look by itself, if one that could be rung for is to be left asleep."""
+LEASE_FROM: Final = 8
+"""Waiting items from which a lease is worth its event."""
+LEASE_UNITS: Final = (4 << 20) // events.UNIT
+"""Bytes of one lease: its batch files stay until it ends."""
+PLACES: Final = 256
+"""Places of one reservation."""
+FILES_OPEN: Final = 16
+"""Batch files that a consumer keeps open."""
+SCAN_EVERY: Final = 1.0
+"""Seconds between two looks for members that died and batch files that they left, times the consumers there are."""
+SLOT_PATIENCE: Final = 0.02
+"""Seconds to wait for the lock of a new slot: its former member is just leaving, or was stopped while it left."""
+PIN_PATIENCE: Final = 1.0
+"""Seconds after which it is worth asking the journal what a member pins that does not move on."""
