@@ -78,6 +78,7 @@ class Core:
         self._publishing: Optional[tuple[list[Record], int, int]] = None
         """While a block is published: where its records come from, how many they are, and where it stands."""
         self._published_at = 0.0
+        self._head_then = 0
         self._gap = tuning.GAP_FIRST
         self._looked_then = 0
         self._room = 0
@@ -185,9 +186,9 @@ class Core:
             chunk = self.journal.read(self._pos, size)
             if chunk:
                 self._pos += self.ledger.apply(chunk)
-                if self.ledger.full and self.ledger.sealed is not None:
-                    self._next_journal()
-                    continue
+            if self.ledger.sealed is not None:
+                self._next_journal()
+                continue
             if len(chunk) < size:
                 return
             size = tuning.READ_LARGE

@@ -116,7 +116,16 @@ class Engine(Putting):
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
-            self.close()
+            try:
+                self.close()
+            finally:
+                self.report_loss()
+
+    def report_loss(self) -> None:
+        """Say so if records could not be published before the end: the disk was full."""
+        if self._records and not self._stale:
+            print(f"tqshim: no space for {len(self._records)} items put into {self.folder.path}", file=sys.stderr)
+            self._records = []
 
     def _leave(self) -> None:
         self._end_lease()
@@ -147,11 +156,11 @@ class Engine(Putting):
         self._start(ledger)
         if self._consumer is not None:
             self._pos = replay(self.journal, ledger, self._consumer, self._claim_from)
-        self._sync()
-        ledger = self.ledger
         last = self._state[0]
         mine = [(item, block) for _, item, block in ledger.yours if item > last]
         ledger.yours = []
+        self._sync()
+        ledger = self.ledger
         lease = ledger.lease
         if lease is not None and self._consumer is not None and lease.member == self._consumer_number:
             self._hold_lease(lease, max(lease.first, last + 1))
@@ -214,13 +223,14 @@ class Engine(Putting):
         return size
 
     def _size(self) -> int:
-        self._publish()
+        self._publish_if_possible()
         self._sync()
         ledger = self.ledger
         size = ledger.tail - ledger.head + len(self._state[1])
         lease = ledger.lease
         if lease is not None:
-            position = self._lease_at if self._lease is not None else self._words[waiting.LEASE_POSITION]
+            ours = self._lease is not None and self._lease.number == lease.number
+            position = self._lease_at if ours else self._words[waiting.LEASE_POSITION]
             size += lease.end - max(lease.first, min(position, lease.end))
         return size
 
@@ -240,7 +250,7 @@ class Engine(Putting):
             return False
         with self._lock:
             self._begin()
-            self._publish()
+            self._publish_if_possible()
             self._sync()
             full = self.ledger.used >= self.maxsize
             if full and self._make_room():
@@ -286,12 +296,9 @@ def _flush_all() -> None:
 
 def _leave_all() -> None:
     for engine in list(Engine._all.values()):
-        try:
+        with contextlib.suppress(OSError):
             engine.retire()
-        except OSError as error:
-            lost = len(engine._records)
-            if lost:
-                print(f"tqshim: {lost} items put into {engine.folder.path} are lost: {error}", file=sys.stderr)
+        engine.report_loss()
 
 
 def _before_fork() -> None:

@@ -300,7 +300,9 @@ class Putting(Getting):
         self._room = self._used = 0
         self._hint += 1
         self._words[waiting.PUBLISHED] = self._hint
-        self._ring(waiting.SLEEPS)
+        if self.cells.anybody(waiting.SLEEPS):
+            self._ring_for_items()
+        self._head_then = self.ledger.head
         # Only now: whoever was rung for may have taken the processor, and that time must not end our burst.
         self._published_at = monotonic()
         return True

@@ -254,13 +254,16 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     # -- ending
 
     def close(self) -> None:
-        """This process is done with this handle.  What it has put is there for others, whenever they come."""
-        self._closed = True
+        """This process is done with this handle.  What it has put is there for others, whenever they come.
+
+        Raises ``OSError`` where the disk is too full for that: the handle stays open."""
         engine = self._engine
         if engine is not None:
-            self._last_size = engine.qsize()  # which publishes, too
+            engine.flush()
+            self._last_size = engine.qsize()
             self._has_put = engine.has_put
             self._engine = None
+        self._closed = True
 
     def join_thread(self) -> None:
         """Nothing to wait for: ``close`` has published everything.  Raises ``AssertionError`` before ``close``."""

@@ -36,6 +36,17 @@ class Sleeping(Core):
         if self.cells.anybody(kind) and self.cells.sleepers(kind):
             self._bell(kind).ring()
 
+    def _ring_for_items(self) -> None:
+        """We have published: wake a consumer, unless another is awake, and fast enough to take these items first."""
+        sleepers = self.cells.sleepers(waiting.SLEEPS)
+        if not sleepers:
+            return
+        taken = self.ledger.head - self._head_then
+        fast = len(sleepers) < self.ledger.consumers and taken * tuning.FAST >= monotonic() - self._published_at
+        # If the awake took the items before these faster than another can wake, and one looks by itself soon: leave it.
+        if not fast or min(sleepers) >= time.monotonic_ns() // 1000 + tuning.SOON:
+            self._bell(waiting.SLEEPS).ring()
+
     def _offer_space(self) -> None:
         """Places are free again: wake a producer, once that is worth it, or at once if we are slow."""
         now = monotonic()
