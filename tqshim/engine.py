@@ -18,7 +18,7 @@ from collections.abc import Callable
 from multiprocessing import util
 from typing import ClassVar, Optional
 
-from . import blocks, events, tuning, waiting
+from . import events, tuning, waiting
 from .blocks import Record
 from .core import Core, looked, replay
 from .errors import CorruptBatchError
@@ -138,6 +138,7 @@ class Engine(Putting):
         self._consumer = self._producer = None
         if self._file is not None:
             self.folder.seal_batch(self._file)
+            self._drop_file()
         self.ledger.trim()
         self._reclaim()
 
@@ -200,11 +201,11 @@ class Engine(Putting):
             try:
                 if block is not self._block:
                     self._read_block(block)
-                found.append(blocks.record(self._body, self._ends, item - block.first))
-            except CorruptBatchError as error:
+            except CorruptBatchError as error:  # and nothing else: a signal handler may raise anything
                 damage = error
-            except ValueError as error:
-                damage = self._corrupt(block, str(error))
+                continue
+            ends, index = self._ends, item - block.first
+            found.append(self._body[ends[index - 1] if index else 0 : ends[index]])
         self._state = mine[-1][0], (*hand, *found)
         if damage is not None:
             raise damage

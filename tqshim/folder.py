@@ -30,7 +30,6 @@ import contextlib
 import errno
 import mmap
 import os
-import secrets
 import stat
 import struct
 import sys
@@ -179,7 +178,7 @@ class Folder:
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
-        self.anonymous = os.path.basename(path).startswith(names.PREFIX)
+        self.anonymous = names.is_anonymous(os.path.basename(path))
         self._members: Optional[_Members] = None
         self._spill: Optional[int] = None
         status = os.fstat(fd)
@@ -203,7 +202,7 @@ class Folder:
     @classmethod
     def _create_in(cls, root: str, maxsize: int, limits: tuple[int, int]) -> Folder:
         while True:
-            path = os.path.join(root, names.PREFIX + secrets.token_hex(8))
+            path = os.path.join(root, names.PREFIX + os.urandom(8).hex())
             try:
                 os.mkdir(path, 0o700)
                 folder = cls._hold(path)
@@ -226,6 +225,10 @@ class Folder:
         Raises ``FolderError`` where somebody else could write to it, or where it is something else."""
         check_platform()
         path = os.path.abspath(path)
+        if os.path.basename(path).startswith(names.PREFIX):
+            raise FolderError(
+                path, f"names beginning with {names.PREFIX!r} are for queues without a path", "take another"
+            )
         os.makedirs(path, 0o700, exist_ok=True)
         folder = cls._hold(path)
         try:
@@ -350,7 +353,7 @@ class Folder:
         ``snapshot``: makes what it begins with, for the limit for which there is space, ``limit`` or less.  Raises
         ``OSError`` where there is hardly any."""
         while True:
-            key = secrets.token_hex(5)
+            key = os.urandom(5).hex()
             try:
                 os.rename(names.spare(number), names.roll(number, key), src_dir_fd=self.fd, dst_dir_fd=self.fd)
                 fd = os.open(names.roll(number, key), os.O_WRONLY | _OPEN, dir_fd=self.fd)
@@ -490,7 +493,7 @@ class Folder:
                 raise OSError(errno.ENOSPC, "no space left, and no other disk to spill to", self.path) from None
             # The link first: whoever deletes this folder knows of the other, too.
             with contextlib.suppress(FileExistsError):
-                name = names.PREFIX + secrets.token_hex(8) + names.SPILLED
+                name = names.PREFIX + os.urandom(8).hex() + names.SPILLED
                 os.symlink(os.path.join(root, name), names.SPILL, dir_fd=self.fd)
             path = os.readlink(names.SPILL, dir_fd=self.fd)
         if create:
@@ -566,7 +569,7 @@ class Folder:
 
     def mark(self) -> str:
         """Keep the folder alive for a pickled handle that is on its way; returns the marker's key."""
-        key = secrets.token_hex(8)
+        key = os.urandom(8).hex()
         os.close(self._create(names.marker(key)))
         return key
 
@@ -638,8 +641,8 @@ def reclaim(path: str) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         root, name = os.path.split(path)
         if not name.startswith(names.DEAD):
-            if any(_is_young_marker(fd, listed) for listed in _list(fd)):
-                return False
+            if any(names.parse(listed) is None or _is_young_marker(fd, listed) for listed in _list(fd)):
+                return False  # not ours, or a handle is on its way
             # Commit point: under this name nobody opens it as a queue any more.
             os.rename(path, os.path.join(root, names.dead(name)))
             path = os.path.join(root, names.dead(name))
@@ -661,10 +664,8 @@ def sweep(root: str, mine: Iterable[str]) -> None:
     except OSError:
         return
     for name in listed:
-        if not name.startswith((names.PREFIX, names.DEAD + names.PREFIX)):
-            continue
         path = os.path.join(root, name)
-        if path not in skip and not name.endswith(names.SPILLED):
+        if names.is_anonymous(name.removeprefix(names.DEAD)) and path not in skip:
             reclaim(path)
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "batch",
     "corrupt",
     "dead",
+    "is_anonymous",
     "journal",
     "marker",
     "parse",
@@ -102,6 +103,7 @@ def dead(name: str) -> str:
     return DEAD + name
 
 
+_ANONYMOUS: Final = re.compile(PREFIX + "[0-9a-f]{16}")
 _HEX: Final = "(0|[1-9a-f][0-9a-f]*)"
 _DECIMAL: Final = "(0|[1-9][0-9]*)"
 _PATTERNS: Final = [
@@ -113,6 +115,11 @@ _PATTERNS: Final = [
     (re.compile(r"(cells|members|bell|space|spill)"), 10),
     (re.compile(r"(corrupt)_.+"), 10),
 ]
+
+
+def is_anonymous(name: str) -> bool:
+    """A folder of that name is, or was, the queue folder of an anonymous queue."""
+    return _ANONYMOUS.fullmatch(name) is not None
 
 
 def parse(name: str) -> Optional[Name]:

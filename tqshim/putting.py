@@ -311,7 +311,7 @@ class Putting(Getting):
         try:
             self._write_at(data, offset, body)
         except OSError as error:
-            if error.errno not in NO_SPACE or self._file is None or self._file.spilled:
+            if error.errno not in NO_SPACE or self._file is None or self._file.spilled or not self.folder.anonymous:
                 raise
             self._open_file(spill=True)
             self._write_at(data, 0, body)
@@ -333,7 +333,7 @@ class Putting(Getting):
         try:
             file, fd = self._create_file(spill)
         except OSError as error:
-            if spill or error.errno not in NO_SPACE:
+            if spill or error.errno not in NO_SPACE or not self.folder.anonymous:
                 raise
             file, fd = self._create_file(True)
         self._drop_file()

@@ -12,6 +12,7 @@ import pickle
 from collections import ChainMap
 from collections.abc import Callable, Iterable
 from multiprocessing import context, queues, reduction
+from operator import index
 from queue import Empty, Full
 from types import TracebackType
 from typing import Any, Final, Optional, TypeVar
@@ -80,7 +81,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     ``path``: a folder at which unrelated programs meet; it is made if it is not there, keeps its items when all have
     gone, and tells later comers its ``maxsize``.  Without it the queue lies in a folder of its own, which goes away
     with its last user.
-    ``batch_size``: records that a burst of puts collects before it publishes them, at most.
+    ``batch_size``: records that a burst of puts collects before it publishes them, at most; one number a process and
+    queue, that of the newest handle.
 
     Raises ``FolderError`` for a folder that others could write to, ``UnsupportedError`` where queues can't work,
     ``ValueError`` for a ``maxsize`` other than that of the queue at ``path``.
@@ -98,6 +100,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
+        maxsize = index(maxsize)
         engine = Engine.create(maxsize) if path is None else Engine.open(path, maxsize)
         self._attach(engine, batch_size)
 
