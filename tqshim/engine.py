@@ -76,6 +76,7 @@ class Engine(Putting):
         return engine
 
     def __init__(self, folder: Folder) -> None:
+        waiting.barrier_works()  # imports ctypes, 3 ms: here, not in a signal handler, nor in every child
         super().__init__(folder)
         self._all[folder.key] = self
         _at_exit.arm()
@@ -110,7 +111,7 @@ class Engine(Putting):
                 self._begin()
                 self._publish()
                 self._leave()
-                self._unsure = False
+                self._unsure = self._stale
             if self.folder.anonymous:
                 self.folder.let_go()
 
@@ -188,7 +189,7 @@ class Engine(Putting):
                 self.folder.seal_batch(self._file)
             self._drop_file()
         self._publishing = None
-        self._unsure = False
+        self._unsure = self._stale
 
     def _recover_items(self, mine: list[tuple[int, Block]]) -> None:
         """Items that were taken, but not delivered, come into the hand."""
@@ -220,7 +221,7 @@ class Engine(Putting):
         with self._lock:
             self._begin()
             size = self._size()
-            self._unsure = False
+            self._unsure = self._stale
         return size
 
     def _size(self) -> int:
@@ -242,7 +243,7 @@ class Engine(Putting):
             size = self._size()
             if not size:
                 looked[0] += 1
-            self._unsure = False
+            self._unsure = self._stale
         return not size
 
     def full(self) -> bool:
@@ -256,7 +257,7 @@ class Engine(Putting):
             full = self.ledger.used >= self.maxsize
             if full and self._make_room():
                 full = self.ledger.used >= self.maxsize
-            self._unsure = False
+            self._unsure = self._stale
         return full
 
     def _ready(self, kind: int, places: int) -> bool:
@@ -303,10 +304,7 @@ def _leave_all() -> None:
 
 
 def _before_fork() -> None:
-    engines = list(Engine._all.values())
-    if engines:
-        waiting.barrier_works()  # imports ctypes, 3 ms: once here, not in every child
-    for engine in engines:
+    for engine in list(Engine._all.values()):
         with contextlib.suppress(OSError):
             engine.before_fork()
 

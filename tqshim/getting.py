@@ -60,7 +60,7 @@ class Getting(Sleeping):
                             self._take(got, most)
                     else:
                         self._take(got, most)
-                    self._unsure = False
+                    self._unsure = self._stale
             except BaseException as error:
                 if self._state is state:
                     got.clear()  # The journal knows whose they are, and the next act asks it.
@@ -76,7 +76,11 @@ class Getting(Sleeping):
                     deadline = monotonic() + timeout
                 if monotonic() >= deadline:
                     return
-            self._wait(waiting.SLEEPS, deadline)
+            try:
+                self._wait(waiting.SLEEPS, deadline)
+            except (OSError, ValueError):
+                if generation == self.generation:
+                    raise
 
     def give_back(self, records: Sequence[Record]) -> None:
         """Records that were got but not delivered: the next get delivers them first."""
@@ -327,7 +331,7 @@ class Getting(Sleeping):
                 self._end_lease()
                 self.ledger.trim()
                 self._reclaim()
-            self._unsure = False
+            self._unsure = self._stale
 
     def _revoke(self, lease: Lease) -> None:
         """End another's lease."""

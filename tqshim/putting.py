@@ -77,7 +77,7 @@ class Putting(Getting):
                 except OSError:
                     self._records, self._bytes = [], 0
                     raise
-                self._unsure = False
+                self._unsure = self._stale
             return len(records)
         if len(records) > self.maxsize and not block:
             return 0
@@ -98,7 +98,7 @@ class Putting(Getting):
             with self._lock:
                 self._begin()
                 accepted = attempt() or (self._make_room() and attempt())
-                self._unsure = False
+                self._unsure = self._stale
             if accepted:
                 return True
             if not block:
@@ -122,7 +122,7 @@ class Putting(Getting):
                     self._records.pop()
                     self._bytes -= len(record)
                 raise
-            self._unsure = False
+            self._unsure = self._stale
 
     def _is_due(self) -> bool:
         """What is held back must be published now."""
@@ -209,7 +209,7 @@ class Putting(Getting):
             unsure, self._unsure = self._unsure, True
             self._append(events.trim(slot, used, self._grant))
             kept = self.ledger.res[slot].places
-            self._unsure = unsure
+            self._unsure = unsure or self._stale
             self._room = max(0, kept - used)
             if used > kept:
                 return False
@@ -373,7 +373,7 @@ class Putting(Getting):
             if self._records and not self._left:
                 self._begin()
                 self._publish()
-                self._unsure = False
+                self._unsure = self._stale
 
     def before_fork(self) -> None:
         """Publish, and end the flusher: a process with threads should not fork."""
@@ -385,7 +385,7 @@ class Putting(Getting):
                 return
             self._begin()
             self._publish()
-            self._unsure = False
+            self._unsure = self._stale
             self._flusher_busy = False
             self._flusher = None
             self._flusher_wake.set()

@@ -72,7 +72,7 @@ class Sleeping(Core):
             cell = Cells.place(kind, slot)
             bell = self._bell(kind)
             generation = self.generation
-            self._unsure = False
+            self._unsure = self._stale
         me = object()
         try:
             self._waiters[not items].add(me)
@@ -116,7 +116,7 @@ class Sleeping(Core):
                     ready = self._ready(kind, places)
                 elif self.ledger.done:
                     self._reclaim()
-                self._unsure = False
+                self._unsure = self._stale
             if ready or seconds <= 0:
                 return
             rung = bell.sleep(seconds)

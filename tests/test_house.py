@@ -1,0 +1,318 @@
+"""The house: which room imports which, what a room keeps to itself, and what lies in the repository.
+
+``HOUSE`` is the plan.  It is read from the sources with ``ast``: nothing is imported to find out who imports what.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PACKAGE: Final = ROOT / "tqshim"
+
+
+class Step(NamedTuple):
+    """Rooms side by side: they may import from all steps below their own, and not from each other."""
+
+    floor: int
+    rooms: frozenset[str]
+
+
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Top first.  A floor may have several steps; an import leads down at least one.
+HOUSE: Final = (
+    Step(4, words("queues")),
+    Step(3, words("engine")),  # its layers, each a class derived from the one below
+    Step(3, words("putting")),
+    Step(3, words("getting")),
+    Step(3, words("sleeping")),
+    Step(3, words("core")),
+    Step(3, words("tuning")),
+    Step(2, words("folder waiting")),
+    Step(1, words("ledger")),
+    Step(0, words("blocks")),  # above events, for the unit in which an event counts a block's length
+    Step(0, words("events names errors")),
+)
+NEVER: Final = {
+    4: words("fcntl mmap select threading"),
+    3: words("fcntl mmap select pickle"),
+    2: words("pickle threading"),
+}
+"""By floor: modules of the standard library that its rooms do without.  For the pure floors see below."""
+FACE: Final = {"queues", "errors"}
+"""Rooms that the package itself shows."""
+
+PURE_FLOORS: Final = {0, 1}
+PURE_IMPORTS: Final = words(
+    "__future__ array bisect collections collections.abc dataclasses enum functools heapq itertools operator re struct"
+    " sys typing"
+)
+"""All that a pure room needs: nothing that reaches the system, the clock, other threads or chance."""
+
+FILE_SYSTEM: Final = words(
+    "chflags chmod chown copy_file_range fchmod fchown fdatasync fsync ftruncate lchown link lockf lseek makedirs mkdir"
+    " mkfifo mknod posix_fallocate pwrite pwritev remove removedirs rename renames replace rmdir sendfile symlink"
+    " truncate unlink utime writev"
+)
+"""What of ``os`` changes the file system, or says where an append went: the folder's alone."""
+
+HEAVY: Final = (
+    "asyncio",
+    "concurrent",
+    "ctypes",
+    "multiprocessing.managers",
+    "multiprocessing.pool",
+    "multiprocessing.synchronize",
+    "subprocess",
+    "unittest",
+)
+
+
+def rooms() -> dict[str, ast.Module]:
+    """The package's modules, taken apart."""
+    return {path.stem: ast.parse(path.read_text("utf-8"), str(path)) for path in sorted(PACKAGE.glob("*.py"))}
+
+
+ROOMS: Final = rooms()
+INSIDE: Final = sorted(set(ROOMS) - {"__init__"})
+
+
+def imports(tree: ast.Module) -> tuple[set[str], set[str]]:
+    """The rooms and the foreign modules that a room imports, also inside of functions."""
+    inside, outside = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first, _, rest = alias.name.partition(".")
+                if first == "tqshim":
+                    inside.add(rest or "__init__")
+                else:
+                    outside.add(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level or module.partition(".")[0] == "tqshim":
+                room = module if node.level else module.partition(".")[2]
+                inside |= {room} if room else {alias.name for alias in node.names}
+            elif module == "multiprocessing":
+                outside |= {f"{module}.{alias.name}" for alias in node.names}
+            else:
+                outside.add(module)
+    return inside, outside
+
+
+def step_of(room: str) -> int:
+    """Which step of the house a room stands on, from the top; a room without a place is an error."""
+    for number, there in enumerate(HOUSE):
+        if room in there.rooms:
+            return number
+    raise LookupError(f"{room} has no place in the house: give it a step in HOUSE")
+
+
+def repository() -> list[str]:
+    """All files that are, or would be, in the repository."""
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is no git checkout")
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_every_room_has_one_place() -> None:
+    placed = [room for there in HOUSE for room in there.rooms]
+    assert len(placed) == len(set(placed))
+    assert set(INSIDE) <= set(placed), "give the new room a step in HOUSE"
+    assert [there.floor for there in HOUSE] == sorted((there.floor for there in HOUSE), reverse=True)
+
+
+def test_the_readme_shows_the_house_as_it_is() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.partition("<!-- house -->")[2].partition("<!-- /house -->")[0]
+    told = {
+        (room, int(cells[1]))
+        for cells in (line.split("|") for line in table.split("\n")[3:] if line)
+        for room in re.findall(r"`(\w+)`", cells[2])
+    }
+    assert told == {(room, HOUSE[step_of(room)].floor) for room in INSIDE}, "bring the README's house up to date"
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_imports_go_down(room: str) -> None:
+    inside, _ = imports(ROOMS[room])
+    mine = step_of(room)
+    up = sorted(other for other in inside if step_of(other) <= mine)
+    assert not up, f"{room} imports {up}, which do not lie below it"
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_a_room_does_without_what_belongs_elsewhere(room: str) -> None:
+    _, outside = imports(ROOMS[room])
+    never = NEVER.get(HOUSE[step_of(room)].floor, frozenset())
+    assert not {module for module in outside if module in never or module.partition(".")[0] in never}
+
+
+@pytest.mark.parametrize("room", sorted(room for there in HOUSE if there.floor in PURE_FLOORS for room in there.rooms))
+def test_pure_rooms_reach_no_system(room: str) -> None:
+    _, outside = imports(ROOMS[room])
+    assert outside <= PURE_IMPORTS
+    names = {node.id for node in ast.walk(ROOMS[room]) if isinstance(node, ast.Name)}
+    assert not names & {"open", "exec", "eval", "input", "print", "__import__"}
+
+
+@pytest.mark.parametrize("room", sorted(set(INSIDE) - {"folder"}))
+def test_only_the_folder_changes_the_file_system(room: str) -> None:
+    used = {
+        node.attr
+        for node in ast.walk(ROOMS[room])
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+    }
+    named = {
+        alias.name
+        for node in ast.walk(ROOMS[room])
+        if isinstance(node, ast.ImportFrom) and node.module == "os"
+        for alias in node.names
+    }
+    assert not (used | named) & FILE_SYSTEM
+    assert not imports(ROOMS[room])[1] & {"fcntl", "pathlib", "shutil", "tempfile"}
+
+
+def test_only_queues_pickles() -> None:
+    assert [room for room in INSIDE if "pickle" in imports(ROOMS[room])[1]] == ["queues"]
+
+
+def test_the_face_shows_few_rooms() -> None:
+    inside, outside = imports(ROOMS["__init__"])
+    assert inside == FACE
+    assert not outside
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_only_the_standard_library_is_imported(room: str) -> None:
+    """At run time; ``find_spec`` says where each module comes from, on every version."""
+    homes = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")}
+    others = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
+    for name in sorted(imports(ROOMS[room])[1]):
+        try:
+            spec = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # a name in a module, not a module in a package
+            spec = importlib.util.find_spec(name.rpartition(".")[0])
+        if spec is None and name in {"fcntl", "resource"}:
+            continue  # not on Windows, which is told so
+        assert spec is not None, name
+        if spec.origin in (None, "built-in", "frozen"):
+            continue
+        origin = os.path.realpath(spec.origin)
+        assert origin.startswith(tuple(home + os.sep for home in homes)), f"{room} imports {name} from {origin}"
+        assert not origin.startswith(tuple(other + os.sep for other in others)), f"{room} imports {name} from {origin}"
+
+
+def test_no_dependency_is_declared() -> None:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert re.search(r"^dependencies = \[\]$", text, re.MULTILINE)
+
+
+def test_importing_the_package_is_light() -> None:
+    """Beyond what ``multiprocessing.queues`` brings, no module of weight; no thread, no process, no file."""
+    program = (
+        "import multiprocessing.queues, os, sys, threading\n"
+        "before = set(sys.modules)\n"
+        "files = os.listdir('.')\n"
+        "import tqshim\n"
+        "assert threading.active_count() == 1\n"
+        "assert os.listdir('.') == files\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    brought = done.stdout.split()
+    assert "tqshim.queues" in brought
+    assert not [name for name in brought if name.startswith(HEAVY)]
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_names_that_a_room_offers_exist(room: str) -> None:
+    module = importlib.import_module("tqshim" if room == "__init__" else f"tqshim.{room}")
+    if not hasattr(module, "__all__"):  # then it holds constants and nothing else
+        assert not [node for node in ROOMS[room].body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+        return
+    assert all(hasattr(module, name) for name in module.__all__)
+    assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_what_a_room_takes_from_another_is_public(room: str) -> None:
+    for node in ast.walk(ROOMS[room]):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert not [alias.name for alias in node.names if alias.name.startswith("_")]
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_a_room_opens_with_what_lives_there_or_its_invariant(room: str) -> None:
+    text = ast.get_docstring(ROOMS[room]) or ""
+    assert text.partition("\n")[0].endswith("."), "the first line is a sentence"
+    assert "Invariant: " in text or "Lives here: " in text
+
+
+def test_everything_public_says_what_it_does() -> None:
+    import tqshim
+
+    assert tqshim.__doc__
+    for name in tqshim.__all__:
+        thing = getattr(tqshim, name)
+        assert inspect.getdoc(thing), name
+        if thing.__module__.startswith("tqshim"):
+            assert vars(thing).get("__doc__"), f"{name} has its parent's docstring"
+            for member, value in vars(thing).items():
+                if not member.startswith("_") and callable(value):
+                    text = value.__doc__ or ""
+                    assert re.match(r"[`A-Z].*[.:]$", text.partition("\n")[0]), f"{name}.{member}: {text!r}"
+
+
+def test_repository_holds_what_the_plan_says() -> None:
+    top = {name.partition("/")[0] for name in repository()}
+    plain = {name for name in top if not name.startswith(".")}
+    assert plain <= {"tqshim", "tests", "compat", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
+
+
+def test_no_file_knows_a_machine_or_a_registry() -> None:
+    # Put together here, so that this file does not hold them either.
+    homes = "root|home|work|Users|mnt|scratch"
+    hosts = "|".join(("py" r"pi\.(?:org|python)", "python" r"hosted\.org", "ana" r"conda\.org", "proxy" r"\.golang"))
+    # A path of some machine begins like a word of its own; `queue/home` and `{root}/work/` are none.
+    found = re.compile(rf"(?<![\w.}}\]/~-])/(?:{homes})/\w|/tm" rf"p/(?!\.)\w|{hosts}")
+    guilty = []
+    for name in repository():
+        lines = (ROOT / name).read_text("utf-8", errors="replace").split("\n")
+        guilty += [f"{name}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if found.search(line)]
+    assert not guilty
+
+
+def test_version_is_the_changelogs_newest_or_not_yet_in_it() -> None:
+    import tqshim
+
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    released = re.findall(r"^## \[(\d[^\]]*)\]", text, re.MULTILINE)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", tqshim.__version__)
+    assert "## [Unreleased]" in text
+    assert not released or released[0] == tqshim.__version__

@@ -1,0 +1,723 @@
+"""The README says what is so: its programs run, its commands exist, its tables are those of the code and the tests.
+
+``python tests/test_readme.py`` brings the README's two copied tables, events and crashes, up to date.
+
+The tests called ``test_differs_...`` are the rows of its table of differences: each does one thing to
+``multiprocessing.Queue`` and to ``TurboQueue``, side by side, and finds what the row says.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import multiprocessing
+import os
+import pickle
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing import connection, queues, synchronize
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+HERE: Final = Path(__file__).resolve().parent
+ROOT: Final = HERE.parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+import tqshim  # noqa: E402
+from tqshim import Empty, Full, TurboQueue, UnsupportedError, events, ledger, names  # noqa: E402
+
+README: Final = ROOT / "README.md"
+TEXT: Final = README.read_text("utf-8")
+BLOCKS: Final = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+CONTEXT: Final = multiprocessing.get_context("spawn")
+PATIENCE: Final = 30.0
+"""Seconds within which everything that must happen happens."""
+LONG: Final = 1.5
+"""Seconds after which what has not happened is taken to hang, where it is the stdlib that must."""
+
+
+# -- reading the README
+
+
+def between(marker: str, text: str = TEXT) -> str:
+    """What stands between ``<!-- marker -->`` and ``<!-- /marker -->``."""
+    found = re.findall(rf"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", text, re.DOTALL)
+    assert len(found) == 1, f"the README has {len(found)} blocks between {marker} markers"
+    return str(found[0])
+
+
+def rows(marker: str) -> list[list[str]]:
+    """The cells of the one table between two markers, without its head; backquoted ``|`` are not expected."""
+    lines = [line for line in between(marker).split("\n") if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def crash_table() -> str:
+    """The crash table as the README must print it."""
+    from crash_table import markdown
+
+    return str(markdown())
+
+
+def event_types() -> dict[str, int]:
+    """Every type of event: there is one function for each that makes it."""
+    made = [name.rstrip("_").upper() for name in events.__all__ if name.islower()]
+    return {name: getattr(events, name) for name in made}
+
+
+def event_table() -> str:
+    """The rule table of the ledger's docstring as a table of the README, with the number of each type."""
+    lines = (ledger.__doc__ or "").split("\n")
+    edges = [number for number, line in enumerate(lines) if line.startswith("====")]
+    columns = [match.span() for match in re.finditer("=+", lines[edges[0]])]
+    cells: list[list[str]] = []
+    for line in lines[edges[1] + 1 : edges[2]]:
+        parts = [line[start:end].strip() for start, end in columns]
+        parts[2] = line[columns[2][0] :].strip()
+        # A name of an event begins a row; all other lines go on with the row above.
+        if re.match("[A-Z]", parts[0]):
+            cells.append(parts)
+        else:
+            cells[-1] = [f"{old} {new}".strip() for old, new in zip(cells[-1], parts)]
+    types = event_types()
+    numbered = [(types[re.match("[A-Z_]+", row[0])[0]], *row) for row in cells]  # type: ignore[index]
+    head = "| type | event | valid iff, else void | effect |\n|---|---|---|---|\n"
+    return head + "\n".join(f"| {number} | {' | '.join(row)} |".replace("``", "`") for number, *row in numbered)
+
+
+# -- what is printed is so
+
+
+@pytest.mark.parametrize("number", range(len([1 for kind, _ in BLOCKS if kind == "python"])))
+def test_python_blocks_run(number: int, tmp_path: Path) -> None:
+    block = [text for kind, text in BLOCKS if kind == "python"][number]
+    script = tmp_path / "program.py"
+    script.write_text(block, "utf-8")
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = re.findall(r"# prints (.*)$", block, re.MULTILINE)
+    assert done.stdout.splitlines() == said
+
+
+def test_all_blocks_are_of_a_kind_that_is_tested() -> None:
+    assert {kind for kind, _ in BLOCKS} <= {"python", "sh", "text"}
+    assert len(re.findall("^```", TEXT, re.MULTILINE)) == 2 * len(BLOCKS)
+
+
+def commands() -> list[str]:
+    """Every command of every shell block, without the remark behind it."""
+    lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+    return [re.sub(r"\s+#.*", "", line) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def test_the_test_command_stands_in_the_script_of_the_checks() -> None:
+    (command,) = [line for line in commands() if "-m venv" in line]
+    assert command == "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/pytest"
+    assert command in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+
+
+def test_the_main_job_runs() -> None:
+    (command,) = [line for line in commands() if "parse_stdlib_turbo" in line]
+    assert command == "python3 -m compat.legacy.parse_stdlib_turbo"
+    words = [sys.executable, *shlex.split(command)[1:], "--limit", "20"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE * 4)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() and "20" in done.stdout + done.stderr
+
+
+def python_options(words: list[str]) -> str:
+    """What the Python program of a command says to ``--help``."""
+    end = 2 if words[0] == "-m" else 1
+    done = subprocess.run(
+        [sys.executable, *words[:end], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_all_other_commands_exist_with_their_options() -> None:
+    for command in commands():
+        words = shlex.split(command)
+        while "=" in words[0]:
+            assert words[0].partition("=")[0] in sources(), f"{words[0]} is read by nobody"
+            words.pop(0)
+        if "&&" in words or words[0] in (".venv/bin/ruff", ".venv/bin/mypy"):
+            assert command in (ROOT / ".ci" / "run").read_text("utf-8")
+        elif words[0] == ".venv/bin/pytest":
+            assert all((ROOT / word).exists() for word in words[1:] if "/" in word)
+        else:
+            assert re.fullmatch(r"python3?", words[0]), command
+            options = [word for word in words[1:] if word.startswith("-") and word != "-m"]
+            if words[1:3] == ["tests/test_readme.py"] or words[1] == "tests/test_readme.py":
+                assert not options
+            else:
+                shown = python_options(words[1:])
+                assert all(option in shown for option in options), f"{command}: {options}"
+
+
+def sources() -> str:
+    """All Python text of the package, the runners and the tests."""
+    paths = [path for room in ("tqshim", "compat", "tests") for path in sorted((ROOT / room).rglob("*.py"))]
+    return "\n".join(path.read_text("utf-8") for path in paths)
+
+
+def test_variables_of_the_environment_are_all_told_and_all_read() -> None:
+    told = set(re.findall(r"\bTQSHIM_[A-Z_]+", TEXT))
+    package = "\n".join(path.read_text("utf-8") for path in (ROOT / "tqshim").glob("*.py"))
+    read = set(re.findall(r"environ[^\n]*?\"(TQSHIM_[A-Z_]+)\"", package))
+    assert read <= told
+    assert told <= set(re.findall(r"TQSHIM_[A-Z_]+", sources()))
+
+
+def test_files_and_modules_that_are_named_exist() -> None:
+    for found in re.findall(r"`((?:tqshim|tests|compat|\.ci)/[\w/.]*)`", TEXT):
+        assert (ROOT / found).exists(), found
+    for found in re.findall(r"-m ((?:compat|tqshim)[\w.]*)", TEXT):
+        path = ROOT / found.replace(".", "/")
+        assert path.with_suffix(".py").exists() or path.is_dir(), found
+    for anchor in re.findall(r"\]\(#([\w-]+)\)", TEXT):
+        heads = [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)", TEXT, re.M)]
+        assert anchor in heads
+
+
+def test_the_event_table_is_the_ledgers() -> None:
+    assert between("events").strip() == event_table()
+
+
+def test_every_type_of_event_occurs_once() -> None:
+    types = event_types()
+    assert len(set(types.values())) == len(types)
+    told = [(row[1].partition("(")[0], int(row[0])) for row in rows("events")]
+    assert sorted(told) == sorted(types.items())
+
+
+def test_every_kind_of_name_occurs_once_and_no_other() -> None:
+    parts = {"member": "1f", "serial": "a", "n": "7", "key": "0123456789", "name": "ready_1f_a"}
+    told = []
+    for row in rows("names"):
+        for form in re.findall(r"`([^`]+)`", row[0]):
+            name = names.parse(re.sub(r"<(\w+)>", lambda found: parts[found[1]], form))
+            assert name is not None, f"{form} is no name of a queue folder"
+            told.append(name.kind)
+    # Each pattern begins with its kinds: (load|ready)_...
+    kinds = "|".join(re.findall(r"^\(([a-z|]+)\)", pattern.pattern)[0] for pattern, _ in names._PATTERNS)
+    assert sorted(told) == sorted(kinds.split("|"))
+
+
+def test_names_of_folders_are_those_of_the_code() -> None:
+    told = re.findall(r"`([^`]+)`", " ".join(row[0] for row in rows("folders")))
+    assert told == [f"{names.PREFIX}<random>", f"{names.PREFIX}<random>{names.SPILLED}", f"{names.DEAD}<name>"]
+
+
+def test_the_crash_table_is_that_of_the_tests() -> None:
+    assert between("crash table").strip() == crash_table()
+
+
+NUMBERS: Final = (
+    ("1,000 at most, and waits", {"GET_MANY": 1000}),
+    ("32 MB are free there", {"ENOUGH": 32 << 20}),
+    ("less than 4 MB left", {"SPILL_BELOW": 4 << 20}),
+    ("sealed at 1 MB", {"FILE_BYTES": 1 << 20}),
+    ("An item of 256 MB or more", {"GIANT": (256 << 20) - 32}),
+    ("after a minute", {"MARKER_LIFE": 60.0}),
+    ("up to 256 or 64 KB, or what came within a\n   millisecond", {"BLOCK_RECORDS": 256, "BLOCK_BYTES": 1 << 16}),
+    ("within 0.1 to 0.5 ms", {"LINGER": 1e-3, "GAP_FIRST": 1e-4, "GAP_LAST": 5e-4}),
+    ("for 60 µs at most", {"SPIN": 60e-6}),
+    ("eight items or more", {"LEASE_FROM": 8}),
+    ("RESERVE(256 places)", {"PLACES": 256}),
+    ("up to 16 batch files", {"FILES_OPEN": 16}),
+    ("448 events at first, doubling to 65,536", {"FIRST_LIMIT": 448, "LAST_LIMIT": 1 << 16}),
+    ("once a second", {"SCAN_EVERY": 1.0}),
+    ("padding to 16 bytes", {"UNIT": 16}),
+)
+
+
+def constants() -> dict[str, Any]:
+    """All constants of all rooms."""
+    found: dict[str, Any] = {}
+    for path in (ROOT / "tqshim").glob("[a-z]*.py"):
+        module = importlib.import_module(f"tqshim.{path.stem}")
+        found.update({name: value for name, value in vars(module).items() if name.isupper()})
+    return found
+
+
+@pytest.mark.parametrize("phrase", [phrase for phrase, _ in NUMBERS])
+def test_numbers_that_are_told_are_those_of_the_code(phrase: str) -> None:
+    wanted = dict(NUMBERS)[phrase]
+    known = constants()
+    assert phrase in TEXT
+    assert {name: known.get(name) for name in wanted} == wanted
+
+
+def test_figures_say_how_they_were_measured() -> None:
+    block = between("figures")
+    assert "python -m compat.peers" in block
+    shapes = [(1, 1), (1, 10), (10, 1), (3, 20), (20, 3), (20, 20)]
+    for row in [f"{ins} \N{MULTIPLICATION SIGN} {outs}" for ins, outs in shapes] + ["round trip", "idle", "exit"]:
+        assert f"| {row}" in block, row
+
+
+def names_of_tests(folder: Path) -> set[str]:
+    """Names of all tests there."""
+    return {
+        node.name
+        for path in folder.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+def test_each_difference_has_a_test_that_shows_it() -> None:
+    known = names_of_tests(HERE)
+    named = [re.findall(r"\b(test_\w+)", row[-1]) for row in rows("differences")]
+    assert all(named), "each row names a test in a comment"
+    assert {test for tests in named for test in tests} <= known
+    assert {test for test in known if test.startswith("test_differs_")} <= {test for tests in named for test in tests}
+
+
+def test_each_guarantee_has_a_test_that_can_fail() -> None:
+    named = [re.findall(r"\btest_\w+", item) for item in re.split(r"^\d\. ", between("guarantees"), flags=re.M)[1:]]
+    assert len(named) == 8
+    assert all(named)
+    assert {test for tests in named for test in tests} <= names_of_tests(HERE)
+
+
+# -- what differs, side by side
+
+Make = Callable[..., Any]
+
+
+class Slow:
+    """Takes its time to be pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        time.sleep(0.1)
+        return str, ("slow",)
+
+
+class Witness:
+    """Says which thread pickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (threading.current_thread().name,)
+
+
+class Refusing:
+    """Can't be pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("not me")
+
+
+@contextlib.contextmanager
+def child(target: Callable[..., None], *args: Any) -> Iterator[Any]:
+    """A process that does not outlive the test."""
+    process = CONTEXT.Process(target=target, args=args)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+        process.close()
+
+
+def drain(queue: Any, patience: float = 0.3) -> list[Any]:
+    """All that can still be got."""
+    got = []
+    with contextlib.suppress(Empty):
+        while True:
+            got.append(queue.get(timeout=patience))
+    return got
+
+
+def put_unread(queue: Any, told: Any, count: int, end: str) -> None:
+    """Put records of a kilobyte, more than a pipe holds, and end in some way."""
+    if end == "cancel":
+        queue.cancel_join_thread()
+    for number in range(count):
+        queue.put(b"%1000d" % number)
+    told.send("put")
+    if end == "wait":
+        time.sleep(600)
+    told.close()
+
+
+def get_for_ever(queue: Any) -> None:
+    while True:
+        queue.get()
+
+
+def put_for_ever(queue: Any) -> None:
+    while True:
+        queue.put(0)
+
+
+def put_one(queue: Any, item: object) -> None:
+    queue.put(item)
+
+
+def put_one_when_told(queue: Any, told: Any) -> None:
+    told.send("here")
+    told.recv()
+    queue.put("mine")
+    told.send("put")
+    told.recv()
+
+
+def get_one_when_told(queue: Any, told: Any) -> None:
+    told.recv()
+    queue.get()
+    told.send("got")
+    told.recv()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_differs_unpicklable_item(capsys: pytest.CaptureFixture[str]) -> None:
+    theirs, ours = CONTEXT.Queue(), TurboQueue()
+    theirs.put(Refusing())
+    theirs.put("next")
+    assert theirs.get(timeout=PATIENCE) == "next"
+    assert "TypeError: not me" in capsys.readouterr().err
+    with pytest.raises(TypeError, match="not me"):
+        ours.put(Refusing())
+    ours.put("next")
+    assert ours.get_nowait() == "next"
+
+
+class Collecting(TurboQueue):
+    """As ``concurrent.futures`` does it: errors go elsewhere."""
+
+    def _on_queue_feeder_error(self, e: Exception, obj: Any) -> None:  # type: ignore[override]
+        errors.append((e, obj, threading.current_thread().name))
+
+
+errors: list[Any] = []
+
+
+def test_differs_unpicklable_item_of_a_subclass() -> None:
+    errors.clear()
+    item = Refusing()
+    Collecting().put(item)
+    ((error, obj, thread),) = errors
+    errors.clear()
+    assert isinstance(error, TypeError) and obj is item and thread == threading.current_thread().name
+    error.__traceback__ = None  # its frames hold the queue
+
+
+def test_differs_item_is_pickled_in_put() -> None:
+    theirs, ours = CONTEXT.Queue(), TurboQueue()
+    theirs.put(Witness())
+    assert theirs.get(timeout=PATIENCE) == "QueueFeederThread"
+    ours.put(Witness())
+    assert ours.get_nowait() == threading.current_thread().name
+    items: list[Any] = [Slow()]
+    theirs.put(items)
+    items.append("late")
+    assert theirs.get(timeout=PATIENCE) == ["slow", "late"]
+    items = [Slow()]
+    ours.put(items)
+    items.append("late")
+    assert ours.get_nowait() == ["slow"]
+
+
+def test_differs_what_was_put_is_there() -> None:
+    theirs, ours = CONTEXT.Queue(), TurboQueue()
+    theirs.put(Slow())
+    assert theirs.empty()
+    with pytest.raises(Empty):
+        theirs.get_nowait()
+    assert theirs.get(timeout=PATIENCE) == "slow"
+    ours.put(Slow())
+    assert not ours.empty()
+    assert ours.get_nowait() == "slow"
+
+
+def test_differs_order_between_producers() -> None:
+    def is_last(queue: Any) -> bool:
+        mine, other = CONTEXT.Pipe()
+        with child(put_one_when_told, queue, other):
+            assert mine.recv() == "here"
+            for number in range(2000):
+                queue.put(b"%1000d" % number)
+            wait_until(lambda: not queue.empty())  # here that has published the whole burst
+            mine.send("now")
+            assert mine.recv() == "put"
+            got = [queue.get(timeout=PATIENCE) for _ in range(2001)]
+            mine.send("end")
+        return bool(got[-1] == "mine")
+
+    assert is_last(TurboQueue())
+    assert not all(is_last(CONTEXT.Queue()) for _ in range(5))
+
+
+def test_differs_exit_without_a_reader() -> None:
+    for make, waits in ((CONTEXT.Queue, True), (TurboQueue, False)):
+        queue = make()
+        mine, other = CONTEXT.Pipe()
+        with child(put_unread, queue, other, 1000, "end") as process:
+            assert mine.recv() == "put"
+            process.join(LONG if waits else PATIENCE)
+            assert process.is_alive() is waits
+            assert len([queue.get(timeout=PATIENCE) for _ in range(1000)]) == 1000
+            process.join(PATIENCE)
+            assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("end", ["wait", "cancel"])
+def test_differs_nothing_dies_with_its_producer(end: str) -> None:
+    """``wait``: killed a moment after its last put; ``cancel``: it had called ``cancel_join_thread``."""
+    for make, loses in ((CONTEXT.Queue, True), (TurboQueue, False)):
+        queue = make()
+        mine, other = CONTEXT.Pipe()
+        with child(put_unread, queue, other, 1000, end) as process:
+            assert mine.recv() == "put"
+            if end == "wait":
+                time.sleep(0.2)
+                process.kill()
+            process.join(PATIENCE)
+            assert process.exitcode == (-signal.SIGKILL if end == "wait" else 0)
+            assert (len(drain(queue)) < 1000) is loses
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+def test_differs_killed_or_stopped_consumer_blocks_nobody(end: signal.Signals) -> None:
+    theirs, ours = CONTEXT.Queue(), TurboQueue()
+    with child(get_for_ever, theirs) as process:
+
+        def waits() -> bool:
+            if theirs._rlock.acquire(False):
+                theirs._rlock.release()
+                return False
+            return True
+
+        wait_until(waits)
+        os.kill(process.pid, end)
+        theirs.put(1)
+        with pytest.raises(Empty):
+            theirs.get(timeout=LONG)
+    with child(get_for_ever, ours) as process:
+        ours.put("first")
+        wait_until(ours.empty)
+        os.kill(process.pid, end)
+        ours.put(1)
+        assert ours.get(timeout=PATIENCE) == 1
+
+
+def test_timeouts_hold_beside_stopped_processes() -> None:
+    """No side by side: there the stdlib hangs.  Stopped anywhere in a put or a get, one after the other."""
+    queue = TurboQueue(5)
+    with child(get_for_ever, queue) as consumer, child(put_for_ever, queue) as producer:
+        for victims in ([consumer], [consumer, producer], [producer]) * 3:
+            time.sleep(0.05)
+            for victim in victims:
+                os.kill(victim.pid, signal.SIGSTOP)
+            for act in (partial(queue.get, timeout=0.1), partial(queue.put, 1, timeout=0.1)):
+                started = time.monotonic()
+                with contextlib.suppress(Empty, Full):
+                    act()
+                assert time.monotonic() - started < LONG
+            for victim in victims:
+                os.kill(victim.pid, signal.SIGCONT)
+
+
+def test_differs_handles_travel() -> None:
+    theirs, ours = CONTEXT.Queue(), TurboQueue()
+    with pytest.raises(RuntimeError, match="inheritance"):
+        pickle.dumps(theirs)
+    again = pickle.loads(pickle.dumps(ours))
+    again.put(1)
+    assert ours.get_nowait() == 1
+    ours.put(TurboQueue())
+    ours.get_nowait().put("inside")
+    with CONTEXT.Pool(1) as pool:
+        with pytest.raises(RuntimeError, match="inheritance"):
+            pool.apply(put_one, (theirs, 2))
+        pool.apply(put_one, (ours, 2))
+        assert ours.get(timeout=PATIENCE) == 2
+
+
+def test_differs_maxsize_is_a_number_like_any_other() -> None:
+    most = synchronize.SEM_VALUE_MAX  # 32,767 on macOS
+    with pytest.raises((OverflowError, ValueError, OSError)):
+        CONTEXT.Queue(most + 1)
+    assert CONTEXT.Queue()._maxsize == most, "even unbounded it is bounded"
+    ours = TurboQueue(most + 1)
+    ours.put(1)
+    assert (ours.qsize(), ours.full()) == (1, False)
+    small = TurboQueue(1)
+    small.put(1)
+    with pytest.raises(Full):
+        small.put_nowait(2)
+
+
+def test_differs_qsize_is_exact_everywhere() -> None:
+    theirs, ours = CONTEXT.Queue(), TurboQueue()
+    theirs.put(Slow())
+    if sys.platform == "darwin":
+        with pytest.raises(NotImplementedError):
+            theirs.qsize()
+    else:
+        assert theirs.qsize() == 1 and theirs.empty(), "one item, and none"
+    assert theirs.get(timeout=PATIENCE) == "slow"
+    ours.put(Slow())
+    assert ours.qsize() == 1 and not ours.empty()
+
+
+def test_differs_closed_handle_keeps_its_last_size() -> None:
+    sizes = []
+    for make in (CONTEXT.Queue, TurboQueue):
+        queue = make()
+        queue.put(1)
+        queue.put(2)
+        mine, other = CONTEXT.Pipe()
+        with child(get_one_when_told, queue, other):
+            queue.close()
+            queue.join_thread()
+            mine.send("now")
+            assert mine.recv() == "got"
+            if sys.platform != "darwin" or make is TurboQueue:
+                sizes.append(queue.qsize())
+            mine.send("end")
+    assert sizes[-1] == 2
+    assert sizes[:-1] in ([1], [])
+
+
+def test_differs_closed_handle_stays_at_home() -> None:
+    for make, travels in ((CONTEXT.Queue, True), (TurboQueue, False)):
+        queue = make()
+        queue.close()
+        process = CONTEXT.Process(target=str, args=(queue,))
+        with contextlib.nullcontext() if travels else pytest.raises(OSError, match="is closed"):
+            process.start()
+            process.join()
+
+
+def test_differs_ending_has_nothing_to_do() -> None:
+    ours = TurboQueue()
+    ours.put(1)
+    assert ours.cancel_join_thread() is None
+    again = pickle.loads(pickle.dumps(ours))
+    ours.close()
+    assert again.get_nowait() == 1, "close has published what was put"
+    assert ours.join_thread() is None
+    for queue in (CONTEXT.Queue(), again):
+        with pytest.raises(AssertionError):
+            queue.join_thread()
+
+
+def test_differs_extras(tmp_path: Path) -> None:
+    assert not hasattr(queues.Queue, "put_many") and not hasattr(queues.Queue, "__enter__")
+    path = tmp_path / "meeting"
+    with TurboQueue(3, path=str(path), batch_size=10) as ours:
+        ours.put_many([1, 2, 3])
+        with pytest.raises(Full):
+            ours.put_many_nowait([4])
+        assert ours.get_many(max_messages_to_get=2) == [1, 2]
+    with TurboQueue(path=str(path)) as ours:
+        assert ours.get_many_nowait() == [3]
+        with pytest.raises(Empty):
+            ours.get_many_nowait()
+        ours.put_many([1, 2, 3])
+        assert ours.full()
+
+
+def test_differs_class() -> None:
+    with pytest.raises(TypeError):
+        isinstance(None, multiprocessing.Queue)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="ctx"):
+        queues.Queue(3)  # type: ignore[call-arg]
+    assert isinstance(TurboQueue(3), queues.Queue)
+
+
+def test_differs_no_pipe_inside() -> None:
+    theirs, ours = CONTEXT.Queue(), TurboQueue()
+    theirs.put(1)
+    assert connection.wait([theirs._reader], PATIENCE)
+    for private in ("_reader", "_writer", "_rlock", "_wlock", "_sem", "_buffer", "_thread", "_notempty"):
+        assert hasattr(theirs, private)
+        assert not hasattr(ours, private)
+
+
+def test_differs_threads() -> None:
+    def threads_after_a_put(queue: Any) -> int:
+        time.sleep(0.01)
+        before = threading.active_count()
+        queue.put(1)
+        return threading.active_count() - before
+
+    assert threads_after_a_put(CONTEXT.Queue()) == 1
+    assert threads_after_a_put(TurboQueue()) == 0
+
+
+def test_differs_items_lie_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
+    theirs = CONTEXT.Queue()
+    theirs.put(bytes(10_000))
+    assert os.listdir(tmp_path) == []
+    ours = TurboQueue()
+    ours.put(bytes(10_000))
+    (folder,) = tmp_path.glob("tqshim-*")
+    assert sum(file.stat().st_size for file in folder.glob("load_*")) > 10_000
+    ours.close()
+    assert os.listdir(tmp_path) == []
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+def test_differs_descriptors() -> None:
+    before = descriptors()
+    theirs = CONTEXT.Queue()
+    theirs.put(1)
+    theirs.get()
+    assert descriptors() - before <= 4  # two, and those of its locks where they have any
+    before = descriptors()
+    ours = TurboQueue()
+    for _ in range(3):
+        ours.put(1)
+        assert ours.get() == 1
+    with pytest.raises(Empty):
+        ours.get(timeout=0.01)
+    assert 4 <= descriptors() - before <= 10
+    del theirs
+
+
+def test_differs_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as there:
+        there.setattr(sys, "platform", "win32")
+        with pytest.raises(UnsupportedError, match="Linux or macOS"):
+            TurboQueue()
+
+
+def update() -> None:
+    """Bring the copied tables up to date."""
+    text = TEXT
+    for marker, table in (("events", event_table()), ("crash table", crash_table())):
+        begin, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
+        former = begin + between(marker, text) + end
+        text = text.replace(former, f"{begin}{table}\n{end}")
+    README.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    update()
+    print(f"README of tqshim {tqshim.__version__}: tables copied")
