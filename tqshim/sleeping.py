@@ -98,8 +98,6 @@ class Sleeping(Core):
                 if generation != self.generation:
                     return
                 self._begin()
-                if rung:
-                    self._sync()
                 word = waiting.sleep_word(now + max(0.0, seconds), nap)
                 if len(self._waiters[kind != waiting.SLEEPS]) > 1:
                     word = max(word, self._words[cell])
