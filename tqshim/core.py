@@ -178,6 +178,7 @@ class Core:
         # A position cell holds the number of an event in all the journals; this much lies between it and the bytes.
         self._shift = ledger.base * events.SIZE - self.journal.start + SHIFT
         self._half = self.journal.start + ledger.limit * events.SIZE // 2
+        self._set_aside = ledger.next_limit
 
     def _sync(self) -> None:
         """Apply all that others have written."""
@@ -204,6 +205,9 @@ class Core:
         """Append an event and say what it came to, after a roll if it came too late for this journal."""
         word = int.from_bytes(event, "little")
         while True:
+            if self.ledger.full:
+                # Not yet another void event, if there is no space for a roll.
+                self._roll()
             end = self.journal.append(event)
             if end - events.SIZE != self._pos:
                 self._catch_up(end - events.SIZE)
@@ -214,11 +218,16 @@ class Core:
                 if end > self._half:
                     self._set_space_aside()
                 return verdict
-            self._roll()
 
     def _set_space_aside(self) -> None:
-        self._half = 1 << 62
-        self.folder.set_space_aside(self.journal.number + 1, self.ledger.next_limit)
+        """Reserve space for the next journal, with room for a claim of each waiting item: on a disk that is full by
+        then, and on which others take whatever is given back, they can still all be claimed."""
+        ledger = self.ledger
+        if self._pos > self._half:
+            self._half = 1 << 62
+        claims = min(2 * (ledger.tail - ledger.low), 2 * ledger.last_limit)
+        self._set_aside = max(ledger.next_limit, claims)
+        self.folder.set_space_aside(self.journal.number + 1, self._set_aside)
 
     def _roll(self) -> None:
         """This journal is full: decide on the next, and go there."""
@@ -248,7 +257,7 @@ class Core:
             self._start(self.ledger)
         old.close()
         # Now, and again at its half if it did not work: old journals go when the last process leaves them.
-        self.folder.set_space_aside(self.journal.number + 1, self.ledger.next_limit)
+        self._set_space_aside()
 
     # -- being sure
 
@@ -284,10 +293,10 @@ class Core:
         self._stale = self._unsure = False
 
     def _drop_file(self) -> None:
-        if self._file_fd >= 0:
-            os.close(self._file_fd)
-        self._file_fd = -1
-        self._file = None
+        # In this order: an exception in between leaves a descriptor open, but none is closed twice.
+        fd, self._file_fd, self._file = self._file_fd, -1, None
+        if fd >= 0:
+            os.close(fd)
 
     # -- members
 

@@ -340,9 +340,10 @@ class Folder:
     def set_space_aside(self, number: int, limit: int) -> None:
         """Reserve the disk space of a future journal, so that a full disk stops nobody from draining the queue."""
         try:
-            fd = self._create(names.spare(number))
-        except OSError:  # somebody else did it; or there is no space, and the roll will try again
+            fd = os.open(names.spare(number), os.O_WRONLY | os.O_CREAT | _OPEN, 0o600, dir_fd=self.fd)
+        except OSError:  # there is no space, and the roll will try again
             return
+        # Whoever was first may have found less; and if this file is a journal by now, more space does it no harm.
         while not _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT) and limit > LEAST_LIMIT:
             limit //= 2
         os.close(fd)
@@ -350,8 +351,8 @@ class Folder:
     def prepare_roll(self, number: int, snapshot: Callable[[int], bytes], limit: int) -> str:
         """Write the journal of that number under a name that only counts once the journal before it says so.
 
-        ``snapshot``: makes what it begins with, for the limit for which there is space, ``limit`` or less.  Raises
-        ``OSError`` where there is hardly any."""
+        ``snapshot``: makes what it begins with, for the limit for which there is space: ``limit``, more if more was set
+        aside, or less.  Raises ``OSError`` where there is hardly any."""
         while True:
             key = os.urandom(5).hex()
             try:
@@ -365,6 +366,7 @@ class Folder:
             break
         try:
             beside = len(snapshot(limit)) + _PAST_LIMIT
+            limit = max(limit, (os.fstat(fd).st_blocks * 512 - beside) // events.SIZE)
             while not _reserve_space(fd, beside + limit * events.SIZE) and limit > LEAST_LIMIT:
                 limit //= 2
             _write_all(fd, snapshot(limit))

@@ -131,6 +131,10 @@ class Getting(Sleeping):
 
     def _claim(self, got: list[Record], most: int) -> bool:
         """Claim items at the head, and read them.  ``False``: others were faster, or the journal was rolled."""
+        ledger = self.ledger
+        if ledger.index >= ledger.limit:
+            self._roll()
+            return False
         cell = self._position_cell
         words = self._words
         pos = self._pos

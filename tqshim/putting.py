@@ -9,6 +9,7 @@ latest when the process exits.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 import weakref
@@ -21,7 +22,7 @@ from . import blocks, events, tuning, waiting
 from .blocks import Record
 from .core import Core, looked
 from .errors import FolderError
-from .folder import NO_SPACE
+from .folder import NO_SPACE, spill_root
 from .getting import Getting
 from .ledger import Reservation
 from .names import FileId
@@ -73,11 +74,10 @@ class Putting(Getting):
                 self._records = records
                 self._bytes = sum(map(len, records))
                 try:
-                    self._publish()
+                    self._publish_surely()
                 except OSError:
                     self._records, self._bytes = [], 0
                     raise
-                self._unsure = self._stale
             return len(records)
         if len(records) > self.maxsize and not block:
             return 0
@@ -97,7 +97,12 @@ class Putting(Getting):
         while True:
             with self._lock:
                 self._begin()
-                accepted = attempt() or (self._make_room() and attempt())
+                try:
+                    accepted = attempt() or (self._make_room() and attempt())
+                except OSError as error:
+                    # Where there is no space, nothing has happened.
+                    self._unsure = self._stale or error.errno not in NO_SPACE
+                    raise
                 self._unsure = self._stale
             if accepted:
                 return True
@@ -115,14 +120,13 @@ class Putting(Getting):
         if self._is_due() or (self.maxsize and not self._room):
             self._unsure = True
             try:
-                self._publish()
+                self._publish_surely()
             except OSError:
                 # Its put fails; those whose puts have returned stay for the next try.
                 if self._records and self._records[-1] is record:
                     self._records.pop()
                     self._bytes -= len(record)
                 raise
-            self._unsure = self._stale
 
     def _is_due(self) -> bool:
         """What is held back must be published now."""
@@ -256,6 +260,8 @@ class Putting(Getting):
 
     def _publish(self) -> None:
         """Publish the records that are held back."""
+        if self.folder.fd < 0:  # the end of the program, and nobody else uses the queue
+            self._records, self._bytes = [], 0
         while self._records:
             piece = next(_pieces(self._records))
             if not self._publish_block(piece, held=True):
@@ -266,6 +272,15 @@ class Putting(Getting):
             self._records = self._records[len(piece) :]
             self._bytes = sum(map(len, self._records)) if self._records else 0
             self._publishing = None
+
+    def _publish_surely(self) -> None:
+        """``_publish`` at the end of an act: where there is no space, nothing has happened, and nothing is unsure."""
+        try:
+            self._publish()
+        except OSError as error:
+            self._unsure = self._stale or error.errno not in NO_SPACE
+            raise
+        self._unsure = self._stale
 
     def _publish_if_possible(self) -> None:
         """Publish what is held back, unless the disk is full: that must not keep this process from draining it."""
@@ -302,7 +317,10 @@ class Putting(Getting):
         self._words[waiting.PUBLISHED] = self._hint
         if self.cells.anybody(waiting.SLEEPS):
             self._ring_for_items()
-        self._head_then = self.ledger.head
+        ledger = self.ledger
+        self._head_then = ledger.head
+        if ledger.tail - ledger.head > self._set_aside and self._set_aside < 2 * ledger.last_limit:
+            self._set_space_aside()
         # Only now: whoever was rung for may have taken the processor, and that time must not end our burst.
         self._published_at = monotonic()
         return True
@@ -311,7 +329,8 @@ class Putting(Getting):
         try:
             self._write_at(data, offset, body)
         except OSError as error:
-            if error.errno not in NO_SPACE or self._file is None or self._file.spilled or not self.folder.anonymous:
+            # Else the file is kept: what was written to it counts for nothing, and is written over by the next block.
+            if self._file is None or self._file.spilled or not self._may_spill(error):
                 raise
             self._open_file(spill=True)
             self._write_at(data, 0, body)
@@ -320,6 +339,9 @@ class Putting(Getting):
         self.folder.write_at(self._file_fd, data, offset)
         if body:
             self.folder.write_at(self._file_fd, body, offset + len(data))
+
+    def _may_spill(self, error: OSError) -> bool:
+        return error.errno in NO_SPACE and self.folder.anonymous and spill_root(self.folder.path) is not None
 
     def _open_file_for(self, size: int) -> None:
         """Have a batch file with room for so many bytes more: a file always has room for its first block."""
@@ -333,12 +355,17 @@ class Putting(Getting):
         try:
             file, fd = self._create_file(spill)
         except OSError as error:
-            if spill or error.errno not in NO_SPACE or not self.folder.anonymous:
+            if spill or not self._may_spill(error):
                 raise
             file, fd = self._create_file(True)
+        try:
+            self._append(events.open_(slot, file.serial))
+        except OSError:
+            os.close(fd)
+            self.folder.remove_batch(file)
+            raise
         self._drop_file()
         self._file, self._file_fd, self._offset = file, fd, 0
-        self._append(events.open_(slot, file.serial))
         if former is not None:
             self.folder.seal_batch(former)
         self.ledger.trim()
@@ -372,8 +399,7 @@ class Putting(Getting):
         with self._lock:
             if self._records and not self._left:
                 self._begin()
-                self._publish()
-                self._unsure = self._stale
+                self._publish_surely()
 
     def before_fork(self) -> None:
         """Publish, and end the flusher: a process with threads should not fork."""

@@ -194,14 +194,14 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         if max_messages_to_get < 1:
             raise ValueError(f"max_messages_to_get={max_messages_to_get} must be 1 or more")
         got: list[Record] = []
+        more: list[Record] = []
         items: list[Any] = []
         loading = False
         try:
             engine.get(got, max_messages_to_get, block, timeout)
             if got and engine.cut_short and len(got) < max_messages_to_get:
-                more: list[Record] = []
                 engine.get(more, max_messages_to_get - len(got), False, None)
-                got += more
+                got, more = got + more, []
             loading = True
             for record in got:
                 items.append(_loads(record))
@@ -212,7 +212,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 if items:
                     return items
             else:
-                engine.give_back(got)
+                engine.give_back([*got, *more])
             raise
         if not items:
             raise Empty
