@@ -268,18 +268,19 @@ class Core:
 
     def forked(self) -> None:
         """In a forked child, before anything else.  What was under way in the parent must not go on here, not even in a
-        frame of this very thread (a fork in a signal handler): its descriptors lead nowhere from now on."""
+        frame of this very thread (a fork in a signal handler): its descriptors are of no use from now on."""
         self._stale = self._unsure = True
         self.generation += 1
         self._lock = threading.Lock()
         if self._left:
             return
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        os.dup2(null, self.journal.fd, inheritable=False)
+        if self.folder.fd >= 0:
+            # A folder's descriptor: reads and writes through it fail.
+            os.dup2(self.folder.fd, self.journal.fd, inheritable=False)
+            if self._file_fd >= 0:
+                os.dup2(self.folder.fd, self._file_fd, inheritable=False)
+        self.folder.suspend()
         self.journal.unmap()
-        if self._file_fd >= 0:
-            os.dup2(null, self._file_fd, inheritable=False)
-        os.close(null)
         self.cells.detach()
         self._words = self.cells.words
 

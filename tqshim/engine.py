@@ -97,6 +97,8 @@ class Engine(Putting):
                     self._leave()
             finally:
                 self._close_files()
+                if self._stale:
+                    self.folder.after_fork()
                 self.folder.close()
         self._flusher_wake.set()
         if self.folder.anonymous:

@@ -181,6 +181,7 @@ class Folder:
         self.anonymous = names.is_anonymous(os.path.basename(path))
         self._members: Optional[_Members] = None
         self._spill: Optional[int] = None
+        self._suspended: Optional[tuple[int, Optional[int]]] = None
         status = os.fstat(fd)
         self.key = status.st_dev, status.st_ino
 
@@ -601,8 +602,17 @@ class Folder:
             with contextlib.suppress(OSError):
                 self.fd = Folder._hold(self.path).fd
 
+    def suspend(self) -> None:
+        """In a forked child, first: until ``after_fork`` all that is tried here fails with ``EBADF``."""
+        if self._suspended is None:
+            self._suspended = self.fd, self._spill
+            self.fd, self._spill = -1, None
+
     def after_fork(self) -> None:
         """In a forked child: the record locks stayed with the parent; the hold is shared and goes on."""
+        if self._suspended is not None:
+            self.fd, self._spill = self._suspended
+            self._suspended = None
         members = self._members
         if members is not None and _Members.opened.get(self.key) is members:
             del _Members.opened[self.key]

@@ -361,8 +361,9 @@ class Putting(Getting):
         try:
             self._append(events.open_(slot, file.serial))
         except OSError:
-            os.close(fd)
-            self.folder.remove_batch(file)
+            if not self._stale:
+                os.close(fd)
+                self.folder.remove_batch(file)
             raise
         self._drop_file()
         self._file, self._file_fd, self._offset = file, fd, 0
@@ -397,7 +398,7 @@ class Putting(Getting):
     def flush(self) -> None:
         """Publish what is held back."""
         with self._lock:
-            if self._records and not self._left:
+            if not self._left and (self._records or self._unsure):
                 self._begin()
                 self._publish_surely()
 

@@ -1,0 +1,171 @@
+"""What all tests share: a folder of their own for anonymous queues, start methods, switches, workers.
+
+After each test, and once more after the session, nothing may lie in that folder: a queue whose users are gone, killed
+or not, is gone once another queue has been made.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+HERE = Path(__file__).absolute().parent
+PACKAGE = HERE.parent
+SHM = "/dev/shm" if os.path.isdir("/dev/shm") else None
+ROOT = tempfile.mkdtemp(prefix="tests-of-tqshim-", dir=SHM)
+os.environ["TQSHIM_DIR"] = ROOT
+# For children that are no multiprocessing ones: this package, and the programs that they run.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+for folder in (str(PACKAGE), str(HERE)):
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+from programs.crew import Crew  # noqa: E402
+
+import tqshim.engine  # noqa: E402
+import tqshim.folder  # noqa: E402
+import tqshim.tuning  # noqa: E402
+
+METHODS = multiprocessing.get_all_start_methods()
+SWITCHES = ("BURSTS", "LEASES", "RESERVATIONS", "SPINNING")
+FORKED = 10
+"""Forked workers: as many as any test wants."""
+HANG = 240
+"""Seconds after which a test must hang; stress tests get ten times as much."""
+PATIENCE = 20.0
+"""Seconds for which children that are just ending may keep a folder."""
+
+
+def leftovers(root: str = ROOT) -> list[str]:
+    """Queue folders there, living or dead."""
+    return sorted(name for name in os.listdir(root) if name.startswith(("tqshim-", "dead_tqshim-")))
+
+
+def settle(allowed: set[str], root: str = ROOT) -> list[str]:
+    """What is left in there although nobody uses it: after a look, a collection, and another queue's making."""
+    deadline = time.monotonic() + PATIENCE
+    first = True
+    while True:
+        found = [name for name in leftovers(root) if name not in allowed]
+        if not found or time.monotonic() > deadline:
+            return found
+        if first:
+            gc.collect()
+            first = False
+        else:
+            time.sleep(0.01)  # for children that are just ending
+        tqshim.TurboQueue().close()
+
+
+def in_use() -> set[str]:
+    """Folders of queues that this process still has handles of."""
+    return {os.path.basename(engine.folder.path) for engine in list(tqshim.engine.Engine._all.values())}
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: Any) -> Iterator[None]:
+    outcome: Any = yield
+    if outcome.get_result().failed:
+        item.tqshim_failed = True
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test leaves the folder of anonymous queues as it found it, and ends."""
+    before = in_use() | set(leftovers())
+    limit = HANG * (10 if request.node.get_closest_marker("stress") else 1)
+    with open(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2), "w", closefd=True) as stderr:
+        faulthandler.dump_traceback_later(limit, exit=True, file=stderr)
+        yield
+        faulthandler.cancel_dump_traceback_later()
+    failed = getattr(request.node, "tqshim_failed", False)
+    if failed:  # its frames, and what lives in them, are kept for the report
+        before |= in_use()
+    found = settle(before)
+    if found and not failed:
+        pytest.fail(f"left over in {ROOT}: {found}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        return
+    # Handles that were pickled and never came to life keep a folder for a minute: don't wait for it.
+    tqshim.folder.MARKER_LIFE = 0.0
+    sys.last_traceback = sys.last_value = None  # type: ignore[assignment]
+    found = settle(in_use())
+    shutil.rmtree(ROOT, ignore_errors=True)
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\nleft over in {ROOT} after the session: {found}", file=sys.__stderr__)
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    """A start method of multiprocessing."""
+    return str(request.param)
+
+
+@pytest.fixture
+def context(method: str) -> Any:
+    """The context of a start method."""
+    return multiprocessing.get_context(method)
+
+
+@pytest.fixture(params=["", *(switch.lower() for switch in SWITCHES), ",".join(SWITCHES).lower()])
+def without(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Optimisations that are switched off, here and in children that are not forked: none, each, all."""
+    off = str(request.param)
+    monkeypatch.setenv("TQSHIM_WITHOUT", off)
+    for switch in SWITCHES:
+        monkeypatch.setattr(tqshim.tuning, switch, switch.lower() not in off.split(","))
+    return off
+
+
+@pytest.fixture
+def many_rolls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queues that this process makes roll their journal every few events."""
+    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
+
+
+@pytest.fixture(scope="session")
+def crews() -> Iterator[Callable[[str, int], Crew]]:
+    """Workers of a start method, that many; made when first wanted, kept for the session."""
+    made: dict[str, Crew] = {}
+    if "fork" in METHODS:
+        # All of them before there is any queue, whose handle they would inherit and never let go.
+        made["fork"] = Crew("fork")
+        made["fork"].grow(FORKED)
+
+    def crew(start_method: str, size: int) -> Crew:
+        found = made.setdefault(start_method, Crew(start_method))
+        found.grow(size)
+        return found
+
+    yield crew
+    for one in made.values():
+        one.close()
+
+
+@pytest.fixture
+def crew(crews: Callable[[str, int], Crew], method: str) -> Iterator[Callable[[int], Crew]]:
+    """So many workers of each start method; they forget the test's queues at its end."""
+    used: list[Crew] = []
+
+    def get(size: int) -> Crew:
+        used.append(crews(method, size))
+        return used[-1]
+
+    yield get
+    for one in used[:1]:
+        one.forget()

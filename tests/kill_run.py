@@ -1,0 +1,527 @@
+"""Kill and stop the users of one queue at random instants, and count every item.
+
+``python tests/kill_run.py --seconds 60 --seed 1 --maxsize 1000`` runs it by hand and prints what it counted; it ends
+with 1 and a list of findings where the queue broke its word.  ``TQSHIM_WITHOUT`` switches optimisations off, as
+everywhere.
+
+Producers put (producer, number, padding) and note in a file of their own what ``put`` has returned; consumers note what
+they got before their next ``get``.  One process more kills, stops, continues and replaces them.  In the end:
+
+- nothing arrived twice, nothing arrived that was not put, and each consumer got each producer's items in their order;
+- what is missing was in the hand of a killed consumer (one item each, or the k of its ``get_many``), or is the
+  unpublished end of a killed producer's burst: a contiguous tail, a few milliseconds of putting at most;
+- every process that was not killed ended when it was asked to;
+- a bounded queue takes exactly ``maxsize`` items again;
+- no batch file and no folder is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import faulthandler
+import mmap
+import multiprocessing
+import os
+import pathlib
+import random
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from typing import Any, NamedTuple, Optional
+
+sys.path.insert(0, str(pathlib.Path(__file__).absolute().parent.parent))
+
+import tqshim.engine
+import tqshim.tuning
+from tqshim import Empty, Full, TurboQueue
+
+PUT = struct.Struct("<qdd")
+"""Number, when put was called, when it returned."""
+GOT = struct.Struct("<qq")
+"""Producer, number."""
+TAIL = 0.002
+"""Seconds of putting that a killed producer may take with it: a burst is published after one millisecond of puts."""
+PATIENCE = 40.0
+"""Seconds after which something is called hung: generous, for slow machines."""
+STOP_PRODUCERS, STOP_CONSUMERS = 0, 1
+POISON = -1
+
+
+class Options(NamedTuple):
+    seconds: float
+    seed: int
+    maxsize: int
+    producers: int
+    consumers: int
+    many: int
+    limits: Optional[tuple[int, int]]
+    file_bytes: int
+    spawn: float
+    pause: float
+    big: bool
+
+
+class Worker:
+    """One process of the run, and what became of it."""
+
+    def __init__(self, number: int, producer: bool, process: Any, most: int, blocking: bool) -> None:
+        self.number = number
+        self.producer = producer
+        self.process = process
+        self.most = most
+        self.blocking = blocking
+        self.killed = False
+        self.stopped_until = 0.0
+
+
+# --- the processes that may be killed --------------------------------------------------------------------------------
+
+
+def padding(number: int, producer: int, big: bool) -> bytes:
+    chance = hash((number, producer)) % 1000
+    size = 100_000 if big and chance == 0 else 3000 if chance < 30 else chance % 40
+    return bytes([number & 255]) * size
+
+
+def set_up(options: Options, folder: str, number: int) -> tuple[random.Random, mmap.mmap, int]:
+    if options.file_bytes:
+        tqshim.tuning.FILE_BYTES = options.file_bytes  # type: ignore[misc]
+    stacks = open(f"{folder}/stack_{number}", "w")  # noqa: SIM115 - open as long as the process
+    faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
+    with open(f"{folder}/flags", "r+b") as file:
+        flags = mmap.mmap(file.fileno(), 4096)
+    log = os.open(f"{folder}/log_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    return random.Random(options.seed * 1_000_003 + number), flags, log
+
+
+def failed(folder: str, number: int) -> None:
+    with open(f"{folder}/error_{number}", "a") as file:
+        file.write(traceback.format_exc())
+
+
+def produce(queue: Any, options: Options, folder: str, number: int) -> None:
+    try:
+        rng, flags, log = set_up(options, folder, number)
+        _produce(queue, options, number, rng, flags, log)
+    except BaseException:
+        failed(folder, number)
+        raise
+
+
+def _produce(queue: Any, options: Options, me: int, rng: random.Random, flags: mmap.mmap, log: int) -> None:
+    number = 0
+    lifetime = time.monotonic() + rng.expovariate(0.3)
+    while not flags[STOP_PRODUCERS] and time.monotonic() < lifetime:
+        way = rng.randrange(6)
+        if way < 2 and options.many > 1:
+            size = rng.randint(1, options.many)
+            items = [(me, n, padding(n, me, options.big)) for n in range(number, number + size)]
+            before = time.monotonic()
+            try:
+                queue.put_many(items, timeout=0.5 if options.maxsize else None)
+            except Full as full:
+                words = str(full).split()
+                size = int(words[0]) if words else 0
+            after = time.monotonic()
+            os.write(log, b"".join(PUT.pack(n, before, after) for n in range(number, number + size)))
+            number += size
+            burst = 0
+        else:
+            burst = 1 if way == 2 else rng.choice((2, 10, 300, 2000))
+        while burst and not flags[STOP_PRODUCERS]:
+            burst -= 1
+            item = (me, number, padding(number, me, options.big))
+            before = time.monotonic()
+            try:
+                if way == 3:
+                    queue.put_nowait(item)
+                elif way == 4:
+                    queue.put(item, timeout=0.2)
+                else:
+                    queue.put(item)
+            except Full:
+                time.sleep(0.001)
+                continue
+            os.write(log, PUT.pack(number, before, time.monotonic()))
+            number += 1
+        if rng.random() < 0.5:
+            time.sleep(rng.expovariate(1 / options.pause))
+        while not options.maxsize and rng.random() < 0.5 and not flags[STOP_PRODUCERS] and queue.qsize() > 20_000:
+            time.sleep(0.01)
+
+
+def consume(queue: Any, options: Options, folder: str, number: int, most: int, blocking: bool, life: float) -> None:
+    try:
+        rng, flags, log = set_up(options, folder, number)
+        _consume(queue, options, rng, flags, log, most, blocking, life)
+    except BaseException:
+        failed(folder, number)
+        raise
+
+
+def _consume(
+    queue: Any, options: Options, rng: random.Random, flags: mmap.mmap, log: int, most: int, blocking: bool, life: float
+) -> None:
+    lifetime = time.monotonic() + life
+    slow = rng.random() < 0.3
+    while not flags[STOP_CONSUMERS] and (blocking or time.monotonic() < lifetime):
+        timeout = None if blocking else rng.choice((0.0, 0.001, 0.02, 0.3))
+        try:
+            items = [queue.get(timeout=timeout)] if most == 1 else queue.get_many(True, timeout, rng.randint(1, most))
+        except Empty:
+            continue
+        for producer, number, pad in items:
+            if producer != POISON and pad != padding(number, producer, options.big):
+                raise AssertionError(f"item {number} of producer {producer} arrived damaged")
+        os.write(log, b"".join(GOT.pack(producer, number) for producer, number, _ in items))
+        if any(producer == POISON for producer, _, _ in items):
+            return
+        if slow and rng.random() < 0.02:
+            time.sleep(rng.expovariate(200))
+        if time.monotonic() > lifetime and rng.random() < 0.001:
+            return
+
+
+# --- the process that kills ------------------------------------------------------------------------------------------
+
+
+class Run:
+    """One run: start, kill, stop and replace for a while, then count."""
+
+    def __init__(self, options: Options, folder: str) -> None:
+        self.options = options
+        self.folder = folder
+        self.random = random.Random(options.seed)
+        self.workers: list[Worker] = []
+        self.alive: list[Worker] = []
+        self.findings: list[str] = []
+        self.events: collections.Counter[str] = collections.Counter()
+        self.longest = 0.0
+        with open(f"{folder}/flags", "wb") as file:
+            file.write(bytes(4096))
+        with open(f"{folder}/flags", "r+b") as file:
+            self.flags = mmap.mmap(file.fileno(), 4096)
+        if options.limits:
+            tqshim.tuning.LIMITS = options.limits
+        if options.file_bytes:
+            tqshim.tuning.FILE_BYTES = options.file_bytes  # type: ignore[misc]
+        self.queue: Any = TurboQueue(options.maxsize)
+
+    def start(self, producer: bool, life: Optional[float] = None) -> None:
+        options, rng = self.options, self.random
+        number = len(self.workers)
+        method = "spawn" if rng.random() < options.spawn else "fork"
+        most = rng.randint(2, options.many) if options.many > 1 and rng.random() < 0.5 else 1
+        blocking = life is None and rng.random() < 0.4
+        life = rng.expovariate(0.2) if life is None else life
+        arguments = (self.queue, options, self.folder, number)
+        make = multiprocessing.get_context(method).Process
+        process = (
+            make(target=produce, args=arguments)
+            if producer
+            else make(target=consume, args=(*arguments, most, blocking, life))
+        )
+        process.start()
+        worker = Worker(number, producer, process, most, blocking)
+        self.workers.append(worker)
+        self.alive.append(worker)
+        self.events["started by " + method] += 1
+
+    def signal(self, worker: Worker, number: int) -> None:
+        os.kill(worker.process.pid, number)  # not reaped yet, so that pid is nobody else's
+
+    def go(self) -> bool:
+        options, rng = self.options, self.random
+        for _ in range(options.producers):
+            self.start(True)
+        for _ in range(options.consumers):
+            self.start(False)
+        end = time.monotonic() + options.seconds
+        progress, progressed = -1, time.monotonic()
+        while time.monotonic() < end:
+            time.sleep(rng.expovariate(1 / 0.06))
+            self.reap(replace=True)
+            now = time.monotonic()
+            for worker in self.alive:
+                if worker.stopped_until and now > worker.stopped_until:
+                    worker.stopped_until = 0.0
+                    self.signal(worker, signal.SIGCONT)
+            if not self.alive:
+                continue
+            worker = rng.choice(self.alive)
+            what = rng.random()
+            if what < 0.45:
+                self.kill(worker)
+            elif what < 0.9 and not worker.stopped_until:
+                self.events["stopped"] += 1
+                worker.stopped_until = now + rng.uniform(0.05, 2.0)
+                self.signal(worker, signal.SIGSTOP)
+                if not worker.producer and rng.random() < 0.3:
+                    self.start(False, life=rng.expovariate(5))
+            size = sum(
+                os.path.getsize(f"{self.folder}/log_{w.number}")
+                for w in self.workers
+                if not w.producer and os.path.exists(f"{self.folder}/log_{w.number}")
+            )
+            if size != progress:
+                progress, progressed = size, now
+            elif now - progressed > PATIENCE / 2:
+                self.hung(f"nothing arrived for {now - progressed:.0f} s", self.alive)
+                return False
+        return True
+
+    def kill(self, worker: Worker) -> None:
+        self.events["killed producers" if worker.producer else "killed consumers"] += 1
+        self.signal(worker, signal.SIGKILL)
+        worker.process.join()
+        worker.killed = True
+
+    def reap(self, replace: bool) -> None:
+        for worker in list(self.alive):
+            code = worker.process.exitcode
+            if code is None:
+                continue
+            self.alive.remove(worker)
+            worker.process.close()
+            if not worker.killed and code != 0:
+                self.findings.append(f"process {worker.number} ended with {code}")
+        if replace:
+            producers = sum(worker.producer for worker in self.alive)
+            for _ in range(producers, self.options.producers):
+                self.start(True)
+            for _ in range(len(self.alive) - producers, self.options.consumers):
+                self.start(False)
+            # Of several consumers that end, and the ones that stepped in, only so many are replaced.
+
+    def hung(self, finding: str, workers: list[Worker]) -> None:
+        for worker in workers:
+            self.signal(worker, signal.SIGUSR1)
+        time.sleep(0.5)
+        for worker in workers:
+            kind = "producer" if worker.producer else "consumer"
+            stack = pathlib.Path(f"{self.folder}/stack_{worker.number}").read_text()[-3000:]
+            finding += f"\n--- {kind} {worker.number}, blocking={worker.blocking}, most={worker.most}:\n{stack}"
+            self.kill(worker)
+        self.findings.append(f"hung: {finding}\nledger: {self.ledger()}")
+
+    def ledger(self) -> str:
+        engine = self.queue._engine
+        with engine._lock:
+            engine._sync()
+            found = engine.ledger
+            return (
+                f"head={found.head} tail={found.tail} lease={found.lease} res={found.res} reserved={found.reserved} "
+                f"maxsize={found.maxsize} members={found.members} journal={engine.journal.number}"
+            )
+
+    def finish(self) -> None:
+        """Continue everybody, ask them to end, and drain what is left."""
+        for worker in self.alive:
+            if worker.stopped_until and worker.process.exitcode is None:
+                self.signal(worker, signal.SIGCONT)
+        self.flags[STOP_PRODUCERS] = 1
+        self.wait_for(True)
+        self.flags[STOP_CONSUMERS] = 1
+        self.wait_for(False)
+
+    def wait_for(self, producers: bool) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self.reap(replace=False)
+            left = [worker for worker in self.alive if worker.producer is producers]
+            if not left:
+                return
+            if time.monotonic() > deadline:
+                self.hung("asked to end, they did not", left)
+                continue
+            if not producers:
+                self.queue.put((POISON, 0, b""))  # for those who wait for ever
+            elif not any(not worker.producer for worker in self.alive):
+                self.start(False)  # somebody must take what blocks them
+            time.sleep(0.02)
+
+    # -- counting
+
+    def count(self) -> None:
+        drained: list[tuple[int, int]] = []
+        while True:
+            try:
+                for producer, number, _ in self.queue.get_many(timeout=2.5):
+                    drained.append((producer, number))
+            except Empty:
+                break
+        if self.queue.qsize() or not self.queue.empty():
+            self.findings.append(f"drained, but qsize() is {self.queue.qsize()}")
+        put: dict[int, list[tuple[int, float, float]]] = {}
+        got: collections.Counter[tuple[int, int]] = collections.Counter()
+        takers: dict[tuple[int, int], list[int]] = {}
+        for worker in self.workers:
+            log = pathlib.Path(f"{self.folder}/log_{worker.number}")
+            data = log.read_bytes() if log.exists() else b""
+            if worker.producer:
+                put[worker.number] = list(PUT.iter_unpack(data[: len(data) // PUT.size * PUT.size]))
+            else:
+                self.count_consumer(worker.number, list(GOT.iter_unpack(data)), got, takers)
+        self.count_consumer(-1, drained, got, takers)
+        self.events["items"] = sum(got.values())
+        doubled = [item for item, times in got.items() if times > 1]
+        if doubled:
+            self.findings.append(f"{len(doubled)} items arrived twice: {[(i, takers[i]) for i in sorted(doubled)[:8]]}")
+        in_hand = 0
+        hands = sum(worker.most for worker in self.workers if worker.killed and not worker.producer)
+        producers = {worker.number: worker for worker in self.workers if worker.producer}
+        arrived: dict[int, set[int]] = collections.defaultdict(set)
+        for producer, number in got:
+            arrived[producer].add(number)
+        missing_list = []
+        for number, worker in producers.items():
+            noted = put[number]
+            missing = [n for n, _, _ in noted if n not in arrived[number]]
+            strangers = [n for n in arrived[number] if n > len(noted) + self.options.many]
+            if strangers:
+                self.findings.append(f"items {strangers[:5]} of producer {number} arrived, it had put {len(noted)}")
+            if worker.killed and missing:
+                cut = len(noted)
+                last = noted[-1][1]
+                while cut and noted[cut - 1][0] not in arrived[number] and noted[cut - 1][2] >= last - TAIL:
+                    cut -= 1
+                if any(n >= len(noted) for n in arrived[number]):
+                    cut = len(noted)  # something later arrived: that was no tail
+                self.events["unpublished ends"] += len(noted) - cut
+                if cut < len(noted):
+                    self.longest = max(self.longest, last - noted[cut][2])
+                missing = [n for n in missing if n < cut]
+            in_hand += len(missing)
+            missing_list += [(number, n, len(noted), worker.killed) for n in missing]
+        self.events["missing, in hand"] = in_hand
+        self.events["hands that were killed"] = hands
+        if in_hand > hands:
+            self.findings.append(f"{in_hand} items are missing, killed hands held {hands} at most: {missing_list[:10]}")
+
+    def count_consumer(
+        self,
+        number: int,
+        items: list[tuple[int, int]],
+        got: collections.Counter[tuple[int, int]],
+        takers: dict[tuple[int, int], list[int]],
+    ) -> None:
+        last: dict[int, int] = {}
+        for item in items:
+            producer, count = item
+            if producer == POISON:
+                continue
+            got[item] += 1
+            takers.setdefault(item, []).append(number)
+            if count <= last.get(producer, -1):
+                self.findings.append(
+                    f"consumer {number} got item {count} of producer {producer} after {last[producer]}"
+                    if len(self.findings) < 20
+                    else "more of that"
+                )
+            last[producer] = count
+
+    def check_places(self) -> None:
+        for number in range(self.options.maxsize):
+            try:
+                self.queue.put_nowait((POISON, number, b""))
+            except Full:
+                self.findings.append(f"only {number} of {self.options.maxsize} places are there: {self.ledger()}")
+                break
+        else:
+            try:
+                self.queue.put_nowait((POISON, -1, b""))
+                self.findings.append(f"there are more than {self.options.maxsize} places: {self.ledger()}")
+            except Full:
+                pass
+        try:
+            while True:
+                self.queue.get_many(timeout=1.5)
+        except Empty:
+            pass
+
+    def check_folder(self) -> None:
+        engine = self.queue._engine
+        path = engine.folder.path
+        with engine._lock:
+            engine._scan()
+        own = f"load_{engine._file.member:x}_{engine._file.serial:x}" if engine._file else ""
+        left = [name for name in os.listdir(path) if name.startswith(("load_", "ready_")) and name != own]
+        if left:
+            self.findings.append(f"batch files are left in a drained queue: {sorted(left)[:8]}; {self.ledger()}")
+        rolls = [f for f in os.listdir(path) if f.startswith(("journal_", "roll_", "spare_", "corrupt_"))]
+        if len(rolls) > 4:
+            self.findings.append(f"journals are left: {sorted(rolls)}, the newest is {engine.journal.number}")
+        if len(engine.ledger.members) > 2:
+            self.findings.append(f"dead members are left: {self.ledger()}")
+        del engine
+        root = os.path.dirname(path)
+        self.queue.close()
+        del self.queue
+        TurboQueue().close()
+        left = os.listdir(root)
+        if left:
+            self.findings.append(f"folders are left: {left}, the queue's was {path}")
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--maxsize", type=int, default=0)
+    parser.add_argument("--producers", type=int, default=3)
+    parser.add_argument("--consumers", type=int, default=3)
+    parser.add_argument("--many", type=int, default=1, help="items of one put_many and get_many, at most")
+    parser.add_argument("--limits", type=int, nargs=2, default=None, help="events of the first and the largest journal")
+    parser.add_argument("--file-bytes", type=int, default=0, help="length at which a batch file is sealed")
+    parser.add_argument("--spawn", type=float, default=0.1, help="share of processes started by spawn")
+    parser.add_argument("--pause", type=float, default=0.01, help="mean seconds between two bursts")
+    parser.add_argument("--big", action="store_true", help="some items of 100 KB")
+    given = parser.parse_args(arguments)
+    if given.seed is None:
+        given.seed = int.from_bytes(os.urandom(3), "little")
+    options = Options(**{**vars(given), "limits": tuple(given.limits) if given.limits else None})
+    print(f"kill_run: {options}, without {os.environ.get('TQSHIM_WITHOUT', 'nothing')!r}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="kill_run_") as folder:
+        os.mkdir(f"{folder}/queues")
+        os.environ["TQSHIM_DIR"] = f"{folder}/queues"
+        # In memory where there is room: what is measured is the queue, not the disk.
+        if os.access("/dev/shm", os.W_OK):
+            with tempfile.TemporaryDirectory(prefix="kill_run_", dir="/dev/shm") as shared:
+                os.environ["TQSHIM_DIR"] = shared
+                run = carry_out(options, folder)
+        else:
+            run = carry_out(options, folder)
+    print("kill_run:", ", ".join(f"{count} {what}" for what, count in run.events.items()), flush=True)
+    print(f"kill_run: the longest unpublished end took {run.longest * 1000:.3f} ms to put", flush=True)
+    for finding in run.findings:
+        print("FOUND:", finding, flush=True)
+    if run.findings:
+        print(f"kill_run: repeat with --seed {options.seed}", flush=True)
+    return bool(run.findings)
+
+
+def carry_out(options: Options, folder: str) -> Run:
+    run = Run(options, folder)
+    try:
+        if run.go():
+            run.finish()
+            run.count()
+            if options.maxsize:
+                run.check_places()
+            run.check_folder()
+    finally:
+        for worker in run.alive:
+            if worker.process.exitcode is None:
+                worker.process.kill()
+                worker.process.join()
+    for path in sorted(pathlib.Path(folder).glob("error_*")):
+        run.findings.append(f"{path.name}: {path.read_text()[-3000:]}")
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,344 @@
+"""`TurboQueue` and `queue.Queue` side by side: the same calls come to the same, whatever happens in between."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import threading
+from contextlib import suppress
+from typing import Any, Optional
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from programs import lockstep
+from programs.crew import Crew
+from programs.lockstep import outcome
+
+from tqshim import TurboQueue, tuning
+
+SIZES = [0, 1, 2, 3, 7, 20, 1000, 3000]
+CONSTANTS: dict[str, list[Any]] = {
+    "BURSTS": [True, True, False],
+    "LEASES": [True, True, False],
+    "RESERVATIONS": [True, True, False],
+    "SPINNING": [False, False, True],
+    # Small, so that a few steps come to what otherwise needs thousands.
+    "LIMITS": [(16, 64), (16, 64), (448, 1 << 16)],
+    "PLACES": [1, 2, 256],
+    "LEASE_FROM": [1, 2, 8],
+    "LEASE_UNITS": [1, 4, 1 << 18],
+    "FILE_BYTES": [64, 256, 1 << 20],
+    "BLOCK_RECORDS": [256],
+    "FILES_OPEN": [1, 16],
+    "SCAN_EVERY": [0.0, 1.0],
+}
+"""Constants of the engine, and values under which its rules must hold as well."""
+
+
+class Model:
+    """A `queue.Queue` with the batch calls: all or nothing, pieces where that cannot be."""
+
+    def __init__(self, maxsize: int) -> None:
+        self.queue: queue.Queue[Any] = queue.Queue(maxsize)
+        self.maxsize = maxsize
+
+    def call(self, method: str, *arguments: Any) -> tuple[str, Any]:
+        if method == "put_many_nowait":
+            (items,) = arguments
+            if self.maxsize and self.queue.qsize() + len(items) > self.maxsize:
+                return "raised", "Full"
+            for item in items:
+                self.queue.put_nowait(item)
+            return "value", None
+        return outcome(self.queue, method, arguments)
+
+    def take(self, items: list[Any]) -> bool:
+        """The items are those at the head; they are taken out."""
+        return [self.queue.get_nowait() for _ in items] == items
+
+    def look(self) -> tuple[int, bool, bool]:
+        return self.queue.qsize(), self.queue.empty(), self.queue.full()
+
+
+class SideBySide(RuleBasedStateMachine):
+    """Calls through handles of one process, from its own thread and from others."""
+
+    looks = False
+    """Compare sizes after every step: that publishes what a burst holds back, so half the machines don't."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved = {name: getattr(tuning, name) for name in CONSTANTS}
+        self.handles: list[Any] = []
+        self.number = 0
+        self.model: Optional[Model] = None
+
+    @initialize(maxsize=st.sampled_from(SIZES), batch=st.sampled_from([1, 3, 256]), data=st.data())
+    def make(self, maxsize: int, batch: int, data: Any) -> None:
+        chosen = {name: data.draw(st.sampled_from(values), label=name) for name, values in CONSTANTS.items()}
+        self.configure(chosen)
+        self.model = Model(maxsize)
+        self.maxsize = maxsize
+        self.batch = batch
+        self.handles = [TurboQueue(maxsize, batch_size=batch)]
+
+    def configure(self, chosen: dict[str, Any]) -> None:
+        lockstep.configure(chosen)
+
+    def teardown(self) -> None:
+        for handle in self.handles:
+            handle.close()
+        self.handles.clear()
+        lockstep.configure(self.saved)
+
+    def item(self) -> tuple[int, str]:
+        self.number += 1
+        return self.number, "x" * (self.number % 37)
+
+    def both(self, handle: Any, method: str, *arguments: Any) -> None:
+        assert self.model is not None
+        expected = self.model.call(method, *arguments)
+        assert outcome(handle, method, arguments) == expected, (method, arguments)
+
+    def some_handle(self, data: Any) -> Any:
+        return self.handles[data.draw(st.integers(0, len(self.handles) - 1), label="handle")]
+
+    @rule(data=st.data(), count=st.integers(1, 12))
+    def put_some(self, data: Any, count: int) -> None:
+        handle = self.some_handle(data)
+        for _ in range(count):
+            self.both(handle, "put", self.item(), False)
+
+    @rule(data=st.data(), timeout=st.sampled_from([0, 0.0001]))
+    def put_with_a_timeout(self, data: Any, timeout: float) -> None:
+        self.both(self.some_handle(data), "put", self.item(), True, timeout)
+
+    @rule(data=st.data())
+    def put_nowait(self, data: Any) -> None:
+        self.both(self.some_handle(data), "put_nowait", self.item())
+
+    @rule(data=st.data(), count=st.integers(1, 12))
+    def get_some(self, data: Any, count: int) -> None:
+        for _ in range(count):
+            self.both(self.some_handle(data), "get", False)
+
+    @rule(data=st.data(), timeout=st.sampled_from([0, 0.0001]))
+    def get_with_a_timeout(self, data: Any, timeout: float) -> None:
+        self.both(self.some_handle(data), "get", True, timeout)
+
+    @rule(data=st.data())
+    def get_nowait(self, data: Any) -> None:
+        self.both(self.some_handle(data), "get_nowait")
+
+    @rule(data=st.data(), count=st.integers(0, 25))
+    def put_many(self, data: Any, count: int) -> None:
+        items = [self.item() for _ in range(count)]
+        self.both(self.some_handle(data), "put_many_nowait", items)
+
+    @rule(data=st.data(), most=st.integers(1, 30), timeout=st.sampled_from([None, 0, 0.0001]))
+    def get_many(self, data: Any, most: int, timeout: Optional[float]) -> None:
+        """At least one item where there is one, at most as many as asked for, those at the head."""
+        assert self.model is not None
+        arguments = (False, None, most) if timeout is None else (True, timeout, most)
+        what, items = outcome(self.some_handle(data), "get_many", arguments)
+        if self.model.queue.empty():
+            assert (what, items) == ("raised", "Empty")
+        else:
+            assert what == "value", items
+            assert 1 <= len(items) <= most
+            assert self.model.take(items)
+
+    @rule(data=st.data())
+    def fill(self, data: Any) -> None:
+        """Up to the bound, and once beyond."""
+        assert self.model is not None
+        handle = self.some_handle(data)
+        if self.maxsize and self.maxsize <= 20:
+            while not self.model.queue.full():
+                self.both(handle, "put_nowait", self.item())
+            self.both(handle, "put_nowait", self.item())
+            assert handle.full()
+
+    @rule(data=st.data())
+    def drain(self, data: Any) -> None:
+        assert self.model is not None
+        handle = self.some_handle(data)
+        while not self.model.queue.empty():
+            self.both(handle, "get_nowait")
+        self.both(handle, "get_nowait")
+
+    @rule(data=st.data(), method=st.sampled_from(["qsize", "empty", "full"]))
+    def look(self, data: Any, method: str) -> None:
+        self.both(self.some_handle(data), method)
+
+    @rule(data=st.data(), puts=st.booleans(), count=st.integers(1, 9))
+    def call_in_a_thread(self, data: Any, puts: bool, count: int) -> None:
+        handle = self.some_handle(data)
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                for _ in range(count):
+                    if puts:
+                        self.both(handle, "put_nowait", self.item())
+                    else:
+                        self.both(handle, "get_nowait")
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+        if failures:
+            raise failures[0]
+
+    @precondition(lambda self: len(self.handles) < 4)
+    @rule(data=st.data(), by_pickle=st.booleans())
+    def another_handle(self, data: Any, by_pickle: bool) -> None:
+        handle = self.some_handle(data)
+        if by_pickle:
+            self.handles.append(pickle.loads(pickle.dumps(handle)))
+        else:  # inside the queue itself
+            assert self.model is not None
+            if self.model.queue.empty():
+                handle.put(handle)
+                self.handles.append(handle.get())
+
+    @precondition(lambda self: len(self.handles) > 1)
+    @rule(data=st.data())
+    def close_a_handle(self, data: Any) -> None:
+        handle = self.some_handle(data)
+        self.handles.remove(handle)
+        handle.close()
+        with pytest.raises(ValueError):
+            handle.put(1)
+        with pytest.raises(ValueError):
+            handle.get_nowait()
+
+    @invariant()
+    def sizes_are_the_same(self) -> None:
+        if self.looks and self.model is not None:
+            for handle in self.handles:
+                assert lockstep.look(handle) == self.model.look()
+
+
+class SideBySideLooking(SideBySide):
+    looks = True
+
+
+class TwoProcesses(SideBySide):
+    """Calls here and in another process, in turn.  After each call its process looks, which ends its burst."""
+
+    crew: Crew
+    looks = True
+
+    def configure(self, chosen: dict[str, Any]) -> None:
+        super().configure(chosen)
+        self.chosen = chosen
+
+    @initialize()
+    def meet(self) -> None:
+        self.met = False
+
+    def remote(self, method: str, *arguments: Any) -> tuple[str, Any]:
+        assert self.model is not None
+        if not self.met:
+            self.crew.call(0, lockstep.configure, self.chosen)
+            self.crew.call(0, lockstep.meet, self.handles[0])
+            self.met = True
+        result, sizes = self.crew.call(0, lockstep.act, method, arguments)
+        self.remote_sizes = sizes
+        return tuple(result)  # type: ignore[return-value]
+
+    def both_remotely(self, method: str, *arguments: Any) -> None:
+        assert self.model is not None
+        expected = self.model.call(method, *arguments)
+        assert self.remote(method, *arguments) == expected, (method, arguments)
+        assert self.remote_sizes == self.model.look()
+
+    @rule(count=st.integers(1, 12))
+    def put_some_there(self, count: int) -> None:
+        for _ in range(count):
+            self.both_remotely("put", self.item(), False)
+
+    @rule(count=st.integers(1, 12))
+    def get_some_there(self, count: int) -> None:
+        for _ in range(count):
+            self.both_remotely("get", False)
+
+    @rule(count=st.integers(0, 25))
+    def put_many_there(self, count: int) -> None:
+        self.both_remotely("put_many_nowait", [self.item() for _ in range(count)])
+
+    @rule(timeout=st.sampled_from([0, 0.0001]), puts=st.booleans())
+    def call_there_with_a_timeout(self, timeout: float, puts: bool) -> None:
+        if puts:
+            self.both_remotely("put", self.item(), True, timeout)
+        else:
+            self.both_remotely("get", True, timeout)
+
+    @rule(most=st.integers(1, 30))
+    def get_many_there(self, most: int) -> None:
+        assert self.model is not None
+        what, items = self.remote("get_many", False, None, most)
+        if self.model.queue.empty():
+            assert (what, items) == ("raised", "Empty")
+        else:
+            assert what == "value", items
+            assert 1 <= len(items) <= most
+            assert self.model.take(items)
+
+    @rule()
+    def the_other_process_leaves_and_returns(self) -> None:
+        if self.met:
+            self.crew.call(0, lockstep.leave_and_return)
+
+    def teardown(self) -> None:
+        with suppress(Exception):
+            self.crew.forget()
+        self.crew.call(0, lockstep.configure, self.saved)
+        super().teardown()
+
+
+def run(machine: type[SideBySide], examples: int, steps: int = 40) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.parametrize("machine", [SideBySide, SideBySideLooking])
+def test_calls_in_one_process_come_to_the_same(machine: type[SideBySide]) -> None:
+    run(machine, 150)
+
+
+def test_calls_in_two_processes_come_to_the_same(crews: Any) -> None:
+    TwoProcesses.crew = crews("forkserver", 1)
+    run(TwoProcesses, 60)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("machine", [SideBySide, SideBySideLooking])
+def test_calls_in_one_process_come_to_the_same_in_thousands_of_histories(machine: type[SideBySide]) -> None:
+    run(machine, 3000, 60)
+
+
+@pytest.mark.stress
+def test_calls_in_two_processes_come_to_the_same_in_thousands_of_histories(crews: Any) -> None:
+    TwoProcesses.crew = crews("forkserver", 1)
+    run(TwoProcesses, 1500, 60)

@@ -1,0 +1,299 @@
+"""A queue folder belongs to one user, keeps its items where it has a name, and is never mistaken for something else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tqshim.folder
+from tqshim import CorruptBatchError, Empty, FolderError, TurboQueue, UnsupportedError
+
+PATIENCE = 60.0
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
+
+
+def retire(queue: Any) -> None:
+    """This process is no user of the queue any more."""
+    queue._engine.close()
+
+
+# --- nobody else gets in ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("anonymous", [True, False])
+def test_folder_and_files_are_for_their_owner_alone(tmp_path: Path, anonymous: bool) -> None:
+    mask = os.umask(0)
+    try:
+        queue = TurboQueue() if anonymous else TurboQueue(path=str(tmp_path / "queue"))
+        queue.put("x")
+        with pytest.raises(Empty):
+            queue.get(timeout=PATIENCE) and queue.get(timeout=0.001)
+        pickle.dumps(queue)
+        path = Path(queue._engine.folder.path)
+        modes = {file.name: stat.S_IMODE(file.lstat().st_mode) for file in path.iterdir()}
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        assert set(modes.values()) == {0o600}, modes
+        assert {"journal_0", "cells", "members", "bell"} <= set(modes)
+        for marker in path.glob("marker_*"):
+            marker.unlink()
+    finally:
+        os.umask(mask)
+        retire(queue)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o722, 0o777])
+def test_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "queue"
+    path.mkdir()
+    path.chmod(mode)
+    with pytest.raises(FolderError, match="others may write") as raised:
+        TurboQueue(path=str(path))
+    assert str(path) in str(raised.value) and "chmod 700" in str(raised.value)
+    assert list(path.iterdir()) == []
+
+
+def test_handle_to_a_folder_that_was_opened_to_others_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    queue = TurboQueue(path=str(path))
+    data = pickle.dumps(queue)
+    retire(queue)
+    path.chmod(0o777)
+    with pytest.raises(FolderError, match="others may write"):
+        pickle.loads(data)
+
+
+@only_root
+def test_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    path.mkdir(0o700)
+    os.chown(path, 12345, 12345)
+    with pytest.raises(FolderError, match="belongs to user 12345"):
+        TurboQueue(path=str(path))
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with pytest.raises(FolderError, match="belongs to user 12345"):
+        TurboQueue(path=str(link))
+
+
+def test_folder_behind_a_symbolic_link_must_be_safe_too(tmp_path: Path) -> None:
+    path, link = tmp_path / "queue", tmp_path / "link"
+    path.mkdir()
+    path.chmod(0o777)
+    link.symlink_to(path)
+    with pytest.raises(FolderError, match="others may write"):
+        TurboQueue(path=str(link))
+
+
+@pytest.mark.parametrize("name", ["cells", "members", "journal_0", "bell"])
+def test_symbolic_link_in_a_folder_is_not_followed(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    queue = TurboQueue(path=str(tmp_path / "queue"))
+    queue.put("x")
+    assert queue.get(timeout=PATIENCE) == "x"
+    with pytest.raises(Empty):
+        queue.get(timeout=0.001)
+    retire(queue)
+    file = tmp_path / "queue" / name
+    file.unlink()
+    file.symlink_to(victim)
+    with pytest.raises(OSError):
+        again = TurboQueue(path=str(tmp_path / "queue"))
+        try:
+            again.put("x")
+            again.get(timeout=PATIENCE)
+            again.get(timeout=0.001)
+        finally:
+            retire(again)
+    assert victim.read_bytes() == b"precious"
+
+
+NOBODY = """
+import os, sys, pickle, tqshim
+os.setgroups([]); os.setgid(12345); os.setuid(12345)
+for way in (lambda: tqshim.TurboQueue(path=sys.argv[1]), lambda: pickle.loads(bytes.fromhex(sys.argv[2]))):
+    try:
+        way()
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@only_root
+def test_other_users_can_neither_open_nor_unpickle_a_queue() -> None:
+    queue = TurboQueue()
+    queue.put("secret")
+    path = queue._engine.folder.path
+    data = pickle.dumps(queue)
+    words = [sys.executable, "-c", NOBODY, path, data.hex()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+    assert queue.get(timeout=PATIENCE) == "secret"
+    pickle.loads(data)
+    assert set(done.stdout.split()) <= {"PermissionError", "FolderError"}, done
+    assert len(done.stdout.split()) == 2, done
+    queue.close()
+
+
+# --- a queue at a path -----------------------------------------------------------------------------------------------
+
+
+def test_queue_at_a_path_keeps_its_items_when_all_have_gone(tmp_path: Path) -> None:
+    path = str(tmp_path / "deep" / "queue")
+    queue = TurboQueue(3, path=path)
+    queue.put("first")
+    queue.put("second")
+    retire(queue)
+    assert os.path.isdir(path)
+    queue = TurboQueue(path=path)
+    assert queue.qsize() == 2
+    queue.put("third")
+    assert queue.full()
+    assert [queue.get(timeout=PATIENCE) for _ in range(3)] == ["first", "second", "third"]
+    retire(queue)
+    TurboQueue().close()
+    assert os.path.isdir(path)
+
+
+def test_programs_that_open_a_path_at_once_meet_in_one_queue(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    for attempt in range(5):
+        path = str(tmp_path / f"queue_{attempt}")
+        start = fork.Barrier(6)
+        children = [fork.Process(target=_open_and_put, args=(path, start, number)) for number in range(6)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(PATIENCE)
+            assert child.exitcode == 0
+        queue = TurboQueue(path=path)
+        assert sorted(queue.get(timeout=PATIENCE) for _ in range(6)) == list(range(6))
+        assert queue.empty()
+        retire(queue)
+
+
+def _open_and_put(path: str, start: Any, number: int) -> None:
+    start.wait()
+    queue = TurboQueue(7, path=path)
+    queue.put(number)
+
+
+def test_another_maxsize_than_the_queue_at_a_path_has_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "queue")
+    queue = TurboQueue(3, path=path)
+    with pytest.raises(ValueError, match="maxsize=3"):
+        TurboQueue(4, path=path)
+    same = TurboQueue(3, path=path)
+    same.put("x")
+    assert queue.get(timeout=PATIENCE) == "x"
+    retire(queue)
+
+
+def test_folder_of_something_else_is_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("dear")
+    with pytest.raises(FolderError, match=r"letters\.txt"):
+        TurboQueue(path=str(tmp_path))
+    assert os.listdir(tmp_path) == ["letters.txt"]
+
+
+def test_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "queue"
+    file.write_text("dear")
+    with pytest.raises(OSError):
+        TurboQueue(path=str(file))
+    assert file.read_text() == "dear"
+
+
+def test_folder_whose_journal_is_damaged_is_refused_with_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    retire(TurboQueue(path=str(path)))
+    journal = path / "journal_0"
+    whole = journal.read_bytes()
+    for damaged in (b"", b"no journal at all, but long enough to be one", whole[:40]):
+        journal.write_bytes(damaged)
+        with pytest.raises(CorruptBatchError, match="journal_0"):
+            TurboQueue(path=str(path))
+    journal.write_bytes(whole)
+    queue = TurboQueue(path=str(path))
+    queue.put("x")
+    assert queue.get(timeout=PATIENCE) == "x"
+    retire(queue)
+
+
+def test_lost_batch_file_costs_its_own_items_only(tmp_path: Path) -> None:
+    queue = TurboQueue(path=str(tmp_path / "queue"))
+    for number in range(3):
+        child = os.fork()
+        if not child:
+            try:
+                queue.put(number)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+    lost = sorted((tmp_path / "queue").glob("load_*"))[1]
+    lost.unlink()
+    got: list[Any] = []
+    for _ in range(3):
+        try:
+            got.append(queue.get(timeout=PATIENCE))
+        except CorruptBatchError as error:
+            got.append("lost")
+            assert lost.name.split("_", 1)[1] in str(error)
+    assert got.count("lost") == 1
+    assert [number for number in got if number != "lost"] in ([0, 1], [0, 2], [1, 2])
+    queue.put("goes on")
+    assert queue.get(timeout=PATIENCE) == "goes on"
+    retire(queue)
+
+
+# --- where anonymous queues lie --------------------------------------------------------------------------------------
+
+
+def test_anonymous_queues_lie_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
+    queue = TurboQueue()
+    assert [str(path) for path in tmp_path.iterdir()] == [queue._engine.folder.path]
+    queue.close()
+    del queue
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_root_that_does_not_exist_is_refused_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(FolderError, match="TQSHIM_DIR"):
+        TurboQueue()
+
+
+def test_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Path("/proc/self/mountinfo")
+    if not table.exists():
+        pytest.skip("no list of mounted file systems here")
+    device = os.stat(tmp_path).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    lines = [line.split() for line in table.read_text().splitlines()]
+    kinds = {fields[fields.index("-") + 1] for fields in lines if fields[2] == number}
+    if not kinds:
+        pytest.skip("the file system is not in the list")
+    monkeypatch.setattr(tqshim.folder, "_REFUSED_SYSTEMS", kinds)
+    monkeypatch.setattr(tqshim.folder, "_checked", set())
+    with pytest.raises(UnsupportedError, match="does not serialise appends"):
+        TurboQueue(path=str(tmp_path / "queue"))
+
+
+def test_queue_folder_that_was_deleted_is_said_to_be_gone() -> None:
+    queue = TurboQueue()
+    data = pickle.dumps(queue)
+    path = queue._engine.folder.path
+    retire(queue)
+    for file in Path(path).iterdir():
+        file.unlink()
+    os.rmdir(path)
+    with pytest.raises(FileNotFoundError, match="the queue is gone"):
+        pickle.loads(data)

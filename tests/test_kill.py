@@ -1,0 +1,69 @@
+"""SIGKILL and SIGSTOP at random instants: nobody hangs, nothing is doubled, lost or left (see kill_run.py)."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+KILL_RUN = pathlib.Path(__file__).absolute().parent / "kill_run.py"
+ALL_OFF = "bursts,leases,reservations,spinning"
+
+
+def kill_run(seconds: int, options: str, without: str = "") -> None:
+    words = [sys.executable, str(KILL_RUN), "--seconds", str(seconds), *options.split()]
+    process = subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "TQSHIM_WITHOUT": without},
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds + 150)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        output += "\nFOUND: the run itself hangs"
+        process.returncode = -1
+    print(output)
+    assert process.returncode == 0, output
+
+
+def test_unbounded_queue_survives_random_kills_with_frequent_rolls() -> None:
+    kill_run(5, "--limits 16 64 --file-bytes 8192 --many 20 --big")
+
+
+def test_bounded_queue_survives_random_kills_and_keeps_all_its_places() -> None:
+    kill_run(5, "--maxsize 2000 --limits 64 512 --many 20")
+
+
+def test_single_consumer_and_its_lease_survive_random_kills() -> None:
+    kill_run(5, "--maxsize 100000 --consumers 1")
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("without", ["", ALL_OFF, "bursts", "leases", "reservations", "spinning"])
+@pytest.mark.parametrize("consumers", [1, 4])
+@pytest.mark.parametrize("maxsize", [0, 1, 10, 1000, 100_000])
+def test_random_kills_for_a_minute(maxsize: int, consumers: int, without: str) -> None:
+    limits = "--limits 16 64 --file-bytes 8192" if consumers == 1 else "--limits 64 512"
+    many = "--many 50" if maxsize != 1 else ""
+    kill_run(60, f"--maxsize {maxsize} --consumers {consumers} {limits} {many} --big", without)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("options", ["", "--maxsize 1000", "--maxsize 100000 --consumers 1", "--consumers 1"])
+def test_random_kills_for_a_minute_with_journals_as_they_are(options: str) -> None:
+    kill_run(60, options)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("options", ["--maxsize 0 --many 10", "--maxsize 100 --limits 64 512"])
+def test_random_kills_for_a_minute_with_every_process_spawned(options: str) -> None:
+    kill_run(60, f"--spawn 1 {options}")

@@ -1,0 +1,516 @@
+"""What each method does: the same as `multiprocessing.Queue`'s, and what the batch calls add."""
+
+from __future__ import annotations
+
+import inspect
+import multiprocessing
+import os
+import pickle
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.queues import Queue as StandardQueue
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from programs.things import BadAtLoading, Registered, Reporting, Unpicklable, reduce_registered
+
+import tqshim
+from tqshim import TurboQueue
+
+LONG = 60.0
+METHODS_OF_A_QUEUE = [
+    "put",
+    "get",
+    "put_nowait",
+    "get_nowait",
+    "qsize",
+    "empty",
+    "full",
+    "close",
+    "join_thread",
+    "cancel_join_thread",
+    "_on_queue_feeder_error",
+]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """The standard queue's feeder thread takes its time."""
+    deadline = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    return [(p.name, p.default, p.kind) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("name", METHODS_OF_A_QUEUE)
+def test_every_methods_signature_is_the_standard_ones(name: str) -> None:
+    assert parameters(getattr(TurboQueue, name)) == parameters(getattr(StandardQueue, name))
+
+
+def test_it_has_all_public_names_of_the_standard_queue() -> None:
+    assert {name for name in dir(StandardQueue) if not name.startswith("_")} <= set(dir(TurboQueue))
+    assert isinstance(TurboQueue(), StandardQueue)
+
+
+def test_exceptions_are_the_standard_ones() -> None:
+    assert tqshim.Empty is queue.Empty
+    assert tqshim.Full is queue.Full
+
+
+def test_everything_returns_what_the_standard_queue_returns() -> None:
+    for q in (TurboQueue(3), multiprocessing.Queue(3)):
+        assert q.put("a") is None
+        assert q.put_nowait("b") is None
+        eventually(lambda q=q: q.qsize() == 2 and not q.empty())
+        assert q.full() is False
+        assert q.get() == "a"
+        assert q.get(True, LONG) == "b"
+        assert q.cancel_join_thread() is None
+        assert q.close() is None
+        assert q.join_thread() is None
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -0.5, 0.001])
+def test_timeouts_are_the_standard_ones(timeout: float) -> None:
+    """Zero and negative ones too: one look, no wait."""
+    for q in (TurboQueue(1), multiprocessing.Queue(1)):
+        with pytest.raises(queue.Empty):
+            q.get(True, timeout)
+        with pytest.raises(queue.Empty):
+            q.get(False, timeout)
+        q.put(1)
+        with pytest.raises(queue.Full):
+            q.put(2, True, timeout)
+        with pytest.raises(queue.Full):
+            q.put(2, False, timeout)
+        with pytest.raises(queue.Full):
+            q.put_nowait(2)
+        assert q.get() == 1
+        q.close()
+        q.join_thread()
+
+
+CLOSED_CALLS: list[tuple[str, tuple[Any, ...]]] = [
+    ("put", (1,)),
+    ("put", (1, False)),
+    ("put_nowait", (1,)),
+    ("get", ()),
+    ("get", (False,)),
+    ("get", (True, 0.01)),
+    ("get_nowait", ()),
+]
+
+
+@pytest.mark.parametrize("call", CLOSED_CALLS, ids=lambda call: f"{call[0]}{call[1]}")
+def test_a_closed_queue_raises_as_the_standard_one(call: tuple[str, tuple[Any, ...]]) -> None:
+    name, arguments = call
+    for q in (TurboQueue(), multiprocessing.Queue()):
+        q.close()
+        with pytest.raises(ValueError, match="is closed"):
+            getattr(q, name)(*arguments)
+
+
+def test_looking_at_a_closed_queue_raises_os_error_where_the_standard_one_does() -> None:
+    """That is, once its feeder thread has closed the pipe."""
+    for q in (TurboQueue(), multiprocessing.Queue()):
+        q.put(1)
+        q.close()
+        q.join_thread()
+        with pytest.raises(OSError, match="is closed"):
+            q.empty()
+
+
+def test_closing_twice_is_allowed_and_joining_needs_a_close() -> None:
+    for q in (TurboQueue(), multiprocessing.Queue()):
+        with pytest.raises(AssertionError):
+            q.join_thread()
+        q.close()
+        q.close()
+        q.join_thread()
+
+
+def test_batch_calls_of_a_closed_queue_raise() -> None:
+    q: Any = TurboQueue()
+    q.close()
+    for call in (lambda: q.put_many([1]), lambda: q.put_many_nowait([1]), q.get_many, q.get_many_nowait):
+        with pytest.raises(ValueError, match="is closed"):
+            call()
+
+
+@pytest.mark.parametrize("maxsize", [0, -1, -100])
+def test_no_bound_is_a_bound_of_zero_or_less(maxsize: int) -> None:
+    q: Any = TurboQueue(maxsize)
+    for number in range(3000):
+        q.put_nowait(number)
+    assert not q.full()
+    assert q.qsize() == 3000
+    assert q.get_many() == list(range(1000))
+
+
+@pytest.mark.parametrize("maxsize", [32_768, 100_000])
+def test_a_bound_may_be_larger_than_a_semaphore_counts(maxsize: int) -> None:
+    """And is exact: the last place, and no more."""
+    q: Any = TurboQueue(maxsize)
+    q.put_many_nowait(range(maxsize - 1))
+    assert not q.full()
+    q.put_nowait("last")
+    assert q.full() and q.qsize() == maxsize
+    with pytest.raises(queue.Full):
+        q.put_nowait("more")
+    assert q.get() == 0
+    q.put_nowait("more")
+    assert q.full()
+
+
+# -- batch calls
+
+
+def drain(q: Any) -> list[Any]:
+    items = []
+    while True:
+        try:
+            items += q.get_many_nowait()
+        except queue.Empty:
+            return items
+
+
+def test_put_many_puts_all_in_order_and_takes_any_iterable() -> None:
+    for items in ([], [1], range(5000), (n for n in range(10)), "abc", {"a": 1}):
+        q: Any = TurboQueue()
+        expected = list(items) if not inspect.isgenerator(items) else list(range(10))
+        assert q.put_many(items) is None
+        assert q.qsize() == len(expected)
+        assert drain(q) == expected
+
+
+def test_a_refused_put_many_leaves_nothing_behind() -> None:
+    q: Any = TurboQueue(5)
+    q.put_many_nowait([1, 2, 3])
+    for refused in (lambda: q.put_many_nowait([4, 5, 6]), lambda: q.put_many([4, 5, 6], True, 0.01)):
+        with pytest.raises(queue.Full):
+            refused()
+        assert q.qsize() == 3
+    q.put_many_nowait([4, 5])
+    assert q.full()
+    assert drain(q) == [1, 2, 3, 4, 5]
+
+
+def test_more_than_maxsize_is_refused_at_once_without_blocking() -> None:
+    q: Any = TurboQueue(5)
+    with pytest.raises(queue.Full):
+        q.put_many_nowait(range(6))
+    with pytest.raises(queue.Full):
+        q.put_many(range(6), False)
+    assert q.empty()
+
+
+@pytest.mark.parametrize("maxsize", [1, 3, 10, 2000])
+def test_more_than_maxsize_goes_in_pieces_while_it_blocks(maxsize: int) -> None:
+    q: Any = TurboQueue(maxsize)
+    count = 3 * maxsize + 50
+    thread = threading.Thread(target=q.put_many, args=(range(count), True, LONG))
+    thread.start()
+    assert [q.get(True, LONG) for _ in range(count)] == list(range(count))
+    thread.join(LONG)
+    assert not thread.is_alive() and q.empty()
+
+
+def test_put_many_in_pieces_says_how_many_went_when_time_runs_out() -> None:
+    q: Any = TurboQueue(4)
+    with pytest.raises(queue.Full) as caught:
+        q.put_many(range(10), True, 0.05)
+    size = q.qsize()
+    assert drain(q) == list(range(size))
+    assert str(size) in str(caught.value)
+
+
+def test_get_many_returns_at_least_one_item_and_at_most_as_many_as_asked() -> None:
+    q: Any = TurboQueue()
+    with pytest.raises(queue.Empty):
+        q.get_many_nowait()
+    with pytest.raises(queue.Empty):
+        q.get_many(True, 0.001)
+    with pytest.raises(queue.Empty):
+        q.get_many(False)
+    q.put_many(range(10))
+    assert q.get_many(max_messages_to_get=3) == [0, 1, 2]
+    assert q.get_many_nowait(1) == [3]
+    assert drain(q) == [4, 5, 6, 7, 8, 9]
+    with pytest.raises(ValueError):
+        q.get_many(max_messages_to_get=0)
+
+
+def test_get_many_waits_for_the_first_item_only() -> None:
+    q: Any = TurboQueue()
+    got: list[Any] = []
+    thread = threading.Thread(target=lambda: got.append(q.get_many(True, LONG, 100)))
+    thread.start()
+    q.put("only")
+    thread.join(LONG)
+    assert got == [["only"]]
+
+
+def test_put_many_and_put_keep_their_order() -> None:
+    q: Any = TurboQueue()
+    for turn in range(50):
+        q.put((turn, 0))
+        q.put_many([(turn, 1), (turn, 2)])
+        q.put((turn, 3))
+    assert drain(q) == [(turn, step) for turn in range(50) for step in range(4)]
+
+
+# -- context manager, paths
+
+
+def test_a_with_statement_closes() -> None:
+    with TurboQueue() as q:
+        q.put(1)
+        other = pickle.loads(pickle.dumps(q))
+    with pytest.raises(ValueError, match="is closed"):
+        q.put(2)
+    assert other.get_nowait() == 1
+
+
+def test_unrelated_programs_meet_at_a_path_and_items_stay_when_all_have_gone(tmp_path: Path) -> None:
+    path = str(tmp_path / "some" / "queue")
+    run = "import sys; from tqshim import TurboQueue; q = TurboQueue(path=sys.argv[1]); "
+
+    def program(code: str) -> str:
+        done = subprocess.run([sys.executable, "-c", run + code, path], capture_output=True, timeout=LONG, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    program("[q.put(n) for n in range(10)]")
+    assert program("print(q.get(), q.get())") == "0 1\n"
+    program("q.put_many(range(10, 13))")
+    assert program("print(q.qsize(), q.get_many())").startswith("11 [2, 3")
+    q: Any = TurboQueue(path=path)
+    assert q.empty()
+    assert os.path.isdir(path)
+
+
+def test_a_path_may_be_relative_or_a_symbolic_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    q: Any = TurboQueue(path="queue")
+    os.symlink("queue", "link")
+    link: Any = TurboQueue(path="link")
+    absolute: Any = TurboQueue(path=str(tmp_path / "queue"))
+    for number in range(30):
+        (q, link, absolute)[number % 3].put(number)
+    assert drain(absolute) == list(range(30))
+    monkeypatch.chdir("/")
+    q.put("still here")
+    assert link.get_nowait() == "still here"
+
+
+def test_joining_a_path_takes_its_maxsize_and_another_one_is_refused(tmp_path: Path) -> None:
+    q: Any = TurboQueue(2, path=str(tmp_path / "queue"))
+    same: Any = TurboQueue(2, path=str(tmp_path / "queue"))
+    silent: Any = TurboQueue(path=str(tmp_path / "queue"))
+    with pytest.raises(ValueError, match="maxsize=2"):
+        TurboQueue(3, path=str(tmp_path / "queue"))
+    same.put(1)
+    silent.put(2)
+    with pytest.raises(queue.Full):
+        silent.put_nowait(3)
+    assert q.full() and drain(q) == [1, 2]
+
+
+def test_tqshim_dir_chooses_where_anonymous_queues_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
+    q: Any = TurboQueue()
+    assert len(os.listdir(tmp_path)) == 1
+    q.put(1)
+    assert q.get() == 1
+    q.close()
+    del q
+    assert os.listdir(tmp_path) == []
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path / "missing"))
+    with pytest.raises(OSError, match="missing"):
+        TurboQueue()
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_size_below_one_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match="batch_size"):
+        TurboQueue(batch_size=size)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100_000])
+def test_any_batch_size_carries_everything_in_order(size: int) -> None:
+    q: Any = TurboQueue(batch_size=size)
+    for number in range(1000):
+        q.put(number)
+    assert drain(q) == list(range(1000))
+
+
+# -- items
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 4095, 65_536, 1 << 20, (1 << 20) + 1, 50 << 20])
+def test_items_of_any_size_arrive_whole(size: int) -> None:
+    q: Any = TurboQueue()
+    item = bytes(os.urandom(min(size, 4096)) * (size // 4096 + 1))[:size]
+    q.put("before")
+    q.put(item)
+    q.put("after")
+    assert q.get() == "before"
+    assert q.get() == item
+    assert q.get() == "after"
+
+
+@pytest.mark.stress
+def test_a_giant_of_more_than_256_mb_arrives_whole() -> None:
+    q: Any = TurboQueue()
+    item = os.urandom(1 << 20) * 300
+    q.put_many(["before", item, "after"])
+    assert q.get() == "before"
+    assert q.get() == item
+    assert q.get() == "after"
+
+
+@pytest.mark.parametrize("item", [None, (), "", b"", 0, float("inf"), {"a": [1, {2}]}, "\ud800", 1 << 200, ...])
+def test_any_picklable_item_arrives_equal(item: Any) -> None:
+    q: Any = TurboQueue()
+    q.put(item)
+    q.put_many([item, item])
+    assert [q.get(), *q.get_many()] == [item] * 3
+
+
+def test_what_changes_after_put_does_not_change_what_arrives() -> None:
+    q: Any = TurboQueue()
+    item: list[Any] = [1]
+    for number in range(10):
+        q.put(item)
+        item.append(number)
+    q.put_many([item, item])
+    item.clear()
+    got = drain(q)
+    assert [len(one) for one in got] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11]
+    assert got[-1] is not got[-2], "put twice, it comes out as two"
+
+
+def test_many_threads_may_use_one_handle() -> None:
+    q: Any = TurboQueue(100)
+    threads = [threading.Thread(target=lambda: [q.put(n) for n in range(100)]) for _ in range(20)]
+    got: list[int] = []
+    takers = [threading.Thread(target=lambda: got.extend(q.get(True, LONG) for _ in range(200))) for _ in range(10)]
+    for thread in threads + takers:
+        thread.start()
+    for thread in threads + takers:
+        thread.join(LONG)
+    assert sorted(got) == sorted(list(range(100)) * 20)
+    assert q.empty()
+
+
+def test_an_unpicklable_item_raises_in_put_and_the_queue_goes_on() -> None:
+    q: Any = TurboQueue()
+    q.put(1)
+    with pytest.raises(TypeError, match="stays here"):
+        q.put(Unpicklable())
+    with pytest.raises(TypeError, match="stays here"):
+        q.put([2, Unpicklable()])
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        q.put(lambda: None)
+    q.put(3)
+    assert drain(q) == [1, 3]
+
+
+def test_an_unpicklable_item_takes_no_place_of_a_bounded_queue() -> None:
+    q: Any = TurboQueue(1)
+    for _ in range(3):
+        with pytest.raises(TypeError):
+            q.put_nowait(Unpicklable())
+    q.put_nowait(1)
+    assert q.full() and q.get() == 1
+
+
+def test_put_many_with_an_unpicklable_item_puts_nothing() -> None:
+    q: Any = TurboQueue()
+    with pytest.raises(TypeError, match="stays here"):
+        q.put_many([1, Unpicklable(), 2])
+    assert q.empty()
+
+
+def test_a_subclass_hears_of_unpicklable_items() -> None:
+    q: Any = Reporting()
+    bad = Unpicklable()
+    q.put(1)
+    q.put(bad)
+    q.put(2)
+    q.put_many([3, bad, 4])
+    assert drain(q) == [1, 2, 3, 4]
+    assert q.reported == [(TypeError, bad)] * 2
+
+
+def test_an_item_that_fails_to_unpickle_raises_in_its_get_and_all_others_arrive() -> None:
+    q: Any = TurboQueue()
+    for item in (1, BadAtLoading("first"), 2, 3, BadAtLoading("second"), 4):
+        q.put(item)
+    assert q.get() == 1
+    with pytest.raises(ValueError, match="first can't be loaded"):
+        q.get()
+    assert q.get() == 2
+    assert q.qsize() == 3
+    assert q.get_nowait() == 3
+    with pytest.raises(ValueError, match="second"):
+        q.get_nowait()
+    assert q.get(True, 0) == 4
+    assert q.empty()
+
+
+def test_an_item_that_fails_to_unpickle_loses_nothing_of_a_batch() -> None:
+    q: Any = TurboQueue()
+    q.put_many([1, 2, BadAtLoading("a"), BadAtLoading("b"), 3, BadAtLoading("c")])
+    got: list[Any] = []
+    errors: list[str] = []
+    for _ in range(20):
+        try:
+            got += q.get_many(False)
+        except ValueError as error:
+            errors.append(str(error)[0])
+        except queue.Empty:
+            break
+    assert got == [1, 2, 3]
+    assert errors == ["a", "b", "c"]
+
+
+def test_a_reducer_registered_with_multiprocessing_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiprocessing.reduction import ForkingPickler
+
+    q: Any = TurboQueue()
+    monkeypatch.setitem(ForkingPickler._extra_reducers, Registered, reduce_registered)  # type: ignore[attr-defined]
+    q.put(Registered(1))
+    q.put_many([Registered(2)])
+    assert [q.get().value, q.get().value] == [1001, 1002]
+
+
+def test_connections_and_sockets_can_be_put() -> None:
+    q: Any = TurboQueue()
+    here, there = multiprocessing.Pipe()
+    one, two = socket.socketpair()
+    q.put(there)
+    q.put(two)
+    connection, other = q.get(), q.get()
+    connection.send("hello")
+    assert here.recv() == "hello"
+    other.sendall(b"hello")
+    assert one.recv(5) == b"hello"
+    for thing in (here, there, one, two, connection, other):
+        thing.close()
+
+
+def test_a_handle_has_a_repr_and_is_hashable_and_a_second_one_is_another_object() -> None:
+    q: Any = TurboQueue()
+    other = pickle.loads(pickle.dumps(q))
+    assert other is not q
+    assert {q, other} == {other, q}
+    assert "Queue" in repr(q)

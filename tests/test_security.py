@@ -1,0 +1,246 @@
+"""Nobody else gets in: unpickling runs code, so a queue folder belongs to one user, and who it is gets checked."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tqshim
+from tqshim import CorruptBatchError, FolderError, TurboQueue, UnsupportedError
+
+LONG = 60.0
+STRANGER = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+def make(path: Path) -> str:
+    """A queue at a path, with an item in it."""
+    q: Any = TurboQueue(path=str(path))
+    q.put("item")
+    q.close()
+    return str(path)
+
+
+def refused(path: str, *words: str) -> FolderError:
+    """Opening the folder is refused, with a message that names it, what was found, and what to do."""
+    with pytest.raises(FolderError) as caught:
+        TurboQueue(path=path)
+    error = caught.value
+    assert error.path and error.finding and error.remedy
+    for part in (error.path, error.finding, error.remedy, *words):
+        assert part in str(error)
+    assert os.path.realpath(error.path) == os.path.realpath(path) or error.path.startswith(path)
+    return error
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_folders_are_0700_and_files_0600_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: int, anonymous: bool
+) -> None:
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
+    former = os.umask(mask)
+    try:
+        q: Any = TurboQueue(2000) if anonymous else TurboQueue(2000, path=str(tmp_path / "queue"))
+        other = pickle.loads(pickle.dumps(q))
+        data = pickle.dumps(q)
+        q.put_many(range(1000))
+        for number in range(500):
+            q.put(number)
+        assert other.get() == 0
+        with pytest.raises(tqshim.Empty):
+            TurboQueue(path=str(tmp_path / "empty")).get(True, 0.05)
+        seen = set()
+        for folder, _, files in os.walk(tmp_path):
+            if folder != str(tmp_path):
+                assert stat.S_IMODE(os.lstat(folder).st_mode) == 0o700, folder
+            for name in files:
+                assert stat.S_IMODE(os.lstat(os.path.join(folder, name)).st_mode) & 0o177 == 0, name
+                seen.add(name.split("_")[0])
+        assert {"journal", "cells", "members", "load"} <= seen
+    finally:
+        os.umask(former)
+    pickle.loads(data)
+
+
+@as_root
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = make(tmp_path / "queue")
+    os.chown(path, STRANGER, -1)
+    refused(path, "belongs to", str(STRANGER))
+
+
+@as_root
+def test_a_foreign_folder_with_nothing_in_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    path.mkdir(0o700)
+    os.chown(path, STRANGER, -1)
+    refused(str(path), "belongs to")
+    assert os.listdir(path) == []
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o720, 0o707, 0o777, 0o702, 0o1777])
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    path = make(tmp_path / "queue")
+    os.chmod(path, mode)
+    refused(path, f"{mode:04o}", "chmod 700")
+    os.chmod(path, 0o700)
+    assert TurboQueue(path=path).get_nowait() == "item"
+
+
+def test_a_folder_that_others_may_write_to_is_refused_behind_a_symbolic_link(tmp_path: Path) -> None:
+    path = make(tmp_path / "queue")
+    os.chmod(path, 0o770)
+    os.symlink(path, tmp_path / "link")
+    refused(str(tmp_path / "link"), "0770")
+    os.symlink("link", tmp_path / "link to the link")
+    refused(str(tmp_path / "link to the link"), "0770")
+
+
+@as_root
+def test_a_folder_of_somebody_else_is_refused_behind_a_symbolic_link(tmp_path: Path) -> None:
+    path = make(tmp_path / "queue")
+    os.chown(path, STRANGER, -1)
+    os.symlink(path, tmp_path / "link")
+    refused(str(tmp_path / "link"), "belongs to")
+
+
+def test_a_pickled_handle_does_not_open_a_folder_that_others_may_write_to(tmp_path: Path) -> None:
+    """In another process, which checks for itself."""
+    path = make(tmp_path / "queue")
+    q: Any = TurboQueue(path=path)
+    data = pickle.dumps(q)
+    os.chmod(path, 0o777)
+    program = "import pickle, sys; pickle.load(sys.stdin.buffer)"
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, timeout=LONG)
+    assert done.returncode != 0
+    assert b"FolderError" in done.stderr and b"0777" in done.stderr
+    os.chmod(path, 0o700)
+
+
+@as_root
+def test_another_user_can_neither_open_nor_see_a_queue(tmp_path: Path) -> None:
+    """A real process of another user, which may reach the folder's parent."""
+    base = tmp_path
+    while base != base.parent and base.stat().st_uid == os.geteuid():
+        os.chmod(base, base.stat().st_mode | 0o755)
+        base = base.parent
+        if str(base) in ("/tmp", "/"):
+            break
+    path = make(tmp_path / "queue")
+    program = """
+import os, sys
+os.setgid(65534); os.setuid(65534)
+try:
+    os.listdir(sys.argv[1])
+except PermissionError:
+    print("not even listed")
+from tqshim import TurboQueue
+try:
+    TurboQueue(path=sys.argv[1])
+except OSError as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", "import tqshim\n" + program, path], capture_output=True, timeout=LONG)
+    out = done.stdout.decode()
+    assert "not even listed" in out, (out, done.stderr)
+    assert "PermissionError" in out or "FolderError" in out
+    assert path in out
+    assert TurboQueue(path=path).get_nowait() == "item"
+
+
+@as_root
+def test_roots_sweep_leaves_folders_of_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
+    foreign = tmp_path / "tqshim-0123456789abcdef"
+    foreign.mkdir(0o700)
+    os.chown(foreign, STRANGER, -1)
+    (tmp_path / "tqshim-link").symlink_to("/etc")
+    (tmp_path / "dead_tqshim-link").symlink_to("/etc")
+    TurboQueue().close()
+    assert foreign.is_dir()
+    assert os.path.isdir("/etc")
+    foreign.rmdir()
+
+
+def test_a_folder_with_other_files_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    refused(str(tmp_path), "letter.txt")
+    assert os.listdir(tmp_path) == ["letter.txt"]
+
+
+def test_a_file_is_no_queue_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        TurboQueue(path=str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("kind", ["journal", "cells", "members"])
+def test_a_symbolic_link_in_place_of_a_file_is_not_followed(tmp_path: Path, kind: str) -> None:
+    path = make(tmp_path / "queue")
+    (name,) = [name for name in os.listdir(path) if name.startswith(kind)]
+    victim = tmp_path / "victim"
+    os.rename(os.path.join(path, name), victim)
+    os.symlink(victim, os.path.join(path, name))
+    before = victim.read_bytes()
+
+    def use() -> None:
+        q: Any = TurboQueue(path=path)
+        q.put(1)
+        q.get()
+
+    with pytest.raises(OSError):
+        use()
+    assert victim.read_bytes() == before
+
+
+def test_a_symbolic_link_in_place_of_a_batch_file_is_not_followed(tmp_path: Path) -> None:
+    path = make(tmp_path / "queue")
+    (name,) = [name for name in os.listdir(path) if name.startswith(("ready", "load"))]
+    os.rename(os.path.join(path, name), tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", os.path.join(path, name))
+    q: Any = TurboQueue(path=path)
+    with pytest.raises(OSError):
+        q.get_nowait()
+    assert (tmp_path / "elsewhere").exists()
+
+
+def test_a_symbolic_link_in_place_of_a_bell_is_not_followed(tmp_path: Path) -> None:
+    path = make(tmp_path / "queue")
+    (tmp_path / "victim").write_text("untouched")
+    os.symlink(tmp_path / "victim", os.path.join(path, "bell"))
+    q: Any = TurboQueue(path=path)
+    assert q.get_nowait() == "item"
+    with pytest.raises(OSError):
+        q.get(True, 0.01)
+    assert (tmp_path / "victim").read_text() == "untouched"
+
+
+def test_a_spill_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    """Its link lies in our folder, but what it leads to may be anybody's."""
+    path = make(tmp_path / "queue")
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    spill.chmod(0o777)
+    os.symlink(spill, os.path.join(path, "spill"))
+    q: Any = TurboQueue(path=path)
+    with pytest.raises(FolderError, match="spill"):
+        q._engine.folder.batches()
+
+
+@pytest.mark.parametrize("kind", [FolderError, CorruptBatchError, UnsupportedError])
+def test_errors_keep_their_fields_through_pickling(kind: type[FolderError]) -> None:
+    error = kind("/some/path", "is not so", "make it so")
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert type(again) is kind
+        assert (again.path, again.finding, again.remedy) == ("/some/path", "is not so", "make it so")
+        assert str(again) == str(error) == "/some/path: is not so; make it so"
+    assert isinstance(error, OSError)

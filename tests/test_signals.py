@@ -1,0 +1,184 @@
+"""Signals in the middle of calls: what the interrupted call did not deliver, the next one does; nothing comes twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from programs.things import Ringing
+
+from tqshim import TurboQueue
+
+LIMIT = 30
+"""Seconds in which a program must end that takes one or two."""
+
+
+def interrupted(
+    what: str, kind: str, count: int, maxsize: int = 0, seed: int = 1, most: int = 200, **environment: str
+) -> dict[str, Any]:
+    """Run programs/interrupted.py, and return its report; one that hangs tells where."""
+    command = [sys.executable, "-X", "faulthandler", "-m", "programs.interrupted", what, kind]
+    if kind.startswith("fork"):
+        most = min(most, 40)
+    command += [str(count), str(maxsize), str(seed), str(most)]
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    try:
+        out, err = child.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        os.kill(child.pid, signal.SIGABRT)  # faulthandler writes where it hangs
+        try:
+            _, err = child.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            err = b""
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        pytest.fail(f"hangs: {err.decode()[-3000:]}")
+    assert child.returncode == 0, err.decode()[-3000:]
+    report: dict[str, Any] = json.loads(out.splitlines()[-1])
+    assert not report["missing"], report
+    assert not report["doubled"], report
+    assert report["in order"], report
+    assert not report.get("strange"), report
+    assert report["left"] == 0, report
+    assert report["hits"] > 0, report
+    assert report.get("other", True), report
+    return report
+
+
+@pytest.mark.parametrize("kind", ["keyboard", "custom"])
+@pytest.mark.parametrize("what", ["get", "get_many", "blocking"])
+@pytest.mark.parametrize("maxsize", [0, 50, 3000])
+def test_an_interrupted_get_loses_and_doubles_nothing(what: str, kind: str, maxsize: int) -> None:
+    interrupted(what, kind, 2000, maxsize)
+
+
+@pytest.mark.parametrize("kind", ["keyboard", "custom"])
+@pytest.mark.parametrize("what", ["put", "put_many"])
+@pytest.mark.parametrize("maxsize", [0, 50, 3000])
+def test_an_interrupted_put_happens_once_or_not_at_all(what: str, kind: str, maxsize: int) -> None:
+    interrupted(what, kind, 2000, maxsize)
+
+
+@pytest.mark.parametrize("off", ["bursts", "leases", "reservations", "bursts,leases,reservations,spinning"])
+def test_interrupts_do_no_harm_without_optimisations(off: str) -> None:
+    interrupted("get", "keyboard", 3000, 0, 2, 100, TQSHIM_WITHOUT=off)
+    interrupted("put", "keyboard", 4000, 3000, 2, 100, TQSHIM_WITHOUT=off)
+
+
+@pytest.mark.parametrize("maxsize", [0, 3000])
+@pytest.mark.parametrize("what", ["get", "get_many", "put", "put_many"])
+def test_a_handler_may_use_other_queues(what: str, maxsize: int) -> None:
+    interrupted(what, "other", 5000, maxsize)
+
+
+@pytest.mark.parametrize("what", ["get", "get_many", "put", "put_many"])
+def test_a_handler_may_fork(what: str) -> None:
+    interrupted(what, "fork", 4000)
+
+
+@pytest.mark.parametrize("maxsize", [0, 3000])
+@pytest.mark.parametrize("what", ["get", "get_many"])
+def test_a_child_forked_in_the_middle_of_a_get_takes_an_item_of_its_own_or_none(what: str, maxsize: int) -> None:
+    interrupted(what, "fork and go on", 2000, maxsize)
+
+
+@pytest.mark.parametrize("what", ["put", "put_many"])
+def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str) -> None:
+    interrupted(what, "fork and go on", 6000)
+
+
+def test_ctrl_c_ends_a_get_that_waits() -> None:
+    """A real SIGINT from another process; the queue goes on."""
+    program = """
+import signal, sys
+from tqshim import TurboQueue
+q = TurboQueue(path=sys.argv[1])
+for turn in range(3):
+    try:
+        print("waiting", flush=True)
+        q.get()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+print(q.get(timeout=60), flush=True)
+"""
+    path = os.path.join(os.environ["TQSHIM_DIR"], "ctrl-c")
+    q: Any = TurboQueue(path=path)
+    child = subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    for _ in range(3):
+        assert child.stdout.readline() == b"waiting\n"
+        child.send_signal(signal.SIGINT)
+        assert child.stdout.readline() == b"interrupted\n"
+    q.put("item")
+    assert child.stdout.readline() == b"item\n"
+    assert child.wait(60) == 0
+    child.stdout.close()
+    assert q.empty()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_handlers_exception_while_an_item_is_unpickled_does_not_lose_it(many: bool) -> None:
+    """It is no failure of the item: that can be got again."""
+
+    class Alarm(Exception):
+        pass
+
+    def handle(number: int, frame: Any) -> None:
+        raise Alarm
+
+    q: Any = TurboQueue()
+    q.put_many([1, Ringing(), 3])
+    former = signal.signal(signal.SIGUSR1, handle)
+    Ringing.rung = False
+    got: list[Any] = []
+    alarms = 0
+    try:
+        for _ in range(6):
+            try:
+                got += q.get_many(False) if many else [q.get(False)]
+            except Alarm:
+                alarms += 1
+            except queue.Empty:
+                break
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert got == [1, "rung", 3]
+    assert alarms == 1
+
+
+def test_an_exception_at_any_line_of_a_get_leaves_all_items_there() -> None:
+    """Deterministic: the handler's exception is raised at the first line, the second, and so on."""
+    assert at_each_line("get") > 30
+
+
+def test_an_exception_at_any_line_of_a_put_leaves_the_queue_usable() -> None:
+    assert at_each_line("put") > 30
+
+
+def at_each_line(what: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-m", "programs.every_line", what], capture_output=True, timeout=LIMIT, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    return int(done.stdout)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["keyboard", "other", "fork"])
+@pytest.mark.parametrize("what", ["get", "get_many", "blocking", "put", "put_many"])
+@pytest.mark.parametrize("maxsize", [0, 1, 50, 3000])
+def test_thousands_of_interrupts_do_no_harm(what: str, kind: str, maxsize: int, seed: int) -> None:
+    interrupted(what, kind, 5_000 if kind == "fork" else 50_000, maxsize, 100 + seed, 40 if kind == "fork" else 3000)

@@ -1,0 +1,357 @@
+"""Shortages: a small or full disk, a limit on file sizes, no descriptors left.  Items that wait arrive all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import hashlib
+import multiprocessing
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import tqshim.engine
+from tqshim import Empty, TurboQueue, UnsupportedError
+
+PATIENCE = 120.0
+MB = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
+    """A tmpfs of 64 MB on which anonymous queues lie; spilled files go elsewhere."""
+    disk, spill = tmp_path / "disk", tmp_path / "spill"
+    disk.mkdir()
+    spill.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tqshim-test", str(disk)]
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("only root can mount a small tmpfs")
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"can't mount a small tmpfs: {done.stderr.strip()}")
+    monkeypatch.setenv("TQSHIM_DIR", str(disk))
+    monkeypatch.setenv("TQSHIM_SPILL_DIR", str(spill))
+    try:
+        yield disk
+        gc.collect()  # exceptions that were caught still hold their frames
+        deadline = time.monotonic() + 5.0
+        left = ["?"]
+        while left and time.monotonic() < deadline:
+            left = [name for name in os.listdir(disk) if "tqshim" in name] + os.listdir(spill)
+            time.sleep(0.005)  # a flusher thread holds its engine for a moment
+        assert left == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.fixture
+def small_disk_alone(small_disk: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """The same, with no other place to go to."""
+    monkeypatch.setenv("TQSHIM_SPILL_DIR", str(small_disk))
+    return small_disk
+
+
+@contextlib.contextmanager
+def full(disk: pathlib.Path) -> Iterator[None]:
+    """No byte is left there."""
+    fill(disk)
+    yield
+    (disk / "junk").unlink()
+
+
+def fill(disk: pathlib.Path) -> None:
+    with open(disk / "junk", "ab", buffering=0) as junk:
+        for size in (MB, 4096, 1):
+            with contextlib.suppress(OSError):
+                while junk.write(bytes(size)) == size:
+                    pass
+
+
+def flow(queue: Any, megabytes: int) -> None:
+    """So many megabytes through the queue, read more slowly than they are put, checked at the other end."""
+    fork = multiprocessing.get_context("fork")
+    producers = [fork.Process(target=_produce, args=(queue, n, megabytes // 2)) for n in range(2)]
+    for producer in producers:
+        producer.start()
+    hashes = [hashlib.sha256(), hashlib.sha256()]
+    counts = [0, 0]
+    while min(counts) < megabytes // 2 * 16:
+        producer_number, number, data = queue.get(timeout=PATIENCE)
+        assert number == counts[producer_number]
+        counts[producer_number] += 1
+        hashes[producer_number].update(data)
+    with pytest.raises(Empty):
+        queue.get_nowait()
+    for number, producer in enumerate(producers):
+        producer.join(PATIENCE)
+        assert producer.exitcode == 0
+        expected = hashlib.sha256()
+        for item in range(counts[number]):
+            expected.update(_data(number, item))
+        assert hashes[number].digest() == expected.digest()
+
+
+def _data(producer: int, number: int) -> bytes:
+    return (b"%d %d " % (producer, number)).ljust(16, b".") * 4096
+
+
+def _produce(queue: Any, producer: int, megabytes: int) -> None:
+    for number in range(megabytes * 16):
+        queue.put((producer, number, _data(producer, number)))
+
+
+def check_flow(disk: pathlib.Path, megabytes: int) -> None:
+    queue = TurboQueue()
+    flow(queue, megabytes)
+    queue.put("one more")
+    assert queue.get(timeout=PATIENCE) == "one more"
+    with pytest.raises(Empty):
+        queue.get(timeout=1.2)  # long enough to look for files that nobody needs
+    path = queue._engine.folder.path
+    left = [name for name in os.listdir(path) if name.startswith(("load_", "ready_"))]
+    with contextlib.suppress(FileNotFoundError):
+        left += [name for name in os.listdir(f"{path}/spill") if name != "home"]
+    assert len(left) <= 1, left  # the last of the files is this process's own
+    queue.close()
+
+
+def test_200_megabytes_flow_through_a_disk_of_64(small_disk: pathlib.Path) -> None:
+    check_flow(small_disk, 200)
+
+
+@pytest.mark.stress
+def test_a_gigabyte_flows_through_a_disk_of_64_megabytes(small_disk: pathlib.Path) -> None:
+    check_flow(small_disk, 1024)
+
+
+def test_bounded_queue_flows_through_a_small_disk_without_spilling(small_disk_alone: pathlib.Path) -> None:
+    queue = TurboQueue(200)
+    flow(queue, 100)
+    queue.close()
+
+
+@pytest.mark.parametrize("consumers", [1, 2])
+@pytest.mark.parametrize(("items", "size"), [(40, MB), (20_000, 8), (100, 100)])
+def test_full_disk_is_drained_by_claims_that_all_succeed(
+    small_disk_alone: pathlib.Path, items: int, size: int, consumers: int
+) -> None:
+    queue = TurboQueue()
+    with another_consumer(queue) if consumers == 2 else contextlib.nullcontext():
+        for number in range(items):
+            queue.put((number, b"." * size))
+        assert queue.qsize() == items
+        with full(small_disk_alone):
+            for number in range(items):
+                assert queue.get(timeout=PATIENCE) == (number, b"." * size)
+                if number % 10 == 0:
+                    fill(small_disk_alone)  # what the queue gives back is gone at once
+            assert queue.empty()
+        check_works(queue)
+
+
+@contextlib.contextmanager
+def another_consumer(queue: Any) -> Iterator[None]:
+    """A process that has asked for an item, and now only lives: from then on nobody leases."""
+    fork = multiprocessing.get_context("fork")
+    joined, end = fork.Event(), fork.Event()
+    process = fork.Process(target=_join, args=(queue, joined, end))
+    process.start()
+    try:
+        assert joined.wait(PATIENCE)
+        yield
+    finally:
+        end.set()
+        process.join(PATIENCE)
+
+
+def _join(queue: Any, joined: Any, end: Any) -> None:
+    with contextlib.suppress(Empty):
+        queue.get(timeout=0.01)
+    joined.set()
+    end.wait()
+
+
+def test_put_to_a_full_disk_raises_and_goes_on_when_space_returns(small_disk_alone: pathlib.Path) -> None:
+    queue = TurboQueue()
+    queue.put("first")
+    with full(small_disk_alone):
+        with pytest.raises(OSError) as raised:
+            for number in range(10_000):
+                queue.put((number, b"." * 5000))
+                time.sleep(0.002)
+        assert raised.value.errno == errno.ENOSPC
+        returned = number
+        assert queue.get(timeout=PATIENCE) == "first"
+    queue.put("last")
+    assert [queue.get(timeout=PATIENCE)[0] for _ in range(returned)] == list(range(returned))
+    assert queue.get(timeout=PATIENCE) == "last"
+    check_works(queue)
+
+
+def test_burst_to_a_full_disk_loses_nothing_whose_put_returned(small_disk_alone: pathlib.Path) -> None:
+    queue = TurboQueue()
+    queue.put(-1)
+    returned = []
+    with full(small_disk_alone):
+        for number in range(3000):
+            with contextlib.suppress(OSError):
+                queue.put((number, b"." * 200))
+                returned.append(number)
+        assert queue.get(timeout=PATIENCE) == -1
+    check = [queue.get(timeout=PATIENCE)[0] for _ in returned]
+    assert check == returned
+    check_works(queue)
+
+
+def test_put_to_a_full_disk_spills_over_where_there_is_another(small_disk: pathlib.Path) -> None:
+    queue = TurboQueue()
+    with full(small_disk):
+        for number in range(300):
+            queue.put((number, b"." * 50_000))
+        for number in range(300):
+            assert queue.get(timeout=PATIENCE)[0] == number
+    check_works(queue)
+
+
+def test_bounded_put_to_a_full_disk_raises_and_keeps_its_place(small_disk_alone: pathlib.Path) -> None:
+    queue = TurboQueue(2000)
+    queue.put("first")
+    with full(small_disk_alone):
+        with pytest.raises(OSError):
+            queue.put_many([b"." * 1000] * 1000)
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                queue.put(b"." * 5000)
+                time.sleep(0.002)
+        while not queue.empty():
+            queue.get(timeout=PATIENCE)
+    for number in range(2000):
+        queue.put_nowait(number)
+    with pytest.raises(tqshim.Full):
+        queue.put_nowait(None)
+    assert queue.get_many(max_messages_to_get=2000) == list(range(2000))
+    check_works(queue)
+
+
+def test_new_queue_on_a_full_disk_is_refused_and_leaves_nothing(small_disk_alone: pathlib.Path) -> None:
+    with full(small_disk_alone):
+        with pytest.raises(OSError) as raised:
+            TurboQueue()
+        assert raised.value.errno == errno.ENOSPC
+        assert os.listdir(small_disk_alone) == ["junk"]
+
+
+def check_works(queue: Any) -> None:
+    queue.put("probe", timeout=PATIENCE)
+    assert queue.get(timeout=PATIENCE) == "probe"
+    queue.close()
+
+
+# --- limits of the process -------------------------------------------------------------------------------------------
+
+
+def in_child(code: str) -> str:
+    """Run a program with limits of its own and return what it prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_limit_on_file_sizes_is_refused_at_construction() -> None:
+    said = in_child(
+        "import resource, tqshim\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))\n"
+        "try: tqshim.TurboQueue()\n"
+        "except tqshim.UnsupportedError as error: print(error)\n"
+    )
+    assert "RLIMIT_FSIZE" in said and "ulimit -f" in said
+    assert issubclass(UnsupportedError, OSError)
+
+
+def test_large_limit_on_file_sizes_is_accepted() -> None:
+    said = in_child(
+        "import resource, tqshim\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, resource.RLIM_INFINITY))\n"
+        "queue = tqshim.TurboQueue(); queue.put('it works'); print(queue.get(timeout=60))\n"
+    )
+    assert said == "it works\n"
+
+
+NO_DESCRIPTORS = """
+import os, resource, tqshim
+from tqshim import Empty, TurboQueue
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+queue = TurboQueue({maxsize})
+if {joined}:
+    queue.put("first")
+    assert queue.get() == "first"
+
+def use_up(but):
+    taken = []
+    try:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    for fd in taken[len(taken) - but:]:
+        os.close(fd)
+    return taken[:len(taken) - but]
+
+put, got, errors = [], [], []
+for but in range(8):
+    taken = use_up(but)
+    try:
+        TurboQueue().close()
+    except OSError as error:
+        errors.append(error)
+    for _ in range(3):
+        number = 100 * but + _
+        try:
+            queue.put(number, timeout=5)
+            put.append(number)
+        except OSError as error:
+            errors.append(error)
+        try:
+            got.append(queue.get(timeout=0.001))
+        except Empty:
+            pass
+        except OSError as error:
+            errors.append(error)
+    for fd in taken:
+        os.close(fd)
+assert errors
+assert all(error.errno == 24 for error in errors), errors
+queue.put("last")
+while True:
+    item = queue.get(timeout=60)
+    if item == "last":
+        break
+    got.append(item)
+# A put that raised may have left its item, or not; one that returned has.
+assert got == sorted(set(got)) and set(put) <= set(got), (put, got)
+try:
+    queue.get(timeout=0.01)
+except Empty:
+    pass
+for _ in range(300):
+    queue.put(_)
+    assert queue.get(timeout=60) == _
+queue.close()
+print(len(os.listdir("/proc/self/fd")) < 20)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are counted with the help of /proc")
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("maxsize", [0, 10])
+def test_queue_goes_on_after_descriptors_ran_out(maxsize: int, joined: bool) -> None:
+    assert in_child(NO_DESCRIPTORS.format(maxsize=maxsize, joined=joined)) == "True\n"

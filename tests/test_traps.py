@@ -1,0 +1,515 @@
+"""The traps on the way: each test is one of them, and fails where somebody falls into it."""
+
+from __future__ import annotations
+
+import builtins
+import gc
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from programs import histories, travel
+
+import tqshim.engine
+import tqshim.folder
+from tqshim import CorruptBatchError, TurboQueue, UnsupportedError
+
+LONG = 60.0
+
+
+def in_a_fork(work: Callable[[], Any]) -> Any:
+    """Run it in a child of a bare fork; what it returned."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with open(writer, "wb") as out:
+                pickle.dump(work(), out)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        data = pipe.read()
+    travelled = os.waitpid(child, 0)[1]
+    assert travelled == 0
+    return pickle.loads(data)
+
+
+def program(code: str, *arguments: str, options: tuple[str, ...] = ()) -> str:
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code, *arguments], capture_output=True, text=True, timeout=LONG
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def drain(q: Any) -> list[Any]:
+    return [q.get(True, LONG) for _ in range(q.qsize())]
+
+
+# -- after fork
+
+
+def test_a_forked_child_has_a_journal_offset_of_its_own() -> None:
+    """Parent and child act in turn; with one offset for both, each would take the other's verdicts for its own."""
+    q: Any = TurboQueue()
+    go, ready = os.pipe(), os.pipe()
+    q.put_many(range(200))
+    got = [q.get()]
+
+    child = os.fork()
+    if child == 0:
+        try:
+            mine = []
+            for _ in range(50):
+                os.read(go[0], 1)
+                mine.append(q.get(True, LONG))
+                os.write(ready[1], b"!")
+            q.put(mine)
+            q.close()
+        finally:
+            os._exit(0)
+    for _ in range(50):
+        os.write(go[1], b"!")
+        os.read(ready[0], 1)
+        got.append(q.get(True, LONG))
+    assert os.waitpid(child, 0)[1] == 0
+    rest = drain(q)
+    mine = rest.pop()
+    assert sorted(got + mine + rest) == list(range(200))
+    assert got == sorted(got) and mine == sorted(mine)
+    for fd in (*go, *ready):
+        os.close(fd)
+
+
+def test_a_forked_child_forgets_the_records_that_its_parent_holds_back() -> None:
+    """Else they are published twice."""
+    for maxsize in (0, 5000):
+        q: Any = TurboQueue(maxsize)
+        for turn in range(10):
+            for number in range(20):
+                q.put((turn, number))
+            in_a_fork(lambda q=q, turn=turn: (q.put((turn, "child")), q.close()))
+        got = drain(q)
+        assert len(got) == len(set(got)) == 210
+        assert [item for item in got if item[1] != "child"] == [(t, n) for t in range(10) for n in range(20)]
+
+
+def test_a_forked_child_forgets_its_parents_lease() -> None:
+    """What the parent has leased is delivered by one of them only."""
+    q: Any = TurboQueue()
+    q.put_many(range(100))
+    got = [q.get() for _ in range(5)]
+    got += in_a_fork(lambda: [q.get() for _ in range(10)])
+    got += [q.get() for _ in range(5)]
+    got += in_a_fork(lambda: [q.get() for _ in range(10)])
+    assert got == list(range(30))
+    assert q.qsize() == 70
+    assert drain(q) == list(range(30, 100))
+
+
+def test_a_forked_child_forgets_its_parents_reservation() -> None:
+    """The parent's places stay the parent's, and the bound stays exact."""
+    q: Any = TurboQueue(3000)
+    for number in range(10):
+        q.put(number)
+
+    def fill() -> int:
+        count = 0
+        try:
+            while True:
+                q.put_nowait("child")
+                count += 1
+        except tqshim.Full:
+            return count
+
+    assert in_a_fork(fill) == 2990
+    assert q.full()
+    with pytest.raises(tqshim.Full):
+        q.put_nowait("parent")
+    assert len(drain(q)) == 3000
+
+
+def test_a_forked_child_meets_no_lock_that_another_thread_held() -> None:
+    q: Any = TurboQueue()
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with q._engine._lock:
+            held.set()
+            release.wait(LONG)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(LONG)
+    try:
+        assert in_a_fork(lambda: (q.put(1), q.get(), q.qsize())) == (None, 1, 0)
+    finally:
+        release.set()
+        thread.join()
+    q.put(2)
+    assert q.get() == 2
+
+
+def test_a_forked_child_that_closes_does_not_unlock_its_parents_hold() -> None:
+    """They share one open file; unlocking it for one would let a sweeper delete the queue of the other."""
+    q: Any = TurboQueue()
+    q.put("item")
+    in_a_fork(lambda: q.close())
+    in_a_fork(lambda: q._engine.close())
+    program("from tqshim import TurboQueue; TurboQueue()")  # sweeps
+    assert q.get_nowait() == "item"
+    q.put("more")
+    assert q.get_nowait() == "more"
+
+
+def test_a_forked_child_wakes_for_what_is_put_after_the_fork() -> None:
+    """Its epoll set is its own; the parent's waits go on as well."""
+    q, back = TurboQueue(), TurboQueue()
+    with pytest.raises(tqshim.Empty):
+        q.get(True, 0.02)  # the parent has slept here: there is an epoll set to inherit
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            try:
+                back.put(q.get(True, LONG))
+                back.close()
+            finally:
+                os._exit(0)
+        children.append(child)
+    for number in range(4):
+        q.put(number)
+    got = [back.get(True, LONG) for _ in range(3)]
+    got.append(q.get(True, LONG))
+    assert sorted(got) == [0, 1, 2, 3]
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+
+
+# -- one engine a process and folder
+
+
+def test_two_handles_of_one_program_are_one_producer(tmp_path: Path) -> None:
+    """However they came about; else a burst through one of them would come out after what was put later."""
+    path = str(tmp_path / "queue")
+    q: Any = TurboQueue(path=path)
+    handles = [q, TurboQueue(path=path), pickle.loads(pickle.dumps(q))]
+    os.symlink(path, tmp_path / "link")
+    handles.append(TurboQueue(path=str(tmp_path / "link")))
+    assert len({id(handle._engine) for handle in handles}) == 1
+    for number in range(1000):
+        handles[number % 4].put(number)
+    assert [handles[number % 3].get() for number in range(1000)] == list(range(1000))
+
+
+def test_closing_one_handle_leaves_the_others_open() -> None:
+    q: Any = TurboQueue()
+    other = pickle.loads(pickle.dumps(q))
+    q.put(1)
+    q.close()
+    other.put(2)
+    del q
+    gc.collect()
+    assert drain(other) == [1, 2]
+
+
+def test_threads_that_put_while_blocks_are_published_lose_nothing() -> None:
+    """Swapping the buffer and publishing it are one act: the flusher, the threads and qsize all do both."""
+    q: Any = TurboQueue(batch_size=5)
+    threads = [threading.Thread(target=histories.produce, args=(q, n, 2000, "put", n)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        q.qsize()
+    for thread in threads:
+        thread.join()
+    histories.check([drain(q)], dict.fromkeys(range(4), 2000))
+
+
+# -- exceptions between append and delivery
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])
+@pytest.mark.parametrize("waiting", [1, 3, 100])
+def test_an_item_that_was_claimed_but_not_delivered_comes_with_the_next_get(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException], waiting: int
+) -> None:
+    """The journal says it is ours; nobody else will ever get it."""
+    engine = tqshim.engine.Engine
+    q: Any = TurboQueue()
+    q.put_many(range(waiting))
+    read, failures = engine._read_block, [error(), error()]
+
+    def fail_at_first(self: Any, *arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return read(self, *arguments)
+
+    monkeypatch.setattr(engine, "_read_block", fail_at_first)
+    got = []
+    for _ in range(waiting + 2):
+        try:
+            got.append(q.get(True, LONG))
+        except error:
+            continue
+    assert got == list(range(waiting))
+    assert q.empty()
+
+
+# -- exit
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_forked_producers_last_burst_is_not_lost(depth: int) -> None:
+    """Its child's child's neither: each clears the registry of finalizers, and must enter again."""
+    context = multiprocessing.get_context("fork")
+    q: Any = TurboQueue()
+    q.put("parent")  # armed in the parent already
+    process = context.Process(target=travel.descend, args=(q, depth, "fork"))
+    process.start()
+    process.join(LONG)
+    assert q.qsize() == depth + 2
+    assert drain(q) == ["parent", *range(depth, -1, -1)]
+
+
+def test_threads_may_still_put_after_the_finalizers_ran(tmp_path: Path) -> None:
+    """A daemon thread, and an atexit function that was registered before the package was imported."""
+    code = """
+import atexit, sys, threading
+queues = []
+def last():
+    queues[0].put("atexit")
+atexit.register(last)
+from tqshim import TurboQueue
+q = TurboQueue(path=sys.argv[1])
+queues.append(q)
+q.put("first")
+"""
+    path = str(tmp_path / "queue")
+    program(code, path)
+    assert drain(TurboQueue(path=path)) == ["first", "atexit"]
+
+
+def test_an_anonymous_queue_is_gone_at_exit_and_a_late_put_harms_nobody() -> None:
+    """As with the standard queue, whose feeder thread has ended by then: the item goes nowhere, nothing is raised."""
+    code = """
+import atexit
+def last():
+    q.put("late")
+    print("put")
+atexit.register(last)
+from tqshim import TurboQueue
+q = TurboQueue()
+q.put(1)
+print(q.get())
+"""
+    root = os.environ["TQSHIM_DIR"]
+    before = set(os.listdir(root))
+    assert program(code) == "1\nput\n"
+    TurboQueue().close()
+    assert set(os.listdir(root)) <= before
+
+
+def test_forking_after_a_burst_warns_of_no_threads() -> None:
+    """Python 3.12 and later do, where a thread runs: the flusher must have ended."""
+    code = """
+import os, warnings
+warnings.simplefilter("error")
+from tqshim import TurboQueue
+q = TurboQueue()
+for turn in range(5):
+    for number in range(20):
+        q.put(number)
+    child = os.fork()
+    if child == 0:
+        q.put("child")
+        q.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+print(q.qsize())
+"""
+    assert program(code, options=("-W", "error")) == "105\n"
+
+
+def test_the_flusher_starts_again_after_a_fork() -> None:
+    """In the parent and in the child: a burst's end is published without another call."""
+    q, other = TurboQueue(), TurboQueue()
+    for number in range(20):
+        q.put(number)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=put_and_then_get, args=(other, theirs, q))
+    process.start()
+    assert [other.get(True, LONG) for _ in range(20)] == list(range(20))
+    for number in range(20, 40):
+        q.put(number)
+    ours.send(40)
+    # The parent makes no call but this, of another queue.
+    assert other.get(True, LONG) == "all forty"
+    process.join(LONG)
+    assert process.exitcode == 0
+    assert q.empty()
+
+
+def put_and_then_get(other: Any, connection: Any, q: Any) -> None:
+    for number in range(20):
+        other.put(number)
+    count = connection.recv()
+    assert [q.get(True, LONG) for _ in range(count)] == list(range(count))
+    other.put("all forty")
+
+
+# -- room
+
+
+def test_files_of_items_that_were_read_go_early() -> None:
+    """A gigabyte may flow through a folder of a few megabytes."""
+    q: Any = TurboQueue()
+    folder = q._engine.folder.path
+    item = b"x" * 100_000
+    most = 0
+    for _ in range(40):
+        for _ in range(25):
+            q.put(item)
+        for _ in range(25):
+            assert q.get(True, LONG) == item
+        most = max(most, sum(os.stat(os.path.join(folder, name)).st_blocks * 512 for name in os.listdir(folder)))
+    assert most < 16 << 20
+
+
+def test_a_small_dev_shm_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default queues lie where there is room."""
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("there is no /dev/shm")
+
+    class Room:
+        f_frsize = 4096
+        f_bavail = 0
+
+    monkeypatch.delenv("TQSHIM_DIR")
+    monkeypatch.setattr(tqshim.folder.os, "statvfs", lambda path: Room)
+    assert tqshim.folder.anonymous_root() == tempfile.gettempdir()
+    Room.f_bavail = 1 << 30
+    assert tqshim.folder.anonymous_root() == "/dev/shm"
+
+
+# -- file systems, clocks, races
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "9p", "fuse.sshfs"])
+def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    if not os.path.exists("/proc/self/mountinfo"):
+        pytest.skip("mounts are not listed here")
+    device = os.stat(tmp_path).st_dev
+    line = f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw,noatime master:1 - {kind} server:/ rw\n"
+    table = tmp_path / "mountinfo"
+    table.write_text(line)
+
+    def fake(path: Any, *arguments: Any, **options: Any) -> Any:
+        return builtins.open(table if path == "/proc/self/mountinfo" else path, *arguments, **options)
+
+    monkeypatch.setattr(tqshim.folder, "open", fake, raising=False)
+    monkeypatch.setattr(tqshim.folder, "_checked", set())
+    with pytest.raises(UnsupportedError, match="local disk") as caught:
+        TurboQueue(path=str(tmp_path / "queue"))
+    assert kind in str(caught.value)
+
+
+def test_the_wall_clock_may_step_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits end in time, and a pickle on its way keeps its folder."""
+    q: Any = TurboQueue(1)
+    q.put("item")
+    data = pickle.dumps(q)
+    q.close()
+    del q
+    real = time.time
+    for step in (-30.0, 30.0):
+        monkeypatch.setattr(time, "time", lambda step=step: real() + step)
+        TurboQueue().close()  # sweeps
+    again = pickle.loads(data)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    with pytest.raises(tqshim.Full):
+        again.put(1, True, 0.01)
+    assert again.get(True, 0.01) == "item"
+    with pytest.raises(tqshim.Empty):
+        again.get(True, 0.01)
+
+
+def test_a_batch_file_that_somebody_deleted_is_reported_and_the_rest_arrives(tmp_path: Path) -> None:
+    path = str(tmp_path / "queue")
+    program("import sys; from tqshim import TurboQueue; TurboQueue(path=sys.argv[1]).put(1)", path)
+    for name in os.listdir(path):
+        if name.startswith(("load", "ready")):
+            os.unlink(os.path.join(path, name))
+    program("import sys; from tqshim import TurboQueue; TurboQueue(path=sys.argv[1]).put(2)", path)
+    q: Any = TurboQueue(path=path)
+    with pytest.raises(CorruptBatchError) as caught:
+        q.get(True, LONG)
+    assert path in str(caught.value)
+    assert q.get(True, LONG) == 2
+    assert q.empty()
+
+
+def test_making_queues_while_others_sweep_fails_for_nobody() -> None:
+    """Sweepers take folders that are just being made for abandoned ones."""
+    failures: list[BaseException] = []
+
+    def make_and_drop() -> None:
+        try:
+            for number in range(60):
+                q: Any = TurboQueue()
+                q.put(number)
+                assert q.get() == number
+                q.close()
+        except BaseException as error:
+            failures.append(error)
+
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", "from tqshim import TurboQueue\nfor n in range(100): TurboQueue(3).put(n)"]
+        )
+        for _ in range(2)
+    ]
+    threads = [threading.Thread(target=make_and_drop) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+    for other in others:
+        assert other.wait(LONG) == 0
+    assert not failures, failures
+
+
+def test_a_queue_lives_only_as_long_as_its_handles() -> None:
+    """No cycle, no thread and no registry keeps it."""
+    root = os.environ["TQSHIM_DIR"]
+    before = set(os.listdir(root))
+    gc.disable()
+    try:
+        for maxsize in (0, 3000):
+            q: Any = TurboQueue(maxsize)
+            q.put_many(range(100))
+            for number in range(50):
+                q.put(number)  # its flusher runs
+            q.get()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                del q
+        deadline = time.monotonic() + LONG
+        while set(os.listdir(root)) - before:  # the flusher may hold the engine for a moment
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        gc.enable()
