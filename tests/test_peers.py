@@ -106,6 +106,7 @@ class Faulty:
     ],
 )
 def test_a_run_over_a_faulty_queue_fails(fault: str, complaint: str) -> None:
+    before = set(multiprocessing.active_children())  # other tests keep workers
     kind = peers.Kind("faulty", "multiprocessing", lambda context, bound, room: Faulty(context, fault))
     case = peers.Case(
         "tiny",
@@ -121,15 +122,16 @@ def test_a_run_over_a_faulty_queue_fails(fault: str, complaint: str) -> None:
     else:
         assert result["failures"] == {}
         assert len(result["metrics"]["rate"]["kinds"]["faulty"]["runs"]) == 1
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_a_run_that_hangs_is_ended_and_fails() -> None:
+    before = set(multiprocessing.active_children())
     kind = peers.Kind("faulty", "multiprocessing", lambda context, bound, room: Faulty(context, "lose"))
     with pytest.raises(peers.RunError, match="ping has not finished within 1 s"):
         # Round trips, the queue of which never gives back the seventh item.
         peers.roundtrip(kind, setting(limit=1.0), 0)
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_a_failed_run_makes_the_exit_status_1(

@@ -145,6 +145,13 @@ class Engine(Putting):
         self.ledger.trim()
         self._reclaim()
 
+    def arrived(self, key: str) -> None:
+        """A pickled handle has been unpickled here: its marker is not needed any more."""
+        with self._lock:
+            self._begin()
+            self.folder.unmark(key)
+            self._unsure = self._stale
+
     # -- being sure
 
     def _recover(self) -> None:

@@ -303,5 +303,5 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         path, hold, key, batch_size = state
         engine = Engine.meet(path, hold.detach if hold is not None else None)
         if key is not None:
-            engine.folder.unmark(key)
+            engine.arrived(key)
         self._attach(engine, batch_size)
