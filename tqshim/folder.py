@@ -67,6 +67,8 @@ SPILL_BELOW: Final = 4 << 20
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
+NEAR: Final = 8
+"""Events among which one looks for one's own, before one asks the kernel where it is."""
 MAPPED: Final = sys.platform == "linux" and sys.byteorder == "little" and not os.environ.get("TQSHIM_PORTABLE")
 """Look for one's own event in mapped memory: page cache and mappings are one on Linux."""
 _RESVSP: Final = 0x40305828
@@ -78,7 +80,7 @@ _OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 class Journal:
     """One journal, opened by this process for itself: its offset is shared with nobody."""
 
-    __slots__ = ("_address", "_size", "fd", "number", "start", "words")
+    __slots__ = ("_address", "_size", "fd", "number", "only_claims", "start", "words")
 
     def __init__(self, fd: int, number: int, start: int) -> None:
         self.fd = fd
@@ -87,6 +89,8 @@ class Journal:
         """Where the first event stands, in bytes."""
         self.words: Optional[memoryview] = None
         """The file as 64-bit words, once it is mapped.  Only what is known to be written may be looked at."""
+        self.only_claims = False
+        """``append_after`` has found nothing but CLAIMs before its event."""
         self._address = self._size = 0
 
     def append(self, event: bytes) -> int:
@@ -107,12 +111,19 @@ class Journal:
         if os.write(self.fd, event) != 8:
             raise FolderError(f"journal_{self.number}", "an event was torn", "recover the queue into a new folder")
         place = at >> 3
+        self.only_claims = True
         try:
-            while words[place] != word:
-                place += 1
+            for found in range(place, place + NEAR):
+                event_there = words[found]
+                if event_there == word:
+                    return (found + 1) << 3
+                if event_there & 0xFF != events.CLAIM:
+                    self.only_claims = False
         except IndexError:  # far past the limit
-            return os.lseek(self.fd, 0, 1)
-        return (place + 1) << 3
+            pass
+        # Others have written much since this process last ran.
+        self.only_claims = False
+        return os.lseek(self.fd, 0, 1)
 
     def read(self, at: int, size: int) -> bytes:
         """Events from byte ``at`` on, at most ``size`` bytes: none at the end of the journal."""

@@ -142,11 +142,17 @@ class Getting(Sleeping):
         words[cell] = self._claim_from = pos + self._shift
         if most == 1:
             # Commit point: the item at the head is ours.
-            end = self.journal.append_after(self._claim_event, self._claim_word, pos)
-            if end - 8 != pos:
-                self._catch_up(end - 8)
+            journal = self.journal
+            end = journal.append_after(self._claim_event, self._claim_word, pos)
+            others = (end - pos >> 3) - 1
+            if others:
+                if journal.only_claims and ledger.lease is None and ledger.index + others < ledger.limit:
+                    head = ledger.head + others
+                    ledger.head = head if head < ledger.tail else ledger.tail
+                    ledger.index += others
+                else:
+                    self._catch_up(end - 8)
             self._pos = end
-            ledger = self.ledger
             late = ledger.index >= ledger.limit
             ledger.index += 1
             item = ledger.head
@@ -164,7 +170,6 @@ class Getting(Sleeping):
                 words[cell] = 0
                 return False
             item, stop = claimed.start, claimed.stop
-            ledger = self.ledger
         if not self._first <= item or stop > self._end:
             self._read_and_deliver(got, item, stop, ledger.parts(item, stop))
         elif most == 1:

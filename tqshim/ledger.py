@@ -248,18 +248,20 @@ class Ledger:
         cut = types.find(0)
         if 0 <= cut < count:
             count = cut
-        if self.watched is not None or self.index + count > self.limit:
-            for (event,) in _WORD.iter_unpack(chunk[: count * SIZE]):
-                self.step(event)
-            return count * SIZE
         at = 0
-        for other in _NOT_CLAIM.finditer(types, 0, count):
-            place = other.start()
-            if place > at:
-                self._claims(place - at)
-            self.step(_WORD.unpack_from(chunk, place * SIZE)[0])
-            at = place + 1
-        self._claims(count - at)
+        if self.watched is None:
+            last = min(count, self.limit - self.index)
+            for other in _NOT_CLAIM.finditer(types, 0, max(0, last)):
+                place = other.start()
+                if place > at:
+                    self._claims(place - at)
+                self.step(_WORD.unpack_from(chunk, place * SIZE)[0])
+                at = place + 1
+            if last > at:
+                self._claims(last - at)
+                at = last
+        for (event,) in _WORD.iter_unpack(chunk[at * SIZE : count * SIZE]):
+            self.step(event)
         return count * SIZE
 
     def _claims(self, count: int) -> None:
