@@ -47,14 +47,14 @@ BATCH: Final = 100  # the published size of a batch
 FOREVER: Final = 3600.0  # seconds, where a queue's own default timeout is short
 RECORD_ROOM: Final = 64  # bytes: more than faster-fifo needs for one pickled item with its length
 
-# producers, consumers, items in all. The published counts, cut so that multiprocessing.Queue takes one or two seconds.
+# producers, consumers, items in all: the published counts (200,000 to 50,000 a producer).
 CONFIGURATIONS: Final = (
     (1, 1, 200_000),
-    (1, 10, 120_000),
-    (10, 1, 120_000),
-    (3, 20, 100_000),
-    (20, 3, 120_000),
-    (20, 20, 100_000),
+    (1, 10, 200_000),
+    (10, 1, 1_000_000),
+    (3, 20, 300_000),
+    (20, 3, 1_000_000),
+    (20, 20, 1_000_000),
 )
 ROUND_TRIPS: Final = 10_000
 BUSY_PROCESSES: Final = 3

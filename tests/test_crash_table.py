@@ -475,6 +475,8 @@ class OthersReservation(Path):
     def prepare(self) -> None:
         size = self.engine.qsize() + self.engine.ledger.reserved
         self.queue.put_many(range(self.maxsize - size))
+        # This runs in the victim's process: it makes no reservation of its own.
+        tqshim.tuning.PLACES_LEAST = self.maxsize  # type: ignore[misc]
 
     def act(self) -> None:
         self.queue.put("put", timeout=PATIENCE)

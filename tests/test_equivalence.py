@@ -34,6 +34,7 @@ CONSTANTS: dict[str, list[Any]] = {
     # Small, so that a few steps come to what otherwise needs thousands.
     "LIMITS": [(16, 64), (16, 64), (448, 1 << 16)],
     "PLACES": [1, 2, 256],
+    "PLACES_LEAST": [1, 16],
     "LEASE_FROM": [1, 2, 8],
     "LEASE_UNITS": [1, 4, 1 << 18],
     "FILE_BYTES": [64, 256, 1 << 20],

@@ -35,6 +35,9 @@ LEASED: Final = 1 << 63
 SHIFT: Final = 1 << 32
 """Added to a position, so that a cell with a position is never 0."""
 
+FEW: Final = 4
+"""Consumers among whom it is worth looking for dead ones at once: all but one may be."""
+
 looked = [0]
 """How often this process has found a queue empty: whoever did plays ping-pong, and its next put is no burst."""
 
@@ -48,6 +51,7 @@ class Core:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.generation = 0
+        self._known: Optional[Ledger] = None
         self._stale = False
         self._reset()
         self._load()
@@ -269,6 +273,7 @@ class Core:
     def forked(self) -> None:
         """In a forked child, before anything else.  What was under way in the parent must not go on here, not even in a
         frame of this very thread (a fork in a signal handler): its descriptors are of no use from now on."""
+        self._known = self.ledger if not self._unsure else None
         self._stale = self._unsure = True
         self.generation += 1
         self._lock = threading.Lock()
@@ -285,12 +290,22 @@ class Core:
         self._words = self.cells.words
 
     def _after_fork(self) -> None:
-        lock, left = self._lock, self._left
+        lock, left, known, pos, number = self._lock, self._left, self._known, self._pos, self.journal.number
         self._close_files()
         self.folder.after_fork()
         self._reset()
         self._lock, self._left = lock, left
-        self._load()
+        try:
+            if known is None:
+                raise FileNotFoundError
+            # The parent was in the middle of nothing: go on from what it knew.
+            self.journal, _ = self.folder.open_journal(number)
+            self._start(known)
+            self._pos = pos
+            self._sync()
+        except FileNotFoundError:  # rolled in the meantime
+            self._load()
+        self._known = None
         self._stale = self._unsure = False
 
     def _drop_file(self) -> None:
@@ -333,7 +348,8 @@ class Core:
             self._claim_word = int.from_bytes(self._claim_event, "little")
             self._position_cell = Cells.place(waiting.POSITION, slot)
             self._consumer = slot
-            self._bury_the_dead()
+            if self.ledger.consumers <= FEW:
+                self._bury_the_dead()  # so that we may be the only one, and lease
         else:
             self._producer_number = number
             self._serial = 0

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import mmap
 import os
 import stat
@@ -140,28 +141,22 @@ class Journal:
         """Map the file, as long as it can become; Python's own mmap refuses what is not there yet."""
         if self.words is not None or not MAPPED:
             return
-        import ctypes  # here: not every program needs it
-
-        size = self.start + limit * events.SIZE + _PAST_LIMIT
-        library = ctypes.CDLL(None, use_errno=True)
-        library.mmap.restype = ctypes.c_void_p
-        library.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
-        address = library.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, self.fd, 0)
-        if address is None or address == ctypes.c_void_p(-1).value:
+        mapping = _mapping()
+        if mapping is None:
             return
-        self._address, self._size = address, size
-        self.words = memoryview((ctypes.c_char * size).from_address(address)).cast("B").cast("Q")
+        size = self.start + limit * events.SIZE + _PAST_LIMIT
+        address, view = mapping.map(self.fd, size)
+        if view is not None:
+            self._address, self._size = address, size
+            self.words = view
 
     def unmap(self) -> None:
         """Forget the mapping: who still looks at it gets a ``ValueError``."""
         words, self.words = self.words, None
-        if words is not None:
-            import ctypes
-
+        mapping = _mapping()
+        if words is not None and mapping is not None:
             words.release()
-            library = ctypes.CDLL(None)
-            library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-            library.munmap(self._address, self._size)
+            mapping.unmap(self._address, self._size)
 
     def snapshot(self) -> bytes:
         """What this journal begins with."""
@@ -170,6 +165,38 @@ class Journal:
     def close(self) -> None:
         self.unmap()
         os.close(self.fd)
+
+
+class _Mapping:
+    """The system's own mmap, by ctypes: Python's refuses to map more of a file than is there yet."""
+
+    def __init__(self) -> None:
+        import ctypes  # here: not every program needs it
+
+        library = ctypes.CDLL(None, use_errno=True)
+        self._ctypes = ctypes
+        self._mmap = library.mmap
+        self._mmap.restype = ctypes.c_void_p
+        self._mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
+        self._munmap = library.munmap
+        self._munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+    def map(self, fd: int, size: int) -> tuple[int, Optional[memoryview]]:
+        address = self._mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+        if address is None or address == self._ctypes.c_void_p(-1).value:
+            return 0, None
+        return address, memoryview((self._ctypes.c_char * size).from_address(address)).cast("B").cast("Q")
+
+    def unmap(self, address: int, size: int) -> None:
+        self._munmap(address, size)
+
+
+@functools.lru_cache(None)
+def _mapping() -> Optional[_Mapping]:
+    try:
+        return _Mapping()
+    except ImportError:  # an interpreter without ctypes
+        return None
 
 
 class _Members:
@@ -704,6 +731,8 @@ def _temporary_root() -> str:
 def check_platform() -> None:
     """Raise ``UnsupportedError`` where queues can't work."""
     _temporary_root()
+    if MAPPED:
+        _mapping()  # imports ctypes: here, not in a signal handler, nor in every child
     if not sys.platform.startswith(("linux", "darwin")):
         raise UnsupportedError(sys.platform, "TurboQueue needs Linux or macOS", "use multiprocessing.Queue here")
     soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)

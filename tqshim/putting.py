@@ -153,14 +153,15 @@ class Putting(Getting):
         if ledger.used + 4 * tuning.PLACES > self.maxsize:
             self._sync()
             ledger = self.ledger
+        places = min(tuning.PLACES, (self.maxsize - ledger.used) // 4)
         if (
             tuning.RESERVATIONS
             and tuning.BURSTS
-            and ledger.used + 4 * tuning.PLACES <= self.maxsize
+            and places >= tuning.PLACES_LEAST
             and looked[0] == self._looked_then
             and monotonic() - self._published_at < tuning.LINGER
             and waiting.barrier_works()
-            and self._reserve()
+            and self._reserve(places)
             and self._take_place()
         ):
             self._records.append(record)
@@ -189,7 +190,7 @@ class Putting(Getting):
 
     # -- reservations
 
-    def _reserve(self) -> bool:
+    def _reserve(self, places: int) -> bool:
         self._open_file_for(0)
         slot = self._slot()
         words = self._words
@@ -197,7 +198,7 @@ class Putting(Getting):
         self._used_cell = Cells.place(waiting.USED, slot)
         self._used_flag = Cells.place(waiting.USED_FLAG, slot)
         words[self._used_cell] = words[self._used_flag] = 0
-        granted = self._append(events.reserve(slot, tuning.PLACES))
+        granted = self._append(events.reserve(slot, places))
         if not isinstance(granted, Reservation):
             return False
         self._room, self._used, self._grant = granted.places, 0, granted.grant

@@ -52,7 +52,9 @@ LEASE_FROM: Final = 8
 LEASE_UNITS: Final = (4 << 20) // events.UNIT
 """Bytes of one lease: its batch files stay until it ends."""
 PLACES: Final = 256
-"""Places of one reservation."""
+"""Places of one reservation, at most: and a quarter of those that are free."""
+PLACES_LEAST: Final = 16
+"""Places from which a reservation is worth its event."""
 FILES_OPEN: Final = 16
 """Batch files that a consumer keeps open."""
 SCAN_EVERY: Final = 1.0

@@ -185,7 +185,10 @@ def barrier_works() -> bool:
         _works = False
         if not PORTABLE and sys.platform == "linux" and machine in _MEMBARRIER:
             wanted = _GLOBAL_EXPEDITED | _REGISTER
-            offered = _membarrier(0)
+            try:
+                offered = _membarrier(0)
+            except ImportError:  # an interpreter without ctypes
+                offered = -1
             _works = offered > 0 and offered & wanted == wanted
     return _works
 
@@ -200,6 +203,10 @@ def register_for_barrier() -> None:
 
 def barrier() -> None:
     """Every store that a registered process made before this is seen; every load that it makes after it sees ours."""
-    if _membarrier(_GLOBAL_EXPEDITED) < 0:
-        # Forbidden here, though it was allowed to the holder: by then its store buffer is long empty.
+    try:
+        done = _membarrier(_GLOBAL_EXPEDITED) == 0
+    except (ImportError, KeyError):
+        done = False
+    if not done:
+        # Not to be had here, though it was to the holder: by then its store buffer is long empty.
         time.sleep(0.05)
