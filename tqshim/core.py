@@ -236,6 +236,13 @@ class Core:
     def _roll(self) -> None:
         """This journal is full: decide on the next, and go there."""
         number = self.journal.number + 1
+        # Whoever takes the spare is likely to win: the others need not all write down the same state.
+        patience = monotonic() + tuning.ROLL_PATIENCE + tuning.ROLL_PATIENCE_BLOCK * len(self.ledger.blocks)
+        while self.ledger.sealed is None and monotonic() < patience and not self.folder.has_spare(number):
+            time.sleep(1e-3)
+            self._sync()
+            if self.journal.number >= number:
+                return
         while self.ledger.sealed is None:
             key = self.folder.prepare_roll(number, partial(self.ledger.snapshot, True), self.ledger.next_limit)
             end = self.journal.append(events.seal(int(key, 16)))

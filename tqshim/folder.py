@@ -404,17 +404,26 @@ class Folder:
                     continue
             break
         try:
-            beside = len(snapshot(limit)) + _PAST_LIMIT
+            wanted, begin = limit, snapshot(limit)
+            beside = len(begin) + _PAST_LIMIT
             limit = max(limit, (os.fstat(fd).st_blocks * 512 - beside) // events.SIZE)
             while not _reserve_space(fd, beside + limit * events.SIZE) and limit > LEAST_LIMIT:
                 limit //= 2
-            _write_all(fd, snapshot(limit))
+            _write_all(fd, begin if limit == wanted else snapshot(limit))
         except BaseException:
             self.drop_roll(number, key)
             raise
         finally:
             os.close(fd)
         return key
+
+    def has_spare(self, number: int) -> bool:
+        """Space is set aside for that journal, and nobody who rolls has taken it yet."""
+        try:
+            os.stat(names.spare(number), dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def drop_roll(self, number: int, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -40,8 +40,9 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
+from array import array
 from collections import deque
-from itertools import chain
 from typing import Final, NamedTuple, Optional, Union
 
 from . import events
@@ -106,6 +107,7 @@ _MAGIC: Final = 0x3130_6D69_6873_7174
 _HEAD: Final = 18
 _NOT_CLAIM: Final = re.compile(rb"[^\x01]", re.DOTALL)
 _PLAIN: Final = b"\x01"
+_SWAP: Final = sys.byteorder == "big"
 
 
 class Ledger:
@@ -475,17 +477,15 @@ class Ledger:
             len(self.members),
             len(blocks),
         )
-        tables = chain(
-            lease or (0, 0, 0, 0, 0),
-            *(
-                (slot, *self.members[slot], *self._file(slot), *self._reservation(slot))
-                for slot in sorted(self.members)
-            ),
-            *((b.first, b.end, *b.file, b.offset, b.units) for b in blocks),
-        )
-        words = [_MAGIC, 0, *map(int, head), *map(int, tables)]
-        words[1] = len(words)
-        return struct.pack(f"<{len(words)}Q", *words)
+        table = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
+        for slot in sorted(self.members):
+            table += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot))
+        for first, end, (member, serial), offset, units in blocks:
+            table += (first, end, member, serial, offset, units)
+        words = array("Q", [_MAGIC, len(table) + 2, *table])
+        if _SWAP:
+            words.byteswap()
+        return words.tobytes()
 
     def _file(self, slot: int) -> tuple[int, int, int, int]:
         current = self.files.get(slot)

@@ -29,7 +29,7 @@ LINGER: Final = 1e-3
 GAP_FIRST: Final = 1e-4
 GAP_LAST: Final = 5e-4
 """Seconds between two blocks of a burst while consumers wait: it grows from the one to the other."""
-FLUSHER_IDLE: Final = 20
+FLUSHER_IDLE: Final = 2
 """Rounds of ``LINGER`` without work after which the flusher rests."""
 FLUSHER_REST: Final = 1.0
 """Seconds of rest after which the flusher ends."""
@@ -61,5 +61,8 @@ SCAN_EVERY: Final = 1.0
 """Seconds between two looks for members that died and batch files that they left, times the consumers there are."""
 SLOT_PATIENCE: Final = 0.02
 """Seconds to wait for the lock of a new slot: its former member is just leaving, or was stopped while it left."""
+ROLL_PATIENCE: Final = 0.02
+ROLL_PATIENCE_BLOCK: Final = 5e-6
+"""Seconds to wait for another's roll, and for each block that it has to write down, before one rolls oneself."""
 PIN_PATIENCE: Final = 1.0
 """Seconds after which it is worth asking the journal what a member pins that does not move on."""
