@@ -332,9 +332,7 @@ class Core:
             number = self.ledger.members[slot].number
             if slot >= self.cells.pages * waiting.SLOTS:
                 self.folder.grow_cells(slot // waiting.SLOTS + 1)
-                self.cells.close()
-                self.cells = Cells(self.folder.open_cells())
-                self._words = self.cells.words
+                self._map_all_cells()
             self._joining = slot
             deadline = monotonic() + tuning.SLOT_PATIENCE
             locked = self.folder.lock_slot(slot)
@@ -355,13 +353,21 @@ class Core:
             self._claim_word = int.from_bytes(self._claim_event, "little")
             self._position_cell = Cells.place(waiting.POSITION, slot)
             self._consumer = slot
-            if self.ledger.consumers <= FEW:
-                self._bury_the_dead()  # so that we may be the only one, and lease
         else:
             self._producer_number = number
             self._serial = 0
             self._producer = slot
         self._joining = None
+        if consumer and self.ledger.consumers <= FEW:
+            self._bury_the_dead()  # so that we may be the only one, and lease
+
+    def _map_all_cells(self) -> None:
+        """Map the cells of members that have joined beyond ours.  The old mapping is not closed: it shows the same
+        memory, and a caller may be about to store there."""
+        ledger = self.ledger
+        if len(ledger.members) + len(ledger.free) > self.cells.pages * waiting.SLOTS:
+            self.cells = Cells(self.folder.open_cells())
+            self._words = self.cells.words
 
     def _bury(self, slot: int) -> bool:
         """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""
@@ -407,7 +413,9 @@ class Core:
             return
         with self._fence:  # a barrier: their CLAIMs were read before their cells are
             pass
+        self._map_all_cells()
         words = self._words
+        # Whoever has joined beyond that has not grown the cells yet, and so has claimed nothing.
         limit = self.cells.pages * waiting.SLOTS
         pins = [
             (slot, words[Cells.place(waiting.POSITION, slot)])

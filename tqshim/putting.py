@@ -233,6 +233,7 @@ class Putting(Getting):
             else:
                 self._revoke(ledger.lease)
             changed = True
+        self._map_all_cells()
         words = self._words
         for slot, granted in list(self.ledger.res.items()):
             if slot == self._producer or granted.cut or granted.places > events.RESERVE_MOST:
@@ -314,11 +315,12 @@ class Putting(Getting):
             return False
         self._offset += units or tuning.FILE_BYTES
         self._room = self._used = 0
+        ledger = self.ledger
         self._hint += 1
         self._words[waiting.PUBLISHED] = self._hint
+        self._map_all_cells()
         if self.cells.anybody(waiting.SLEEPS):
             self._ring_for_items()
-        ledger = self.ledger
         self._head_then = ledger.head
         if ledger.tail - ledger.head > self._set_aside and self._set_aside < 2 * ledger.last_limit:
             self._set_space_aside()
