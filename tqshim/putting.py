@@ -408,7 +408,7 @@ class Putting(Getting):
     def before_fork(self) -> None:
         """Publish, and end the flusher: a process with threads should not fork."""
         flusher = self._flusher
-        if flusher is None or not self._lock.acquire(timeout=0.1):
+        if flusher is None or not self._lock.acquire(timeout=0.01):
             return  # An act is under way below this very frame, a signal handler's: it goes on with its flusher.
         try:
             if self._left:
@@ -422,7 +422,7 @@ class Putting(Getting):
         finally:
             self._lock.release()
         if flusher is not threading.current_thread():
-            flusher.join(0.1)
+            flusher.join(0.02)
 
 
 def _pieces(records: list[Record]) -> Iterator[list[Record]]:
