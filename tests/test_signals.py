@@ -88,10 +88,6 @@ def test_a_handler_may_fork(what: str) -> None:
     interrupted(what, "fork", 4000)
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="open bug: a few in a thousand items that such a child takes are missing in about one run of five",
-)
 @pytest.mark.parametrize("maxsize", [0, 3000])
 @pytest.mark.parametrize("what", ["get", "get_many"])
 def test_a_child_forked_in_the_middle_of_a_get_takes_an_item_of_its_own_or_none(what: str, maxsize: int) -> None:

@@ -9,6 +9,7 @@ Invariant: ``_lock`` is held over every act, ``_unsure`` is set while one is und
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -171,7 +172,9 @@ class Core:
 
     def _load(self) -> None:
         """Start at the newest journal."""
+        generation = self.generation
         self.journal, snapshot = self.folder.open_newest()
+        self._check_frame(generation)
         self._start(Ledger.load(snapshot))
         self._sync()
 
@@ -255,15 +258,18 @@ class Core:
 
     def _next_journal(self) -> None:
         assert self.ledger.sealed is not None
+        generation = self.generation
         old = self.journal
         new = self.folder.finish_roll(old.number + 1, self.ledger.sealed)
         if new is None:  # this process lags: even the next journal is gone
             watched = self.ledger.watched
             self.journal, snapshot = self.folder.open_newest()
+            self._check_frame(generation)
             self._start(Ledger.load(snapshot))
             self.ledger.watched = watched
         else:
             self.journal, snapshot = new
+            self._check_frame(generation)
             self.ledger.roll(Ledger.snapshot_limit(snapshot))
             self._start(self.ledger)
         old.close()
@@ -295,6 +301,12 @@ class Core:
         self.journal.unmap()
         self.cells.detach()
         self._words = self.cells.words
+
+    def _check_frame(self, generation: int) -> None:
+        """Called where a file has just been opened and stored.  A fork before that (in a signal handler) left it to this
+        frame, which goes no further; a fork after that finds it, and makes it useless (``forked``)."""
+        if self.generation != generation:
+            raise OSError(errno.EBADF, "this frame's process was forked")
 
     def _after_fork(self) -> None:
         lock, left, known, pos, number = self._lock, self._left, self._known, self._pos, self.journal.number
@@ -366,7 +378,9 @@ class Core:
         memory, and a caller may be about to store there."""
         ledger = self.ledger
         if len(ledger.members) + len(ledger.free) > self.cells.pages * waiting.SLOTS:
+            generation = self.generation
             self.cells = Cells(self.folder.open_cells())
+            self._check_frame(generation)
             self._words = self.cells.words
 
     def _bury(self, slot: int) -> bool:

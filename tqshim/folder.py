@@ -219,6 +219,8 @@ class Folder:
         self.anonymous = names.is_anonymous(os.path.basename(path))
         self._members: Optional[_Members] = None
         self._spill: Optional[int] = None
+        self._preparing = -1
+        """The journal that is being written for the next roll."""
         self._suspended: Optional[tuple[int, Optional[int]]] = None
         status = os.fstat(fd)
         self.key = status.st_dev, status.st_ino
@@ -403,7 +405,10 @@ class Folder:
                 except FileExistsError:
                     continue
             break
+        # Stored, then checked: ``suspend`` finds it, or this frame of a forked child finds that it was suspended.
+        self._preparing = fd
         try:
+            self._check_frame()
             wanted, begin = limit, snapshot(limit)
             beside = len(begin) + _PAST_LIMIT
             limit = max(limit, (os.fstat(fd).st_blocks * 512 - beside) // events.SIZE)
@@ -414,6 +419,7 @@ class Folder:
             self.drop_roll(number, key)
             raise
         finally:
+            self._preparing = -1
             os.close(fd)
         return key
 
@@ -652,8 +658,14 @@ class Folder:
     def suspend(self) -> None:
         """In a forked child, first: until ``after_fork`` all that is tried here fails with ``EBADF``."""
         if self._suspended is None:
+            if self._preparing >= 0:  # the parent is writing to it, at an offset that both would share
+                os.dup2(self.fd, self._preparing, inheritable=False)
             self._suspended = self.fd, self._spill
             self.fd, self._spill = -1, None
+
+    def _check_frame(self) -> None:
+        if self._suspended is not None:
+            raise OSError(errno.EBADF, "this frame's process was forked")
 
     def after_fork(self) -> None:
         """In a forked child: the record locks stayed with the parent; the hold is shared and goes on."""

@@ -353,6 +353,7 @@ class Putting(Getting):
 
     def _open_file(self, spill: bool) -> None:
         """Begin a new batch file.  The former one is sealed."""
+        generation = self.generation
         slot = self._slot()
         former = self._file
         try:
@@ -370,6 +371,7 @@ class Putting(Getting):
             raise
         self._drop_file()
         self._file, self._file_fd, self._offset = file, fd, 0
+        self._check_frame(generation)
         if former is not None:
             self.folder.seal_batch(former)
         self.ledger.trim()

@@ -21,6 +21,7 @@ on a word alone to own an item: the journal decides.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import os
@@ -138,7 +139,8 @@ class Bell:
         if _EPOLL:
             if self._poll is None:
                 self._poll = select.epoll()
-                self._poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+                with contextlib.suppress(FileExistsError):  # a fork in a signal handler, just here: the other was faster
+                    self._poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             self._poll.poll(seconds)
         else:
             waiter = select.poll()
