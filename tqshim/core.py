@@ -90,9 +90,12 @@ class Core:
         self._used = 0
         self._grant = 0
         self._used_cell = self._used_flag = 0
-        self._flusher: Optional[threading.Thread] = None
+        self._flusher: Optional[threading.Lock] = None
+        """Locked while the flusher runs that is ours now."""
         self._flusher_wake = threading.Event()
         self._flusher_busy = False
+        self._flushing = 0
+        """The thread that holds the lock in ``flush``."""
         # consumer
         self._joining: Optional[int] = None
         self._consumer: Optional[int] = None
@@ -289,6 +292,9 @@ class Core:
         self._known = self.ledger if not self._unsure else None
         self._stale = self._unsure = True
         self.generation += 1
+        if self._flushing not in (0, threading.get_ident()):
+            # A thread that is no more held it, and a frame below this one, of a signal handler, may wait for it.
+            self._lock._at_fork_reinit()  # type: ignore[attr-defined]
         self._lock = threading.Lock()
         if self._left:
             return
@@ -303,8 +309,8 @@ class Core:
         self._words = self.cells.words
 
     def _check_frame(self, generation: int) -> None:
-        """Called where a file has just been opened and stored.  A fork before that (in a signal handler) left it to this
-        frame, which goes no further; a fork after that finds it, and makes it useless (``forked``)."""
+        """Called where a file has just been opened and stored.  A fork before that (in a signal handler) left it to
+        this frame, which goes no further; a fork after that finds it, and makes it useless (``forked``)."""
         if self.generation != generation:
             raise OSError(errno.EBADF, "this frame's process was forked")
 

@@ -8,6 +8,7 @@ latest when the process exits.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import threading
@@ -391,11 +392,11 @@ class Putting(Getting):
         self._flusher_busy = True
         self._flusher_wake.set()
         if self._flusher is None:
-            self._flusher = threading.Thread(
-                target=_flush, args=(weakref.ref(self),), name="tqshim flusher", daemon=True
-            )
+            self._flusher = running = threading.Lock()
+            running.acquire()
             try:
-                self._flusher.start()
+                # Not ``Thread.start``: it waits for the thread, in vain if this frame is copied by a fork just then.
+                _thread.start_new_thread(_flush, (weakref.ref(self), running))
             except RuntimeError:  # at exit no thread can be started
                 self._flusher = None
                 Core.exiting = True
@@ -404,8 +405,12 @@ class Putting(Getting):
         """Publish what is held back."""
         with self._lock:
             if not self._left and (self._records or self._unsure):
-                self._begin()
-                self._publish_surely()
+                self._flushing = threading.get_ident()
+                try:
+                    self._begin()
+                    self._publish_surely()
+                finally:
+                    self._flushing = 0
 
     def before_fork(self) -> None:
         """Publish, and end the flusher: a process with threads should not fork."""
@@ -423,8 +428,7 @@ class Putting(Getting):
             self._flusher_wake.set()
         finally:
             self._lock.release()
-        if flusher is not threading.current_thread():
-            flusher.join(0.02)
+        flusher.acquire(timeout=0.02)
 
 
 def _pieces(records: list[Record]) -> Iterator[list[Record]]:
@@ -438,10 +442,17 @@ def _pieces(records: list[Record]) -> Iterator[list[Record]]:
     yield records[start:]
 
 
-def _flush(reference: weakref.ref[Putting]) -> None:
-    """The flusher: publishes the end of each burst.  It holds its engine only while there is something to do."""
+def _flush(reference: weakref.ref[Putting], running: threading.Lock) -> None:
+    """The flusher, a thread: publishes the end of each burst.  ``running`` is locked until it ends."""
+    try:
+        _keep_flushing(reference, running)
+    finally:
+        running.release()
+
+
+def _keep_flushing(reference: weakref.ref[Putting], me: threading.Lock) -> None:
+    """It holds its engine only while there is something to do."""
     idle = 0
-    me = threading.current_thread()
     while True:
         time.sleep(tuning.LINGER)
         engine = reference()

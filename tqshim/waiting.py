@@ -139,7 +139,7 @@ class Bell:
         if _EPOLL:
             if self._poll is None:
                 self._poll = select.epoll()
-                with contextlib.suppress(FileExistsError):  # a fork in a signal handler, just here: the other was faster
+                with contextlib.suppress(FileExistsError):  # a fork in a signal handler: the other was faster
                     self._poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             self._poll.poll(seconds)
         else:
