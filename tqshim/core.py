@@ -58,6 +58,7 @@ class Core:
         self._load()
         self.maxsize = self.ledger.maxsize
         self.batch_size = tuning.BLOCK_RECORDS
+        self._enough = max(1, min(tuning.PLACES_ENOUGH, self.maxsize // 16))
         self._spawning: tuple[Optional[weakref.ref[Any]], Any] = (None, None)
 
     def _reset(self) -> None:
@@ -86,13 +87,13 @@ class Core:
         self._head_then = 0
         self._gap = tuning.GAP_FIRST
         self._looked_then = 0
+        self._full_at = 0.0
+        """When we last had to wait for a place."""
         self._room = 0
         self._used = 0
         self._grant = 0
         self._used_cell = self._used_flag = 0
-        self._flusher: Optional[threading.Lock] = None
-        """Locked while the flusher runs that is ours now."""
-        self._flusher_wake = threading.Event()
+        self._flusher: Optional[Any] = None
         self._flusher_busy = False
         self._flushing = 0
         """The thread that holds the lock in ``flush``."""

@@ -90,6 +90,7 @@ class Engine(Putting):
             if self._left:
                 return
             self._left = True
+            self._stop_flusher()
             try:
                 if not self._stale:
                     self._begin()
@@ -100,7 +101,6 @@ class Engine(Putting):
                 if self._stale:
                     self.folder.after_fork()
                 self.folder.close()
-        self._flusher_wake.set()
         if self.folder.anonymous:
             reclaim(self.folder.path)
 

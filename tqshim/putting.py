@@ -95,11 +95,15 @@ class Putting(Getting):
 
     def _put_waiting(self, attempt: Callable[[], bool], block: bool, timeout: Optional[float], places: int = 1) -> bool:
         deadline: Optional[float] = None
+        patient = block and (timeout is None or timeout > tuning.LINGER)
         while True:
             with self._lock:
                 self._begin()
                 try:
-                    accepted = attempt() or (self._make_room() and attempt())
+                    # The grants of others end by themselves, most within a moment: at first they are left alone.
+                    accepted = (not patient or self._worth_it()) and attempt()
+                    if not accepted and not patient:
+                        accepted = self._make_room() and attempt()
                 except OSError as error:
                     # Where there is no space, nothing has happened.
                     self._unsure = self._stale or error.errno not in NO_SPACE
@@ -114,7 +118,19 @@ class Putting(Getting):
                     deadline = monotonic() + timeout
                 if monotonic() >= deadline:
                     return False
+            patient = False
+            self._full_at = monotonic()
             self._wait(waiting.AWAITS_PLACE, deadline, places)
+
+    def _worth_it(self) -> bool:
+        """Enough places are free again for a block of some size, or the queue has not been full lately.
+
+        Whoever takes each place as it comes free writes many small blocks, all of which everybody has to read."""
+        if monotonic() - self._full_at > tuning.FULL_LATELY:
+            return True
+        self._publish()
+        self._sync()
+        return self.ledger.used + self._enough <= self.maxsize
 
     def _publish_if_due(self, record: Record) -> None:
         """Publish the newest record now, or leave it for the next block of its burst."""
@@ -151,16 +167,17 @@ class Putting(Getting):
         """Take a record of a bounded queue, for which no place has been reserved, if there is one."""
         self._publish()
         ledger = self.ledger
-        if ledger.used + 4 * tuning.PLACES > self.maxsize:
+        if ledger.used + tuning.PLACES > self.maxsize:
             self._sync()
             ledger = self.ledger
-        places = min(tuning.PLACES, (self.maxsize - ledger.used) // 4)
+        places = min(tuning.PLACES, self.maxsize - ledger.used)
         if (
             tuning.RESERVATIONS
             and tuning.BURSTS
             and places >= tuning.PLACES_LEAST
             and looked[0] == self._looked_then
-            and monotonic() - self._published_at < tuning.LINGER
+            # In a burst, or with more ahead of this record than is taken until it is published.
+            and (monotonic() - self._published_at < tuning.LINGER or ledger.tail - ledger.head >= tuning.PLACES)
             and waiting.barrier_works()
             and self._reserve(places)
             and self._take_place()
@@ -315,6 +332,8 @@ class Putting(Getting):
         if first is None:
             return False
         self._offset += units or tuning.FILE_BYTES
+        if self._room >= self._enough and self.cells.anybody(waiting.AWAITS_PLACE):
+            self._ring(waiting.AWAITS_PLACE)  # places that we had reserved are free again
         self._room = self._used = 0
         ledger = self.ledger
         self._hint += 1
@@ -390,16 +409,23 @@ class Putting(Getting):
 
     def _start_flusher(self) -> None:
         self._flusher_busy = True
-        self._flusher_wake.set()
-        if self._flusher is None:
-            self._flusher = running = threading.Lock()
-            running.acquire()
-            try:
-                # Not ``Thread.start``: it waits for the thread, in vain if this frame is copied by a fork just then.
-                _thread.start_new_thread(_flush, (weakref.ref(self), running))
-            except RuntimeError:  # at exit no thread can be started
-                self._flusher = None
-                Core.exiting = True
+        flusher = self._flusher
+        if flusher is not None:
+            flusher.wake.release()
+            return
+        flusher = self._flusher = Flusher()
+        try:
+            # Not ``Thread.start``: it waits for the thread, in vain if this frame is copied by a fork just then.
+            _thread.start_new_thread(flusher.run, (weakref.ref(self),))
+        except RuntimeError:  # at exit no thread can be started
+            self._flusher = None
+            Core.exiting = True
+
+    def _stop_flusher(self) -> None:
+        flusher, self._flusher = self._flusher, None
+        if flusher is not None and not self._flusher_busy:
+            flusher.wake.release()
+        self._flusher_busy = False
 
     def flush(self) -> None:
         """Publish what is held back."""
@@ -423,12 +449,10 @@ class Putting(Getting):
             self._begin()
             self._publish()
             self._unsure = self._stale
-            self._flusher_busy = False
-            self._flusher = None
-            self._flusher_wake.set()
+            self._stop_flusher()
         finally:
             self._lock.release()
-        flusher.acquire(timeout=0.02)
+        flusher.running.acquire(timeout=0.02)
 
 
 def _pieces(records: list[Record]) -> Iterator[list[Record]]:
@@ -442,40 +466,51 @@ def _pieces(records: list[Record]) -> Iterator[list[Record]]:
     yield records[start:]
 
 
-def _flush(reference: weakref.ref[Putting], running: threading.Lock) -> None:
-    """The flusher, a thread: publishes the end of each burst.  ``running`` is locked until it ends."""
-    try:
-        _keep_flushing(reference, running)
-    finally:
-        running.release()
+class Flusher:
+    """A thread that publishes the end of each burst.  It holds its engine only while there is something to do."""
 
+    def __init__(self) -> None:
+        self.running = threading.Lock()
+        """Locked until the thread ends."""
+        self.wake = threading.Lock()
+        """Locked, but for the moment when it wakes from its rest."""
+        self.running.acquire()
+        self.wake.acquire()
 
-def _keep_flushing(reference: weakref.ref[Putting], me: threading.Lock) -> None:
-    """It holds its engine only while there is something to do."""
-    idle = 0
-    while True:
-        time.sleep(tuning.LINGER)
-        engine = reference()
-        if engine is None or engine._flusher is not me:
-            return
-        idle = 0 if engine._records else idle + 1
-        with contextlib.suppress(OSError):  # the disk is full: put will say so, and this tries again
-            engine.flush()
-        if idle > tuning.FLUSHER_IDLE:
-            wake = engine._flusher_wake
-            with engine._lock:
-                if engine._records:
-                    continue
-                engine._flusher_busy = False
-                wake.clear()
-            del engine
-            rested = wake.wait(tuning.FLUSHER_REST)
-            engine = reference()
-            if engine is None:
-                return
-            with engine._lock:
-                if not rested and not engine._flusher_busy and engine._flusher is me:
-                    engine._flusher = None
+    def run(self, reference: weakref.ref[Putting]) -> None:
+        try:
+            while self._works(reference):
+                rested = not self.wake.acquire(timeout=tuning.FLUSHER_REST)
+                engine = reference()
+                if engine is None:
                     return
-            idle = 0
-        del engine
+                with engine._lock:
+                    if engine._flusher is not self:
+                        return
+                    if rested and not engine._flusher_busy:
+                        engine._flusher = None
+                        return
+                    if rested:  # woken just now
+                        self.wake.acquire()
+                del engine
+        finally:
+            self.running.release()
+
+    def _works(self, reference: weakref.ref[Putting]) -> bool:
+        """Flush each ``LINGER``, until there is nothing to flush.  ``False``: it is not wanted any more."""
+        while True:
+            time.sleep(tuning.LINGER)
+            engine = reference()
+            if engine is None or engine._flusher is not self:
+                return False
+            if engine._records:
+                with contextlib.suppress(OSError):  # the disk is full: put will say so, and this tries again
+                    engine.flush()
+            else:
+                with engine._lock:
+                    if engine._flusher is not self:
+                        return False
+                    if not engine._records:
+                        engine._flusher_busy = False
+                        return True
+            del engine

@@ -88,6 +88,7 @@ class Sleeping(Core):
 
     def _nap(self, kind: int, deadline: Optional[float], places: int, cell: int, bell: Bell) -> None:
         generation = self.generation
+        wanted = max(places, self._enough)
         nap = tuning.NAP * max(1, self.ledger.consumers if kind == waiting.SLEEPS else len(self.ledger.members))
         naps = 0
         rung = False
@@ -106,18 +107,19 @@ class Sleeping(Core):
                 with self._fence:
                     pass
                 self._sync()
-                ready = self._ready(kind, places)
+                ready = self._ready(kind, wanted)
                 if ready and rung:
                     self._pass_on(kind, cell)
                 if not ready and now - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
                     self._scan()
-                    ready = self._ready(kind, places)
+                    ready = self._ready(kind, wanted)
                 elif self.ledger.done:
                     self._reclaim()
                 self._unsure = self._stale
             if ready or seconds <= 0:
                 return
             rung = bell.sleep(seconds)
+            wanted = places
             naps += 1
             if naps > tuning.NAPS:
                 nap = min(tuning.NAP_LAST, 2 * nap)
@@ -129,7 +131,7 @@ class Sleeping(Core):
         if kind == waiting.SLEEPS:
             if self.ledger.tail - self.ledger.head < 2:
                 return
-        elif self.maxsize - self.ledger.used < 2:
+        elif self.maxsize - self.ledger.used < 2 * self._enough:
             return
         self._words[cell] = 0
         sleepers = self.cells.sleepers(kind)

@@ -29,8 +29,6 @@ LINGER: Final = 1e-3
 GAP_FIRST: Final = 1e-4
 GAP_LAST: Final = 5e-4
 """Seconds between two blocks of a burst while consumers wait: it grows from the one to the other."""
-FLUSHER_IDLE: Final = 2
-"""Rounds of ``LINGER`` without work after which the flusher rests."""
 FLUSHER_REST: Final = 1.0
 """Seconds of rest after which the flusher ends."""
 READ_SMALL: Final = 1 << 12
@@ -53,8 +51,12 @@ LEASE_UNITS: Final = (4 << 20) // events.UNIT
 """Bytes of one lease: its batch files stay until it ends."""
 PLACES: Final = 256
 """Places of one reservation, at most: and a quarter of those that are free."""
-PLACES_LEAST: Final = 16
+PLACES_LEAST: Final = 3
 """Places from which a reservation is worth its event."""
+PLACES_ENOUGH: Final = 64
+"""Free places for which a producer waits that has found the queue full, or a 16th of them all."""
+FULL_LATELY: Final = 0.05
+"""Seconds for which it does so after it has."""
 FILES_OPEN: Final = 16
 """Batch files that a consumer keeps open."""
 SCAN_EVERY: Final = 1.0
