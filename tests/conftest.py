@@ -98,16 +98,27 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workerinput"):
-        return
     # Handles that were pickled and never came to life keep a folder for a minute: don't wait for it.
     tqshim.folder.MARKER_LIFE = 0.0
     sys.last_traceback = sys.last_value = None  # type: ignore[assignment]
     found = settle(in_use())
     shutil.rmtree(ROOT, ignore_errors=True)
-    if found:
+    if hasattr(session.config, "workeroutput"):  # one of several processes that run the tests
+        session.config.workeroutput["left over"] = found
+        return
+    left_over = [*found, *_left_by_workers]
+    if left_over:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print(f"\nleft over in {ROOT} after the session: {found}", file=sys.__stderr__)
+        print(f"\nleft over after the session: {left_over}", file=sys.__stderr__)
+
+
+_left_by_workers: list[str] = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process that ran tests has ended."""
+    _left_by_workers.extend(getattr(node, "workeroutput", {}).get("left over", []))
 
 
 @pytest.fixture(params=METHODS)

@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -139,6 +140,47 @@ def test_a_forked_child_forgets_its_parents_reservation() -> None:
     with pytest.raises(tqshim.Full):
         q.put_nowait("parent")
     assert len(drain(q)) == 3000
+
+
+@pytest.mark.parametrize("maxsize", [5, 10, 1000])
+def test_a_stopped_producers_reservation_keeps_no_put_waiting(maxsize: int) -> None:
+    """Neither one that comes later, nor one that slept already; both without a timeout, and with all places hidden."""
+    q: Any = TurboQueue(maxsize)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        q.put(0)
+        q.put(1)  # in a burst: with a reservation
+        room = q._engine._room
+        os.write(writer, bytes([room > 0]))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    try:
+        os.waitpid(child, os.WUNTRACED)
+        assert os.read(reader, 1) == b"\1", "the second put reserves"
+        put = threading.Thread(target=lambda: [q.put(number) for number in range(maxsize - 2)], daemon=True)
+        put.start()
+        put.join(LONG)
+        assert not put.is_alive()
+        assert q.full()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_reservation_left_by_an_interrupted_act_keeps_no_put_waiting() -> None:
+    q: Any = TurboQueue(10)
+    q.put(0)
+    engine = q._engine
+    assert engine._reserve(9)
+    engine._room = engine._used = 0  # what recovery makes of it
+    started = threading.Thread(target=lambda: [q.put(number) for number in range(9)], daemon=True)
+    started.start()
+    started.join(LONG)
+    assert not started.is_alive()
+    assert q.full()
 
 
 def test_a_forked_child_meets_no_lock_that_another_thread_held() -> None:

@@ -254,7 +254,13 @@ class Putting(Getting):
         self._map_all_cells()
         words = self._words
         for slot, granted in list(self.ledger.res.items()):
-            if slot == self._producer or granted.cut or granted.places > events.RESERVE_MOST:
+            if slot == self._producer:
+                if not self._records:  # of an act of ours that was interrupted: given back by a block of no items
+                    self._append(events.publish(slot, 0, 0))
+                    self._room = self._used = 0
+                    changed = True
+                continue
+            if granted.cut or granted.places > events.RESERVE_MOST:
                 continue
             if self.ledger.res.get(slot) == granted:
                 changed = True

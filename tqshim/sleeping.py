@@ -119,6 +119,8 @@ class Sleeping(Core):
             if ready or seconds <= 0:
                 return
             rung = bell.sleep(seconds)
+            if not rung and kind != waiting.SLEEPS and (self.ledger.res or self.ledger.lease):
+                return  # grants may hide places, their holders may be stopped: the caller ends them
             wanted = places
             naps += 1
             if naps > tuning.NAPS:
