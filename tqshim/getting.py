@@ -18,7 +18,7 @@ from . import blocks, events, names, tuning, waiting
 from .blocks import Record
 from .core import LEASED, looked
 from .errors import CorruptBatchError
-from .ledger import Block, Lease
+from .ledger import NEAR_BOUND, Block, Lease
 from .sleeping import Sleeping
 
 __all__ = ["Getting"]
@@ -119,7 +119,7 @@ class Getting(Sleeping):
                     if self._take_leased(got, most):
                         return
                     continue
-            if tuning.LEASES and ledger.consumers == 1 and self._wants_lease() and self._take_lease():
+            if tuning.LEASES and ledger.consumers == 1 and self._wants_lease(most) and self._take_lease():
                 continue
             if self._lease is not None:
                 self._end_lease()
@@ -244,12 +244,17 @@ class Getting(Sleeping):
 
     # -- leases
 
-    def _wants_lease(self) -> bool:
+    def _wants_lease(self, most: int) -> bool:
+        """So many items are wanted now: a lease is worth its event, and no shorter than that."""
         ledger = self.ledger
         waiting_items = ledger.tail - ledger.head
         return (
             waiting_items >= tuning.LEASE_FROM
-            and (not self.maxsize or 2 * (waiting_items + ledger.reserved) <= self.maxsize)
+            and (
+                not self.maxsize
+                or 2 * (waiting_items + ledger.reserved) <= self.maxsize
+                or self.maxsize // NEAR_BOUND >= max(tuning.LEASE_FROM, most)
+            )
             and waiting.barrier_works()
         )
 

@@ -19,8 +19,8 @@ units)                    used - res + n <= maxsize                   the new ta
 CLAIM(slot)               no lease stands and head < tail             the item at the head is the slot's
 CLAIM_MANY(slot, most)    the same                                    the ``most`` items at the head, or all
 LEASE(slot, most)         slot is the only consumer; no lease         its former lease is wholly delivered; the ``most``
-                          stands, or its own; head < tail; bounded:   items at the head, or all, are leased to it
-                          2 * used <= maxsize
+                          stands, or its own; head < tail; bounded:   items at the head, or all, are leased to it; where
+                          2 * used <= maxsize, or maxsize >= 64       2 * used > maxsize: a 64th of maxsize at most
 REVOKE(count, number)     a lease of that number stands               the lease ends after ``count`` of its items, the
                                                                       others are at the head again
 RESERVE(slot, k)          bounded; member in; res = 0;                res := k, uncut
@@ -101,6 +101,9 @@ FIRST_LIMIT: Final = 448
 """Events of a queue's first journal: with its snapshot one page of 4 KB, so that a thousand queues cost 4 MB."""
 LAST_LIMIT: Final = 1 << 16
 """Events of a journal in a queue that has been busy: half a megabyte.  From the one it doubles to the other."""
+
+NEAR_BOUND: Final = 64
+"""A lease of a queue that is more than half full takes this part of its places at most."""
 
 _MAGIC: Final = 0x3130_6D69_6873_7174
 """``tqshim01`` read as a little-endian number; the last two characters are the version of these rules."""
@@ -348,7 +351,10 @@ class Ledger:
             return None
         # Its former lease is wholly delivered, so those items take no places any more.
         if self.maxsize and 2 * (self.tail - self.head + self.reserved) > self.maxsize:
-            return None
+            # Places of delivered items are not free before the lease ends: near the bound it must end soon.
+            most = min(most, self.maxsize // NEAR_BOUND)
+            if not most:
+                return None
         self.leases += 1
         end = min(self.head + min(most, events.LEASE_MOST), self.tail)
         self.lease = Lease(slot, self.head, end, self.leases, member.number)
