@@ -450,6 +450,19 @@ def test_differs_what_was_put_is_there() -> None:
     assert ours.get_nowait() == "slow"
 
 
+def test_differs_waiting_put_takes_a_free_place_in_time() -> None:
+    queue = TurboQueue(1000)
+    queue.put_many(range(1000))
+    with pytest.raises(Full):
+        queue.put(None, timeout=0.01)
+    assert queue.get() == 0
+    queue.put("waits", timeout=PATIENCE)
+    assert queue.full()
+    assert queue.get() == 1
+    queue.put_nowait("does not")
+    assert queue.full()
+
+
 def test_differs_order_between_producers() -> None:
     def is_last(queue: Any) -> bool:
         mine, other = CONTEXT.Pipe()

@@ -50,7 +50,7 @@ LEASE_FROM: Final = 8
 LEASE_UNITS: Final = (4 << 20) // events.UNIT
 """Bytes of one lease: its batch files stay until it ends."""
 PLACES: Final = 256
-"""Places of one reservation, at most: and a quarter of those that are free."""
+"""Places of one reservation, at most."""
 PLACES_LEAST: Final = 3
 """Places from which a reservation is worth its event."""
 PLACES_ENOUGH: Final = 64
