@@ -30,8 +30,9 @@ _LEASE_FLAG: Final = waiting.LEASE_FLAG
 class Getting(Sleeping):
     """An engine that can take items."""
 
-    def get(self, got: list[Record], most: int, block: bool, timeout: Optional[float]) -> None:
+    def get(self, got: list[Record], most: int, block: bool, timeout: Optional[float]) -> int:
         """Append to ``got`` what is there, ``most`` records or fewer; nothing: the queue was empty all the time.
+        Returns the generation whose they are: a later one, of a forked child, does not own them.
 
         If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
         deadline: Optional[float] = None
@@ -70,12 +71,12 @@ class Getting(Sleeping):
                 got.clear()
                 continue
             if got or not block:
-                return
+                return generation
             if timeout is not None:
                 if deadline is None:
                     deadline = monotonic() + timeout
                 if monotonic() >= deadline:
-                    return
+                    return generation
             try:
                 self._wait(waiting.SLEEPS, deadline)
             except (OSError, ValueError):

@@ -198,9 +198,13 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         items: list[Any] = []
         loading = False
         try:
-            engine.get(got, max_messages_to_get, block, timeout)
+            generation = engine.get(got, max_messages_to_get, block, timeout)
             if got and engine.cut_short and len(got) < max_messages_to_get:
                 engine.get(more, max_messages_to_get - len(got), False, None)
+                if engine.generation != generation:  # forked just now: the first ones are the parent's
+                    got = []
+                    if not more:
+                        engine.get(more, max_messages_to_get, block, timeout)
                 got, more = got + more, []
             loading = True
             for record in got:
