@@ -232,7 +232,8 @@ class Run:
         self.events["started by " + method] += 1
 
     def signal(self, worker: Worker, number: int) -> None:
-        os.kill(worker.process.pid, number)  # not reaped yet, so that pid is nobody else's
+        if worker.process.exitcode is None:  # else it has come to its own end, and Process.start may have reaped it
+            os.kill(worker.process.pid, number)
 
     def go(self) -> bool:
         options, rng = self.options, self.random
@@ -275,6 +276,8 @@ class Run:
         return True
 
     def kill(self, worker: Worker) -> None:
+        if worker.process.exitcode is not None:
+            return
         self.events["killed producers" if worker.producer else "killed consumers"] += 1
         self.signal(worker, signal.SIGKILL)
         worker.process.join()
