@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="step
 
 KILLED = 99
 PATIENCE = 20.0
-TYPES = "CLAIM JOIN LEAVE OPEN PUBLISH LEASE REVOKE RESERVE TRIM CLAIM_MANY SEAL"
+TYPES = "CLAIM JOIN LEAVE OPEN PUBLISH LEASE REVOKE RESERVE TRIM CLAIM_MANY SEAL TASK_DONE SHUTDOWN PUBLISH_LATE"
 NAMES = {getattr(events, name): name for name in TYPES.split()}
 
 

@@ -26,6 +26,9 @@ LAYOUT: list[tuple[Callable[..., bytes], int, list[tuple[int, int]]]] = [
     (events.reserve, events.RESERVE, [SLOT, REST]),
     (events.trim, events.TRIM, [SLOT, (24, 10), (34, 30)]),
     (events.seal, events.SEAL, [REST]),
+    (events.task_done, events.TASK_DONE, []),
+    (events.shutdown, events.SHUTDOWN, [(24, 1)]),
+    (events.publish_late, events.PUBLISH_LATE, [SLOT, (24, 15), (40, 24)]),
 ]
 NAMES = [maker.__name__ for maker, _, _ in LAYOUT]
 

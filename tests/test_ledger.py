@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tqshim import events
 from tqshim.events import SIZE
-from tqshim.ledger import Block, Lease, Ledger, Member, Reservation, Verdict
+from tqshim.ledger import SHUT, SHUT_AT_ONCE, Block, Lease, Ledger, Member, Reservation, Verdict
 from tqshim.names import FileId
 
 Value = tuple[int, int]
@@ -86,6 +86,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         self.leases = self.grants = 0
         self.number = 0
         self.got = 0
+        self.unfinished = self.completions = self.shut = 0
         self.done: list[tuple[FileId, int]] = []
         self.yours: list[tuple[int, int, Block]] = []
 
@@ -202,13 +203,18 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
     # -- putting
 
     @precondition(lambda self: self.members)
-    @rule(data=st.data(), count=st.integers(0, 4), more=st.booleans())
-    def put(self, data: st.DataObject, count: int, more: bool) -> None:
+    @rule(data=st.data(), count=st.integers(0, 4), more=st.booleans(), late=st.sampled_from([False, False, True]))
+    def put(self, data: st.DataObject, count: int, more: bool, late: bool) -> None:
+        """Once the queue is shut down only late ones, until it is shut down at once."""
         member = self.pick(data, self.members)
         values = [(member.number, member.made + n) for n in range(count)]
         units = data.draw(st.integers(1, 3))
-        verdict = self.act(events.publish(member.slot, count, units, more))
-        if member.file is None:
+        if late:
+            more = False
+            verdict = self.act(events.publish_late(member.slot, count, units))
+        else:
+            verdict = self.act(events.publish(member.slot, count, units, more))
+        if member.file is None or self.shut != late:
             assert verdict is None
             return
         if count > member.reserved and count > self.room() + member.reserved:
@@ -220,6 +226,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         assert verdict == self.got + self.plain.qsize()
         for value in values:
             self.plain.put_nowait(value)
+        self.unfinished += count
         member.made += count
         keeps = more and member.reserved > count
         member.reserved = member.reserved - count if keeps else 0
@@ -235,7 +242,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
     def reserve(self, data: st.DataObject, places: int) -> None:
         member = self.pick(data, self.members)
         verdict = self.act(events.reserve(member.slot, places))
-        if not self.maxsize or member.grant is not None or places > self.room():
+        if not self.maxsize or member.grant is not None or places > self.room() or self.shut:
             assert verdict is None
             return
         self.grants += 1
@@ -327,7 +334,36 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         assert self.ledger.kept == (number, base)
         self.lease = None
 
-    @rule(event=st.binary(min_size=SIZE, max_size=SIZE).filter(lambda event: event[0] > events.SEAL))
+    # -- finishing
+
+    @rule()
+    def task_done(self) -> None:
+        verdict = self.act(events.task_done())
+        if not self.unfinished:
+            assert verdict is None
+            return
+        self.unfinished -= 1
+        self.completions += not self.unfinished
+        assert verdict == self.unfinished
+
+    @rule(immediate=st.booleans(), seldom=st.sampled_from([True, False, False, False]))
+    def shutdown(self, immediate: bool, seldom: bool) -> None:
+        if not seldom:
+            return
+        how = SHUT_AT_ONCE if immediate else SHUT
+        verdict = self.act(events.shutdown(immediate))
+        if self.shut >= how or (immediate and self.lease):
+            assert verdict is None
+            return
+        assert verdict == how
+        self.shut = how
+        if immediate:
+            dropped = self.plain.qsize()
+            self.get(range(self.got, self.got + dropped))
+            self.completions += 0 < self.unfinished <= dropped
+            self.unfinished -= min(self.unfinished, dropped)
+
+    @rule(event=st.binary(min_size=SIZE, max_size=SIZE).filter(lambda event: event[0] > events.PUBLISH_LATE))
     def nonsense(self, event: bytes) -> None:
         assert self.act(event) is None
 
@@ -353,6 +389,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         assert not self.maxsize or ledger.used <= self.maxsize
         assert ledger.low == self.got
         assert ledger.head == (self.lease[2] if self.lease else self.got)
+        assert (ledger.unfinished, ledger.completions, ledger.shut) == (self.unfinished, self.completions, self.shut)
         assert ledger.consumers == len(self.consumers())
         assert {slot: member.number for slot, member in ledger.members.items()} == {
             member.slot: member.number for member in self.members
@@ -395,8 +432,8 @@ TestLongLedgerAgainstQueue = pytest.mark.stress(LongLedgerAgainstQueue.TestCase)
 
 def events_name(event: bytes) -> str:
     kinds = {getattr(events, name): name for name in events.__all__ if name.isupper() and "_" not in name}
-    kinds[events.CLAIM_MANY] = "CLAIM_MANY"
-    return kinds.get(event[0], "nonsense") if event[0] <= events.SEAL else "nonsense"
+    kinds.update({getattr(events, name): name for name in ("CLAIM_MANY", "TASK_DONE", "PUBLISH_LATE")})
+    return kinds.get(event[0], "nonsense") if event[0] <= events.PUBLISH_LATE else "nonsense"
 
 
 # -- (b), (c): the same events in other portions
@@ -416,6 +453,9 @@ any_event = st.one_of(
     st.builds(events.reserve, slots, small),
     st.builds(events.trim, slots, small, st.integers(0, 4)),
     st.builds(events.seal, small),
+    st.builds(events.task_done),
+    st.builds(events.shutdown, st.booleans()),
+    st.builds(events.publish_late, slots, st.integers(0, 5), st.integers(0, 3)),
     st.binary(min_size=SIZE, max_size=SIZE).filter(lambda event: event[0] != 0),
     st.integers(1, 255).map(lambda kind: bytes([kind]) + bytes(7)),
 )
@@ -533,6 +573,7 @@ def test_no_event_takes_more_places_than_there_are(size: tuple[int, int, int], j
         assert not ledger.maxsize or 0 <= ledger.used <= ledger.maxsize
         assert delivered <= ledger.low <= ledger.head <= ledger.tail, "an item comes back that somebody may have got"
         delivered = ledger.low
+        assert 0 <= ledger.finished <= ledger.tail
         assert ledger.reserved == sum(own.places for own in ledger.res.values())
         assert ledger.lease is None or ledger.lease.first <= ledger.lease.end == ledger.head
         assert ledger.consumers == sum(member.consumer for member in ledger.members.values())
@@ -569,6 +610,8 @@ def snapshot() -> bytes:
             events.leave(0, 0),
             events.lease(1, 6),
             events.reserve(2, 7),
+            events.task_done(),
+            events.shutdown(False),
         ],
     )
     return ledger.snapshot()
@@ -596,7 +639,7 @@ def test_damaged_snapshots_raise_value_error_only(snapshot: bytes, data: st.Data
         Ledger.load(bytes(damaged))
 
 
-@pytest.mark.parametrize("at", range(1, 18))
+@pytest.mark.parametrize("at", range(1, 21))
 @pytest.mark.parametrize("value", [0, 1, 3, 1 << 17, 1 << 40, (1 << 64) - 1])
 def test_no_number_of_a_snapshot_makes_loading_dear(snapshot: bytes, at: int, value: int) -> None:
     """A wrong count is refused before anything is built from it."""
@@ -625,6 +668,8 @@ THREE = [*FILE, events.publish(P, 3, 1)]
 LEASED = [*THREE, events.lease(C, 2)]
 RESERVED = [*FILE, events.reserve(P, 4)]
 RIVAL = [*THREE, events.join(True)]
+ENDED = [*THREE, events.shutdown(False)]
+ENDED_AT_ONCE = [*THREE, events.claim(C), events.shutdown(True)]
 
 
 @dataclass(frozen=True)
@@ -694,6 +739,25 @@ VALID = [
     Row("TRIM to nothing", RESERVED, events.trim(P, 0, 1), Reservation(0, 1, True), 4, {"used": 0}),
     Row("TRIM that cuts nothing still ends it", RESERVED, events.trim(P, 4, 1), Reservation(4, 1, True), 4),
     Row("TRIM to more than there is", RESERVED, events.trim(P, 9, 1), Reservation(4, 1, True), 4, {"used": 4}),
+    Row("TASK_DONE counts one off", THREE, events.task_done(), 2, state={"unfinished": 2, "completions": 0, "head": 0}),
+    Row("TASK_DONE of the last completes", [*THREE, *[events.task_done()] * 2], events.task_done(), 0,
+        state={"unfinished": 0, "completions": 1}),
+    Row("TASK_DONE after SHUTDOWN", ENDED, events.task_done(), 2),
+    Row("SHUTDOWN leaves the items", THREE, events.shutdown(False), SHUT, state={"head": 0, "unfinished": 3}),
+    Row("SHUTDOWN leaves the lease", LEASED, events.shutdown(False), SHUT, state={"lease": Lease(C, 0, 2, 1, 1)}),
+    Row("SHUTDOWN at once drops the items", [*THREE, events.claim(C)], events.shutdown(True), SHUT_AT_ONCE, 4,
+        {"head": 3, "used": 0, "unfinished": 1, "completions": 0}),
+    Row("SHUTDOWN at once of all items completes", THREE, events.shutdown(True), SHUT_AT_ONCE,
+        state={"unfinished": 0, "completions": 1}),
+    Row("SHUTDOWN at once drops no more than is unfinished", [*THREE, *[events.task_done()] * 2],
+        events.shutdown(True), SHUT_AT_ONCE, state={"unfinished": 0, "completions": 1}),
+    Row("SHUTDOWN at once of nothing completes nothing", FILE, events.shutdown(True), SHUT_AT_ONCE,
+        state={"completions": 0}),
+    Row("SHUTDOWN at once after SHUTDOWN", ENDED, events.shutdown(True), SHUT_AT_ONCE, state={"head": 3}),
+    Row("PUBLISH_LATE after SHUTDOWN", ENDED, events.publish_late(P, 2, 1), 3, state={"tail": 5, "unfinished": 5}),
+    Row("PUBLISH_LATE within the reservation", [*RESERVED, events.shutdown(False)], events.publish_late(P, 4, 1), 0, 4,
+        {"used": 4, "res": {}}),
+    Row("CLAIM after SHUTDOWN", ENDED, events.claim(C), range(1)),
 ]  # fmt: skip
 
 VOID = [
@@ -747,6 +811,20 @@ VOID = [
         events.trim(P, 9, 1), None, 2000, {"used": events.RESERVE_MOST + 1}),
     Row("TRIM of another's", RESERVED, events.trim(C, 0, 1), None, 4),
     Row("SEAL before the limit", PAIR, events.seal(7), None),
+    Row("TASK_DONE without an item", FILE, events.task_done(), None),
+    Row("TASK_DONE once too often", [*THREE, *[events.task_done()] * 3], events.task_done(), None),
+    Row("TASK_DONE of dropped items", [*ENDED_AT_ONCE, events.task_done()], events.task_done(), None),
+    Row("SHUTDOWN twice", ENDED, events.shutdown(False), None),
+    Row("SHUTDOWN after SHUTDOWN at once", ENDED_AT_ONCE, events.shutdown(False), None),
+    Row("SHUTDOWN at once twice", ENDED_AT_ONCE, events.shutdown(True), None),
+    Row("SHUTDOWN at once while a lease stands", LEASED, events.shutdown(True), None),
+    Row("PUBLISH after SHUTDOWN", ENDED, events.publish(P, 1, 1), None),
+    Row("PUBLISH_LATE before SHUTDOWN", THREE, events.publish_late(P, 1, 1), None),
+    Row("PUBLISH_LATE after SHUTDOWN at once", ENDED_AT_ONCE, events.publish_late(P, 1, 1), None),
+    Row("PUBLISH_LATE beyond the bound", ENDED, events.publish_late(P, 3, 1), None, 5),
+    Row("PUBLISH_LATE without a file", [*PAIR, events.shutdown(False)], events.publish_late(P, 1, 1), None),
+    Row("RESERVE after SHUTDOWN", ENDED, events.reserve(P, 1), None, 5),
+    Row("CLAIM after SHUTDOWN at once", ENDED_AT_ONCE, events.claim(C), None),
     Row("type 0", THREE, bytes(8), None),
     Row("an unknown type", THREE, bytes([200]) + bytes(7), None),
 ]  # fmt: skip

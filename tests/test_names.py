@@ -34,7 +34,7 @@ def test_roll_and_marker_names_come_back(number: int, key: str) -> None:
     assert names.parse(names.marker(key)) == Name("marker")
 
 
-@pytest.mark.parametrize("name", [names.CELLS, names.MEMBERS, names.BELL, names.SPACE, names.SPILL])
+@pytest.mark.parametrize("name", [names.CELLS, names.MEMBERS, names.BELL, names.SPACE, names.DONE, names.SPILL])
 def test_fixed_names_come_back(name: str) -> None:
     assert names.parse(name) == Name(name)
 

@@ -118,7 +118,7 @@ class Core:
         self._body = memoryview(b"")
         self._ends: Sequence[int] = ()
         self._fds: dict[FileId, int] = {}
-        self._waiters: tuple[set[object], set[object]] = (set(), set())
+        self._waiters: dict[int, set[object]] = {kind: set() for kind in waiting.KINDS}
         self._woken_at = 0.0
         self._taken = 0
         self._offered_at = 0.0
@@ -126,6 +126,8 @@ class Core:
         self._fast = False
         self._luck = 1.0
         self._spins = 0
+        self._shut_at = 0.0
+        """When we first looked into the queue after it was shut down."""
 
     def _close_files(self) -> None:
         self.journal.close()

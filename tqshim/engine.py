@@ -4,7 +4,7 @@ Lives here: finding, recovering and leaving; what a handle asks; forks and the e
 event does (``ledger``), how it reaches the disk (``folder``), how one sleeps (``waiting``), pickling (``queues``).
 
 An engine is made of layers, each a class of its own: ``core`` (journal, members), ``sleeping``, ``getting``,
-``putting``, and this one.
+``putting``, ``finishing``, and this one.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from . import events, tuning, waiting
 from .blocks import Record
 from .core import Core, looked, replay
 from .errors import CorruptBatchError
+from .finishing import Finishing
 from .folder import Folder, reclaim, sweep
-from .ledger import Block, Ledger
-from .putting import Putting
+from .ledger import OPEN_FOR_ALL, Block, Ledger
 
 __all__ = ["Engine"]
 
 
-class Engine(Putting):
+class Engine(Finishing):
     """What one process does in one queue folder."""
 
     _all: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Engine]] = weakref.WeakValueDictionary()
@@ -270,9 +270,14 @@ class Engine(Putting):
         return full
 
     def _ready(self, kind: int, places: int) -> bool:
+        ledger = self.ledger
         if kind == waiting.SLEEPS:
-            return self.ledger.head < self.ledger.tail or bool(self._state[1]) or self._leased_out()
-        return self.ledger.used + places <= self.maxsize
+            if ledger.head < ledger.tail or self._state[1] or self._leased_out():
+                return True
+            return ledger.shut != OPEN_FOR_ALL and self._late_until() is None
+        if kind == waiting.AWAITS_DONE:
+            return not ledger.unfinished or ledger.completions >= places
+        return ledger.used + places <= self.maxsize or ledger.shut != OPEN_FOR_ALL
 
 
 class _AtExit:

@@ -28,14 +28,17 @@ __all__ = [
     "LEAVE",
     "OPEN",
     "PUBLISH",
+    "PUBLISH_LATE",
     "PUBLISH_MOST",
     "RESERVE",
     "RESERVE_MOST",
     "REST_LIMIT",
     "REVOKE",
     "SEAL",
+    "SHUTDOWN",
     "SIZE",
     "SLOTS",
+    "TASK_DONE",
     "TRIM",
     "UNIT",
     "UNITS_MOST",
@@ -46,9 +49,12 @@ __all__ = [
     "leave",
     "open_",
     "publish",
+    "publish_late",
     "reserve",
     "revoke",
     "seal",
+    "shutdown",
+    "task_done",
     "trim",
 ]
 
@@ -71,6 +77,9 @@ RESERVE: Final = 8
 TRIM: Final = 9
 CLAIM_MANY: Final = 10
 SEAL: Final = 11
+TASK_DONE: Final = 12
+SHUTDOWN: Final = 13
+PUBLISH_LATE: Final = 14
 
 UNIT: Final = 16
 """Blocks are counted in units of so many bytes, so that 24 bits of length reach 256 MB."""
@@ -108,6 +117,11 @@ def publish(slot: int, count: int, units: int, more: bool = False) -> bytes:
     return _pack(PUBLISH | slot << 8 | count << 24 | more << 39 | units << 40)
 
 
+def publish_late(slot: int, count: int, units: int) -> bytes:
+    """``publish`` of records whose puts had returned before the queue was shut down."""
+    return _pack(PUBLISH_LATE | slot << 8 | count << 24 | units << 40)
+
+
 def claim(slot: int) -> bytes:
     """The slot's member takes the item at the head."""
     return _pack(CLAIM | slot << 8)
@@ -141,3 +155,13 @@ def trim(slot: int, kept: int, grant: int) -> bytes:
 def seal(key: int) -> bytes:
     """This journal has had its events; the next is the one that was prepared under that key."""
     return _pack(SEAL | key << 24)
+
+
+def task_done() -> bytes:
+    """One more item, whichever, is finished with."""
+    return _pack(TASK_DONE)
+
+
+def shutdown(immediate: bool) -> bytes:
+    """Nothing is put any more; ``immediate``: and all that waits is dropped."""
+    return _pack(SHUTDOWN | immediate << 24)

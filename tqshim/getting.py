@@ -18,7 +18,7 @@ from . import blocks, events, names, tuning, waiting
 from .blocks import Record
 from .core import LEASED, looked
 from .errors import CorruptBatchError
-from .ledger import NEAR_BOUND, Block, Lease
+from .ledger import NEAR_BOUND, OPEN_FOR_ALL, SHUT, Block, Lease
 from .sleeping import Sleeping
 
 __all__ = ["Getting"]
@@ -70,18 +70,38 @@ class Getting(Sleeping):
             if generation != self.generation:  # forked in the middle: what was got is the parent's
                 got.clear()
                 continue
-            if got or not block:
+            if got:
                 return generation
-            if timeout is not None:
-                if deadline is None:
-                    deadline = monotonic() + timeout
-                if monotonic() >= deadline:
+            until = self._late_until() if self.ledger.shut else None
+            if until is None:
+                if not block or self.ledger.shut:
                     return generation
+                if timeout is not None:
+                    if deadline is None:
+                        deadline = monotonic() + timeout
+                    if monotonic() >= deadline:
+                        return generation
             try:
-                self._wait(waiting.SLEEPS, deadline)
+                self._wait(waiting.SLEEPS, until or deadline)
             except (OSError, ValueError):
                 if generation == self.generation:
                     raise
+
+    @property
+    def over(self) -> bool:
+        """The queue was shut down."""
+        return self.ledger.shut != OPEN_FOR_ALL
+
+    def _late_until(self) -> Optional[float]:
+        """When the last records should have come whose puts had returned before the queue was shut down; ``None``: none
+        come any more."""
+        ledger = self.ledger
+        now = monotonic()
+        if not self._shut_at:
+            self._shut_at = now
+        until = self._shut_at + tuning.LATE
+        others = any(slot != self._producer and not member.consumer for slot, member in ledger.members.items())
+        return until if ledger.shut == SHUT and others and now < until else None
 
     def give_back(self, records: Sequence[Record]) -> None:
         """Records that were got but not delivered: the next get delivers them first."""

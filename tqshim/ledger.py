@@ -14,8 +14,11 @@ LEAVE(slot, number)       that very member is in                      out; its r
                                                                       lease stands until revoked
 OPEN(slot, serial)        the slot's member is in, and has opened     its former file sealed; the next block goes to the
                           no file of that serial or a later one       start of this one
-PUBLISH(slot, n, more,    the slot has a file; bounded: n <= res or   res := 0 (``more``: less n); the block's items are
-units)                    used - res + n <= maxsize                   the new tail
+PUBLISH(slot, n, more,    the slot has a file; not shut down;         res := 0 (``more``: less n); the block's items are
+units)                    bounded: n <= res or                        the new tail
+                          used - res + n <= maxsize
+PUBLISH_LATE(slot, n,     the slot has a file; shut down, but not     the same: they were put before that
+units)                    at once; the same bound
 CLAIM(slot)               no lease stands and head < tail             the item at the head is the slot's
 CLAIM_MANY(slot, most)    the same                                    the ``most`` items at the head, or all
 LEASE(slot, most)         slot is the only consumer; no lease         its former lease is wholly delivered; the ``most``
@@ -23,10 +26,13 @@ LEASE(slot, most)         slot is the only consumer; no lease         its former
                           2 * used <= maxsize, or maxsize >= 64       2 * used > maxsize: a 64th of maxsize at most
 REVOKE(count, number)     a lease of that number stands               the lease ends after ``count`` of its items, the
                                                                       others are at the head again
-RESERVE(slot, k)          bounded; member in; res = 0;                res := k, uncut
-                          used + k <= maxsize
+RESERVE(slot, k)          bounded; not shut down; member in;          res := k, uncut
+                          res = 0; used + k <= maxsize
 TRIM(slot, j, grant)      that reservation stands, uncut, of          res := min(j, k), cut
                           1,023 places at most
+TASK_DONE()               finished < tail                             finished += 1; one completion more if that is tail
+SHUTDOWN(immediate)       not shut down, or only now immediate;       shut down; immediate: waiting items are dropped:
+                          immediate: no lease stands                  head := tail, and they count as finished
 SEAL(key)                 past the journal's limit, and no earlier    the next journal is the one prepared under that
                           one stands there                            key
 ========================  ==========================================  ==================================================
@@ -46,10 +52,26 @@ from collections import deque
 from typing import Final, NamedTuple, Optional, Union
 
 from . import events
-from .events import CLAIM, CLAIM_MANY, JOIN, LEASE, LEAVE, OPEN, PUBLISH, RESERVE, REVOKE, SEAL, SIZE, TRIM
+from .events import (
+    CLAIM,
+    CLAIM_MANY,
+    JOIN,
+    LEASE,
+    LEAVE,
+    OPEN,
+    PUBLISH,
+    PUBLISH_LATE,
+    RESERVE,
+    REVOKE,
+    SEAL,
+    SHUTDOWN,
+    SIZE,
+    TASK_DONE,
+    TRIM,
+)
 from .names import FileId
 
-__all__ = ["Block", "Lease", "Ledger", "Member", "Reservation", "Verdict"]
+__all__ = ["OPEN_FOR_ALL", "SHUT", "SHUT_AT_ONCE", "Block", "Lease", "Ledger", "Member", "Reservation", "Verdict"]
 
 
 class Block(NamedTuple):
@@ -95,7 +117,14 @@ Verdict = Union[None, int, range, Lease, Reservation]
 """What an event came to: ``None`` where it is void, else
 
 JOIN: the slot.  CLAIM, CLAIM_MANY: the items.  LEASE: the lease.  RESERVE, TRIM: the reservation as it stands now.
-REVOKE: how far the lease was delivered.  PUBLISH: the first item.  LEAVE, OPEN: the slot.  SEAL: the key."""
+REVOKE: how far the lease was delivered.  PUBLISH: the first item.  LEAVE, OPEN: the slot.  SEAL: the key.
+TASK_DONE: how many items are unfinished.  SHUTDOWN: ``SHUT`` or ``SHUT_AT_ONCE``."""
+
+OPEN_FOR_ALL: Final = 0
+SHUT: Final = 1
+"""Nothing is put any more, what waits can be got."""
+SHUT_AT_ONCE: Final = 2
+"""And nothing waits any more."""
 
 FIRST_LIMIT: Final = 448
 """Events of a queue's first journal: with its snapshot one page of 4 KB, so that a thousand queues cost 4 MB."""
@@ -105,9 +134,9 @@ LAST_LIMIT: Final = 1 << 16
 NEAR_BOUND: Final = 64
 """A lease of a queue that is more than half full takes this part of its places at most."""
 
-_MAGIC: Final = 0x3130_6D69_6873_7174
-"""``tqshim01`` read as a little-endian number; the last two characters are the version of these rules."""
-_HEAD: Final = 18
+_MAGIC: Final = 0x3230_6D69_6873_7174
+"""``tqshim02`` read as a little-endian number; the last two characters are the version of these rules."""
+_HEAD: Final = 21
 _NOT_CLAIM: Final = re.compile(rb"[^\x01]", re.DOTALL)
 _PLAIN: Final = b"\x01"
 _SWAP: Final = sys.byteorder == "big"
@@ -123,9 +152,11 @@ class Ledger:
         "_ends",
         "base",
         "blocks",
+        "completions",
         "consumers",
         "done",
         "files",
+        "finished",
         "first_limit",
         "free",
         "grants",
@@ -141,6 +172,7 @@ class Ledger:
         "res",
         "reserved",
         "sealed",
+        "shut",
         "tail",
         "watched",
         "yours",
@@ -178,6 +210,11 @@ class Ledger:
         self.res: dict[int, Reservation] = {}
         self.reserved = 0
         self.grants = 0
+        self.finished = 0
+        """Items that somebody has finished with: any, for nobody says which."""
+        self.completions = 0
+        """How often all the items that there were had been finished with."""
+        self.shut = OPEN_FOR_ALL
         self._ends: dict[FileId, int] = {}
         """By batch file with items in ``blocks``: the end of its last block."""
         self.done: list[tuple[FileId, int]] = []
@@ -198,6 +235,11 @@ class Ledger:
     def used(self) -> int:
         """Places of a bounded queue that are taken."""
         return self.tail - self.low + self.reserved
+
+    @property
+    def unfinished(self) -> int:
+        """Items that were put and not finished with."""
+        return self.tail - self.finished
 
     @property
     def full(self) -> bool:
@@ -288,7 +330,7 @@ class Ledger:
         if kind == CLAIM:
             return self._claim(slot, 1)
         if kind == PUBLISH:
-            return self._publish(slot, rest & 0x7FFF, bool(rest & 0x8000), rest >> 16)
+            return self._publish(slot, rest & 0x7FFF, bool(rest & 0x8000), rest >> 16, OPEN_FOR_ALL)
         if kind == CLAIM_MANY:
             return self._claim(slot, rest)
         if kind == LEASE:
@@ -305,6 +347,12 @@ class Ledger:
             return self._join(number, bool(rest & 1))
         if kind == LEAVE:
             return self._leave(slot, rest)
+        if kind == TASK_DONE:
+            return self._task_done()
+        if kind == SHUTDOWN:
+            return self._shutdown(SHUT_AT_ONCE if rest & 1 else SHUT)
+        if kind == PUBLISH_LATE:
+            return self._publish(slot, rest & 0x7FFF, False, rest >> 16, SHUT)
         return None
 
     def _claim(self, slot: int, most: int) -> Optional[range]:
@@ -316,9 +364,9 @@ class Ledger:
             self.yours += [(self.base + self.index - 1, item, self.block(item)) for item in items]
         return items
 
-    def _publish(self, slot: int, count: int, more: bool, units: int) -> Optional[int]:
+    def _publish(self, slot: int, count: int, more: bool, units: int, shut: int) -> Optional[int]:
         current = self.files.get(slot)
-        if current is None:
+        if current is None or self.shut != shut:
             return None
         if self.maxsize:
             own = self.res.get(slot)
@@ -373,6 +421,8 @@ class Ledger:
     def _reserve(self, slot: int, places: int) -> Optional[Reservation]:
         if not self.maxsize or slot not in self.members or slot in self.res or self.used + places > self.maxsize:
             return None
+        if self.shut:
+            return None
         self.grants += 1
         self.res[slot] = Reservation(places, self.grants % events.GRANT_LIMIT, False)
         self.reserved += places
@@ -418,6 +468,25 @@ class Ledger:
             self.reserved -= own.places
         self._seal(slot)
         return slot
+
+    def _task_done(self) -> Optional[int]:
+        if self.finished >= self.tail:
+            return None
+        self._finish(1)
+        return self.unfinished
+
+    def _finish(self, count: int) -> None:
+        self.finished += count
+        self.completions += bool(count) and self.finished == self.tail
+
+    def _shutdown(self, how: int) -> Optional[int]:
+        if self.shut >= how or (how == SHUT_AT_ONCE and self.lease is not None):
+            return None
+        self.shut = how
+        if how == SHUT_AT_ONCE:
+            self._finish(min(self.tail - self.head, self.unfinished))
+            self.head = self.tail
+        return how
 
     def _seal(self, slot: int) -> None:
         former = self.files.pop(slot, None)
@@ -482,6 +551,9 @@ class Ledger:
             len(self.members) + len(self.free),
             len(self.members),
             len(blocks),
+            self.finished,
+            self.completions,
+            self.shut,
         )
         table = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
         for slot in sorted(self.members):
@@ -527,8 +599,9 @@ class Ledger:
         ledger.kept = words[11], words[12]
         ledger.grants = words[13]
         slots, members, blocks = words[15:18]
+        ledger.finished, ledger.completions, ledger.shut = words[18:21]
         if words[14]:
-            ledger.lease = Lease(*words[18:23])
+            ledger.lease = Lease(*words[21:26])
         at = _HEAD + 5
         if words[1] != at + 11 * members + 6 * blocks or not members <= slots <= events.SLOTS:
             raise ValueError(

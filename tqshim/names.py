@@ -14,6 +14,7 @@ __all__ = [
     "BELL",
     "CELLS",
     "DEAD",
+    "DONE",
     "LOAD",
     "MEMBERS",
     "PREFIX",
@@ -38,6 +39,7 @@ CELLS: Final = "cells"
 MEMBERS: Final = "members"
 BELL: Final = "bell"
 SPACE: Final = "space"
+DONE: Final = "done"
 SPILL: Final = "spill"
 """A symbolic link to the folder for batch files that found no space here."""
 SPILLED: Final = "-spill"
@@ -112,7 +114,7 @@ _PATTERNS: Final = [
     (re.compile(rf"(spare)_{_DECIMAL}"), 10),
     (re.compile(rf"(roll)_{_DECIMAL}_[0-9a-f]+"), 10),
     (re.compile(r"(marker)_[0-9a-f]+"), 10),
-    (re.compile(r"(cells|members|bell|space|spill)"), 10),
+    (re.compile(r"(cells|members|bell|space|done|spill)"), 10),
     (re.compile(r"(corrupt)_.+"), 10),
 ]
 

@@ -25,7 +25,7 @@ from .core import Core, looked
 from .errors import FolderError
 from .folder import NO_SPACE, spill_root
 from .getting import Getting
-from .ledger import Reservation
+from .ledger import SHUT_AT_ONCE, Reservation
 from .names import FileId
 from .waiting import Cells
 
@@ -62,7 +62,7 @@ class Putting(Getting):
                     and monotonic() - self._published_at < self._gap
                     and (self._room or not self.maxsize)
                 ):
-                    self._publish_if_due(record)
+                    return self._publish_if_due(record)
                 return True
         return self._put_waiting(partial(self._accept, record), block, timeout)
 
@@ -75,11 +75,10 @@ class Putting(Getting):
                 self._records = records
                 self._bytes = sum(map(len, records))
                 try:
-                    self._publish_surely()
+                    return len(records) - self._publish_surely(len(records))
                 except OSError:
                     self._records, self._bytes = [], 0
                     raise
-            return len(records)
         if len(records) > self.maxsize and not block:
             return 0
         put = 0
@@ -111,7 +110,7 @@ class Putting(Getting):
                 self._unsure = self._stale
             if accepted:
                 return True
-            if not block:
+            if not block or self.ledger.shut:
                 return False
             if timeout is not None:
                 if deadline is None:
@@ -132,18 +131,20 @@ class Putting(Getting):
         self._sync()
         return self.ledger.used + self._enough <= self.maxsize
 
-    def _publish_if_due(self, record: Record) -> None:
-        """Publish the newest record now, or leave it for the next block of its burst."""
-        if self._is_due() or (self.maxsize and not self._room):
+    def _publish_if_due(self, record: Record) -> bool:
+        """Publish the newest record now, or leave it for the next block of its burst.  ``False``: it was not put, for
+        the queue was shut down."""
+        if self._is_due() or (self.maxsize and not self._room) or self.ledger.shut:
             self._unsure = True
             try:
-                self._publish_surely()
+                return not self._publish_surely(1)
             except OSError:
                 # Its put fails; those whose puts have returned stay for the next try.
                 if self._records and self._records[-1] is record:
                     self._records.pop()
                     self._bytes -= len(record)
                 raise
+        return True
 
     def _is_due(self) -> bool:
         """What is held back must be published now."""
@@ -284,13 +285,29 @@ class Putting(Getting):
         assert self._producer is not None
         return self._producer
 
-    def _publish(self) -> None:
-        """Publish the records that are held back."""
+    def _publish(self, new: int = 0) -> int:
+        """Publish the records that are held back.  Where the queue was shut down before, the last ``new`` of them,
+        whose puts have not returned yet, are dropped instead; returns how many were."""
+        dropped = 0
         if self.folder.fd < 0:  # the end of the program, and nobody else uses the queue
             self._records, self._bytes = [], 0
         while self._records:
+            if self.ledger.shut:
+                self._gap = -1.0  # No put joins a burst any more: each comes here.
+                if self.ledger.shut == SHUT_AT_ONCE:
+                    dropped += min(new, len(self._records))
+                    self._records, self._bytes = [], 0
+                    break
+                if new:
+                    kept = max(0, len(self._records) - new)
+                    dropped, new = len(self._records) - kept, 0
+                    self._records = self._records[:kept]
+                    self._bytes = sum(map(len, self._records))
+                    continue
             piece = next(_pieces(self._records))
             if not self._publish_block(piece, held=True):
+                if self.ledger.shut:
+                    continue
                 raise FolderError(
                     self.folder.path, "places that were reserved are gone", "report this: it can't happen"
                 )
@@ -298,15 +315,17 @@ class Putting(Getting):
             self._records = self._records[len(piece) :]
             self._bytes = sum(map(len, self._records)) if self._records else 0
             self._publishing = None
+        return dropped
 
-    def _publish_surely(self) -> None:
+    def _publish_surely(self, new: int = 0) -> int:
         """``_publish`` at the end of an act: where there is no space, nothing has happened, and nothing is unsure."""
         try:
-            self._publish()
+            dropped = self._publish(new)
         except OSError as error:
             self._unsure = self._stale or error.errno not in NO_SPACE
             raise
         self._unsure = self._stale
+        return dropped
 
     def _publish_if_possible(self) -> None:
         """Publish what is held back, unless the disk is full: that must not keep this process from draining it."""
@@ -319,7 +338,11 @@ class Putting(Getting):
     def _publish_block(self, records: list[Record], more: bool = False, held: bool = False) -> bool:
         """Write records to our batch file, then the event.  ``False``: there is no place for them.
 
-        ``more``: our reservation is for other blocks, too.  ``held``: they are the first of those held back."""
+        ``more``: our reservation is for other blocks, too.  ``held``: they are the first of those held back, which are
+        published also where the queue was shut down in the meantime."""
+        shut = self.ledger.shut
+        if shut and not held:
+            return False
         count = len(records)
         size = sum(map(len, records))
         slot = self._slot()
@@ -334,7 +357,9 @@ class Putting(Getting):
             self._write(blocks.join(records), self._offset * events.UNIT)
         self._publishing = (self._records, count, self._offset) if held else None
         # Commit point: from here on the items are in the queue.
-        first = self._append(events.publish(slot, count, units, more))
+        first = self._append(
+            events.publish_late(slot, count, units) if shut else events.publish(slot, count, units, more)
+        )
         if first is None:
             return False
         self._offset += units or tuning.FILE_BYTES

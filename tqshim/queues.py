@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copyreg
 import pickle
+import sys
 from collections import ChainMap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import context, queues, reduction
 from operator import index
 from queue import Empty, Full
@@ -21,7 +22,15 @@ from .blocks import Record
 from .engine import Engine
 from .tuning import BLOCK_RECORDS
 
-__all__ = ["Empty", "Full", "TurboQueue"]
+__all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
+
+if sys.version_info >= (3, 13):
+    from queue import ShutDown
+else:
+
+    class ShutDown(Exception):
+        """The queue was shut down: nothing can be put, and nothing is there to get."""
+
 
 _T = TypeVar("_T")
 _loads: Final = pickle.loads
@@ -123,8 +132,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def put(self, obj: Any, block: bool = True, timeout: Optional[float] = None) -> None:
         """Put an item into the queue; wait for a place for ``timeout`` seconds, for ever by default.
 
-        Raises ``Full`` where there was none, ``ValueError`` where this handle was closed, and what pickling raises: at
-        once and here, the queue goes on."""
+        Raises ``Full`` where there was none, ``ShutDown`` where the queue was shut down, ``ValueError`` where this
+        handle was closed, and what pickling raises: at once and here, the queue goes on."""
         engine = self._engine
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
@@ -134,13 +143,13 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             self._pickling_failed(error, obj)
             return
         if not engine.put(record, block, timeout):
-            raise Full
+            raise ShutDown if engine.over else Full
 
     def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
         """Take the oldest item out of the queue; wait for one for ``timeout`` seconds, for ever by default.
 
-        Raises ``Empty`` where there was none, ``ValueError`` where this handle was closed, and what unpickling raises:
-        the item is gone then, all others arrive."""
+        Raises ``Empty`` where there was none, ``ShutDown`` where there will be none, ``ValueError`` where this handle
+        was closed, and what unpickling raises: the item is gone then, all others arrive."""
         engine = self._engine
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
@@ -156,7 +165,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             if got and not (loading and isinstance(error, Exception) and _is_bad(got[0])):
                 engine.give_back(got)
             raise
-        raise Empty
+        raise ShutDown if engine.over else Empty
 
     def put_nowait(self, obj: Any) -> None:
         """``put`` without waiting."""
@@ -181,15 +190,16 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         if records:
             put = engine.put_many(records, block, timeout)
             if put < len(records):
-                raise Full(f"{put} of {len(records)} items were put") if put else Full
+                kind = ShutDown if engine.over else Full
+                raise kind(f"{put} of {len(records)} items were put") if put else kind
 
     def get_many(
         self, block: bool = True, timeout: Optional[float] = None, max_messages_to_get: int = GET_MANY
     ) -> list[Any]:
         """Take what is there, one item at least and ``max_messages_to_get`` at most; waits for the first only.
 
-        Raises ``Empty`` where there was none.  If an item fails to unpickle, those before it are returned, and the next
-        call raises."""
+        Raises ``Empty`` or ``ShutDown`` where there was none.  If an item fails to unpickle, those before it are
+        returned, and the next call raises."""
         engine = self._open_engine()
         if max_messages_to_get < 1:
             raise ValueError(f"max_messages_to_get={max_messages_to_get} must be 1 or more")
@@ -219,7 +229,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 engine.give_back([*got, *more])
             raise
         if not items:
-            raise Empty
+            raise ShutDown if engine.over else Empty
         return items
 
     def put_many_nowait(self, items: Iterable[Any]) -> None:
@@ -229,6 +239,14 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def get_many_nowait(self, max_messages_to_get: int = GET_MANY) -> list[Any]:
         """``get_many`` without waiting."""
         return self.get_many(False, max_messages_to_get=max_messages_to_get)
+
+    def drain(self) -> Iterator[Any]:
+        """Take and yield the items that are there now, one by one; what is not taken when it is left stays there."""
+        for _ in range(self.qsize()):
+            try:
+                yield self.get_nowait()
+            except (Empty, ShutDown):  # other consumers were faster
+                return
 
     def _pickling_failed(self, error: Exception, obj: Any) -> None:
         if type(self)._on_queue_feeder_error is TurboQueue._on_queue_feeder_error:
@@ -259,6 +277,17 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         return self._engine.full() if self._engine else 0 < self._maxsize <= self._last_size
 
     # -- ending
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """End the queue for everybody, as ``queue.Queue.shutdown`` does.
+
+        From now on ``put`` raises ``ShutDown``, and so does ``get`` once nothing is left.  Whoever waits in either
+        wakes up.
+
+        ``immediate``: what is left is dropped, and counts as done for ``join``.  A put of another process's burst may
+        still succeed for a millisecond; it arrives, unless this was immediate.  Raises ``ValueError`` for a closed
+        handle."""
+        self._open_engine().shutdown(immediate)
 
     def close(self) -> None:
         """This process is done with this handle.  What it has put is there for others, whenever they come.

@@ -19,13 +19,14 @@ from .waiting import Bell, Cells
 __all__ = ["Sleeping"]
 
 SEVERAL_PROCESSORS: Final = (os.cpu_count() or 1) > 1
+_BELLS: Final = {waiting.SLEEPS: names.BELL, waiting.AWAITS_PLACE: names.SPACE, waiting.AWAITS_DONE: names.DONE}
 
 
 class Sleeping(Core):
     """An engine that can wait."""
 
     def _bell(self, kind: int) -> Bell:
-        name = names.BELL if kind == waiting.SLEEPS else names.SPACE
+        name = _BELLS[kind]
         bell = self._bells.get(name)
         if bell is None:
             bell = self._bells[name] = Bell(self.folder.open_fifo(name))
@@ -35,6 +36,13 @@ class Sleeping(Core):
         """Wake one who sleeps, if somebody does."""
         if self.cells.anybody(kind) and self.cells.sleepers(kind):
             self._bell(kind).ring()
+
+    def _ring_all(self, kind: int) -> None:
+        """Wake all who sleep."""
+        self._map_all_cells()
+        if self.cells.anybody(kind):
+            for _ in self.cells.sleepers(kind):
+                self._bell(kind).ring()
 
     def _ring_for_items(self) -> None:
         """We have published: wake a consumer, unless another is awake, and fast enough to take these items first."""
@@ -56,7 +64,8 @@ class Sleeping(Core):
             self._ring(waiting.AWAITS_PLACE)
 
     def _wait(self, kind: int, deadline: Optional[float], places: int = 1) -> None:
-        """Wait until there is something to get, or a place to put to; returns at the deadline too."""
+        """Wait until there is something to get, or a place to put to, or all is finished with; returns at the deadline
+        too."""
         items = kind == waiting.SLEEPS
         if items and self._spin(deadline):
             return
@@ -75,20 +84,20 @@ class Sleeping(Core):
             self._unsure = self._stale
         me = object()
         try:
-            self._waiters[not items].add(me)
+            self._waiters[kind].add(me)
             self._nap(kind, deadline, places, cell, bell)
         finally:
             with self._lock:
                 if generation == self.generation:
-                    self._waiters[not items].discard(me)
-                    if not self._waiters[not items]:
+                    self._waiters[kind].discard(me)
+                    if not self._waiters[kind]:
                         self._words[cell] = 0
         self._woken_at = monotonic()
         self._taken = 0
 
     def _nap(self, kind: int, deadline: Optional[float], places: int, cell: int, bell: Bell) -> None:
         generation = self.generation
-        wanted = max(places, self._enough)
+        wanted = max(places, self._enough) if kind == waiting.AWAITS_PLACE else places
         nap = tuning.NAP * max(1, self.ledger.consumers if kind == waiting.SLEEPS else len(self.ledger.members))
         naps = 0
         rung = False
@@ -100,7 +109,7 @@ class Sleeping(Core):
                     return
                 self._begin()
                 word = waiting.sleep_word(now + max(0.0, seconds), nap)
-                if len(self._waiters[kind != waiting.SLEEPS]) > 1:
+                if len(self._waiters[kind]) > 1:
                     word = max(word, self._words[cell])
                 self._words[cell] = word
                 # A barrier: whoever publishes after this look sees that we sleep.
@@ -119,7 +128,7 @@ class Sleeping(Core):
             if ready or seconds <= 0:
                 return
             rung = bell.sleep(seconds)
-            if not rung and kind != waiting.SLEEPS and (self.ledger.res or self.ledger.lease):
+            if not rung and kind == waiting.AWAITS_PLACE and (self.ledger.res or self.ledger.lease):
                 return  # grants may hide places, their holders may be stopped: the caller ends them
             wanted = places
             naps += 1
@@ -130,6 +139,11 @@ class Sleeping(Core):
 
     def _pass_on(self, kind: int, cell: int) -> None:
         """We were rung for: ring for the next, where more is there than we take."""
+        if kind == waiting.AWAITS_DONE or self.ledger.shut:
+            # Each process that sleeps has been rung for once; its other threads may go, too.
+            if len(self._waiters[kind]) > 1:
+                self._bell(kind).ring()
+            return
         if kind == waiting.SLEEPS:
             if self.ledger.tail - self.ledger.head < 2:
                 return

@@ -26,6 +26,8 @@ FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
 LINGER: Final = 1e-3
 """Seconds after which a burst is published at the latest."""
+LATE: Final = 3 * LINGER
+"""Seconds after which no burst is expected any more that began before the queue was shut down."""
 GAP_FIRST: Final = 1e-4
 GAP_LAST: Final = 5e-4
 """Seconds between two blocks of a burst while consumers wait: it grows from the one to the other."""

@@ -10,6 +10,7 @@ The cells are a mapped file of 4 KB pages, each with 64 slots' words of every ki
           128-191   1 + the journal position from before a CLAIM, until its payload is read: pins batch files
           192-255   places of its reservation that a producer has used
           256-319   flag: somebody wants to know that
+          320-383   one of the slot sleeps until all items are finished with
           448       first item of the lease that its holder has not delivered
           449       flag: somebody wants to know that
           450       bumped at each publish, for a consumer that looks before it sleeps
@@ -42,6 +43,9 @@ AWAITS_PLACE: Final = 64
 POSITION: Final = 128
 USED: Final = 192
 USED_FLAG: Final = 256
+AWAITS_DONE: Final = 320
+KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
+"""What one can sleep for."""
 LEASE_POSITION: Final = 448
 LEASE_FLAG: Final = 449
 PUBLISHED: Final = 450
@@ -100,7 +104,7 @@ class Cells:
 
     def clear(self, slot: int) -> None:
         """Forget what a former member of the slot has left."""
-        for kind in (SLEEPS, AWAITS_PLACE, POSITION, USED, USED_FLAG):
+        for kind in (SLEEPS, AWAITS_PLACE, POSITION, USED, USED_FLAG, AWAITS_DONE):
             self.words[self.place(kind, slot)] = 0
 
     def detach(self) -> None:

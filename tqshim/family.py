@@ -1,0 +1,77 @@
+"""The other queues of ``multiprocessing``, over the same files and journal.
+
+Lives here: ``JoinableTurboQueue`` and ``SimpleTurboQueue``.  Not here: what all queues share (``queues``).
+
+Invariant: each is an instance of the standard library's class of that name, and behaves as it does.
+"""
+
+from __future__ import annotations
+
+from multiprocessing import context, queues
+from typing import Any, Optional
+
+from .engine import Engine
+from .queues import TurboQueue
+
+__all__ = ["JoinableTurboQueue", "SimpleTurboQueue"]
+
+
+class JoinableTurboQueue(TurboQueue, queues.JoinableQueue):  # type: ignore[misc, type-arg]
+    """``multiprocessing.JoinableQueue`` over batch files: a ``TurboQueue`` that waits until all items are done.
+
+    Each item that was put counts until somebody has called ``task_done`` for it, in whatever process.  The counts are
+    the journal's, so a killed process takes none of them away, and leaves none that it had not called off."""
+
+    def _attach(self, engine: Engine, batch_size: int) -> None:
+        super()._attach(engine, batch_size)
+        # Items are counted off after close, too.
+        self._counts = engine
+
+    def task_done(self) -> None:
+        """One more item is done.  Raises ``ValueError`` if all were."""
+        if not self._counts.task_done():
+            raise ValueError("task_done() called too many times")
+
+    def join(self, *, timeout: Optional[float] = None) -> bool:  # type: ignore[override]
+        """Wait until all items are done, for ``timeout`` seconds, for ever by default; whether they are.
+
+        Of another process's burst, what was put within the last millisecond may not count yet."""
+        return self._counts.join(timeout)
+
+
+class SimpleTurboQueue(queues.SimpleQueue):  # type: ignore[type-arg]
+    """``multiprocessing.SimpleQueue`` over batch files: ``put``, ``get``, ``empty`` and ``close``.
+
+    ``ctx``: taken for compatibility; a handle goes through every start method.  ``put`` never waits for a reader."""
+
+    def __init__(self, *, ctx: Optional[context.BaseContext] = None) -> None:
+        self._queue: Optional[TurboQueue] = TurboQueue(ctx=ctx)
+
+    def _open(self) -> TurboQueue:
+        if self._queue is None:
+            raise OSError("handle is closed")
+        return self._queue
+
+    def get(self) -> Any:
+        """Take the oldest item out of the queue, waiting for one.  Raises ``OSError`` for a closed handle."""
+        return self._open().get()
+
+    def put(self, obj: Any) -> None:
+        """Put an item into the queue.  Raises ``OSError`` for a closed handle, and what pickling raises."""
+        self._open().put(obj)
+
+    def empty(self) -> bool:
+        """Whether nothing can be got now.  Raises ``OSError`` for a closed handle."""
+        return self._open().empty()
+
+    def close(self) -> None:
+        """This process is done with this handle."""
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
+
+    def __getstate__(self) -> TurboQueue:  # type: ignore[override]
+        return self._open()
+
+    def __setstate__(self, state: TurboQueue) -> None:  # type: ignore[override]
+        self._queue = state
