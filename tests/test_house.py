@@ -36,6 +36,10 @@ def words(text: str) -> frozenset[str]:
 
 # Top first.  A floor may have several steps; an import leads down at least one.
 HOUSE: Final = (
+    Step(6, words("__main__")),
+    Step(5, words("run")),
+    Step(5, words("patching")),
+    Step(4, words("contexts")),
     Step(4, words("family")),
     Step(4, words("queues")),
     Step(3, words("engine")),  # its layers, each a class derived from the one below
@@ -56,7 +60,7 @@ NEVER: Final = {
     2: words("pickle threading"),
 }
 """By floor: modules of the standard library that its rooms do without.  For the pure floors see below."""
-FACE: Final = {"queues", "family", "errors"}
+FACE: Final = {"contexts", "errors", "family", "patching", "queues"}
 """Rooms that the package itself shows."""
 
 PURE_FLOORS: Final = {0, 1}
@@ -205,7 +209,7 @@ def test_only_queues_pickles() -> None:
 def test_the_face_shows_few_rooms() -> None:
     inside, outside = imports(ROOMS["__init__"])
     assert inside == FACE
-    assert not outside
+    assert outside <= {"importlib", "typing"}
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))
@@ -255,8 +259,9 @@ def test_importing_the_package_is_light() -> None:
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_names_that_a_room_offers_exist(room: str) -> None:
     module = importlib.import_module("tqshim" if room == "__init__" else f"tqshim.{room}")
-    if not hasattr(module, "__all__"):  # then it holds constants and nothing else
-        assert not [node for node in ROOMS[room].body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    if not hasattr(module, "__all__"):  # then it holds constants and nothing else, or is a program
+        functions = [node.name for node in ROOMS[room].body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+        assert functions == (["main"] if room == "__main__" else [])
         return
     assert all(hasattr(module, name) for name in module.__all__)
     assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
@@ -283,7 +288,7 @@ def test_everything_public_says_what_it_does() -> None:
     for name in tqshim.__all__:
         thing = getattr(tqshim, name)
         assert inspect.getdoc(thing), name
-        if thing.__module__.startswith("tqshim"):
+        if isinstance(thing, type) and thing.__module__.startswith("tqshim"):
             assert vars(thing).get("__doc__"), f"{name} has its parent's docstring"
             for member, value in vars(thing).items():
                 if not member.startswith("_") and callable(value):

@@ -1,5 +1,7 @@
 """tqshim: ``multiprocessing.Queue``, swapped in with one line, over batch files and one journal."""
 
+from typing import TYPE_CHECKING, Any
+
 from .errors import CorruptBatchError, FolderError, UnsupportedError
 from .family import JoinableTurboQueue, SimpleTurboQueue
 from .queues import Empty, Full, ShutDown, TurboQueue
@@ -17,9 +19,28 @@ __all__ = [
     "SimpleTurboQueue",
     "TurboQueue",
     "UnsupportedError",
+    "get_context",
+    "install",
+    "uninstall",
 ]
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .contexts import get_context
+    from .patching import install, uninstall
 
 Queue = TurboQueue
 JoinableQueue = JoinableTurboQueue
 SimpleQueue = SimpleTurboQueue
+
+_LATER = {"get_context": "contexts", "install": "patching", "uninstall": "patching"}
+
+
+def __getattr__(name: str) -> Any:
+    """What most programs don't need is imported when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return found

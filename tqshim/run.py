@@ -1,0 +1,119 @@
+"""``python -m tqshim run``: a whole program, unedited, with our queues.
+
+Lives here: making this process look as if the interpreter had been told to run the program.  Not here: what is swapped
+(``patching``).
+
+Invariant: ``sys.argv``, ``sys.path``, ``__main__``, the exit code and the traceback are those of the program run
+without us; so a child that imports its main module again imports the program's.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib.machinery
+import os
+import pkgutil
+import runpy
+import sys
+from types import ModuleType, TracebackType
+from typing import Any, Final, NoReturn, Optional
+
+from .patching import install
+
+__all__ = ["USAGE", "main"]
+
+USAGE: Final = """\
+usage: python -m tqshim run [-m MODULE | SCRIPT] [ARGUMENT ...]
+
+Run a program as python itself does, with tqshim's queues in the place of multiprocessing's.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run a program and end as it ends.  Returns an exit code where there is no program to run."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(USAGE, end="")
+        return 0
+    as_module = arguments[:1] == ["-m"]
+    program = arguments[as_module:]
+    if not program or program[0].startswith("-"):
+        print(USAGE, end="", file=sys.stderr)
+        return 2
+    install()
+    try:
+        if as_module:
+            _run_module(program)
+        else:
+            _run_file(program)
+    except SystemExit:
+        raise
+    except BaseException:
+        _hide_ourselves()
+        raise
+    return 0
+
+
+def _fresh_main() -> ModuleType:
+    """A ``__main__`` without anything of ours in it."""
+    module = ModuleType("__main__")
+    module.__dict__["__builtins__"] = builtins
+    if sys.version_info < (3, 14):
+        module.__annotations__ = {}
+    sys.modules["__main__"] = module
+    return module
+
+
+def _run_module(program: list[str]) -> None:
+    _fresh_main()
+    sys.argv[:] = ["-m", *program[1:]]
+    runpy._run_module_as_main(program[0])  # type: ignore[attr-defined]
+
+
+def _run_file(program: list[str]) -> None:
+    path = program[0]
+    sys.argv[:] = program
+    module = _fresh_main()
+    importer = pkgutil.get_importer(path)
+    if not isinstance(importer, (type(None), importlib.machinery.FileFinder)) or os.path.isdir(path):
+        # A folder or an archive with a __main__.py.
+        _search_first(os.path.abspath(path))
+        runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
+        return
+    absolute = os.path.join(os.getcwd(), path)
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except OSError as error:
+        _cant_open(absolute, error)
+    _search_first(os.path.dirname(os.path.realpath(path)))
+    module.__file__ = absolute
+    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", absolute)
+    module.__dict__["__cached__"] = None
+    code = compile(source, absolute, "exec", dont_inherit=True)
+    exec(code, module.__dict__)
+
+
+def _search_first(folder: str) -> None:
+    """Put the program's folder where the interpreter has put the current one."""
+    if not getattr(sys.flags, "safe_path", False) and not sys.flags.isolated:
+        sys.path[0] = folder
+
+
+def _cant_open(path: str, error: OSError) -> NoReturn:
+    print(f"{sys.executable}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+def _hide_ourselves() -> None:
+    """Let the traceback that the interpreter is about to print begin where the program does."""
+    program_hook = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> Any:
+        frame = trace
+        while frame is not None:
+            if frame.tb_frame.f_code.co_filename == __file__:
+                trace = frame.tb_next
+            frame = frame.tb_next
+        program_hook(kind, error.with_traceback(trace), trace)
+
+    sys.excepthook = hook
