@@ -42,6 +42,7 @@ HOUSE: Final = (
     Step(4, words("contexts")),
     Step(4, words("family")),
     Step(4, words("queues")),
+    Step(4, words("asynchronous")),
     Step(3, words("engine")),  # its layers, each a class derived from the one below
     Step(3, words("finishing")),
     Step(3, words("putting")),

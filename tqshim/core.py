@@ -170,6 +170,10 @@ class Core:
         """What one waits for is there: an item, or so many places."""
         raise NotImplementedError
 
+    def _available(self, kind: int) -> int:
+        """How many could go who wait for that: items or places; all if the queue was shut down."""
+        raise NotImplementedError
+
     def _end_used_lease(self) -> None:
         """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
         raise NotImplementedError

@@ -269,6 +269,19 @@ class Engine(Finishing):
             self._unsure = self._stale
         return full
 
+    def _available(self, kind: int) -> int:
+        if kind == waiting.SLEEPS:
+            size = self._size()
+            over = not size and self.ledger.shut and self._late_until() is None
+            return sys.maxsize if over else size
+        self._publish_if_possible()
+        self._sync()
+        if self.ledger.shut:
+            return sys.maxsize
+        if self.ledger.used >= self.maxsize:
+            self._make_room()
+        return self.maxsize - self.ledger.used
+
     def _ready(self, kind: int, places: int) -> bool:
         ledger = self.ledger
         if kind == waiting.SLEEPS:

@@ -18,6 +18,7 @@ from queue import Empty, Full
 from types import TracebackType
 from typing import Any, Final, Optional, TypeVar
 
+from . import waiting
 from .blocks import Record
 from .engine import Engine
 from .tuning import BLOCK_RECORDS
@@ -239,6 +240,42 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def get_many_nowait(self, max_messages_to_get: int = GET_MANY) -> list[Any]:
         """``get_many`` without waiting."""
         return self.get_many(False, max_messages_to_get=max_messages_to_get)
+
+    async def get_async(self) -> Any:
+        """``get`` in an event loop, which waits for the queue as for a socket: no thread waits.
+
+        Raises what ``get_nowait`` raises, but for ``Empty``.  If it is cancelled it has taken nothing."""
+        while True:
+            try:
+                return self.get_nowait()
+            except Empty:
+                pass
+            await self._sleep_async(waiting.SLEEPS)
+
+    async def put_async(self, obj: Any) -> None:
+        """``put`` in an event loop.  Raises what ``put_nowait`` raises, but for ``Full``.
+
+        If it is cancelled it has put nothing."""
+        while True:
+            try:
+                return self.put_nowait(obj)
+            except Full:
+                pass
+            await self._sleep_async(waiting.AWAITS_PLACE)
+
+    async def _sleep_async(self, kind: int) -> None:
+        from .asynchronous import sleep  # here: most programs do without asyncio
+
+        await sleep(self._open_engine(), kind)
+
+    def __aiter__(self: _T) -> _T:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self.get_async()
+        except ShutDown:
+            raise StopAsyncIteration
 
     def drain(self) -> Iterator[Any]:
         """Take and yield the items that are there now, one by one; what is not taken when it is left stays there."""

@@ -137,6 +137,62 @@ class Sleeping(Core):
             if naps == tuning.NAPS:
                 self._end_used_lease()
 
+    # -- for those who must not sleep themselves, but have an event loop that does
+
+    def bell(self, kind: int) -> Bell:
+        """The bell that is rung for who waits for that."""
+        with self._lock:
+            self._begin()
+            bell = self._bell(kind)
+            self._unsure = self._stale
+        return bell
+
+    def watch(self, kind: int, me: object, wanted: int, naps: int, rung: bool) -> tuple[int, float]:
+        """Say that somebody sleeps who wants so many items or places, woke up by itself so often, or was rung for.
+
+        Returns how many there are, and within how many seconds ``me`` must look again.  Where there are enough, ``me``
+        sleeps no more."""
+        items = kind == waiting.SLEEPS
+        with self._lock:
+            self._begin()
+            if items and self._consumer is None:
+                self._join(consumer=True)
+            slot = self._consumer if items else self._slot()
+            assert slot is not None
+            now = monotonic()
+            nap = tuning.NAP * max(1, self.ledger.consumers if items else len(self.ledger.members))
+            nap = tuning.LATE if self.ledger.shut else min(tuning.NAP_LAST, nap * 2 ** max(0, naps - tuning.NAPS))
+            cell = Cells.place(kind, slot)
+            self._waiters[kind].add(me)
+            word = waiting.sleep_word(now + nap, nap)
+            self._words[cell] = max(word, self._words[cell]) if len(self._waiters[kind]) > 1 else word
+            # A barrier: whoever publishes after this look sees that we sleep.
+            with self._fence:
+                pass
+            there = self._available(kind)
+            if now - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
+                self._scan()
+            if there >= wanted:
+                self._forget_waiter(kind, me, cell)
+                if rung and there > wanted:
+                    self._ring(kind)
+            self._unsure = self._stale
+        if naps == tuning.NAPS:
+            self._end_used_lease()
+        return there, nap
+
+    def unwatch(self, kind: int, me: object) -> None:
+        """Nobody sleeps there any more, or another takes over."""
+        with self._lock:
+            slot = self._consumer if kind == waiting.SLEEPS else self._producer
+            if slot is not None and not self._stale:
+                self._forget_waiter(kind, me, Cells.place(kind, slot))
+
+    def _forget_waiter(self, kind: int, me: object, cell: int) -> None:
+        self._waiters[kind].discard(me)
+        if not self._waiters[kind]:
+            self._words[cell] = 0
+
     def _pass_on(self, kind: int, cell: int) -> None:
         """We were rung for: ring for the next, where more is there than we take."""
         if kind == waiting.AWAITS_DONE or self.ledger.shut:

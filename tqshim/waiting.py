@@ -150,6 +150,10 @@ class Bell:
             waiter = select.poll()
             waiter.register(self.fd, select.POLLIN)
             waiter.poll(max(0, int(seconds * 1000 + 0.999)))
+        return self.answer()
+
+    def answer(self) -> bool:
+        """Take one ring.  ``False``: there is none."""
         try:
             return bool(os.read(self.fd, 1))
         except BlockingIOError:  # somebody else was faster, or nobody rang

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
-from tqshim import Empty, ShutDown
+from tqshim import Empty, ShutDown, waiting
 
 
 def count_off(tasks: Any, results: Any, number: int) -> None:
@@ -58,3 +59,11 @@ def burst_then_say(tasks: Any, says: Any, number: int) -> None:
         tasks.put(item)
     says.put("all put")
     signal.pause()
+
+
+def shut_down_when_somebody_waits(tasks: Any, says: Any) -> None:
+    engine = tasks._engine
+    tasks.empty()  # a forked engine is its own from its first act on
+    while not engine.cells.sleepers(waiting.SLEEPS):
+        time.sleep(0.001)
+    tasks.shutdown()
