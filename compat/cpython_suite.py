@@ -1,11 +1,12 @@
-"""Run the interpreter's own queue tests with another queue class in the place of multiprocessing.Queue.
+"""Run the interpreter's own queue tests with other queue classes in the place of multiprocessing's.
 
     python compat/cpython_suite.py [--method fork|spawn|forkserver|all] [--queue tqshim|stdlib|module:Class]
                                    [-k PATTERN] [-v]
 
 The tests are those of the interpreter that runs this file: every test of test._test_multiprocessing that makes a
-multiprocessing queue, and what test.test_queue asks of a FIFO. None is copied. EXCLUDED names each test that is left
-out, with its reason; AdaptedTest holds what stands in for those whose purpose holds for TurboQueue, too.
+multiprocessing queue, and what test.test_queue asks of a FIFO, of its joins and its shutdown. None is copied. EXCLUDED
+names each test that is left out, with its reason; AdaptedTest holds what stands in for those whose purpose holds for
+TurboQueue, too.
 
 Flow: the parent starts one worker per start method, in a session of its own, with the choice in the environment
 variable SETTING. Whoever imports this module with SETTING set (the worker, and each child that the tests spawn) puts
@@ -42,6 +43,8 @@ ROOT: Final = str(Path(__file__).resolve().parent.parent)
 NAME: Final = "compat.cpython_suite"  # The name under which children import this file.
 SETTING: Final = "TQSHIM_CPYTHON_SUITE"  # "module:Class method"
 QUEUES: Final = {"tqshim": "tqshim:TurboQueue", "stdlib": "multiprocessing.queues:Queue"}
+FAMILY: Final = {"tqshim:TurboQueue": ("tqshim:JoinableTurboQueue", "tqshim:SimpleTurboQueue")}
+"""By class under test: those for multiprocessing.JoinableQueue and SimpleQueue. Of others, the stdlib's stay there."""
 METHODS: Final = ("fork", "spawn", "forkserver")
 TEST_TIMEOUT: Final = 120.0  # Seconds for one test; the slowest of the stdlib's takes about ten on a busy machine.
 FOREIGN: Final = {"pyqueue", "self.mgr", "self.manager"}  # Their Queue is queue.Queue, at most behind a proxy.
@@ -49,18 +52,25 @@ MADE_IN_CHILD: Final = {"TestStdinBadfiledescriptor.test_queue_in_process"}  # N
 
 
 class Exclusion(NamedTuple):
-    """A test (or a pattern of tests) that is not run on the versions `since` to `until`, both included."""
+    """A test (or a pattern of tests) that is not run on the versions `since` to `until`, both included.
+
+    `family`: only with a class under test that is of FAMILY (True), or that is not (False)."""
 
     test: str
     since: tuple[int, int]
     until: tuple[int, int]
     reason: str
+    family: bool | None = None
 
 
 EXCLUDED: Final = (
     Exclusion(
-        "WithProcessesTestQueue.test_task_done", (3, 9), (3, 14),
-        "task_done() and join() are JoinableQueue's, for which there is no substitute yet",
+        "WithProcessesTestQueue.test_task_done", (3, 9), (3, 14), "makes a JoinableQueue, which is the stdlib's", False
+    ),
+    Exclusion("TestSimpleQueue.*", (3, 9), (3, 14), "makes a SimpleQueue, which is the stdlib's", False),
+    Exclusion(
+        "TestSimpleQueue.test_closed", (3, 9), (3, 14),
+        "looks at the two ends of the pipe; SimpleTurboQueue has none: AdaptedTest.test_closed_simple_queue_*", True,
     ),
     Exclusion(
         "WithProcessesTestQueue.test_queue_feeder_donot_stop_onexc", (3, 9), (3, 14),
@@ -72,9 +82,9 @@ EXCLUDED: Final = (
         "asserts that a semaphore in a queue of the fork context cannot be spawned; TurboQueue has none and travels: "
         "AdaptedTest.test_queue_of_any_context_*",
     ),
-    Exclusion("FifoTest.test_queue_task_done", (3, 9), (3, 14), "task_done() is not multiprocessing.Queue's"),
-    Exclusion("FifoTest.test_queue_join", (3, 9), (3, 14), "join() is not multiprocessing.Queue's"),
-    Exclusion("FifoTest.test_shutdown_*", (3, 13), (3, 14), "shutdown() is not multiprocessing.Queue's"),
+    Exclusion("FifoTest.test_queue_task_done", (3, 9), (3, 14), "task_done() is not multiprocessing.Queue's", False),
+    Exclusion("FifoTest.test_queue_join", (3, 9), (3, 14), "join() is not multiprocessing.Queue's", False),
+    Exclusion("FifoTest.test_shutdown_*", (3, 13), (3, 14), "shutdown() is not multiprocessing.Queue's", False),
     Exclusion(
         "FifoTest.test_negative_timeout_raises_exception", (3, 9), (3, 14),
         "queue.Queue's refusal; multiprocessing.Queue takes a negative timeout as zero",
@@ -96,17 +106,29 @@ EXCLUDED: Final = (
 # -- The class under test takes its place
 
 
+def find(name: str) -> Any:
+    """Return the class that `name` ("module:Class") leads to."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def setting() -> tuple[Any, str] | None:
     """Return the class under test and the start method of this run; None outside of one."""
     if SETTING not in os.environ:
         return None
     name, method = os.environ[SETTING].split()
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute), method
+    return find(name), method
+
+
+def family() -> tuple[Any, Any] | None:
+    """Return the classes for JoinableQueue and SimpleQueue in this run; None: the stdlib's stay there."""
+    name, _, _ = os.environ.get(SETTING, "").partition(" ")
+    return (find(FAMILY[name][0]), find(FAMILY[name][1])) if name in FAMILY else None
 
 
 def substitute(cls: Any) -> None:
-    """Make multiprocessing.Queue, the Queue of each context and multiprocessing.queues.Queue lead to `cls`.
+    """Make multiprocessing.Queue, the Queue of each context and multiprocessing.queues.Queue lead to `cls`, and
+    JoinableQueue and SimpleQueue to its family.
 
     Only the package's attribute `queues` is replaced, by a copy: the stdlib's module calls its own Queue by its global
     name, so JoinableQueue would break if that name changed its meaning.
@@ -115,17 +137,30 @@ def substitute(cls: Any) -> None:
     def Queue(self: Any, maxsize: int = 0) -> Any:  # the stdlib's name
         return cls(maxsize, ctx=self.get_context())
 
+    def JoinableQueue(self: Any, maxsize: int = 0) -> Any:
+        return relatives[0](maxsize, ctx=self.get_context())
+
+    def SimpleQueue(self: Any) -> Any:
+        kind = importlib.import_module("tqshim.contexts").wants_a_pipe
+        return (queues.SimpleQueue if kind(1) else relatives[1])(ctx=self.get_context())
+
+    queues: Any = sys.modules["multiprocessing.queues"]
+    relatives: Any = family()
     package: Any = multiprocessing
     package.queues = types.ModuleType("multiprocessing.queues")
-    vars(package.queues).update(vars(sys.modules["multiprocessing.queues"]), Queue=cls)
+    vars(package.queues).update(vars(queues), Queue=cls)
     base: Any = multiprocessing.context.BaseContext
     base.Queue = Queue
     context: Any = vars(multiprocessing.context)["_default_context"]
     package.Queue = context.Queue
+    if relatives:
+        vars(package.queues).update(JoinableQueue=relatives[0], SimpleQueue=relatives[1])
+        base.JoinableQueue, base.SimpleQueue = JoinableQueue, SimpleQueue
+        package.JoinableQueue, package.SimpleQueue = context.JoinableQueue, context.SimpleQueue
 
 
 def fifo_class(base: Any) -> Any:
-    """Return `base` with what test_queue expects of queue.Queue's outside: its name, its signature, `maxsize`."""
+    """Return `base` with what test_queue expects of queue.Queue's outside: name, signature, two attributes."""
 
     class Queue(base):  # type: ignore[misc]
         maxsize = 0
@@ -133,6 +168,11 @@ def fifo_class(base: Any) -> Any:
         def __init__(self, maxsize: int = 0) -> None:
             super().__init__(maxsize, ctx=multiprocessing.get_context())
             self.maxsize = maxsize
+
+        @property
+        def unfinished_tasks(self) -> int:
+            self.qsize()  # It reads the journal.
+            return int(self._counts.ledger.unfinished)
 
     class SettlingQueue(Queue):
         """The stdlib's documentation allows a delay between put() and empty() or get_nowait(): wait for its end."""
@@ -163,10 +203,12 @@ def make_tests(cls: Any, method: str, namespace: dict[str, Any]) -> None:
     support.real_max_memuse = 8 << 30  # Bytes. 3.14 declares 100 MB for each of 50 threads, which take far less.
     support.verbose = 0  # No report on that memory.
     source: Any = importlib.import_module("test.test_queue")
-    fifo = fifo_class(cls)
+    relatives = family()
+    fifo = fifo_class(relatives[0] if relatives else cls)
+    shutdown = getattr(queue, "ShutDown", None)
     members = {
         "__module__": namespace["__name__"],
-        "queue": types.SimpleNamespace(Queue=fifo, Empty=queue.Empty, Full=queue.Full),
+        "queue": types.SimpleNamespace(Queue=fifo, Empty=queue.Empty, Full=queue.Full, ShutDown=shutdown),
         "type2test": fifo,
     }
     for name, mixin in (
@@ -198,7 +240,7 @@ def queue_users(source: str) -> set[str]:
 
 def _names_queue(node: ast.AST, users: set[str]) -> bool:
     if isinstance(node, ast.Attribute):
-        return node.attr in ("Queue", "JoinableQueue") and ast.unparse(node.value) not in FOREIGN
+        return node.attr in ("Queue", "JoinableQueue", "SimpleQueue") and ast.unparse(node.value) not in FOREIGN
     if isinstance(node, ast.Constant):
         return isinstance(node.value, str) and "multiprocessing.Queue()" in node.value
     return isinstance(node, ast.Name) and node.id in users
@@ -221,11 +263,13 @@ def selected_tests(namespace: dict[str, Any]) -> dict[str, unittest.TestCase]:
     return chosen
 
 
-def leave_out(tests: set[str], table: tuple[Exclusion, ...], version: tuple[int, int]) -> set[str]:
+def leave_out(
+    tests: set[str], table: tuple[Exclusion, ...], version: tuple[int, int], has_family: bool = False
+) -> set[str]:
     """Return the tests that `table` excludes on `version`; LookupError if an entry for it matches none."""
     out: set[str] = set()
     for entry in table:
-        if entry.since <= version <= entry.until:
+        if entry.since <= version <= entry.until and entry.family in (None, has_family):
             matching = set(fnmatch.filter(tests, entry.test))
             if not matching:
                 where = ".".join(map(str, version))
@@ -325,6 +369,14 @@ class AdaptedTest(unittest.TestCase):
             gc.collect()
             self.assertIsNone(reference())
 
+    def test_closed_simple_queue_is_of_no_use(self) -> None:
+        """All that a closed SimpleQueue does is to raise OSError."""
+        multiprocessing.Queue().close()
+        simple: Any = multiprocessing.SimpleQueue()
+        simple.close()
+        for act in (simple.get, simple.empty, lambda: simple.put(1)):
+            self.assertRaises(OSError, act)
+
     def test_children_find_the_class_under_test(self) -> None:
         """A child that runs no function of the suite gets the same class from multiprocessing.Queue."""
         multiprocessing.Queue().close()
@@ -389,8 +441,9 @@ def work(patterns: list[str], verbose: bool) -> int:
     assert chosen is not None
     cls, method = chosen
     tests = selected_tests(globals())
-    excluded = leave_out(set(tests), EXCLUDED, sys.version_info[:2])
-    count_queues(cls)
+    excluded = leave_out(set(tests), EXCLUDED, sys.version_info[:2], family() is not None)
+    for one in (cls, *(family() or ())):
+        count_queues(one)
     running = {
         name: test
         for name, test in tests.items()

@@ -315,6 +315,12 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
 
     # -- ending
 
+    @property
+    def is_shutdown(self) -> bool:
+        """Whether somebody has shut the queue down."""
+        engine = self._engine
+        return engine is not None and (engine.qsize(), engine.over)[1]
+
     def shutdown(self, immediate: bool = False) -> None:
         """End the queue for everybody, as ``queue.Queue.shutdown`` does.
 
