@@ -1,0 +1,55 @@
+"""Programs of others do the same with our queues as without, and the comparison can say that they don't."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+
+from compat.programs import __main__ as programs
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(program, id=program.name, marks=[] if program.name == "listener spawn" else [pytest.mark.stress])
+        for program in programs.PROGRAMS
+    ],
+)
+def test_a_program_comes_to_the_same(program: programs.Program) -> None:
+    if programs.missing(program):
+        pytest.skip(f"{program.needs} is not installed here")
+    assert programs.difference(program) == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "finding"),
+    [
+        (
+            "import multiprocessing\nq = multiprocessing.Queue()\nq.put(1)\nprint(type(q).__name__, q.get())\n",
+            "and with",
+        ),
+        ("print('no queue')\n", "makes no queue of ours"),
+        ("import tqshim\ntqshim.TurboQueue()\n", "makes queues of ours by itself"),
+        ("raise SystemExit(3)\n", "fails without us, too: 3"),
+    ],
+)
+def test_a_difference_is_found(tmp_path: Path, source: str, finding: str) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(source, "utf-8")
+    assert finding in programs.difference(programs.Program("program", (str(path),), "logging"))
+
+
+def test_every_package_is_pinned() -> None:
+    """To the version that is run, where it is installed."""
+    text = (HERE.parent / "pyproject.toml").read_text("utf-8")
+    extra = text.partition("\nprograms = [")[2].partition("]")[0]
+    pinned = dict(re.findall(r'"([\w-]+)==([\d.]+)"', extra))
+    assert set(pinned) == {program.package for program in programs.PROGRAMS} - {""}
+    for program in programs.PROGRAMS:
+        if program.package and not programs.missing(program):
+            assert importlib.metadata.version(program.package) == pinned[program.package]
