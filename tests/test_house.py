@@ -254,6 +254,7 @@ def test_importing_the_package_is_light() -> None:
     )
     brought = done.stdout.split()
     assert "tqshim.queues" in brought
+    assert "tqshim.engine" not in brought, "it comes with the first queue"
     assert not [name for name in brought if name.startswith(HEAVY)]
 
 

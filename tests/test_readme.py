@@ -652,6 +652,51 @@ def test_differs_extras(tmp_path: Path) -> None:
         assert ours.full()
 
 
+def test_differs_extras_of_the_family() -> None:
+    for name in ("shutdown", "is_shutdown", "drain", "get_async", "put_async", "__aiter__"):
+        assert not hasattr(queues.JoinableQueue, name)
+        assert hasattr(tqshim.JoinableQueue, name)
+    theirs, ours = CONTEXT.JoinableQueue(), tqshim.JoinableQueue()
+    for one in (theirs, ours):
+        one.put(1)
+    with pytest.raises(TypeError, match="timeout"):
+        theirs.join(timeout=0)
+    assert ours.join(timeout=0) is False
+    theirs.close()
+    theirs.cancel_join_thread()
+
+
+def test_differs_join_beside_bursts() -> None:
+    """Without us an item counts in ``put``; with us when it is published, in ``put`` unless that is part of a burst."""
+    theirs, ours = CONTEXT.JoinableQueue(), tqshim.JoinableQueue()
+    theirs.cancel_join_thread()
+    for item in range(200):
+        theirs.put(item)
+        assert theirs._unfinished_tasks.get_value() == item + 1  # type: ignore[attr-defined]
+        ours.put(item)
+    assert 0 < ours._engine.ledger.unfinished <= 200
+    assert ours.join(timeout=0) is False
+    assert ours._engine.ledger.unfinished == 200
+    theirs.close()
+
+
+def test_differs_simple_queue_has_no_bound() -> None:
+    """What nobody reads fills a pipe; here nobody waits."""
+    theirs, ours = CONTEXT.SimpleQueue(), tqshim.SimpleQueue()
+    item = bytes(1 << 20)
+    putting = threading.Thread(target=theirs.put, args=(item,), daemon=True)
+    putting.start()
+    putting.join(0.2)
+    assert putting.is_alive()
+    ours.put(item)
+    assert theirs.get() == ours.get() == item
+    putting.join(PATIENCE)
+    with pytest.raises(RuntimeError, match="only be shared"):
+        pickle.dumps(theirs)
+    ours.put(1)
+    assert pickle.loads(pickle.dumps(ours)).get() == 1
+
+
 def test_differs_class() -> None:
     with pytest.raises(TypeError):
         isinstance(None, multiprocessing.Queue)  # type: ignore[arg-type]

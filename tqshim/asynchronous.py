@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any, Final, Optional
 from weakref import WeakKeyDictionary
 
+from . import waiting
 from .engine import Engine
 
 __all__ = ["sleep"]
@@ -104,8 +105,9 @@ class _Watcher:
 _watchers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Engine, int], _Watcher]]] = WeakKeyDictionary()
 
 
-async def sleep(engine: Engine, kind: int) -> None:
+async def sleep(engine: Engine, for_a_place: bool) -> None:
     """Wait until there is something to get, or a place to put to."""
+    kind = waiting.AWAITS_PLACE if for_a_place else waiting.SLEEPS
     loop = asyncio.get_running_loop()
     watchers = _watchers.setdefault(loop, {})
     watcher = watchers.get((engine, kind))

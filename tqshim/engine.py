@@ -152,6 +152,10 @@ class Engine(Finishing):
             self.folder.unmark(key)
             self._unsure = self._stale
 
+    def set_batch_size(self, size: Optional[int]) -> None:
+        """How many records a burst collects: the newest handle's, or the usual number."""
+        self.batch_size = tuning.BLOCK_RECORDS if size is None else size
+
     # -- being sure
 
     def _recover(self) -> None:

@@ -8,10 +8,12 @@ Invariant: each is an instance of the standard library's class of that name, and
 from __future__ import annotations
 
 from multiprocessing import context, queues
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
-from .engine import Engine
 from .queues import TurboQueue
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 __all__ = ["JoinableTurboQueue", "SimpleTurboQueue"]
 
@@ -22,7 +24,7 @@ class JoinableTurboQueue(TurboQueue, queues.JoinableQueue):  # type: ignore[misc
     Each item that was put counts until somebody has called ``task_done`` for it, in whatever process.  The counts are
     the journal's, so a killed process takes none of them away, and leaves none that it had not called off."""
 
-    def _attach(self, engine: Engine, batch_size: int) -> None:
+    def _attach(self, engine: Engine, batch_size: Optional[int]) -> None:
         super()._attach(engine, batch_size)
         # Items are counted off after close, too.
         self._counts = engine

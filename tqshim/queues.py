@@ -2,6 +2,8 @@
 
 Lives here: signatures, exceptions, pickling of items and of handles.  Not here: how items travel (``engine``).
 
+The engine is imported with the first queue: importing the package costs little more than ``multiprocessing.queues``.
+
 Invariant: a program that keeps to the documented interface of ``multiprocessing.Queue`` sees the same here.
 """
 
@@ -16,12 +18,11 @@ from multiprocessing import context, queues, reduction
 from operator import index
 from queue import Empty, Full
 from types import TracebackType
-from typing import Any, Final, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Optional, TypeVar
 
-from . import waiting
-from .blocks import Record
-from .engine import Engine
-from .tuning import BLOCK_RECORDS
+if TYPE_CHECKING:
+    from .blocks import Record
+    from .engine import Engine
 
 __all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
 
@@ -106,18 +107,21 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         *,
         ctx: Optional[context.BaseContext] = None,
         path: Optional[str] = None,
-        batch_size: int = BLOCK_RECORDS,
+        batch_size: Optional[int] = None,
     ) -> None:
-        if batch_size < 1:
+        from .engine import Engine
+
+        if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
         maxsize = index(maxsize)
         engine = Engine.create(maxsize) if path is None else Engine.open(path, maxsize)
         self._attach(engine, batch_size)
 
-    def _attach(self, engine: Engine, batch_size: int) -> None:
+    def _attach(self, engine: Engine, batch_size: Optional[int]) -> None:
         self._closed = False
         self._engine: Optional[Engine] = engine
-        self._batch_size = engine.batch_size = batch_size
+        self._batch_size = batch_size
+        engine.set_batch_size(batch_size)
         self._maxsize = engine.maxsize
         self._last_size = 0
         self._has_put = False
@@ -250,7 +254,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 return self.get_nowait()
             except Empty:
                 pass
-            await self._sleep_async(waiting.SLEEPS)
+            await self._sleep_async(False)
 
     async def put_async(self, obj: Any) -> None:
         """``put`` in an event loop.  Raises what ``put_nowait`` raises, but for ``Full``.
@@ -261,12 +265,12 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 return self.put_nowait(obj)
             except Full:
                 pass
-            await self._sleep_async(waiting.AWAITS_PLACE)
+            await self._sleep_async(True)
 
-    async def _sleep_async(self, kind: int) -> None:
+    async def _sleep_async(self, for_a_place: bool) -> None:
         from .asynchronous import sleep  # here: most programs do without asyncio
 
-        await sleep(self._open_engine(), kind)
+        await sleep(self._open_engine(), for_a_place)
 
     def __aiter__(self: _T) -> _T:
         return self
@@ -376,6 +380,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         return folder.path, hold, key, self._batch_size
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
+        from .engine import Engine
+
         path, hold, key, batch_size = state
         engine = Engine.meet(path, hold.detach if hold is not None else None)
         if key is not None:
