@@ -31,6 +31,7 @@ class Row(NamedTuple):
 SCAN = "the next scan (a consumer's JOIN, a sleeper once a second) buries it: LEAVE"
 BURIED = "the next scan buries it, removes the file once its items are claimed"
 SWEEP = "the next creation of an anonymous queue sweeps it away"
+LOOKS = "whoever waits looks by itself within half a second"
 CLAIMS = "nobody: the next CLAIM takes what is left"
 REVOKED = "whoever wants an item revokes the lease where its position cell stands"
 TRIMMED = "whoever would say Full trims it, or buries the member"
@@ -161,6 +162,19 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         LOCKED,
         Row("append REVOKE", "the other's lease is over", CLAIMS),
         CLAIMED,
+    ),
+    "task_done": (Row("!append TASK_DONE", "one item less is unfinished; nobody may have been rung for", LOOKS),),
+    "first join that waits": (
+        JOINED,
+        LOCKED,
+        Row("make done", "a FIFO in which nobody waits", "whoever waits next uses it"),
+    ),
+    "shutdown": (Row("!append SHUTDOWN", "a queue that is shut down; nobody may have been rung for", LOOKS),),
+    "burst that a shutdown overtakes": (
+        WRITTEN,
+        Row("append PUBLISH", "a void PUBLISH; the end of the burst is lost", BURIED),
+        Row("write load_", "the same", BURIED),
+        Row("!append PUBLISH_LATE", "the items are in the queue", BURIED),
     ),
     "put at half of a journal": (
         WRITTEN,

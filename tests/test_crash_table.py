@@ -31,7 +31,7 @@ import tqshim.core
 import tqshim.engine
 import tqshim.folder
 import tqshim.tuning
-from tqshim import Empty, Full, TurboQueue, events, waiting
+from tqshim import Empty, Full, ShutDown, TurboQueue, events, waiting
 from tqshim.engine import Engine
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="steps are named with the help of /proc")
@@ -231,18 +231,23 @@ def drain(queue: Any) -> list[Any]:
     while True:
         try:
             got.append(queue.get_nowait())
-        except Empty:
+        except (Empty, ShutDown):
             break
-    with pytest.raises(Empty):
+    with pytest.raises((Empty, ShutDown)):
         queue.get(timeout=0.001)  # it sleeps, and looks for what the dead have left
     return got
 
 
 def check_queue(queue: Any, maxsize: int) -> None:
     """A drained queue works, has all its places, and its folder holds nothing but what it needs."""
-    queue.put("probe", timeout=PATIENCE)
-    assert queue.get(timeout=PATIENCE) == "probe"
-    if maxsize:
+    over = queue.is_shutdown
+    if over:
+        with pytest.raises(ShutDown):
+            queue.put("probe")
+    else:
+        queue.put("probe", timeout=PATIENCE)
+        assert queue.get(timeout=PATIENCE) == "probe"
+    if maxsize and not over:
         for item in range(maxsize):
             queue.put_nowait(item)
         with pytest.raises(Full):
@@ -553,6 +558,60 @@ class GetThatWaits(Path):
     def act(self) -> None:
         with contextlib.suppress(Empty):
             self.queue.get(timeout=0.001)
+
+
+class TaskDone(Path):
+    title = "task_done"
+    items = 3
+
+    def act(self) -> None:
+        assert self.engine.task_done()
+
+    def check(self, done: list[str]) -> None:
+        self.engine.qsize()
+        assert self.engine.ledger.finished == done.count("append TASK_DONE")
+        super().check(done)
+
+
+class JoinThatWaits(Path):
+    title = "first join that waits"
+    items = 1
+
+    def act(self) -> None:
+        assert not self.engine.join(0.001)
+
+
+class ShutTheQueueDown(Path):
+    title = "shutdown"
+    items = 3
+
+    def act(self) -> None:
+        self.queue.shutdown()
+
+    def check(self, done: list[str]) -> None:
+        assert self.queue.is_shutdown == ("append SHUTDOWN" in done)
+        super().check(done)
+
+
+class OvertakenBurst(Path):
+    title = "burst that a shutdown overtakes"
+
+    def prepare(self) -> None:
+        self.queue.put("before")
+        self.queue.put("a")
+        self.queue.put("b")
+        assert len(self.engine._records) == 2
+        self.engine.journal.append(events.shutdown(False))
+
+    def act(self) -> None:
+        self.engine.flush()
+
+    def expected(self, done: list[str]) -> list[Any]:
+        return ["before"] + ["a", "b"] * done.count("append PUBLISH_LATE")
+
+    def check(self, done: list[str]) -> None:
+        assert self.queue.is_shutdown
+        super().check(done)
 
 
 class TakeLease(Path):
@@ -869,8 +928,9 @@ def stop_at(cls: type[Path], at: int, steps: list[str]) -> None:
 
         def meanwhile() -> None:
             taken.extend(drain(path.queue))
-            path.queue.put("probe", timeout=PATIENCE)
-            assert path.queue.get(timeout=PATIENCE) == "probe"
+            if not path.queue.is_shutdown:
+                path.queue.put("probe", timeout=PATIENCE)
+                assert path.queue.get(timeout=PATIENCE) == "probe"
             roll_twice(path.queue)
 
         assert walk(path, at, False, meanwhile) is not None
