@@ -1,7 +1,7 @@
 """An explicit-state checker for the rules: every interleaving of a small case, driven by the package's own ``Ledger``.
 
-Lives here: the explorer, a machine with store buffers, and five small protocols that stand on the ledger: ``Claims``,
-``Leases``, ``Reservations``, ``Batches`` and ``Rolls``.  Not here: the cases, and what goes wrong when a rule is taken
+Lives here: the explorer, a machine with store buffers, and six small protocols that stand on the ledger: ``Claims``,
+``Ends``, ``Leases``, ``Reservations``, ``Batches`` and ``Rolls``.  Not here: the cases, and what goes wrong when a rule is taken
 out (``test_rules``).
 
 One step is one append to the journal, one store into a process's store buffer, one buffered store that reaches the
@@ -345,6 +345,143 @@ class Claims(Machine):
         waiting = (process.role == "consumer" and process.at == "idle" and process.left for process in world.processes)
         if any(waiting) and view.head < view.tail:
             raise Violation("wedged", "a consumer waits and an item too")
+
+
+# -- ends: counting off, joining, shutting down
+
+
+class Ender(NamedTuple):
+    """A producer, whose puts return before they are published; a consumer; one that joins; or one that shuts down."""
+
+    role: str = "consumer"
+    left: int = 2
+    slot: int = 0
+    number: int = 0
+    at: str = "idle"
+    buffer: Buffer = ()
+    held: int = 0
+    """Records whose puts have returned."""
+    item: Optional[int] = None
+
+
+class Ends(Machine):
+    """TASK_DONE, SHUTDOWN and PUBLISH_LATE: what was put is got or dropped as it should be, and who joins wakes up.
+
+    The one that joins stores its cell, makes all see it, looks at the journal, and sleeps until it is rung for; whoever
+    finishes the last item looks at the cell and rings.  The account: puts that have returned, items that were
+    delivered, rings that nobody has heard, and whether the shutdown was immediate.
+
+    Left out by name: ``late``: a producer whose PUBLISH is void gives up; ``barrier``: the one that joins looks at once;
+    ``ring``: nobody rings."""
+
+    CELL = 0
+
+    def __init__(
+        self,
+        rules: Rules,
+        processes: tuple[Ender, ...],
+        without: Iterable[str] = (),
+        immediate: bool = False,
+        kills: int = 0,
+    ) -> None:
+        super().__init__(rules, without)
+        self.processes = processes
+        self.immediate = immediate
+        self.kills = kills
+
+    def start(self) -> World:
+        journal = []
+        ready = []
+        for slot, process in enumerate(self.processes):
+            journal.append(events.join(process.role == "consumer"))
+            ready.append(process._replace(slot=slot, number=slot))
+        journal += [events.open_(process.slot, 0) for process in ready if process.role == "producer"]
+        return World(self.rules.begin(0, journal), (0,), tuple(ready), self.kills, 0, (0, frozenset(), 0))
+
+    def mortal(self, process: Ender) -> bool:
+        return process.role == "producer"
+
+    def acts(self, world: World, i: int, process: Ender) -> Iterator[tuple[str, World]]:
+        yield from getattr(self, process.role)(world, i, process)
+
+    def producer(self, world: World, i: int, process: Ender) -> Iterator[tuple[str, World]]:
+        returned, delivered, rings = world.account
+        if process.at == "idle" and process.left:
+            after = process._replace(held=process.held + 1, left=process.left - 1)
+            yield f"{i} puts", world.put(i, after, account=(returned + 1, delivered, rings))
+        if process.at == "idle" and process.held:
+            after, process, verdict = self.append(world, i, events.publish(process.slot, process.held, 1))
+            if verdict is None:
+                process = process._replace(at="over" if "late" in self.without else "late", left=0)
+                process = process._replace(held=0) if process.at == "over" else process
+            else:
+                process = process._replace(held=0)
+            yield f"{i} PUBLISH", after.put(i, process)
+        elif process.at == "late":
+            after, process, _ = self.append(world, i, events.publish_late(process.slot, process.held, 1))
+            yield f"{i} PUBLISH_LATE", after.put(i, process._replace(at="over", held=0))
+
+    def consumer(self, world: World, i: int, process: Ender) -> Iterator[tuple[str, World]]:
+        returned, delivered, rings = world.account
+        if process.at == "idle" and process.left:
+            after, process, items = self.append(world, i, events.claim(process.slot))
+            if isinstance(items, range):
+                if items.start in delivered:
+                    raise Violation("twice", f"item {items.start}")
+                process = process._replace(at="done", left=process.left - 1)
+                yield f"{i} CLAIM", after.put(i, process, account=(returned, delivered | {items.start}, rings))
+        elif process.at == "done":
+            after, process, unfinished = self.append(world, i, events.task_done())
+            if unfinished is None:
+                raise Violation("count", f"{i} has finished an item that does not count")
+            process = process._replace(at="idle" if unfinished or "ring" in self.without else "rings")
+            yield f"{i} TASK_DONE", after.put(i, process)
+        elif process.at == "rings":
+            rings += loaded(world, process, self.CELL)
+            yield f"{i} rings", world.put(i, process._replace(at="idle"), account=(returned, delivered, rings))
+
+    def shutter(self, world: World, i: int, process: Ender) -> Iterator[tuple[str, World]]:
+        if process.at == "idle":
+            after, process, _ = self.append(world, i, events.shutdown(self.immediate))
+            process = process._replace(at="rings" if not self.rules.view(after.journal).unfinished else "left")
+            yield f"{i} SHUTDOWN", after.put(i, process)
+        elif process.at == "rings":
+            returned, delivered, rings = world.account
+            rings += loaded(world, process, self.CELL)
+            yield f"{i} rings", world.put(i, process._replace(at="left"), account=(returned, delivered, rings))
+
+    def joiner(self, world: World, i: int, process: Ender) -> Iterator[tuple[str, World]]:
+        returned, delivered, rings = world.account
+        view = self.rules.view(world.journal)
+        if process.at == "idle":
+            after = stored(process, (self.CELL, 1))._replace(at="looks" if "barrier" in self.without else "fence")
+            yield f"{i} sets its cell", world.put(i, after)
+        elif process.at == "fence" and not process.buffer:
+            yield f"{i} has passed its barrier", world.put(i, process._replace(at="looks"))
+        elif process.at == "looks":
+            if view.unfinished and not view.completions:
+                yield f"{i} sleeps", world.put(i, process._replace(at="asleep"))
+            else:
+                yield f"{i} has joined", world.put(i, process._replace(at="left", buffer=()))
+        elif process.at == "asleep" and rings:
+            account = returned, delivered, rings - 1
+            yield f"{i} wakes up", world.put(i, process._replace(at="looks"), account=account)
+
+    def settled(self, world: World) -> None:
+        returned, delivered, _ = world.account
+        view = self.rules.view(world.journal)
+        held = sum(process.held for process in world.processes if process.at == "dead")
+        if not self.immediate and view.tail != returned - held:
+            raise Violation("lost", f"{returned} were put, {view.tail} came, with {held} in dead hands")
+        if not view.finished <= view.tail:
+            raise Violation("count", f"{view.finished} of {view.tail} are finished")
+        if view.shut == 2 and view.unfinished:
+            raise Violation("unfinished", f"{view.unfinished} items that nobody can get any more")
+        if view.shut < 2 and len(delivered) != view.head:
+            raise Violation("lost", f"{sorted(delivered)} were got, the head is {view.head}")
+        for i, process in enumerate(world.processes):
+            if process.at == "asleep" and (not view.unfinished or view.completions):
+                raise Violation("wedged", f"{i} sleeps, and all is finished")
 
 
 # -- (ii) leases

@@ -1,4 +1,4 @@
-"""Each rule is needed: small cases of the five protocols hold in every interleaving, and fail once a rule is taken out.
+"""Each rule is needed: small cases of the six protocols hold in every interleaving, and fail once a rule is taken out.
 
 Rules of the ledger are taken out by a subclass of ``Ledger`` that lives here; parts of a protocol by the ``without`` of
 its model.  Each of these tests says what kind of violation it must find.
@@ -14,6 +14,8 @@ from checker import (
     Batches,
     Claimer,
     Claims,
+    Ender,
+    Ends,
     Filler,
     Holder,
     Leases,
@@ -56,6 +58,10 @@ def batches(*processes: Any, **sizes: Any) -> Make:
     return lambda ledger, without: Batches(Rules(ledger, "valid"), processes, without, **sizes)
 
 
+def ends(*processes: Ender, **sizes: Any) -> Make:
+    return lambda ledger, without: Ends(Rules(ledger), processes, without, **sizes)
+
+
 def rolls(*processes: Roller, **sizes: Any) -> Make:
     return lambda ledger, without: Rolls(ledger, processes, without, **sizes)
 
@@ -79,6 +85,11 @@ CLAIMER = Reader(left=1)
 LEASER = Reader("leaser")
 REVOKER = Reader("outsider", 1)
 
+PUTS = Ender("producer")
+FINISHES = Ender("consumer")
+JOINS = Ender("joiner", 0)
+SHUTS = Ender("shutter", 0)
+
 GETTER = Roller(left=2)
 GETTER_OF_ONE = Roller(left=1)
 PUTTER = Roller("producer", 1)
@@ -89,6 +100,12 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
         (),
     ),
     "claims: bounded": (claims(ITEMS, ONE, MANY, maxsize=2), ()),
+    "ends: two finish, one joins": (ends(PUTS._replace(left=3), FINISHES, FINISHES._replace(left=1), JOINS), ()),
+    "ends: one shuts down beside bursts": (ends(PUTS, PUTS._replace(left=1), FINISHES, JOINS, SHUTS, kills=1), ()),
+    "ends: one shuts down at once": (
+        ends(PUTS, PUTS._replace(left=1), FINISHES, JOINS, SHUTS, immediate=True, kills=1),
+        (),
+    ),
     "leases: a holder, a second consumer joins, a producer": (leases(HOLDER, SECOND, PRODUCER), ()),
     "leases: the same, consumers claim without looking": (leases(HOLDER, SECOND, PRODUCER), ("look",)),
     "leases: a holder and two outsiders, one of them late": (
@@ -308,6 +325,22 @@ class LeaveGivesLeaseBack(Ledger):
         return left
 
 
+class TaskDoneAnyTime(Ledger):
+    """TASK_DONE has no bound."""
+
+    def _task_done(self) -> Optional[int]:
+        self._finish(1)
+        return self.unfinished
+
+
+class DroppedIsUnfinished(Ledger):
+    """SHUTDOWN at once does not count what it drops as finished."""
+
+    def _finish(self, count: int) -> None:
+        if self.shut < 2:
+            super()._finish(count)
+
+
 class LeaveOfWhoever(Ledger):
     """LEAVE takes out whoever has the slot."""
 
@@ -461,6 +494,9 @@ TOO_MANY = CASES["reservations: a put of more than that is refused"][0]
 PIECES = CASES["reservations: a put in pieces"][0]
 FILES = CASES["batches: two claim"][0]
 LEASED_FILES = CASES["batches: one leases, one revokes"][0]
+JOINING = CASES["ends: two finish, one joins"][0]
+ENDING = CASES["ends: one shuts down beside bursts"][0]
+AT_ONCE = CASES["ends: one shuts down at once"][0]
 ROLLING = CASES["rolls: one puts, two get"][0]
 
 # The ledger without a rule, a case, what the protocol leaves out for it, and what must be found.
@@ -470,6 +506,7 @@ TAKEN_OUT: list[tuple[type[Ledger], Make, tuple[str, ...], str]] = [
     (ClaimLeavesHead, CLAIMING, (), "twice"),
     (PublishBeyondBound, BOUNDED, (), "bound"),
     (ClaimUnderLease, SHORT, ("look",), "twice"),
+    (DroppedIsUnfinished, AT_ONCE, (), "unfinished"),
     (RevokeAnyNumber, STALE, (), "twice"),
     (LeaveEndsLease, SECOND_JOINS, (), "lost"),
     (LeaveGivesLeaseBack, SECOND_JOINS, (), "twice"),
@@ -526,6 +563,9 @@ LEFT_OUT: list[tuple[str, Make, str]] = [
     ("load first", FILES, "missing"),
     ("rename decides", FILES, "missing"),
     ("cell under lease", LEASED_FILES, "missing"),
+    ("late", ENDING, "lost"),
+    ("barrier", JOINING, "wedged"),
+    ("ring", JOINING, "wedged"),
     ("limit", ROLLING, "lost"),
     ("seal", ROLLING, "lost"),
     ("help", ROLLING, "wedged"),
@@ -558,6 +598,7 @@ SECOND_LINE: list[tuple[type[Ledger], str, Make, str]] = [
         SECOND_JOINS,
         "who leases has looked whether a lease stands",
     ),
+    (TaskDoneAnyTime, "", JOINING, "who counts an item off has got it, and nobody counts it off twice"),
     (LeaseOfSlot, "", SECOND_JOINS, "the next one in a slot revokes first"),
     (RevokeUnclamped, "", STALE, "the cell is cleared before the grant, and never beyond it"),
     (

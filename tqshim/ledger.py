@@ -330,7 +330,7 @@ class Ledger:
         if kind == CLAIM:
             return self._claim(slot, 1)
         if kind == PUBLISH:
-            return self._publish(slot, rest & 0x7FFF, bool(rest & 0x8000), rest >> 16, OPEN_FOR_ALL)
+            return None if self.shut else self._publish(slot, rest & 0x7FFF, bool(rest & 0x8000), rest >> 16)
         if kind == CLAIM_MANY:
             return self._claim(slot, rest)
         if kind == LEASE:
@@ -352,7 +352,7 @@ class Ledger:
         if kind == SHUTDOWN:
             return self._shutdown(SHUT_AT_ONCE if rest & 1 else SHUT)
         if kind == PUBLISH_LATE:
-            return self._publish(slot, rest & 0x7FFF, False, rest >> 16, SHUT)
+            return self._publish(slot, rest & 0x7FFF, False, rest >> 16) if self.shut == SHUT else None
         return None
 
     def _claim(self, slot: int, most: int) -> Optional[range]:
@@ -364,9 +364,9 @@ class Ledger:
             self.yours += [(self.base + self.index - 1, item, self.block(item)) for item in items]
         return items
 
-    def _publish(self, slot: int, count: int, more: bool, units: int, shut: int) -> Optional[int]:
+    def _publish(self, slot: int, count: int, more: bool, units: int) -> Optional[int]:
         current = self.files.get(slot)
-        if current is None or self.shut != shut:
+        if current is None:
             return None
         if self.maxsize:
             own = self.res.get(slot)
