@@ -1,8 +1,8 @@
 """An explicit-state checker for the rules: every interleaving of a small case, driven by the package's own ``Ledger``.
 
 Lives here: the explorer, a machine with store buffers, and six small protocols that stand on the ledger: ``Claims``,
-``Ends``, ``Leases``, ``Reservations``, ``Batches`` and ``Rolls``.  Not here: the cases, and what goes wrong when a rule is taken
-out (``test_rules``).
+``Ends``, ``Leases``, ``Reservations``, ``Batches`` and ``Rolls``.  Not here: the cases, and what goes wrong when a rule
+is taken out (``test_rules``).
 
 One step is one append to the journal, one store into a process's store buffer, one buffered store that reaches the
 memory (x86: first in, first out), one load, or one system call on a name.  Between any two steps a process may be
@@ -371,8 +371,8 @@ class Ends(Machine):
     finishes the last item looks at the cell and rings.  The account: puts that have returned, items that were
     delivered, rings that nobody has heard, and whether the shutdown was immediate.
 
-    Left out by name: ``late``: a producer whose PUBLISH is void gives up; ``barrier``: the one that joins looks at once;
-    ``ring``: nobody rings."""
+    Left out by name: ``late``: a producer whose PUBLISH is void gives up; ``barrier``: the one that joins looks at
+    once; ``ring``: nobody rings."""
 
     CELL = 0
 
