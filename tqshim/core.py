@@ -128,6 +128,8 @@ class Core:
         self._spins = 0
         self._shut_at = 0.0
         """When we first looked into the queue after it was shut down."""
+        self.over = False
+        """A get has found it shut down, and empty for good."""
 
     def _close_files(self) -> None:
         self.journal.close()

@@ -20,6 +20,7 @@ from .core import LEASED, looked
 from .errors import CorruptBatchError
 from .ledger import NEAR_BOUND, OPEN_FOR_ALL, SHUT, Block, Lease
 from .sleeping import Sleeping
+from .waiting import Cells
 
 __all__ = ["Getting"]
 
@@ -36,6 +37,7 @@ class Getting(Sleeping):
 
         If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
         deadline: Optional[float] = None
+        looked_again = False
         while True:
             generation = self.generation
             state = self._state
@@ -72,24 +74,31 @@ class Getting(Sleeping):
                 continue
             if got:
                 return generation
-            until = self._late_until() if self.ledger.shut else None
-            if until is None:
-                if not block or self.ledger.shut:
-                    return generation
-                if timeout is not None:
-                    if deadline is None:
-                        deadline = monotonic() + timeout
-                    if monotonic() >= deadline:
+            late = None
+            if self.ledger.shut:
+                late = self._late_until()
+                if late is None:
+                    if looked_again:
+                        self.over = True
                         return generation
+                    looked_again = True  # What was held back was published before its cell was cleared.
+                    continue
+            if not block:
+                return generation
+            if timeout is not None:
+                if deadline is None:
+                    deadline = monotonic() + timeout
+                if monotonic() >= deadline:
+                    return generation
             try:
-                self._wait(waiting.SLEEPS, until or deadline)
+                self._wait(waiting.SLEEPS, deadline if late is None else min(late, deadline or late))
             except (OSError, ValueError):
                 if generation == self.generation:
                     raise
 
     @property
-    def over(self) -> bool:
-        """The queue was shut down."""
+    def shut(self) -> bool:
+        """The queue was shut down, as far as this process knows."""
         return self.ledger.shut != OPEN_FOR_ALL
 
     def _late_until(self) -> Optional[float]:
@@ -100,8 +109,13 @@ class Getting(Sleeping):
         if not self._shut_at:
             self._shut_at = now
         until = self._shut_at + tuning.LATE
-        others = any(slot != self._producer and not member.consumer for slot, member in ledger.members.items())
-        return until if ledger.shut == SHUT and others and now < until else None
+        if ledger.shut != SHUT or now >= until:
+            return None
+        words, limit = self._words, self.cells.pages * waiting.SLOTS
+        for slot in list(ledger.members):
+            if slot != self._producer and slot < limit and words[Cells.place(waiting.HOLDS, slot)]:
+                return until
+        return None
 
     def give_back(self, records: Sequence[Record]) -> None:
         """Records that were got but not delivered: the next get delivers them first."""

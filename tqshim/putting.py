@@ -440,6 +440,8 @@ class Putting(Getting):
 
     def _start_flusher(self) -> None:
         self._flusher_busy = True
+        if self._producer is not None:
+            self._words[Cells.place(waiting.HOLDS, self._producer)] = 1
         flusher = self._flusher
         if flusher is not None:
             flusher.wake.release()
@@ -456,7 +458,13 @@ class Putting(Getting):
         flusher, self._flusher = self._flusher, None
         if flusher is not None and not self._flusher_busy:
             flusher.wake.release()
+        self.rest()
+
+    def rest(self) -> None:
+        """Nothing is held back any more."""
         self._flusher_busy = False
+        if self._producer is not None and not self._stale:
+            self._words[Cells.place(waiting.HOLDS, self._producer)] = 0
 
     def flush(self) -> None:
         """Publish what is held back."""
@@ -542,6 +550,6 @@ class Flusher:
                     if engine._flusher is not self:
                         return False
                     if not engine._records:
-                        engine._flusher_busy = False
+                        engine.rest()
                         return True
             del engine

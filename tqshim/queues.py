@@ -148,7 +148,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             self._pickling_failed(error, obj)
             return
         if not engine.put(record, block, timeout):
-            raise ShutDown if engine.over else Full
+            raise ShutDown if engine.shut else Full
 
     def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
         """Take the oldest item out of the queue; wait for one for ``timeout`` seconds, for ever by default.
@@ -195,7 +195,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         if records:
             put = engine.put_many(records, block, timeout)
             if put < len(records):
-                kind = ShutDown if engine.over else Full
+                kind = ShutDown if engine.shut else Full
                 raise kind(f"{put} of {len(records)} items were put") if put else kind
 
     def get_many(
@@ -323,7 +323,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def is_shutdown(self) -> bool:
         """Whether somebody has shut the queue down."""
         engine = self._engine
-        return engine is not None and (engine.qsize(), engine.over)[1]
+        return engine is not None and (engine.qsize(), engine.shut)[1]
 
     def shutdown(self, immediate: bool = False) -> None:
         """End the queue for everybody, as ``queue.Queue.shutdown`` does.
@@ -332,7 +332,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         wakes up.
 
         ``immediate``: what is left is dropped, and counts as done for ``join``.  A put of another process's burst may
-        still succeed for a millisecond; it arrives, unless this was immediate.  Raises ``ValueError`` for a closed
+        still succeed for a millisecond; it arrives, unless this was immediate: ``get`` waits for it, ``get_nowait``
+        raises ``Empty`` until then.  Raises ``ValueError`` for a closed
         handle."""
         self._open_engine().shutdown(immediate)
 

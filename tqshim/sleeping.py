@@ -161,7 +161,7 @@ class Sleeping(Core):
             assert slot is not None
             now = monotonic()
             nap = tuning.NAP * max(1, self.ledger.consumers if items else len(self.ledger.members))
-            nap = tuning.LATE if self.ledger.shut else min(tuning.NAP_LAST, nap * 2 ** max(0, naps - tuning.NAPS))
+            nap = tuning.NAP if self.ledger.shut else min(tuning.NAP_LAST, nap * 2 ** max(0, naps - tuning.NAPS))
             cell = Cells.place(kind, slot)
             self._waiters[kind].add(me)
             word = waiting.sleep_word(now + nap, nap)

@@ -26,8 +26,9 @@ FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
 LINGER: Final = 1e-3
 """Seconds after which a burst is published at the latest."""
-LATE: Final = 3 * LINGER
-"""Seconds after which no burst is expected any more that began before the queue was shut down."""
+LATE: Final = 0.25
+"""Seconds for which whoever finds a queue shut down and empty waits for producers that hold records back: they may have
+been stopped, or killed."""
 GAP_FIRST: Final = 1e-4
 GAP_LAST: Final = 5e-4
 """Seconds between two blocks of a burst while consumers wait: it grows from the one to the other."""

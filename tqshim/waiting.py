@@ -11,6 +11,7 @@ The cells are a mapped file of 4 KB pages, each with 64 slots' words of every ki
           192-255   places of its reservation that a producer has used
           256-319   flag: somebody wants to know that
           320-383   one of the slot sleeps until all items are finished with
+          384-447   a producer of the slot holds records back, whose puts have returned
           448       first item of the lease that its holder has not delivered
           449       flag: somebody wants to know that
           450       bumped at each publish, for a consumer that looks before it sleeps
@@ -44,6 +45,7 @@ POSITION: Final = 128
 USED: Final = 192
 USED_FLAG: Final = 256
 AWAITS_DONE: Final = 320
+HOLDS: Final = 384
 KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
 """What one can sleep for."""
 LEASE_POSITION: Final = 448
@@ -104,7 +106,7 @@ class Cells:
 
     def clear(self, slot: int) -> None:
         """Forget what a former member of the slot has left."""
-        for kind in (SLEEPS, AWAITS_PLACE, POSITION, USED, USED_FLAG, AWAITS_DONE):
+        for kind in (SLEEPS, AWAITS_PLACE, POSITION, USED, USED_FLAG, AWAITS_DONE, HOLDS):
             self.words[self.place(kind, slot)] = 0
 
     def detach(self) -> None:
