@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.pool
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import Queue
 from typing import Any
@@ -20,12 +21,19 @@ def kinds() -> list[str]:
     return found
 
 
+def lie_beside(queue: Any) -> None:
+    """Make queues where that one is: a fork server may have been started when they were made elsewhere."""
+    os.environ["TQSHIM_DIR"] = os.path.dirname(queue._queue._engine.folder.path)
+
+
 def tell_kinds(says: Any) -> None:
+    lie_beside(says)
     says.put(kinds())
 
 
 def tell_kinds_of_a_child(method: str, says: Any) -> None:
     """As a child's child."""
+    lie_beside(says)
     child: Any = multiprocessing.get_context(method)
     process = child.Process(target=tell_kinds, args=(says,))
     process.start()
