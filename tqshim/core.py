@@ -104,7 +104,7 @@ class Core:
         self._claim_event = b""
         self._claim_word = 0
         self._claim_from = 0
-        self._position_cell = 0
+        self._position_cell = self._lease_cell = self._lease_flag = 0
         self._state: tuple[int, tuple[Record, ...]] = (-1, ())
         """The last item that was taken and delivered, and the hand: records that are to be delivered (again) first.
         One tuple: an exception finds both changed, or neither."""
@@ -121,9 +121,17 @@ class Core:
         self._waiters: tuple[set[object], set[object]] = (set(), set())
         self._woken_at = 0.0
         self._taken = 0
+        """Items that we have taken."""
+        self._pace_from = 0
+        self._pace_at = 0.0
+        """From which of our items, and since when, we measure how fast we are."""
+        self._pace = 0.0
+        """Seconds that each of our last items took us, without the waiting."""
+        self._patience = tuning.PATIENCE
+        self._lease_from = 0
+        """With so many taken, a lease beside other consumers is worth a try again."""
         self._offered_at = 0.0
         self._hint = int.from_bytes(os.urandom(4), "little") << 24
-        self._fast = False
         self._luck = 1.0
         self._spins = 0
 
@@ -371,6 +379,8 @@ class Core:
             self._claim_event = events.claim(slot)
             self._claim_word = int.from_bytes(self._claim_event, "little")
             self._position_cell = Cells.place(waiting.POSITION, slot)
+            self._lease_cell = Cells.place(waiting.LEASE_POSITION, slot)
+            self._lease_flag = Cells.place(waiting.LEASE_FLAG, slot)
             self._consumer = slot
         else:
             self._producer_number = number
@@ -389,6 +399,17 @@ class Core:
             self.cells = Cells(self.folder.open_cells())
             self._check_frame(generation)
             self._words = self.cells.words
+
+    def _delivered(self) -> int:
+        """The oldest item that nobody has got, as far as can be seen without asking: a lease may be going on."""
+        lease = self.ledger.lease
+        if lease is None:
+            return self.ledger.head
+        if self._lease is not None and self._lease.number == lease.number:
+            return self._lease_at
+        self._map_all_cells()
+        position = self._words[Cells.place(waiting.LEASE_POSITION, lease.slot)]
+        return max(lease.first, min(position, lease.end))
 
     def _bury(self, slot: int) -> bool:
         """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""

@@ -177,11 +177,12 @@ class Engine(Putting):
             self._hold_lease(lease, max(lease.first, last + 1))
         else:
             self._forget_lease()
-            if former is not None and ledger.kept[0] == former.number:
+            number, base = ledger.kept.get(former.slot, (0, 0)) if former is not None else (0, 0)
+            if former is not None and number == former.number:
                 mine = [
                     (item, block)
                     for block in parts
-                    for item in range(max(block.first, former.first, last + 1), min(block.end, ledger.kept[1]))
+                    for item in range(max(block.first, former.first, last + 1), min(block.end, base))
                 ] + mine
         self._recover_items(mine)
         if self._consumer is not None:
@@ -237,13 +238,7 @@ class Engine(Putting):
         self._publish_if_possible()
         self._sync()
         ledger = self.ledger
-        size = ledger.tail - ledger.head + len(self._state[1])
-        lease = ledger.lease
-        if lease is not None:
-            ours = self._lease is not None and self._lease.number == lease.number
-            position = self._lease_at if ours else self._words[waiting.LEASE_POSITION]
-            size += lease.end - max(lease.first, min(position, lease.end))
-        return size
+        return ledger.tail - self._delivered() + len(self._state[1])
 
     def empty(self) -> bool:
         """Nothing could be got now."""
@@ -271,7 +266,7 @@ class Engine(Putting):
 
     def _ready(self, kind: int, places: int) -> bool:
         if kind == waiting.SLEEPS:
-            return self.ledger.head < self.ledger.tail or bool(self._state[1]) or self._leased_out()
+            return self._delivered() < self.ledger.tail or bool(self._state[1])
         return self.ledger.used + places <= self.maxsize
 
 

@@ -20,11 +20,9 @@ from .core import LEASED, looked
 from .errors import CorruptBatchError
 from .ledger import NEAR_BOUND, Block, Lease
 from .sleeping import Sleeping
+from .waiting import Cells
 
 __all__ = ["Getting"]
-
-_LEASE_POSITION: Final = waiting.LEASE_POSITION
-_LEASE_FLAG: Final = waiting.LEASE_FLAG
 
 
 class Getting(Sleeping):
@@ -36,6 +34,7 @@ class Getting(Sleeping):
 
         If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
         deadline: Optional[float] = None
+        polite = block and (timeout is None or timeout > tuning.LINGER)
         while True:
             generation = self.generation
             state = self._state
@@ -50,8 +49,8 @@ class Getting(Sleeping):
                     if self._first <= item < self._end and item < self._lease_end and most == 1 and not state[1]:
                         # The short way to the next item of our lease, whose block has been read already.
                         words = self._words
-                        words[_LEASE_POSITION] = item + 1
-                        if not words[_LEASE_FLAG]:
+                        words[self._lease_cell] = item + 1
+                        if not words[self._lease_flag]:
                             ends, index = self._ends, item - self._first
                             got.append(self._body[ends[index - 1] if index else 0 : ends[index]])
                             self._lease_at = item + 1
@@ -60,7 +59,7 @@ class Getting(Sleeping):
                         else:
                             self._take(got, most)
                     else:
-                        self._take(got, most)
+                        self._take(got, most, polite)
                     self._unsure = self._stale
             except BaseException as error:
                 if self._state is state:
@@ -78,7 +77,9 @@ class Getting(Sleeping):
                 if monotonic() >= deadline:
                     return generation
             try:
-                self._wait(waiting.SLEEPS, deadline)
+                waits = polite and self._leased_by_another()
+                self._wait(waiting.SLEEPS, deadline, polite=waits)
+                polite = polite and not waits
             except (OSError, ValueError):
                 if generation == self.generation:
                     raise
@@ -89,8 +90,8 @@ class Getting(Sleeping):
             last, hand = self._state
             self._state = last, (*records, *hand)
 
-    def _take(self, got: list[Record], most: int) -> None:
-        """Take up to ``most`` records, from wherever they are to be had."""
+    def _take(self, got: list[Record], most: int, polite: bool = False) -> None:
+        """Take up to ``most`` records, from wherever they are to be had; ``polite``: not from under another's hands."""
         last, hand = self._state
         if hand:
             got += hand[:most]
@@ -105,7 +106,7 @@ class Getting(Sleeping):
             if ledger.head >= ledger.tail:
                 self._sync()
                 ledger = self.ledger
-                if ledger.head >= ledger.tail and not self._leased_out():
+                if ledger.head >= ledger.tail and self._delivered() >= ledger.head:
                     looked[0] += 1
                     return
             if self._consumer is None:
@@ -114,13 +115,15 @@ class Getting(Sleeping):
             lease = ledger.lease
             if lease is not None:
                 if self._lease is None or self._lease.number != lease.number:
+                    if polite and self._keeps_up(lease):
+                        return
                     self._revoke(lease)
                     continue
                 if self._lease_at < self._lease_end:
                     if self._take_leased(got, most):
                         return
                     continue
-            if tuning.LEASES and ledger.consumers == 1 and self._wants_lease(most) and self._take_lease():
+            if tuning.LEASES and self._wants_lease(most) and self._take_lease():
                 continue
             if self._lease is not None:
                 self._end_lease()
@@ -251,6 +254,7 @@ class Getting(Sleeping):
         waiting_items = ledger.tail - ledger.head
         return (
             waiting_items >= tuning.LEASE_FROM
+            and (ledger.consumers == 1 or self._may_lease_beside_others())
             and (
                 not self.maxsize
                 or 2 * (waiting_items + ledger.reserved) <= self.maxsize
@@ -258,6 +262,26 @@ class Getting(Sleeping):
             )
             and waiting.barrier_works()
         )
+
+    def _may_lease_beside_others(self) -> bool:
+        """We are so fast that the others could take little meanwhile, and it is a while since one wanted to."""
+        if self._taken < self._lease_from:
+            return False
+        self._measure_pace()
+        return self._pace < tuning.LEASE_PACE
+
+    def _keeps_up(self, lease: Lease) -> bool:
+        """The holder of another's lease delivers it as fast as all of us could claim these items."""
+        self._map_all_cells()
+        words, cell = self._words, Cells.place(waiting.LEASE_POSITION, lease.slot)
+        goal = words[cell] + tuning.WATCH_ITEMS
+        if goal > lease.end:
+            return False
+        stop = monotonic() + tuning.WATCH
+        while words[cell] < goal:
+            if monotonic() > stop:
+                return False
+        return True
 
     def _take_lease(self) -> bool:
         ledger = self.ledger
@@ -269,8 +293,9 @@ class Getting(Sleeping):
                 break
         words = self._words
         waiting.register_for_barrier()
-        words[waiting.LEASE_FLAG] = 0
-        words[waiting.LEASE_POSITION] = ledger.head
+        # Ours alone, and no lease of ours stands: whatever they say of an earlier one does not count any more.
+        words[self._lease_flag] = 0
+        words[self._lease_cell] = ledger.head
         lease = self._append(events.lease(self._consumer or 0, min(most, events.LEASE_MOST)))
         if not isinstance(lease, Lease):
             return False
@@ -297,8 +322,8 @@ class Getting(Sleeping):
         cached = self._first <= item and stop <= self._end
         if not cached:
             words[self._position_cell] = LEASED | item
-        words[_LEASE_POSITION] = stop
-        contested = words[_LEASE_FLAG]
+        words[self._lease_cell] = stop
+        contested = words[self._lease_flag]
         if contested:
             stop = min(stop, self._contest(stop))
         if item < stop:
@@ -313,10 +338,19 @@ class Getting(Sleeping):
         if not cached:
             words[self._position_cell] = 0
         if contested:
-            self._forget_lease()
+            self._yield_lease(stop)
         elif self.maxsize and stop == self._lease_end:
             self._sync()
         return item < stop
+
+    def _yield_lease(self, base: int) -> None:
+        """Our lease has been ended by another.  The sooner that was, the longer we leave it at claims."""
+        lease = self._lease
+        assert lease is not None
+        few = base - lease.first < tuning.PATIENCE
+        self._patience = min(tuning.PATIENCE_LAST, 2 * self._patience) if few else tuning.PATIENCE
+        self._lease_from = self._taken + self._patience
+        self._forget_lease()
 
     def _forget_lease(self) -> None:
         self._lease = None
@@ -327,7 +361,7 @@ class Getting(Sleeping):
         lease = self._lease
         assert lease is not None
         self._append(events.revoke(wanted - lease.first, lease.number))
-        number, base = self.ledger.kept
+        number, base = self.ledger.kept[lease.slot]
         assert number == lease.number
         return base
 
@@ -350,18 +384,9 @@ class Getting(Sleeping):
 
     def _revoke(self, lease: Lease) -> None:
         """End another's lease."""
-        words = self._words
-        words[waiting.LEASE_FLAG] = 1
+        self._map_all_cells()
+        self._words[Cells.place(waiting.LEASE_FLAG, lease.slot)] = 1
         waiting.barrier()
-        position = words[waiting.LEASE_POSITION]
+        position = self._words[Cells.place(waiting.LEASE_POSITION, lease.slot)]
         count = max(0, min(position, lease.end) - lease.first)
         self._append(events.revoke(count, lease.number))
-
-    def _leased_out(self) -> bool:
-        """Items of a lease that somebody else holds can be had for the asking."""
-        lease = self.ledger.lease
-        if lease is None:
-            return False
-        if self._lease is not None and self._lease.number == lease.number:
-            return self._lease_at < self._lease_end
-        return self._words[waiting.LEASE_POSITION] < lease.end

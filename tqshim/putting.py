@@ -347,7 +347,7 @@ class Putting(Getting):
         self._map_all_cells()
         if self.cells.anybody(waiting.SLEEPS):
             self._ring_for_items()
-        self._head_then = ledger.head
+        self._head_then = self._delivered()
         if ledger.tail - ledger.head > self._set_aside and self._set_aside < 2 * ledger.last_limit:
             self._set_space_aside()
         # Only now: whoever was rung for may have taken the processor, and that time must not end our burst.

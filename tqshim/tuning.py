@@ -47,6 +47,17 @@ SOON: Final = 3000
 """Microseconds within which another waiter must look by itself, if one that could be rung for is to be left asleep."""
 LEASE_FROM: Final = 8
 """Waiting items from which a lease is worth its event."""
+PACE_ITEMS: Final = 16
+"""Items over which a consumer measures how fast it is, at least."""
+LEASE_PACE: Final = 10e-6
+"""Seconds an item of a consumer that leases beside others: most of that are its claims."""
+PATIENCE: Final = 16
+PATIENCE_LAST: Final = 256
+"""Items that one of several consumers claims before it leases again, after another has ended its lease: it doubles from
+the one to the other with each lease that ended within so many items."""
+WATCH: Final = 20e-6
+WATCH_ITEMS: Final = 6
+"""Seconds within which the holder of a lease delivers so many items, if another consumer is to leave them to it."""
 LEASE_UNITS: Final = (4 << 20) // events.UNIT
 """Bytes of one lease: its batch files stay until it ends."""
 PLACES: Final = 256

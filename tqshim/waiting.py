@@ -10,8 +10,8 @@ The cells are a mapped file of 4 KB pages, each with 64 slots' words of every ki
           128-191   1 + the journal position from before a CLAIM, until its payload is read: pins batch files
           192-255   places of its reservation that a producer has used
           256-319   flag: somebody wants to know that
-          448       first item of the lease that its holder has not delivered
-          449       flag: somebody wants to know that
+          320-383   first item of its lease that a consumer has not delivered
+          384-447   flag: somebody wants to know that
           450       bumped at each publish, for a consumer that looks before it sleeps
           451       until when somebody looks
 
@@ -42,8 +42,8 @@ AWAITS_PLACE: Final = 64
 POSITION: Final = 128
 USED: Final = 192
 USED_FLAG: Final = 256
-LEASE_POSITION: Final = 448
-LEASE_FLAG: Final = 449
+LEASE_POSITION: Final = 320
+LEASE_FLAG: Final = 384
 PUBLISHED: Final = 450
 LOOKS: Final = 451
 
@@ -99,7 +99,7 @@ class Cells:
         return found
 
     def clear(self, slot: int) -> None:
-        """Forget what a former member of the slot has left."""
+        """Forget what a former member of the slot has left; how far its lease has got is kept for whoever ends that."""
         for kind in (SLEEPS, AWAITS_PLACE, POSITION, USED, USED_FLAG):
             self.words[self.place(kind, slot)] = 0
 
