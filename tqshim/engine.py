@@ -162,21 +162,20 @@ class Engine(Putting):
         if self._joining is not None and self._joining not in (self._consumer, self._producer):
             self.folder.unlock_slot(self._joining)  # a member that nobody is: it will be buried
         self._joining = None
+        self._window_end = 0
         former, parts = self._lease, self._lease_parts
         ledger = Ledger.load(self.journal.snapshot())
         self._start(ledger)
         if self._consumer is not None:
             self._pos = replay(self.journal, ledger, self._consumer, self._claim_from)
-        last = self._state[0]
+        last = max(self._state[0], self._lease_at - 1)
         mine = [(item, block) for _, item, block in ledger.yours if item > last]
         ledger.yours = []
         self._sync()
         ledger = self.ledger
         lease = ledger.lease
-        if lease is not None and self._consumer is not None and lease.member == self._consumer_number:
-            self._hold_lease(lease, max(lease.first, last + 1))
-        else:
-            self._forget_lease()
+        ours = lease is not None and self._consumer is not None and lease.member == self._consumer_number
+        if not ours:
             number, base = ledger.kept.get(former.slot, (0, 0)) if former is not None else (0, 0)
             if former is not None and number == former.number:
                 mine = [
@@ -184,17 +183,21 @@ class Engine(Putting):
                     for block in parts
                     for item in range(max(block.first, former.first, last + 1), min(block.end, base))
                 ] + mine
+        # Before our lease is touched: if this is interrupted, the next try must find the same.
         self._recover_items(mine)
+        if lease is not None and ours:
+            self._hold_lease(lease, max(lease.first, last + 1))
+        else:
+            self._forget_lease()
         if self._consumer is not None:
             self._words[self._position_cell] = 0
-        self._room = 0
+        self._spare = self._granted = self._used = 0
         if self._producer is not None:
             file, end = ledger.files.get(self._producer, (None, 0))
             if self._publishing is not None and self._file is not None and file == self._file:
                 records, count, offset = self._publishing
                 if records is self._records and (end > offset or self._giant_published(ledger)):
-                    self._records = records[count:]
-                    self._bytes = sum(map(len, self._records))
+                    self._hold_back(records[count:])
             if self._file is not None:
                 self.folder.seal_batch(self._file)
             self._drop_file()

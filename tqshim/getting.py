@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import Final, Optional
+from typing import Optional
 
 from . import blocks, events, names, tuning, waiting
 from .blocks import Record
@@ -34,35 +34,34 @@ class Getting(Sleeping):
 
         If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
         deadline: Optional[float] = None
-        polite = block and (timeout is None or timeout > tuning.LINGER)
+        had_to_wait = False
         while True:
             generation = self.generation
             state = self._state
+            following = 1 << 62
             try:
                 with self._lock:
-                    if self._unsure:
-                        self._recover()
-                        generation = self.generation
-                    self._unsure = True
-                    state = self._state
                     item = self._lease_at
-                    if self._first <= item < self._end and item < self._lease_end and most == 1 and not state[1]:
-                        # The short way to the next item of our lease, whose block has been read already.
+                    if item < self._window_end and most == 1 and not self._unsure:
+                        # The short way to the next item of our lease.
+                        following = item + 1
                         words = self._words
-                        words[self._lease_cell] = item + 1
+                        words[self._lease_cell] = following
                         if not words[self._lease_flag]:
-                            ends, index = self._ends, item - self._first
-                            got.append(self._body[ends[index - 1] if index else 0 : ends[index]])
-                            self._lease_at = item + 1
-                            self._taken += 1
-                            self._state = item, ()
-                        else:
-                            self._take(got, most)
-                    else:
+                            got.append(self._window[item - self._window_first])
+                            self._lease_at = following
+                    if not got:
+                        following = 1 << 62
+                        if self._unsure:
+                            self._recover()
+                            generation = self.generation
+                        self._unsure = True
+                        state = self._state
+                        polite = block and not had_to_wait and (timeout is None or timeout > tuning.LINGER)
                         self._take(got, most, polite)
-                    self._unsure = self._stale
+                        self._unsure = self._stale
             except BaseException as error:
-                if self._state is state:
+                if self._state is state and self._lease_at < following:
                     got.clear()  # The journal knows whose they are, and the next act asks it.
                 if generation == self.generation or not isinstance(error, (OSError, ValueError)):
                     raise
@@ -77,9 +76,8 @@ class Getting(Sleeping):
                 if monotonic() >= deadline:
                     return generation
             try:
-                waits = polite and self._leased_by_another()
-                self._wait(waiting.SLEEPS, deadline, polite=waits)
-                polite = polite and not waits
+                had_to_wait = polite and self._leased_by_another()
+                self._wait(waiting.SLEEPS, deadline, polite=had_to_wait)
             except (OSError, ValueError):
                 if generation == self.generation:
                     raise
@@ -88,6 +86,7 @@ class Getting(Sleeping):
         """Records that were got but not delivered: the next get delivers them first."""
         with self._lock:
             last, hand = self._state
+            self._window_end = 0
             self._state = last, (*records, *hand)
 
     def _take(self, got: list[Record], most: int, polite: bool = False) -> None:
@@ -194,15 +193,25 @@ class Getting(Sleeping):
 
     def _deliver(self, got: list[Record], item: int, stop: int) -> None:
         """Deliver items of the block that was read last.  The store to ``_state`` is what makes them delivered."""
-        body, ends, index = self._body, self._ends, item - self._first
-        start = ends[index - 1] if index else 0
-        if stop == item + 1:
-            got.append(body[start : ends[index]])
-        else:
-            stops = list(ends[index : stop - self._first])
-            got += map(body.__getitem__, map(slice, (start, *stops), stops))
-        self._taken += stop - item
-        self._state = stop - 1, self._state[1]
+        before = len(got)
+        try:
+            if stop == item + 1:
+                ends, index = self._ends, item - self._first
+                got.append(self._body[ends[index - 1] if index else 0 : ends[index]])
+            else:
+                got += self._cut(item, stop)
+            self._taken += stop - item
+            self._state = stop - 1, self._state[1]
+        except BaseException:
+            if self._state[0] < stop - 1:
+                del got[before:]
+            raise
+
+    def _cut(self, item: int, stop: int) -> Iterable[Record]:
+        """Records of the block that was read last."""
+        index = item - self._first
+        stops = list(self._ends[index : stop - self._first])
+        return map(self._body.__getitem__, map(slice, (self._ends[index - 1] if index else 0, *stops), stops))
 
     def _read_and_deliver(self, got: list[Record], item: int, stop: int, parts: Iterable[Block]) -> None:
         """Deliver items that stand in these blocks."""
@@ -220,6 +229,7 @@ class Getting(Sleeping):
             self._deliver(got, max(item, block.first), end)
 
     def _read_block(self, block: Block) -> None:
+        self._window_end = 0
         fd = self._fds.get(block.file)
         if fd is None:
             fd = self.folder.open_batch(block.file)
@@ -267,6 +277,7 @@ class Getting(Sleeping):
         """We are so fast that the others could take little meanwhile, and it is a while since one wanted to."""
         if self._taken < self._lease_from:
             return False
+        self._count_leased()
         self._measure_pace()
         return self._pace < tuning.LEASE_PACE
 
@@ -311,10 +322,12 @@ class Getting(Sleeping):
     def _hold_lease(self, lease: Lease, at: int) -> None:
         self._lease = lease
         self._lease_at, self._lease_end = at, lease.end
+        self._counted = at
         self._lease_parts = deque(self.ledger.parts(lease.first, lease.end))
 
     def _take_leased(self, got: list[Record], most: int) -> bool:
         """Deliver items of our lease.  ``False``: it was revoked, and none of them is ours any more."""
+        self._count_leased()
         item = self._lease_at
         stop = min(item + most, self._lease_end)
         self.cut_short = stop < item + most
@@ -334,14 +347,23 @@ class Getting(Sleeping):
                 while parts[0].end <= item:
                     parts.popleft()
                 self._read_and_deliver(got, item, stop, parts)
-        self._lease_at = stop
+        self._lease_at = self._counted = stop
         if not cached:
             words[self._position_cell] = 0
         if contested:
             self._yield_lease(stop)
-        elif self.maxsize and stop == self._lease_end:
-            self._sync()
+        elif stop == self._lease_end:
+            if self.maxsize:
+                self._sync()
+        elif most == 1 and self._first < stop < self._end and not self._state[1]:
+            end = min(self._end, self._lease_end, stop + tuning.WINDOW)
+            self._window = list(self._cut(stop, end))
+            self._window_first, self._window_end = stop, end
         return item < stop
+
+    def _count_leased(self) -> None:
+        self._taken += self._lease_at - self._counted
+        self._counted = self._lease_at
 
     def _yield_lease(self, base: int) -> None:
         """Our lease has been ended by another.  The sooner that was, the longer we leave it at claims."""
@@ -354,7 +376,10 @@ class Getting(Sleeping):
 
     def _forget_lease(self) -> None:
         self._lease = None
-        self._lease_at = self._lease_end = 0
+        self._window_end = 0
+        last, hand = self._state
+        self._state = max(last, self._lease_at - 1), hand
+        self._lease_at = self._lease_end = self._counted = 0
 
     def _contest(self, wanted: int) -> int:
         """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours."""
@@ -370,7 +395,12 @@ class Getting(Sleeping):
         lease = self._lease
         if lease is not None:
             self._append(events.revoke(self._lease_at - lease.first, lease.number))
-            self._forget_lease()
+            if self.ledger.kept[lease.slot][1] > self._lease_at:
+                # A get was interrupted after the cell had said that it takes one, and another has ended the lease there.
+                self._recover()
+                self._unsure = True
+            else:
+                self._forget_lease()
 
     def _end_used_lease(self) -> None:
         """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""

@@ -39,32 +39,36 @@ class Putting(Getting):
         """Put one record.  ``False``: the queue was full all the time."""
         generation = self.generation
         try:
-            return self._put(record, block, timeout)
+            with self._lock:
+                if (
+                    self._spare
+                    and looked[0] == self._looked_then
+                    and monotonic() < self._spare_until
+                    and len(record) <= tuning.SMALL
+                    and not self._unsure
+                ):
+                    # The short way: in a burst there is nothing more to do, until its block is large or old enough.
+                    used = self._used + 1
+                    if self.maxsize:
+                        words = self._words
+                        words[self._used_cell] = used
+                    if not self.maxsize or not words[self._used_flag]:
+                        self._used = used
+                        self._spare -= 1
+                        self._records.append(record)
+                        return True
+                self._spare = 0
+                if self._unsure:
+                    self._recover()
+                if not self.maxsize or (self._used < self._granted and self._take_place()):
+                    self._records.append(record)
+                    self._publish_if_due(record)
+                    return True
+            return self._put_waiting(partial(self._accept, record), block, timeout)
         except (OSError, ValueError):
             if generation == self.generation:
                 raise
             return True  # forked in the middle: the parent puts it
-
-    def _put(self, record: Record, block: bool, timeout: Optional[float]) -> bool:
-        with self._lock:
-            if self._unsure:
-                self._recover()
-            if not self.maxsize or (self._room and self._take_place()):
-                records = self._records
-                records.append(record)
-                self._bytes += len(record)
-                # In a burst there is nothing more to do, until its block is large or old enough.
-                if not (
-                    self._flusher_busy
-                    and looked[0] == self._looked_then
-                    and len(records) < self.batch_size
-                    and self._bytes < tuning.BLOCK_BYTES
-                    and monotonic() - self._published_at < self._gap
-                    and (self._room or not self.maxsize)
-                ):
-                    self._publish_if_due(record)
-                return True
-        return self._put_waiting(partial(self._accept, record), block, timeout)
 
     def put_many(self, records: list[Record], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
@@ -72,12 +76,11 @@ class Putting(Getting):
             with self._lock:
                 self._begin()
                 self._publish()
-                self._records = records
-                self._bytes = sum(map(len, records))
+                self._hold_back(records)
                 try:
                     self._publish_surely()
                 except OSError:
-                    self._records, self._bytes = [], 0
+                    self._hold_back([])
                     raise
             return len(records)
         if len(records) > self.maxsize and not block:
@@ -134,19 +137,19 @@ class Putting(Getting):
 
     def _publish_if_due(self, record: Record) -> None:
         """Publish the newest record now, or leave it for the next block of its burst."""
-        if self._is_due() or (self.maxsize and not self._room):
+        if self._is_due() or (self.maxsize and self._used >= self._granted):
             self._unsure = True
             try:
                 self._publish_surely()
             except OSError:
                 # Its put fails; those whose puts have returned stay for the next try.
                 if self._records and self._records[-1] is record:
-                    self._records.pop()
-                    self._bytes -= len(record)
+                    self._hold_back(self._records[:-1])
                 raise
 
     def _is_due(self) -> bool:
         """What is held back must be published now."""
+        self._weigh()
         count = len(self._records)
         if looked[0] != self._looked_then:
             self._looked_then = looked[0]
@@ -154,14 +157,32 @@ class Putting(Getting):
             return True
         if count >= self.batch_size or self._bytes >= tuning.BLOCK_BYTES or not tuning.BURSTS or Core.exiting:
             return True
-        past = monotonic() - self._published_at
+        now = monotonic()
+        past = now - self._published_at
         if past > self._gap and (past > tuning.LINGER or self.cells.anybody(waiting.SLEEPS)):
             self._gap = min(tuning.GAP_LAST, self._gap * 1.5) if count > 8 else tuning.GAP_FIRST
             return True
         if not self._flusher_busy:
             self._start_flusher()
-            return Core.exiting
+            if Core.exiting:
+                return True
+        spare = min(self.batch_size - count, (tuning.BLOCK_BYTES - self._bytes) // tuning.SMALL)
+        if self.maxsize:
+            spare = min(spare, self._granted - self._used)
+        self._spare = max(0, spare - 1)
+        self._spare_until = min(now + tuning.GAP_FIRST, self._published_at + tuning.LINGER)
         return False
+
+    def _hold_back(self, records: list[Record]) -> None:
+        """Have these records to publish, and no others."""
+        self._spare = self._bytes = self._weighed = 0
+        # A new list: if an exception comes next, _recover sees that those before have been dropped.
+        self._records = records
+
+    def _weigh(self) -> None:
+        new = self._records[self._weighed :] if self._weighed else self._records
+        self._bytes += sum(map(len, new))
+        self._weighed += len(new)
 
     def _accept(self, record: Record) -> bool:
         """Take a record of a bounded queue, for which no place has been reserved, if there is one."""
@@ -183,7 +204,6 @@ class Putting(Getting):
             and self._take_place()
         ):
             self._records.append(record)
-            self._bytes += len(record)
             if not self._flusher_busy:
                 self._start_flusher()
             return True
@@ -219,7 +239,7 @@ class Putting(Getting):
         granted = self._append(events.reserve(slot, places))
         if not isinstance(granted, Reservation):
             return False
-        self._room, self._used, self._grant = granted.places, 0, granted.grant
+        self._granted, self._used, self._grant = granted.places, 0, granted.grant
         return True
 
     def _take_place(self) -> bool:
@@ -233,11 +253,9 @@ class Putting(Getting):
             self._append(events.trim(slot, used, self._grant))
             kept = self.ledger.res[slot].places
             self._unsure = unsure or self._stale
-            self._room = max(0, kept - used)
+            self._granted = kept
             if used > kept:
                 return False
-        else:
-            self._room -= 1
         self._used = used
         return True
 
@@ -257,7 +275,7 @@ class Putting(Getting):
             if slot == self._producer:
                 if not self._records:  # of an act of ours that was interrupted: given back by a block of no items
                     self._append(events.publish(slot, 0, 0))
-                    self._room = self._used = 0
+                    self._granted = self._used = 0
                     changed = True
                 continue
             if granted.cut or granted.places > events.RESERVE_MOST:
@@ -287,16 +305,14 @@ class Putting(Getting):
     def _publish(self) -> None:
         """Publish the records that are held back."""
         if self.folder.fd < 0:  # the end of the program, and nobody else uses the queue
-            self._records, self._bytes = [], 0
+            self._hold_back([])
         while self._records:
             piece = next(_pieces(self._records))
             if not self._publish_block(piece, held=True):
                 raise FolderError(
                     self.folder.path, "places that were reserved are gone", "report this: it can't happen"
                 )
-            # A new list: if an exception comes next, _recover sees that these have been dropped already.
-            self._records = self._records[len(piece) :]
-            self._bytes = sum(map(len, self._records)) if self._records else 0
+            self._hold_back(self._records[len(piece) :])
             self._publishing = None
 
     def _publish_surely(self) -> None:
@@ -338,9 +354,9 @@ class Putting(Getting):
         if first is None:
             return False
         self._offset += units or tuning.FILE_BYTES
-        if self._room >= self._enough and self.cells.anybody(waiting.AWAITS_PLACE):
+        if self._granted - self._used >= self._enough and self.cells.anybody(waiting.AWAITS_PLACE):
             self._ring(waiting.AWAITS_PLACE)  # places that we had reserved are free again
-        self._room = self._used = 0
+        self._granted = self._used = 0
         ledger = self.ledger
         self._hint += 1
         self._words[waiting.PUBLISHED] = self._hint
@@ -518,5 +534,6 @@ class Flusher:
                         return False
                     if not engine._records:
                         engine._flusher_busy = False
+                        engine._spare = 0
                         return True
             del engine

@@ -148,7 +148,11 @@ class Sleeping(Core):
         sleepers = self.cells.sleepers(kind)
         if not sleepers:
             return
-        if kind == waiting.SLEEPS and self._pace < tuning.FAST and min(sleepers) < time.monotonic_ns() // 1000 + tuning.SOON:
+        if (
+            kind == waiting.SLEEPS
+            and self._pace < tuning.FAST
+            and min(sleepers) < time.monotonic_ns() // 1000 + tuning.SOON
+        ):
             return  # Whoever it is looks by itself within moments, and probably we have emptied the queue by then.
         self._bell(kind).ring()
 
