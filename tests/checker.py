@@ -486,9 +486,6 @@ class Ends(Machine):
 
 # -- (ii) leases
 
-CELL: Final = 0
-FLAG: Final = 1
-
 
 class Holder(NamedTuple):
     """A consumer; an outsider, which only revokes (as a producer does that would say ``Full``); or a producer."""
@@ -496,6 +493,8 @@ class Holder(NamedTuple):
     role: str = "consumer"
     left: int = 2
     """Gets, revocations or puts that it makes."""
+    leases: int = 2
+    """Leases that it asks for."""
     joined: bool = False
     slot: Optional[int] = None
     number: int = 0
@@ -520,7 +519,9 @@ class Leases(Machine):
 
     Left out by name: ``membarrier``; ``flag cleared`` or ``cell cleared`` before LEASE; ``flag first``: cleared only
     after LEASE; ``contest``: a holder that sees the flag gives up; ``contest lost``: it goes on as if it had won;
-    ``alone``: consumers lease beside others; ``look``: consumers claim without looking whether a lease stands."""
+    ``own cell``: all use the same cell and flag; ``look``: consumers claim without looking whether a lease stands.
+
+    Switched by name: ``alone``: consumers lease only where there is no other."""
 
     def __init__(
         self,
@@ -548,7 +549,18 @@ class Leases(Machine):
                 process = process._replace(slot=slot, number=slot)
                 journal.append(events.join(True))
             ready.append(process)
-        return World(self.rules.begin(0, journal), (0, 0), tuple(ready), *self.faults, frozenset())
+        slots = sum(process.role != "outsider" for process in self.processes) + 1
+        return World(self.rules.begin(0, journal), (0,) * 2 * slots, tuple(ready), *self.faults, frozenset())
+
+    def cell(self, slot: int) -> int:
+        """Where a consumer's position stands in memory."""
+        return 0 if "own cell" in self.without else 2 * slot
+
+    def flag(self, slot: int) -> int:
+        return self.cell(slot) + 1
+
+    def may_lease(self, process: Holder, view: Ledger) -> bool:
+        return process.leases > 0 and (view.consumers == 1 or "alone" not in self.without)
 
     def mortal(self, process: Holder) -> bool:
         return process.role != "producer"
@@ -579,8 +591,8 @@ class Leases(Machine):
             if view.lease:
                 wants = process._replace(at="raise", target=view.lease)
                 yield f"{i} wants lease {view.lease.number} ended", world.put(i, wants)
-            elif view.head < view.tail and (view.consumers == 1 or "alone" in self.without):
-                yield f"{i} wants a lease", world.put(i, process._replace(at="clear"))
+            elif view.head < view.tail and self.may_lease(process, view):
+                yield f"{i} wants a lease", world.put(i, process._replace(at="clear", leases=process.leases - 1))
             if (view.head < view.tail and not view.lease) or "look" in self.without:
                 yield f"{i} wants to claim", world.put(i, process._replace(at="claim"))
 
@@ -601,14 +613,14 @@ class Leases(Machine):
     ) -> Iterator[tuple[str, World]]:
         if process.position < lease.end:
             item = process.position
-            process = stored(process, (CELL, item + 1))
+            process = stored(process, (self.cell(lease.slot), item + 1))
             yield f"{i} stores {item + 1}", world.put(i, process._replace(at="look", item=item, position=item + 1))
         elif view.lease is None or view.lease.number != lease.number:
             yield f"{i} has lost its lease", world.put(i, process._replace(lease=None))
         elif view.head >= view.tail:
             return  # waits
-        elif view.consumers == 1:
-            yield f"{i} wants a new lease", world.put(i, process._replace(at="clear"))
+        elif self.may_lease(process, view):
+            yield f"{i} wants a new lease", world.put(i, process._replace(at="clear", leases=process.leases - 1))
         else:
             after, process, _ = self.append(world, i, events.revoke(lease.end - lease.first, lease.number))
             yield f"{i} ends its lease", after.put(i, process._replace(lease=None))
@@ -622,11 +634,12 @@ class Leases(Machine):
             yield f"{i} CLAIM, void", after.put(i, process._replace(at="get"))
 
     def at_clear(self, world: World, i: int, process: Holder) -> Iterator[tuple[str, World]]:
+        assert process.slot is not None
         stores = []
         if not self.without & {"flag cleared", "flag first"}:
-            stores.append((FLAG, 0))
+            stores.append((self.flag(process.slot), 0))
         if "cell cleared" not in self.without:
-            stores.append((CELL, self.rules.view(world.journal).head))
+            stores.append((self.cell(process.slot), self.rules.view(world.journal).head))
         yield f"{i} clears", world.put(i, stored(process, *stores)._replace(at="lease"))
 
     def at_lease(self, world: World, i: int, process: Holder) -> Iterator[tuple[str, World]]:
@@ -635,11 +648,12 @@ class Leases(Machine):
         if lease:
             process = process._replace(lease=lease, position=lease.first)
             if "flag first" in self.without:
-                process = stored(process, (FLAG, 0))
+                process = stored(process, (self.flag(process.slot), 0))
         yield f"{i} LEASE: {lease}", after.put(i, process._replace(at="get"))
 
     def at_look(self, world: World, i: int, process: Holder) -> Iterator[tuple[str, World]]:
-        if not loaded(world, process, FLAG):
+        assert process.lease is not None
+        if not loaded(world, process, self.flag(process.lease.slot)):
             yield f"{i} sees the flag down", world.put(i, process._replace(at="hand"))
         elif "contest" in self.without:
             yield f"{i} sees the flag up", world.put(i, process._replace(at="get", lease=None, item=None))
@@ -651,7 +665,8 @@ class Leases(Machine):
         assert lease is not None
         assert item is not None
         after, process, _ = self.append(world, i, events.revoke(item + 1 - lease.first, lease.number))
-        number, base = self.rules.view(after.journal).kept
+        assert process.slot is not None
+        number, base = self.rules.view(after.journal).kept.get(process.slot, (0, 0))
         if number != lease.number:
             raise Violation("forgotten", f"where lease {lease.number} ended is not known to its holder")
         mine = base > item or "contest lost" in self.without
@@ -669,13 +684,16 @@ class Leases(Machine):
         yield f"{i} gets {item}", world.put(i, process, account=world.account | {item})
 
     def at_raise(self, world: World, i: int, process: Holder) -> Iterator[tuple[str, World]]:
-        yield f"{i} raises the flag", world.put(i, stored(process, (FLAG, 1))._replace(at="barrier"))
+        assert process.target is not None
+        process = stored(process, (self.flag(process.target.slot), 1))
+        yield f"{i} raises the flag", world.put(i, process._replace(at="barrier"))
 
     def at_barrier(self, world: World, i: int, process: Holder) -> Iterator[tuple[str, World]]:
         yield from self.barrier(world, i, process, "read")
 
     def at_read(self, world: World, i: int, process: Holder) -> Iterator[tuple[str, World]]:
-        seen = loaded(world, process, CELL)
+        assert process.target is not None
+        seen = loaded(world, process, self.cell(process.target.slot))
         yield f"{i} reads {seen}", world.put(i, process._replace(at="revoke", seen=seen))
 
     def at_revoke(self, world: World, i: int, process: Holder) -> Iterator[tuple[str, World]]:
@@ -693,7 +711,7 @@ class Leases(Machine):
         view = self.rules.view(world.journal)
         low = view.head
         if view.lease:
-            low = min(max(view.lease.first, world.memory[CELL]), view.lease.end)
+            low = min(max(view.lease.first, world.memory[self.cell(view.lease.slot)]), view.lease.end)
         consumers = [process for process in world.processes if process.role == "consumer"]
         hands = sum(process.at in ("dead", "stopped") for process in consumers)
         missing = set(range(view.tail)) - world.account
@@ -1250,7 +1268,7 @@ class Batches(Machine):
         own = process.lease is not None
         process = process._replace(lease=None, target=None, seen=0, at="idle")
         if own and process.item >= 0:
-            mine = self.rules.view(after.journal).kept[1] > process.item
+            mine = self.rules.view(after.journal).kept[lease.slot][1] > process.item
             process = self.opening(world, process) if mine else process._replace(item=-1)
         yield f"{i} {what}: {base}", after.put(i, process)
 

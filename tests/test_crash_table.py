@@ -635,7 +635,7 @@ class ContestedLease(TakeLease):
         for item in range(3):
             assert self.queue.get() == item
         assert self.engine._lease is not None
-        self.engine.cells.words[waiting.LEASE_FLAG] = 1
+        self.engine.cells.words[waiting.Cells.place(waiting.LEASE_FLAG, self.engine._lease.slot)] = 1
 
     def expected(self, done: list[str]) -> list[Any]:
         return list(range(4, 20))  # item 3 is in the hand: the cell said so before the first step

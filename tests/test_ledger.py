@@ -50,6 +50,8 @@ class Process:
     reserved: int = 0
     grant: Optional[int] = None
     cut: bool = False
+    kept: Optional[tuple[int, int]] = None
+    """The last lease of its own that was revoked, and where it ended."""
 
 
 @dataclass
@@ -304,7 +306,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         reserved = sum(other.reserved for other in self.members)
         lease = self.act(events.lease(member.slot, most))
         if (
-            self.consumers() != [member]
+            not member.consumer
             or (self.lease and self.lease[0] is not member)
             or (self.lease and self.lease[2] == self.got + self.plain.qsize())
             or waiting <= 0
@@ -331,7 +333,8 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
             return
         assert base == min(first + count, end)
         self.get(range(first, base))
-        assert self.ledger.kept == (number, base)
+        self.lease[0].kept = number, base
+        assert self.ledger.kept == {member.slot: member.kept for member in self.members if member.kept}
         self.lease = None
 
     # -- finishing
@@ -639,7 +642,7 @@ def test_damaged_snapshots_raise_value_error_only(snapshot: bytes, data: st.Data
         Ledger.load(bytes(damaged))
 
 
-@pytest.mark.parametrize("at", range(1, 21))
+@pytest.mark.parametrize("at", range(1, 19))
 @pytest.mark.parametrize("value", [0, 1, 3, 1 << 17, 1 << 40, (1 << 64) - 1])
 def test_no_number_of_a_snapshot_makes_loading_dear(snapshot: bytes, at: int, value: int) -> None:
     """A wrong count is refused before anything is built from it."""
@@ -710,7 +713,7 @@ VALID = [
     Row("CLAIM of the last", [*THREE, events.claim(C), events.claim(D)], events.claim(C), range(2, 3)),
     Row("CLAIM_MANY takes so many", THREE, events.claim_many(C, 2), range(2), state={"head": 2}),
     Row("CLAIM_MANY takes all there are", THREE, events.claim_many(C, 9), range(3), state={"head": 3}),
-    Row("LEASE by the only consumer", THREE, events.lease(C, 2), Lease(C, 0, 2, 1, 1), state={"head": 2, "low": 0}),
+    Row("LEASE by a consumer", THREE, events.lease(C, 2), Lease(C, 0, 2, 1, 1), state={"head": 2, "low": 0}),
     Row("LEASE of all there are", THREE, events.lease(C, 9), Lease(C, 0, 3, 1, 1), state={"head": 3, "low": 0}),
     Row("LEASE again: the former is delivered", LEASED, events.lease(C, 9), Lease(C, 2, 3, 2, 1), state={"low": 2}),
     Row("LEASE is no longer than a REVOKE can tell", [*FILE, *[events.publish(P, events.PUBLISH_MOST, 1)] * 3],
@@ -723,14 +726,21 @@ VALID = [
     Row("LEASE of less near the bound", [*FILE, events.publish(P, 128, 1)], events.lease(C, 1),
         Lease(C, 0, 1, 1, 1), 128),
     Row("LEASE again at half the bound", LEASED, events.lease(C, 9), Lease(C, 2, 3, 2, 1), 6, {"used": 1}),
+    Row("LEASE again when a second one has joined", [*LEASED, events.join(True)], events.lease(C, 1),
+        Lease(C, 2, 3, 2, 1)),
     Row("LEASE again near the bound: the former is delivered",
         [*FILE, events.publish(P, 2, 1), events.lease(C, 2), events.publish(P, 1, 1)], events.lease(C, 9),
         Lease(C, 2, 3, 2, 1), 5, {"used": 1}),
+    Row("LEASE beside another consumer", RIVAL, events.lease(D, 2), Lease(D, 0, 2, 1, 4), state={"head": 2, "low": 0}),
+    Row("LEASE after another's, which is kept for its holder", [*RIVAL, events.lease(C, 2), events.revoke(1, 1),
+        events.lease(D, 2), events.revoke(0, 2)], events.lease(C, 9), Lease(C, 1, 3, 3, 1),
+        state={"kept": {C: (1, 1), D: (2, 1)}}),
+    Row("LEAVE of a former holder", [*LEASED, events.revoke(1, 1)], events.leave(C, 1), C, state={"kept": {}}),
     Row("LEASE after the other consumer left", [*RIVAL, events.leave(D, 4)], events.lease(C, 1), Lease(C, 0, 1, 1, 1)),
-    Row("REVOKE gives back what is left", LEASED, events.revoke(1, 1), 1, state={"head": 1, "kept": (1, 1)}),
+    Row("REVOKE gives back what is left", LEASED, events.revoke(1, 1), 1, state={"head": 1, "kept": {C: (1, 1)}}),
     Row("REVOKE of an undelivered lease", LEASED, events.revoke(0, 1), 0, state={"head": 0, "lease": None}),
     Row("REVOKE of a delivered lease", LEASED, events.revoke(2, 1), 2, state={"head": 2, "lease": None}),
-    Row("REVOKE is clamped", LEASED, events.revoke(events.LEASE_MOST, 1), 2, state={"head": 2, "kept": (1, 2)}),
+    Row("REVOKE is clamped", LEASED, events.revoke(events.LEASE_MOST, 1), 2, state={"head": 2, "kept": {C: (1, 2)}}),
     Row("REVOKE after the holder's LEAVE", [*LEASED, events.leave(C, 1)], events.revoke(1, 1), 1, state={"head": 1}),
     Row("RESERVE of all places", FILE, events.reserve(P, 4), Reservation(4, 1, False), 4, {"used": 4}),
     Row("RESERVE after giving back", [*RESERVED, events.publish(P, 0, 0)], events.reserve(P, 1),
@@ -782,13 +792,12 @@ VOID = [
     Row("CLAIM while a dead one's lease stands", [*LEASED, events.leave(C, 1)], events.claim(D), None),
     Row("CLAIM_MANY in an empty queue", FILE, events.claim_many(C, 2), None),
     Row("CLAIM_MANY while a lease stands", LEASED, events.claim_many(D, 2), None),
-    Row("LEASE beside another consumer", RIVAL, events.lease(C, 2), None),
     Row("LEASE by a producer", THREE, events.lease(P, 2), None),
     Row("LEASE by nobody", THREE, events.lease(D, 2), None),
     Row("LEASE of nothing", FILE, events.lease(C, 2), None),
     Row("LEASE while another's stands", [*LEASED, events.leave(C, 1), events.join(False), events.join(True)],
         events.lease(D, 1), None),
-    Row("LEASE again when a second one has joined", [*LEASED, events.join(True)], events.lease(C, 1), None),
+    Row("LEASE by a second one while the first's stands", [*LEASED, events.join(True)], events.lease(D, 1), None),
     Row("LEASE near the bound", THREE, events.lease(C, 2), None, 5),
     Row("LEASE near the bound by reservation", [*THREE, events.reserve(P, 1)], events.lease(C, 2), None, 7),
     Row("LEASE by the next one in the holder's slot", [*LEASED, events.leave(C, 1), events.join(True)],
@@ -796,7 +805,7 @@ VOID = [
     Row("REVOKE of no lease", THREE, events.revoke(1, 0), None),
     Row("REVOKE of an older lease", [*LEASED, events.lease(C, 1)], events.revoke(0, 1), None),
     Row("REVOKE twice: the first decides", [*LEASED, events.revoke(1, 1)], events.revoke(2, 1), None, 0,
-        {"kept": (1, 1), "head": 1}),
+        {"kept": {C: (1, 1)}, "head": 1}),
     Row("RESERVE without a bound", FILE, events.reserve(P, 1), None),
     Row("RESERVE by nobody", FILE, events.reserve(D, 1), None, 5),
     Row("RESERVE beyond the bound", THREE, events.reserve(P, 3), None, 5),

@@ -70,8 +70,8 @@ ITEMS = Claimer("producer", 3, portion=2)
 ONE = Claimer()
 MANY = Claimer(portion=2)
 
-HOLDER = Holder(joined=True, left=3)
-SECOND = Holder(left=3)
+HOLDER = Holder(joined=True, left=3, leases=1)
+SECOND = Holder(left=3, leases=1)
 OUTSIDER = Holder("outsider", 1)
 PRODUCER = Holder("producer", 1)
 
@@ -107,9 +107,10 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
         (),
     ),
     "leases: a holder, a second consumer joins, a producer": (leases(HOLDER, SECOND, PRODUCER), ()),
+    "leases: the same, consumers lease only alone": (leases(HOLDER._replace(leases=3), SECOND, PRODUCER), ("alone",)),
     "leases: the same, consumers claim without looking": (leases(HOLDER, SECOND, PRODUCER), ("look",)),
     "leases: a holder and two outsiders, one of them late": (
-        leases(HOLDER, OUTSIDER._replace(left=2), OUTSIDER, items=2, most=1, kills=0, stops=0),
+        leases(HOLDER._replace(leases=4), OUTSIDER._replace(left=2), OUTSIDER, items=2, most=1, kills=0, stops=0),
         (),
     ),
     "leases: of one item, consumers claim without looking": (
@@ -138,7 +139,8 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
 
 LARGE: dict[str, tuple[Make, tuple[str, ...]]] = {
     "leases: of one item, a second consumer, an outsider": (leases(HOLDER, SECOND, OUTSIDER, most=1), ()),
-    "leases: three consumers": (leases(HOLDER, SECOND, SECOND._replace(left=2), PRODUCER), ()),
+    "leases: two of each": (leases(HOLDER._replace(leases=2), SECOND._replace(leases=2), PRODUCER), ()),
+    "leases: three consumers": (leases(HOLDER, SECOND, SECOND._replace(left=2, leases=0), PRODUCER, stops=0), ()),
     "leases: a second consumer, an outsider, a producer": (leases(HOLDER, SECOND, OUTSIDER, PRODUCER), ("look",)),
     "reservations: both reserve, with a consumer": (reservations(RESERVER, RESERVER, DRAIN, maxsize=4), ()),
     "reservations: three, and a slot is used again": (reservations(RESERVER, RESERVER, NEXT, maxsize=4), ()),
@@ -252,16 +254,6 @@ class MoreGivesBack(Ledger):
         return super()._publish(slot, count, False, units)
 
 
-class LeaseBesideOthers(Ledger):
-    """LEASE is valid for any consumer."""
-
-    def _lease(self, slot: int, most: int) -> Optional[Lease]:
-        consumers, self.consumers = self.consumers, 1
-        lease = super()._lease(slot, most)
-        self.consumers = consumers
-        return lease
-
-
 class LeaseOverAnothers(Ledger):
     """LEASE is valid while another's lease stands."""
 
@@ -293,6 +285,14 @@ class RevokeAnyNumber(Ledger):
         return super()._revoke(count, self.lease.number if self.lease else number)
 
 
+class KeptOfTheLast(Ledger):
+    """It is kept where the last lease ended, but not where those of other members did."""
+
+    def _revoke(self, count: int, number: int) -> Optional[int]:
+        self.kept.clear()
+        return super()._revoke(count, number)
+
+
 class RevokeUnclamped(Ledger):
     """REVOKE may count items that the lease does not have."""
 
@@ -301,7 +301,7 @@ class RevokeUnclamped(Ledger):
         if super()._revoke(count, number) is None or lease is None:
             return None
         self.head = lease.first + count
-        self.kept = number, self.head
+        self.kept[lease.slot] = number, self.head
         return self.head
 
 
@@ -443,12 +443,12 @@ class OpenAnySerial(Ledger):
 
 
 class KeptForgotten(Ledger):
-    """A snapshot does not tell where the last lease ended."""
+    """A snapshot does not tell where each member's last lease ended."""
 
     @classmethod
     def load(cls, data: bytes) -> Ledger:
         ledger = super().load(data)
-        ledger.kept = 0, 0
+        ledger.kept = {}
         return ledger
 
 
@@ -486,7 +486,7 @@ CLAIMING = CASES["claims: two producers, claims one by one and in portions"][0]
 BOUNDED = CASES["claims: bounded"][0]
 SECOND_JOINS = CASES["leases: a holder, a second consumer joins, a producer"][0]
 SHORT = CASES["leases: of one item, consumers claim without looking"][0]
-STALE = leases(HOLDER._replace(left=4), OUTSIDER._replace(left=2), items=3, most=1, kills=0, stops=0)
+STALE = leases(HOLDER._replace(left=4, leases=4), OUTSIDER._replace(left=2), items=3, most=1, kills=0, stops=0)
 NEAR = CASES["reservations: one reserves, one does not"][0]
 DRAINED = CASES["reservations: the same with three places, no kills"][0]
 SLOT_AGAIN = CASES["reservations: a slot is used again"][0]
@@ -507,6 +507,8 @@ TAKEN_OUT: list[tuple[type[Ledger], Make, tuple[str, ...], str]] = [
     (PublishBeyondBound, BOUNDED, (), "bound"),
     (ClaimUnderLease, SHORT, ("look",), "twice"),
     (DroppedIsUnfinished, AT_ONCE, (), "unfinished"),
+    (LeaseOverAnothers, SECOND_JOINS, (), "lost"),
+    (KeptOfTheLast, SECOND_JOINS, (), "forgotten"),
     (RevokeAnyNumber, STALE, (), "twice"),
     (LeaveEndsLease, SECOND_JOINS, (), "lost"),
     (LeaveGivesLeaseBack, SECOND_JOINS, (), "twice"),
@@ -549,7 +551,7 @@ LEFT_OUT: list[tuple[str, Make, str]] = [
     ("membarrier", SECOND_JOINS, "twice"),
     ("contest", SECOND_JOINS, "lost"),
     ("contest lost", SECOND_JOINS, "twice"),
-    ("alone", SECOND_JOINS, "twice"),
+    ("own cell", SECOND_JOINS, "lost"),
     ("cell cleared", STALE, "held"),
     ("flag first", SECOND_JOINS, "twice"),
     ("membarrier", NEAR, "void"),
@@ -586,18 +588,6 @@ def test_a_part_of_a_protocol_left_out_is_caught(part: str, make: Make, kind: st
 # -- second lines of defence
 
 SECOND_LINE: list[tuple[type[Ledger], str, Make, str]] = [
-    (
-        LeaseBesideOthers,
-        "",
-        SECOND_JOINS,
-        "who leases has looked whether it is alone",
-    ),
-    (
-        LeaseOverAnothers,
-        "",
-        SECOND_JOINS,
-        "who leases has looked whether a lease stands",
-    ),
     (TaskDoneAnyTime, "", JOINING, "who counts an item off has got it, and nobody counts it off twice"),
     (LeaseOfSlot, "", SECOND_JOINS, "the next one in a slot revokes first"),
     (RevokeUnclamped, "", STALE, "the cell is cleared before the grant, and never beyond it"),

@@ -148,7 +148,8 @@ try:
 except OSError as error:
     print(type(error).__name__, error)
 """
-    done = subprocess.run([sys.executable, "-c", "import tqshim.engine\n" + program, path], capture_output=True, timeout=LONG)
+    command = [sys.executable, "-c", "import tqshim.engine\n" + program, path]
+    done = subprocess.run(command, capture_output=True, timeout=LONG)
     out = done.stdout.decode()
     assert "not even listed" in out, (out, done.stderr)
     assert "PermissionError" in out or "FolderError" in out

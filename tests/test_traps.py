@@ -151,7 +151,7 @@ def test_a_stopped_producers_reservation_keeps_no_put_waiting(maxsize: int) -> N
     if child == 0:
         q.put(0)
         q.put(1)  # in a burst: with a reservation
-        room = q._engine._room
+        room = q._engine._granted - q._engine._used
         os.write(writer, bytes([room > 0]))
         os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(0)
@@ -175,7 +175,7 @@ def test_a_reservation_left_by_an_interrupted_act_keeps_no_put_waiting() -> None
     q.put(0)
     engine = q._engine
     assert engine._reserve(9)
-    engine._room = engine._used = 0  # what recovery makes of it
+    engine._granted = engine._used = 0  # what recovery makes of it
     started = threading.Thread(target=lambda: [q.put(number) for number in range(9)], daemon=True)
     started.start()
     started.join(LONG)

@@ -80,7 +80,8 @@ class Core:
         self._file_fd = -1
         self._offset = 0
         self._records: list[Record] = []
-        self._bytes = 0
+        self._bytes = self._weighed = 0
+        """Bytes of the records that are held back, of so many of them."""
         self._publishing: Optional[tuple[list[Record], int, int]] = None
         """While a block is published: where its records come from, how many they are, and where it stands."""
         self._published_at = 0.0
@@ -89,8 +90,11 @@ class Core:
         self._looked_then = 0
         self._full_at = 0.0
         """When we last had to wait for a place."""
-        self._room = 0
-        self._used = 0
+        self._spare = 0
+        self._spare_until = 0.0
+        """Records that may still be held back until then, before we look whether to publish."""
+        self._granted = self._used = 0
+        """Places of our reservation, and those of them that records have taken."""
         self._grant = 0
         self._used_cell = self._used_flag = 0
         self._flusher: Optional[Any] = None
@@ -104,14 +108,19 @@ class Core:
         self._claim_event = b""
         self._claim_word = 0
         self._claim_from = 0
-        self._position_cell = 0
+        self._position_cell = self._lease_cell = self._lease_flag = 0
         self._state: tuple[int, tuple[Record, ...]] = (-1, ())
-        """The last item that was taken and delivered, and the hand: records that are to be delivered (again) first.
-        One tuple: an exception finds both changed, or neither."""
+        """The last item that was taken and delivered, unless ``_lease_at`` is beyond it, and the hand: records that are
+        to be delivered (again) first.  One tuple: an exception finds both changed, or neither."""
         self.cut_short = False
         """The last take ended where a lease does, and there may be more."""
         self._lease: Optional[Lease] = None
         self._lease_at = self._lease_end = 0
+        self._counted = 0
+        """Items of our lease up to this one are in ``_taken``."""
+        self._window: list[Record] = []
+        self._window_first = self._window_end = 0
+        """The next items of our lease, taken out of their block already; empty where something else comes first."""
         self._lease_parts: deque[Block] = deque()
         self._block = Block(0, 0, FileId(0, 0), 0, 0)
         self._first = self._end = 0
@@ -121,9 +130,17 @@ class Core:
         self._waiters: dict[int, set[object]] = {kind: set() for kind in waiting.KINDS}
         self._woken_at = 0.0
         self._taken = 0
+        """Items that we have taken."""
+        self._pace_from = 0
+        self._pace_at = 0.0
+        """From which of our items, and since when, we measure how fast we are."""
+        self._pace = float("inf")
+        """Seconds that each of our last items took us, without the waiting."""
+        self._patience = tuning.PATIENCE
+        self._lease_from = 0
+        """With so many taken, a lease beside other consumers is worth a try again."""
         self._offered_at = 0.0
         self._hint = int.from_bytes(os.urandom(4), "little") << 24
-        self._fast = False
         self._luck = 1.0
         self._spins = 0
         self._shut_at = 0.0
@@ -379,6 +396,8 @@ class Core:
             self._claim_event = events.claim(slot)
             self._claim_word = int.from_bytes(self._claim_event, "little")
             self._position_cell = Cells.place(waiting.POSITION, slot)
+            self._lease_cell = Cells.place(waiting.LEASE_POSITION, slot)
+            self._lease_flag = Cells.place(waiting.LEASE_FLAG, slot)
             self._consumer = slot
         else:
             self._producer_number = number
@@ -397,6 +416,17 @@ class Core:
             self.cells = Cells(self.folder.open_cells())
             self._check_frame(generation)
             self._words = self.cells.words
+
+    def _delivered(self) -> int:
+        """The oldest item that nobody has got, as far as can be seen without asking: a lease may be going on."""
+        lease = self.ledger.lease
+        if lease is None:
+            return self.ledger.head
+        if self._lease is not None and self._lease.number == lease.number:
+            return self._lease_at
+        self._map_all_cells()
+        position = self._words[Cells.place(waiting.LEASE_POSITION, lease.slot)]
+        return max(lease.first, min(position, lease.end))
 
     def _bury(self, slot: int) -> bool:
         """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""

@@ -166,38 +166,42 @@ class Engine(Finishing):
         if self._joining is not None and self._joining not in (self._consumer, self._producer):
             self.folder.unlock_slot(self._joining)  # a member that nobody is: it will be buried
         self._joining = None
+        self._window_end = 0
         former, parts = self._lease, self._lease_parts
         ledger = Ledger.load(self.journal.snapshot())
         self._start(ledger)
         if self._consumer is not None:
             self._pos = replay(self.journal, ledger, self._consumer, self._claim_from)
-        last = self._state[0]
+        last = max(self._state[0], self._lease_at - 1)
         mine = [(item, block) for _, item, block in ledger.yours if item > last]
         ledger.yours = []
         self._sync()
         ledger = self.ledger
         lease = ledger.lease
-        if lease is not None and self._consumer is not None and lease.member == self._consumer_number:
-            self._hold_lease(lease, max(lease.first, last + 1))
-        else:
-            self._forget_lease()
-            if former is not None and ledger.kept[0] == former.number:
+        ours = lease is not None and self._consumer is not None and lease.member == self._consumer_number
+        if not ours:
+            number, base = ledger.kept.get(former.slot, (0, 0)) if former is not None else (0, 0)
+            if former is not None and number == former.number:
                 mine = [
                     (item, block)
                     for block in parts
-                    for item in range(max(block.first, former.first, last + 1), min(block.end, ledger.kept[1]))
+                    for item in range(max(block.first, former.first, last + 1), min(block.end, base))
                 ] + mine
+        # Before our lease is touched: if this is interrupted, the next try must find the same.
         self._recover_items(mine)
+        if lease is not None and ours:
+            self._hold_lease(lease, max(lease.first, last + 1))
+        else:
+            self._forget_lease()
         if self._consumer is not None:
             self._words[self._position_cell] = 0
-        self._room = 0
+        self._spare = self._granted = self._used = 0
         if self._producer is not None:
             file, end = ledger.files.get(self._producer, (None, 0))
             if self._publishing is not None and self._file is not None and file == self._file:
                 records, count, offset = self._publishing
                 if records is self._records and (end > offset or self._giant_published(ledger)):
-                    self._records = records[count:]
-                    self._bytes = sum(map(len, self._records))
+                    self._hold_back(records[count:])
             if self._file is not None:
                 self.folder.seal_batch(self._file)
             self._drop_file()
@@ -241,13 +245,7 @@ class Engine(Finishing):
         self._publish_if_possible()
         self._sync()
         ledger = self.ledger
-        size = ledger.tail - ledger.head + len(self._state[1])
-        lease = ledger.lease
-        if lease is not None:
-            ours = self._lease is not None and self._lease.number == lease.number
-            position = self._lease_at if ours else self._words[waiting.LEASE_POSITION]
-            size += lease.end - max(lease.first, min(position, lease.end))
-        return size
+        return ledger.tail - self._delivered() + len(self._state[1])
 
     def empty(self) -> bool:
         """Nothing could be got now."""
@@ -289,7 +287,7 @@ class Engine(Finishing):
     def _ready(self, kind: int, places: int) -> bool:
         ledger = self.ledger
         if kind == waiting.SLEEPS:
-            if ledger.head < ledger.tail or self._state[1] or self._leased_out():
+            if self._delivered() < ledger.tail or self._state[1]:
                 return True
             return ledger.shut != OPEN_FOR_ALL and self._late_until() is None
         if kind == waiting.AWAITS_DONE:

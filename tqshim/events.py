@@ -133,7 +133,7 @@ def claim_many(slot: int, most: int) -> bytes:
 
 
 def lease(slot: int, most: int) -> bytes:
-    """The only consumer takes up to ``most`` items as a lease, to deliver them without further events."""
+    """A consumer takes up to ``most`` items as a lease, to deliver them without further events."""
     return _pack(LEASE | slot << 8 | most << 24)
 
 

@@ -61,6 +61,8 @@ ROLLS_SEEN: Final = 1000
 LEAST_LIMIT: Final = 64
 """Events of a journal on a full disk, at least."""
 PAGE: Final = 4096
+CELLS_PAGE: Final = 2 * PAGE
+"""Bytes of the cells of 64 slots: as ``waiting`` lays them out."""
 ENOUGH: Final = 32 << 20
 """Bytes that must be free in /dev/shm for new queues to lie there: half of what a stock container has."""
 SPILL_BELOW: Final = 4 << 20
@@ -574,8 +576,8 @@ class Folder:
         too many, and are written, so that no store into mapped memory can find the disk full."""
         fd = os.open(names.CELLS, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=self.fd)
         try:
-            while os.fstat(fd).st_size < pages * PAGE:
-                _write_all(fd, bytes(PAGE))
+            while os.fstat(fd).st_size < pages * CELLS_PAGE:
+                _write_all(fd, bytes(CELLS_PAGE))
         finally:
             os.close(fd)
 

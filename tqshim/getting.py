@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import Final, Optional
+from typing import Optional
 
 from . import blocks, events, names, tuning, waiting
 from .blocks import Record
@@ -23,9 +23,6 @@ from .sleeping import Sleeping
 from .waiting import Cells
 
 __all__ = ["Getting"]
-
-_LEASE_POSITION: Final = waiting.LEASE_POSITION
-_LEASE_FLAG: Final = waiting.LEASE_FLAG
 
 
 class Getting(Sleeping):
@@ -38,34 +35,34 @@ class Getting(Sleeping):
         If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
         deadline: Optional[float] = None
         looked_again = False
+        had_to_wait = False
         while True:
             generation = self.generation
             state = self._state
+            following = 1 << 62
             try:
                 with self._lock:
-                    if self._unsure:
-                        self._recover()
-                        generation = self.generation
-                    self._unsure = True
-                    state = self._state
                     item = self._lease_at
-                    if self._first <= item < self._end and item < self._lease_end and most == 1 and not state[1]:
-                        # The short way to the next item of our lease, whose block has been read already.
+                    if item < self._window_end and most == 1 and not self._unsure:
+                        # The short way to the next item of our lease.
+                        following = item + 1
                         words = self._words
-                        words[_LEASE_POSITION] = item + 1
-                        if not words[_LEASE_FLAG]:
-                            ends, index = self._ends, item - self._first
-                            got.append(self._body[ends[index - 1] if index else 0 : ends[index]])
-                            self._lease_at = item + 1
-                            self._taken += 1
-                            self._state = item, ()
-                        else:
-                            self._take(got, most)
-                    else:
-                        self._take(got, most)
-                    self._unsure = self._stale
+                        words[self._lease_cell] = following
+                        if not words[self._lease_flag]:
+                            got.append(self._window[item - self._window_first])
+                            self._lease_at = following
+                    if not got:
+                        following = 1 << 62
+                        if self._unsure:
+                            self._recover()
+                            generation = self.generation
+                        self._unsure = True
+                        state = self._state
+                        polite = block and not had_to_wait and (timeout is None or timeout > tuning.LINGER)
+                        self._take(got, most, polite)
+                        self._unsure = self._stale
             except BaseException as error:
-                if self._state is state:
+                if self._state is state and self._lease_at < following:
                     got.clear()  # The journal knows whose they are, and the next act asks it.
                 if generation == self.generation or not isinstance(error, (OSError, ValueError)):
                     raise
@@ -75,7 +72,7 @@ class Getting(Sleeping):
             if got:
                 return generation
             late = None
-            if self.ledger.shut:
+            if self.ledger.shut and self._delivered() >= self.ledger.tail:
                 late = self._late_until()
                 if late is None:
                     if looked_again:
@@ -91,7 +88,9 @@ class Getting(Sleeping):
                 if monotonic() >= deadline:
                     return generation
             try:
-                self._wait(waiting.SLEEPS, deadline if late is None else min(late, deadline or late))
+                had_to_wait = polite and self._leased_by_another()
+                until = deadline if late is None else min(late, deadline or late)
+                self._wait(waiting.SLEEPS, until, polite=had_to_wait)
             except (OSError, ValueError):
                 if generation == self.generation:
                     raise
@@ -121,10 +120,11 @@ class Getting(Sleeping):
         """Records that were got but not delivered: the next get delivers them first."""
         with self._lock:
             last, hand = self._state
+            self._window_end = 0
             self._state = last, (*records, *hand)
 
-    def _take(self, got: list[Record], most: int) -> None:
-        """Take up to ``most`` records, from wherever they are to be had."""
+    def _take(self, got: list[Record], most: int, polite: bool = False) -> None:
+        """Take up to ``most`` records, from wherever they are to be had; ``polite``: not from under another's hands."""
         last, hand = self._state
         if hand:
             got += hand[:most]
@@ -139,7 +139,7 @@ class Getting(Sleeping):
             if ledger.head >= ledger.tail:
                 self._sync()
                 ledger = self.ledger
-                if ledger.head >= ledger.tail and not self._leased_out():
+                if ledger.head >= ledger.tail and self._delivered() >= ledger.head:
                     looked[0] += 1
                     return
             if self._consumer is None:
@@ -148,13 +148,15 @@ class Getting(Sleeping):
             lease = ledger.lease
             if lease is not None:
                 if self._lease is None or self._lease.number != lease.number:
+                    if polite and self._keeps_up(lease):
+                        return
                     self._revoke(lease)
                     continue
                 if self._lease_at < self._lease_end:
                     if self._take_leased(got, most):
                         return
                     continue
-            if tuning.LEASES and ledger.consumers == 1 and self._wants_lease(most) and self._take_lease():
+            if tuning.LEASES and self._wants_lease(most) and self._take_lease():
                 continue
             if self._lease is not None:
                 self._end_lease()
@@ -225,15 +227,25 @@ class Getting(Sleeping):
 
     def _deliver(self, got: list[Record], item: int, stop: int) -> None:
         """Deliver items of the block that was read last.  The store to ``_state`` is what makes them delivered."""
-        body, ends, index = self._body, self._ends, item - self._first
-        start = ends[index - 1] if index else 0
-        if stop == item + 1:
-            got.append(body[start : ends[index]])
-        else:
-            stops = list(ends[index : stop - self._first])
-            got += map(body.__getitem__, map(slice, (start, *stops), stops))
-        self._taken += stop - item
-        self._state = stop - 1, self._state[1]
+        before = len(got)
+        try:
+            if stop == item + 1:
+                ends, index = self._ends, item - self._first
+                got.append(self._body[ends[index - 1] if index else 0 : ends[index]])
+            else:
+                got += self._cut(item, stop)
+            self._taken += stop - item
+            self._state = stop - 1, self._state[1]
+        except BaseException:
+            if self._state[0] < stop - 1:
+                del got[before:]
+            raise
+
+    def _cut(self, item: int, stop: int) -> Iterable[Record]:
+        """Records of the block that was read last."""
+        index = item - self._first
+        stops = list(self._ends[index : stop - self._first])
+        return map(self._body.__getitem__, map(slice, (self._ends[index - 1] if index else 0, *stops), stops))
 
     def _read_and_deliver(self, got: list[Record], item: int, stop: int, parts: Iterable[Block]) -> None:
         """Deliver items that stand in these blocks."""
@@ -251,6 +263,7 @@ class Getting(Sleeping):
             self._deliver(got, max(item, block.first), end)
 
     def _read_block(self, block: Block) -> None:
+        self._window_end = 0
         fd = self._fds.get(block.file)
         if fd is None:
             fd = self.folder.open_batch(block.file)
@@ -285,6 +298,7 @@ class Getting(Sleeping):
         waiting_items = ledger.tail - ledger.head
         return (
             waiting_items >= tuning.LEASE_FROM
+            and (ledger.consumers == 1 or self._may_lease_beside_others())
             and (
                 not self.maxsize
                 or 2 * (waiting_items + ledger.reserved) <= self.maxsize
@@ -292,6 +306,27 @@ class Getting(Sleeping):
             )
             and waiting.barrier_works()
         )
+
+    def _may_lease_beside_others(self) -> bool:
+        """We are so fast that the others could take little meanwhile, and it is a while since one wanted to."""
+        if self._taken < self._lease_from:
+            return False
+        self._count_leased()
+        self._measure_pace()
+        return self._pace < tuning.LEASE_PACE
+
+    def _keeps_up(self, lease: Lease) -> bool:
+        """The holder of another's lease delivers it as fast as all of us could claim these items."""
+        self._map_all_cells()
+        words, cell = self._words, Cells.place(waiting.LEASE_POSITION, lease.slot)
+        goal = words[cell] + tuning.WATCH_ITEMS
+        if goal > lease.end:
+            return False
+        stop = monotonic() + tuning.WATCH
+        while words[cell] < goal:
+            if monotonic() > stop:
+                return False
+        return True
 
     def _take_lease(self) -> bool:
         ledger = self.ledger
@@ -303,8 +338,9 @@ class Getting(Sleeping):
                 break
         words = self._words
         waiting.register_for_barrier()
-        words[waiting.LEASE_FLAG] = 0
-        words[waiting.LEASE_POSITION] = ledger.head
+        # Ours alone, and no lease of ours stands: whatever they say of an earlier one does not count any more.
+        words[self._lease_flag] = 0
+        words[self._lease_cell] = ledger.head
         lease = self._append(events.lease(self._consumer or 0, min(most, events.LEASE_MOST)))
         if not isinstance(lease, Lease):
             return False
@@ -320,10 +356,12 @@ class Getting(Sleeping):
     def _hold_lease(self, lease: Lease, at: int) -> None:
         self._lease = lease
         self._lease_at, self._lease_end = at, lease.end
+        self._counted = at
         self._lease_parts = deque(self.ledger.parts(lease.first, lease.end))
 
     def _take_leased(self, got: list[Record], most: int) -> bool:
         """Deliver items of our lease.  ``False``: it was revoked, and none of them is ours any more."""
+        self._count_leased()
         item = self._lease_at
         stop = min(item + most, self._lease_end)
         self.cut_short = stop < item + most
@@ -331,8 +369,8 @@ class Getting(Sleeping):
         cached = self._first <= item and stop <= self._end
         if not cached:
             words[self._position_cell] = LEASED | item
-        words[_LEASE_POSITION] = stop
-        contested = words[_LEASE_FLAG]
+        words[self._lease_cell] = stop
+        contested = words[self._lease_flag]
         if contested:
             stop = min(stop, self._contest(stop))
         if item < stop:
@@ -343,25 +381,46 @@ class Getting(Sleeping):
                 while parts[0].end <= item:
                     parts.popleft()
                 self._read_and_deliver(got, item, stop, parts)
-        self._lease_at = stop
+        self._lease_at = self._counted = stop
         if not cached:
             words[self._position_cell] = 0
         if contested:
-            self._forget_lease()
-        elif self.maxsize and stop == self._lease_end:
-            self._sync()
+            self._yield_lease(stop)
+        elif stop == self._lease_end:
+            if self.maxsize:
+                self._sync()
+        elif most == 1 and self._first < stop < self._end and not self._state[1]:
+            end = min(self._end, self._lease_end, stop + tuning.WINDOW)
+            self._window = list(self._cut(stop, end))
+            self._window_first, self._window_end = stop, end
         return item < stop
+
+    def _count_leased(self) -> None:
+        self._taken += self._lease_at - self._counted
+        self._counted = self._lease_at
+
+    def _yield_lease(self, base: int) -> None:
+        """Our lease has been ended by another.  The sooner that was, the longer we leave it at claims."""
+        lease = self._lease
+        assert lease is not None
+        few = base - lease.first < tuning.PATIENCE
+        self._patience = min(tuning.PATIENCE_LAST, 2 * self._patience) if few else tuning.PATIENCE
+        self._lease_from = self._taken + self._patience
+        self._forget_lease()
 
     def _forget_lease(self) -> None:
         self._lease = None
-        self._lease_at = self._lease_end = 0
+        self._window_end = 0
+        last, hand = self._state
+        self._state = max(last, self._lease_at - 1), hand
+        self._lease_at = self._lease_end = self._counted = 0
 
     def _contest(self, wanted: int) -> int:
         """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours."""
         lease = self._lease
         assert lease is not None
         self._append(events.revoke(wanted - lease.first, lease.number))
-        number, base = self.ledger.kept
+        number, base = self.ledger.kept[lease.slot]
         assert number == lease.number
         return base
 
@@ -370,7 +429,12 @@ class Getting(Sleeping):
         lease = self._lease
         if lease is not None:
             self._append(events.revoke(self._lease_at - lease.first, lease.number))
-            self._forget_lease()
+            if self.ledger.kept[lease.slot][1] > self._lease_at:
+                # A get was interrupted after the cell had said that it takes one, and another ended the lease there.
+                self._recover()
+                self._unsure = True
+            else:
+                self._forget_lease()
 
     def _end_used_lease(self) -> None:
         """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
@@ -384,18 +448,9 @@ class Getting(Sleeping):
 
     def _revoke(self, lease: Lease) -> None:
         """End another's lease."""
-        words = self._words
-        words[waiting.LEASE_FLAG] = 1
+        self._map_all_cells()
+        self._words[Cells.place(waiting.LEASE_FLAG, lease.slot)] = 1
         waiting.barrier()
-        position = words[waiting.LEASE_POSITION]
+        position = self._words[Cells.place(waiting.LEASE_POSITION, lease.slot)]
         count = max(0, min(position, lease.end) - lease.first)
         self._append(events.revoke(count, lease.number))
-
-    def _leased_out(self) -> bool:
-        """Items of a lease that somebody else holds can be had for the asking."""
-        lease = self.ledger.lease
-        if lease is None:
-            return False
-        if self._lease is not None and self._lease.number == lease.number:
-            return self._lease_at < self._lease_end
-        return self._words[waiting.LEASE_POSITION] < lease.end

@@ -21,8 +21,8 @@ PUBLISH_LATE(slot, n,     the slot has a file; shut down, but not     the same: 
 units)                    at once; the same bound
 CLAIM(slot)               no lease stands and head < tail             the item at the head is the slot's
 CLAIM_MANY(slot, most)    the same                                    the ``most`` items at the head, or all
-LEASE(slot, most)         slot is the only consumer; no lease         its former lease is wholly delivered; the ``most``
-                          stands, or its own; head < tail; bounded:   items at the head, or all, are leased to it; where
+LEASE(slot, most)         slot is a consumer; no lease stands, or     its former lease is wholly delivered; the ``most``
+                          its own; head < tail; bounded:              items at the head, or all, are leased to it; where
                           2 * used <= maxsize, or maxsize >= 64       2 * used > maxsize: a 64th of maxsize at most
 REVOKE(count, number)     a lease of that number stands               the lease ends after ``count`` of its items, the
                                                                       others are at the head again
@@ -136,7 +136,9 @@ NEAR_BOUND: Final = 64
 
 _MAGIC: Final = 0x3230_6D69_6873_7174
 """``tqshim02`` read as a little-endian number; the last two characters are the version of these rules."""
-_HEAD: Final = 21
+_HEAD: Final = 19
+_ROW: Final = 13
+"""Words of a member."""
 _NOT_CLAIM: Final = re.compile(rb"[^\x01]", re.DOTALL)
 _PLAIN: Final = b"\x01"
 _SWAP: Final = sys.byteorder == "big"
@@ -205,8 +207,8 @@ class Ledger:
         """By slot: the batch file that its member fills, and how many units it has."""
         self.lease: Optional[Lease] = None
         self.leases = 0
-        self.kept = (0, 0)
-        """The last lease that was revoked: its number, and the item at which it ended."""
+        self.kept: dict[int, tuple[int, int]] = {}
+        """By slot: its member's last lease that was revoked, by number, and the item at which it ended."""
         self.res: dict[int, Reservation] = {}
         self.reserved = 0
         self.grants = 0
@@ -393,7 +395,7 @@ class Ledger:
     def _lease(self, slot: int, most: int) -> Optional[Lease]:
         old = self.lease
         member = self.members.get(slot)
-        if member is None or not member.consumer or self.consumers != 1:
+        if member is None or not member.consumer:
             return None
         if self.head >= self.tail or (old is not None and old.member != member.number):
             return None
@@ -415,7 +417,9 @@ class Ledger:
             return None
         self.head = min(lease.first + count, lease.end)
         self.lease = None
-        self.kept = number, self.head
+        holder = self.members.get(lease.slot)
+        if holder is not None and holder.number == lease.member:
+            self.kept[lease.slot] = number, self.head
         return self.head
 
     def _reserve(self, slot: int, places: int) -> Optional[Reservation]:
@@ -463,6 +467,7 @@ class Ledger:
         del self.members[slot]
         self.consumers -= member.consumer
         self.free.append(slot)
+        self.kept.pop(slot, None)
         own = self.res.pop(slot, None)
         if own:
             self.reserved -= own.places
@@ -545,7 +550,6 @@ class Ledger:
             self.head,
             self.tail,
             self.leases,
-            *self.kept,
             self.grants,
             1 if lease else 0,
             len(self.members) + len(self.free),
@@ -557,7 +561,8 @@ class Ledger:
         )
         table = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
         for slot in sorted(self.members):
-            table += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot))
+            kept = self.kept.get(slot, (0, 0))
+            table += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot), *kept)
         for first, end, (member, serial), offset, units in blocks:
             table += (first, end, member, serial, offset, units)
         words = array("Q", [_MAGIC, len(table) + 2, *table])
@@ -596,19 +601,20 @@ class Ledger:
         words = struct.unpack(f"<{len(data) // SIZE}Q", data[: len(data) // SIZE * SIZE])
         ledger = cls(words[2], words[3], words[4])
         ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases = words[5:11]
-        ledger.kept = words[11], words[12]
-        ledger.grants = words[13]
-        slots, members, blocks = words[15:18]
-        ledger.finished, ledger.completions, ledger.shut = words[18:21]
-        if words[14]:
-            ledger.lease = Lease(*words[21:26])
+        ledger.grants = words[11]
+        slots, members, blocks = words[13:16]
+        ledger.finished, ledger.completions, ledger.shut = words[16:19]
+        if words[12]:
+            ledger.lease = Lease(*words[19:24])
         at = _HEAD + 5
-        if words[1] != at + 11 * members + 6 * blocks or not members <= slots <= events.SLOTS:
+        if words[1] != at + _ROW * members + 6 * blocks or not members <= slots <= events.SLOTS:
             raise ValueError(
                 f"a snapshot of {members} members, {slots} slots and {blocks} blocks can't have {words[1]} words"
             )
-        for row in range(at, at + 11 * members, 11):
-            slot, number, consumer, has_file, file, serial, offset, has_res, places, grant, cut = words[row : row + 11]
+        for row in range(at, at + _ROW * members, _ROW):
+            slot, number, consumer, has_file, file, serial, offset, has_res, places, grant, cut, lease, base = words[
+                row : row + _ROW
+            ]
             if slot >= slots:
                 raise ValueError(f"slot {slot} of a snapshot with {slots} slots")
             ledger.members[slot] = Member(number, bool(consumer))
@@ -618,8 +624,10 @@ class Ledger:
             if has_res:
                 ledger.res[slot] = Reservation(places, grant, bool(cut))
                 ledger.reserved += places
+            if lease:
+                ledger.kept[slot] = lease, base
         ledger.free = [slot for slot in range(slots) if slot not in ledger.members]
-        at += 11 * members
+        at += _ROW * members
         for row in range(at, at + 6 * blocks, 6):
             first, end, file, serial, offset, units = words[row : row + 6]
             ledger.blocks.append(Block(first, end, FileId(file, serial), offset, units))

@@ -39,32 +39,35 @@ class Putting(Getting):
         """Put one record.  ``False``: the queue was full all the time."""
         generation = self.generation
         try:
-            return self._put(record, block, timeout)
+            with self._lock:
+                if (
+                    self._spare
+                    and looked[0] == self._looked_then
+                    and monotonic() < self._spare_until
+                    and len(record) <= tuning.SMALL
+                    and not self._unsure
+                ):
+                    # The short way: in a burst there is nothing more to do, until its block is large or old enough.
+                    used = self._used + 1
+                    if self.maxsize:
+                        words = self._words
+                        words[self._used_cell] = used
+                    if not self.maxsize or not words[self._used_flag]:
+                        self._used = used
+                        self._spare -= 1
+                        self._records.append(record)
+                        return True
+                self._spare = 0
+                if self._unsure:
+                    self._recover()
+                if not self.maxsize or (self._used < self._granted and self._take_place()):
+                    self._records.append(record)
+                    return self._publish_if_due(record)
+            return self._put_waiting(partial(self._accept, record), block, timeout)
         except (OSError, ValueError):
             if generation == self.generation:
                 raise
             return True  # forked in the middle: the parent puts it
-
-    def _put(self, record: Record, block: bool, timeout: Optional[float]) -> bool:
-        with self._lock:
-            if self._unsure:
-                self._recover()
-            if not self.maxsize or (self._room and self._take_place()):
-                records = self._records
-                records.append(record)
-                self._bytes += len(record)
-                # In a burst there is nothing more to do, until its block is large or old enough.
-                if not (
-                    self._flusher_busy
-                    and looked[0] == self._looked_then
-                    and len(records) < self.batch_size
-                    and self._bytes < tuning.BLOCK_BYTES
-                    and monotonic() - self._published_at < self._gap
-                    and (self._room or not self.maxsize)
-                ):
-                    return self._publish_if_due(record)
-                return True
-        return self._put_waiting(partial(self._accept, record), block, timeout)
 
     def put_many(self, records: list[Record], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
@@ -72,12 +75,11 @@ class Putting(Getting):
             with self._lock:
                 self._begin()
                 self._publish()
-                self._records = records
-                self._bytes = sum(map(len, records))
+                self._hold_back(records)
                 try:
                     return len(records) - self._publish_surely(len(records))
                 except OSError:
-                    self._records, self._bytes = [], 0
+                    self._hold_back([])
                     raise
         if len(records) > self.maxsize and not block:
             return 0
@@ -134,20 +136,20 @@ class Putting(Getting):
     def _publish_if_due(self, record: Record) -> bool:
         """Publish the newest record now, or leave it for the next block of its burst.  ``False``: it was not put, for
         the queue was shut down."""
-        if self._is_due() or (self.maxsize and not self._room) or self.ledger.shut:
+        if self.ledger.shut or self._is_due() or (self.maxsize and self._used >= self._granted):
             self._unsure = True
             try:
                 return not self._publish_surely(1)
             except OSError:
                 # Its put fails; those whose puts have returned stay for the next try.
                 if self._records and self._records[-1] is record:
-                    self._records.pop()
-                    self._bytes -= len(record)
+                    self._hold_back(self._records[:-1])
                 raise
         return True
 
     def _is_due(self) -> bool:
         """What is held back must be published now."""
+        self._weigh()
         count = len(self._records)
         if looked[0] != self._looked_then:
             self._looked_then = looked[0]
@@ -155,14 +157,32 @@ class Putting(Getting):
             return True
         if count >= self.batch_size or self._bytes >= tuning.BLOCK_BYTES or not tuning.BURSTS or Core.exiting:
             return True
-        past = monotonic() - self._published_at
+        now = monotonic()
+        past = now - self._published_at
         if past > self._gap and (past > tuning.LINGER or self.cells.anybody(waiting.SLEEPS)):
             self._gap = min(tuning.GAP_LAST, self._gap * 1.5) if count > 8 else tuning.GAP_FIRST
             return True
         if not self._flusher_busy:
             self._start_flusher()
-            return Core.exiting
+            if Core.exiting:
+                return True
+        spare = min(self.batch_size - count, (tuning.BLOCK_BYTES - self._bytes) // tuning.SMALL)
+        if self.maxsize:
+            spare = min(spare, self._granted - self._used)
+        self._spare = max(0, spare - 1)
+        self._spare_until = min(now + tuning.GAP_FIRST, self._published_at + tuning.LINGER)
         return False
+
+    def _hold_back(self, records: list[Record]) -> None:
+        """Have these records to publish, and no others."""
+        self._spare = self._bytes = self._weighed = 0
+        # A new list: if an exception comes next, _recover sees that those before have been dropped.
+        self._records = records
+
+    def _weigh(self) -> None:
+        new = self._records[self._weighed :] if self._weighed else self._records
+        self._bytes += sum(map(len, new))
+        self._weighed += len(new)
 
     def _accept(self, record: Record) -> bool:
         """Take a record of a bounded queue, for which no place has been reserved, if there is one."""
@@ -184,7 +204,6 @@ class Putting(Getting):
             and self._take_place()
         ):
             self._records.append(record)
-            self._bytes += len(record)
             if not self._flusher_busy:
                 self._start_flusher()
             return True
@@ -220,7 +239,7 @@ class Putting(Getting):
         granted = self._append(events.reserve(slot, places))
         if not isinstance(granted, Reservation):
             return False
-        self._room, self._used, self._grant = granted.places, 0, granted.grant
+        self._granted, self._used, self._grant = granted.places, 0, granted.grant
         return True
 
     def _take_place(self) -> bool:
@@ -234,11 +253,9 @@ class Putting(Getting):
             self._append(events.trim(slot, used, self._grant))
             kept = self.ledger.res[slot].places
             self._unsure = unsure or self._stale
-            self._room = max(0, kept - used)
+            self._granted = kept
             if used > kept:
                 return False
-        else:
-            self._room -= 1
         self._used = used
         return True
 
@@ -258,7 +275,7 @@ class Putting(Getting):
             if slot == self._producer:
                 if not self._records:  # of an act of ours that was interrupted: given back by a block of no items
                     self._append(events.publish(slot, 0, 0))
-                    self._room = self._used = 0
+                    self._granted = self._used = 0
                     changed = True
                 continue
             if granted.cut or granted.places > events.RESERVE_MOST:
@@ -290,19 +307,17 @@ class Putting(Getting):
         whose puts have not returned yet, are dropped instead; returns how many were."""
         dropped = 0
         if self.folder.fd < 0:  # the end of the program, and nobody else uses the queue
-            self._records, self._bytes = [], 0
+            self._hold_back([])
         while self._records:
             if self.ledger.shut:
-                self._gap = -1.0  # No put joins a burst any more: each comes here.
                 if self.ledger.shut == SHUT_AT_ONCE:
                     dropped += min(new, len(self._records))
-                    self._records, self._bytes = [], 0
+                    self._hold_back([])
                     break
                 if new:
                     kept = max(0, len(self._records) - new)
                     dropped, new = len(self._records) - kept, 0
-                    self._records = self._records[:kept]
-                    self._bytes = sum(map(len, self._records))
+                    self._hold_back(self._records[:kept])
                     continue
             piece = next(_pieces(self._records))
             if not self._publish_block(piece, held=True):
@@ -311,9 +326,7 @@ class Putting(Getting):
                 raise FolderError(
                     self.folder.path, "places that were reserved are gone", "report this: it can't happen"
                 )
-            # A new list: if an exception comes next, _recover sees that these have been dropped already.
-            self._records = self._records[len(piece) :]
-            self._bytes = sum(map(len, self._records)) if self._records else 0
+            self._hold_back(self._records[len(piece) :])
             self._publishing = None
         return dropped
 
@@ -363,16 +376,16 @@ class Putting(Getting):
         if first is None:
             return False
         self._offset += units or tuning.FILE_BYTES
-        if self._room >= self._enough and self.cells.anybody(waiting.AWAITS_PLACE):
+        if self._granted - self._used >= self._enough and self.cells.anybody(waiting.AWAITS_PLACE):
             self._ring(waiting.AWAITS_PLACE)  # places that we had reserved are free again
-        self._room = self._used = 0
+        self._granted = self._used = 0
         ledger = self.ledger
         self._hint += 1
         self._words[waiting.PUBLISHED] = self._hint
         self._map_all_cells()
         if self.cells.anybody(waiting.SLEEPS):
             self._ring_for_items()
-        self._head_then = ledger.head
+        self._head_then = self._delivered()
         if ledger.tail - ledger.head > self._set_aside and self._set_aside < 2 * ledger.last_limit:
             self._set_space_aside()
         # Only now: whoever was rung for may have taken the processor, and that time must not end our burst.
@@ -463,6 +476,7 @@ class Putting(Getting):
     def rest(self) -> None:
         """Nothing is held back any more."""
         self._flusher_busy = False
+        self._spare = 0
         if self._producer is not None and not self._stale:
             self._words[Cells.place(waiting.HOLDS, self._producer)] = 0
 

@@ -49,7 +49,7 @@ class Sleeping(Core):
         sleepers = self.cells.sleepers(waiting.SLEEPS)
         if not sleepers:
             return
-        taken = self.ledger.head - self._head_then
+        taken = self._delivered() - self._head_then
         fast = len(sleepers) < self.ledger.consumers and taken * tuning.FAST >= monotonic() - self._published_at
         # If the awake took the items before these faster than another can wake, and one looks by itself soon: leave it.
         if not fast or min(sleepers) >= time.monotonic_ns() // 1000 + tuning.SOON:
@@ -63,15 +63,23 @@ class Sleeping(Core):
         if slow or 4 * self.ledger.used <= 3 * self.maxsize:
             self._ring(waiting.AWAITS_PLACE)
 
-    def _wait(self, kind: int, deadline: Optional[float], places: int = 1) -> None:
+    def _measure_pace(self) -> None:
+        count = self._taken - self._pace_from
+        if count >= tuning.PACE_ITEMS:
+            now = monotonic()
+            self._pace = (now - self._pace_at) / count
+            self._pace_from, self._pace_at = self._taken, now
+
+    def _wait(self, kind: int, deadline: Optional[float], places: int = 1, polite: bool = False) -> None:
         """Wait until there is something to get, or a place to put to, or all is finished with; returns at the deadline
-        too."""
+        too.
+
+        ``polite``: another is taking what is there, and it is our turn after a nap."""
         items = kind == waiting.SLEEPS
-        if items and self._spin(deadline):
+        if items and not polite and self._spin(deadline):
             return
         started = monotonic()
-        if items and self._taken:
-            self._fast = (started - self._woken_at) / self._taken < tuning.FAST
+        self._measure_pace()
         with self._lock:
             self._begin()
             if items and self._consumer is None:
@@ -85,7 +93,7 @@ class Sleeping(Core):
         me = object()
         try:
             self._waiters[kind].add(me)
-            self._nap(kind, deadline, places, cell, bell)
+            self._nap(kind, deadline, places, cell, bell, polite)
         finally:
             with self._lock:
                 if generation == self.generation:
@@ -93,9 +101,9 @@ class Sleeping(Core):
                     if not self._waiters[kind]:
                         self._words[cell] = 0
         self._woken_at = monotonic()
-        self._taken = 0
+        self._pace_at += self._woken_at - started
 
-    def _nap(self, kind: int, deadline: Optional[float], places: int, cell: int, bell: Bell) -> None:
+    def _nap(self, kind: int, deadline: Optional[float], places: int, cell: int, bell: Bell, polite: bool) -> None:
         generation = self.generation
         wanted = max(places, self._enough) if kind == waiting.AWAITS_PLACE else places
         nap = tuning.NAP * max(1, self.ledger.consumers if kind == waiting.SLEEPS else len(self.ledger.members))
@@ -116,7 +124,7 @@ class Sleeping(Core):
                 with self._fence:
                     pass
                 self._sync()
-                ready = self._ready(kind, wanted)
+                ready = self._ready(kind, wanted) and not (polite and self._leased_by_another())
                 if ready and rung:
                     self._pass_on(kind, cell)
                 if not ready and now - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
@@ -128,6 +136,7 @@ class Sleeping(Core):
             if ready or seconds <= 0:
                 return
             rung = bell.sleep(seconds)
+            polite = False
             if not rung and kind == waiting.AWAITS_PLACE and (self.ledger.res or self.ledger.lease):
                 return  # grants may hide places, their holders may be stopped: the caller ends them
             wanted = places
@@ -201,7 +210,7 @@ class Sleeping(Core):
                 self._bell(kind).ring()
             return
         if kind == waiting.SLEEPS:
-            if self.ledger.tail - self.ledger.head < 2:
+            if self.ledger.tail - self._delivered() < 2:
                 return
         elif self.maxsize - self.ledger.used < 2 * self._enough:
             return
@@ -209,9 +218,17 @@ class Sleeping(Core):
         sleepers = self.cells.sleepers(kind)
         if not sleepers:
             return
-        if kind == waiting.SLEEPS and self._fast and min(sleepers) < time.monotonic_ns() // 1000 + tuning.SOON:
+        if (
+            kind == waiting.SLEEPS
+            and self._pace < tuning.FAST
+            and min(sleepers) < time.monotonic_ns() // 1000 + tuning.SOON
+        ):
             return  # Whoever it is looks by itself within moments, and probably we have emptied the queue by then.
         self._bell(kind).ring()
+
+    def _leased_by_another(self) -> bool:
+        lease = self.ledger.lease
+        return lease is not None and (self._lease is None or self._lease.number != lease.number)
 
     def _spin(self, deadline: Optional[float]) -> bool:
         """Look for a moment before sleeping: waking up would cost more.  One looker a queue."""

@@ -22,6 +22,8 @@ LIMITS = (ledger.FIRST_LIMIT, ledger.LAST_LIMIT)
 BLOCK_RECORDS: Final = 256
 BLOCK_BYTES: Final = 1 << 16
 """A burst is published at so many records or bytes."""
+SMALL: Final = BLOCK_BYTES // BLOCK_RECORDS
+"""Bytes of a record that needs no weighing before its block is full of records."""
 FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
 LINGER: Final = 1e-3
@@ -50,6 +52,19 @@ SOON: Final = 3000
 """Microseconds within which another waiter must look by itself, if one that could be rung for is to be left asleep."""
 LEASE_FROM: Final = 8
 """Waiting items from which a lease is worth its event."""
+WINDOW: Final = 256
+"""Items of a lease that are taken out of their block at once."""
+PACE_ITEMS: Final = 16
+"""Items over which a consumer measures how fast it is, at least."""
+LEASE_PACE: Final = 10e-6
+"""Seconds an item of a consumer that leases beside others: most of that are its claims."""
+PATIENCE: Final = 16
+PATIENCE_LAST: Final = 256
+"""Items that one of several consumers claims before it leases again, after another has ended its lease: it doubles from
+the one to the other with each lease that ended within so many items."""
+WATCH: Final = 20e-6
+WATCH_ITEMS: Final = 6
+"""Seconds within which the holder of a lease delivers so many items, if another consumer is to leave them to it."""
 LEASE_UNITS: Final = (4 << 20) // events.UNIT
 """Bytes of one lease: its batch files stay until it ends."""
 PLACES: Final = 256

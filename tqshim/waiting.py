@@ -3,19 +3,19 @@
 Lives here: the layout of the cells, ringing and sleeping, who is thought to be asleep.  Not here: files being made
 (``folder``), what one waits for (``engine``).
 
-The cells are a mapped file of 4 KB pages, each with 64 slots' words of every kind, and words of the whole queue::
+The cells are a mapped file of 8 KB pages, each with 64 slots' words of every kind, and words of the whole queue::
 
     words   0- 63   a consumer of the slot sleeps: until when, and how long it naps
            64-127   a producer of the slot sleeps, waiting for a place
           128-191   1 + the journal position from before a CLAIM, until its payload is read: pins batch files
           192-255   places of its reservation that a producer has used
           256-319   flag: somebody wants to know that
-          320-383   one of the slot sleeps until all items are finished with
-          384-447   a producer of the slot holds records back, whose puts have returned
-          448       first item of the lease that its holder has not delivered
-          449       flag: somebody wants to know that
+          320-383   first item of its lease that a consumer has not delivered
+          384-447   flag: somebody wants to know that
           450       bumped at each publish, for a consumer that looks before it sleeps
           451       until when somebody looks
+          512-575   one of the slot sleeps until all items are finished with
+          576-639   a producer of the slot holds records back, whose puts have returned
 
 Invariant: a word is written by its slot's member alone, flags and the words of the whole queue excepted; nobody relies
 on a word alone to own an item: the journal decides.
@@ -35,7 +35,7 @@ from typing import Final, Optional
 
 __all__ = ["Bell", "Cells", "barrier", "barrier_works", "register_for_barrier"]
 
-PAGE: Final = 4096
+PAGE: Final = 8192
 SLOTS: Final = 64
 """Slots of one page."""
 
@@ -44,14 +44,14 @@ AWAITS_PLACE: Final = 64
 POSITION: Final = 128
 USED: Final = 192
 USED_FLAG: Final = 256
-AWAITS_DONE: Final = 320
-HOLDS: Final = 384
-KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
-"""What one can sleep for."""
-LEASE_POSITION: Final = 448
-LEASE_FLAG: Final = 449
+LEASE_POSITION: Final = 320
+LEASE_FLAG: Final = 384
 PUBLISHED: Final = 450
 LOOKS: Final = 451
+AWAITS_DONE: Final = 512
+HOLDS: Final = 576
+KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
+"""What one can sleep for."""
 
 _ZERO: Final = bytes(8 * SLOTS)
 _NAP_UNIT: Final = 64
@@ -105,7 +105,7 @@ class Cells:
         return found
 
     def clear(self, slot: int) -> None:
-        """Forget what a former member of the slot has left."""
+        """Forget what a former member of the slot has left; how far its lease has got is kept for whoever ends that."""
         for kind in (SLEEPS, AWAITS_PLACE, POSITION, USED, USED_FLAG, AWAITS_DONE, HOLDS):
             self.words[self.place(kind, slot)] = 0
 
