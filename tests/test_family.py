@@ -326,6 +326,27 @@ def test_a_burst_that_began_before_a_shutdown_arrives(context: Any) -> None:
     ended(producer, -signal.SIGKILL)
 
 
+def test_a_stopped_producer_keeps_nobody_waiting_and_what_it_held_back_still_arrives(context: Any) -> None:
+    """While it may come, ``get_nowait`` says that the queue is empty now; ``get`` waits, but not for ever."""
+    tasks, says = TurboQueue(), SimpleTurboQueue()
+    producer = started(context, family.hold_back_and_stop, tasks, says)
+    assert says.get() == "held back"
+    tasks.shutdown()
+    published = list(tasks.drain())
+    assert len(published) < 10
+    with pytest.raises(Empty):
+        tasks.get_nowait()
+    with pytest.raises(ShutDown):
+        tasks.get()
+    with pytest.raises(ShutDown):
+        tasks.get_nowait()
+    os.kill(producer.pid, signal.SIGCONT)
+    ended(producer)
+    assert [*published, *tasks.drain()] == list(range(10))
+    with pytest.raises(ShutDown):
+        tasks.get()
+
+
 def test_a_producer_in_a_burst_learns_of_a_shutdown() -> None:
     """By another process: its next put may still succeed and arrive; soon one raises, and what was put is all there."""
     turbo = TurboQueue()

@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from tqshim import Empty, ShutDown, waiting
+from tqshim import Empty, ShutDown, tuning, waiting
 
 
 def count_off(tasks: Any, results: Any, number: int) -> None:
@@ -67,3 +67,12 @@ def shut_down_when_somebody_waits(tasks: Any, says: Any) -> None:
     while not engine.cells.sleepers(waiting.SLEEPS):
         time.sleep(0.001)
     tasks.shutdown()
+
+
+def hold_back_and_stop(tasks: Any, says: Any) -> None:
+    """Put a burst of ten, most of it not published, and stop; published are they when this process goes on and ends."""
+    tuning.LINGER = tuning.GAP_FIRST = 1000.0  # type: ignore[misc]
+    for item in range(10):
+        tasks.put(item)
+    says.put("held back")
+    os.kill(os.getpid(), signal.SIGSTOP)
