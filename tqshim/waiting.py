@@ -141,11 +141,13 @@ class Bell:
                 self._poll = select.epoll()
                 with contextlib.suppress(FileExistsError):  # a fork in a signal handler: the other was faster
                     self._poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            self._poll.poll(seconds)
+            if not self._poll.poll(seconds):
+                return False
         else:
             waiter = select.poll()
             waiter.register(self.fd, select.POLLIN)
-            waiter.poll(max(0, int(seconds * 1000 + 0.999)))
+            if not waiter.poll(max(0, int(seconds * 1000 + 0.999))):
+                return False
         try:
             return bool(os.read(self.fd, 1))
         except BlockingIOError:  # somebody else was faster, or nobody rang
