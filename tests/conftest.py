@@ -47,6 +47,15 @@ PATIENCE = 20.0
 """Seconds for which children that are just ending may keep a folder."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def forkserver_of_the_session() -> None:
+    """It keeps the environment of its first use: not that of a test that has set another root for queues."""
+    if "forkserver" in METHODS:
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
 def leftovers(root: str = ROOT) -> list[str]:
     """Queue folders there, living or dead."""
     return sorted(name for name in os.listdir(root) if name.startswith(("tqshim-", "dead_tqshim-")))

@@ -430,7 +430,7 @@ class Getting(Sleeping):
         if lease is not None:
             self._append(events.revoke(self._lease_at - lease.first, lease.number))
             if self.ledger.kept[lease.slot][1] > self._lease_at:
-                # A get was interrupted after the cell had said that it takes one, and another ended the lease there.
+                # A get was interrupted when the cell had said that it takes one, and another has ended the lease there.
                 self._recover()
                 self._unsure = True
             else:

@@ -147,11 +147,13 @@ class Bell:
                 self._poll = select.epoll()
                 with contextlib.suppress(FileExistsError):  # a fork in a signal handler: the other was faster
                     self._poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            self._poll.poll(seconds)
+            if not self._poll.poll(seconds):
+                return False
         else:
             waiter = select.poll()
             waiter.register(self.fd, select.POLLIN)
-            waiter.poll(max(0, int(seconds * 1000 + 0.999)))
+            if not waiter.poll(max(0, int(seconds * 1000 + 0.999))):
+                return False
         return self.answer()
 
     def answer(self) -> bool:
