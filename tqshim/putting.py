@@ -136,7 +136,7 @@ class Putting(Getting):
     def _publish_if_due(self, record: Record) -> bool:
         """Publish the newest record now, or leave it for the next block of its burst.  ``False``: it was not put, for
         the queue was shut down."""
-        if self.ledger.shut or self._is_due() or (self.maxsize and self._used >= self._granted):
+        if self._is_due() or (self.maxsize and self._used >= self._granted):
             self._unsure = True
             try:
                 return not self._publish_surely(1)
@@ -156,6 +156,8 @@ class Putting(Getting):
             self._gap = tuning.GAP_FIRST
             return True
         if count >= self.batch_size or self._bytes >= tuning.BLOCK_BYTES or not tuning.BURSTS or Core.exiting:
+            return True
+        if self.ledger.shut:
             return True
         now = monotonic()
         past = now - self._published_at
@@ -305,29 +307,33 @@ class Putting(Getting):
     def _publish(self, new: int = 0) -> int:
         """Publish the records that are held back.  Where the queue was shut down before, the last ``new`` of them,
         whose puts have not returned yet, are dropped instead; returns how many were."""
-        dropped = 0
         if self.folder.fd < 0:  # the end of the program, and nobody else uses the queue
             self._hold_back([])
         while self._records:
-            if self.ledger.shut:
-                if self.ledger.shut == SHUT_AT_ONCE:
-                    dropped += min(new, len(self._records))
-                    self._hold_back([])
-                    break
-                if new:
-                    kept = max(0, len(self._records) - new)
-                    dropped, new = len(self._records) - kept, 0
-                    self._hold_back(self._records[:kept])
-                    continue
             piece = next(_pieces(self._records))
             if not self._publish_block(piece, held=True):
-                if self.ledger.shut:
-                    continue
+                return self._publish_late(new)
+            self._hold_back(self._records[len(piece) :])
+            self._publishing = None
+        return 0
+
+    def _publish_late(self, new: int) -> int:
+        """``_publish`` where the queue was shut down; if at once, all that is held back is dropped."""
+        self._publishing = None
+        dropped = min(new, len(self._records))
+        self._hold_back(self._records[: len(self._records) - dropped])
+        while self._records:
+            if self.ledger.shut == SHUT_AT_ONCE:
+                self._hold_back([])
+                break
+            piece = next(_pieces(self._records))
+            if self._publish_block(piece, held=True, late=True):
+                self._hold_back(self._records[len(piece) :])
+                self._publishing = None
+            elif self.ledger.shut != SHUT_AT_ONCE:
                 raise FolderError(
                     self.folder.path, "places that were reserved are gone", "report this: it can't happen"
                 )
-            self._hold_back(self._records[len(piece) :])
-            self._publishing = None
         return dropped
 
     def _publish_surely(self, new: int = 0) -> int:
@@ -348,14 +354,11 @@ class Putting(Getting):
             if error.errno not in NO_SPACE:
                 raise
 
-    def _publish_block(self, records: list[Record], more: bool = False, held: bool = False) -> bool:
+    def _publish_block(self, records: list[Record], more: bool = False, held: bool = False, late: bool = False) -> bool:
         """Write records to our batch file, then the event.  ``False``: there is no place for them.
 
-        ``more``: our reservation is for other blocks, too.  ``held``: they are the first of those held back, which are
-        published also where the queue was shut down in the meantime."""
-        shut = self.ledger.shut
-        if shut and not held:
-            return False
+        ``more``: our reservation is for other blocks, too.  ``held``: they are the first of those held back.  ``late``:
+        the queue was shut down after their puts had returned."""
         count = len(records)
         size = sum(map(len, records))
         slot = self._slot()
@@ -371,7 +374,7 @@ class Putting(Getting):
         self._publishing = (self._records, count, self._offset) if held else None
         # Commit point: from here on the items are in the queue.
         first = self._append(
-            events.publish_late(slot, count, units) if shut else events.publish(slot, count, units, more)
+            events.publish_late(slot, count, units) if late else events.publish(slot, count, units, more)
         )
         if first is None:
             return False
