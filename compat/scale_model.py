@@ -286,7 +286,7 @@ def _lone_costs(count: int) -> tuple[float, float]:
         return crew.result(producer), crew.result(consumer)
 
 
-def measure(effort: float, rounds: int = 3) -> Costs:
+def measure(effort: float, rounds: int) -> Costs:
     """Measure the costs on this machine, the median of some rounds; ``effort``: 1 takes some 15 seconds."""
     if processors() < 2:
         raise SystemExit("scale_model: two processors are needed to see how processes hinder each other")
@@ -469,12 +469,12 @@ def run_here(cores: int, producers: int, consumers: int, task: float, items: int
     return items / (max(one.last for one in done) - min(one.began for one in done))
 
 
-def check(costs: Costs, effort: float, rounds: int = 3) -> list[Check]:
+def check(costs: Costs, effort: float, rounds: int) -> list[Check]:
     """Run the shapes on one and on two processors of this machine, and the model of each."""
     found = []
     for cores in (1, 2):
         for producers, consumers, task in SHAPES:
-            items = max(20 * consumers, round(effort * min(60_000, 2.0 / (task or 1e-9))))
+            items = max(5 * consumers, round(effort * min(60_000, 2.0 / (task or 1e-9))))
             measured = statistics.median(run_here(cores, producers, consumers, task, items) for _ in range(rounds))
             modelled = simulate(costs, cores, producers, consumers, task, items).rate
             found.append(Check(cores, producers, consumers, task, measured, modelled))
@@ -530,7 +530,7 @@ def _task(seconds: float) -> str:
 
 def show_costs(costs: Costs) -> Iterator[str]:
     """The lines about what was measured."""
-    yield "MEASURED on this machine, µs of processor time with nobody else at work (medians of three rounds)"
+    yield "MEASURED on this machine, µs of processor time with nobody else at work, medians"
     yield f"  put, its part of a block's publish included  {_micro(costs.put)}"
     yield f"  append to the journal                        {_micro(costs.append)}"
     yield f"    of which it holds the lock                 {_micro(costs.lock)}"
@@ -587,10 +587,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--effort", type=float, default=1.0, help="of the measurements and the simulations (default: 1)"
     )
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of which the median counts (default: 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     options = parser.parse_args(arguments)
     if not 0 < options.effort < math.inf:
         parser.error(f"--effort {options.effort} is not above 0")
+    if options.rounds < 1:
+        parser.error(f"--rounds {options.rounds} is not 1 or more")
     document: dict[str, Any] = {}
     lines: list[str] = []
     if options.costs:
@@ -608,8 +611,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines += [*show_places(uses), ""]
     if not options.places:
         if not options.costs:
-            costs = measure(options.effort)
-            checks = check(costs, options.effort)
+            costs = measure(options.effort, options.rounds)
+            checks = check(costs, options.effort, options.rounds)
             document["checks"] = [{**dataclasses.asdict(one), "ratio": one.ratio} for one in checks]
             lines += [*show_costs(costs), "", *show_checks(checks), ""]
         rows = predict(costs, CORES, TASKS, max(500, round(10_000 * options.effort)))

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tqshim.bench import chart, machine, report, rounds
-from tqshim.bench.crew import end_all
+from tqshim.bench.crew import ENDING, end_all
 from tqshim.bench.kinds import BATCH, KINDS, usable
 from tqshim.bench.measurements import Level, Measurement, Setting, measurements
 from tqshim.folder import anonymous_root, sweep
@@ -79,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--within", type=_positive, metavar="SECONDS", help="no run begins later (default: 120)")
     parser.add_argument("--limit", type=_positive, metavar="SECONDS", help="a run that lasts longer has failed")
-    parser.add_argument("--start-method", choices=multiprocessing.get_all_start_methods())
+    methods = multiprocessing.get_all_start_methods()
+    parser.add_argument("--start-method", choices=methods, help="how processes are started (default: the system's)")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput over consumers (extra: tqshim[plot])")
 
@@ -186,14 +187,13 @@ def _say(text: str) -> None:
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """Signals that ask to end raise ``KeyboardInterrupt``: the first one only, for ending must not be cut short."""
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(*_: object) -> None:
-        for number in wanted:
+        for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in wanted}
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
         yield
     finally:

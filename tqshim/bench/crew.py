@@ -16,10 +16,13 @@ import traceback
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
-__all__ = ["Crew", "Member", "RunError", "end_all"]
+__all__ = ["ENDING", "Crew", "Member", "RunError", "end_all"]
 
 GRACE: Final = 5.0
 """Seconds beyond the limit of its run after which a process ends itself."""
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask to end; the first is Ctrl-C."""
 
 
 class RunError(Exception):
@@ -63,10 +66,15 @@ class Crew:
         process = context.Process(
             target=_answer, args=(sender, self.limit + GRACE, function, arguments), name=function.__name__
         )
-        process.start()
+        # An interrupt between the fork and the list of members would leave a process that nobody knows of.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            process.start()
+            member = Member(process, answer)
+            self.members.append(member)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         sender.close()  # before the next fork, or the end of this process could not be seen
-        member = Member(process, answer)
-        self.members.append(member)
         return member
 
     def result(self, member: Member) -> Any:
@@ -97,8 +105,9 @@ def _answer(sender: Any, seconds: float, function: Callable[..., object], argume
     signal.setitimer(signal.ITIMER_REAL, seconds)
     # Ctrl-C reaches all processes of a terminal: here it is the bench that ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING[1:]:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     try:
         value, error = function(*arguments), ""
     except BaseException:
