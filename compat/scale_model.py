@@ -288,8 +288,10 @@ def _lone_costs(count: int) -> tuple[float, float]:
 
 def measure(effort: float, rounds: int) -> Costs:
     """Measure the costs on this machine, the median of some rounds; ``effort``: 1 takes some 15 seconds."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise SystemExit(f"scale_model: {sys.platform} can't pin processes to processors; use --costs, or Linux")
     if processors() < 2:
-        raise SystemExit("scale_model: two processors are needed to see how processes hinder each other")
+        raise SystemExit("scale_model: two processors are needed to see how processes hinder each other; use --costs")
     appends = max(2000, round(200_000 * effort))
     samples = max(20, round(400 * effort))
     alone, lock = [], []

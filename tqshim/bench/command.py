@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from tqshim.bench import chart, machine, report, rounds
+from tqshim.bench import chart, machine, report, rounds, workloads
 from tqshim.bench.crew import ENDING, end_all
 from tqshim.bench.kinds import BATCH, KINDS, usable
 from tqshim.bench.measurements import Level, Measurement, Setting, measurements
@@ -144,6 +144,9 @@ def _measure(options: argparse.Namespace) -> int:
     present = [kind for kind in wanted if usable(kind)]
     kinds = [[kind for kind in present if kind.name in one.kinds] for one in chosen]
     context = multiprocessing.get_context(options.start_method)
+    if context.get_start_method() == "forkserver":
+        # Else each of hundreds of processes imports all of this anew.
+        context.set_forkserver_preload([workloads.__name__, *{kind.module for kind in present}])
     limit = options.limit or LIMIT[level]
     all_runs = [
         rounds.Runs(one, its_kinds, Setting(context, options.scale or one.share(level), limit))
