@@ -18,8 +18,9 @@ is also run with a lock that is held three times as long.
 
 **Checked** (``check``): the same shapes run here, pinned to one and to two processors, beside what the model says.
 
-Only claims of single items are modelled, and measured with leases switched off.  Consumers that spend less than 10 µs
-on an item lease rows of them where that helps, and a sole consumer always does: such queues do better than the model.
+Only claims of single items are modelled: costs are measured, and the model is checked, with leases switched off.
+Consumers that spend less than 10 µs on an item lease rows of them where that helps, and a sole consumer always does:
+such queues may do better than the model says.
 """
 
 from __future__ import annotations
@@ -236,7 +237,6 @@ def _get_between(queue: Any, turn: Any, others: int, samples: int) -> float:
     """Seconds of one get, each after the other consumer's ``others`` claims; the slowest twentieth left out.
 
     Both keep a processor and look at whose turn it is: nobody is put to sleep, and caches stay as they are."""
-    tuning.LEASES = False  # type: ignore[misc]  # in this process, which is a run's own
     taken = []
     numbers: list[int] = []
     for number in range(samples):
@@ -254,7 +254,6 @@ def _get_between(queue: Any, turn: Any, others: int, samples: int) -> float:
 
 def _claim_between(queue: Any, turn: Any, others: int, samples: int) -> None:
     """The other consumer of ``_get_between``."""
-    tuning.LEASES = False  # type: ignore[misc]
     queue.get(True, LIMIT)  # a consumer from now on
     for number in range(samples):
         for _ in range(others):
@@ -293,6 +292,18 @@ def _lone_costs(count: int) -> tuple[float, float]:
         return crew.result(producer), crew.result(consumer)
 
 
+@contextlib.contextmanager
+def without_leases() -> Iterator[None]:
+    """Switch leases off in processes that are forked meanwhile."""
+    before = tuning.LEASES
+    tuning.LEASES = False  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        tuning.LEASES = before  # type: ignore[misc]
+
+
+@without_leases()
 def measure(effort: float, rounds: int) -> Costs:
     """Measure the costs on this machine, the median of some rounds; ``effort``: 1 takes some 15 seconds."""
     if not hasattr(os, "sched_setaffinity"):
@@ -480,6 +491,7 @@ def run_here(cores: int, producers: int, consumers: int, task: float, items: int
     return items / (max(one.last for one in done) - min(one.began for one in done))
 
 
+@without_leases()
 def check(costs: Costs, effort: float, rounds: int) -> list[Check]:
     """Run the shapes on one and on two processors of this machine, and the model of each."""
     found = []
