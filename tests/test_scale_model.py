@@ -165,7 +165,7 @@ def test_the_command_says_what_is_measured_and_what_is_modelled(
 def test_costs_that_were_written_are_read_and_nothing_is_measured(tmp_path: Path) -> None:
     path = tmp_path / "costs.json"
     path.write_text(json.dumps({"costs": dataclasses.asdict(PLAIN)}), "utf-8")
-    words = [sys.executable, "-m", "compat.scale_model", "--effort", "0.05", "--costs", str(path), "--json"]
+    words = [sys.executable, "-m", "compat.scale_model", "--effort", "0.02", "--costs", str(path), "--json"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
