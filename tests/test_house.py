@@ -37,8 +37,16 @@ def words(text: str) -> frozenset[str]:
 # Top first.  A floor may have several steps; an import leads down at least one.
 HOUSE: Final = (
     Step(6, words("__main__")),
+    Step(6, words("cli")),
+    Step(5, words("bench.command")),
+    Step(5, words("bench.rounds bench.report bench.chart")),
+    Step(5, words("bench.measurements")),
+    Step(5, words("bench.workloads bench.machine")),
+    Step(5, words("bench.kinds bench.crew")),
+    Step(5, words("bench")),
     Step(5, words("run")),
     Step(5, words("patching")),
+    Step(4, words("__init__")),  # the package's face
     Step(4, words("contexts")),
     Step(4, words("family")),
     Step(4, words("queues")),
@@ -61,6 +69,10 @@ NEVER: Final = {
     2: words("pickle threading"),
 }
 """By floor: modules of the standard library that its rooms do without.  For the pure floors see below."""
+MEASURING: Final = 5
+"""The floor of rooms that look at queues from outside: they pickle as users do, and may use what is not installed."""
+OPTIONAL: Final = words("faster_fifo matplotlib matplotlib.pyplot numpy")
+"""What rooms from that floor on import inside of the functions that need it, if it is installed."""
 FACE: Final = {"contexts", "errors", "family", "patching", "queues"}
 """Rooms that the package itself shows."""
 
@@ -91,8 +103,13 @@ HEAVY: Final = (
 
 
 def rooms() -> dict[str, ast.Module]:
-    """The package's modules, taken apart."""
-    return {path.stem: ast.parse(path.read_text("utf-8"), str(path)) for path in sorted(PACKAGE.glob("*.py"))}
+    """The package's modules, taken apart; those in a folder are called ``folder.module``."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[1:] and parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text("utf-8"), str(path))
+    return found
 
 
 ROOMS: Final = rooms()
@@ -114,12 +131,18 @@ def imports(tree: ast.Module) -> tuple[set[str], set[str]]:
             module = node.module or ""
             if node.level or module.partition(".")[0] == "tqshim":
                 room = module if node.level else module.partition(".")[2]
-                inside |= {room} if room else {alias.name for alias in node.names}
+                inside |= {room_of(room, alias.name) for alias in node.names}
             elif module == "multiprocessing":
                 outside |= {f"{module}.{alias.name}" for alias in node.names}
             else:
                 outside.add(module)
     return inside, outside
+
+
+def room_of(module: str, name: str) -> str:
+    """Whether ``from module import name`` is a room of that name, or something from the room ``module``."""
+    inner = f"{module}.{name}" if module else name
+    return inner if inner in ROOMS else module or "__init__"
 
 
 def step_of(room: str) -> int:
@@ -158,7 +181,7 @@ def test_the_readme_shows_the_house_as_it_is() -> None:
     told = {
         (room, int(cells[1]))
         for cells in (line.split("|") for line in table.split("\n")[3:] if line)
-        for room in re.findall(r"`(\w+)`", cells[2])
+        for room in re.findall(r"`([\w.]+)`", cells[2])
     }
     assert told == {(room, HOUSE[step_of(room)].floor) for room in INSIDE}, "bring the README's house up to date"
 
@@ -204,7 +227,8 @@ def test_only_the_folder_changes_the_file_system(room: str) -> None:
 
 
 def test_only_queues_pickles() -> None:
-    assert [room for room in INSIDE if "pickle" in imports(ROOMS[room])[1]] == ["queues"]
+    pickling = [room for room in INSIDE if "pickle" in imports(ROOMS[room])[1]]
+    assert [room for room in pickling if HOUSE[step_of(room)].floor < MEASURING] == ["queues"]
 
 
 def test_the_face_shows_few_rooms() -> None:
@@ -218,7 +242,10 @@ def test_only_the_standard_library_is_imported(room: str) -> None:
     """At run time; ``find_spec`` says where each module comes from, on every version."""
     homes = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")}
     others = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
-    for name in sorted(imports(ROOMS[room])[1]):
+    outside = imports(ROOMS[room])[1]
+    if room in INSIDE and HOUSE[step_of(room)].floor >= MEASURING:
+        outside -= OPTIONAL
+    for name in sorted(outside):
         try:
             spec = importlib.util.find_spec(name)
         except ModuleNotFoundError:  # a name in a module, not a module in a package
@@ -231,6 +258,12 @@ def test_only_the_standard_library_is_imported(room: str) -> None:
         origin = os.path.realpath(spec.origin)
         assert origin.startswith(tuple(home + os.sep for home in homes)), f"{room} imports {name} from {origin}"
         assert not origin.startswith(tuple(other + os.sep for other in others)), f"{room} imports {name} from {origin}"
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_what_is_optional_is_imported_only_where_it_is_used(room: str) -> None:
+    at_once = [node for node in ROOMS[room].body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert not imports(ast.Module(body=at_once, type_ignores=[]))[1] & OPTIONAL
 
 
 def test_no_dependency_is_declared() -> None:
@@ -272,8 +305,9 @@ def test_names_that_a_room_offers_exist(room: str) -> None:
 @pytest.mark.parametrize("room", sorted(ROOMS))
 def test_what_a_room_takes_from_another_is_public(room: str) -> None:
     for node in ast.walk(ROOMS[room]):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            assert not [alias.name for alias in node.names if alias.name.startswith("_")]
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("tqshim")):
+            private = [alias.name for alias in node.names if alias.name.startswith("_")]
+            assert private in ([], ["__version__"])
 
 
 @pytest.mark.parametrize("room", INSIDE)

@@ -35,6 +35,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 import tqshim  # noqa: E402
+from compat import figures  # noqa: E402
 from tqshim import Empty, Full, TurboQueue, UnsupportedError, events, ledger, names  # noqa: E402
 
 README: Final = ROOT / "README.md"
@@ -138,7 +139,7 @@ def test_the_main_job_runs() -> None:
 
 def python_options(words: list[str]) -> str:
     """What the Python program of a command says to ``--help``."""
-    end = 2 if words[0] == "-m" else 1
+    end = 3 if words[:2] == ["-m", "tqshim"] else 2 if words[0] == "-m" else 1
     done = subprocess.run(
         [sys.executable, *words[:end], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
@@ -262,10 +263,12 @@ def test_numbers_that_are_told_are_those_of_the_code(phrase: str) -> None:
 
 def test_figures_say_how_they_were_measured() -> None:
     block = between("figures")
-    assert "python -m compat.peers" in block
-    shapes = [(1, 1), (1, 10), (10, 1), (3, 20), (20, 3), (20, 20)]
-    for row in [f"{ins} \N{MULTIPLICATION SIGN} {outs}" for ins, outs in shapes] + ["round trip", "idle", "exit"]:
-        assert f"| {row}" in block, row
+    assert "python -m tqshim bench" in block
+    assert figures.HEAD in block
+    for row in figures.ROWS:
+        assert f"\n| {row.label} |" in block, row
+    (picture,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)", block)
+    assert 0 < (ROOT / picture).stat().st_size < 100_000
 
 
 def names_of_tests(folder: Path) -> set[str]:

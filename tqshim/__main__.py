@@ -1,28 +1,24 @@
-"""The command line: ``python -m tqshim COMMAND``.
+"""``python -m tqshim``.
 
-Lives here: which command is whose.  Not here: what a command does (a room for each).
+Lives here: the way in, and nothing else; the commands stand in ``cli``.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Final
-
-from . import run
-
-COMMANDS: Final = {"run": run.main}
-USAGE: Final = f"usage: python -m tqshim {{{','.join(COMMANDS)}}} ...\n"
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command; returns its exit code."""
-    command = COMMANDS.get(arguments[0]) if arguments else None
-    if command is None:
-        asked = arguments[:1] in (["-h"], ["--help"])
-        print(USAGE, end="", file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
-    return command(arguments[1:])
+def main() -> int:
+    """Run the command that the command line names."""
+    if sys.argv[1:2] == ["run"]:
+        # A program is about to run here: nothing is imported that it does not need, and its options are not ours.
+        from .run import main as run
+
+        return run(sys.argv[2:])
+    from .cli import main as others
+
+    return others()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

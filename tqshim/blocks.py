@@ -33,6 +33,7 @@ GIANT_HEADER: Final = 8
 
 _LENGTH: Final = struct.Struct("<I")
 _GIANT: Final = struct.Struct("<Q")
+_PADDING: Final = [bytes(-used % events.UNIT) for used in range(events.UNIT)]
 _SWAP: Final = sys.byteorder == "big"
 
 
@@ -42,10 +43,13 @@ def units(count: int, size: int) -> int:
 
 
 def join(records: Sequence[Record]) -> bytes:
-    """The bytes of a block, without its padding."""
+    """The bytes of a block."""
     if len(records) == 1:
-        return b"".join((_LENGTH.pack(len(records[0])), records[0]))
-    return b"".join((struct.pack(f"<{len(records)}I", *accumulate(map(len, records))), *records))
+        size = len(records[0])
+        return b"".join((_LENGTH.pack(size), records[0], _PADDING[(size + 4) % events.UNIT]))
+    ends = [*accumulate(map(len, records))]
+    padding = _PADDING[(4 * len(ends) + ends[-1]) % events.UNIT]
+    return b"".join((struct.pack(f"<{len(ends)}I", *ends), *records, padding))
 
 
 def join_giant(record: Record) -> tuple[bytes, Record]:

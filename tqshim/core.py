@@ -237,19 +237,24 @@ class Core:
                 self.journal.read_written(self._pos, min(tuning.READ_LARGE, end - self._pos))
             )
 
-    def _append(self, event: bytes) -> Verdict:
-        """Append an event and say what it came to, after a roll if it came too late for this journal."""
+    def _append(self, event: bytes, ours: bool = False) -> Verdict:
+        """Append an event and say what it came to, after a roll if it came too late for this journal.
+
+        ``ours``: it names our slot, so nobody else writes the same."""
         word = int.from_bytes(event, "little")
         while True:
-            if self.ledger.full:
+            ledger = self.ledger
+            if ledger.index >= ledger.limit:
                 # Not yet another void event, if there is no space for a roll.
                 self._roll()
-            end = self.journal.append(event)
+            journal = self.journal
+            end = journal.append_after(event, word, self._pos) if ours else journal.append(event)
             if end - events.SIZE != self._pos:
                 self._catch_up(end - events.SIZE)
             self._pos = end
-            late = self.ledger.full
-            verdict = self.ledger.step(word)
+            ledger = self.ledger
+            late = ledger.index >= ledger.limit
+            verdict = ledger.step(word)
             if not late:
                 if end > self._half:
                     self._set_space_aside()

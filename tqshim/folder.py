@@ -130,6 +130,9 @@ class Journal:
 
     def read(self, at: int, size: int) -> bytes:
         """Events from byte ``at`` on, at most ``size`` bytes: none at the end of the journal."""
+        # A page of which something is written can be looked at: no event there, none written.
+        if at & (PAGE - 1) and at < self._size and self.words is not None and not self.words[at >> 3]:
+            return b""
         return os.pread(self.fd, size, at)
 
     def read_written(self, at: int, size: int) -> bytes:

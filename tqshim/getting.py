@@ -208,7 +208,9 @@ class Getting(Sleeping):
                 return False
             item, stop = claimed.start, claimed.stop
         if not self._first <= item or stop > self._end:
-            self._read_and_deliver(got, item, stop, ledger.parts(item, stop))
+            oldest = ledger.blocks[0]
+            parts = (oldest,) if oldest.first <= item and stop <= oldest.end else ledger.parts(item, stop)
+            self._read_and_deliver(got, item, stop, parts)
         elif most == 1:
             ends, index = self._ends, item - self._first
             got.append(self._body[ends[index - 1] if index else 0 : ends[index]])

@@ -282,6 +282,11 @@ class Ledger:
         """Apply events of others and return how many bytes that was: type 0 is no event, what follows is not there yet.
 
         Cheap for runs of claims, which most events are."""
+        if len(chunk) == SIZE:
+            if chunk[0]:
+                self.step(_WORD.unpack(chunk)[0])
+                return SIZE
+            return 0
         types = chunk[::SIZE]
         count = len(chunk) // SIZE
         if (
@@ -502,14 +507,17 @@ class Ledger:
 
     def trim(self) -> None:
         """Forget blocks all of whose items have been claimed.  Changes nothing that a snapshot shows."""
-        low = self.low
+        low = self.head if self.lease is None else self.lease.first
         blocks = self.blocks
         while blocks and blocks[0].end <= low:
             self._forget(blocks.popleft())
 
     def _forget(self, block: Block) -> None:
         file = block.file
-        if self._ends.get(file) == block.end and all(file != current for current, _ in self.files.values()):
+        if self._ends.get(file) == block.end:
+            for current, _ in self.files.values():
+                if current == file:
+                    return
             del self._ends[file]
             self.done.append((file, block.end))
 

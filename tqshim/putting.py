@@ -149,12 +149,12 @@ class Putting(Getting):
 
     def _is_due(self) -> bool:
         """What is held back must be published now."""
-        self._weigh()
-        count = len(self._records)
         if looked[0] != self._looked_then:
             self._looked_then = looked[0]
             self._gap = tuning.GAP_FIRST
             return True
+        self._weigh()
+        count = len(self._records)
         if count >= self.batch_size or self._bytes >= tuning.BLOCK_BYTES or not tuning.BURSTS or Core.exiting:
             return True
         if self.ledger.shut:
@@ -238,7 +238,7 @@ class Putting(Getting):
         self._used_cell = Cells.place(waiting.USED, slot)
         self._used_flag = Cells.place(waiting.USED_FLAG, slot)
         words[self._used_cell] = words[self._used_flag] = 0
-        granted = self._append(events.reserve(slot, places))
+        granted = self._append(events.reserve(slot, places), ours=True)
         if not isinstance(granted, Reservation):
             return False
         self._granted, self._used, self._grant = granted.places, 0, granted.grant
@@ -310,7 +310,8 @@ class Putting(Getting):
         if self.folder.fd < 0:  # the end of the program, and nobody else uses the queue
             self._hold_back([])
         while self._records:
-            piece = next(_pieces(self._records))
+            records = self._records
+            piece = records if len(records) == 1 else next(_pieces(records))
             if not self._publish_block(piece, held=True):
                 return self._publish_late(new)
             self._hold_back(self._records[len(piece) :])
@@ -374,7 +375,7 @@ class Putting(Getting):
         self._publishing = (self._records, count, self._offset) if held else None
         # Commit point: from here on the items are in the queue.
         first = self._append(
-            events.publish_late(slot, count, units) if late else events.publish(slot, count, units, more)
+            events.publish_late(slot, count, units) if late else events.publish(slot, count, units, more), ours=True
         )
         if first is None:
             return False

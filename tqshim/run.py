@@ -9,6 +9,7 @@ without us; so a child that imports its main module again imports the program's.
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import importlib.machinery
 import os
@@ -20,13 +21,33 @@ from typing import Any, Final, NoReturn, Optional
 
 from .patching import install
 
-__all__ = ["USAGE", "main"]
+__all__ = ["EXAMPLE", "SUMMARY", "USAGE", "add_arguments", "main", "run"]
+
+SUMMARY: Final = "Run a program, unedited, with our queues in the place of multiprocessing's."
+EXAMPLE: Final = """\
+  python -m tqshim run script.py arguments      # as python script.py arguments
+  python -m tqshim run -m module arguments      # as python -m module arguments"""
 
 USAGE: Final = """\
 usage: python -m tqshim run [-m MODULE | SCRIPT] [ARGUMENT ...]
 
 Run a program as python itself does, with tqshim's queues in the place of multiprocessing's.
+
+for example:
+  python -m tqshim run script.py arguments
+  python -m tqshim run -m module arguments
 """
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options: all that follows is the program's."""
+    parser.add_argument("-m", dest="is_module", action="store_true", help="the program is a module, not a script")
+    parser.add_argument("program", nargs=argparse.REMAINDER, help="the program, and its arguments")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the program of these options."""
+    return main([*(["-m"] if options.is_module else []), *options.program])
 
 
 def main(arguments: list[str]) -> int:

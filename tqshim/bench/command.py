@@ -1,0 +1,204 @@
+"""``python -m tqshim bench``: TurboQueue beside the standard library's queue, and faster-fifo if it is installed.
+
+Lives here: its options, progress, interrupts and what is left when it ends.
+
+Invariant: when it ends, in whatever way it can still notice, none of its processes and none of its queues is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import multiprocessing
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tqshim.bench import chart, machine, report, rounds, workloads
+from tqshim.bench.crew import ENDING, end_all
+from tqshim.bench.kinds import BATCH, KINDS, usable
+from tqshim.bench.measurements import Level, Measurement, Setting, measurements
+from tqshim.folder import anonymous_root, sweep
+
+__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY: Final = "Measure TurboQueue beside multiprocessing.Queue and faster-fifo on this machine."
+EXAMPLE: Final = """\
+  python -m tqshim bench                                  # two minutes: progress, then tables
+  python -m tqshim bench --quick                          # a first look, in a quarter of a minute
+  python -m tqshim bench --only bounded --only idle       # some of it
+  python -m tqshim bench --full --json > figures.json     # all of it with full counts, for programs
+  python -m tqshim bench --plot throughput.svg            # throughput over the number of consumers"""
+
+WITHIN: Final = {Level.QUICK: 15.0, Level.DEFAULT: 120.0, Level.FULL: 7200.0}
+"""Seconds after which no further run begins."""
+LIMIT: Final = {Level.QUICK: 15.0, Level.DEFAULT: 30.0, Level.FULL: 600.0}
+"""Seconds after which a run counts as stuck."""
+INTERRUPTED: Final = 130
+"""Exit status after Ctrl-C or a signal that asks to end: what shells expect."""
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    listed = list(measurements())
+    groups = sorted({one.name.partition("/")[0] for one in listed if "/" in one.name})
+    parser.add_argument("--quick", action="store_true", help="a few measurements, a quarter of a minute")
+    parser.add_argument("--full", action="store_true", help="every measurement with its full counts: an hour or more")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help=f"a measurement or group of them; repeatable. Groups: {', '.join(groups)}. Measurements:"
+        f" {', '.join(one.name for one in listed)}",
+    )
+    parser.add_argument(
+        "--kind", action="append", choices=list(KINDS), help=f"a kind of queue (/many: batches of {BATCH}); repeatable"
+    )
+    parser.add_argument("--rounds", type=_count, default=3, help="how often the kinds take their turn (default: 3)")
+    parser.add_argument(
+        "--scale", type=_positive, help="share of the full counts, for all measurements; each has its own"
+    )
+    parser.add_argument("--within", type=_positive, metavar="SECONDS", help="no run begins later (default: 120)")
+    parser.add_argument("--limit", type=_positive, metavar="SECONDS", help="a run that lasts longer has failed")
+    methods = multiprocessing.get_all_start_methods()
+    parser.add_argument("--start-method", choices=methods, help="how processes are started (default: the system's)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    parser.add_argument("--plot", metavar="FILE.svg", help="draw throughput over consumers (extra: tqshim[plot])")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print.  Exit status: 0; 1 where a run failed; 2 where nothing can be run; 130 if interrupted."""
+    problem = _problem(options)
+    if problem:
+        print(f"bench: {problem}", file=sys.stderr)
+        return 2
+    others = multiprocessing.active_children()
+    try:
+        with _signals_interrupt():
+            return _measure(options)
+    except KeyboardInterrupt:
+        _say("interrupted: its processes are ended, its queues removed\n")
+        return INTERRUPTED
+    finally:
+        end_all(others)
+        sweep(anonymous_root(), ())
+
+
+def _problem(options: argparse.Namespace) -> str:
+    """What is wrong with the options, or nothing."""
+    if options.quick and options.full:
+        return "--quick and --full exclude each other; give one of them"
+    listed = list(measurements())
+    for name in options.only or ():
+        matching = [one for one in listed if one.is_called(name)]
+        if not matching:
+            return (
+                f"no measurement is called {name}; choose of {' '.join(one.name for one in listed)}, or a group of them"
+            )
+        missing = {one.module for one in matching if not one.possible()}
+        if missing:
+            return f"{name} needs {' and '.join(missing)}, which is not installed; pip install {' '.join(missing)}"
+    return chart.why_not(options.plot) if options.plot else ""
+
+
+def _level(options: argparse.Namespace) -> Level:
+    return Level.QUICK if options.quick else Level.FULL if options.full else Level.DEFAULT
+
+
+def _chosen(options: argparse.Namespace) -> list[Measurement]:
+    """The measurements that these options ask for."""
+    names = list(options.only or ())
+    if options.plot:
+        names.append(chart.GROUP)
+    level = _level(options)
+    return [
+        one
+        for one in measurements()
+        if one.possible() and (any(map(one.is_called, names)) if names else one.level <= level)
+    ]
+
+
+def _measure(options: argparse.Namespace) -> int:
+    level = _level(options)
+    chosen = _chosen(options)
+    wanted = [kind for kind in KINDS.values() if not options.kind or kind.name in options.kind]
+    present = [kind for kind in wanted if usable(kind)]
+    kinds = [[kind for kind in present if kind.name in one.kinds] for one in chosen]
+    context = multiprocessing.get_context(options.start_method)
+    if context.get_start_method() == "forkserver":
+        # Else each of hundreds of processes imports all of this anew.
+        context.set_forkserver_preload([workloads.__name__, *{kind.module for kind in present}])
+    limit = options.limit or LIMIT[level]
+    all_runs = [
+        rounds.Runs(one, its_kinds, Setting(context, options.scale or one.share(level), limit))
+        for one, its_kinds in zip(chosen, kinds)
+    ]
+    document: dict[str, Any] = {
+        "schema": rounds.SCHEMA,
+        "command": shlex.join(["python", "-m", "tqshim", *sys.argv[1:]]),
+        "machine": machine.describe(context.get_start_method(), ("faster-fifo", "numpy")),
+        "rounds": options.rounds,
+        "within": options.within or WITHIN[level],
+        "skipped": [kind.name for kind in wanted if kind not in present],
+    }
+    began = time.monotonic()
+    document["measurements"] = rounds.take(all_runs, options.rounds, document["within"], _say)
+    document["seconds"] = round(time.monotonic() - began, 1)
+    if sys.stderr.isatty():
+        _say("")
+    if options.json:
+        json.dump(report.without_infinity(document), sys.stdout, indent=1, allow_nan=False)
+        print()
+    else:
+        print("\n".join(report.head(document)))
+        for one, result in zip(chosen, document["measurements"]):
+            print("\n".join(report.table(one, result)))
+        print(f"{document['seconds']:.0f} s in all")
+    if options.plot:
+        chart.draw(options.plot, document)
+    failed = any(result["failures"] for result in document["measurements"])
+    return 1 if failed else 0
+
+
+def _say(text: str) -> None:
+    """Show progress on stderr, each line in place of the last one on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Signals that ask to end raise ``KeyboardInterrupt``: the first one only, for ending must not be cut short."""
+
+    def interrupt(*_: object) -> None:
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

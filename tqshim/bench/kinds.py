@@ -1,0 +1,125 @@
+"""The kinds of queues that are measured, and how each is made and used.
+
+Lives here: everything that differs between them.  Not here: what is done with them (``workloads``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Optional
+
+from tqshim.queues import TurboQueue
+
+__all__ = [
+    "BATCH",
+    "FASTER_FIFO",
+    "KINDS",
+    "PICKLE",
+    "SIMPLE",
+    "STDLIB",
+    "TURBO",
+    "Kind",
+    "folder_of",
+    "many",
+    "queues",
+    "usable",
+]
+
+BATCH: Final = 100
+"""Items of a batch: the published number."""
+FOREVER: Final = 3600.0
+"""Seconds that stand for "for ever" where a queue's own default timeout is short."""
+FASTER_FIFO_LEAST: Final = 100_000
+"""Bytes of a faster-fifo queue at least: what its own comparison gives it."""
+
+STDLIB: Final = "multiprocessing.Queue"
+SIMPLE: Final = "SimpleQueue"
+FASTER_FIFO: Final = "faster-fifo"
+TURBO: Final = "TurboQueue"
+PICKLE: Final = "pickle"
+"""No queue: ``dumps`` and ``loads`` alone, the least that an item can cost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of queue and how it is used."""
+
+    name: str
+    module: str
+    """What must be importable."""
+    make: Callable[[Any, int, int], Any]
+    """From a context, a bound or 0, and the bytes that an unbounded queue must hold."""
+    batch: int = 1
+    """1: ``put`` and ``get``; more: ``put_many`` and ``get_many`` of so many."""
+    endless: Optional[float] = None
+    """The timeout that stands for "wait for ever"."""
+    rival: str = ""
+    """The kind of faster-fifo that is used in the same way."""
+
+
+def many(name: str) -> str:
+    """The name of a kind when it is used in batches."""
+    return f"{name}/many"
+
+
+def _make_stdlib(context: Any, bound: int, room: int) -> Any:
+    return context.Queue(bound)
+
+
+def _make_simple(context: Any, bound: int, room: int) -> Any:
+    return context.SimpleQueue()
+
+
+def _make_faster_fifo(context: Any, bound: int, room: int) -> Any:
+    import faster_fifo  # type: ignore[import-untyped,import-not-found,unused-ignore]  # optional, without type hints
+
+    # Its first argument is bytes, not items, and its own comparison passes the bound there all the same.
+    return faster_fifo.Queue(bound or max(room, FASTER_FIFO_LEAST))
+
+
+def _make_turbo(context: Any, bound: int, room: int) -> Any:
+    return TurboQueue(bound, ctx=context)
+
+
+def _make_nothing(context: Any, bound: int, room: int) -> Any:
+    raise NotImplementedError(f"{PICKLE} is no queue")
+
+
+KINDS: Final[dict[str, Kind]] = {
+    kind.name: kind
+    for kind in (
+        Kind(STDLIB, "multiprocessing", _make_stdlib),
+        Kind(SIMPLE, "multiprocessing", _make_simple),
+        Kind(FASTER_FIFO, "faster_fifo", _make_faster_fifo, endless=FOREVER),
+        Kind(TURBO, "tqshim", _make_turbo, rival=FASTER_FIFO),
+        Kind(many(FASTER_FIFO), "faster_fifo", _make_faster_fifo, batch=BATCH, endless=FOREVER),
+        Kind(many(TURBO), "tqshim", _make_turbo, batch=BATCH, rival=many(FASTER_FIFO)),
+        Kind(PICKLE, "pickle", _make_nothing),
+    )
+}
+
+
+def usable(kind: Kind) -> bool:
+    """Whether the kind's module is installed."""
+    return importlib.util.find_spec(kind.module) is not None
+
+
+def folder_of(queue: Any) -> Optional[str]:
+    """The folder in which a queue's items lie, or ``None``."""
+    return queue._engine.folder.path if isinstance(queue, TurboQueue) and queue._engine else None
+
+
+@contextlib.contextmanager
+def queues(kind: Kind, context: Any, count: int, *, bound: int = 0, room: int = 0) -> Iterator[list[Any]]:
+    """Make ``count`` queues and close them in the end."""
+    made: list[Any] = []
+    try:
+        for _ in range(count):
+            made.append(kind.make(context, bound, room))
+        yield made
+    finally:
+        for queue in made:
+            queue.close()

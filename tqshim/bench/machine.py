@@ -1,0 +1,79 @@
+"""The machine that figures come from.
+
+Lives here: what is told about it beside them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable
+from typing import Any
+
+from tqshim import __version__
+from tqshim.queues import TurboQueue
+
+__all__ = ["describe", "file_system", "processors"]
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _model() -> str:
+    """The processor's name, where the system tells."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name.strip() in ("model name", "Model", "cpu"):
+                    return value.strip()
+    except FileNotFoundError:  # no Linux
+        pass
+    return platform.processor() or "unknown"
+
+
+def file_system(path: str) -> str:
+    """The type of the file system that a path is on, where the system tells."""
+    path = os.path.realpath(path)
+    best, kind = "", "unknown"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+            for line in mounts:
+                mount, _, rest = line.partition(" - ")
+                point = mount.split()[4]
+                if len(point) >= len(best) and (path + "/").startswith(point.rstrip("/") + "/"):
+                    best, kind = point, rest.split()[0]
+    except FileNotFoundError:  # no Linux
+        pass
+    return kind
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def describe(method: str, distributions: Iterable[str]) -> dict[str, Any]:
+    """Processors, versions of interpreter, kernel and those distributions, load, and where queues lie."""
+    with TurboQueue() as queue:
+        engine = queue._engine
+        assert engine is not None
+        folder = engine.folder.path
+    return {
+        "processors": processors(),
+        "model": _model(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "load": round(os.getloadavg()[0], 2),
+        "start_method": method,
+        "queues_in": os.path.dirname(folder),
+        "file_system": file_system(os.path.dirname(folder)),
+        "versions": {"tqshim": __version__, **{name: _version(name) for name in distributions}},
+    }

@@ -1,0 +1,72 @@
+"""What a person reads, and what a program reads.
+
+Lives here: tables, and the replacement of what JSON does not know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Final
+
+from tqshim.bench.kinds import FASTER_FIFO, KINDS
+from tqshim.bench.measurements import Measurement
+
+__all__ = ["head", "table", "without_infinity"]
+
+_NAME: Final = 26
+_FIGURE: Final = 30
+_RATIO: Final = 26
+
+
+def head(document: dict[str, Any]) -> Iterator[str]:
+    """The lines above the tables: where the figures come from and how they were taken."""
+    yield document["command"]
+    told = dict(document["machine"])
+    versions = told.pop("versions")
+    yield ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
+    yield ", ".join(f"{name} {value}" for name, value in versions.items())
+    yield (f"rounds {document['rounds']}, none begins a run after {document['within']:g} s; median (least to greatest)")
+    if document["skipped"]:
+        yield f"not installed, skipped: {', '.join(document['skipped'])}"
+    yield ""
+
+
+def table(measurement: Measurement, result: dict[str, Any]) -> Iterator[str]:
+    """The lines of one measurement."""
+    yield f"{measurement.name}: {measurement.title} ({100 * result['scale']:.3g} % of the full counts)"
+    for metric in measurement.metrics:
+        figures = result["metrics"][metric.name]["kinds"]
+        if figures:
+            title = ", ".join(filter(None, (metric.name, metric.unit)))
+            line = f"  {title:{_NAME}}{'':{_FIGURE}}"
+            if metric.compared:
+                line += f"{'x ' + measurement.base:>{_RATIO}}"
+                if any(KINDS[name].rival in figure["ratios"] for name, figure in figures.items()):
+                    line += f"{'x ' + FASTER_FIFO:>{_RATIO}}"
+            yield line.rstrip()
+        for name, figure in figures.items():
+            line = f"    {name:{_NAME - 2}}{_shown(figure, metric.decimals, metric.divisor):>{_FIGURE}}"
+            for other in (measurement.base, KINDS[name].rival):
+                ratio = figure["ratios"].get(other)
+                line += f"{_shown(ratio, 2) if ratio else '':>{_RATIO}}"
+            yield line.rstrip()
+    for name, failure in result["failures"].items():
+        yield f"  {name:{_NAME}}FAILED: {failure}"
+    yield ""
+
+
+def _shown(figure: dict[str, float], decimals: int, divisor: float = 1.0) -> str:
+    def one(value: float) -> str:
+        return "never" if math.isinf(value) else f"{value / divisor:,.{decimals}f}"
+
+    return f"{one(figure['median'])} ({one(figure['min'])} to {one(figure['max'])})"
+
+
+def without_infinity(value: Any) -> Any:
+    """The same with ``None`` in place of infinity, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_infinity(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_infinity(inner) for inner in value]
+    return None if isinstance(value, float) and math.isinf(value) else value

@@ -1,0 +1,131 @@
+"""The order in which measurements are taken, and what their runs come to.
+
+Lives here: rounds, ratios, medians and spread.  Not here: what a run does (``measurements``).
+
+All measurements are taken once a round, and in each the kinds of queues take turns (A B C A B C ...).  Every ratio is
+between two runs of one round, a moment apart, so that a machine which becomes slower for a while slows both sides.
+
+Invariant: no run begins after the time is up, and none lasts beyond its own limit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from tqshim.bench.crew import RunError
+from tqshim.bench.kinds import Kind
+from tqshim.bench.measurements import Measurement, Setting
+
+__all__ = ["SCHEMA", "Runs", "spread", "take"]
+
+SCHEMA: Final = 1
+"""Of the JSON document; raised when a key changes its meaning or goes."""
+OUT_OF_TIME: Final = "not measured: the time was up before its turn"
+
+
+@dataclasses.dataclass
+class Runs:
+    """The runs of one measurement."""
+
+    measurement: Measurement
+    kinds: Sequence[Kind]
+    setting: Setting
+    values: dict[str, list[dict[str, float]]] = dataclasses.field(default_factory=dict)
+    """By kind, a dictionary a round: its figures by the names of the metrics; empty where there was no run."""
+    failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    """By kind: what went wrong.  It takes no further turns, and its figures don't count."""
+    seconds: float = 0.0
+
+    def take_turns(self, until: float, say: Callable[[str], None]) -> bool:
+        """Run every kind once.  ``False``: time was up before all had their turn."""
+        for kind in self.kinds:
+            if kind.name in self.failures:
+                continue
+            began = time.monotonic()
+            if began >= until:
+                return False
+            say(f"{self.measurement.name}, {kind.name}")
+            try:
+                values = self.measurement.run(kind, self.setting)
+            except RunError as failure:
+                self.failures[kind.name] = str(failure)
+                say(f"{self.measurement.name}, {kind.name} FAILED: {failure}")
+            else:
+                names = [metric.name for metric in self.measurement.metrics]
+                self.values.setdefault(kind.name, []).append(dict(zip(names, values)))
+            self.seconds += time.monotonic() - began
+        return True
+
+    def result(self) -> dict[str, Any]:
+        """Figures, ratios and failures, ready for JSON."""
+        measurement = self.measurement
+        metrics = {}
+        failures = dict(self.failures)
+        for kind in self.kinds:
+            if kind.name not in self.values:
+                failures.setdefault(kind.name, OUT_OF_TIME)
+        for metric in measurement.metrics:
+            columns = {
+                kind.name: [values[metric.name] for values in self.values[kind.name]]
+                for kind in self.kinds
+                if kind.name not in failures
+            }
+            figures: dict[str, Any] = {}
+            for kind in self.kinds:
+                if kind.name in failures:
+                    continue
+                values = columns[kind.name]
+                ratios = {
+                    # Both runs of a ratio belong to the same round; the last round may lack one.
+                    other: spread([_ratio(value, base) for value, base in zip(values, columns[other])])
+                    for other in (measurement.base, kind.rival)
+                    if metric.compared and other != kind.name and other in columns
+                }
+                figures[kind.name] = {"runs": values, **spread(values), "ratios": ratios}
+            metrics[metric.name] = {"unit": metric.unit, "divisor": metric.divisor, "kinds": figures}
+        return {
+            "name": measurement.name,
+            "title": measurement.title,
+            "scale": self.setting.scale,
+            "seconds": round(self.seconds, 3),
+            "base": measurement.base,
+            "metrics": metrics,
+            "failures": failures,
+        }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _ratio(value: float, base: float) -> float:
+    return value / base if base else math.inf
+
+
+def take(
+    all_runs: Sequence[Runs],
+    rounds: int,
+    seconds: float,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Take all measurements so many times, as long as there is time; ``say`` is told before each run.
+
+    Returns a result each; one for which there was no time names it as the failure of its kinds."""
+    began = time.monotonic()
+    until = began + seconds
+    for number in range(1, rounds + 1):
+        for place, runs in enumerate(all_runs, 1):
+
+            def progress(text: str, number: int = number, place: int = place) -> None:
+                passed = time.monotonic() - began
+                say(f"{passed:4.0f} s  round {number} of {rounds}, {place:2} of {len(all_runs)}: {text}")
+
+            if not runs.take_turns(until, progress):
+                return [one.result() for one in all_runs]
+    return [one.result() for one in all_runs]
