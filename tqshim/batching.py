@@ -68,6 +68,14 @@ class _Member:
             self.retire()
 
 
+def _members() -> list[_Member]:
+    while True:
+        try:
+            return list(_Member._all)
+        except RuntimeError:  # another thread is just making one
+            pass
+
+
 class Filling(_Member):
     """The batch that a producer fills, and those to come.  For all threads of a process.
 
@@ -215,8 +223,9 @@ class Filling(_Member):
     def forked(self) -> None:
         """The batch is the parent's, with all that is in it."""
         super().forked()
-        self._inherited.append(self._file)
-        self._file = None
+        if self._file is not None:
+            self._inherited.append(self._file)
+            self._file = None
         self._rows = []
         self.count = 0
 
@@ -374,7 +383,9 @@ class Emptying(_Member):
         super().forked()
         self._bad = []
         self._names = []
-        self._inherited.append(self._forget())
+        batch = self._forget()
+        if batch is not None:
+            self._inherited.append(batch)
 
     def retire(self) -> None:
         """The program ends: a batch that its consumer came back from is done, any other is ready again."""
@@ -424,7 +435,7 @@ class _Clock:
             if self._stop.wait(STORE_EVERY):
                 return
             self._due.clear()
-            for member in list(_Member._all):
+            for member in _members():
                 if isinstance(member, Filling) and member.tick():
                     self._due.set()
 
@@ -474,13 +485,13 @@ class _AtExit:
 
 def _roll_all() -> None:
     """Before the process waits for its children: they may be waiting for this."""
-    for member in list(_Member._all):
+    for member in _members():
         if isinstance(member, Filling):
             member.retire()
 
 
 def _retire_all() -> None:
-    for member in list(_Member._all):
+    for member in _members():
         member.retire()
 
 
@@ -489,7 +500,7 @@ _held: Final[list[Any]] = []
 
 def _before_fork() -> None:
     _clock.halt()
-    for member in list(_Member._all):
+    for member in _members():
         if member.lock.acquire(timeout=FORK_PATIENCE):
             _held.append(member.lock)
 
@@ -503,7 +514,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     _held.clear()
     _clock.reset()
-    for member in list(_Member._all):
+    for member in _members():
         member.forked()
     # For children of a bare os.fork; those of multiprocessing clear the registry after this, and enter again.
     _at_exit.enter_again()

@@ -393,13 +393,19 @@ def _recover_one(folder: str, name: str, keep_empty: bool, remove_invalid: bool)
             events = 0 if damage else database.execute("SELECT count(*) FROM logs").fetchone()[0]
         except sqlite3.OperationalError as error:
             if "no such table" not in str(error):
-                return False  # locked: somebody lives
+                if "locked" not in str(error):  # else somebody lives
+                    _log.error("%s: left as it is: %s", path, error)
+                return False
             # An empty database is a producer's that was killed before it had a table.
             damage, events = [], 0
             if os.path.getsize(path):
                 damage = [str(error)]
         except sqlite3.DatabaseError as error:
             damage, events = [str(error)], 0
+        if not damage:
+            # What was to be undone is undone: this one was begun and never written, or its database is complete.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{path}-journal")
         try:
             if damage:
                 if remove_invalid:

@@ -80,6 +80,7 @@ class _TurboQueue:
         self.logger = logging.getLogger(__name__)
         self._queue_name = "example_queue_name"
         self._root_path = "/dc_data"
+        self._folder = os.path.join(self._root_path, self._queue_name)
         self._num_loaders = 1
         self._num_queues = 1
         self._max_ready_files = 1
@@ -99,6 +100,8 @@ class _TurboQueue:
         if type(value) is not str:
             raise ValueError(f"{name} must be a str, not {value!r}")
         setattr(self, f"_{name}", value)
+        # Where it is now, wherever the program goes.
+        self._folder = os.path.abspath(os.path.join(self._root_path, self._queue_name))
         self._changed()
 
     def _set_number(self, name: str, value: object) -> None:
@@ -220,10 +223,6 @@ class _TurboQueue:
     @remove_invalid.setter
     def remove_invalid(self, value: bool) -> None:
         self._set_flag("remove_invalid", value)
-
-    @property
-    def _folder(self) -> str:
-        return os.path.join(self._root_path, self._queue_name)
 
     def setup_logging(
         self, logger_name: str = __name__, level: int = logging.WARNING, log_file: str = "turbo_queue.log"
