@@ -46,7 +46,7 @@ Program = Callable[[types.ModuleType, Path], None]
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A fault of 0.8.0. ``sign``: what the last line of the failure there holds; alternatives between ``|``."""
+    """A fault of 0.8.0. ``sign``: what the failure there says of itself; alternatives between ``|``."""
 
     name: str
     title: str
@@ -583,11 +583,16 @@ def run(implementation: str, name: str) -> str:
     return "" if process.returncode == 0 else said
 
 
+def raised(found: str) -> list[str]:
+    """The lines of a traceback that say what was raised; a program's own lines are indented."""
+    return [line for line in found.splitlines() if line and not line[0].isspace() and not line.startswith("Traceback")]
+
+
 def verdict(implementation: str, name: str, found: str) -> bool:
     """Whether the program ended as it is said to."""
     if implementation == "tqshim":
         return not found
-    return any(sign in found.strip().split("\n")[-1] for sign in FAULTS[name].sign.split("|"))
+    return any(sign in line for sign in FAULTS[name].sign.split("|") for line in raised(found))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -619,7 +624,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             as_said = verdict(implementation, name, found)
             good &= as_said
             if not args.json:
-                said = found.strip().split("\n")[-1][:70] if found else "runs"
+                said = raised(found)[-1][:70] if found else "runs"
                 print(f"{'' if as_said else 'UNEXPECTED '}{name:22}{implementation:8}{said}", flush=True)
     if args.json:
         json.dump(results, sys.stdout, indent=1)

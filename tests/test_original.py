@@ -49,8 +49,38 @@ def test_fault_of_the_original_is_there_and_not_here(name: str, implementation: 
 
 def test_a_program_that_fails_in_another_way_shows_no_fault() -> None:
     assert not original_faults.verdict("0.8.0", "numbers", "")
-    assert not original_faults.verdict("0.8.0", "numbers", "Traceback:\nTypeError\nKeyError: 1")
+    assert not original_faults.verdict("0.8.0", "numbers", "Traceback:\n  TypeError\nKeyError: 1")
     assert not original_faults.verdict("tqshim", "numbers", "TypeError")
+
+
+def rows(marker: str) -> list[list[str]]:
+    """The cells of the README's table between two markers."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.partition(f"<!-- {marker} -->\n")[2].partition(f"<!-- /{marker} -->")[0]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_readme_tells_all_faults() -> None:
+    assert rows("faults") == [[fault.title, f"`{fault.name}`"] for fault in original_faults.FAULTS.values()]
+
+
+def test_each_crash_that_the_readme_tells_has_a_test() -> None:
+    told = {test for row in rows("original crashes") for test in re.findall(r"\btest_\w+", row[-1])}
+    text = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(told) >= len(rows("original crashes"))
+    assert all(f"def {test}(" in text for test in told)
+
+
+def test_the_readmes_figures_are_of_all_workloads() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert "python -m compat.original_speed" in text
+    wanted = []
+    for name in original_speed.CASES:
+        shape, size, *tight = name.split("/")
+        shape = shape.replace("x", " \N{MULTIPLICATION SIGN} ")
+        wanted.append([shape, f"{int(size):,}", "each batch" if tight else "each event"])
+    assert [row[:3] for row in rows("original figures")] == wanted
 
 
 # -- the quickstart

@@ -58,7 +58,7 @@ def _make_encoder() -> Callable[[object], str]:
 
 
 _dumps: Final = _make_encoder()
-_raw_decode: Final = json.JSONDecoder().raw_decode
+_scan: Final[Callable[[Any, int], tuple[Any, int]]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def _load(row: Row) -> Any:
@@ -460,10 +460,10 @@ class Dequeue(_TurboQueue):
         while True:
             for row in emptying.rows:
                 try:
-                    event, end = _raw_decode(row)  # type: ignore[arg-type]
+                    event, end = _scan(row, 0)
                     if end != len(row):  # type: ignore[arg-type]
                         event = _load(row)
-                except (TypeError, ValueError):
+                except (StopIteration, TypeError, ValueError):
                     try:
                         event = _load(row)
                     except (TypeError, ValueError) as error:
