@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import random
 import resource
 import signal
 import sqlite3
@@ -649,6 +650,89 @@ def test_producers_killed_anywhere_leave_a_beginning_of_what_they_added(kills: i
         assert got == list(range(len(got)))
         assert len(got) >= said
         assert names(folder) == []
+
+
+def add_and_flush(folder: Path, first: int, sender: Any) -> None:
+    """Add numbers; say which ones were made ready."""
+    enqueue = producer(folder, 20)
+    for number in range(first, first + 1_000_000):
+        enqueue.add(number)
+        if number % 50 == 49:
+            enqueue.flush()
+            sender.send(number)
+
+
+def handle(folder: Path, log: Path) -> None:
+    """Write down each event before asking for the next one."""
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    events = consumer(folder).get()
+    while True:
+        event = next(events)
+        if event is not None:
+            os.write(fd, b"%d\n" % event)
+        else:
+            threading.Event().wait(0.001)
+
+
+def clean_again_and_again(folder: Path) -> None:
+    while True:
+        clean_up(folder)
+
+
+@pytest.mark.parametrize("kills", [12, pytest.param(400, marks=pytest.mark.stress)])
+def test_kills_on_both_sides_lose_nothing_that_was_ready(kills: int, tmp_path: Path) -> None:
+    """Beside a clean-up that never stops.  Twice comes only what a killed consumer had in its batch."""
+    chance = random.Random(kills)
+    made = 0
+    dead_consumers = 0
+    ready: list[range] = []
+    running: list[tuple[Any, Any, int]] = []
+
+    def begin(kind: str) -> None:
+        nonlocal made
+        made += 1
+        receiver, sender = FORK.Pipe(duplex=False)
+        if kind == "producer":
+            process = FORK.Process(target=add_and_flush, args=(tmp_path, made * 1_000_000, sender), name=kind)
+        else:
+            process = FORK.Process(target=handle, args=(tmp_path, tmp_path / f"log_{made}"), name=kind)
+        process.start()
+        sender.close()
+        running.append((process, receiver, made * 1_000_000))
+
+    def end(place: int) -> str:
+        process, receiver, first = running.pop(place)
+        process.kill()
+        process.join()
+        last = first - 1
+        with contextlib.suppress(EOFError):
+            while True:
+                last = receiver.recv()
+        receiver.close()
+        ready.append(range(first, last + 1))
+        return str(process.name)
+
+    cleaner = FORK.Process(target=clean_again_and_again, args=(tmp_path,))
+    cleaner.start()
+    try:
+        for kind in ("producer", "producer", "consumer", "consumer", "consumer"):
+            begin(kind)
+        for _ in range(kills):
+            threading.Event().wait(chance.random() * 0.05)
+            kind = end(chance.randrange(len(running)))
+            dead_consumers += kind == "consumer"
+            begin(kind)
+    finally:
+        dead_consumers += sum([end(0) == "consumer" for _ in range(len(running))])
+        cleaner.kill()
+        cleaner.join()
+    clean_up(tmp_path)
+    got = [int(line) for log in tmp_path.glob("log_*") for line in log.read_text().split()] + get_all(tmp_path)
+    wanted = set(chain(*ready))
+    assert wanted
+    assert not wanted - set(got)
+    assert len(got) - len(set(got)) <= 20 * dead_consumers
+    assert names(tmp_path) == []
 
 
 def test_a_damaged_file_is_removed_only_where_that_is_asked_for(tmp_path: Path) -> None:
