@@ -416,6 +416,30 @@ def test_threads_share_a_producer_and_a_consumer(tmp_path: Path) -> None:
     assert sorted(chain(*got)) == list(range(2000))
 
 
+def test_threads_that_look_for_a_batch_at_once_finish_none_that_another_has_just_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, 0, 1, 2, 3, most=2)
+    together = threading.Barrier(2, timeout=PATIENCE)
+    look = batching.Emptying._next
+
+    def look_at_once(self: Any) -> bool:
+        together.wait()
+        return look(self)
+
+    monkeypatch.setattr(batching.Emptying, "_next", look_at_once)
+    dequeue = consumer(tmp_path)
+    got: list[Any] = []
+    threads = [threading.Thread(target=lambda: got.append(next(dequeue.get()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    monkeypatch.undo()
+    dequeue.close()
+    assert sorted(got + get_all(tmp_path)) == [0, 1, 2, 3]
+
+
 def echo(enqueue: turbo_queue.Enqueue, dequeue: turbo_queue.Dequeue) -> None:
     enqueue.add(next(dequeue.get()))
 
@@ -652,6 +676,141 @@ def test_producers_killed_anywhere_leave_a_beginning_of_what_they_added(kills: i
         assert names(folder) == []
 
 
+STEPS: Final = {"os.mkdir", "os.rename", "os.remove", "sqlite3.connect"}
+"""What a process does to files, as Python's audit hooks tell it; what SQLite does within is left to kills at random."""
+
+
+def dies_at(step: int, work: Callable[[Callable[[Any], None]], None]) -> tuple[bool, list[Any]]:
+    """Run ``work`` in a child that dies just before its step of that number; whether it did, and what it said."""
+    receiver, sender = FORK.Pipe(duplex=False)
+
+    def run() -> None:
+        left = step
+
+        def hook(event: str, arguments: Any) -> None:
+            nonlocal left
+            if event in STEPS:
+                if not left:
+                    os._exit(9)
+                left -= 1
+
+        sys.addaudithook(hook)
+        work(sender.send)
+        os._exit(0)
+
+    process = FORK.Process(target=run)
+    process.start()
+    sender.close()
+    said = []
+    with contextlib.suppress(EOFError):
+        while True:
+            said.append(receiver.recv())
+    process.join()
+    assert process.exitcode in (0, 9)
+    return process.exitcode == 9, said
+
+
+def test_producer_that_dies_at_any_step_leaves_a_beginning_of_what_it_added(tmp_path: Path) -> None:
+    steps = 0
+    died = True
+    while died:
+        folder = tmp_path / str(steps)
+
+        def work(say: Callable[[Any], None], folder: Path = folder) -> None:
+            enqueue = producer(folder, 3)
+            for number in range(7):
+                enqueue.add(number)
+                say(number + 1 - enqueue.row_count)
+            enqueue.close()
+            say(7)
+
+        died, said = dies_at(steps, work)
+        clean_up(folder)
+        got = get_all(folder)
+        assert got == list(range(len(got)))
+        assert len(got) >= max(said, default=0)
+        assert names(folder) == []
+        steps += 1
+    assert got == list(range(7))
+    assert steps > 6
+
+
+def test_consumer_that_dies_at_any_step_loses_nothing_and_doubles_only_its_own_batch(tmp_path: Path) -> None:
+    steps = 0
+    died = True
+    while died:
+        folder = tmp_path / str(steps)
+        put(folder, *range(9), most=3)
+
+        def work(say: Callable[[Any], None], folder: Path = folder) -> None:
+            dequeue = consumer(folder, 1)
+            events = dequeue.get()
+            for _ in range(4):
+                say(next(events))
+            dequeue.roll_back()
+            say("rolled back")
+            for _ in range(2):
+                say(next(events))
+            dequeue.close()
+
+        died, said = dies_at(steps, work)
+        if "rolled back" in said:  # all of its batch comes again, as was wished
+            said = [number for number in said[: said.index("rolled back")] if number < 3] + said[5:]
+        clean_up(folder)
+        rest = get_all(folder)
+        assert sorted({*said, *rest}) == list(range(9))
+        assert len(said) + len(rest) - 9 <= (3 if died else 0)
+        assert names(folder) == []
+        steps += 1
+    assert steps > 6
+
+
+def test_cleanup_that_dies_at_any_step_is_done_by_the_next(tmp_path: Path) -> None:
+    steps = 0
+    died = True
+    while died:
+        folder = tmp_path / str(steps)
+        put(folder, 0, 1, most=1)
+        for name in names(folder):
+            os.rename(folder / "queue" / name, folder / "queue" / name.replace("ready_", "unload_"))
+        died, _ = dies_at(steps, lambda say, folder=folder: clean_up(folder))  # type: ignore[misc]
+        clean_up(folder)
+        assert get_all(folder) == [0, 1]
+        assert names(folder) == []
+        steps += 1
+    assert steps > 3
+
+
+def test_where_the_system_does_not_tell_open_files_locks_are_enough_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_files, "_open_now", lambda: None)
+    put(tmp_path, 0, 1)
+    enqueue, dequeue = producer(tmp_path), consumer(tmp_path)
+    enqueue.start()
+    events = dequeue.get()
+    assert next(events) == 0
+
+    def work(sender: Any) -> None:
+        dead = producer(tmp_path)
+        dead.add(2)
+        dead._filling.tick()
+        idle = producer(tmp_path)
+        idle.start()
+        sender.send(None)
+        pause()
+
+    run_and_kill(work)
+    clean_up(tmp_path)
+    assert next(events) == 1
+    assert next(events) == 2
+    enqueue.add(3)
+    enqueue.close()
+    assert [next(events), next(events)] == [3, None]
+    dequeue.close()
+    assert state_of(tmp_path) == ["load"]  # a living one on 0.8.0 that has added nothing would look the same
+
+
 def add_and_flush(folder: Path, first: int, sender: Any) -> None:
     """Add numbers; say which ones were made ready."""
     enqueue = producer(folder, 20)
@@ -753,6 +912,22 @@ def test_damage_in_the_middle_sets_the_file_aside(tmp_path: Path, caplog: pytest
     assert get_all(tmp_path)[-1] == "other"
     assert [name.partition("_1")[0] for name in names(tmp_path)] == ["invalid_file"]
     assert "set aside" in caplog.text
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_batch_that_comes_back_replaces_no_other_of_its_name(crash: bool, tmp_path: Path) -> None:
+    put(tmp_path, "taken")
+    (name,) = names(tmp_path)
+    dequeue = consumer(tmp_path)
+    assert next(dequeue.get()) == "taken"
+    put(tmp_path / "copy", "copied")
+    os.rename(tmp_path / "copy" / "queue" / names(tmp_path / "copy")[0], tmp_path / "queue" / name)
+    if crash:
+        dequeue._emptying._forget()._database.close()
+        clean_up(tmp_path)
+    else:
+        dequeue.roll_back()
+    assert sorted(get_all(tmp_path)) == ["copied", "taken"]
 
 
 # -- what others do to our files

@@ -312,6 +312,10 @@ class Emptying(_Member):
     def _next(self) -> bool:
         """Take the next batch that has events; whether there was one."""
         with self.lock:
+            if self._read():
+                return True  # another thread was faster
+            if self._batch is not None and self.keep:
+                return False
             listed = False
             while True:
                 if not self._names or time.monotonic() - self._listed > NAMES_LIFE:

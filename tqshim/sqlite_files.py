@@ -118,6 +118,14 @@ def _connect(path: str) -> sqlite3.Connection:
         raise
 
 
+def _ready_path(folder: str, own: str) -> str:
+    """Where a batch goes that is ready again: its old place, unless somebody has copied the file there."""
+    path = os.path.join(folder, states.name(states.READY, own))
+    if os.path.exists(path):
+        path = os.path.join(folder, states.name(states.READY, states.begin(time.time_ns(), os.urandom(12))))
+    return path
+
+
 def _take_away(path: str) -> None:
     """Move a damaged file out of everybody's way; its name says so.  It is never deleted here."""
     folder, name = os.path.split(path)
@@ -256,7 +264,7 @@ class Unloading:
         if done:
             self._write(f"DELETE FROM logs WHERE rowid IN (SELECT rowid FROM logs ORDER BY rowid LIMIT {done})")
         try:
-            os.rename(self.path, os.path.join(os.path.dirname(self.path), states.name(states.READY, self.own)))
+            os.rename(self.path, _ready_path(os.path.dirname(self.path), self.own))  # Commit point.
         except FileNotFoundError:
             _log.warning("%s: taken away; its events will come again", self.path)
         self._database.close()
@@ -414,7 +422,7 @@ def _recover_one(folder: str, name: str, keep_empty: bool, remove_invalid: bool)
                 else:
                     _take_away(path)
             elif events:
-                os.rename(path, os.path.join(folder, states.name(states.READY, parsed.own)))  # Commit point.
+                os.rename(path, _ready_path(folder, parsed.own))  # Commit point.
                 _log.info("%s: made ready again, with %d events", path, events)
                 return True
             elif not keep_empty:
