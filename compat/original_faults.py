@@ -304,7 +304,7 @@ def forked_producer(module: types.ModuleType, folder: Path) -> None:
     expect(sorted(all_there(consumer(module, folder))), ["child 0", "child 1", "parent 0", "parent 1"])
 
 
-@fault("nothing can be sent to another process", "pickle")
+@fault("nothing can be sent to another process", "pickle|local object")
 def pickled(module: types.ModuleType, folder: Path) -> None:
     sent = pickle.dumps((settled(module.Enqueue(), folder), settled(module.Dequeue(1), folder)))
     enqueue, dequeue = pickle.loads(sent)
