@@ -1,0 +1,530 @@
+"""Filling batches and working them off: what one producer and one consumer of the original's API do.
+
+Lives here: when a batch begins, is stored, rolls and ends; threads, forks and the end of the program.  Not here: what
+an event is (``turbo_queue``), what a file looks like (``sqlite_files``).
+
+Invariant: an event that ``Filling.add`` has taken is in its list, or stored, exactly once; what ``Emptying`` has taken
+is handed out once by one process, until that process says that it is done or gives the batch back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from multiprocessing import util
+from typing import Any, ClassVar, Final, Optional
+
+from . import sqlite_files, states
+from .sqlite_files import Loading, Row, Unloading
+
+__all__ = ["Emptying", "Filling"]
+
+STORE_ROWS: Final = 1000
+"""Events that are kept in memory at most."""
+STORE_EVERY: Final = 0.1
+"""Seconds after which what was added is stored: what a producer loses that is killed."""
+EMPTY_PATIENCE: Final = 0.5
+"""Seconds for which a consumer that has been told ``None`` looks for a batch before it is told again; 0.8.0's."""
+LOOK_FIRST: Final = 0.001
+LOOK_LAST: Final = 0.01
+"""Seconds between two looks: doubling, from the first to the last."""
+NAMES: Final = 64
+"""Names of ready batches that are kept from one listing."""
+NAMES_LIFE: Final = 1.0
+"""Seconds for which they are: a batch that was given back may be older than they are."""
+FORK_PATIENCE: Final = 1.0
+"""Seconds for which a fork waits for what other threads are storing."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class _Member:
+    """What both sides share: they are known to forks and to the end of the program."""
+
+    _all: ClassVar[weakref.WeakSet[_Member]] = weakref.WeakSet()
+    _inherited: ClassVar[list[Any]] = []
+    """Databases of the process that forked this one: SQLite must not touch them here, not even to close them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._all.add(self)
+        _at_exit.arm()
+
+    def forked(self) -> None:
+        """This process is a child that was just forked: what the parent had open is the parent's."""
+        self.lock = threading.RLock()
+
+    def retire(self) -> None:
+        """The program ends, or nobody has this any more."""
+        raise NotImplementedError
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.retire()
+
+
+def _members() -> list[_Member]:
+    while True:
+        try:
+            return list(_Member._all)
+        except RuntimeError:  # another thread is just making one
+            pass
+
+
+class Filling(_Member):
+    """The batch that a producer fills, and those to come.  For all threads of a process.
+
+    A crash loses what was added in the last ``STORE_EVERY`` seconds; what was stored is recovered."""
+
+    _newest: ClassVar[int] = 0
+    """The time in the newest name that this process gave: it grows even where the clock does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = ""
+        self.most = 1
+        """Events of a batch."""
+        self.oldest = 1.0
+        """Seconds after which a batch rolls that is not full."""
+        self.count = 0
+        """Events in this batch so far, as far as they count."""
+        self._file: Optional[Loading] = None
+        self._rows: list[Row] = []
+        self._began = 0.0
+        self._failed = False
+
+    @property
+    def file_path(self) -> Optional[str]:
+        """Where the batch is that is being filled."""
+        return self._file.path if self._file else None
+
+    def begin(self) -> None:
+        """Begin a batch, if there is none.  Raises ``OSError`` or ``sqlite3.Error`` where its file can't be made."""
+        with self.lock:
+            if self._file is None:
+                sqlite_files.make_folder(self.folder)
+                Filling._newest = max(Filling._newest + 1, time.time_ns())
+                self._file = Loading(self.folder, states.begin(Filling._newest, os.urandom(12)))
+
+    def add(self, row: Row, counts: int = 1) -> bool:
+        """Take an event; whether that made the batch roll.
+
+        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: this event was not taken, the others stay."""
+        with self.lock:
+            if self.count >= self.most:
+                self._roll()  # an earlier call could not
+            rows = self._rows
+            if not rows:
+                self._first()
+            rows.append(row)
+            self.count += counts
+            if self.count < self.most and len(rows) < STORE_ROWS:
+                return False
+            try:
+                self._store()
+            except BaseException:
+                if rows is self._rows and rows and rows[-1] is row:
+                    rows.pop()
+                    self.count -= counts
+                raise
+            if self.count < self.most:
+                return False
+            try:
+                self._roll()
+            except OSError:
+                # The event is stored: whoever adds the next one is told.
+                _log.exception("%s: a full batch could not be made ready", self.folder)
+                return False
+        return True
+
+    def _first(self) -> None:
+        """The list was empty: there must be a file to store it in, and somebody who does so."""
+        if self._file is None:
+            self.begin()
+        if not self._file.stored:  # type: ignore[union-attr]
+            self._began = time.monotonic()
+        _clock.wake()
+
+    def _store(self) -> None:
+        """Store what was added so far."""
+        rows = self._rows
+        if not rows:
+            return
+        self.begin()
+        while True:
+            file = self._file
+            assert file is not None
+            before = file.stored
+            try:
+                if file.store(rows):
+                    return
+            finally:
+                # Also where a signal handler raised after all was stored.
+                if file.stored > before:
+                    self._rows = []
+            _log.warning("%s: taken away by a clean-up that does not ask who lives; going on in another", file.path)
+            file.close()
+            self._file = None
+            self.begin()
+
+    def _roll(self) -> None:
+        """Make the batch ready; the next event begins another one."""
+        self._store()
+        if self._file is not None:
+            self._file.seal()
+            self._file = None
+        self.count = 0
+
+    def roll(self) -> None:
+        """Make ready what was added so far, if anything was.
+
+        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: all stays as it is."""
+        with self.lock:
+            if self._rows or (self._file is not None and self._file.stored):
+                self._roll()
+
+    def roll_if_old(self) -> None:
+        """``roll``, if the first event of the batch was added ``oldest`` seconds ago, or longer."""
+        with self.lock:
+            if time.monotonic() - self._began >= self.oldest:
+                self.roll()
+
+    def tick(self) -> bool:
+        """Store what was added, roll what is old; whether there is something to come back for."""
+        # A thread that forks waits for the clock: it must not wait for that thread.
+        if not self.lock.acquire(blocking=False):
+            return True
+        try:
+            self.roll_if_old()
+            self._store()
+            self._failed = False
+            return self._file is not None and self._file.stored > 0
+        except Exception:
+            if not self._failed:
+                _log.exception("%s: events could not be stored; trying again", self.folder)
+            self._failed = True
+            return True
+        finally:
+            self.lock.release()
+
+    def close(self) -> None:
+        """Make ready what was added so far, and let go of the folder.  Raises what ``roll`` raises."""
+        with self.lock:
+            self.roll()
+            if self._file is not None:
+                self._file.seal()
+                self._file = None
+
+    def forked(self) -> None:
+        """The batch is the parent's, with all that is in it."""
+        super().forked()
+        if self._file is not None:
+            self._inherited.append(self._file)
+            self._file = None
+        self._rows = []
+        self.count = 0
+
+    def retire(self) -> None:
+        """The program ends: what was added so far is made ready."""
+        try:
+            self.close()
+        except Exception:
+            _log.exception("%s: %d events could not be stored, and are lost", self.folder, len(self._rows))
+
+
+class Emptying(_Member):
+    """The batch that a consumer works off, and those to come.
+
+    A crash leaves the batch whole, to be recovered: what was handed out of it comes again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = ""
+        self.number: Optional[object] = None
+        self.keep = False
+        """A batch ends when its consumer says so, not when it comes back for more."""
+        self.batches = 0
+        self.rows: Iterator[Row] = iter(())
+        """What is there to be handed out; all that hand out share it."""
+        self._list: list[Row] = []
+        self._before = 0
+        """Rows of this batch that came before those in the list."""
+        self._batch: Optional[Unloading] = None
+        self._over = False
+        """All of the batch was handed out, and its consumer came back for more."""
+        self._bad: list[Row] = []
+        self._told = True
+        """``None`` was the last answer."""
+        self._names: list[str] = []
+        self._listed = 0.0
+
+    @property
+    def file_path(self) -> Optional[str]:
+        """Where the batch is that is being worked off."""
+        return self._batch.path if self._batch else None
+
+    def more(self) -> bool:
+        """Whether ``rows`` has some now; takes the next batch if need be.
+
+        ``False`` at once where a batch has just ended and there is no other, else after ``EMPTY_PATIENCE`` seconds.
+        Raises ``OSError`` or ``sqlite3.Error`` where files can't be read or moved."""
+        with self.lock:
+            if self._read():
+                return True
+            if self._batch is not None and not self.keep:
+                # Its consumer is back after the last event: now it is done, unless there is nothing to go on with.
+                if self._over:
+                    self._finish()
+                else:
+                    self._over = True
+        if self._batch is not None and self.keep:
+            self._told = True
+            return False
+        patience = EMPTY_PATIENCE if self._told else 0.0
+        deadline = time.monotonic() + patience
+        pause = LOOK_FIRST
+        while not self._next():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._told = True
+                return False
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, LOOK_LAST)
+        self._told = False
+        return True
+
+    def _read(self) -> bool:
+        """Read on in the batch, where all of it that was read is handed out."""
+        if self.rows.__length_hint__():  # type: ignore[attr-defined]
+            return True  # another thread did
+        if self._batch is None or self._over:
+            return False
+        self._before += len(self._list)
+        self._list = self._batch.read()
+        self.rows = iter(self._list)
+        return bool(self._list)
+
+    def _next(self) -> bool:
+        """Take the next batch that has events; whether there was one."""
+        with self.lock:
+            if self._read():
+                return True  # another thread was faster
+            if self._batch is not None and self.keep:
+                return False
+            listed = False
+            while True:
+                if not self._names or time.monotonic() - self._listed > NAMES_LIFE:
+                    if listed:
+                        return False
+                    self._names = sqlite_files.ready_names(self.folder)[:NAMES][::-1]
+                    self._listed = time.monotonic()
+                    listed = True
+                    if not self._names:
+                        return False
+                batch = sqlite_files.take(self.folder, self._names.pop(), self.number)
+                if batch is None:
+                    continue
+                try:
+                    self._finish()
+                finally:
+                    self._batch = batch
+                    self.batches += 1
+                if self._read():
+                    return True
+                self._finish()  # no events in it: 0.8.0 publishes such batches
+
+    def bad(self, row: Row) -> None:
+        """Nobody can read this row: it is kept aside when the batch is done."""
+        self._bad.append(row)
+
+    def _finish(self) -> None:
+        batch = self._forget()
+        bad, self._bad = self._bad, []
+        if batch is not None:
+            if bad:
+                batch.set_aside(bad)
+            else:
+                batch.remove()
+
+    def _forget(self) -> Optional[Unloading]:
+        batch, self._batch = self._batch, None
+        self._list.clear()  # also for those who are in the middle of it
+        self._list = []
+        self._before = 0
+        self._over = False
+        return batch
+
+    def finish(self) -> None:
+        """The batch is done, also what was not handed out of it: its file goes.  Nothing happens without a batch."""
+        with self.lock:
+            self._finish()
+
+    def put_back(self, rest: bool = False) -> None:
+        """Make the batch ready again: all of it, or only the ``rest`` that was not handed out.
+
+        Nothing happens without a batch."""
+        with self.lock:
+            done = self._before + len(self._list) - self.rows.__length_hint__()  # type: ignore[attr-defined]
+            over = self._over
+            bad, self._bad = self._bad, []
+            self._names = []  # it is older than they are
+            batch = self._forget()
+            if batch is None:
+                return
+            if rest and over:
+                self._batch, self._bad = batch, bad
+                self._finish()
+            else:
+                batch.put_back(done if rest else 0)
+
+    def forked(self) -> None:
+        """The batch is the parent's."""
+        super().forked()
+        self._bad = []
+        self._names = []
+        batch = self._forget()
+        if batch is not None:
+            self._inherited.append(batch)
+
+    def retire(self) -> None:
+        """The program ends: a batch that its consumer came back from is done, any other is ready again."""
+        try:
+            with self.lock:
+                if self._over:
+                    self._finish()
+                else:
+                    self.put_back()
+        except Exception:
+            _log.exception("%s: a batch could not be given back", self.folder)
+
+
+class _Clock:
+    """One thread for all producers of a process: it stores what they added, and rolls what is old."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """At the beginning, and in a child that was just forked."""
+        self._lock = threading.Lock()
+        self._due = threading.Event()
+        self._stop = threading.Event()
+        self._thread: Optional[threading.Thread] = None
+
+    def wake(self) -> None:
+        """There is something to store."""
+        if not self._due.is_set():
+            self._due.set()
+            if self._thread is None:
+                self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="tqshim clock", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is ending: what is added now is stored at its very end
+                    return
+                self._thread = thread
+
+    def _run(self) -> None:
+        while True:
+            self._due.wait()
+            if self._stop.wait(STORE_EVERY):
+                return
+            self._due.clear()
+            for member in _members():
+                if isinstance(member, Filling) and member.tick():
+                    self._due.set()
+
+    def halt(self) -> None:
+        """End the thread: a process that forks should have none but its own."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is None or thread is threading.current_thread():
+                return
+            self._stop.set()
+            due = self._due.is_set()
+            self._due.set()
+            thread.join()
+            self._stop.clear()
+            if not due:
+                self._due.clear()
+
+    def go_on(self) -> None:
+        """After a fork, in the parent."""
+        if self._due.is_set():
+            self._start()
+
+
+class _AtExit:
+    """Makes ready what was added, and gives back what was taken, when a process ends.
+
+    ``multiprocessing``'s children end through ``os._exit``: only its own finalizers run there.  A new child clears
+    their registry after the fork hooks ran, and enters again from ``register_after_fork``."""
+
+    def __init__(self) -> None:
+        self._armed = False
+        util.register_after_fork(self, _AtExit.enter_again)
+
+    def arm(self) -> None:
+        """From now on there is something to do at the end."""
+        if not self._armed:
+            self._armed = True
+            util.Finalize(None, _roll_all, exitpriority=10)
+            util.Finalize(None, _retire_all, exitpriority=-100)
+
+    def enter_again(self) -> None:
+        """After a fork, in the child."""
+        self._armed = False
+        if _Member._all:
+            self.arm()
+
+
+def _roll_all() -> None:
+    """Before the process waits for its children: they may be waiting for this."""
+    for member in _members():
+        if isinstance(member, Filling):
+            member.retire()
+
+
+def _retire_all() -> None:
+    for member in _members():
+        member.retire()
+
+
+_held: Final[list[Any]] = []
+
+
+def _before_fork() -> None:
+    _clock.halt()
+    for member in _members():
+        if member.lock.acquire(timeout=FORK_PATIENCE):
+            _held.append(member.lock)
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().release()
+    _clock.go_on()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
+    _clock.reset()
+    for member in _members():
+        member.forked()
+    # For children of a bare os.fork; those of multiprocessing clear the registry after this, and enter again.
+    _at_exit.enter_again()
+
+
+_clock: Final = _Clock()
+_at_exit: Final = _AtExit()
+with contextlib.suppress(AttributeError):  # Windows has no fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
