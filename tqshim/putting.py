@@ -314,7 +314,7 @@ class Putting(Getting):
             piece = records if len(records) == 1 else next(_pieces(records))
             if not self._publish_block(piece, held=True):
                 return self._publish_late(new)
-            self._hold_back(self._records[len(piece) :])
+            self._hold_back(records[len(piece) :])
             self._publishing = None
         return 0
 
