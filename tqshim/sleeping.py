@@ -18,7 +18,6 @@ from .waiting import Bell, Cells
 __all__ = ["Sleeping"]
 
 SEVERAL_PROCESSORS: Final = waiting.processors() > 1
-)
 
 
 class Sleeping(Core):
