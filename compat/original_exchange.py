@@ -20,7 +20,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from compat.original_speed import OURS, THEIRS, consume, default_root, produce
-from compat.peers import Crew, RunError, check_delivery, positive, say
+from tqshim.bench.command import positive, say
+from tqshim.bench.crew import Crew, RunError
+from tqshim.bench.workloads import check_delivery
 
 WAYS: Final = {
     "in": ((THEIRS, THEIRS), (OURS, OURS)),

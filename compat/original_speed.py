@@ -36,7 +36,13 @@ from collections.abc import Sequence
 from queue import Empty
 from typing import Any, Final
 
-from compat.peers import Crew, RunError, Setting, check_delivery, file_system, machine, positive, say, shown, spread
+from tqshim.bench.command import positive, say
+from tqshim.bench.crew import Crew, RunError
+from tqshim.bench.machine import describe, file_system
+from tqshim.bench.measurements import Setting
+from tqshim.bench.report import shown
+from tqshim.bench.rounds import spread
+from tqshim.bench.workloads import check_delivery
 
 THEIRS: Final = "turbo-queue 0.8.0"
 OURS: Final = "tqshim.turbo_queue"
@@ -229,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.rounds < 1:
         parser.error("--rounds must be 1 or more")
     setting = Setting(multiprocessing.get_context(), args.scale, args.limit)
-    described = {**machine(setting, []), "queue_file_system": file_system(args.root)}
+    described = {**describe(setting.context.get_start_method(), ()), "queue_file_system": file_system(args.root)}
     command = shlex.join(["python", "-m", "compat.original_speed", *(sys.argv[1:] if argv is None else argv)])
     if not args.json:
         print(command)

@@ -219,6 +219,8 @@ class Getting(Sleeping):
         else:
             self._deliver(got, item, stop)
         words[cell] = 0
+        if stop >= ledger.tail:
+            looked[0] += 1  # the last one: as good as a look into an empty queue
         if stop >= ledger.blocks[0].end:
             ledger.trim()
             if ledger.done or self._pending:

@@ -7,7 +7,6 @@ Invariant: nobody depends on being rung: a sleeper looks by itself, soon at firs
 
 from __future__ import annotations
 
-import os
 import time
 from time import monotonic
 from typing import Final, Optional
@@ -18,7 +17,7 @@ from .waiting import Bell, Cells
 
 __all__ = ["Sleeping"]
 
-SEVERAL_PROCESSORS: Final = (os.cpu_count() or 1) > 1
+SEVERAL_PROCESSORS: Final = waiting.processors() > 1
 _BELLS: Final = {waiting.SLEEPS: names.BELL, waiting.AWAITS_PLACE: names.SPACE, waiting.AWAITS_DONE: names.DONE}
 
 
@@ -235,7 +234,7 @@ class Sleeping(Core):
         if not (tuning.SPINNING and SEVERAL_PROCESSORS):
             return False
         self._spins += 1
-        if self._luck < 0.2 and self._spins & 15:
+        if self._luck < 0.5 and self._spins & 15:
             return False
         words = self._words
         now = monotonic()
@@ -248,5 +247,6 @@ class Sleeping(Core):
             pass
         words[waiting.LOOKS] = 0
         hit = words[waiting.PUBLISHED] != seen
-        self._luck += (hit - self._luck) * 0.25
+        # On a busy machine we may have kept the very producer from running: what took that long was no luck.
+        self._luck += ((hit and monotonic() < stop) - self._luck) * 0.25
         return hit

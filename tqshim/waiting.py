@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Optional
 
-__all__ = ["Bell", "Cells", "barrier", "barrier_works", "register_for_barrier"]
+__all__ = ["Bell", "Cells", "barrier", "barrier_works", "processors", "register_for_barrier"]
 
 PAGE: Final = 8192
 SLOTS: Final = 64
@@ -56,6 +56,13 @@ KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
 _ZERO: Final = bytes(8 * SLOTS)
 _NAP_UNIT: Final = 64
 """Microseconds: a nap is kept in 16 bits of such units."""
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Cells:

@@ -25,7 +25,7 @@ from tqshim.bench.kinds import BATCH, KINDS, usable
 from tqshim.bench.measurements import Level, Measurement, Setting, measurements
 from tqshim.folder import anonymous_root, sweep
 
-__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
+__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "positive", "run", "say"]
 
 SUMMARY: Final = "Measure TurboQueue beside multiprocessing.Queue and faster-fifo on this machine."
 EXAMPLE: Final = """\
@@ -43,7 +43,7 @@ INTERRUPTED: Final = 130
 """Exit status after Ctrl-C or a signal that asks to end: what shells expect."""
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
@@ -75,10 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=_count, default=3, help="how often the kinds take their turn (default: 3)")
     parser.add_argument(
-        "--scale", type=_positive, help="share of the full counts, for all measurements; each has its own"
+        "--scale", type=positive, help="share of the full counts, for all measurements; each has its own"
     )
-    parser.add_argument("--within", type=_positive, metavar="SECONDS", help="no run begins later (default: 120)")
-    parser.add_argument("--limit", type=_positive, metavar="SECONDS", help="a run that lasts longer has failed")
+    parser.add_argument("--within", type=positive, metavar="SECONDS", help="no run begins later (default: 120)")
+    parser.add_argument("--limit", type=positive, metavar="SECONDS", help="a run that lasts longer has failed")
     methods = multiprocessing.get_all_start_methods()
     parser.add_argument("--start-method", choices=methods, help="how processes are started (default: the system's)")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         with _signals_interrupt():
             return _measure(options)
     except KeyboardInterrupt:
-        _say("interrupted: its processes are ended, its queues removed\n")
+        say("interrupted: its processes are ended, its queues removed\n")
         return INTERRUPTED
     finally:
         end_all(others)
@@ -161,10 +161,10 @@ def _measure(options: argparse.Namespace) -> int:
         "skipped": [kind.name for kind in wanted if kind not in present],
     }
     began = time.monotonic()
-    document["measurements"] = rounds.take(all_runs, options.rounds, document["within"], _say)
+    document["measurements"] = rounds.take(all_runs, options.rounds, document["within"], say)
     document["seconds"] = round(time.monotonic() - began, 1)
     if sys.stderr.isatty():
-        _say("")
+        say("")
     if options.json:
         json.dump(report.without_infinity(document), sys.stdout, indent=1, allow_nan=False)
         print()
@@ -179,7 +179,7 @@ def _measure(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Show progress on stderr, each line in place of the last one on a terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

@@ -13,15 +13,9 @@ from typing import Any
 
 from tqshim import __version__
 from tqshim.queues import TurboQueue
+from tqshim.waiting import processors
 
-__all__ = ["describe", "file_system", "processors"]
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+__all__ = ["describe", "file_system"]
 
 
 def _model() -> str:

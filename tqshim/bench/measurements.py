@@ -25,10 +25,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from tqshim.bench import machine, workloads
+from tqshim.bench import workloads
 from tqshim.bench.crew import Crew, RunError
 from tqshim.bench.kinds import FASTER_FIFO, PICKLE, SIMPLE, STDLIB, TURBO, Kind, many, queues
 from tqshim.queues import TurboQueue
+from tqshim.waiting import processors
 
 __all__ = [
     "BOUND",
@@ -352,7 +353,7 @@ def _tasks(kind: Kind, setting: Setting, seconds: float) -> list[float]:
         done = do_tasks(kind, setting, turns, consumers, count)
         elapsed = max(one.last for one in done) - min(one.began for one in done)
         figures.append(1e6 * sum(one.queueing for one in done) / count)
-        busy = 100 * sum(one.working for one in done) / (elapsed * min(machine.processors(), consumers))
+        busy = 100 * sum(one.working for one in done) / (elapsed * min(processors(), consumers))
     return [*figures, busy]
 
 

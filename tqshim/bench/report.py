@@ -12,7 +12,7 @@ from typing import Any, Final
 from tqshim.bench.kinds import FASTER_FIFO, KINDS
 from tqshim.bench.measurements import Measurement
 
-__all__ = ["head", "table", "without_infinity"]
+__all__ = ["head", "shown", "table", "without_infinity"]
 
 _NAME: Final = 26
 _FIGURE: Final = 30
@@ -46,17 +46,19 @@ def table(measurement: Measurement, result: dict[str, Any]) -> Iterator[str]:
                     line += f"{'x ' + FASTER_FIFO:>{_RATIO}}"
             yield line.rstrip()
         for name, figure in figures.items():
-            line = f"    {name:{_NAME - 2}}{_shown(figure, metric.decimals, metric.divisor):>{_FIGURE}}"
+            line = f"    {name:{_NAME - 2}}{shown(figure, metric.decimals, metric.divisor):>{_FIGURE}}"
             for other in (measurement.base, KINDS[name].rival):
                 ratio = figure["ratios"].get(other)
-                line += f"{_shown(ratio, 2) if ratio else '':>{_RATIO}}"
+                line += f"{shown(ratio, 2) if ratio else '':>{_RATIO}}"
             yield line.rstrip()
     for name, failure in result["failures"].items():
         yield f"  {name:{_NAME}}FAILED: {failure}"
     yield ""
 
 
-def _shown(figure: dict[str, float], decimals: int, divisor: float = 1.0) -> str:
+def shown(figure: dict[str, float], decimals: int, divisor: float = 1.0) -> str:
+    """A median and its spread, as text."""
+
     def one(value: float) -> str:
         return "never" if math.isinf(value) else f"{value / divisor:,.{decimals}f}"
 
