@@ -103,6 +103,13 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         WRITTEN,
         PUBLISHED,
     ),
+    "put of a large item, to a batch file that is refilled": (
+        Row("rename free_ to load_", "a batch file with old bytes that no event names", BURIED),
+        Row("append OPEN", "the same; the slot's former one is sealed in the journal, not yet by name", BURIED),
+        Row("rename load_ to ready_", "the same", BURIED),
+        WRITTEN,
+        PUBLISHED,
+    ),
     "put of several to a bounded queue": (
         Row("append RESERVE", "places that are nobody's", TRIMMED),
         WRITTEN,
@@ -143,6 +150,14 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "get of a file's last item": (
         CLAIMED,
         Row("unlink ready_", "an item that was in the killed process's hand: lost", CLAIMS),
+    ),
+    "get of a large file's last item": (
+        CLAIMED,
+        Row(
+            "rename ready_ to free_",
+            "an item that was in the killed process's hand: lost; a batch file to be refilled",
+            "its producer refills it, or the next scan after that one has left removes it",
+        ),
     ),
     "first get that waits": (
         JOINED,

@@ -119,6 +119,8 @@ def label(function: str, arguments: Any, keywords: Any) -> Optional[str]:
         return "make " + kind(first)
     if function == "open":
         return "create " + kind(first) if arguments[1] & os.O_CREAT else None
+    if function == "pwritev":
+        return "write " + kind(name_of(first))
     if function in ("write", "pwrite"):
         file = kind(name_of(first))
         return "append " + NAMES[arguments[1][0]] if file == "journal_" else "write " + file
@@ -135,7 +137,7 @@ def label(function: str, arguments: Any, keywords: Any) -> Optional[str]:
         return "lock folder alone" if arguments[1] & fcntl.LOCK_EX else "hold folder"
     if function in ("ioctl", "posix_fallocate"):
         return "reserve " + kind(name_of(first))
-    if function in ("ftruncate", "truncate", "replace", "remove", "removedirs", "renames", "pwritev", "sendfile"):
+    if function in ("ftruncate", "truncate", "replace", "remove", "removedirs", "renames", "sendfile"):
         raise AssertionError(f"os.{function}: a step that has no name yet")
     return None
 
@@ -550,6 +552,29 @@ class GetLastOfFile(Get):
 
     def expected(self, done: list[str]) -> list[Any]:
         return ["b"] if done else ["a", "b"]
+
+
+class GetLastOfLargeFile(GetLastOfFile):
+    title = "get of a large file's last item"
+
+    def prepare(self) -> None:
+        tqshim.tuning.BLOCK_BYTES = 1  # type: ignore[misc]
+        super().prepare()
+
+
+class PutToRefilledFile(GetLastOfLargeFile):
+    title = "put of a large item, to a batch file that is refilled"
+    wanted = ()
+
+    def prepare(self) -> None:
+        super().prepare()
+        assert self.queue.get() == "a"
+
+    def act(self) -> None:
+        self.queue.put("c")
+
+    def expected(self, done: list[str]) -> list[Any]:
+        return ["b", *["c"] * done.count("append PUBLISH")]
 
 
 class GetThatWaits(Path):

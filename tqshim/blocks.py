@@ -18,14 +18,44 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Final, Union
 
 from . import events
 
-__all__ = ["GIANT", "GIANT_HEADER", "Record", "join", "join_giant", "record", "split", "split_giant", "units"]
+__all__ = [
+    "GIANT",
+    "GIANT_HEADER",
+    "NewRecord",
+    "Pieces",
+    "Record",
+    "join",
+    "join_giant",
+    "lay_out",
+    "record",
+    "split",
+    "split_giant",
+    "units",
+]
+
+
+class Pieces:
+    """A large record as its pickler wrote it: in pieces, which are never joined, for each copy costs as much again."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, parts: list[Union[bytes, memoryview]]) -> None:
+        """``parts``: bytes, or views of bytes."""
+        self.parts = parts
+        self.size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self.size
+
 
 Record = Union[bytes, memoryview]
+NewRecord = Union[bytes, memoryview, Pieces]
+"""A record before it is published."""
 
 GIANT: Final = (events.UNITS_MOST - 1) * events.UNIT
 """Records of so many bytes stand alone in a file of their own."""
@@ -42,19 +72,28 @@ def units(count: int, size: int) -> int:
     return (4 * count + size + events.UNIT - 1) // events.UNIT
 
 
-def join(records: Sequence[Record]) -> bytes:
-    """The bytes of a block."""
+def lay_out(records: Sequence[NewRecord]) -> list[Record]:
+    """The bytes of a block, in pieces that are to be written one after the other."""
     if len(records) == 1:
         size = len(records[0])
-        return b"".join((_LENGTH.pack(size), records[0], _PADDING[(size + 4) % events.UNIT]))
+        return [_LENGTH.pack(size), *_pieces(records[0]), _PADDING[(size + 4) % events.UNIT]]
     ends = [*accumulate(map(len, records))]
     padding = _PADDING[(4 * len(ends) + ends[-1]) % events.UNIT]
-    return b"".join((struct.pack(f"<{len(ends)}I", *ends), *records, padding))
+    return [struct.pack(f"<{len(ends)}I", *ends), *chain.from_iterable(map(_pieces, records)), padding]
 
 
-def join_giant(record: Record) -> tuple[bytes, Record]:
-    """The bytes of a file that holds one giant: its header and itself, to be written one after the other."""
-    return _GIANT.pack(len(record)), record
+def join(records: Sequence[NewRecord]) -> bytes:
+    """The bytes of a block."""
+    return b"".join(lay_out(records))
+
+
+def join_giant(record: NewRecord) -> list[Record]:
+    """The bytes of a file that holds one giant, in pieces: its header and itself."""
+    return [_GIANT.pack(len(record)), *_pieces(record)]
+
+
+def _pieces(record: NewRecord) -> Sequence[Record]:
+    return record.parts if isinstance(record, Pieces) else (record,)
 
 
 def split(data: bytes, count: int) -> tuple[memoryview, Sequence[int]]:

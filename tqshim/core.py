@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, ClassVar, Final, Optional
 
 from . import events, tuning, waiting
-from .blocks import Record
+from .blocks import NewRecord, Record
 from .errors import FolderError
 from .folder import Folder, Journal
 from .ledger import Block, Lease, Ledger, Verdict
@@ -79,10 +79,10 @@ class Core:
         self._file: Optional[FileId] = None
         self._file_fd = -1
         self._offset = 0
-        self._records: list[Record] = []
+        self._records: list[NewRecord] = []
         self._bytes = self._weighed = 0
         """Bytes of the records that are held back, of so many of them."""
-        self._publishing: Optional[tuple[list[Record], int, int]] = None
+        self._publishing: Optional[tuple[list[NewRecord], int, int]] = None
         """While a block is published: where its records come from, how many they are, and where it stands."""
         self._published_at = 0.0
         self._head_then = 0
@@ -462,6 +462,7 @@ class Core:
         now = self._pos + self._shift
         self._pending += [(file, 1 << 62, now) for file in found if file not in known and self.ledger.is_done(file)]
         self._reclaim()
+        self.folder.remove_free({member.number for member in self.ledger.members.values()})
         self.folder.remove_old_journals(self.journal.number)
 
     # -- reclaiming
@@ -491,11 +492,20 @@ class Core:
             if any(word and self._pins(slot, word, file, end, when) for slot, word in pins):
                 kept.append((file, end, when))
                 continue
-            self.folder.remove_batch(file)
+            if file.large and not file.spilled and self._will_refill(file):
+                self.folder.free_batch(file)
+            else:
+                self.folder.remove_batch(file)
             fd = self._fds.pop(file, None)
             if fd is not None:
                 os.close(fd)
         self._pending = kept
+
+    def _will_refill(self, file: FileId) -> bool:
+        """Its producer is still there, and so is space for others."""
+        return any(member.number == file.member for member in self.ledger.members.values()) and not (
+            self.folder.is_nearly_full()
+        )
 
     def _pins(self, slot: int, word: int, file: FileId, end: int, when: int) -> bool:
         """The member of that slot may be about to read the batch file, its position cell says."""

@@ -11,13 +11,15 @@ Not here: what an event means (``ledger``), when to do something (``engine``), w
       spare_<n>               disk space set aside for it
       load_<member>_<serial>  batch file that its producer fills
       ready_<member>_<serial> batch file that is sealed
+      free_<member>_<place>   batch file of large items that is done, and waits to be refilled
       corrupt_<name>          set aside
       cells, members, bell, space, spill, marker_<key>
 
 The life of a batch file::
 
     create ──> load_ ──publish──publish──> seal ──> ready_ ──> remove
-                 │                                    │ (refilled by its producer, under a new name)
+                 │                                    │
+                 │                                    ├──> free_ ──refilled──> load_, under a new name
                  └──────────── its producer leaves ───┴──> remove
 
 Invariant: everything is opened relative to the folder's own descriptor and never through a symbolic link, and that
@@ -36,7 +38,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import ClassVar, Final, Optional, Union
 
 from . import events, names
@@ -489,6 +491,45 @@ class Folder:
                     os.unlink(names.batch(state, file), dir_fd=home)
                     return
 
+    def free_batch(self, file: FileId) -> None:
+        """Leave a batch file that nobody needs any more to its producer: to fill pages again is many times cheaper than
+        to have new ones.  Replaces the one that lay in its place, so that no more than a few ever do."""
+        place = names.free(file.member, file.serial >> 2 & (names.FREE - 1))
+        for state in (names.LOAD, names.READY):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(names.batch(state, file), place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                return
+
+    def refill_batch(self, file: FileId) -> Optional[int]:
+        """One of the producer's free files under a new name, open for writing; ``None``: there is none.
+
+        Its old bytes are beyond the end of what its events say, until they are written over."""
+        name = names.batch(names.LOAD, file)
+        for place in range(names.FREE):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(names.free(file.member, place), name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                return os.open(name, os.O_WRONLY | _OPEN, dir_fd=self.fd)
+        return None
+
+    def remove_free(self, keep: Container[int] = ()) -> bool:
+        """Delete the free files of all producers but those.  ``True``: there were some."""
+        found = False
+        for name in _list(self.fd):
+            parsed = names.parse(name)
+            if parsed is not None and parsed.kind == "free" and parsed.numbers[0] not in keep:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self.fd)
+                    found = True
+        return found
+
+    @staticmethod
+    def write_parts(fd: int, parts: list[Union[bytes, memoryview]], offset: int) -> None:
+        """``write_at`` of bytes that nobody has joined."""
+        written = os.pwritev(fd, parts, offset) if hasattr(os, "pwritev") else 0
+        size = sum(map(len, parts))
+        if written < size:
+            Folder.write_at(fd, memoryview(b"".join(parts))[written:], offset + written)
+
     @staticmethod
     def write_at(fd: int, data: Union[bytes, memoryview], offset: int) -> None:
         """Write all of it.  Raises ``OSError`` where the disk is full; what was written then counts for nothing."""
@@ -500,7 +541,7 @@ class Folder:
 
     @staticmethod
     def read_at(fd: int, size: int, offset: int) -> bytes:
-        """So many bytes, or fewer at the end of the file: the padding of its last block is never written."""
+        """So many bytes, or fewer at the end of the file."""
         data = os.pread(fd, size, offset)
         if len(data) == size:
             return data
@@ -533,10 +574,11 @@ class Folder:
 
     def wants_spill(self) -> bool:
         """This folder's file system is nearly full, and there is another place for batch files."""
-        if not self.anonymous:
-            return False
+        return self.anonymous and self.is_nearly_full() and spill_root(self.path) is not None
+
+    def is_nearly_full(self) -> bool:
         room = os.fstatvfs(self.fd)
-        return room.f_bavail * room.f_frsize < SPILL_BELOW and spill_root(self.path) is not None
+        return room.f_bavail * room.f_frsize < SPILL_BELOW
 
     def _home(self, file: FileId) -> int:
         return self._spill_folder() if file.spilled else self.fd

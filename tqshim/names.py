@@ -15,6 +15,7 @@ __all__ = [
     "CELLS",
     "DEAD",
     "DONE",
+    "FREE",
     "LOAD",
     "MEMBERS",
     "PREFIX",
@@ -27,6 +28,7 @@ __all__ = [
     "batch",
     "corrupt",
     "dead",
+    "free",
     "is_anonymous",
     "journal",
     "marker",
@@ -47,6 +49,7 @@ SPILLED: Final = "-spill"
 
 LOAD: Final = "load"
 READY: Final = "ready"
+FREE: Final = 2
 PREFIX: Final = "tqshim-"
 """Anonymous queue folders are called this and something random."""
 DEAD: Final = "dead_"
@@ -56,7 +59,8 @@ DEAD: Final = "dead_"
 class FileId(NamedTuple):
     """A batch file, for ever: the number of its producer's JOIN, and a count of that producer's files.
 
-    The lowest bit of ``serial`` tells where it lies: 0 in the queue folder, 1 in the spill folder."""
+    The lowest bit of ``serial`` tells where it lies: 0 in the queue folder, 1 in the spill folder.  The next one is set
+    where its blocks are large: it is refilled then."""
 
     member: int
     serial: int
@@ -64,6 +68,10 @@ class FileId(NamedTuple):
     @property
     def spilled(self) -> bool:
         return bool(self.serial & 1)
+
+    @property
+    def large(self) -> bool:
+        return bool(self.serial & 2)
 
 
 class Name(NamedTuple):
@@ -76,6 +84,11 @@ class Name(NamedTuple):
 def batch(state: str, file: FileId) -> str:
     """The name of a batch file that is filled (``LOAD``) or sealed (``READY``)."""
     return f"{state}_{file.member:x}_{file.serial:x}"
+
+
+def free(member: int, place: int) -> str:
+    """A batch file that nobody needs any more, to be refilled by its producer, which has ``FREE`` places for such."""
+    return f"free_{member:x}_{place:x}"
 
 
 def journal(number: int) -> str:
@@ -109,7 +122,7 @@ _ANONYMOUS: Final = re.compile(PREFIX + "[0-9a-f]{16}")
 _HEX: Final = "(0|[1-9a-f][0-9a-f]*)"
 _DECIMAL: Final = "(0|[1-9][0-9]*)"
 _PATTERNS: Final = [
-    (re.compile(rf"(load|ready)_{_HEX}_{_HEX}"), 16),
+    (re.compile(rf"(load|ready|free)_{_HEX}_{_HEX}"), 16),
     (re.compile(rf"(journal)_{_DECIMAL}"), 10),
     (re.compile(rf"(spare)_{_DECIMAL}"), 10),
     (re.compile(rf"(roll)_{_DECIMAL}_[0-9a-f]+"), 10),

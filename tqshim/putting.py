@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Optional
 
 from . import blocks, events, tuning, waiting
-from .blocks import Record
+from .blocks import NewRecord, Record
 from .core import Core, looked
 from .errors import FolderError
 from .folder import NO_SPACE, spill_root
@@ -35,7 +35,7 @@ __all__ = ["Putting"]
 class Putting(Getting):
     """An engine that can put items."""
 
-    def put(self, record: Record, block: bool, timeout: Optional[float]) -> bool:
+    def put(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time."""
         generation = self.generation
         try:
@@ -69,7 +69,7 @@ class Putting(Getting):
                 raise
             return True  # forked in the middle: the parent puts it
 
-    def put_many(self, records: list[Record], block: bool, timeout: Optional[float]) -> int:
+    def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
         if not self.maxsize:
             with self._lock:
@@ -133,7 +133,7 @@ class Putting(Getting):
         self._sync()
         return self.ledger.used + self._enough <= self.maxsize
 
-    def _publish_if_due(self, record: Record) -> bool:
+    def _publish_if_due(self, record: NewRecord) -> bool:
         """Publish the newest record now, or leave it for the next block of its burst.  ``False``: it was not put, for
         the queue was shut down."""
         if self._is_due() or (self.maxsize and self._used >= self._granted):
@@ -175,7 +175,7 @@ class Putting(Getting):
         self._spare_until = min(now + tuning.GAP_FIRST, self._published_at + tuning.LINGER)
         return False
 
-    def _hold_back(self, records: list[Record]) -> None:
+    def _hold_back(self, records: list[NewRecord]) -> None:
         """Have these records to publish, and no others."""
         self._spare = self._bytes = self._weighed = 0
         # A new list: if an exception comes next, _recover sees that those before have been dropped.
@@ -186,7 +186,7 @@ class Putting(Getting):
         self._bytes += sum(map(len, new))
         self._weighed += len(new)
 
-    def _accept(self, record: Record) -> bool:
+    def _accept(self, record: NewRecord) -> bool:
         """Take a record of a bounded queue, for which no place has been reserved, if there is one."""
         self._publish()
         ledger = self.ledger
@@ -198,6 +198,7 @@ class Putting(Getting):
             tuning.RESERVATIONS
             and tuning.BURSTS
             and places >= tuning.PLACES_LEAST
+            and len(record) < tuning.BLOCK_BYTES  # a large one is a block, and may change once its put has returned
             and looked[0] == self._looked_then
             # In a burst, or with more ahead of this record than is taken until it is published.
             and (monotonic() - self._published_at < tuning.LINGER or ledger.tail - ledger.head >= tuning.PLACES)
@@ -214,7 +215,7 @@ class Putting(Getting):
             return False
         return self._publish_block([record])
 
-    def _accept_many(self, records: list[Record]) -> bool:
+    def _accept_many(self, records: list[NewRecord]) -> bool:
         """Take records of a bounded queue if there are places for all of them."""
         self._publish()
         if self.ledger.used + len(records) > self.maxsize:
@@ -355,7 +356,9 @@ class Putting(Getting):
             if error.errno not in NO_SPACE:
                 raise
 
-    def _publish_block(self, records: list[Record], more: bool = False, held: bool = False, late: bool = False) -> bool:
+    def _publish_block(
+        self, records: list[NewRecord], more: bool = False, held: bool = False, late: bool = False
+    ) -> bool:
         """Write records to our batch file, then the event.  ``False``: there is no place for them.
 
         ``more``: our reservation is for other blocks, too.  ``held``: they are the first of those held back.  ``late``:
@@ -364,14 +367,13 @@ class Putting(Getting):
         size = sum(map(len, records))
         slot = self._slot()
         if size >= blocks.GIANT:
-            header, body = blocks.join_giant(records[0])
             units = 0
             self._open_file_for(tuning.FILE_BYTES)
-            self._write(header, 0, body)
+            self._write(blocks.join_giant(records[0]), 0)
         else:
             units = blocks.units(count, size)
-            self._open_file_for(units * events.UNIT)
-            self._write(blocks.join(records), self._offset * events.UNIT)
+            self._open_file_for(units * events.UNIT, size >= tuning.BLOCK_BYTES)
+            self._write(blocks.lay_out(records), self._offset * events.UNIT)
         self._publishing = (self._records, count, self._offset) if held else None
         # Commit point: from here on the items are in the queue.
         first = self._append(
@@ -396,40 +398,44 @@ class Putting(Getting):
         self._published_at = monotonic()
         return True
 
-    def _write(self, data: bytes, offset: int, body: Record = b"") -> None:
+    def _write(self, parts: list[Record], offset: int) -> None:
         try:
-            self._write_at(data, offset, body)
+            self._write_at(parts, offset)
         except OSError as error:
+            if error.errno in NO_SPACE and self.folder.remove_free():
+                self._write(parts, offset)
+                return
             # Else the file is kept: what was written to it counts for nothing, and is written over by the next block.
             if self._file is None or self._file.spilled or not self._may_spill(error):
                 raise
             self._open_file(spill=True)
-            self._write_at(data, 0, body)
+            self._write_at(parts, 0)
 
-    def _write_at(self, data: bytes, offset: int, body: Record) -> None:
-        self.folder.write_at(self._file_fd, data, offset)
-        if body:
-            self.folder.write_at(self._file_fd, body, offset + len(data))
+    def _write_at(self, parts: list[Record], offset: int) -> None:
+        if sum(map(len, parts)) < tuning.BLOCK_BYTES or len(parts) > tuning.PARTS:
+            self.folder.write_at(self._file_fd, b"".join(parts), offset)
+        else:
+            self.folder.write_parts(self._file_fd, parts, offset)
 
     def _may_spill(self, error: OSError) -> bool:
         return error.errno in NO_SPACE and self.folder.anonymous and spill_root(self.folder.path) is not None
 
-    def _open_file_for(self, size: int) -> None:
+    def _open_file_for(self, size: int, large: bool = False) -> None:
         """Have a batch file with room for so many bytes more: a file always has room for its first block."""
         if self._file is None or (self._offset and self._offset * events.UNIT + size > tuning.FILE_BYTES):
-            self._open_file(spill=self.folder.wants_spill())
+            self._open_file(self.folder.wants_spill(), large)
 
-    def _open_file(self, spill: bool) -> None:
+    def _open_file(self, spill: bool, large: bool = False) -> None:
         """Begin a new batch file.  The former one is sealed."""
         generation = self.generation
         slot = self._slot()
         former = self._file
         try:
-            file, fd = self._create_file(spill)
+            file, fd = self._create_file(spill, large)
         except OSError as error:
             if spill or not self._may_spill(error):
                 raise
-            file, fd = self._create_file(True)
+            file, fd = self._create_file(True, False)
         try:
             self._append(events.open_(slot, file.serial))
         except OSError:
@@ -446,10 +452,14 @@ class Putting(Getting):
         if self.ledger.done or self._pending:
             self._reclaim()
 
-    def _create_file(self, spill: bool) -> tuple[FileId, int]:
+    def _create_file(self, spill: bool, large: bool) -> tuple[FileId, int]:
         while True:
             self._serial += 1
-            file = FileId(self._producer_number, self._serial << 1 | spill)
+            file = FileId(self._producer_number, self._serial << 2 | large << 1 | spill)
+            if large and tuning.REFILLING and not spill:
+                fd = self.folder.refill_batch(file)
+                if fd is not None:
+                    return file, fd
             with contextlib.suppress(FileExistsError):  # left by a frame that a fork in a signal handler has copied
                 return file, self.folder.create_batch(file)
 
@@ -512,7 +522,7 @@ class Putting(Getting):
         flusher.running.acquire(timeout=0.02)
 
 
-def _pieces(records: list[Record]) -> Iterator[list[Record]]:
+def _pieces(records: list[NewRecord]) -> Iterator[list[NewRecord]]:
     """Records in the pieces in which they can be published: so many or so large that one event can say it."""
     start = size = 0
     for at, record in enumerate(records):

@@ -16,6 +16,7 @@ BURSTS: Final = "bursts" not in _WITHOUT
 LEASES: Final = "leases" not in _WITHOUT
 RESERVATIONS: Final = "reservations" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
+REFILLING: Final = "refilling" not in _WITHOUT
 
 LIMITS = (ledger.FIRST_LIMIT, ledger.LAST_LIMIT)
 """Events of the first and of the largest journal of a new queue."""
@@ -26,6 +27,8 @@ SMALL: Final = BLOCK_BYTES // BLOCK_RECORDS
 """Bytes of a record that needs no weighing before its block is full of records."""
 FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
+PARTS: Final = 512
+"""Pieces that are written at once; the kernel takes 1,024."""
 LINGER: Final = 1e-3
 """Seconds after which a burst is published at the latest."""
 LATE: Final = 0.25
