@@ -61,8 +61,8 @@ PACE_ITEMS: Final = 16
 """Items over which a consumer measures how fast it is, at least."""
 LEASE_PACE: Final = 10e-6
 """Seconds an item of a consumer that leases beside others: most of that are its claims."""
-PATIENCE: Final = 16
-PATIENCE_LAST: Final = 256
+PATIENCE: Final = 8
+PATIENCE_LAST: Final = 32
 """Items that one of several consumers claims before it leases again, after another has ended its lease: it doubles from
 the one to the other with each lease that ended within so many items."""
 WATCH: Final = 20e-6
