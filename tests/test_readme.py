@@ -204,7 +204,7 @@ def test_every_type_of_event_occurs_once() -> None:
 
 
 def test_every_kind_of_name_occurs_once_and_no_other() -> None:
-    parts = {"member": "1f", "serial": "a", "n": "7", "key": "0123456789", "name": "ready_1f_a"}
+    parts = {"member": "1f", "serial": "a", "place": "1", "n": "7", "key": "0123456789", "name": "ready_1f_a"}
     told = []
     for row in rows("names"):
         for form in re.findall(r"`([^`]+)`", row[0]):
@@ -464,6 +464,24 @@ def test_differs_waiting_put_takes_a_free_place_in_time() -> None:
     assert queue.get() == 1
     queue.put_nowait("does not")
     assert queue.full()
+
+
+def get_until(queue: Any, last: int) -> None:
+    while queue.get() < last:
+        pass
+
+
+def test_differs_fast_consumer_takes_more_at_a_time() -> None:
+    """It leases what is there; but nobody has to wait who does not want to, and nobody waits for long."""
+    queue = TurboQueue()
+    queue.put_many(range(300_000))
+    engine = queue._engine
+    assert engine is not None
+    with child(get_until, queue, 290_000):
+        wait_until(lambda: queue.qsize() < 299_000 and engine.ledger.lease is not None)
+        taken = [queue.get_nowait() for _ in range(20)]
+        taken += [queue.get(timeout=PATIENCE) for _ in range(20)]
+    assert taken == sorted(set(taken))
 
 
 def test_differs_order_between_producers() -> None:
