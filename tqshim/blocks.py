@@ -60,7 +60,7 @@ def join_giant(record: Record) -> tuple[bytes, Record]:
 def split(data: bytes, count: int) -> tuple[memoryview, Sequence[int]]:
     """A block taken apart: the bytes of its records, and where in them each record ends.
 
-    Raises ``ValueError`` for bytes too few for so many records."""
+    Raises ``ValueError`` for bytes that can't hold these records."""
     if not 0 < 4 * count <= len(data):
         raise ValueError(f"{len(data)} bytes can't hold {count} records")
     view = memoryview(data)
@@ -69,6 +69,8 @@ def split(data: bytes, count: int) -> tuple[memoryview, Sequence[int]]:
         swapped = array("I", data[: 4 * count])
         swapped.byteswap()
         ends = swapped
+    if ends[-1] > len(data) - 4 * count:
+        raise ValueError(f"{len(data)} bytes can't hold {count} records of {ends[-1]} bytes")
     return view[4 * count :], ends
 
 

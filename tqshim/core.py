@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final, Optional
 
 from . import events, tuning, waiting
 from .blocks import Record
-from .errors import FolderError
+from .errors import CorruptBatchError, FolderError
 from .folder import Folder, Journal
 from .ledger import Block, Lease, Ledger, Verdict
 from .names import FileId
@@ -127,6 +127,8 @@ class Core:
         self._body = memoryview(b"")
         self._ends: Sequence[int] = ()
         self._fds: dict[FileId, int] = {}
+        self._damage: Optional[CorruptBatchError] = None
+        """What was found where no get could be told: the next one is."""
         self._waiters: dict[int, set[object]] = {kind: set() for kind in waiting.KINDS}
         self._woken_at = 0.0
         self._taken = 0

@@ -11,7 +11,7 @@ Not here: what an event means (``ledger``), when to do something (``engine``), w
       spare_<n>               disk space set aside for it
       load_<member>_<serial>  batch file that its producer fills
       ready_<member>_<serial> batch file that is sealed
-      corrupt_<name>          set aside
+      corrupt_<name>          set aside, damaged; corrupt_<name>.txt says why
       cells, members, bell, space, spill, marker_<key>
 
 The life of a batch file::
@@ -19,6 +19,8 @@ The life of a batch file::
     create ──> load_ ──publish──publish──> seal ──> ready_ ──> remove
                  │                                    │ (refilled by its producer, under a new name)
                  └──────────── its producer leaves ───┴──> remove
+
+    damaged: load_ or ready_ ──> corrupt_, read on where it is whole, and kept
 
 Invariant: everything is opened relative to the folder's own descriptor and never through a symbolic link, and that
 descriptor holds ``flock(LOCK_SH)`` as long as somebody uses the folder.
@@ -29,6 +31,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import logging
 import mmap
 import os
 import stat
@@ -77,6 +80,9 @@ MAPPED: Final = sys.platform == "linux" and sys.byteorder == "little" and not os
 _RESVSP: Final = 0x40305828
 _SPACE_RESV: Final = struct.Struct("=hhxxxxqqiI4i")
 _REFUSED_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuseblk", "ceph", "glusterfs", "afs", "lustre"}
+_IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
+"""What opening says of a symbolic link, a folder, a socket or a device in the place of a file."""
+_log: Final = logging.getLogger("tqshim")
 _OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -369,18 +375,19 @@ class Folder:
 
         Raises ``FileNotFoundError`` where a newer one has replaced it, ``CorruptBatchError`` where it is damaged."""
         name = names.journal(number)
-        fd = os.open(name, os.O_RDWR | os.O_APPEND | _OPEN, dir_fd=self.fd)
+        fd = -1
         try:
-            try:
-                size = Ledger.snapshot_size(os.pread(fd, 16, 0))
-                data = os.pread(fd, size, 0)
-                if len(data) < size:
-                    raise ValueError(f"a snapshot of {size} bytes is cut short to {len(data)}")
-            except ValueError as error:
+            fd = _open_plain(name, os.O_RDWR | os.O_APPEND, self.fd)
+            size = Ledger.snapshot_size(os.pread(fd, 16, 0))
+            found = os.fstat(fd).st_size
+            if found < size:
+                raise ValueError(f"a snapshot of {size} bytes is cut short to {found}")
+            return Journal(fd, number, size), os.pread(fd, size, 0)
+        except BaseException as error:
+            if fd >= 0:
+                os.close(fd)
+            if isinstance(error, ValueError):
                 raise CorruptBatchError(f"{self.path}/{name}", str(error), "use another folder") from None
-            return Journal(fd, number, size), data
-        except BaseException:
-            os.close(fd)
             raise
 
     def set_space_aside(self, number: int, limit: int) -> None:
@@ -469,16 +476,34 @@ class Folder:
             os.rename(names.batch(names.LOAD, file), names.batch(names.READY, file), src_dir_fd=home, dst_dir_fd=home)
 
     def open_batch(self, file: FileId) -> int:
-        """A batch file, open for reading.  Raises ``CorruptBatchError`` where it is not there."""
-        home = self._home(file)
-        for state in (names.LOAD, names.READY):  # in this order: a seal renames the one to the other
-            with contextlib.suppress(FileNotFoundError):
-                return os.open(names.batch(state, file), os.O_RDONLY | _OPEN, dir_fd=home)
-        raise CorruptBatchError(
-            f"{self.path}/{names.batch(names.READY, file)}",
-            "missing, with items in it that nobody got",
-            "see who deletes",
-        )
+        """A batch file, open for reading.  Raises ``ValueError`` where it is not there, or is something else."""
+        with contextlib.suppress(FileNotFoundError):  # a spill folder that is gone took it along
+            home = self._home(file)
+            for name in _names_of(file):
+                with contextlib.suppress(FileNotFoundError):
+                    return _open_plain(name, os.O_RDONLY, home)
+        raise ValueError("missing, with items in it that nobody got")
+
+    def set_aside(self, file: FileId, finding: str) -> str:
+        """Keep a damaged batch file for a person to look at, under a name that says so; returns its path.
+
+        Blocks of it that are whole are still read from there.  The first who finds the damage, of all processes, logs a
+        warning; a kill after that leaves the file under its former name, to whoever finds the damage next."""
+        name = names.batch(names.READY, file)
+        with contextlib.suppress(OSError):  # where nothing can be written, the error that is raised says it
+            home = self._home(file)
+            with contextlib.suppress(FileExistsError):
+                fd = self._create(names.reason(name), fd=home)
+                try:
+                    # Not an exception's way: it would find the lock held that handlers may want.
+                    _log.warning("%s/%s: %s; it is kept as %s", self.path, name, finding, names.corrupt(name))
+                    _write_all(fd, f"{finding}\n".encode("utf-8", "replace"))
+                finally:
+                    os.close(fd)
+            for state in (names.LOAD, names.READY):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(names.batch(state, file), names.corrupt(name), src_dir_fd=home, dst_dir_fd=home)
+        return f"{self.path}/{names.corrupt(name)}"
 
     def remove_batch(self, file: FileId) -> None:
         """Delete a batch file that nobody needs any more."""
@@ -486,7 +511,10 @@ class Folder:
             home = self._home(file)
             for state in (names.LOAD, names.READY):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(names.batch(state, file), dir_fd=home)
+                    try:
+                        os.unlink(names.batch(state, file), dir_fd=home)
+                    except (IsADirectoryError, PermissionError):
+                        self.set_aside(file, "no file that could be deleted")
                     return
 
     @staticmethod
@@ -803,6 +831,27 @@ def _reserve_space(fd: int, size: int) -> bool:
     except OSError as error:  # if this file system can't, each append finds out for itself
         return error.errno not in NO_SPACE
     return True
+
+
+def _names_of(file: FileId) -> tuple[str, str, str]:
+    """The names that a batch file has one after another: who tries them in this order misses none."""
+    sealed = names.batch(names.READY, file)
+    return names.batch(names.LOAD, file), sealed, names.corrupt(sealed)
+
+
+def _open_plain(name: str, flags: int, home: int) -> int:
+    """Open a file.  Raises ``ValueError`` where something else has its name."""
+    try:
+        # Without waiting: a FIFO in the way would, for somebody who writes to it.
+        fd = os.open(name, flags | os.O_NONBLOCK | _OPEN, dir_fd=home)
+    except OSError as error:
+        if error.errno in _IN_THE_WAY:
+            raise ValueError(f"no file: {error.strerror}") from None
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise ValueError("no file, but something else of its name")
 
 
 def _list(fd: int) -> list[str]:

@@ -31,6 +31,7 @@ __all__ = [
     "journal",
     "marker",
     "parse",
+    "reason",
     "roll",
     "spare",
 ]
@@ -99,6 +100,11 @@ def marker(key: str) -> str:
 
 def corrupt(name: str) -> str:
     return f"corrupt_{name}"
+
+
+def reason(name: str) -> str:
+    """The text that says why a file was set aside; it is there first."""
+    return corrupt(name) + ".txt"
 
 
 def dead(name: str) -> str:
