@@ -111,7 +111,7 @@ WAYS: dict[str, Callable[[Path], object]] = {
     "socket": a_socket,
     "link": lambda file: file.symlink_to("/etc/passwd"),
     "link to itself": lambda file: file.symlink_to(file),
-    # "zeros": lambda file: file.write_bytes(bytes(1 << 16)),
+    "zeros": lambda file: file.write_bytes(bytes(1 << 16)),
     "ones": lambda file: file.write_bytes(b"\xff" * (1 << 16)),
 }
 

@@ -282,9 +282,12 @@ class Getting(Sleeping):
             if block.units:
                 size = block.units * events.UNIT
                 data = self.folder.read_at(fd, size, block.offset * events.UNIT)
-                self._body, self._ends = blocks.split(data, block.end - block.first)
+                self._body, self._ends = blocks.split(
+                    data, block.end - block.first, blocks.seed(block.file, block.offset)
+                )
             else:
-                length = blocks.split_giant(self.folder.read_at(fd, blocks.GIANT_HEADER, 0), os.fstat(fd).st_size)
+                head = self.folder.read_at(fd, blocks.GIANT_HEADER, 0)
+                length = blocks.split_giant(head, os.fstat(fd).st_size, blocks.seed(block.file, 0))
                 data = self.folder.read_at(fd, length, blocks.GIANT_HEADER)
                 self._body, self._ends = memoryview(data), (length,)
         except (ValueError, OSError) as error:

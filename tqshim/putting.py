@@ -363,15 +363,9 @@ class Putting(Getting):
         count = len(records)
         size = sum(map(len, records))
         slot = self._slot()
-        if size >= blocks.GIANT:
-            header, body = blocks.join_giant(records[0])
-            units = 0
-            self._open_file_for(tuning.FILE_BYTES)
-            self._write(header, 0, body)
-        else:
-            units = blocks.units(count, size)
-            self._open_file_for(units * events.UNIT)
-            self._write(blocks.join(records), self._offset * events.UNIT)
+        units = 0 if size >= blocks.GIANT else blocks.units(count, size)
+        self._open_file_for(units * events.UNIT or tuning.FILE_BYTES)
+        self._write(records, giant=not units)
         self._publishing = (self._records, count, self._offset) if held else None
         # Commit point: from here on the items are in the queue.
         first = self._append(
@@ -396,20 +390,27 @@ class Putting(Getting):
         self._published_at = monotonic()
         return True
 
-    def _write(self, data: bytes, offset: int, body: Record = b"") -> None:
+    def _write(self, records: list[Record], giant: bool) -> None:
         try:
-            self._write_at(data, offset, body)
+            self._write_block(records, giant)
         except OSError as error:
             # Else the file is kept: what was written to it counts for nothing, and is written over by the next block.
             if self._file is None or self._file.spilled or not self._may_spill(error):
                 raise
             self._open_file(spill=True)
-            self._write_at(data, 0, body)
+            self._write_block(records, giant)
 
-    def _write_at(self, data: bytes, offset: int, body: Record) -> None:
-        self.folder.write_at(self._file_fd, data, offset)
-        if body:
-            self.folder.write_at(self._file_fd, body, offset + len(data))
+    def _write_block(self, records: list[Record], giant: bool) -> None:
+        assert self._file is not None
+        seed = blocks.seed(self._file, self._offset)
+        if giant:
+            header, record = blocks.join_giant(records[0], seed)
+            self.folder.write_at(self._file_fd, header, 0)
+            self.folder.write_at(self._file_fd, record, len(header))
+        else:
+            self.folder.write_at(
+                self._file_fd, blocks.join(records, seed, tuning.CHECK_ALL), self._offset * events.UNIT
+            )
 
     def _may_spill(self, error: OSError) -> bool:
         return error.errno in NO_SPACE and self.folder.anonymous and spill_root(self.folder.path) is not None

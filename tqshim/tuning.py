@@ -17,6 +17,9 @@ LEASES: Final = "leases" not in _WITHOUT
 RESERVATIONS: Final = "reservations" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
 
+CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
+"""Blocks that this process publishes are checked whole, also where their records are large."""
+
 LIMITS = (ledger.FIRST_LIMIT, ledger.LAST_LIMIT)
 """Events of the first and of the largest journal of a new queue."""
 BLOCK_RECORDS: Final = 256
