@@ -3,19 +3,25 @@ whole arrives; what is damaged is kept for a person to look at, with a reason.""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
-from tqshim import CorruptBatchError, Empty, TurboQueue, names
+import tqshim.folder
+import tqshim.tuning
+from tqshim import CorruptBatchError, Empty, Full, ShutDown, TurboQueue, names
 
 PATIENCE = 60.0
 RECORD = 40
@@ -178,8 +184,6 @@ def test_damage_met_while_an_interrupted_get_is_made_good_reaches_the_next_get_a
 
 
 def test_a_spill_folder_that_is_gone_costs_its_own_items_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tqshim.folder
-
     spill = tmp_path / "spill"
     spill.mkdir()
     monkeypatch.setattr(tqshim.folder, "spill_root", lambda path: str(spill))
@@ -193,3 +197,219 @@ def test_a_spill_folder_that_is_gone_costs_its_own_items_only(tmp_path: Path, mo
     with pytest.raises(CorruptBatchError, match="missing"):
         queue.get(timeout=PATIENCE)
     queue.close()
+
+
+# --- fuzz ------------------------------------------------------------------------------------------------------------
+
+
+class Whole:
+    """A queue's folder as it was before damage, to be copied as often as wanted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.items = [*(f"{number}" for number in range(30)), *(("tuple", number) for number in range(30)), b"." * 3000]
+        queue = TurboQueue(path=str(path))
+        for item in self.items[:10]:
+            queue.put_many([item])
+        queue.put_many(self.items[10:40])
+        queue._engine.close()
+        other = TurboQueue(path=str(path))
+        other.put_many(self.items[40:])
+        assert other.get(timeout=PATIENCE) == self.items.pop(0)
+        other._engine.close()
+        self.files = {file.name: file.read_bytes() for file in path.iterdir()}
+        self.batches = sorted(name for name in self.files if name.startswith("ready_"))
+        (self.journal,) = (name for name in self.files if name.startswith("journal_"))
+        assert len(self.batches) == 2
+
+    def lay(self, changed: dict[str, Optional[bytes]]) -> None:
+        """Its files as they were, but for these."""
+        for name in os.listdir(self.path):
+            if self.files.get(name) is None or not (self.path / name).is_file():
+                remove(self.path / name)
+        for name, data in {**self.files, **changed}.items():
+            if data is None:
+                remove(self.path / name)
+            else:
+                (self.path / name).write_bytes(data)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tqshim.tuning, "CHECK_ALL", True)  # of large items, else, the bytes are not checked
+        return Whole(tmp_path_factory.mktemp("damage") / "queue")
+
+
+@st.composite
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
+    """Bytes as some accident may have left them."""
+    changed = bytearray(data)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, max(0, len(changed) - 1)))
+        way = draw(st.sampled_from(["flip", "cut", "write", "zero", "insert", "remove", "append"]))
+        if way == "flip" and changed:
+            changed[at] ^= 1 << draw(st.integers(0, 7))
+        elif way == "cut":
+            del changed[at:]
+        elif way == "write":
+            word = draw(
+                st.one_of(st.binary(min_size=1, max_size=16), st.sampled_from([b"\xff" * 8, b"\x7f" + bytes(7)]))
+            )
+            changed[at : at + len(word)] = word
+        elif way == "zero":
+            length = draw(st.integers(1, 600))
+            changed[at : at + length] = bytes(len(changed[at : at + length]))
+        elif way == "insert":
+            changed[at:at] = draw(st.binary(min_size=1, max_size=16))
+        elif way == "remove":
+            del changed[at : at + draw(st.integers(1, 100))]
+        else:
+            changed += draw(st.binary(max_size=100))
+    return bytes(changed)
+
+
+def put_back(found: list[Any], items: list[Any]) -> bool:
+    """What was found is some of the items, in their order."""
+    rest = iter(items)
+    return all(any(one == other and type(one) is type(other) for other in rest) for one in found)
+
+
+fuzz = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@fuzz
+@given(data=st.data())
+def test_damaged_batch_files_give_no_item_that_was_not_put(whole: Whole, data: st.DataObject) -> None:
+    check_damaged_batch_file(whole, data)
+
+
+@pytest.mark.stress
+@settings(fuzz, max_examples=int(os.environ.get("TQSHIM_FUZZ", "20000")))
+@given(data=st.data())
+def test_very_many_damaged_batch_files_give_no_item_that_was_not_put(whole: Whole, data: st.DataObject) -> None:
+    check_damaged_batch_file(whole, data)
+
+
+def check_damaged_batch_file(whole: Whole, data: st.DataObject) -> None:
+    name, other = data.draw(st.permutations(whole.batches))
+    changed = data.draw(damaged(whole.files[name]))
+    assume(changed != whole.files[name])
+    whole.lay({name: changed})
+    many = data.draw(st.booleans())
+    got, errors = drain_some(whole.path, many)
+    assert put_back(got, whole.items)
+    intact = whole.items[:39] if other == whole.batches[0] else whole.items[39:]
+    assert set(map(str, intact)) <= set(map(str, got))
+    assert errors or len(got) == len(whole.items)
+
+
+def drain_some(path: Path, many: bool) -> tuple[list[Any], int]:
+    """All that can be got from there; what raises costs an item, or a block of them, and no more."""
+    queue = TurboQueue(path=str(path))
+    got: list[Any] = []
+    errors = 0
+    try:
+        for _ in range(500):
+            try:
+                got += queue.get_many(False) if many else [queue.get(False)]
+            except Empty:
+                break
+            except CorruptBatchError:
+                errors += 1
+        else:
+            pytest.fail("there is no end to it")
+        queue.put("goes on")
+        assert queue.get(timeout=PATIENCE) == "goes on"
+    finally:
+        queue._engine.close()
+    return got, errors
+
+
+@fuzz
+@given(data=st.data())
+def test_a_damaged_journal_gives_no_item_that_was_not_put(whole: Whole, data: st.DataObject) -> None:
+    """Which items come, and how often, is what the journal says, and it has no other witness; but each is one that was
+    put.  Or the folder is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", 0.02)
+        check_damaged_journal(whole, data.draw(damaged(whole.files[whole.journal])))
+
+
+def check_damaged_journal(whole: Whole, changed: bytes) -> None:
+    whole.lay({whole.journal: changed})
+    got: list[Any] = []
+    try:
+        queue = TurboQueue(path=str(whole.path))
+    except CorruptBatchError:
+        return
+    try:
+        for _ in range(500):
+            try:
+                got.append(queue.get(False))
+            except Empty:
+                break
+            except CorruptBatchError as error:
+                if whole.journal in error.path:
+                    break
+        queue.put("goes on", timeout=0.01)
+    except (CorruptBatchError, Full, ShutDown):
+        pass
+    finally:
+        with contextlib.suppress(CorruptBatchError):
+            queue._engine.close()
+    assert all(item in [*whole.items, "0", "goes on"] for item in got)
+
+
+FIRST = st.sampled_from(
+    [
+        "load",
+        "ready",
+        "journal",
+        "spare",
+        "roll",
+        "marker",
+        "corrupt",
+        "cells",
+        "members",
+        "bell",
+        "space",
+        "spill",
+        "dead",
+        "seal",
+        "tqshim",
+        "future",
+    ]
+)
+LAST = st.one_of(st.text("0123456789abcdef_", max_size=12), st.text(max_size=6))
+NAMES = st.builds("{}_{}".format, FIRST, LAST) | st.text(min_size=1, max_size=20) | st.just(".hidden")
+
+
+@fuzz
+@given(names_=st.lists(NAMES, min_size=1, max_size=5, unique=True), data=st.data())
+def test_foreign_names_stop_nobody(whole: Whole, names_: list[str], data: st.DataObject) -> None:
+    """Whatever is called what: files, folders and FIFOs, of later versions, by mistake, or in the way."""
+    whole.lay({})
+    for name in names_:
+        path = whole.path / name
+        try:
+            if os.path.lexists(path) or "/" in name or "\0" in name:
+                continue
+            WAYS[data.draw(st.sampled_from(["empty", "zeros", "folder", "full folder", "fifo", "link"]))](path)
+        except (OSError, ValueError, UnicodeEncodeError):  # no name for a file
+            continue
+    taken = [name for name in os.listdir(whole.path) if re.fullmatch(r"journal_[1-9][0-9]*", name)]
+    try:
+        got, errors = drain_some(whole.path, data.draw(st.booleans()))
+    except CorruptBatchError as error:
+        assert any(name in str(error) for name in taken)  # a later journal: it decides, and is damaged
+        return
+    assert got == whole.items
+    assert not errors

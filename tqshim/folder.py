@@ -382,7 +382,11 @@ class Folder:
             found = os.fstat(fd).st_size
             if found < size:
                 raise ValueError(f"a snapshot of {size} bytes is cut short to {found}")
-            return Journal(fd, number, size), os.pread(fd, size, 0)
+            if found % events.SIZE:
+                raise ValueError(f"{found} bytes are no whole number of events")
+            data = os.pread(fd, size, 0)
+            Ledger.check(data)
+            return Journal(fd, number, size), data
         except BaseException as error:
             if fd >= 0:
                 os.close(fd)

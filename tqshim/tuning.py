@@ -29,6 +29,8 @@ SMALL: Final = BLOCK_BYTES // BLOCK_RECORDS
 """Bytes of a record that needs no weighing before its block is full of records."""
 FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
+UNSEEN_PATIENCE: Final = 5.0
+"""Seconds for which what another has written may stay unseen, before it is taken for damage."""
 LINGER: Final = 1e-3
 """Seconds after which a burst is published at the latest."""
 LATE: Final = 0.25
