@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
+import pickle
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
@@ -413,3 +417,131 @@ def test_foreign_names_stop_nobody(whole: Whole, names_: list[str], data: st.Dat
         return
     assert got == whole.items
     assert not errors
+
+
+# --- clocks, pauses, leftovers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [-86400.0, -30.0, 30.0])
+def test_a_step_of_the_clock_takes_no_queue_from_a_handle_on_its_way(
+    step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A marker is young for a minute either way; a step of more than that shortens its life, and does no more."""
+    real = time.time
+    queue = TurboQueue()
+    queue.put("item")
+    data = pickle.dumps(queue)
+    path = queue._engine.folder.path
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    queue.close()
+    del queue
+    TurboQueue().close()  # sweeps
+    if abs(step) < tqshim.folder.MARKER_LIFE:
+        assert pickle.loads(data).get(timeout=PATIENCE) == "item"
+    else:
+        with pytest.raises(FileNotFoundError, match="the queue is gone"):
+            pickle.loads(data)
+        assert not os.path.exists(path)
+
+
+def test_waiting_does_not_ask_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter([1e9, 0.0] * 1000)
+    monkeypatch.setattr(time, "time", lambda: next(steps))
+    queue = TurboQueue(1)
+    began = time.monotonic()
+    with pytest.raises(Empty):
+        queue.get(timeout=0.05)
+    queue.put("item", timeout=PATIENCE)
+    with pytest.raises(Full):
+        queue.put("more", timeout=0.05)
+    assert queue.get(timeout=PATIENCE) == "item"
+    assert 0.1 <= time.monotonic() - began < PATIENCE
+    queue.close()
+
+
+@pytest.mark.parametrize("maxsize", [0, 50])
+def test_suspended_processes_go_on_where_they_were(maxsize: int) -> None:
+    """Stopped anywhere in a put or a get; meanwhile everybody else goes on."""
+    fork = multiprocessing.get_context("fork")
+    queue, results = TurboQueue(maxsize), TurboQueue()
+    producer = fork.Process(target=_produce, args=(queue, 3000))
+    consumer = fork.Process(target=_pass_on, args=(queue, results))
+    for process in (producer, consumer):
+        process.start()
+    stops = 0
+    got: list[int] = []
+    while len(got) < 3000:
+        if stops < 8 and len(got) >= 300 * stops:
+            stopped = (producer, consumer)[stops % 2]
+            if stopped.exitcode is None and stopped.pid is not None:
+                os.kill(stopped.pid, signal.SIGSTOP)
+                queue.qsize()
+                with contextlib.suppress(Empty):  # whatever is there can be got, and no more is waited for
+                    while True:
+                        got.append(queue.get_nowait())
+                os.kill(stopped.pid, signal.SIGCONT)
+            stops += 1
+        with contextlib.suppress(Empty):
+            got.append(results.get(timeout=0.1))
+    assert sorted(got) == list(range(3000))
+    queue.put(None)
+    for process in (producer, consumer):
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    queue.close()
+    results.close()
+
+
+def _produce(queue: Any, count: int) -> None:
+    for number in range(count):
+        queue.put(number)
+
+
+def _pass_on(queue: Any, results: Any) -> None:
+    for item in iter(queue.get, None):
+        results.put(item)
+
+
+def leave(path: Path, count: int) -> None:
+    """So many batch files of members that were killed long ago, as cheaply as can be: links to one empty file."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        source = ""
+        for number in range(count):
+            name = f"load_{number % 7:x}_{number * 2 + 1000:x}"
+            if number % 60_000:  # no more links to one file than file systems allow
+                os.link(source, name, src_dir_fd=folder, dst_dir_fd=folder)
+            else:
+                source = name
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=folder))
+    finally:
+        os.close(folder)
+
+
+def check_leftovers(path: Path, count: int) -> None:
+    queue = TurboQueue(path=str(path))
+    queue.put("item")
+    queue._engine.close()
+    leave(path, count)
+    queue = TurboQueue(path=str(path))
+    assert queue.get(timeout=PATIENCE) == "item"
+    queue._engine._lock.acquire()
+    queue._engine._begin()
+    queue._engine._scan()
+    queue._engine._unsure = False
+    queue._engine._lock.release()
+    queue.put("goes on")
+    assert queue.get(timeout=PATIENCE) == "goes on"
+    queue._engine.close()
+    left = [name for name in os.listdir(path) if name.startswith(("load_", "ready_"))]
+    assert left == [], len(left)
+
+
+def test_leftovers_are_found_and_removed(tmp_path: Path) -> None:
+    check_leftovers(tmp_path / "queue", 5000)
+
+
+@pytest.mark.stress
+def test_leftovers_by_the_hundred_thousand_are_found_and_removed(tmp_path: Path) -> None:
+    """A hundredth of ten million: what it takes grows with their number, in time and in memory, and nothing else."""
+    check_leftovers(tmp_path / "queue", 100_000)

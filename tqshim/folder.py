@@ -507,6 +507,7 @@ class Folder:
             for state in (names.LOAD, names.READY):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(names.batch(state, file), names.corrupt(name), src_dir_fd=home, dst_dir_fd=home)
+                    break
         return f"{self.path}/{names.corrupt(name)}"
 
     def remove_batch(self, file: FileId) -> None:
