@@ -508,7 +508,7 @@ def leave(path: Path, count: int) -> None:
     try:
         source = ""
         for number in range(count):
-            name = f"load_{number % 7:x}_{number * 2 + 1000:x}"
+            name = f"load_{number % 3:x}_{number * 2 + 1000:x}"
             if number % 60_000:  # no more links to one file than file systems allow
                 os.link(source, name, src_dir_fd=folder, dst_dir_fd=folder)
             else:

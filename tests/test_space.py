@@ -423,9 +423,8 @@ def test_failed_call_costs_no_item_whose_put_returned(
                         errors.append(error)
         failures += failing.failed
         lost = [error for error in errors if isinstance(error, tqshim.CorruptBatchError)]
-        assert not lost or (
-            name == "EIO" and call in ("open", "pread")
-        )  # those bytes can't be read, as far as one can know
+        # Of bytes that can't be read nobody knows whether that is for once only.
+        assert not lost or (name == "EIO" and call in ("open", "pread"))
         assert all(error.errno == number for error in errors if error not in lost), errors
         while True:
             try:
