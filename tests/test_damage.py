@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 import tqshim.folder
 import tqshim.tuning
-from tqshim import CorruptBatchError, Empty, Full, ShutDown, TurboQueue, names
+from tqshim import CorruptBatchError, Empty, FolderError, Full, ShutDown, TurboQueue, names
 
 PATIENCE = 60.0
 RECORD = 40
@@ -201,6 +201,43 @@ def test_a_spill_folder_that_is_gone_costs_its_own_items_only(tmp_path: Path, mo
     with pytest.raises(CorruptBatchError, match="missing"):
         queue.get(timeout=PATIENCE)
     queue.close()
+
+
+@pytest.mark.parametrize("name", ["cells", "members", "journal_0", "bell"])
+@pytest.mark.parametrize("way", ["empty", "folder", "fifo", "socket", "link to itself"])
+def test_something_in_place_of_a_queues_own_file_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
+) -> None:
+    """What a queue can't do without: where it is, what was found, what to do; the items stay."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("queue")
+    blocks_in_one_file(path, 1)
+    bell_is_one = name == "bell" and way == "fifo"
+    kept = path / "kept"
+    if name != "bell":
+        (path / name).rename(kept)
+    WAYS[way](path / name)
+
+    def use() -> None:
+        queue = TurboQueue(path=str(path))
+        try:
+            assert queue.get(timeout=PATIENCE) == item(0)
+            with contextlib.suppress(Empty):
+                queue.get(timeout=0.01)
+        finally:
+            queue._engine.close()
+
+    if bell_is_one or (name == "members" and way == "empty"):
+        use()
+        return
+    with pytest.raises(OSError, match=name) as raised:
+        use()
+    assert isinstance(raised.value, FolderError)
+    if name == "bell":
+        return
+    remove(path / name)
+    kept.rename(path / name)
+    use()
 
 
 # --- fuzz ------------------------------------------------------------------------------------------------------------

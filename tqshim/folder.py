@@ -605,12 +605,23 @@ class Folder:
     # -- cells, bells, members
 
     def open_cells(self) -> int:
-        return os.open(names.CELLS, os.O_RDWR | _OPEN, dir_fd=self.fd)
+        fd = self._open_ours(names.CELLS, os.O_RDWR)
+        size = os.fstat(fd).st_size
+        if size < PAGE:
+            os.close(fd)
+            raise FolderError(f"{self.path}/{names.CELLS}", f"cut short to {size} bytes", "use another folder")
+        return fd
+
+    def _open_ours(self, name: str, flags: int) -> int:
+        try:
+            return _open_plain(name, flags, self.fd)
+        except ValueError as error:
+            raise FolderError(f"{self.path}/{name}", str(error), "see who put it there; use another folder") from None
 
     def grow_cells(self, pages: int) -> None:
         """Make the cells at least so many pages long.  Pages are appended whole, so two who grow at once only add one
         too many, and are written, so that no store into mapped memory can find the disk full."""
-        fd = os.open(names.CELLS, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=self.fd)
+        fd = self._open_ours(names.CELLS, os.O_WRONLY | os.O_APPEND)
         try:
             while os.fstat(fd).st_size < pages * CELLS_PAGE:
                 _write_all(fd, bytes(CELLS_PAGE))
@@ -626,11 +637,16 @@ class Folder:
                 with contextlib.suppress(FileExistsError):
                     os.mkfifo(name, 0o600, dir_fd=self.fd)
                 continue
-            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            except OSError as error:
+                if error.errno in _IN_THE_WAY:
+                    break
+                raise
+            status = os.fstat(fd)
+            if stat.S_ISFIFO(status.st_mode) and not _not_ours(status):
                 return fd
             os.close(fd)
             break
-        raise FolderError(f"{self.path}/{name}", "is no FIFO", "see who put it there, and delete it")
+        raise FolderError(f"{self.path}/{name}", "is no FIFO of ours", "see who put it there, and delete it")
 
     def lock_slot(self, slot: int) -> bool:
         """Take the record lock that says: the member of this slot is alive.  ``False``: somebody has it, also we."""
@@ -638,7 +654,7 @@ class Folder:
         if members is None:
             members = _Members.opened.get(self.key)
             if members is None:
-                members = _Members(os.open(names.MEMBERS, os.O_RDWR | _OPEN, dir_fd=self.fd))
+                members = _Members(self._open_ours(names.MEMBERS, os.O_RDWR))
                 _Members.opened[self.key] = members
             members.users += 1
             self._members = members
@@ -802,12 +818,19 @@ def check_platform() -> None:
 
 def _check_owner(path: str, fd: int) -> None:
     status = os.fstat(fd)
+    finding = _not_ours(status)
+    if finding:
+        mine = status.st_uid == os.geteuid()
+        raise FolderError(path, finding, "chmod 700, after a look inside" if mine else "use a folder of your own")
+
+
+def _not_ours(status: os.stat_result) -> str:
+    """Why somebody else could write there; empty where nobody could."""
     if status.st_uid != os.geteuid():
-        raise FolderError(path, f"belongs to user {status.st_uid}, not {os.geteuid()}", "use a folder of your own")
+        return f"belongs to user {status.st_uid}, not {os.geteuid()}"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise FolderError(
-            path, f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})", "chmod 700, after a look inside"
-        )
+        return f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
 
 
 _checked: set[int] = set()
@@ -845,7 +868,8 @@ def _names_of(file: FileId) -> tuple[str, str, str]:
 
 
 def _open_plain(name: str, flags: int, home: int) -> int:
-    """Open a file.  Raises ``ValueError`` where something else has its name."""
+    """Open a file.  Raises ``ValueError`` where something else has its name, or where somebody else could write to it:
+    it may have been put there while the folder was open to others."""
     try:
         # Without waiting: a FIFO in the way would, for somebody who writes to it.
         fd = os.open(name, flags | os.O_NONBLOCK | _OPEN, dir_fd=home)
@@ -853,10 +877,12 @@ def _open_plain(name: str, flags: int, home: int) -> int:
         if error.errno in _IN_THE_WAY:
             raise ValueError(f"no file: {error.strerror}") from None
         raise
-    if stat.S_ISREG(os.fstat(fd).st_mode):
+    status = os.fstat(fd)
+    finding = _not_ours(status)
+    if not finding and stat.S_ISREG(status.st_mode):
         return fd
     os.close(fd)
-    raise ValueError("no file, but something else of its name")
+    raise ValueError(finding or "no file, but something else of its name")
 
 
 def _list(fd: int) -> list[str]:
