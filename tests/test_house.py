@@ -78,8 +78,8 @@ FACE: Final = {"contexts", "errors", "family", "patching", "queues"}
 
 PURE_FLOORS: Final = {0, 1}
 PURE_IMPORTS: Final = words(
-    "__future__ array bisect collections collections.abc dataclasses enum functools heapq itertools operator re struct"
-    " sys typing"
+    "__future__ array binascii bisect collections collections.abc dataclasses enum functools heapq itertools operator"
+    " re struct sys typing"
 )
 """All that a pure room needs: nothing that reaches the system, the clock, other threads or chance."""
 

@@ -79,15 +79,15 @@ def test_a_changed_buffer_does_not_change_what_was_put(maxsize: int) -> None:
         assert queue.get(timeout=PATIENCE) == b"a" * LARGE
 
 
-@given(st.lists(st.lists(st.binary(max_size=50), min_size=1, max_size=4), min_size=1, max_size=6))
-def test_pieces_are_laid_out_as_joined_records_are(records: list[list[bytes]]) -> None:
+@given(st.lists(st.lists(st.binary(max_size=50), min_size=1, max_size=4), min_size=1, max_size=6), st.booleans())
+def test_pieces_are_laid_out_as_joined_records_are(records: list[list[bytes]], check_all: bool) -> None:
     pieces: list[blocks.NewRecord] = [
         blocks.Pieces([memoryview(part) if at % 2 else part for at, part in enumerate(parts)]) for parts in records
     ]
     joined = [b"".join(parts) for parts in records]
-    assert b"".join(blocks.lay_out(pieces)) == blocks.join(joined)
+    assert b"".join(blocks.lay_out(pieces, 7, check_all)) == blocks.join(joined, 7, check_all)
     assert list(map(len, pieces)) == list(map(len, joined))
-    assert b"".join(blocks.join_giant(pieces[0])) == b"".join(blocks.join_giant(joined[0]))
+    assert b"".join(blocks.join_giant(pieces[0], 7)) == b"".join(blocks.join_giant(joined[0], 7))
 
 
 def test_an_item_of_a_thousand_pieces_arrives() -> None:

@@ -42,7 +42,7 @@ def test_fixed_names_come_back(name: str) -> None:
 @given(st.sampled_from([names.batch(names.READY, FileId(10, 3)), names.journal(7), "anything at all"]))
 def test_what_was_set_aside_is_known_as_such(name: str) -> None:
     """A file that was set aside is not taken for what it was."""
-    assert names.parse(names.corrupt(name)) == Name("corrupt")
+    assert names.parse(names.corrupt(name)) == names.parse(names.reason(name)) == Name("corrupt")
 
 
 @given(numbers, st.integers(0, (1 << 39) - 1))

@@ -7,6 +7,7 @@ import pickle
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,115 @@ def test_errors_keep_their_fields_through_pickling(kind: type[FolderError]) -> N
         assert (again.path, again.finding, again.remedy) == ("/some/path", "is not so", "make it so")
         assert str(again) == str(error) == "/some/path: is not so; make it so"
     assert isinstance(error, OSError)
+
+
+def test_everything_in_a_folder_is_opened_relative_to_it(tmp_path: Path) -> None:
+    """A folder put in the place of one that is in use, at the same path, is not fallen for."""
+    path = make(tmp_path / "queue")
+    q: Any = TurboQueue(path=path)
+    assert q.get_nowait() == "item"
+    os.rename(path, tmp_path / "moved")
+    os.mkdir(path, 0o777)
+    os.chmod(path, 0o777)
+    for number in range(3000):  # new batch files, journals, bells
+        q.put((number, "." * 1000))
+        assert q.get(True, LONG)[0] == number
+    with pytest.raises(tqshim.Empty):
+        q.get(True, 0.01)
+    assert os.listdir(path) == []
+    q._engine.close()
+
+
+def test_a_folder_swapped_for_a_link_while_it_is_opened_is_never_fallen_for(tmp_path: Path) -> None:
+    """Somebody swaps the path between a queue of ours and a link to a folder that others may write to."""
+    path = make(tmp_path / "queue")
+    bait = tmp_path / "bait"
+    bait.mkdir()
+    bait.chmod(0o777)
+    os.symlink(path, tmp_path / "good")
+    os.symlink(bait, tmp_path / "bad")
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            for target in ("good", "bad"):
+                os.symlink(os.readlink(tmp_path / target), tmp_path / "new")
+                os.rename(tmp_path / "new", tmp_path / "way")
+
+    os.symlink(path, tmp_path / "way")
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    opened = 0
+    try:
+        for _ in range(300):
+            try:
+                q: Any = TurboQueue(path=str(tmp_path / "way"))
+            except FolderError:
+                continue
+            opened += 1
+            assert q.qsize() == 1
+            assert os.fstat(q._engine.folder.fd).st_ino == os.stat(path).st_ino
+            q._engine.close()
+    finally:
+        stop.set()
+        swapper.join()
+    assert opened
+    assert os.listdir(bait) == []
+
+
+@pytest.mark.parametrize("kind", ["journal", "ready"])
+def test_a_file_that_has_another_name_elsewhere_is_still_ours(tmp_path: Path, kind: str) -> None:
+    """A hard link needs the folder's owner, or one that others may write to: it gives nobody more than they had."""
+    path = make(tmp_path / "queue")
+    (name,) = [name for name in os.listdir(path) if name.startswith(kind)]
+    os.link(os.path.join(path, name), tmp_path / "elsewhere")
+    q: Any = TurboQueue(path=path)
+    assert q.get_nowait() == "item"
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o600
+    q._engine.close()
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["journal", "cells", "members", "ready"])
+def test_a_file_of_somebody_else_in_our_folder_is_refused(tmp_path: Path, kind: str) -> None:
+    """Moved in while the folder was open to others, or linked from a folder of theirs: they can still write to it."""
+    path = make(tmp_path / "queue")
+    (name,) = [name for name in os.listdir(path) if name.startswith(kind)]
+    os.chown(os.path.join(path, name), STRANGER, -1)
+
+    def use() -> None:
+        q: Any = TurboQueue(path=path)
+        try:
+            q.get_nowait()
+        finally:
+            q._engine.close()
+
+    with pytest.raises(FolderError, match=f"user {STRANGER}"):
+        use()
+
+
+@pytest.mark.parametrize("kind", ["journal", "cells", "ready"])
+def test_a_file_that_others_may_write_to_is_refused(tmp_path: Path, kind: str) -> None:
+    path = make(tmp_path / "queue")
+    (name,) = [name for name in os.listdir(path) if name.startswith(kind)]
+    os.chmod(os.path.join(path, name), 0o666)
+
+    def use() -> None:
+        q: Any = TurboQueue(path=path)
+        try:
+            q.get_nowait()
+        finally:
+            q._engine.close()
+
+    with pytest.raises(FolderError, match="others may write"):
+        use()
+
+
+@as_root
+def test_folder_below_one_that_hands_its_group_down_is_as_safe_as_any(tmp_path: Path) -> None:
+    os.chown(tmp_path, -1, STRANGER)
+    os.chmod(tmp_path, 0o2755)
+    path = make(tmp_path / "queue")
+    for name in [path, *(os.path.join(path, name) for name in os.listdir(path))]:
+        assert not os.lstat(name).st_mode & 0o077, name
+    assert TurboQueue(path=path).get_nowait() == "item"

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 import tqshim.engine
+import tqshim.folder
+import tqshim.tuning
 from tqshim import Empty, TurboQueue, UnsupportedError
 
 PATIENCE = 120.0
@@ -355,3 +357,165 @@ print(len(os.listdir("/proc/self/fd")) < 20)
 @pytest.mark.parametrize("maxsize", [0, 10])
 def test_queue_goes_on_after_descriptors_ran_out(maxsize: int, joined: bool) -> None:
     assert in_child(NO_DESCRIPTORS.format(maxsize=maxsize, joined=joined)) == "True\n"
+
+
+# --- shortages that a call reports ------------------------------------------------------------------------------------
+
+
+class Failing:
+    """The module ``os``, of which some call fails once with some error."""
+
+    def __init__(self, call: str, number: int, nth: int) -> None:
+        self._call = call
+        self._number = number
+        self._left = nth
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name != self._call:
+            return real
+
+        def maybe(*values: Any, **named: Any) -> Any:
+            self._left -= 1
+            if not self._left:
+                raise OSError(self._number, os.strerror(self._number))
+            return real(*values, **named)
+
+        return maybe
+
+    @property
+    def failed(self) -> bool:
+        return self._left <= 0
+
+
+REPORTED = ["EDQUOT", "ENOSPC", "EIO", "EROFS", "EMFILE", "ENFILE", "ENOMEM"]
+
+
+@pytest.mark.parametrize("maxsize", [0, 100])
+@pytest.mark.parametrize("call", ["open", "write", "pwrite", "pread", "rename", "unlink"])
+@pytest.mark.parametrize("name", REPORTED)
+def test_failed_call_costs_no_item_whose_put_returned(
+    monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
+) -> None:
+    """Wherever it fails: the act raises that error, or copes; afterwards everything goes on."""
+    number = getattr(errno, name)
+    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
+    monkeypatch.setattr(tqshim.tuning, "FILE_BYTES", 1 << 10)
+    failures = 0
+    for nth in range(1, 12):
+        failing = Failing(call, number, nth)
+        queue = TurboQueue(maxsize)
+        put: list[int] = []
+        got: list[Any] = []
+        errors: list[OSError] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(tqshim.folder, "os", failing)
+            for item in range(60):
+                try:
+                    queue.put((item, "." * 100), timeout=PATIENCE)
+                    put.append(item)
+                except OSError as error:
+                    errors.append(error)
+                if item % 3:
+                    try:
+                        got.append(queue.get(timeout=PATIENCE)[0])
+                    except OSError as error:
+                        errors.append(error)
+        failures += failing.failed
+        lost = [error for error in errors if isinstance(error, tqshim.CorruptBatchError)]
+        # Of bytes that can't be read nobody knows whether that is for once only.
+        assert not lost or (name == "EIO" and call in ("open", "pread"))
+        assert all(error.errno == number for error in errors if error not in lost), errors
+        while True:
+            try:
+                got.append(queue.get_nowait()[0])
+            except Empty:
+                break
+            except tqshim.CorruptBatchError as error:
+                lost.append(error)
+        assert got == sorted(set(got))
+        assert len(set(put) - set(got)) <= len(lost), (put, got, errors)
+        check_works(queue)
+    assert failures
+
+
+def mounted(path: pathlib.Path, options: str) -> None:
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("only root can mount a small tmpfs")
+    words = ["mount", "-t", "tmpfs", "-o", options, "tqshim-test", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"can't mount a small tmpfs: {done.stderr.strip()}")
+
+
+def test_disk_without_inodes_raises_and_goes_on_when_there_are_some(tmp_path: pathlib.Path) -> None:
+    mounted(tmp_path, "size=16m,nr_inodes=40,mode=0700")
+    try:
+        queue = TurboQueue(path=str(tmp_path / "queue"))
+        queue.put(-1)
+        with contextlib.suppress(OSError):
+            for number in range(100):
+                (tmp_path / f"junk_{number}").touch()
+        put: list[int] = []
+        with pytest.raises(OSError) as raised:
+            for number in range(1000):  # until another batch file is wanted
+                queue.put((number, b"." * 5000))
+                put.append(number)
+        assert raised.value.errno == errno.ENOSPC
+        assert queue.get(timeout=PATIENCE) == -1
+        for junk in tmp_path.glob("junk_*"):
+            junk.unlink()
+        queue.put((-2, b""))
+        assert [queue.get(timeout=PATIENCE)[0] for _ in range(len(put) + 1)] == [*put, -2]
+        queue._engine.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_read_only_disk_is_said_and_keeps_the_items(tmp_path: pathlib.Path) -> None:
+    mounted(tmp_path, "size=16m,mode=0700")
+    try:
+        path = str(tmp_path / "queue")
+        queue = TurboQueue(path=path)
+        queue.put("item")
+        queue._engine.close()
+        for way, works in (("ro", False), ("rw", True)):
+            done = subprocess.run(["mount", "-o", f"remount,{way}", str(tmp_path)], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"can't make a disk read-only: {done.stderr.strip()}")
+            if not works:
+                with pytest.raises(OSError) as raised:
+                    TurboQueue(path=path)
+                assert raised.value.errno == errno.EROFS
+        queue = TurboQueue(path=path)
+        assert queue.get(timeout=PATIENCE) == "item"
+        queue._engine.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+SMALL_FILES = """
+import errno, resource
+from tqshim import TurboQueue
+
+queue = TurboQueue()
+queue.put("first")
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+put = []
+try:
+    for number in range(1000):
+        queue.put((number, b"." * 5000))
+        put.append(number)
+except OSError as error:
+    print(errno.errorcode[error.errno])
+assert queue.get(timeout=60) == "first"
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+queue.put((-1, b""))
+assert [queue.get(timeout=60)[0] for _ in range(len(put) + 1)] == [*put, -1]
+queue.close()
+"""
+
+
+def test_limit_on_file_sizes_that_comes_later_loses_nothing() -> None:
+    assert in_child(SMALL_FILES) == "EFBIG\n"

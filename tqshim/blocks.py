@@ -5,8 +5,11 @@ files (``folder``).
 
 ::
 
-    a block     where each record ends, 4 bytes each | records, one after another | padding
-    a giant     length, 8 bytes | record                 (alone in its file; its event says 0 units)
+    a block     check, 4 bytes | where each record ends, 4 bytes each | records, one after another | padding
+    a giant     length, 8 bytes | check, 4 bytes | record          (alone in its file; its event says 0 units)
+
+A check is the CRC-32 of all that follows it in the block, or of the index alone where the records are larger than
+``CHECKED`` (of a giant: of the length).  It begins with where the block belongs.
 
 Invariant: ``split`` and ``record`` undo ``join``, ``split_giant`` undoes ``join_giant``; damaged bytes raise
 ``ValueError`` and nothing else.
@@ -17,22 +20,27 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from binascii import crc32
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Final, Union
 
 from . import events
+from .names import FileId
 
 __all__ = [
+    "CHECKED",
     "GIANT",
     "GIANT_HEADER",
     "NewRecord",
     "Pieces",
     "Record",
+    "index",
     "join",
     "join_giant",
     "lay_out",
     "record",
+    "seed",
     "split",
     "split_giant",
     "units",
@@ -59,56 +67,99 @@ NewRecord = Union[bytes, memoryview, Pieces]
 
 GIANT: Final = (events.UNITS_MOST - 1) * events.UNIT
 """Records of so many bytes stand alone in a file of their own."""
-GIANT_HEADER: Final = 8
+GIANT_HEADER: Final = 12
+CHECKED: Final = 64
+"""Bytes that the records of a block take on average, at most, if its check is to cover them: that costs one or two
+percent of putting and getting them.  For larger ones it would cost more: they are copied, and little else."""
 
-_LENGTH: Final = struct.Struct("<I")
-_GIANT: Final = struct.Struct("<Q")
+_WORD: Final = struct.Struct("<I")
+_PAIR: Final = struct.Struct("<2I")
+_LENGTH: Final = struct.Struct("<Q")
 _PADDING: Final = [bytes(-used % events.UNIT) for used in range(events.UNIT)]
 _SWAP: Final = sys.byteorder == "big"
 
 
+def seed(file: FileId, offset: int) -> int:
+    """Where a check begins, for a block at so many units in that file: one that belongs elsewhere fails it."""
+    return file[1] << 16 ^ file[0] ^ offset
+
+
 def units(count: int, size: int) -> int:
     """Units that a block of ``count`` records of ``size`` bytes in all takes."""
-    return (4 * count + size + events.UNIT - 1) // events.UNIT
+    return (4 + 4 * count + size + events.UNIT - 1) // events.UNIT
 
 
-def lay_out(records: Sequence[NewRecord]) -> list[Record]:
-    """The bytes of a block, in pieces that are to be written one after the other."""
-    if len(records) == 1:
-        size = len(records[0])
-        return [_LENGTH.pack(size), *_pieces(records[0]), _PADDING[(size + 4) % events.UNIT]]
-    ends = [*accumulate(map(len, records))]
-    padding = _PADDING[(4 * len(ends) + ends[-1]) % events.UNIT]
-    return [struct.pack(f"<{len(ends)}I", *ends), *chain.from_iterable(map(_pieces, records)), padding]
+def lay_out(records: Sequence[NewRecord], seed: int, check_all: bool = False) -> list[Record]:
+    """The bytes of a block, in pieces that are to be written one after the other.
+
+    ``check_all``: its check covers the records, however large they are."""
+    count = len(records)
+    if count == 1:
+        record = records[0]
+        size = len(record)
+        index = _WORD.pack(size)
+        pieces = record.parts if isinstance(record, Pieces) else [record]
+    else:
+        ends = [*accumulate(map(len, records))]
+        size = ends[-1]
+        index = struct.pack(f"<{count}I", *ends)
+        pieces = [*chain.from_iterable(map(_pieces, records))]
+    padding = _PADDING[(4 + 4 * count + size) % events.UNIT]
+    if size <= CHECKED * count or check_all:
+        body = b"".join((index, *pieces, padding))
+        return [_WORD.pack(crc32(body, seed)) + body]
+    return [_WORD.pack(crc32(index, seed)), index, *pieces, padding]
 
 
-def join(records: Sequence[NewRecord]) -> bytes:
+def join(records: Sequence[NewRecord], seed: int, check_all: bool = False) -> bytes:
     """The bytes of a block."""
-    return b"".join(lay_out(records))
+    return b"".join(lay_out(records, seed, check_all))
 
 
-def join_giant(record: NewRecord) -> list[Record]:
+def join_giant(record: NewRecord, seed: int) -> list[Record]:
     """The bytes of a file that holds one giant, in pieces: its header and itself."""
-    return [_GIANT.pack(len(record)), *_pieces(record)]
+    length = _LENGTH.pack(len(record))
+    return [length + _WORD.pack(crc32(length, seed)), *_pieces(record)]
 
 
 def _pieces(record: NewRecord) -> Sequence[Record]:
     return record.parts if isinstance(record, Pieces) else (record,)
 
 
-def split(data: bytes, count: int) -> tuple[memoryview, Sequence[int]]:
-    """A block taken apart: the bytes of its records, and where in them each record ends.
+def index(data: bytes, count: int) -> Sequence[int]:
+    """Where in its records' bytes each record ends, of a block that begins with these bytes; nothing is checked.
 
-    Raises ``ValueError`` for bytes too few for so many records."""
-    if not 0 < 4 * count <= len(data):
+    Raises ``ValueError`` for bytes too few for an index of so many records."""
+    if not 0 < 4 * count <= len(data) - 4:
         raise ValueError(f"{len(data)} bytes can't hold {count} records")
-    view = memoryview(data)
-    ends: Sequence[int] = view[: 4 * count].cast("I")
+    ends: Sequence[int] = memoryview(data)[4 : 4 + 4 * count].cast("I")
     if _SWAP:
-        swapped = array("I", data[: 4 * count])
+        swapped = array("I", data[4 : 4 + 4 * count])
         swapped.byteswap()
         ends = swapped
-    return view[4 * count :], ends
+    return ends
+
+
+def split(data: bytes, count: int, seed: int) -> tuple[memoryview, Sequence[int]]:
+    """A block taken apart: the bytes of its records, and where in them each record ends.
+
+    Raises ``ValueError`` for bytes that are not, or not all, of that block."""
+    if count == 1 and len(data) >= 8:
+        check, size = _PAIR.unpack_from(data)
+        if size <= len(data) - 8 and crc32(data[4:] if size <= CHECKED else data[4:8], seed) == check:
+            return memoryview(data)[8:], (size,)
+    ends = index(data, count)
+    view = memoryview(data)
+    begin = 4 + 4 * count
+    size = ends[-1]
+    if size > len(data) - begin:
+        raise ValueError(f"{len(data)} bytes can't hold {count} records of {size} bytes")
+    check = _WORD.unpack_from(data)[0]
+    whole, index_only = view[4:], view[4:begin]
+    likely, other = (whole, index_only) if size <= CHECKED * count else (index_only, whole)
+    if crc32(likely, seed) != check and crc32(other, seed) != check:
+        raise ValueError(f"a block of {count} records in {len(data)} bytes fails its check")
+    return view[begin:], ends
 
 
 def record(body: memoryview, ends: Sequence[int], index: int) -> memoryview:
@@ -120,13 +171,15 @@ def record(body: memoryview, ends: Sequence[int], index: int) -> memoryview:
     return body[start:end]
 
 
-def split_giant(head: bytes, size: int) -> int:
+def split_giant(head: bytes, size: int, seed: int) -> int:
     """The length of the giant in a file of ``size`` bytes that begins with ``head``.
 
-    Raises ``ValueError`` where the file can't hold it."""
+    Raises ``ValueError`` where the file can't hold it, or holds something else."""
     if len(head) < GIANT_HEADER:
         raise ValueError(f"{len(head)} bytes can't hold a length")
-    length: int = _GIANT.unpack_from(head)[0]
+    length: int = _LENGTH.unpack_from(head)[0]
     if length + GIANT_HEADER > size:
         raise ValueError(f"a record of {length} bytes can't stand in a file of {size}")
+    if crc32(head[: _LENGTH.size], seed) != _WORD.unpack_from(head, _LENGTH.size)[0]:
+        raise ValueError(f"the length of a record of {length} bytes fails its check")
     return length

@@ -21,9 +21,9 @@ from multiprocessing import context, reduction
 from time import monotonic
 from typing import Any, ClassVar, Final, Optional
 
-from . import events, tuning, waiting
+from . import events, names, tuning, waiting
 from .blocks import NewRecord, Record
-from .errors import FolderError
+from .errors import CorruptBatchError, FolderError
 from .folder import Folder, Journal
 from .ledger import Block, Lease, Ledger, Verdict
 from .names import FileId
@@ -127,6 +127,8 @@ class Core:
         self._body = memoryview(b"")
         self._ends: Sequence[int] = ()
         self._fds: dict[FileId, int] = {}
+        self._damage: Optional[CorruptBatchError] = None
+        """What was found where no get could be told: the next one is."""
         self._waiters: dict[int, set[object]] = {kind: set() for kind in waiting.KINDS}
         self._woken_at = 0.0
         self._taken = 0
@@ -221,21 +223,29 @@ class Core:
         size = tuning.READ_SMALL
         while True:
             chunk = self.journal.read(self._pos, size)
-            if chunk:
-                self._pos += self.ledger.apply(chunk)
+            applied = self.ledger.apply(chunk) if chunk else 0
+            self._pos += applied
             if self.ledger.sealed is not None:
                 self._next_journal()
                 continue
-            if len(chunk) < size:
+            if applied < size:
                 return
             size = tuning.READ_LARGE
 
     def _catch_up(self, end: int) -> None:
         """Apply what stands before byte ``end`` of this journal: another's events, appended before one of ours."""
+        deadline = 0.0
         while self._pos < end:
-            self._pos += self.ledger.apply(
-                self.journal.read_written(self._pos, min(tuning.READ_LARGE, end - self._pos))
-            )
+            applied = self.ledger.apply(self.journal.read_written(self._pos, min(tuning.READ_LARGE, end - self._pos)))
+            self._pos += applied
+            if not applied:  # written, but not to be seen yet
+                deadline = deadline or monotonic() + tuning.UNSEEN_PATIENCE
+                if monotonic() > deadline:
+                    raise self._journal_damaged(f"no event at byte {self._pos}, before others")
+
+    def _journal_damaged(self, finding: str) -> CorruptBatchError:
+        path = f"{self.folder.path}/{names.journal(self.journal.number)}"
+        return CorruptBatchError(path, finding, "use another folder")
 
     def _append(self, event: bytes, ours: bool = False) -> Verdict:
         """Append an event and say what it came to, after a roll if it came too late for this journal.
@@ -297,8 +307,18 @@ class Core:
         new = self.folder.finish_roll(old.number + 1, self.ledger.sealed)
         if new is None:  # this process lags: even the next journal is gone
             watched = self.ledger.watched
-            self.journal, snapshot = self.folder.open_newest()
-            self._check_frame(generation)
+            deadline = monotonic() + tuning.UNSEEN_PATIENCE
+            while True:
+                self.journal, snapshot = self.folder.open_newest()
+                self._check_frame(generation)
+                if self.journal.number > old.number:
+                    break
+                # A listing may miss what is renamed in that moment.
+                if monotonic() > deadline:
+                    self.journal.close()
+                    self.journal = old
+                    raise self._journal_damaged(f"sealed, but journal_{old.number + 1} is not there")
+                self.journal.close()
             self._start(Ledger.load(snapshot))
             self.ledger.watched = watched
         else:

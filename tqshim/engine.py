@@ -214,7 +214,7 @@ class Engine(Finishing):
             return
         hand = self._state[1]
         found: list[Record] = []
-        damage: Optional[CorruptBatchError] = None
+        damage = self._damage
         for item, block in mine:
             try:
                 if block is not self._block:
@@ -225,8 +225,7 @@ class Engine(Finishing):
             ends, index = self._ends, item - block.first
             found.append(self._body[ends[index - 1] if index else 0 : ends[index]])
         self._state = mine[-1][0], (*hand, *found)
-        if damage is not None:
-            raise damage
+        self._damage = damage
 
     def _giant_published(self, ledger: Ledger) -> bool:
         return any(block.file == self._file and not block.units for block in ledger.blocks)

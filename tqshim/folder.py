@@ -12,7 +12,7 @@ Not here: what an event means (``ledger``), when to do something (``engine``), w
       load_<member>_<serial>  batch file that its producer fills
       ready_<member>_<serial> batch file that is sealed
       free_<member>_<place>   batch file of large items that is done, and waits to be refilled
-      corrupt_<name>          set aside
+      corrupt_<name>          set aside, damaged; corrupt_<name>.txt says why
       cells, members, bell, space, spill, marker_<key>
 
 The life of a batch file::
@@ -21,6 +21,8 @@ The life of a batch file::
                  │                                    │
                  │                                    ├──> free_ ──refilled──> load_, under a new name
                  └──────────── its producer leaves ───┴──> remove
+
+    damaged: load_ or ready_ ──> corrupt_, read on where it is whole, and kept
 
 Invariant: everything is opened relative to the folder's own descriptor and never through a symbolic link, and that
 descriptor holds ``flock(LOCK_SH)`` as long as somebody uses the folder.
@@ -31,6 +33,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import logging
 import mmap
 import os
 import stat
@@ -79,6 +82,9 @@ MAPPED: Final = sys.platform == "linux" and sys.byteorder == "little" and not os
 _RESVSP: Final = 0x40305828
 _SPACE_RESV: Final = struct.Struct("=hhxxxxqqiI4i")
 _REFUSED_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuseblk", "ceph", "glusterfs", "afs", "lustre"}
+_IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
+"""What opening says of a symbolic link, a folder, a socket or a device in the place of a file."""
+_log: Final = logging.getLogger("tqshim")
 _OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -371,18 +377,23 @@ class Folder:
 
         Raises ``FileNotFoundError`` where a newer one has replaced it, ``CorruptBatchError`` where it is damaged."""
         name = names.journal(number)
-        fd = os.open(name, os.O_RDWR | os.O_APPEND | _OPEN, dir_fd=self.fd)
+        fd = -1
         try:
-            try:
-                size = Ledger.snapshot_size(os.pread(fd, 16, 0))
-                data = os.pread(fd, size, 0)
-                if len(data) < size:
-                    raise ValueError(f"a snapshot of {size} bytes is cut short to {len(data)}")
-            except ValueError as error:
-                raise CorruptBatchError(f"{self.path}/{name}", str(error), "use another folder") from None
+            fd = _open_plain(name, os.O_RDWR | os.O_APPEND, self.fd)
+            size = Ledger.snapshot_size(os.pread(fd, 16, 0))
+            found = os.fstat(fd).st_size
+            if found < size:
+                raise ValueError(f"a snapshot of {size} bytes is cut short to {found}")
+            if found % events.SIZE:
+                raise ValueError(f"{found} bytes are no whole number of events")
+            data = os.pread(fd, size, 0)
+            Ledger.check(data)
             return Journal(fd, number, size), data
-        except BaseException:
-            os.close(fd)
+        except BaseException as error:
+            if fd >= 0:
+                os.close(fd)
+            if isinstance(error, ValueError):
+                raise CorruptBatchError(f"{self.path}/{name}", str(error), "use another folder") from None
             raise
 
     def set_space_aside(self, number: int, limit: int) -> None:
@@ -471,16 +482,35 @@ class Folder:
             os.rename(names.batch(names.LOAD, file), names.batch(names.READY, file), src_dir_fd=home, dst_dir_fd=home)
 
     def open_batch(self, file: FileId) -> int:
-        """A batch file, open for reading.  Raises ``CorruptBatchError`` where it is not there."""
-        home = self._home(file)
-        for state in (names.LOAD, names.READY):  # in this order: a seal renames the one to the other
-            with contextlib.suppress(FileNotFoundError):
-                return os.open(names.batch(state, file), os.O_RDONLY | _OPEN, dir_fd=home)
-        raise CorruptBatchError(
-            f"{self.path}/{names.batch(names.READY, file)}",
-            "missing, with items in it that nobody got",
-            "see who deletes",
-        )
+        """A batch file, open for reading.  Raises ``ValueError`` where it is not there, or is something else."""
+        with contextlib.suppress(FileNotFoundError):  # a spill folder that is gone took it along
+            home = self._home(file)
+            for name in _names_of(file):
+                with contextlib.suppress(FileNotFoundError):
+                    return _open_plain(name, os.O_RDONLY, home)
+        raise ValueError("missing, with items in it that nobody got")
+
+    def set_aside(self, file: FileId, finding: str) -> str:
+        """Keep a damaged batch file for a person to look at, under a name that says so; returns its path.
+
+        Blocks of it that are whole are still read from there.  The first who finds the damage, of all processes, logs a
+        warning; a kill after that leaves the file under its former name, to whoever finds the damage next."""
+        name = names.batch(names.READY, file)
+        with contextlib.suppress(OSError):  # where nothing can be written, the error that is raised says it
+            home = self._home(file)
+            with contextlib.suppress(FileExistsError):
+                fd = self._create(names.reason(name), fd=home)
+                try:
+                    # Not an exception's way: it would find the lock held that handlers may want.
+                    _log.warning("%s/%s: %s; it is kept as %s", self.path, name, finding, names.corrupt(name))
+                    _write_all(fd, f"{finding}\n".encode("utf-8", "replace"))
+                finally:
+                    os.close(fd)
+            for state in (names.LOAD, names.READY):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(names.batch(state, file), names.corrupt(name), src_dir_fd=home, dst_dir_fd=home)
+                    break
+        return f"{self.path}/{names.corrupt(name)}"
 
     def remove_batch(self, file: FileId) -> None:
         """Delete a batch file that nobody needs any more."""
@@ -488,7 +518,10 @@ class Folder:
             home = self._home(file)
             for state in (names.LOAD, names.READY):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(names.batch(state, file), dir_fd=home)
+                    try:
+                        os.unlink(names.batch(state, file), dir_fd=home)
+                    except (IsADirectoryError, PermissionError):
+                        self.set_aside(file, "no file that could be deleted")
                     return
 
     def free_batch(self, file: FileId) -> None:
@@ -506,9 +539,14 @@ class Folder:
         Its old bytes are beyond the end of what its events say, until they are written over."""
         name = names.batch(names.LOAD, file)
         for place in range(names.FREE):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.rename(names.free(file.member, place), name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                return os.open(name, os.O_WRONLY | _OPEN, dir_fd=self.fd)
+                fd = os.open(name, os.O_WRONLY | os.O_NONBLOCK | _OPEN, dir_fd=self.fd)
+            except OSError:  # none there, or something in its place that nobody can write to
+                continue
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return fd
+            os.close(fd)
         return None
 
     def remove_free(self, keep: Container[int] = ()) -> bool:
@@ -614,12 +652,23 @@ class Folder:
     # -- cells, bells, members
 
     def open_cells(self) -> int:
-        return os.open(names.CELLS, os.O_RDWR | _OPEN, dir_fd=self.fd)
+        fd = self._open_ours(names.CELLS, os.O_RDWR)
+        size = os.fstat(fd).st_size
+        if size < PAGE:
+            os.close(fd)
+            raise FolderError(f"{self.path}/{names.CELLS}", f"cut short to {size} bytes", "use another folder")
+        return fd
+
+    def _open_ours(self, name: str, flags: int) -> int:
+        try:
+            return _open_plain(name, flags, self.fd)
+        except ValueError as error:
+            raise FolderError(f"{self.path}/{name}", str(error), "see who put it there; use another folder") from None
 
     def grow_cells(self, pages: int) -> None:
         """Make the cells at least so many pages long.  Pages are appended whole, so two who grow at once only add one
         too many, and are written, so that no store into mapped memory can find the disk full."""
-        fd = os.open(names.CELLS, os.O_WRONLY | os.O_APPEND | _OPEN, dir_fd=self.fd)
+        fd = self._open_ours(names.CELLS, os.O_WRONLY | os.O_APPEND)
         try:
             while os.fstat(fd).st_size < pages * CELLS_PAGE:
                 _write_all(fd, bytes(CELLS_PAGE))
@@ -635,11 +684,16 @@ class Folder:
                 with contextlib.suppress(FileExistsError):
                     os.mkfifo(name, 0o600, dir_fd=self.fd)
                 continue
-            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            except OSError as error:
+                if error.errno in _IN_THE_WAY:
+                    break
+                raise
+            status = os.fstat(fd)
+            if stat.S_ISFIFO(status.st_mode) and not _not_ours(status):
                 return fd
             os.close(fd)
             break
-        raise FolderError(f"{self.path}/{name}", "is no FIFO", "see who put it there, and delete it")
+        raise FolderError(f"{self.path}/{name}", "is no FIFO of ours", "see who put it there, and delete it")
 
     def lock_slot(self, slot: int) -> bool:
         """Take the record lock that says: the member of this slot is alive.  ``False``: somebody has it, also we."""
@@ -647,7 +701,7 @@ class Folder:
         if members is None:
             members = _Members.opened.get(self.key)
             if members is None:
-                members = _Members(os.open(names.MEMBERS, os.O_RDWR | _OPEN, dir_fd=self.fd))
+                members = _Members(self._open_ours(names.MEMBERS, os.O_RDWR))
                 _Members.opened[self.key] = members
             members.users += 1
             self._members = members
@@ -811,12 +865,19 @@ def check_platform() -> None:
 
 def _check_owner(path: str, fd: int) -> None:
     status = os.fstat(fd)
+    finding = _not_ours(status)
+    if finding:
+        mine = status.st_uid == os.geteuid()
+        raise FolderError(path, finding, "chmod 700, after a look inside" if mine else "use a folder of your own")
+
+
+def _not_ours(status: os.stat_result) -> str:
+    """Why somebody else could write there; empty where nobody could."""
     if status.st_uid != os.geteuid():
-        raise FolderError(path, f"belongs to user {status.st_uid}, not {os.geteuid()}", "use a folder of your own")
+        return f"belongs to user {status.st_uid}, not {os.geteuid()}"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise FolderError(
-            path, f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})", "chmod 700, after a look inside"
-        )
+        return f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
 
 
 _checked: set[int] = set()
@@ -845,6 +906,30 @@ def _reserve_space(fd: int, size: int) -> bool:
     except OSError as error:  # if this file system can't, each append finds out for itself
         return error.errno not in NO_SPACE
     return True
+
+
+def _names_of(file: FileId) -> tuple[str, str, str]:
+    """The names that a batch file has one after another: who tries them in this order misses none."""
+    sealed = names.batch(names.READY, file)
+    return names.batch(names.LOAD, file), sealed, names.corrupt(sealed)
+
+
+def _open_plain(name: str, flags: int, home: int) -> int:
+    """Open a file.  Raises ``ValueError`` where something else has its name, or where somebody else could write to it:
+    it may have been put there while the folder was open to others."""
+    try:
+        # Without waiting: a FIFO in the way would, for somebody who writes to it.
+        fd = os.open(name, flags | os.O_NONBLOCK | _OPEN, dir_fd=home)
+    except OSError as error:
+        if error.errno in _IN_THE_WAY:
+            raise ValueError(f"no file: {error.strerror}") from None
+        raise
+    status = os.fstat(fd)
+    finding = _not_ours(status)
+    if not finding and stat.S_ISREG(status.st_mode):
+        return fd
+    os.close(fd)
+    raise ValueError(finding or "no file, but something else of its name")
 
 
 def _list(fd: int) -> list[str]:

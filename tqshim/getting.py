@@ -8,13 +8,14 @@ an exception after it leaves them with the caller.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Optional
 
-from . import blocks, events, names, tuning, waiting
+from . import blocks, events, tuning, waiting
 from .blocks import Record
 from .core import LEASED, looked
 from .errors import CorruptBatchError
@@ -125,6 +126,9 @@ class Getting(Sleeping):
 
     def _take(self, got: list[Record], most: int, polite: bool = False) -> None:
         """Take up to ``most`` records, from wherever they are to be had; ``polite``: not from under another's hands."""
+        damage, self._damage = self._damage, None
+        if damage is not None:
+            raise damage
         last, hand = self._state
         if hand:
             got += hand[:most]
@@ -269,29 +273,37 @@ class Getting(Sleeping):
     def _read_block(self, block: Block) -> None:
         self._window_end = 0
         fd = self._fds.get(block.file)
-        if fd is None:
-            fd = self.folder.open_batch(block.file)
-            if len(self._fds) >= tuning.FILES_OPEN:
-                os.close(self._fds.pop(next(iter(self._fds))))
-            self._fds[block.file] = fd
         try:
+            if fd is None:
+                fd = self.folder.open_batch(block.file)
+                if len(self._fds) >= tuning.FILES_OPEN:
+                    os.close(self._fds.pop(next(iter(self._fds))))
+                self._fds[block.file] = fd
             if block.units:
                 size = block.units * events.UNIT
                 data = self.folder.read_at(fd, size, block.offset * events.UNIT)
-                self._body, self._ends = blocks.split(data, block.end - block.first)
+                self._body, self._ends = blocks.split(
+                    data, block.end - block.first, blocks.seed(block.file, block.offset)
+                )
             else:
-                length = blocks.split_giant(self.folder.read_at(fd, blocks.GIANT_HEADER, 0), os.fstat(fd).st_size)
+                head = self.folder.read_at(fd, blocks.GIANT_HEADER, 0)
+                length = blocks.split_giant(head, os.fstat(fd).st_size, blocks.seed(block.file, 0))
                 data = self.folder.read_at(fd, length, blocks.GIANT_HEADER)
                 self._body, self._ends = memoryview(data), (length,)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EIO:
+                raise
             raise self._corrupt(block, str(error)) from None
         self._block = block
         self._first, self._end = block.first, block.end
 
     def _corrupt(self, block: Block, finding: str) -> CorruptBatchError:
-        path = f"{self.folder.path}/{names.batch(names.READY, block.file)}"
+        finding = f"{finding}, at byte {block.offset * events.UNIT}, where items {block.first} to {block.end - 1} stand"
+        # The block that was read last may be gone half-way.
+        self._first = self._end = 0
+        self._block = Block(0, 0, block.file, 0, 0)
         return CorruptBatchError(
-            path, f"{finding}, at byte {block.offset * events.UNIT}", "the other items still arrive"
+            self.folder.set_aside(block.file, finding), finding, "look at it; all other items arrive"
         )
 
     # -- leases

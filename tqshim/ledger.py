@@ -48,6 +48,7 @@ import re
 import struct
 import sys
 from array import array
+from binascii import crc32
 from collections import deque
 from typing import Final, NamedTuple, Optional, Union
 
@@ -573,10 +574,11 @@ class Ledger:
             table += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot), *kept)
         for first, end, (member, serial), offset, units in blocks:
             table += (first, end, member, serial, offset, units)
-        words = array("Q", [_MAGIC, len(table) + 2, *table])
+        words = array("Q", [_MAGIC, len(table) + 3, *table])
         if _SWAP:
             words.byteswap()
-        return words.tobytes()
+        data = words.tobytes()
+        return data + _WORD.pack(crc32(data))
 
     def _file(self, slot: int) -> tuple[int, int, int, int]:
         current = self.files.get(slot)
@@ -597,6 +599,12 @@ class Ledger:
         return int(words) * SIZE
 
     @staticmethod
+    def check(snapshot: bytes) -> None:
+        """Raise ``ValueError`` for a snapshot that is not as it was written."""
+        if len(snapshot) < (_HEAD + 6) * SIZE or crc32(snapshot[:-SIZE]) != _WORD.unpack(snapshot[-SIZE:])[0]:
+            raise ValueError(f"a snapshot of {len(snapshot)} bytes fails its check")
+
+    @staticmethod
     def snapshot_limit(head: bytes) -> int:
         """The limit of the journal whose snapshot begins so."""
         return int(struct.unpack_from("<8Q", head)[7])
@@ -615,7 +623,7 @@ class Ledger:
         if words[12]:
             ledger.lease = Lease(*words[19:24])
         at = _HEAD + 5
-        if words[1] != at + _ROW * members + 6 * blocks or not members <= slots <= events.SLOTS:
+        if words[1] != at + _ROW * members + 6 * blocks + 1 or not members <= slots <= events.SLOTS:
             raise ValueError(
                 f"a snapshot of {members} members, {slots} slots and {blocks} blocks can't have {words[1]} words"
             )

@@ -33,6 +33,7 @@ __all__ = [
     "journal",
     "marker",
     "parse",
+    "reason",
     "roll",
     "spare",
 ]
@@ -112,6 +113,11 @@ def marker(key: str) -> str:
 
 def corrupt(name: str) -> str:
     return f"corrupt_{name}"
+
+
+def reason(name: str) -> str:
+    """The text that says why a file was set aside; it is there first."""
+    return corrupt(name) + ".txt"
 
 
 def dead(name: str) -> str:

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Optional
 
 from . import blocks, events, tuning, waiting
-from .blocks import NewRecord, Record
+from .blocks import NewRecord
 from .core import Core, looked
 from .errors import FolderError
 from .folder import NO_SPACE, spill_root
@@ -366,14 +366,9 @@ class Putting(Getting):
         count = len(records)
         size = sum(map(len, records))
         slot = self._slot()
-        if size >= blocks.GIANT:
-            units = 0
-            self._open_file_for(tuning.FILE_BYTES)
-            self._write(blocks.join_giant(records[0]), 0)
-        else:
-            units = blocks.units(count, size)
-            self._open_file_for(units * events.UNIT, size >= tuning.BLOCK_BYTES)
-            self._write(blocks.lay_out(records), self._offset * events.UNIT)
+        units = 0 if size >= blocks.GIANT else blocks.units(count, size)
+        self._open_file_for(units * events.UNIT or tuning.FILE_BYTES, bool(units) and size >= tuning.BLOCK_BYTES)
+        self._write(records, giant=not units)
         self._publishing = (self._records, count, self._offset) if held else None
         # Commit point: from here on the items are in the queue.
         first = self._append(
@@ -398,21 +393,27 @@ class Putting(Getting):
         self._published_at = monotonic()
         return True
 
-    def _write(self, parts: list[Record], offset: int) -> None:
+    def _write(self, records: list[NewRecord], giant: bool) -> None:
         try:
-            self._write_at(parts, offset)
+            self._write_block(records, giant)
         except OSError as error:
             if error.errno in NO_SPACE and self.folder.remove_free():
-                self._write(parts, offset)
+                self._write(records, giant)
                 return
             # Else the file is kept: what was written to it counts for nothing, and is written over by the next block.
             if self._file is None or self._file.spilled or not self._may_spill(error):
                 raise
             self._open_file(spill=True)
-            self._write_at(parts, 0)
+            self._write_block(records, giant)
 
-    def _write_at(self, parts: list[Record], offset: int) -> None:
-        if sum(map(len, parts)) < tuning.BLOCK_BYTES or len(parts) > tuning.PARTS:
+    def _write_block(self, records: list[NewRecord], giant: bool) -> None:
+        assert self._file is not None
+        seed = blocks.seed(self._file, self._offset)
+        parts = blocks.join_giant(records[0], seed) if giant else blocks.lay_out(records, seed, tuning.CHECK_ALL)
+        offset = self._offset * events.UNIT
+        if len(parts) == 1:
+            self.folder.write_at(self._file_fd, parts[0], offset)
+        elif sum(map(len, parts)) < tuning.BLOCK_BYTES or len(parts) > tuning.PARTS:
             self.folder.write_at(self._file_fd, b"".join(parts), offset)
         else:
             self.folder.write_parts(self._file_fd, parts, offset)

@@ -18,6 +18,9 @@ RESERVATIONS: Final = "reservations" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT
 
+CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
+"""Blocks that this process publishes are checked whole, also where their records are large."""
+
 LIMITS = (ledger.FIRST_LIMIT, ledger.LAST_LIMIT)
 """Events of the first and of the largest journal of a new queue."""
 BLOCK_RECORDS: Final = 256
@@ -29,6 +32,8 @@ FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
 PARTS: Final = 512
 """Pieces that are written at once; the kernel takes 1,024."""
+UNSEEN_PATIENCE: Final = 5.0
+"""Seconds for which what another has written may stay unseen, before it is taken for damage."""
 LINGER: Final = 1e-3
 """Seconds after which a burst is published at the latest."""
 LATE: Final = 0.25

@@ -1,0 +1,584 @@
+"""Damage: whatever others have done to a queue's files, no item comes that was not put, nothing hangs, and all that is
+whole arrives; what is damaged is kept for a person to look at, with a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import tqshim.folder
+import tqshim.tuning
+from tqshim import CorruptBatchError, Empty, FolderError, Full, ShutDown, TurboQueue, names
+
+PATIENCE = 60.0
+RECORD = 40
+"""Characters of an item, so that each stands in a block of its own with room for damage."""
+
+
+def item(number: int) -> str:
+    return f"{number} ".ljust(RECORD, ".")
+
+
+def blocks_in_one_file(path: Path, count: int = 4) -> Path:
+    """A queue with so many items, each in a block of its own, all in one sealed batch file, which is returned."""
+    queue = TurboQueue(path=str(path))
+    for number in range(count):
+        queue.put_many([item(number)])
+    queue._engine.close()
+    (file,) = path.glob("ready_*")
+    return file
+
+
+def drain(path: Path, most: int = 100) -> tuple[list[Any], list[CorruptBatchError]]:
+    """All that can be got from there, and what damage was said on the way."""
+    queue = TurboQueue(path=str(path))
+    got: list[Any] = []
+    errors: list[CorruptBatchError] = []
+    for _ in range(most):
+        try:
+            got.append(queue.get(block=False))
+        except Empty:
+            break
+        except CorruptBatchError as error:
+            errors.append(error)
+    else:
+        pytest.fail("there is no end to it")
+    queue.put("goes on")
+    assert queue.get(timeout=PATIENCE) == "goes on"
+    assert queue.empty()
+    queue._engine.close()
+    return got, errors
+
+
+def test_damaged_file_is_set_aside_with_a_reason_and_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = blocks_in_one_file(tmp_path / "queue")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2 + 1])
+    with caplog.at_level(logging.WARNING, "tqshim"):
+        got, errors = drain(tmp_path / "queue")
+    assert got == [item(0), item(1)]
+    assert len(errors) == 2
+    aside = file.with_name(names.corrupt(file.name))
+    assert aside.read_bytes() == whole[: len(whole) // 2 + 1]
+    assert not file.exists()
+    assert all(error.path == str(aside) for error in errors)
+    (record,) = caplog.records
+    assert record.name == "tqshim" and file.name in record.getMessage()
+    assert errors[0].finding in file.with_name(names.reason(file.name)).read_text()
+
+
+def test_blocks_that_are_whole_arrive_from_a_file_that_was_set_aside(tmp_path: Path) -> None:
+    file = blocks_in_one_file(tmp_path / "queue", 5)
+    data = bytearray(file.read_bytes())
+    data[1:3] = b"\xff\xff"  # the first record reaches beyond the block
+    file.write_bytes(data)
+    queue = TurboQueue(path=str(tmp_path / "queue"))
+    with pytest.raises(CorruptBatchError, match="items 0 to 0"):
+        queue.get(timeout=PATIENCE)
+    queue._engine.close()
+    # Another process, which has never seen the file under its former name.
+    program = "import sys; from tqshim import TurboQueue; print(TurboQueue(path=sys.argv[1]).get_many())"
+    words = [sys.executable, "-c", program, str(tmp_path / "queue")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout.strip() == str([item(number) for number in range(1, 5)]), done.stderr
+
+
+def in_place_of(file: Path, make: Callable[[Path], object]) -> None:
+    file.unlink()
+    make(file)
+
+
+def a_socket(file: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(file))
+
+
+WAYS: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda file: None,
+    "empty": lambda file: file.touch(),
+    "folder": lambda file: file.mkdir(),
+    "full folder": lambda file: (file / "inside").mkdir(parents=True),
+    "fifo": lambda file: os.mkfifo(file),
+    "socket": a_socket,
+    "link": lambda file: file.symlink_to("/etc/passwd"),
+    "link to itself": lambda file: file.symlink_to(file),
+    "zeros": lambda file: file.write_bytes(bytes(1 << 16)),
+    "ones": lambda file: file.write_bytes(b"\xff" * (1 << 16)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whatever_stands_in_a_batch_files_place_the_others_items_arrive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path must be short
+    path = Path("queue")
+    file = blocks_in_one_file(path)
+    second = TurboQueue(path=str(path))
+    second.put_many(["in another file"])
+    second._engine.close()
+    in_place_of(file, WAYS[way])
+    got, errors = drain(path)
+    assert got == ["in another file"]
+    assert len(errors) == 4
+    assert file.with_name(names.reason(file.name)).exists()
+    if way != "nothing":
+        assert os.path.lexists(file.with_name(names.corrupt(file.name)))
+
+
+@pytest.mark.parametrize("way", ["folder", "full folder", "fifo"])
+def test_something_in_place_of_a_file_whose_items_were_got_stops_nobody(tmp_path: Path, way: str) -> None:
+    """The one who deletes batch files finds it."""
+    path = tmp_path / "queue"
+    blocks_in_one_file(path)
+    queue = TurboQueue(path=str(path))
+    assert queue.get(timeout=PATIENCE) == item(0)
+    (file,) = path.glob("ready_*")
+    in_place_of(file, WAYS[way])
+    assert [queue.get(timeout=PATIENCE) for _ in range(3)] == [item(1), item(2), item(3)]
+    queue.put("goes on")
+    assert queue.get(timeout=PATIENCE) == "goes on"
+    queue._engine.close()
+    assert not list(path.glob("ready_*"))
+
+
+def test_damage_met_while_an_interrupted_get_is_made_good_reaches_the_next_get_alone(tmp_path: Path) -> None:
+    """Not a put or a look, which are no business of that item's."""
+    path = tmp_path / "queue"
+    file = blocks_in_one_file(path, 6)
+    data = bytearray(file.read_bytes())
+    size = 64  # of each block: 4 bytes of index and the record, in units of 16
+    for block in (1, 3):
+        data[block * size + 1 : block * size + 3] = b"\xff\xff"
+    file.write_bytes(data)
+    queue = TurboQueue(path=str(path))
+    with pytest.raises(CorruptBatchError, match="items 1 to 1"):
+        queue.get_many()
+    assert queue.qsize() >= 0
+    queue.put("last")
+    got: list[Any] = []
+    errors = 0
+    while len(got) < 5:
+        try:
+            got += queue.get_many(timeout=PATIENCE)
+        except CorruptBatchError:
+            errors += 1
+    assert got == [item(0), item(2), item(4), item(5), "last"]
+    assert errors == 1
+    queue._engine.close()
+
+
+def test_a_spill_folder_that_is_gone_costs_its_own_items_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    monkeypatch.setattr(tqshim.folder, "spill_root", lambda path: str(spill))
+    queue = TurboQueue()
+    monkeypatch.setattr(tqshim.folder.Folder, "wants_spill", lambda self: True)
+    queue.put("lost")
+    queue._engine.flush()
+    monkeypatch.setattr(tqshim.folder.Folder, "wants_spill", lambda self: False)
+    (home,) = spill.iterdir()
+    shutil.rmtree(home)
+    with pytest.raises(CorruptBatchError, match="missing"):
+        queue.get(timeout=PATIENCE)
+    queue.close()
+
+
+@pytest.mark.parametrize("name", ["cells", "members", "journal_0", "bell"])
+@pytest.mark.parametrize("way", ["empty", "folder", "fifo", "socket", "link to itself"])
+def test_something_in_place_of_a_queues_own_file_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
+) -> None:
+    """What a queue can't do without: where it is, what was found, what to do; the items stay."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("queue")
+    blocks_in_one_file(path, 1)
+    bell_is_one = name == "bell" and way == "fifo"
+    kept = path / "kept"
+    if name != "bell":
+        (path / name).rename(kept)
+    WAYS[way](path / name)
+
+    def use() -> None:
+        queue = TurboQueue(path=str(path))
+        try:
+            assert queue.get(timeout=PATIENCE) == item(0)
+            with contextlib.suppress(Empty):
+                queue.get(timeout=0.01)
+        finally:
+            queue._engine.close()
+
+    if bell_is_one or (name == "members" and way == "empty"):
+        use()
+        return
+    with pytest.raises(OSError, match=name) as raised:
+        use()
+    assert isinstance(raised.value, FolderError)
+    if name == "bell":
+        return
+    remove(path / name)
+    kept.rename(path / name)
+    use()
+
+
+# --- fuzz ------------------------------------------------------------------------------------------------------------
+
+
+class Whole:
+    """A queue's folder as it was before damage, to be copied as often as wanted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.items = [*(f"{number}" for number in range(30)), *(("tuple", number) for number in range(30)), b"." * 3000]
+        queue = TurboQueue(path=str(path))
+        for item in self.items[:10]:
+            queue.put_many([item])
+        queue.put_many(self.items[10:40])
+        queue._engine.close()
+        other = TurboQueue(path=str(path))
+        other.put_many(self.items[40:])
+        assert other.get(timeout=PATIENCE) == self.items.pop(0)
+        other._engine.close()
+        self.files = {file.name: file.read_bytes() for file in path.iterdir()}
+        self.batches = sorted(name for name in self.files if name.startswith("ready_"))
+        (self.journal,) = (name for name in self.files if name.startswith("journal_"))
+        assert len(self.batches) == 2
+
+    def lay(self, changed: dict[str, Optional[bytes]]) -> None:
+        """Its files as they were, but for these."""
+        for name in os.listdir(self.path):
+            if self.files.get(name) is None or not (self.path / name).is_file():
+                remove(self.path / name)
+        for name, data in {**self.files, **changed}.items():
+            if data is None:
+                remove(self.path / name)
+            else:
+                (self.path / name).write_bytes(data)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tqshim.tuning, "CHECK_ALL", True)  # of large items, else, the bytes are not checked
+        return Whole(tmp_path_factory.mktemp("damage") / "queue")
+
+
+@st.composite
+def damaged(draw: st.DrawFn, data: bytes) -> bytes:
+    """Bytes as some accident may have left them."""
+    changed = bytearray(data)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, max(0, len(changed) - 1)))
+        way = draw(st.sampled_from(["flip", "cut", "write", "zero", "insert", "remove", "append"]))
+        if way == "flip" and changed:
+            changed[at] ^= 1 << draw(st.integers(0, 7))
+        elif way == "cut":
+            del changed[at:]
+        elif way == "write":
+            word = draw(
+                st.one_of(st.binary(min_size=1, max_size=16), st.sampled_from([b"\xff" * 8, b"\x7f" + bytes(7)]))
+            )
+            changed[at : at + len(word)] = word
+        elif way == "zero":
+            length = draw(st.integers(1, 600))
+            changed[at : at + length] = bytes(len(changed[at : at + length]))
+        elif way == "insert":
+            changed[at:at] = draw(st.binary(min_size=1, max_size=16))
+        elif way == "remove":
+            del changed[at : at + draw(st.integers(1, 100))]
+        else:
+            changed += draw(st.binary(max_size=100))
+    return bytes(changed)
+
+
+def put_back(found: list[Any], items: list[Any]) -> bool:
+    """What was found is some of the items, in their order."""
+    rest = iter(items)
+    return all(any(one == other and type(one) is type(other) for other in rest) for one in found)
+
+
+fuzz = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@fuzz
+@given(data=st.data())
+def test_damaged_batch_files_give_no_item_that_was_not_put(whole: Whole, data: st.DataObject) -> None:
+    check_damaged_batch_file(whole, data)
+
+
+@pytest.mark.stress
+@settings(fuzz, max_examples=int(os.environ.get("TQSHIM_FUZZ", "20000")))
+@given(data=st.data())
+def test_very_many_damaged_batch_files_give_no_item_that_was_not_put(whole: Whole, data: st.DataObject) -> None:
+    check_damaged_batch_file(whole, data)
+
+
+def check_damaged_batch_file(whole: Whole, data: st.DataObject) -> None:
+    name, other = data.draw(st.permutations(whole.batches))
+    changed = data.draw(damaged(whole.files[name]))
+    assume(changed != whole.files[name])
+    whole.lay({name: changed})
+    many = data.draw(st.booleans())
+    got, errors = drain_some(whole.path, many)
+    assert put_back(got, whole.items)
+    intact = whole.items[:39] if other == whole.batches[0] else whole.items[39:]
+    assert set(map(str, intact)) <= set(map(str, got))
+    assert errors or len(got) == len(whole.items)
+
+
+def drain_some(path: Path, many: bool) -> tuple[list[Any], int]:
+    """All that can be got from there; what raises costs an item, or a block of them, and no more."""
+    queue = TurboQueue(path=str(path))
+    got: list[Any] = []
+    errors = 0
+    try:
+        for _ in range(500):
+            try:
+                got += queue.get_many(False) if many else [queue.get(False)]
+            except Empty:
+                break
+            except CorruptBatchError:
+                errors += 1
+        else:
+            pytest.fail("there is no end to it")
+        queue.put("goes on")
+        assert queue.get(timeout=PATIENCE) == "goes on"
+    finally:
+        queue._engine.close()
+    return got, errors
+
+
+@fuzz
+@given(data=st.data())
+def test_a_damaged_journal_gives_no_item_that_was_not_put(whole: Whole, data: st.DataObject) -> None:
+    """Which items come, and how often, is what the journal says, and it has no other witness; but each is one that was
+    put.  Or the folder is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", 0.02)
+        check_damaged_journal(whole, data.draw(damaged(whole.files[whole.journal])))
+
+
+def check_damaged_journal(whole: Whole, changed: bytes) -> None:
+    whole.lay({whole.journal: changed})
+    got: list[Any] = []
+    try:
+        queue = TurboQueue(path=str(whole.path))
+    except CorruptBatchError:
+        return
+    try:
+        for _ in range(500):
+            try:
+                got.append(queue.get(False))
+            except Empty:
+                break
+            except CorruptBatchError as error:
+                if whole.journal in error.path:
+                    break
+        queue.put("goes on", timeout=0.01)
+    except (CorruptBatchError, Full, ShutDown):
+        pass
+    finally:
+        with contextlib.suppress(CorruptBatchError):
+            queue._engine.close()
+    assert all(item in [*whole.items, "0", "goes on"] for item in got)
+
+
+FIRST = st.sampled_from(
+    [
+        "load",
+        "ready",
+        "journal",
+        "spare",
+        "roll",
+        "marker",
+        "corrupt",
+        "cells",
+        "members",
+        "bell",
+        "space",
+        "spill",
+        "dead",
+        "seal",
+        "tqshim",
+        "future",
+    ]
+)
+LAST = st.one_of(st.text("0123456789abcdef_", max_size=12), st.text(max_size=6))
+NAMES = st.builds("{}_{}".format, FIRST, LAST) | st.text(min_size=1, max_size=20) | st.just(".hidden")
+
+
+@fuzz
+@given(names_=st.lists(NAMES, min_size=1, max_size=5, unique=True), data=st.data())
+def test_foreign_names_stop_nobody(whole: Whole, names_: list[str], data: st.DataObject) -> None:
+    """Whatever is called what: files, folders and FIFOs, of later versions, by mistake, or in the way."""
+    whole.lay({})
+    for name in names_:
+        path = whole.path / name
+        try:
+            if os.path.lexists(path) or "/" in name or "\0" in name:
+                continue
+            WAYS[data.draw(st.sampled_from(["empty", "zeros", "folder", "full folder", "fifo", "link"]))](path)
+        except (OSError, ValueError, UnicodeEncodeError):  # no name for a file
+            continue
+    taken = [name for name in os.listdir(whole.path) if re.fullmatch(r"journal_[1-9][0-9]*", name)]
+    try:
+        got, errors = drain_some(whole.path, data.draw(st.booleans()))
+    except CorruptBatchError as error:
+        assert any(name in str(error) for name in taken)  # a later journal: it decides, and is damaged
+        return
+    assert got == whole.items
+    assert not errors
+
+
+# --- clocks, pauses, leftovers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [-86400.0, -30.0, 30.0])
+def test_a_step_of_the_clock_takes_no_queue_from_a_handle_on_its_way(
+    step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A marker is young for a minute either way; a step of more than that shortens its life, and does no more."""
+    real = time.time
+    queue = TurboQueue()
+    queue.put("item")
+    data = pickle.dumps(queue)
+    path = queue._engine.folder.path
+    monkeypatch.setattr(time, "time", lambda: real() + step)
+    queue.close()
+    del queue
+    TurboQueue().close()  # sweeps
+    if abs(step) < tqshim.folder.MARKER_LIFE:
+        assert pickle.loads(data).get(timeout=PATIENCE) == "item"
+    else:
+        with pytest.raises(FileNotFoundError, match="the queue is gone"):
+            pickle.loads(data)
+        assert not os.path.exists(path)
+
+
+def test_waiting_does_not_ask_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter([1e9, 0.0] * 1000)
+    monkeypatch.setattr(time, "time", lambda: next(steps))
+    queue = TurboQueue(1)
+    began = time.monotonic()
+    with pytest.raises(Empty):
+        queue.get(timeout=0.05)
+    queue.put("item", timeout=PATIENCE)
+    with pytest.raises(Full):
+        queue.put("more", timeout=0.05)
+    assert queue.get(timeout=PATIENCE) == "item"
+    assert 0.1 <= time.monotonic() - began < PATIENCE
+    queue.close()
+
+
+@pytest.mark.parametrize("maxsize", [0, 50])
+def test_suspended_processes_go_on_where_they_were(maxsize: int) -> None:
+    """Stopped anywhere in a put or a get; meanwhile everybody else goes on."""
+    fork = multiprocessing.get_context("fork")
+    queue, results = TurboQueue(maxsize), TurboQueue()
+    producer = fork.Process(target=_produce, args=(queue, 3000))
+    consumer = fork.Process(target=_pass_on, args=(queue, results))
+    for process in (producer, consumer):
+        process.start()
+    stops = 0
+    got: list[int] = []
+    while len(got) < 3000:
+        if stops < 8 and len(got) >= 300 * stops:
+            stopped = (producer, consumer)[stops % 2]
+            if stopped.exitcode is None and stopped.pid is not None:
+                os.kill(stopped.pid, signal.SIGSTOP)
+                queue.qsize()
+                with contextlib.suppress(Empty):  # whatever is there can be got, and no more is waited for
+                    while True:
+                        got.append(queue.get_nowait())
+                os.kill(stopped.pid, signal.SIGCONT)
+            stops += 1
+        with contextlib.suppress(Empty):
+            got.append(results.get(timeout=0.1))
+    assert sorted(got) == list(range(3000))
+    queue.put(None)
+    for process in (producer, consumer):
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    queue.close()
+    results.close()
+
+
+def _produce(queue: Any, count: int) -> None:
+    for number in range(count):
+        queue.put(number)
+
+
+def _pass_on(queue: Any, results: Any) -> None:
+    for item in iter(queue.get, None):
+        results.put(item)
+
+
+def leave(path: Path, count: int) -> None:
+    """So many batch files of members that were killed long ago, as cheaply as can be: links to one empty file."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        source = ""
+        for number in range(count):
+            name = f"load_{number % 3:x}_{number * 2 + 1000:x}"
+            if number % 60_000:  # no more links to one file than file systems allow
+                os.link(source, name, src_dir_fd=folder, dst_dir_fd=folder)
+            else:
+                source = name
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=folder))
+    finally:
+        os.close(folder)
+
+
+def check_leftovers(path: Path, count: int) -> None:
+    queue = TurboQueue(path=str(path))
+    queue.put("item")
+    queue._engine.close()
+    leave(path, count)
+    queue = TurboQueue(path=str(path))
+    assert queue.get(timeout=PATIENCE) == "item"
+    queue._engine._lock.acquire()
+    queue._engine._begin()
+    queue._engine._scan()
+    queue._engine._unsure = False
+    queue._engine._lock.release()
+    queue.put("goes on")
+    assert queue.get(timeout=PATIENCE) == "goes on"
+    queue._engine.close()
+    left = [name for name in os.listdir(path) if name.startswith(("load_", "ready_"))]
+    assert left == [], len(left)
+
+
+def test_leftovers_are_found_and_removed(tmp_path: Path) -> None:
+    check_leftovers(tmp_path / "queue", 5000)
+
+
+@pytest.mark.stress
+def test_leftovers_by_the_hundred_thousand_are_found_and_removed(tmp_path: Path) -> None:
+    """A hundredth of ten million: what it takes grows with their number, in time and in memory, and nothing else."""
+    check_leftovers(tmp_path / "queue", 100_000)
