@@ -463,10 +463,13 @@ def remove(path: str) -> int:
         if reclaim(path):
             return items
         held = [process.pid for process in open_by(view.fd, users())]
+        owner = os.fstat(view.fd).st_uid
     if held:
         raise FolderError(path, f"is in use by {_listed(held)}", "end them first")
+    if owner != os.geteuid():
+        raise FolderError(path, f"belongs to user {owner}, not {os.geteuid()}", "only that user can delete it")
     raise FolderError(
         path,
-        "is in use, was not made by this user, or a pickled handle is on its way to it",
+        "is in use, or a pickled handle is on its way to it",
         "look who has it open; a handle on its way counts for a minute",
     )
