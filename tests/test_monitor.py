@@ -409,6 +409,40 @@ def test_queues_lists_a_queue_at_a_path_that_somebody_has_open(path: str) -> Non
     assert path not in [one.path for one in monitor.queues()]
 
 
+def test_queues_with_spilled_batch_files_are_seen_whole(path: str, tmp_path: Path) -> None:
+    filled(path, "a", "b")
+    (tmp_path / "spilled").mkdir(0o700)
+    os.symlink(tmp_path / "spilled", os.path.join(path, names.SPILL))
+    folder = Folder.meet(path)
+    try:
+        file = names.FileId(7, 3)
+        os.close(folder.create_batch(file))
+        assert os.listdir(tmp_path / "spilled") == ["load_7_3"]
+    finally:
+        folder.close()
+    found = monitor.status(path)
+    assert (found.batches, found.spill) == (2, str(tmp_path / "spilled"))
+    (leftover,) = monitor.check(path)
+    assert leftover.level == "leftover" and leftover.path.endswith("spill/load_7_3")
+    assert monitor.recover(path).removed == ["load_7_3"]
+    (tmp_path / "spilled" / "letter").touch()
+    (leftover,) = monitor.check(path)
+    assert "no batch file" in leftover.finding
+    os.rename(batch_files(path)[0], tmp_path / "spilled" / os.path.basename(batch_files(path)[0]))
+    assert levels(path)[:2] == ["damage", "damage"]  # missing here, misplaced there
+
+
+def test_a_queue_in_use_is_seen_without_proc(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere only its members' locks tell."""
+    monkeypatch.setattr(looking, "users", dict)
+    with TurboQueue(path=path) as queue:
+        queue.put(1)
+        with pytest.raises(FolderError, match=f"in use by process {os.getpid()}"):
+            monitor.recover(path)
+        with pytest.raises(FolderError, match="in use"):
+            monitor.remove(path)
+
+
 # -- watching
 
 
@@ -1020,6 +1054,16 @@ def test_a_command_whose_output_is_closed_ends_silently(path: str, words: list[s
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_names_of_files_cant_speak_to_the_terminal(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(path, 1)
+    for name in ("\x1b[2Jcleared", "two\nlines", os.fsdecode(b"\xff")):
+        Path(path, name).touch()
+    assert cli.main(["check", path]) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 3 and "\x1b" not in shown
+    assert all(text in shown for text in ("\\x1b[2Jcleared", "two\\nlines", "\\udcff"))
 
 
 def test_watch_prints_lines_when_it_is_no_terminal_and_redraws_on_one(path: str) -> None:

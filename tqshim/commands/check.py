@@ -9,7 +9,7 @@ import argparse
 from typing import Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, guarded, print_json
+from tqshim.commands.showing import add_common, guarded, print_json, say
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(found)
     else:
         for one in found:
-            print(f"{one.level}: {one.path}: {one.finding}; {one.remedy}")
+            say(f"{one.level}: {one.path}: {one.finding}; {one.remedy}")
         if not found:
-            print("sound")
+            say("sound")
     return max((one.status for one in found), default=0)

@@ -11,7 +11,7 @@ from queue import Full
 from typing import Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, count, guarded, print_json, warn
+from tqshim.commands.showing import add_common, count, guarded, print_json, say, warn
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -43,5 +43,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"put": put})
     else:
-        print(f"{put} items put")
+        say(f"{put} items put")
     return 0

@@ -9,7 +9,7 @@ import argparse
 from typing import Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, guarded, print_json, size, span, table
+from tqshim.commands.showing import add_common, guarded, print_json, say, size, span, table
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -18,6 +18,8 @@ EXAMPLE: Final = """\
   python -m tqshim ls                         # anonymous queues, and those that processes of yours have open
   python -m tqshim ls jobs projects           # besides, the queue at jobs, and those in the folder projects
   python -m tqshim ls --json > queues.json    # for programs"""
+
+HEAD: Final = ("path", "items", "on disk", "batches", "consumers", "producers", "age", "open by")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,11 +35,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found)
     elif not found:
-        print("no queues")
+        say("no queues")
     else:
-        print(
-            table(("path", "items", "on disk", "batches", "consumers", "producers", "age", "open by"), map(_row, found))
-        )
+        for line in table(HEAD, map(_row, found)):
+            say(line)
     return 0
 
 

@@ -12,7 +12,7 @@ import string
 from typing import Any, Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, count, guarded, plain, print_json, size
+from tqshim.commands.showing import add_common, count, guarded, plain, print_json, say, size
 from tqshim.folder import Folder
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
@@ -54,12 +54,12 @@ def run(options: argparse.Namespace) -> int:
             del fields["record"]
             shown.append({**fields, "object": text or None})
         else:
-            print(f"item {one.number}, {size(one.size)}, at byte {one.offset} of {one.file}")
-            print(f"  {one.problem or text or _bytes(one)}")
+            say(f"item {one.number}, {size(one.size)}, at byte {one.offset} of {one.file}")
+            say(f"  {one.problem or text or _bytes(one)}")
     if options.json:
         print_json(shown)
     elif not found:
-        print("no items")
+        say("no items")
     return 1 if bad else 0
 
 

@@ -9,7 +9,7 @@ import argparse
 from typing import Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, guarded, print_json
+from tqshim.commands.showing import add_common, guarded, print_json, say
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -40,13 +40,13 @@ def run(options: argparse.Namespace) -> int:
         print_json(done)
     else:
         if options.into is not None:
-            print(f"{done.copied} items copied to {options.into}")
+            say(f"{done.copied} items copied to {options.into}")
             if done.guessed:
-                print("the journal could not be read: among them may be items that somebody had got")
+                say("the journal could not be read: among them may be items that somebody had got")
             for lost in done.unreadable:
-                print(f"lost: item {lost.number}, in {lost.file}: {lost.problem or 'cut short'}")
+                say(f"lost: item {lost.number}, in {lost.file}: {lost.problem or 'cut short'}")
         else:
-            print(f"{len(done.removed)} files removed", *done.removed)
+            say(" ".join((f"{len(done.removed)} files removed", *done.removed)))
         for one in damage:
-            print(f"still damaged: {one.path}: {one.finding}; {one.remedy}")
+            say(f"still damaged: {one.path}: {one.finding}; {one.remedy}")
     return 1 if done.unreadable or (damage and options.into is None) else 0

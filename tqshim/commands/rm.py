@@ -9,7 +9,7 @@ import argparse
 from typing import Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, guarded, print_json
+from tqshim.commands.showing import add_common, guarded, print_json, say
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -31,5 +31,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"removed": options.path, "items": items})
     else:
-        print(f"removed {options.path}, and {items} items with it")
+        say(f"removed {options.path}, and {items} items with it")
     return 0

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from queue import Full
 from typing import Any, Final
 
-__all__ = ["add_common", "count", "guarded", "plain", "print_json", "size", "span", "table", "warn"]
+__all__ = ["add_common", "clean", "count", "guarded", "plain", "print_json", "say", "size", "span", "table", "warn"]
 
 TROUBLE: Final = 2
 """Exit status where nothing could be done."""
@@ -71,9 +71,21 @@ def guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Name
     return safe
 
 
+def clean(text: str) -> str:
+    """The text without what a terminal would obey, or its encoding can't say: a file may be called anything."""
+    shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def say(text: str) -> None:
+    """Print for a person."""
+    print(clean(text))
+
+
 def warn(options: argparse.Namespace, text: str) -> None:
     """One line on stderr."""
-    print(f"tqshim {options.command}: {text}", file=sys.stderr)
+    print(f"tqshim {options.command}: {clean(text)}", file=sys.stderr)
 
 
 def plain(thing: Any) -> Any:
@@ -90,16 +102,16 @@ def print_json(thing: Any, lines: bool = False) -> None:
     print(json.dumps(plain(thing), indent=None if lines else 1), flush=lines)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns side by side, the first one aligned left, all others right."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of columns side by side, the first one aligned left, all others right."""
     lines = [list(head), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
+    return [
         "  ".join(
             cell.ljust(width) if not at else cell.rjust(width) for at, (cell, width) in enumerate(zip(line, widths))
         )
         for line in lines
-    )
+    ]
 
 
 def size(octets: int) -> str:

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, guarded, print_json, size, span
+from tqshim.commands.showing import add_common, guarded, print_json, say, size, span
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
+SHOWN: Final = 100
+"""Characters of a command line that are shown."""
 SUMMARY: Final = "Show one queue in detail: items, places, journal, batch files, members."
 EXAMPLE: Final = """\
   python -m tqshim stat jobs            # in words
@@ -33,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(found)
         return 0
     for label, text in _lines(found):
-        print(f"{label:<12}{text}")
+        say(f"{label:<12}{text}")
     return 0
 
 
@@ -60,10 +62,14 @@ def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
     yield "producers", f"{queue.producers}, {queue.waiting_producers} of them asleep, waiting for places"
     for member in queue.members:
         process = member.process
-        who = f"process {process.pid or '?'} {process.command}".rstrip() if process else "no process"
+        who = _process(process) if process else "no process"
         waits = ", waits" if member.waits else ""
         yield "member", f"slot {member.slot}, {member.role}, {member.state}{waits}: {who}"
     for process in queue.open_by:
-        yield "open by", f"process {process.pid} {process.command}".rstrip()
+        yield "open by", _process(process)
     if not queue.open_by:
         yield "open by", "nobody that can be seen from here"
+
+
+def _process(process: monitor.Process) -> str:
+    return f"process {process.pid or '?'} {process.command[:SHOWN]}".rstrip()

@@ -11,7 +11,7 @@ import sys
 from typing import Final, Optional
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, count, guarded, print_json, span
+from tqshim.commands.showing import add_common, clean, count, guarded, print_json, span
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -69,7 +69,7 @@ def _line(rates: monitor.Rates) -> str:
 def _picture(rates: monitor.Rates) -> list[str]:
     bound = f" of {rates.maxsize:,}" if rates.maxsize else ""
     return [
-        rates.path,
+        clean(rates.path),
         f"  put       {rates.put_rate:>14,.0f} /s   {rates.put:>16,} in all",
         f"  got       {rates.got_rate:>14,.0f} /s   {rates.got:>16,} in all",
         f"  items     {rates.items:>14,}{bound}, the oldest {_oldest(rates.oldest_at_least, rates.oldest_at_most)}",

@@ -21,7 +21,7 @@ from tqshim import events, names, waiting
 from tqshim.errors import FolderError
 from tqshim.folder import MARKER_LIFE
 from tqshim.ledger import Ledger
-from tqshim.monitor.looking import View, open_by, users
+from tqshim.monitor.looking import View, in_use
 from tqshim.names import FileId
 
 __all__ = ["Finding", "Level", "check"]
@@ -84,7 +84,7 @@ class _Check:
     def __init__(self, view: View) -> None:
         self.view = view
         self.listed = view.names()
-        self.in_use = bool(open_by(view.fd, users()))
+        self.in_use = bool(in_use(view))
         self.ledger: Optional[Ledger] = None
         self.delivered = 0
 

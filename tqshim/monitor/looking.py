@@ -31,6 +31,7 @@ __all__ = [
     "Status",
     "Summary",
     "View",
+    "in_use",
     "is_queue",
     "open_by",
     "peek",
@@ -108,7 +109,7 @@ class Status:
     places: Optional[int]
     """Places that are free; ``None``: any number."""
     item_bytes: int
-    """Bytes of the blocks in which waiting items stand."""
+    """Bytes of the blocks in which waiting items stand; a giant, alone in its file, counts as none."""
     oldest_at_least: Optional[float]
     """Seconds for which the oldest item has waited, at least; ``None`` where there is none."""
     journal: int
@@ -525,6 +526,18 @@ def open_by(fd: int, known: dict[tuple[int, int], tuple[str, list[Process]]]) ->
     """The processes that use the queue whose folder this is."""
     status = os.fstat(fd)
     return known.get((status.st_dev, status.st_ino), ("", []))[1]
+
+
+def in_use(view: View) -> list[Process]:
+    """Who uses a queue, as far as can be seen: its folder's holders, and the members that live.
+
+    The second are seen from other containers too, and where there is no ``/proc``."""
+    found = list(open_by(view.fd, users()))
+    with contextlib.suppress(FolderError):
+        view.follow()
+        living = [member.process for member in view.members(None) if member.process is not None]
+        found += [process for process in living if all(process.pid != other.pid for other in found)]
+    return found
 
 
 def roots() -> list[str]:

@@ -26,7 +26,7 @@ from tqshim.engine import Engine
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import MARKER_LIFE, Folder, reclaim
 from tqshim.monitor.checking import Finding, check
-from tqshim.monitor.looking import Peeked, View, is_queue, open_by, users
+from tqshim.monitor.looking import Peeked, Process, View, in_use, is_queue
 
 __all__ = [
     "Drained",
@@ -310,7 +310,7 @@ def recover(path: str, into: Optional[str] = None, *, force: bool = False) -> Re
     recovered.  Killed: the new folder has some of the items; start again with another."""
     path = os.path.abspath(path)
     with View(path) as view:
-        held = [process.pid for process in open_by(view.fd, users())]
+        held = in_use(view)
         if held and not force:
             raise FolderError(path, f"is in use by {_listed(held)}", "end them, or force it")
         if into is not None:
@@ -318,8 +318,9 @@ def recover(path: str, into: Optional[str] = None, *, force: bool = False) -> Re
         return _tidy(view, bool(held))
 
 
-def _listed(pids: list[int]) -> str:
-    return ("process " if len(pids) == 1 else "processes ") + ", ".join(map(str, pids))
+def _listed(processes: list[Process]) -> str:
+    told = ", ".join(str(process.pid or "of another container") for process in processes)
+    return f"process{'es' if len(processes) > 1 else ''} {told}"
 
 
 def _copy(view: View, into: str) -> Recovery:
@@ -462,7 +463,7 @@ def remove(path: str) -> int:
             pass
         if reclaim(path):
             return items
-        held = [process.pid for process in open_by(view.fd, users())]
+        held = in_use(view)
         owner = os.fstat(view.fd).st_uid
     if held:
         raise FolderError(path, f"is in use by {_listed(held)}", "end them first")
