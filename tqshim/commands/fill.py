@@ -10,7 +10,7 @@ import sys
 from queue import Full
 from typing import Final
 
-from tqshim import monitor
+from tqshim import ShutDown, monitor
 from tqshim.commands.showing import add_common, count, guarded, print_json, say, warn
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     decode = monitor.from_pickle if options.pickle else monitor.from_json
     try:
         put = monitor.fill(options.path, sys.stdin, decode=decode, maxsize=options.maxsize, timeout=options.timeout)
-    except (monitor.LineError, Full) as error:
+    except (monitor.LineError, Full, ShutDown) as error:
         warn(options, f"{error}; the lines before it are in the queue")
         return 1
     if options.json:

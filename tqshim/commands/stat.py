@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
-    yield "queue", f"{queue.path}, {'anonymous' if queue.anonymous else 'at a path'}, made {span(queue.age)} ago"
+    shut = ", shut down" if queue.shut else ""
+    yield "queue", f"{queue.path}, {'anonymous' if queue.anonymous else 'at a path'}, made {span(queue.age)} ago{shut}"
     leased = f", {queue.leased} of them leased to one consumer" if queue.leased else ""
     yield "items", f"{queue.items} waiting{leased}; {queue.put} put and {queue.got} got since it was made"
     if queue.items:
@@ -48,6 +49,7 @@ def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
             "" if queue.oldest_at_least is None else f"; the oldest waits for {span(queue.oldest_at_least)} or longer"
         )
         yield "", f"{size(queue.item_bytes)} in their blocks{waited}"
+    yield "", f"{queue.unfinished} for which nobody has called task_done"
     if queue.places is None:
         yield "places", "unbounded"
     else:

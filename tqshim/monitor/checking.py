@@ -34,22 +34,10 @@ LEFTOVER: Final[Level] = "leftover"
 DAMAGE: Final[Level] = "damage"
 """Items are lost, or the queue can't go on."""
 
-_KNOWN: Final = {
-    events.CLAIM,
-    events.CLAIM_MANY,
-    events.JOIN,
-    events.LEASE,
-    events.LEAVE,
-    events.OPEN,
-    events.PUBLISH,
-    events.RESERVE,
-    events.REVOKE,
-    events.SEAL,
-    events.TRIM,
-}
-"""Types of events; all others are void.  A test compares this with the grammar."""
+_KNOWN: Final = {getattr(events, maker.rstrip("_").upper()) for maker in events.__all__ if maker.islower()}
+"""Types of events: for each there is a function that makes it.  All others are void."""
 _CHUNK: Final = 1 << 16
-_KINDS: Final = {"bell": stat.S_ISFIFO, "space": stat.S_ISFIFO, "spill": stat.S_ISLNK}
+_KINDS: Final = {**dict.fromkeys((names.BELL, names.SPACE, names.DONE), stat.S_ISFIFO), names.SPILL: stat.S_ISLNK}
 """What a name of that kind must be; all others are plain files."""
 _LATER: Final = re.compile(r"[a-z]+(_[0-9a-f]+)*")
 """How a name of ours looks, also one that only a later version knows."""
@@ -151,10 +139,15 @@ class _Check:
                 yield self._leftover(name, "was prepared for a journal that is there")
             elif parsed.kind == "roll" and not self.in_use and not self._is_next(name):
                 yield self._leftover(name, "was prepared for the next journal by somebody who is gone")
+            elif parsed.kind == "free" and not self._is_a_members(parsed.numbers[0]):
+                yield self._leftover(name, "was to be refilled by a producer that is gone")
             elif parsed.kind == "marker" and abs(time.time() - status.st_mtime) > MARKER_LIFE:
                 yield self._leftover(name, "speaks of a handle that never arrived")
             elif parsed.kind == "cells" and (not status.st_size or status.st_size % waiting.PAGE):
                 yield self._damage(name, f"has {status.st_size} bytes, no whole pages", "recover into a new folder")
+
+    def _is_a_members(self, number: int) -> bool:
+        return self.ledger is not None and any(member.number == number for member in self.ledger.members.values())
 
     def _is_next(self, name: str) -> bool:
         """The newest journal has decided for this one; it only lacks its name."""

@@ -70,7 +70,7 @@ class Member:
     """``"alive"``, ``"dead"``, or ``"unknown"`` where the locks can't be asked."""
     process: Optional[Process]
     waits: bool
-    """It sleeps until there is an item, or a place."""
+    """It sleeps until there is an item, or a place, or until all items are finished with."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,10 @@ class Status:
     items: int
     put: int
     got: int
+    unfinished: int
+    """Items that were put and for which nobody has called ``task_done``: of interest where somebody does."""
+    shut: bool
+    """The queue was shut down: nothing can be put any more."""
     leased: int
     """Items that its only fast consumer works off on its own; they count among ``items`` until they are delivered."""
     reserved: int
@@ -413,10 +417,10 @@ class View:
         self.follow()
         first = self.delivered(self.cells())
         found = self.read(first, min(first + count, self.ledger.tail), whole)
-        # What somebody has got meanwhile may have gone with its file.
+        # What somebody has got meanwhile may have gone with its file, or its file is refilled, if its blocks are large.
         self.follow()
         delivered = self.delivered(self.cells())
-        return [one for one in found if not one.problem or one.number >= delivered]
+        return [one for one in found if one.number >= delivered or not (one.problem or _is_large(one.file))]
 
     def read(self, first: int, end: int, whole: bool = False) -> list[Peeked]:
         """The items ``first`` up to ``end`` of the ledger as it was last seen."""
@@ -455,17 +459,22 @@ class View:
         for slot, member in sorted(ledger.members.items()):
             pid = None if owners is None else owners.get(slot)
             state = "unknown" if owners is None else "dead" if pid is None else "alive"
-            kind = waiting.SLEEPS if member.consumer else waiting.AWAITS_PLACE
             waits = (
                 cells is not None
                 and slot < cells.pages * waiting.SLOTS
-                and cells.words[Cells.place(kind, slot)] != 0
+                and any(cells.words[Cells.place(kind, slot)] for kind in waiting.KINDS)
                 and state != "dead"
             )
             process = None if pid is None else Process(pid, _command(pid))
             role = "consumer" if member.consumer else "producer"
             found.append(Member(slot, member.number, role, state, process, waits))
         return found
+
+
+def _is_large(name: str) -> bool:
+    """The batch file of that name may be refilled."""
+    parsed = names.parse(name)
+    return parsed is not None and FileId(*parsed.numbers).large
 
 
 def _unreadable(wanted: range, block: Block, name: str, problem: str) -> Iterator[Peeked]:
@@ -622,6 +631,8 @@ def status(path: str) -> Status:
             items=ledger.tail - delivered,
             put=ledger.tail,
             got=delivered,
+            unfinished=ledger.unfinished,
+            shut=bool(ledger.shut),
             leased=ledger.lease.end - delivered if ledger.lease else 0,
             reserved=ledger.reserved,
             places=max(0, ledger.maxsize - ledger.used) if ledger.maxsize else None,

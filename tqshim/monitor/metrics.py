@@ -23,6 +23,8 @@ class Stats:
     got: int
     items: int
     """Items that can be got now."""
+    unfinished: int
+    """Items for which nobody has called ``task_done``."""
     bytes: int
     """Bytes of the blocks in which waiting items stand; a giant, alone in its file, counts as none."""
     maxsize: int
@@ -45,6 +47,7 @@ def stats(queue: TurboQueue) -> Stats:
         put=put,
         got=put - min(items, put),
         items=items,
+        unfinished=ledger.unfinished,
         bytes=events.UNIT * sum(block.units for block in waiting_blocks if block.end > ledger.low),
         maxsize=ledger.maxsize,
         consumers=ledger.consumers,

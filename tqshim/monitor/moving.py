@@ -27,6 +27,7 @@ from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import MARKER_LIFE, Folder, reclaim
 from tqshim.monitor.checking import Finding, check
 from tqshim.monitor.looking import Peeked, Process, View, in_use, is_queue
+from tqshim.queues import ShutDown
 
 __all__ = [
     "Drained",
@@ -170,6 +171,8 @@ def drain(
 ) -> Drained:
     """Take items, ``most`` or all that are there, and hand the line of each to ``write``, in their order.
 
+    A queue that was shut down takes nothing back.
+
     An item that ``encode`` refuses with ``NotJSONError`` ends it and stays where it is, at the head of the queue; if
     another consumer interferes, it is put back at the end.  So is an item whose ``write`` raises.  If even that can't
     be done, ``NotPutBackError`` has the records.  Killed: lost are the items taken and not written, 256 at most.
@@ -269,8 +272,9 @@ def fill(
 ) -> int:
     """Put an item for each line that is not empty, and return how many; the queue is made if it is not there.
 
-    Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``, and ``Full`` where no place came free
-    within ``timeout`` seconds (for ever by default): what stood before that line is in the queue."""
+    Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``, ``Full`` where no place came free for
+    ``timeout`` seconds (it waits for ever by default), and ``ShutDown`` where the queue was shut down: what stood before that
+    line is in the queue."""
     path = os.path.abspath(path)
     anonymous = names.is_anonymous(os.path.basename(path))
     engine = Engine.meet(path, None) if anonymous else Engine.open(path, maxsize)
@@ -285,6 +289,8 @@ def fill(
             except ValueError as error:
                 raise LineError(number, str(error)) from None
             if not engine.put(record, True, timeout):
+                if engine.shut:
+                    raise ShutDown(f"line {number}: the queue was shut down; {done} items were put")
                 raise Full(f"line {number}: no place came free within {timeout} s; {done} items were put")
             done += 1
     finally:
@@ -427,6 +433,7 @@ def _tidy(view: View, in_use: bool) -> Recovery:
         before = {*view.names(), *view.spilled_names()}
         if number is not None:
             folder.remove_old_journals(number)
+        folder.remove_free(keep={member.number for member in ledger.members.values()})
         for file in () if in_use else folder.batches():  # in use: somebody may just be about to read one
             if ledger.is_done(file):
                 folder.remove_batch(file)
