@@ -272,9 +272,9 @@ def fill(
 ) -> int:
     """Put an item for each line that is not empty, and return how many; the queue is made if it is not there.
 
-    Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``, ``Full`` where no place came free for
-    ``timeout`` seconds (it waits for ever by default), and ``ShutDown`` where the queue was shut down: what stood before that
-    line is in the queue."""
+    Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``; ``Full`` where no place came free for
+    ``timeout`` seconds (for ever by default); ``ShutDown`` where the queue was shut down.  What stood before that line
+    is in the queue."""
     path = os.path.abspath(path)
     anonymous = names.is_anonymous(os.path.basename(path))
     engine = Engine.meet(path, None) if anonymous else Engine.open(path, maxsize)
