@@ -336,8 +336,8 @@ def test_another_users_queue_is_refused_or_said_to_be_theirs(path: str) -> None:
     assert cli.main(["rm", path]) == 2
     assert monitor.status(path).items == 1
     program = (
-        f"import os, sys, tqshim.cli; os.setgid({STRANGER}); os.setuid({STRANGER}); "
-        "sys.exit(tqshim.cli.main(sys.argv[1:]))"
+        "import locale, os, sys, tqshim.cli; tqshim.cli.parser().parse_args(sys.argv[1:]); "  # all that it imports later
+        f"os.setgid({STRANGER}); os.setuid({STRANGER}); sys.exit(tqshim.cli.main(sys.argv[1:]))"
     )
     os.chown(path, 0, -1)
     done = subprocess.run([sys.executable, "-c", program, "stat", path], capture_output=True, text=True, timeout=LONG)
