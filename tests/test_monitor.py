@@ -336,7 +336,7 @@ def test_another_users_queue_is_refused_or_said_to_be_theirs(path: str) -> None:
     assert cli.main(["rm", path]) == 2
     assert monitor.status(path).items == 1
     program = (
-        "import locale, os, sys, tqshim.cli; tqshim.cli.parser().parse_args(sys.argv[1:]); "  # all that it imports later
+        "import locale, os, sys, tqshim.cli; tqshim.cli.parser().parse_args(sys.argv[1:]); "  # it imports more
         f"os.setgid({STRANGER}); os.setuid({STRANGER}); sys.exit(tqshim.cli.main(sys.argv[1:]))"
     )
     os.chown(path, 0, -1)
