@@ -31,7 +31,7 @@ def test_a_command_says_in_one_line_what_it_does(name: str) -> None:
 def test_a_commands_examples_are_its_own_and_are_accepted(name: str) -> None:
     assert examples(name)
     for line in examples(name):
-        words = shlex.split(line.partition(" >")[0])
+        words = shlex.split(re.split(" [<>]", line)[0])
         assert words[:4] == ["python", "-m", "tqshim", name]
         assert cli.parser().parse_args(words[3:]).command == name
 

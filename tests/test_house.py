@@ -38,6 +38,10 @@ def words(text: str) -> frozenset[str]:
 HOUSE: Final = (
     Step(6, words("__main__")),
     Step(6, words("cli")),
+    Step(6, words("commands.ls commands.stat commands.watch commands.peek commands.check")),
+    Step(6, words("commands.recover commands.drain commands.fill commands.rm")),
+    Step(6, words("commands.showing")),
+    Step(6, words("commands")),
     Step(5, words("bench.command")),
     Step(5, words("bench.rounds bench.report bench.chart")),
     Step(5, words("bench.measurements")),
@@ -46,6 +50,10 @@ HOUSE: Final = (
     Step(5, words("bench")),
     Step(5, words("run")),
     Step(5, words("patching")),
+    Step(5, words("monitor")),  # the names that programs use
+    Step(5, words("monitor.moving")),
+    Step(5, words("monitor.checking monitor.watching monitor.metrics")),
+    Step(5, words("monitor.looking")),
     Step(4, words("__init__")),  # the package's face
     Step(4, words("contexts")),
     Step(4, words("family")),

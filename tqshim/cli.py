@@ -15,6 +15,7 @@ from typing import Final, Optional, Protocol
 
 from . import __version__, run
 from .bench import command as bench
+from .commands import check, drain, fill, ls, peek, recover, rm, stat, watch
 
 __all__ = ["COMMANDS", "Command", "main", "parser"]
 
@@ -37,7 +38,19 @@ class Command(Protocol):
         """Do it, and return the exit status."""
 
 
-COMMANDS: Final[dict[str, Command]] = {"bench": bench, "run": run}
+COMMANDS: Final[dict[str, Command]] = {
+    "ls": ls,
+    "stat": stat,
+    "watch": watch,
+    "peek": peek,
+    "check": check,
+    "recover": recover,
+    "drain": drain,
+    "fill": fill,
+    "rm": rm,
+    "bench": bench,
+    "run": run,
+}
 """By name; in this order they are listed."""
 
 

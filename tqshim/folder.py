@@ -55,7 +55,7 @@ try:
 except ImportError:  # Windows: said at construction, in check_platform
     pass
 
-__all__ = ["NO_SPACE", "Folder", "Journal", "anonymous_root", "reclaim", "spill_root", "sweep"]
+__all__ = ["NO_SPACE", "Folder", "Journal", "anonymous_root", "lock_owners", "reclaim", "spill_root", "sweep"]
 
 HOLD_PATIENCE: Final = 10.0
 """Seconds to wait for a folder that somebody holds alone: only a reclaimer does, and only to rename it."""
@@ -85,6 +85,8 @@ _REFUSED_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuseblk
 _IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
 """What opening says of a symbolic link, a folder, a socket or a device in the place of a file."""
 _log: Final = logging.getLogger("tqshim")
+_FLOCK: Final = struct.Struct("@qqihh" if sys.platform == "darwin" else "@hhqqi")
+"""``struct flock``: type, whence, start, length, process; on macOS start, length, process, type, whence."""
 _OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -826,6 +828,31 @@ def reclaim(path: str) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
+    """By slot: the process that holds its record lock, for those that are held; 0: one that can't be seen from here.
+
+    ``fd``: the queue folder's.  Takes no lock.  Raises ``OSError`` where the members file can't be opened."""
+    status = os.fstat(fd)
+    key = status.st_dev, status.st_ino
+    members = _Members.opened.get(key)
+    if members is None:
+        # Never closed here: with any descriptor of it the locks of this process would go, those of another thread's
+        # queue too.  Whoever uses the queue next takes it over; those of folders that are gone have no locks.
+        for other, idle in list(_Members.opened.items()):
+            if not idle.users and not os.fstat(idle.fd).st_nlink and _Members.opened.pop(other, None) is idle:
+                os.close(idle.fd)
+        own = _Members(os.open(names.MEMBERS, os.O_RDWR | os.O_NONBLOCK | _OPEN, dir_fd=fd))
+        members = _Members.opened.setdefault(key, own)
+    found = dict.fromkeys(members.slots, os.getpid())  # F_GETLK does not tell of one's own
+    darwin = sys.platform == "darwin"
+    for slot in slots:
+        fields = (slot, 1, 0, fcntl.F_WRLCK, 0) if darwin else (fcntl.F_WRLCK, 0, slot, 1, 0)
+        answer = _FLOCK.unpack(fcntl.fcntl(members.fd, fcntl.F_GETLK, _FLOCK.pack(*fields)))
+        if answer[3 if darwin else 0] != fcntl.F_UNLCK:
+            found[slot] = max(0, answer[2 if darwin else 4])
+    return found
 
 
 def sweep(root: str, mine: Iterable[str]) -> None:

@@ -1,0 +1,1160 @@
+"""Looking inside: what is seen is so, looking changes nothing, and damage is named and never spreads."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tqshim
+from tqshim import FolderError, TurboQueue, cli, events, monitor, names
+from tqshim.folder import Folder, lock_owners
+from tqshim.ledger import Ledger
+from tqshim.monitor import looking, moving, watching
+
+STRANGER = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+linux = pytest.mark.skipif(not os.path.isdir("/proc/self/fdinfo"), reason="only /proc tells who holds a folder")
+LONG = 60.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where a queue may lie."""
+    return str(tmp_path / "queue")
+
+
+def filled(path: str, *items: Any, maxsize: int = 0) -> str:
+    """A queue at a path, that nobody uses."""
+    with TurboQueue(maxsize, path=path) as queue:
+        queue.put_many(items)
+    return path
+
+
+def journal(path: str) -> str:
+    """The file of the one journal there."""
+    (name,) = [name for name in os.listdir(path) if name.startswith("journal_")]
+    return os.path.join(path, name)
+
+
+def batch_files(path: str) -> list[str]:
+    return sorted(os.path.join(path, name) for name in os.listdir(path) if name.startswith(("load_", "ready_")))
+
+
+def snapshot_of(path: str) -> dict[str, tuple[Any, ...]]:
+    """All that can be told of a folder's files: names, contents, times of change, modes."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for name in os.listdir(path):
+        status = os.lstat(os.path.join(path, name))
+        data = b""
+        if stat.S_ISREG(status.st_mode):
+            data = Path(path, name).read_bytes()
+        found[name] = (status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, data)
+    return found
+
+
+def record_of(item: Any) -> bytes:
+    """The bytes that an item is put as."""
+    return b"".join(moving.blocks.lay_out([tqshim.queues._dumps(item)])[1:-1])
+
+
+def levels(path: str) -> list[str]:
+    return [one.level for one in monitor.check(path)]
+
+
+def tqshim_command(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """``python -m tqshim``, in a process of its own."""
+    command = [sys.executable, "-m", "tqshim", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LONG, **more)
+
+
+@contextlib.contextmanager
+def busy(queue: Any, item: str = "an item") -> Iterator[None]:
+    """Items rush through a queue, put by this process and got by another."""
+    context = multiprocessing.get_context("spawn")
+    consumer = context.Process(target=take_until_none, args=(queue,))
+    consumer.start()
+    ended = threading.Event()
+
+    def put() -> None:
+        number = 0
+        while not ended.is_set():
+            queue.put((number, item))
+            number += 1
+        queue.put(None)
+
+    producer = threading.Thread(target=put)
+    producer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        producer.join(LONG)
+        consumer.join(LONG)
+        assert consumer.exitcode == 0
+
+
+def take_until_none(queue: Any) -> None:
+    """Get items, and see that none is missing."""
+    expected = 0
+    while (item := queue.get(timeout=LONG)) is not None:
+        if item[0] != expected:
+            os._exit(3)
+        expected += 1
+
+
+def sleep_in_get(queue: Any, connection: Any) -> None:
+    connection.send("here")
+    connection.send(queue.get(timeout=LONG))
+
+
+# -- looking
+
+
+def test_status_says_what_is_there(path: str) -> None:
+    with TurboQueue(10, path=path) as queue:
+        queue.put_many(["a", "b", "c"])
+        assert queue.get() == "a"
+        found = monitor.status(path)
+        assert (found.maxsize, found.items, found.put, found.got, found.places) == (10, 2, 3, 1, 8)
+        assert (found.consumers, found.producers) == (1, 1)
+        assert found.path == path and not found.anonymous and found.spill is None
+        assert found.journal == 0 and 0 < found.journal_events <= found.journal_limit
+        assert found.journal_bytes == os.stat(journal(path)).st_size
+        assert found.batches == len(batch_files(path)) == 1
+        assert found.bytes > 0 and found.disk_free > 0
+        assert found.oldest_at_least is not None and 0 <= found.oldest_at_least < LONG
+        assert 0 <= found.age < LONG
+
+
+def test_members_are_those_that_hold_their_locks(path: str) -> None:
+    with TurboQueue(path=path) as queue:
+        queue.put(1)
+        (member,) = monitor.status(path).members
+        assert (member.role, member.state) == ("producer", "alive")
+        assert member.process is not None and member.process.pid == os.getpid()
+
+
+@pytest.mark.parametrize("method", ["spawn"])
+def test_killed_member_is_dead_and_sleeping_one_waits(path: str, context: Any) -> None:
+    with TurboQueue(path=path) as queue:
+        here, there = context.Pipe()
+        process = context.Process(target=sleep_in_get, args=(queue, there))
+        process.start()
+        assert here.recv() == "here"
+        while not monitor.status(path).waiting_consumers:
+            pass
+        found = monitor.status(path)
+        (member,) = found.members
+        assert (member.role, member.state, member.waits) == ("consumer", "alive", True)
+        assert member.process is not None and member.process.pid == process.pid
+        assert monitor.stats(queue).waiting_consumers == 1
+        process.kill()
+        process.join()
+        (member,) = monitor.status(path).members
+        assert (member.state, member.process, member.waits) == ("dead", None, False)
+        assert "note" in levels(path)
+
+
+def test_looking_does_not_cost_the_locks_of_this_process(path: str) -> None:
+    """Closing any descriptor of a file drops a process's record locks on it."""
+    with TurboQueue(path=path) as queue:
+        before = monitor.status(path)
+        assert before.members == []
+        queue.put(1)
+        for _ in range(3):
+            monitor.status(path)
+        program = "import sys; from tqshim import monitor; print(monitor.status(sys.argv[1]).members[0].state)"
+        done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=LONG)
+        assert done.stdout == "alive\n", done.stderr
+
+
+def test_lock_owners_keeps_no_file_of_a_queue_that_is_gone(tmp_path: Path) -> None:
+    def known() -> set[tuple[int, int]]:
+        return set(tqshim.folder._Members.opened)
+
+    before = known()
+    fds = len(os.listdir("/dev/fd"))
+    for number in range(20):
+        monitor.status(filled(str(tmp_path / str(number)), 1))
+        monitor.remove(str(tmp_path / str(number)))
+    assert len(known() - before) <= 1
+    assert len(os.listdir("/dev/fd")) <= fds + 1
+
+
+def test_looking_changes_nothing(path: str) -> None:
+    filled(path, "a", "b", "c")
+    before = snapshot_of(path)
+    monitor.status(path)
+    monitor.peek(path, 3, whole=True)
+    assert monitor.check(path) == []
+    list(monitor.watch(path, 0.01, 2))
+    monitor.queues([path])
+    assert snapshot_of(path) == before
+
+
+def test_looking_works_on_files_that_can_only_be_read(path: str) -> None:
+    filled(path, "a")
+    for name in os.listdir(path):
+        os.chmod(os.path.join(path, name), 0o400)
+    assert monitor.status(path).items == 1
+    assert [one.preview for one in monitor.peek(path)] == [record_of("a")]
+
+
+@linux
+def test_anonymous_queue_that_is_looked_at_goes_with_its_last_user() -> None:
+    queue = TurboQueue()
+    folder = queue._engine.folder.path  # type: ignore[union-attr]
+    queue.put(1)
+    with looking.View(folder) as view, monitor.Watch(folder) as watch:
+        view.follow()
+        watch.look()
+        queue.close()
+        del queue
+        assert not os.path.exists(folder)
+        with pytest.raises(FileNotFoundError):
+            watch.look()
+
+
+def test_view_follows_rolls_and_starts_anew_where_it_lags(path: str, many_rolls: None) -> None:
+    with TurboQueue(path=path) as queue, looking.View(path) as view:
+        for number in range(3000):
+            queue.put(number)
+            queue.get()
+            if number % 1000 == 999 or (number < 1000 and number % 7 == 0):
+                ledger = view.follow()
+                assert (ledger.tail, view.delivered(view.cells())) == (number + 1, number + 1)
+        assert view.journal.number > 3
+
+
+def test_view_goes_to_a_sealed_journals_next_before_it_has_its_name(path: str) -> None:
+    """A roller that was killed after the decision leaves the next journal under its other name."""
+    filled(path, "a", "b")
+    folder = Folder.meet(path)
+    try:
+        opened, snapshot = folder.open_newest()
+        ledger = Ledger.load(snapshot)
+        while chunk := opened.read(opened.start + ledger.index * 8, 4096):
+            ledger.apply(chunk)
+        for _ in range(ledger.limit - ledger.index):
+            ledger.apply(events.claim(40))
+            opened.append(events.claim(40))
+        # 448 CLAIMs have emptied the queue: what counts is that the next journal is found.
+        key = folder.prepare_roll(1, lambda limit: ledger.snapshot(True, limit), ledger.next_limit)
+        opened.append(events.seal(int(key, 16)))
+        opened.close()
+    finally:
+        folder.close()
+    before = snapshot_of(path)
+    found = monitor.status(path)
+    assert (found.journal, found.items, found.put) == (1, 0, 2)
+    assert levels(path) in ([], ["leftover"])
+    assert all("batch" in one.path or "ready" in one.path for one in monitor.check(path))
+    assert snapshot_of(path) == before
+    monitor.recover(path)
+    with TurboQueue(path=path) as queue:
+        assert queue.empty()
+        queue.put("c")
+        assert queue.get() == "c"
+
+
+@pytest.mark.parametrize("limits", ["", "16 64"])
+def test_looks_at_a_queue_at_full_speed_are_never_wrong(
+    path: str, limits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if limits:
+        monkeypatch.setattr(tqshim.tuning, "LIMITS", tuple(map(int, limits.split())))
+    with TurboQueue(path=path) as queue, busy(queue):
+        last = (0, 0)
+        for _ in range(20):
+            found = monitor.status(path)
+            assert found.put >= found.got and found.items == found.put - found.got
+            assert found.put >= last[0] and found.got >= last[1]
+            last = found.put, found.got
+            for one in monitor.peek(path, 5, whole=True):
+                assert not one.problem, one
+                assert one.record is not None
+                assert pickle.loads(one.record) in ((one.number, "an item"), None)
+            assert {one.level for one in monitor.check(path)} <= {"note"}
+    assert last[0]
+
+
+def test_a_queue_that_vanishes_between_looks_is_not_found(path: str) -> None:
+    filled(path, 1)
+    with monitor.Watch(path) as watch:
+        watch.look()
+        monitor.remove(path)
+        with pytest.raises(FileNotFoundError):
+            watch.look()
+        filled(path, 1, 2)
+        with pytest.raises(FileNotFoundError, match="another queue"):
+            watch.look()
+    for function in (monitor.status, monitor.peek, monitor.check, monitor.recover, monitor.remove):
+        with pytest.raises(FileNotFoundError):
+            function(path + "-none")
+
+
+@pytest.mark.parametrize("kind", ["empty", "foreign", "file"])
+def test_what_is_no_queue_is_said_to_be_none(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "place"
+    if kind == "file":
+        place.write_text("no queue")
+    else:
+        place.mkdir()
+        if kind == "foreign":
+            (place / "letter.txt").write_text("dear")
+    before = kind != "file" and snapshot_of(str(place))
+    for function in (monitor.status, monitor.peek, monitor.check, monitor.recover, monitor.remove, monitor.Watch):
+        with pytest.raises((FolderError, NotADirectoryError)):
+            function(str(place))
+    assert kind == "file" or snapshot_of(str(place)) == before
+
+
+@as_root
+def test_another_users_queue_is_refused_or_said_to_be_theirs(path: str) -> None:
+    filled(path, "a")
+    os.chown(path, STRANGER, -1)
+    assert monitor.check(path)[0].level == "damage"  # its files are still ours
+    assert monitor.status(path).items == 1  # root may read; nothing is unpickled
+    assert cli.main(["peek", path, "--unpickle"]) == 2
+    assert cli.main(["drain", path]) == 2
+    assert cli.main(["rm", path]) == 2
+    assert monitor.status(path).items == 1
+    program = (
+        "import locale, os, sys, tqshim.cli; tqshim.cli.parser().parse_args(sys.argv[1:]); "  # it imports more
+        f"os.setgid({STRANGER}); os.setuid({STRANGER}); sys.exit(tqshim.cli.main(sys.argv[1:]))"
+    )
+    os.chown(path, 0, -1)
+    done = subprocess.run([sys.executable, "-c", program, "stat", path], capture_output=True, text=True, timeout=LONG)
+    assert done.returncode == 2
+    assert "ermission denied" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_that_others_may_write_to_is_damage_and_never_unpickled(path: str) -> None:
+    filled(path, "a")
+    os.chmod(path, 0o777)
+    assert levels(path) == ["damage"]
+    assert cli.main(["peek", path, "--unpickle"]) == 2
+    assert monitor.peek(path)[0].size == len(record_of("a"))
+
+
+def test_peek_shows_the_oldest_and_takes_nothing(path: str) -> None:
+    with TurboQueue(path=path) as queue:
+        queue.put_many(range(10))
+        queue.put("b" * 10_000)
+        assert queue.get() == 0
+        found = monitor.peek(path, 100, whole=True)
+        assert [pickle.loads(one.record or b"") for one in found] == [*range(1, 10), "b" * 10_000]
+        assert [one.number for one in found] == [*range(1, 11)]
+        assert all(one.preview == (one.record or b"")[: looking.PREVIEW] for one in found)
+        assert queue.qsize() == 10
+
+
+def test_peek_of_a_lease_begins_where_its_holder_is(path: str) -> None:
+    with TurboQueue(path=path) as queue:
+        queue.put_many(range(1000))
+        assert [queue.get() for _ in range(7)] == [*range(7)]
+        (one,) = monitor.peek(path, 1, whole=True)
+        assert one.number == 7 and pickle.loads(one.record or b"") == 7
+        assert monitor.status(path).items == 993 == monitor.stats(queue).items
+
+
+def test_peek_never_runs_code_unless_it_is_told_to(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with TurboQueue(path=path) as queue:
+        queue.put(Loud())
+        assert cli.main(["peek", path]) == 0
+        assert "loaded" not in capsys.readouterr().out
+        assert cli.main(["peek", path, "--unpickle"]) == 0
+        assert "loaded" in capsys.readouterr().out
+
+
+class Loud:
+    """Prints when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return print, ("loaded",)
+
+
+def test_queues_lists_anonymous_ones_and_those_at_given_places(tmp_path: Path, path: str) -> None:
+    filled(path, 1, 2)
+    queue = TurboQueue()
+    queue.put(1)
+    folder = queue._engine.folder.path  # type: ignore[union-attr]
+    found = {one.path: one for one in monitor.queues([str(tmp_path)])}
+    assert found[path].items == 2 and found[path].open_by == []
+    assert found[folder].items == 1 and found[folder].producers == 1
+    if os.path.isdir("/proc/self/fdinfo"):
+        assert [process.pid for process in found[folder].open_by] == [os.getpid()]
+    with open(journal(path), "r+b") as file:
+        file.truncate(7)
+    (damaged,) = [one for one in monitor.queues([path]) if one.path == path]
+    assert damaged.items is None and "too short" in damaged.problem
+
+
+@linux
+def test_queues_lists_a_queue_at_a_path_that_somebody_has_open(path: str) -> None:
+    with TurboQueue(path=path):
+        assert path in [one.path for one in monitor.queues()]
+    filled(path)
+    assert path not in [one.path for one in monitor.queues()]
+
+
+def test_queues_with_spilled_batch_files_are_seen_whole(path: str, tmp_path: Path) -> None:
+    filled(path, "a", "b")
+    (tmp_path / "spilled").mkdir(0o700)
+    os.symlink(tmp_path / "spilled", os.path.join(path, names.SPILL))
+    folder = Folder.meet(path)
+    try:
+        file = names.FileId(7, 3)
+        os.close(folder.create_batch(file))
+        assert os.listdir(tmp_path / "spilled") == ["load_7_3"]
+    finally:
+        folder.close()
+    found = monitor.status(path)
+    assert (found.batches, found.spill) == (2, str(tmp_path / "spilled"))
+    (leftover,) = monitor.check(path)
+    assert leftover.level == "leftover" and leftover.path.endswith("spill/load_7_3")
+    assert monitor.recover(path).removed == ["load_7_3"]
+    (tmp_path / "spilled" / "letter").touch()
+    (leftover,) = monitor.check(path)
+    assert "no batch file" in leftover.finding
+    os.rename(batch_files(path)[0], tmp_path / "spilled" / os.path.basename(batch_files(path)[0]))
+    assert levels(path)[:2] == ["damage", "damage"]  # missing here, misplaced there
+
+
+def test_a_queue_in_use_is_seen_without_proc(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere only its members' locks tell."""
+    monkeypatch.setattr(looking, "users", dict)
+    with TurboQueue(path=path) as queue:
+        queue.put(1)
+        with pytest.raises(FolderError, match=f"in use by process {os.getpid()}"):
+            monitor.recover(path)
+        with pytest.raises(FolderError, match="in use"):
+            monitor.remove(path)
+
+
+def test_a_queue_that_is_shut_down_says_so_and_takes_no_more(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with TurboQueue(path=path) as queue:
+        queue.put_many([1, 2])
+        queue.shutdown()
+    found = monitor.status(path)
+    assert found.shut and (found.items, found.unfinished) == (2, 2)
+    assert cli.main(["stat", path]) == 0
+    assert "shut down" in capsys.readouterr().out
+    with pytest.raises(tqshim.ShutDown):
+        monitor.fill(path, ["3"])
+    assert tqshim_command("fill", path, input="3\n").returncode == 1
+    lines: list[str] = []
+    assert monitor.drain(path, lines.append).items == 2
+    assert levels(path) in ([], ["leftover"])
+
+
+def test_a_peek_at_large_items_is_never_one_at_refilled_pages(path: str) -> None:
+    with TurboQueue(path=path) as queue, busy(queue, "x" * 200_000):
+        for _ in range(20):
+            for one in monitor.peek(path, 3, whole=True):
+                assert not one.problem and one.record is not None
+                assert (pickle.loads(one.record) or [one.number])[0] == one.number
+        assert {one.level for one in monitor.check(path)} <= {"note"}
+
+
+# -- watching
+
+
+def test_watch_counts_what_goes_by(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(watching, "monotonic", lambda: clock[0])
+    with TurboQueue(50, path=path) as queue:
+        queue.put_many(range(10))
+        with monitor.Watch(path) as watch:
+            clock[0] += 2
+            rates = watch.look()
+            assert (rates.put_rate, rates.got_rate, rates.items, rates.maxsize) == (0, 0, 10, 50)
+            assert rates.oldest_at_least is not None and rates.oldest_at_least >= 2 and rates.oldest_at_most is None
+            queue.put_many(range(20))
+            assert len(queue.get_many(max_messages_to_get=10)) == 10
+            clock[0] += 4
+            rates = watch.look()
+            assert (rates.put_rate, rates.got_rate, rates.items) == (5, 2.5, 20)
+            # The oldest was put between the two looks.
+            assert (rates.oldest_at_least, rates.oldest_at_most) == (0, 4)
+            clock[0] += 1
+            rates = watch.look()
+            assert (rates.oldest_at_least, rates.oldest_at_most) == (1, 5)
+            assert len(queue.get_many()) == 20
+            rates = watch.look()
+            assert (rates.oldest_at_least, rates.oldest_at_most) == (None, None)
+
+
+def test_a_long_watch_remembers_little(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(watching, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(watching, "REMEMBERED", 16)
+    with TurboQueue(path=path) as queue, monitor.Watch(path) as watch:
+        for number in range(100):
+            queue.put(number)
+            clock[0] += 1
+            rates = watch.look()
+            assert len(watch._seen) <= 17
+            assert rates.oldest_at_least is not None and rates.oldest_at_most is not None
+            assert rates.oldest_at_least <= number <= rates.oldest_at_most
+
+
+def test_a_look_costs_one_journal_at_most_however_far_it_lags(path: str, many_rolls: None) -> None:
+    with TurboQueue(path=path) as queue, monitor.Watch(path) as watch:
+        applied: list[int] = []
+        whole = Ledger.apply
+
+        def counting(self: Ledger, chunk: bytes) -> int:
+            applied.append(len(chunk) // events.SIZE)
+            return whole(self, chunk)
+
+        for number in range(3000):
+            queue.put(number)
+            queue.get()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ledger, "apply", counting)
+            rates = watch.look()
+        assert rates.put == 3000
+        assert sum(applied) <= 2 * (64 + 512)
+
+
+def test_stats_are_those_of_the_queue() -> None:
+    queue = TurboQueue(100)
+    queue.put_many(["x" * 100] * 10)
+    queue.get()
+    found = monitor.stats(queue)
+    assert (found.put, found.got, found.items, found.maxsize) == (10, 1, 9, 100)
+    assert (found.consumers, found.producers, found.waiting_consumers, found.waiting_producers) == (1, 1, 0, 0)
+    assert found.bytes >= 1000
+    queue.close()
+    with pytest.raises(ValueError, match="closed"):
+        monitor.stats(queue)
+
+
+# -- checking
+
+
+def test_a_sound_queue_is_sound_in_every_state(path: str, many_rolls: None) -> None:
+    with TurboQueue(50, path=path) as queue:
+        assert levels(path) == []
+        for number in range(300):
+            queue.put(number)
+            if number % 7:
+                queue.get()
+            if number % 10 == 0:
+                assert set(levels(path)) <= {"note"}
+    assert set(levels(path)) <= {"leftover"}
+
+
+DAMAGES: dict[str, Any] = {}
+
+
+def damage(level: str) -> Any:
+    """A kind of damage, and what ``check`` must call it."""
+
+    def enter(function: Any) -> Any:
+        DAMAGES[function.__name__] = function, level
+        return function
+
+    return enter
+
+
+@damage("damage")
+def truncated_journal(path: str) -> None:
+    os.truncate(journal(path), 50)
+
+
+@damage("damage")
+def empty_journal(path: str) -> None:
+    os.truncate(journal(path), 0)
+
+
+@damage("damage")
+def torn_event(path: str) -> None:
+    with open(journal(path), "ab") as file:
+        file.write(b"\x01\x00\x00")
+
+
+@damage("damage")
+def unknown_event(path: str) -> None:
+    with open(journal(path), "ab") as file:
+        file.write(b"\xee" + bytes(7))
+
+
+@damage("damage")
+def hole_in_the_journal(path: str) -> None:
+    with open(journal(path), "ab") as file:
+        file.write(bytes(8) + events.claim(1))
+
+
+@damage("damage")
+def journal_of_a_later_version(path: str) -> None:
+    with open(journal(path), "r+b") as file:
+        file.write(b"tqshim99")
+
+
+@damage("damage")
+def journal_that_claims_to_be_huge(path: str) -> None:
+    with open(journal(path), "r+b") as file:
+        file.seek(8)
+        file.write(b"\xff" * 7 + b"\x0f")
+
+
+@damage("damage")
+def no_journal(path: str) -> None:
+    os.unlink(journal(path))
+
+
+@damage("damage")
+def fifo_for_a_journal(path: str) -> None:
+    name = journal(path)
+    os.unlink(name)
+    os.mkfifo(name, 0o600)
+
+
+@damage("damage")
+def missing_batch_file(path: str) -> None:
+    os.unlink(batch_files(path)[0])
+
+
+@damage("damage")
+def cut_batch_file(path: str) -> None:
+    os.truncate(batch_files(path)[0], 20)
+
+
+@damage("damage")
+def empty_batch_file(path: str) -> None:
+    os.truncate(batch_files(path)[0], 0)
+
+
+@damage("damage")
+def garbled_batch_file(path: str) -> None:
+    with open(batch_files(path)[0], "r+b") as file:
+        file.write(b"\xff" * 8)
+
+
+@damage("damage")
+def folder_for_a_batch_file(path: str) -> None:
+    name = batch_files(path)[0]
+    os.unlink(name)
+    os.mkdir(name)
+
+
+@damage("damage")
+def fifo_for_a_batch_file(path: str) -> None:
+    name = batch_files(path)[0]
+    os.unlink(name)
+    os.mkfifo(name, 0o600)
+
+
+@damage("damage")
+def link_for_a_batch_file(path: str) -> None:
+    name = batch_files(path)[0]
+    os.rename(name, path + "-elsewhere")
+    os.symlink(path + "-elsewhere", name)
+
+
+@damage("damage")
+def no_cells(path: str) -> None:
+    os.unlink(os.path.join(path, names.CELLS))
+
+
+@damage("damage")
+def cut_cells(path: str) -> None:
+    os.truncate(os.path.join(path, names.CELLS), 100)
+
+
+@damage("damage")
+def no_members(path: str) -> None:
+    os.unlink(os.path.join(path, names.MEMBERS))
+
+
+@damage("damage")
+def file_for_a_bell(path: str) -> None:
+    Path(path, names.BELL).touch()
+
+
+@damage("leftover")
+def stranger(path: str) -> None:
+    Path(path, "letter.txt").touch()
+
+
+@damage("leftover")
+def name_of_a_later_version(path: str) -> None:
+    Path(path, "index_0").touch()
+
+
+@damage("leftover")
+def batch_file_of_nobody(path: str) -> None:
+    Path(path, "ready_fff_2").touch()
+
+
+@damage("leftover")
+def old_roll(path: str) -> None:
+    Path(path, "roll_0_0123456789").touch()
+
+
+@damage("leftover")
+def abandoned_roll(path: str) -> None:
+    Path(path, "roll_1_0123456789").touch()
+
+
+@damage("leftover")
+def free_file_of_nobody(path: str) -> None:
+    Path(path, "free_fff_1").touch()
+
+
+@damage("leftover")
+def old_marker(path: str) -> None:
+    Path(path, "marker_0123456789abcdef").touch()
+    os.utime(os.path.join(path, "marker_0123456789abcdef"), (0, 0))
+
+
+@damage("leftover")
+def what_was_set_aside(path: str) -> None:
+    Path(path, "corrupt_ready_0_2").touch()
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_named_and_stops_no_command(path: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(path, "a", ["b"], {"c": 1})
+    function, level = DAMAGES[kind]
+    function(path)
+    before = snapshot_of(path)
+    found = monitor.check(path)
+    assert found and found[0].level == level, found
+    assert all(one.path.startswith(path) and one.finding and one.remedy for one in found)
+    assert cli.main(["check", path]) == {"damage": 2, "leftover": 1}[level]
+    shown = capsys.readouterr().out
+    assert all(one.path in shown and one.finding in shown for one in found)
+    for words in (["stat", path], ["peek", path, "-n", "9"], ["watch", path, "--interval", "0.01", "--count", "1"]):
+        assert cli.main(words) in (0, 1, 2)
+    assert cli.main(["ls", path, "--json"]) == 0
+    assert snapshot_of(path) == before
+    capsys.readouterr()
+
+
+SAVED: dict[str, Any] = {
+    "missing_batch_file": [],
+    "empty_batch_file": [],
+    "cut_batch_file": [],
+    "garbled_batch_file": [],
+    "folder_for_a_batch_file": [],
+    "fifo_for_a_batch_file": [],
+    "link_for_a_batch_file": [],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_recover_saves_what_can_be_read_and_leaves_the_rest_alone(path: str, kind: str) -> None:
+    filled(path, "a", ["b"], {"c": 1})
+    DAMAGES[kind][0](path)
+    before = snapshot_of(path)
+    done = monitor.recover(path, path + "-saved")
+    assert snapshot_of(path) == before
+    expected = SAVED.get(kind, ["a", ["b"], {"c": 1}])
+    assert done.copied == len(expected)
+    assert len(done.unreadable) == (3 - len(expected) if not done.guessed else 0)
+    with TurboQueue(path=path + "-saved") as queue:
+        assert (queue.get_many() if expected else []) == expected
+    assert levels(path + "-saved") in ([], ["leftover"])
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, level) in DAMAGES.items() if level == "leftover"])
+def test_recover_in_place_removes_what_nobody_needs_and_no_item(path: str, kind: str) -> None:
+    filled(path, "a", ["b"])
+    DAMAGES[kind][0](path)
+    done = monitor.recover(path)
+    kept = kind in ("stranger", "name_of_a_later_version", "abandoned_roll", "what_was_set_aside")
+    assert bool(done.removed) == (not kept)
+    assert [one.level for one in done.left] == ["leftover"] * kept
+    with TurboQueue(path=path) as queue:
+        assert queue.get_many() == ["a", ["b"]]
+
+
+@linux
+def test_recover_refuses_a_queue_in_use_unless_forced(path: str) -> None:
+    with TurboQueue(path=path) as queue:
+        queue.put("a")
+        for into in (None, path + "-saved"):
+            with pytest.raises(FolderError, match=f"in use by process {os.getpid()}"):
+                monitor.recover(path, into)
+        assert not os.path.exists(path + "-saved")
+        assert monitor.recover(path, path + "-saved", force=True).copied == 1
+        assert monitor.recover(path, force=True).removed == []
+        assert queue.get() == "a"
+    with pytest.raises(FolderError, match="not empty"):
+        monitor.recover(path, path + "-saved")
+
+
+def test_recover_keeps_the_bound_and_the_items_that_nobody_got(path: str, many_rolls: None) -> None:
+    with TurboQueue(300, path=path) as queue:
+        for number in range(200):
+            queue.put(number)
+        for _ in range(120):
+            queue.get()
+    monitor.recover(path, path + "-saved")
+    with TurboQueue(path=path + "-saved") as queue:
+        assert queue._maxsize == 300
+        assert queue.get_many() == [*range(120, 200)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.binary(max_size=300) | st.text(max_size=5) | st.none(), min_size=1, max_size=40)))
+def test_records_are_found_without_a_journal(groups: list[list[Any]]) -> None:
+    records = [[record_of(item) for item in group] for group in groups]
+    file = names.FileId(3, 8)
+    data = b""
+    for group in records:
+        data += tqshim.blocks.join(group, tqshim.blocks.seed(file, len(data) // 16))
+    assert [*moving._records_in(data, file)] == [record for group in records for record in group]
+    assert [*moving._records_in(data.rstrip(b"\0"), file)] == [record for group in records for record in group]
+    assert [*moving._records_in(data, names.FileId(3, 12))] == [], "what a refilled file held under its former name"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400))
+def test_what_is_found_in_garbage_looks_like_pickles(data: bytes) -> None:
+    assert all(map(moving._looks_pickled, moving._records_in(data, names.FileId(3, 8))))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_looks_at_a_damaged_journal_end(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever bytes stand in a journal: a look ends, with an answer or in words, and changes nothing."""
+    path = filled(str(tmp_path_factory.mktemp("fuzz") / "queue"), *range(5))
+    whole = bytearray(Path(journal(path)).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    del whole[data.draw(st.integers(len(whole) // 2, len(whole))) :]
+    Path(journal(path)).write_bytes(whole)
+    before = snapshot_of(path)
+    for function in (monitor.status, monitor.peek, monitor.check):
+        try:
+            function(path)
+        except FolderError as error:
+            assert error.finding and error.remedy
+    monitor.queues([path])
+    assert snapshot_of(path) == before
+
+
+# -- draining and filling
+
+
+@pytest.mark.parametrize("words", [[], ["--pickle"]])
+def test_what_is_drained_fills_another(path: str, words: list[str]) -> None:
+    items = [1, "two", [3, None, {"four": 5.5}], True, ""]
+    filled(path, *items)
+    lines = tqshim_command("drain", path, *words)
+    assert (lines.returncode, lines.stderr) == (0, "")
+    assert len(lines.stdout.splitlines()) == len(items)
+    assert monitor.status(path).items == 0
+    done = tqshim_command("fill", path + "-2", *words, "--json", input=lines.stdout)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"put": len(items)})
+    with TurboQueue(path=path + "-2") as queue:
+        assert queue.get_many() == items
+
+
+@pytest.mark.parametrize("bad", [(1, 2), {3: "x"}, {1, 2}, b"x", float("nan"), [[(1,)]], object])
+def test_an_item_that_is_no_json_stays_at_the_head(path: str, bad: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    filled(path, "a", bad, "b")
+    assert cli.main(["drain", path]) == 1
+    shown = capfd.readouterr()
+    assert shown.out == '"a"\n'
+    assert "stays in the queue" in shown.err and "--pickle" in shown.err
+    assert [one.record for one in monitor.peek(path, 9, whole=True)] == [record_of(bad), record_of("b")]
+    assert cli.main(["drain", path, "--pickle"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines == [base64.b64encode(record_of(item)).decode() for item in (bad, "b")]
+
+
+def test_lossy_draining_prints_tuples(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    filled(path, (1, 2))
+    assert cli.main(["drain", path, "--lossy"]) == 0
+    assert capfd.readouterr().out == "[1,2]\n"
+
+
+def test_an_item_that_cant_be_unpickled_stays(path: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert monitor.fill(path, [base64.b64encode(b"\x80\x04cno_such\nmodule\n.").decode()], decode=monitor.from_pickle)
+    assert cli.main(["drain", path]) == 1
+    assert "no_such" in capfd.readouterr().err
+    assert monitor.status(path).items == 1
+
+
+def test_draining_takes_no_more_than_it_is_told(path: str) -> None:
+    filled(path, *range(600))
+    lines: list[str] = []
+    assert monitor.drain(path, lines.append, most=300).items == 300
+    assert lines == [*map(str, range(300))]
+    assert monitor.drain(path, lines.append).items == 300
+    assert lines == [*map(str, range(600))]
+
+
+def test_what_was_not_written_is_put_back(path: str) -> None:
+    filled(path, *range(10), maxsize=10)
+    lines: list[str] = []
+
+    def write(line: str) -> None:
+        if len(lines) == 3:
+            raise OSError("no space")
+        lines.append(line)
+
+    with pytest.raises(OSError, match="no space"):
+        monitor.drain(path, write)
+    with TurboQueue(path=path) as queue:
+        assert [*map(int, lines), *sorted(queue.get_many())] == [*range(10)]
+
+
+def test_what_finds_no_place_again_is_in_the_error(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path, 1, 2, maxsize=2)
+    monkeypatch.setattr(moving, "PATIENCE", 0.01)
+
+    def write(line: str) -> None:
+        with TurboQueue(path=path) as queue:  # a producer is faster
+            queue.put_many_nowait(["x", "y"])
+        raise OSError("no space")
+
+    with pytest.raises(moving.NotPutBackError) as caught:
+        monitor.drain(path, write)
+    assert caught.value.records == [record_of(1), record_of(2)]
+    assert pickle.loads(pickle.dumps(caught.value)).records == caught.value.records
+
+
+def test_draining_goes_on_behind_a_damaged_batch(path: str) -> None:
+    filled(path, "a")
+    filled(path, "b")
+    filled(path, "c")
+    os.truncate(batch_files(path)[1], 3)
+    lines: list[str] = []
+    done = monitor.drain(path, lines.append)
+    assert lines == ['"a"', '"c"'] and done.items == 2
+    (text,) = done.damaged
+    assert "bytes can't hold 1 records" in text
+
+
+def test_draining_into_a_closed_pipe_loses_nothing(path: str) -> None:
+    filled(path, *("x" * 1000 for _ in range(2000)))
+    program = [sys.executable, "-m", "tqshim", "drain", path]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        read = process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(LONG) == 141
+        assert process.stderr.read() == b""
+    assert json.loads(read) == "x" * 1000
+    # In the pipe, when its reader closed it: what it held, and what was read of it at once.
+    left = monitor.status(path).items
+    assert 2000 - 200 < left < 2000
+
+
+def test_a_drained_anonymous_queue_that_nobody_uses_keeps_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "import os, signal; from tqshim import TurboQueue\n"
+        "queue = TurboQueue(); queue.put_many(range(5)); print(queue._engine.folder.path, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONG)
+    assert done.returncode == -signal.SIGKILL
+    folder = done.stdout.strip()
+    assert tqshim_command("drain", folder, "-n", "2").stdout == "0\n1\n"
+    assert monitor.status(folder).items == 3
+    assert tqshim_command("fill", folder, input="5\n").returncode == 0
+    assert tqshim_command("drain", folder).stdout == "2\n3\n4\n5\n"
+    monkeypatch.setattr(tqshim.folder, "MARKER_LIFE", 0.0)
+    TurboQueue().close()
+    assert not os.path.exists(folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "said"),
+    [
+        ([], "1\n{bad\n3\n", "line 2"),
+        ([], "1\nNot JSON", "line 2"),
+        (["--pickle"], "gARLAS4=\n!!!\n", "line 2"),
+        (["--pickle"], "gARLAS4=\nAAAA\n", "no pickle"),
+        (["--maxsize", "1", "--timeout", "0"], "1\n2\n", "line 2"),
+    ],
+)
+def test_a_line_that_is_no_item_is_named_and_those_before_it_are_put(
+    path: str, words: list[str], text: str, said: str
+) -> None:
+    done = tqshim_command("fill", path, *words, input=text)
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    with TurboQueue(path=path) as queue:
+        assert queue.get_many() == [1]
+
+
+# -- deleting
+
+
+@linux
+def test_rm_refuses_a_queue_in_use_a_stranger_and_what_is_no_queue(tmp_path: Path, path: str) -> None:
+    with TurboQueue(path=path) as queue:
+        queue.put(1)
+        with pytest.raises(FolderError, match=f"in use by process {os.getpid()}"):
+            monitor.remove(path)
+        assert queue.get() == 1
+        queue.put(2)
+    Path(path, "letter.txt").touch()
+    with pytest.raises(FolderError, match=r"letter\.txt"):
+        monitor.remove(path)
+    os.unlink(os.path.join(path, "letter.txt"))
+    os.symlink(path, tmp_path / "link")
+    assert monitor.remove(str(tmp_path / "link")) == 1
+    assert not os.path.exists(path)
+    (tmp_path / "plain").mkdir()
+    with pytest.raises(FolderError, match="no queue"):
+        monitor.remove(str(tmp_path / "plain"))
+    assert (tmp_path / "plain").exists()
+
+
+def test_rm_removes_a_damaged_queue_and_one_whose_removal_was_cut_short(path: str, tmp_path: Path) -> None:
+    truncated_journal(filled(path, 1))
+    assert monitor.remove(path) == 0
+    filled(path, 1)
+    os.rename(path, tmp_path / "dead_queue")
+    os.unlink(journal(str(tmp_path / "dead_queue")))
+    assert monitor.remove(str(tmp_path / "dead_queue")) == 0
+    assert not list(tmp_path.glob("*queue"))
+
+
+# -- commands
+
+
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"bench", "ls", "run"}))
+def test_a_command_on_nothing_says_so_in_one_line(path: str, name: str) -> None:
+    words = [name, "/proc/nowhere/queue" if name == "fill" else path]
+    done = tqshim_command(*words, input="1\n")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"tqshim {name}: ") and done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls", "PATH"],
+        ["stat", "PATH"],
+        ["watch", "PATH", "--count", "1", "--interval", "0.01"],
+        ["peek", "PATH", "-n", "2"],
+        ["peek", "PATH", "-n", "2", "--unpickle"],
+        ["check", "PATH"],
+        ["recover", "PATH", "--into", "PATH-saved"],
+        ["drain", "PATH"],
+        ["rm", "PATH"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_every_command_prints_json_for_programs(path: str, words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    filled(path, "a")
+    assert cli.main([word.replace("PATH", path) for word in words] + ["--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    if words[0] == "stat":
+        assert document["items"] == 1 and document["path"] == path
+    elif words[0] == "peek":
+        assert base64.b64decode(document[0]["preview"]) == record_of("a")
+        assert document[0]["object"] == ("'a'" if "--unpickle" in words else None)
+    elif words[0] == "ls":
+        assert [one["items"] for one in document if one["path"] == path] == [1]
+    else:
+        assert document in ("a", []) or isinstance(document, dict)
+
+
+@pytest.mark.parametrize("words", [["ls", "PATH"], ["stat", "PATH"], ["peek", "PATH", "-n", "500"], ["check", "PATH"]])
+def test_a_command_whose_output_is_closed_ends_silently(path: str, words: list[str]) -> None:
+    filled(path, *range(500))
+    Path(path, "letter.txt").touch()
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "tqshim", *(word.replace("PATH", path) for word in words)]
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=LONG)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_names_of_files_cant_speak_to_the_terminal(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(path, 1)
+    for name in ("\x1b[2Jcleared", "two\nlines", os.fsdecode(b"\xff")):
+        Path(path, name).touch()
+    assert cli.main(["check", path]) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 3 and "\x1b" not in shown
+    assert all(text in shown for text in ("\\x1b[2Jcleared", "two\\nlines", "\\udcff"))
+
+
+def test_watch_prints_lines_when_it_is_no_terminal_and_redraws_on_one(path: str) -> None:
+    filled(path, 1, 2)
+    words = ["watch", path, "--interval", "0.01", "--count", "3"]
+    done = tqshim_command(*words)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 3 and "\x1b" not in done.stdout
+    assert all("put/s 0" in line and "items 2" in line for line in done.stdout.splitlines())
+    shown = on_a_terminal([sys.executable, "-m", "tqshim", *words])
+    assert shown.count(path) == 3
+    assert shown.count("\x1b[6A\r\x1b[J") == 2
+
+
+def on_a_terminal(command: list[str]) -> str:
+    """What a command writes to a terminal."""
+    import pty
+
+    master, slave = pty.openpty()
+    try:
+        process = subprocess.Popen(command, stdout=slave, stderr=slave)
+        os.close(slave)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal's other end was closed
+            while data := os.read(master, 4096):
+                shown += data
+        assert process.wait(LONG) == 0
+    finally:
+        os.close(master)
+    return shown.decode()
+
+
+def test_watch_ends_where_the_queue_goes_and_at_an_interrupt(path: str) -> None:
+    filled(path, 1)
+    command = [sys.executable, "-m", "tqshim", "watch", path, "--interval", "0.02"]
+    for end in ("interrupt", "vanish"):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None and process.stderr is not None
+            assert "items 1" in process.stdout.readline()
+            if end == "interrupt":
+                process.send_signal(signal.SIGINT)
+            else:
+                monitor.remove(path)
+            process.stdout.read()
+            said = process.stderr.read()
+            assert process.wait(LONG) == (130 if end == "interrupt" else 2)
+        assert "Traceback" not in said
+        assert (said == "") == (end == "interrupt")
+
+
+def test_lock_owners_are_asked_without_locking(path: str) -> None:
+    filled(path, 1)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        assert lock_owners(fd, range(3)) == {}
+        with TurboQueue(path=path) as queue:
+            queue.put(1)
+            assert lock_owners(fd, range(3)) == {0: os.getpid()}
+    finally:
+        os.close(fd)

@@ -1,0 +1,62 @@
+"""``python -m tqshim drain``.
+
+Lives here: items out, a line each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from tqshim import monitor
+from tqshim.commands.showing import add_common, count, guarded, warn
+
+__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY: Final = "Take all items out of a queue and print them, one line of JSON each."
+EXAMPLE: Final = """\
+  python -m tqshim drain jobs > items.jsonl              # items that JSON can say; another one ends it, and stays
+  python -m tqshim drain jobs --pickle > items.pickles   # any items, as base64, without unpickling them
+  python -m tqshim drain jobs -n 10 --lossy              # ten; tuples become lists"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_common(parser, "the queue's folder")
+    parser.add_argument("-n", "--number", type=count, metavar="N", help="so many items (default: all that are there)")
+    parser.add_argument("--pickle", action="store_true", help="each item's pickle as base64, for fill --pickle")
+    parser.add_argument("--lossy", action="store_true", help="also items that JSON changes, such as tuples")
+
+
+@guarded
+def run(options: argparse.Namespace) -> int:
+    """Print the items.  Exit status: 0; 1 where items are damaged, or one is no JSON; 2 where it is no queue; 141 where
+    nobody reads on: what was not printed is put back.  ``--json`` is what it does anyway."""
+    encode: Callable[[bytes], str] = (
+        monitor.as_pickle if options.pickle else functools.partial(monitor.as_json, lossy=options.lossy)
+    )
+    sys.stdout.flush()
+    try:
+        done = monitor.drain(options.path, _write, most=options.number, encode=encode)
+    except monitor.NotJSONError as error:
+        warn(options, f"{error}; --pickle prints any item, --lossy also what JSON changes")
+        return 1
+    except monitor.NotPutBackError as error:
+        warn(options, f"{error}; here they are, for fill --pickle:")
+        for record in error.records:
+            print(monitor.as_pickle(record), file=sys.stderr)
+        return 1
+    for text in done.damaged:
+        warn(options, f"lost: {text}")
+    return 1 if done.damaged else 0
+
+
+def _write(line: str) -> None:
+    """Print a line without a buffer: an item that was not printed must be known."""
+    view = memoryview(line.encode() + b"\n")
+    while view:
+        view = view[os.write(sys.stdout.fileno(), view) :]

@@ -1,0 +1,60 @@
+"""Looking inside of queues, and helping those that are in trouble: what ``python -m tqshim`` does, as functions.
+
+Lives here: the names that programs use.
+
+``queues``, ``status``, ``watch``, ``peek`` and ``check`` look without touching; ``stats`` is for a process that has the
+queue open; ``recover``, ``drain``, ``fill`` and ``remove`` do something to it.
+"""
+
+from __future__ import annotations
+
+from tqshim.monitor.checking import Finding, check
+from tqshim.monitor.looking import Member, Peeked, Process, Status, Summary, peek, queues, status
+from tqshim.monitor.metrics import Stats, stats
+from tqshim.monitor.moving import (
+    Drained,
+    LineError,
+    NotJSONError,
+    NotPutBackError,
+    Recovery,
+    as_json,
+    as_pickle,
+    drain,
+    fill,
+    from_json,
+    from_pickle,
+    recover,
+    remove,
+)
+from tqshim.monitor.watching import Rates, Watch, watch
+
+__all__ = [
+    "Drained",
+    "Finding",
+    "LineError",
+    "Member",
+    "NotJSONError",
+    "NotPutBackError",
+    "Peeked",
+    "Process",
+    "Rates",
+    "Recovery",
+    "Stats",
+    "Status",
+    "Summary",
+    "Watch",
+    "as_json",
+    "as_pickle",
+    "check",
+    "drain",
+    "fill",
+    "from_json",
+    "from_pickle",
+    "peek",
+    "queues",
+    "recover",
+    "remove",
+    "stats",
+    "status",
+    "watch",
+]

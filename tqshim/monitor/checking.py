@@ -1,0 +1,268 @@
+"""What is wrong with a queue folder.
+
+Lives here: naming every file that is damaged, left over or not known.  Not here: mending (``moving``).
+
+Invariant: nothing is written, and nothing that is found keeps the rest from being looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Optional
+
+from tqshim import events, names, waiting
+from tqshim.errors import FolderError
+from tqshim.folder import MARKER_LIFE
+from tqshim.ledger import Ledger
+from tqshim.monitor.looking import View, in_use
+from tqshim.names import FileId
+
+__all__ = ["Finding", "Level", "check"]
+
+Level = str
+NOTE: Final[Level] = "note"
+"""As it should be, or soon will be."""
+LEFTOVER: Final[Level] = "leftover"
+"""Nothing is lost; a file that nobody needs, or that is not the queue's."""
+DAMAGE: Final[Level] = "damage"
+"""Items are lost, or the queue can't go on."""
+
+_KNOWN: Final = {getattr(events, maker.rstrip("_").upper()) for maker in events.__all__ if maker.islower()}
+"""Types of events: for each there is a function that makes it.  All others are void."""
+_CHUNK: Final = 1 << 16
+_KINDS: Final = {**dict.fromkeys((names.BELL, names.SPACE, names.DONE), stat.S_ISFIFO), names.SPILL: stat.S_ISLNK}
+"""What a name of that kind must be; all others are plain files."""
+_LATER: Final = re.compile(r"[a-z]+(_[0-9a-f]+)*")
+"""How a name of ours looks, also one that only a later version knows."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found."""
+
+    level: Level
+    """``"note"``, ``"leftover"`` or ``"damage"``."""
+    path: str
+    finding: str
+    remedy: str
+
+    @property
+    def status(self) -> int:
+        """The exit status that it is worth: 0, 1 or 2."""
+        return (NOTE, LEFTOVER, DAMAGE).index(self.level)
+
+
+def check(path: str) -> list[Finding]:
+    """All that is wrong with a queue folder; nothing: it is sound.
+
+    A queue in use is looked at as it is in one moment; what its users are about to remove is a note.  Raises
+    ``FileNotFoundError``, ``NotADirectoryError``, ``PermissionError``; ``FolderError`` where it is no queue."""
+    with View(path) as view:
+        return sorted(_Check(view).run(), key=lambda found: (-found.status, found.path))
+
+
+class _Check:
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.listed = view.names()
+        self.in_use = bool(in_use(view))
+        self.ledger: Optional[Ledger] = None
+        self.delivered = 0
+
+    def run(self) -> Iterator[Finding]:
+        kinds = Counter(name.kind for name in map(names.parse, self.listed) if name is not None)
+        if not kinds:
+            raise FolderError(self.view.path, "holds nothing of a queue", "give the folder of a queue")
+        yield from self._folder()
+        yield from self._journals(kinds)
+        spilled = self.view.spilled_names()
+        yield from self._names()
+        if self.ledger is not None:
+            yield from self._items(self.ledger)
+            yield from self._batches(self.ledger, spilled)
+            yield from self._members(self.ledger)
+        for name in (names.CELLS, names.MEMBERS):
+            if not kinds[name]:
+                yield self._damage(name, "is missing", "recover the items into a new folder")
+
+    def _found(self, level: Level, name: str, finding: str, remedy: str) -> Finding:
+        return Finding(level, f"{self.view.path}/{name}" if name else self.view.path, finding, remedy)
+
+    def _damage(self, name: str, finding: str, remedy: str) -> Finding:
+        return self._found(DAMAGE, name, finding, remedy)
+
+    def _leftover(self, name: str, finding: str) -> Finding:
+        """Something that the queue's users remove, if there are any."""
+        if self.in_use:
+            return self._found(NOTE, name, finding, "its users will remove it")
+        return self._found(LEFTOVER, name, finding, "recover removes it, and so does the next user")
+
+    # -- the folder and its names
+
+    def _folder(self) -> Iterator[Finding]:
+        status = os.fstat(self.view.fd)
+        if status.st_uid != os.geteuid():
+            yield self._found(NOTE, "", f"belongs to user {status.st_uid}", "only that user can use it")
+        if stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+            mode = f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
+            yield self._damage("", mode, "nobody can use it so: chmod 700, after a look at what lies there")
+
+    def _names(self) -> Iterator[Finding]:
+        newest = self.view.newest()
+        for name in sorted(self.listed):
+            try:
+                status = os.stat(name, dir_fd=self.view.fd, follow_symlinks=False)
+            except FileNotFoundError:  # gone since it was listed: as it should be
+                continue
+            parsed = names.parse(name)
+            if parsed is None:
+                later = ", or a later version's" if _LATER.fullmatch(name) else ""
+                yield self._found(LEFTOVER, name, f"is no file of a queue{later}", "see who put it there")
+                continue
+            if not _KINDS.get(parsed.kind, stat.S_ISREG)(status.st_mode):
+                yield self._damage(name, f"is a {_kind(status.st_mode)}", "see who put it there, and delete it")
+                continue
+            if status.st_uid != os.fstat(self.view.fd).st_uid:
+                yield self._damage(name, f"belongs to user {status.st_uid}", "see who put it there")
+            if parsed.kind == "corrupt":
+                yield self._found(LEFTOVER, name, "was set aside as damaged", "look at it, and delete it")
+            elif parsed.kind == "journal" and newest is not None and parsed.numbers[0] < newest:
+                yield self._leftover(name, "is an old journal")
+            elif parsed.kind in ("roll", "spare") and newest is not None and parsed.numbers[0] <= newest:
+                yield self._leftover(name, "was prepared for a journal that is there")
+            elif parsed.kind == "roll" and not self.in_use and not self._is_next(name):
+                yield self._leftover(name, "was prepared for the next journal by somebody who is gone")
+            elif parsed.kind == "free" and not self._is_a_members(parsed.numbers[0]):
+                yield self._leftover(name, "was to be refilled by a producer that is gone")
+            elif parsed.kind == "marker" and abs(time.time() - status.st_mtime) > MARKER_LIFE:
+                yield self._leftover(name, "speaks of a handle that never arrived")
+            elif parsed.kind == "cells" and (not status.st_size or status.st_size % waiting.PAGE):
+                yield self._damage(name, f"has {status.st_size} bytes, no whole pages", "recover into a new folder")
+
+    def _is_a_members(self, number: int) -> bool:
+        return self.ledger is not None and any(member.number == number for member in self.ledger.members.values())
+
+    def _is_next(self, name: str) -> bool:
+        """The newest journal has decided for this one; it only lacks its name."""
+        return self.ledger is not None and os.fstat(self.view.journal.fd).st_ino == (
+            os.stat(name, dir_fd=self.view.fd, follow_symlinks=False).st_ino
+        )
+
+    # -- journals
+
+    def _journals(self, kinds: Counter[str]) -> Iterator[Finding]:
+        if not kinds["journal"]:
+            remedy = "its items can't be told apart any more; delete the folder, or restore the journal"
+            yield self._damage("", "has no journal", remedy)
+            return
+        try:
+            self.ledger = self.view.follow()
+        except FileNotFoundError:
+            raise
+        except FolderError as error:
+            yield Finding(DAMAGE, error.path, error.finding, "recover can't read it either; restore it if you can")
+            return
+        except OSError as error:
+            yield self._damage("", f"its journal can't be read: {error}", "see who may read it")
+            return
+        self.delivered = self.view.delivered(self.view.cells())
+        yield from self._events()
+
+    def _events(self) -> Iterator[Finding]:
+        """Bytes of the newest journal that are no events."""
+        journal = self.view.journal
+        name = names.journal(journal.number)
+        size = os.fstat(journal.fd).st_size
+        at, end = journal.start, self.view.read_to
+        unknown: Counter[int] = Counter()
+        while at < end:
+            chunk = os.pread(journal.fd, min(_CHUNK, end - at), at)
+            if not chunk:
+                break
+            unknown.update(kind for kind in chunk[:: events.SIZE] if kind not in _KNOWN)
+            at += len(chunk)
+        for kind, count in sorted(unknown.items()):
+            yield self._damage(
+                name,
+                f"has {count} events of the unknown type {kind}",
+                "a later version's, or torn: use that version, or recover the items into a new folder",
+            )
+        torn = (size - journal.start) % events.SIZE
+        if torn and not self._grows(size):
+            yield self._damage(name, f"ends with {torn} bytes of a torn event", "recover the items into a new folder")
+        elif end < size - torn and any(os.pread(journal.fd, size - torn - end, end)[:: events.SIZE]):
+            hole = struct.calcsize("Q")
+            if not self._grows(size) and not any(os.pread(journal.fd, hole, end)):
+                yield self._damage(name, f"has a hole at byte {end}", "recover the items into a new folder")
+
+    def _grows(self, size: int) -> bool:
+        """Somebody is just writing to the journal."""
+        return self.in_use and os.fstat(self.view.journal.fd).st_size != size
+
+    # -- batch files
+
+    def _items(self, ledger: Ledger) -> Iterator[Finding]:
+        """Items that can't be read."""
+        for block in ledger.parts(self.delivered, ledger.tail):
+            name = names.batch(names.READY, block.file)
+            count = block.end - max(block.first, self.delivered)
+            try:
+                fd, name = self.view.open_batch(block.file)
+                try:
+                    self.view.record_ends(fd, block)
+                finally:
+                    os.close(fd)
+                continue
+            except FileNotFoundError:
+                finding = f"is missing, with {count} items that nobody got"
+            except (ValueError, OSError) as error:
+                finding = f"{error}, at byte {block.offset * events.UNIT}: {count} items that nobody got"
+            if not self._was_got(block.end):
+                yield self._damage(name, finding, "get raises CorruptBatchError for them, all others arrive")
+
+    def _was_got(self, end: int) -> bool:
+        """Items up to this one have been got since we looked, and may be gone."""
+        if not self.in_use:
+            return False
+        self.view.follow()
+        return self.view.delivered(self.view.cells()) >= end
+
+    def _batches(self, ledger: Ledger, spilled: list[str]) -> Iterator[Finding]:
+        for home, listed in ((0, self.listed), (1, spilled)):
+            for name in sorted(listed):
+                parsed = names.parse(name)
+                place = f"spill/{name}" if home else name
+                if parsed is None or parsed.kind not in (names.LOAD, names.READY):
+                    if home:
+                        yield self._found(LEFTOVER, place, "is no batch file", "see who put it there")
+                    continue
+                file = FileId(*parsed.numbers)
+                if file.spilled != bool(home):
+                    yield self._damage(place, "lies in the wrong folder of the two", "see who moved it")
+                elif ledger.is_done(file):
+                    yield self._leftover(place, "has no items that somebody could get")
+
+    def _members(self, ledger: Ledger) -> Iterator[Finding]:
+        cells = self.view.cells()
+        for member in self.view.members(cells):
+            if member.state == "dead":
+                finding = f"the {member.role} of slot {member.slot} was killed, or no lock of it can be seen from here"
+                yield self._found(NOTE, names.MEMBERS, finding, "the next user's scan buries it")
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        ("plain file", stat.S_ISREG),
+        ("folder", stat.S_ISDIR),
+        ("symbolic link", stat.S_ISLNK),
+        ("FIFO", stat.S_ISFIFO),
+        ("socket", stat.S_ISSOCK),
+    )
+    return next((name for name, is_kind in kinds if is_kind(mode)), "device")

@@ -1,0 +1,488 @@
+"""What is done to a queue from outside: taking items out and putting them in, saving what can be read, deleting.
+
+Lives here: recover, drain, fill, remove.  Not here: looking (``looking``); deleting files, which the folder does.
+
+Invariant: an item that can't be handed on stays in the queue, or is put back; a queue in use is neither deleted nor
+mended unless that is forced; where something is recovered to another folder, this one is only read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import pickle
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from queue import Full
+from typing import Any, Final, Optional
+
+from tqshim import blocks, events, names
+from tqshim.blocks import Record
+from tqshim.engine import Engine
+from tqshim.errors import CorruptBatchError, FolderError
+from tqshim.folder import MARKER_LIFE, Folder, reclaim
+from tqshim.monitor.checking import Finding, check
+from tqshim.monitor.looking import Peeked, Process, View, in_use, is_queue
+from tqshim.queues import ShutDown
+
+__all__ = [
+    "Drained",
+    "LineError",
+    "NotJSONError",
+    "NotPutBackError",
+    "Recovery",
+    "as_json",
+    "as_pickle",
+    "drain",
+    "fill",
+    "from_json",
+    "from_pickle",
+    "recover",
+    "remove",
+]
+
+BATCH: Final = 256
+BATCH_BYTES: Final = 8 << 20
+"""Items that ``drain`` takes at once: so many, and one at least."""
+PATIENCE: Final = 5.0
+"""Seconds for which putting back waits for a place."""
+
+
+class NotJSONError(ValueError):
+    """An item that JSON can't say, or would say otherwise."""
+
+
+class LineError(ValueError):
+    """A line from which no item can be made.  ``number``: which, from 1; the lines before it are in the queue."""
+
+    def __init__(self, number: int, problem: str) -> None:
+        super().__init__(f"line {number}: {problem}")
+        self.number = number
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[LineError], tuple[int, str]]:
+        return type(self), (self.number, self.problem)
+
+
+class NotPutBackError(RuntimeError):
+    """Items were taken, could not be handed on, and found no place in the queue again.  ``records``: their pickles."""
+
+    def __init__(self, records: list[bytes]) -> None:
+        super().__init__(f"{len(records)} items were taken and can't be put back")
+        self.records = records
+
+    def __reduce__(self) -> tuple[type[NotPutBackError], tuple[list[bytes]]]:
+        return type(self), (self.records,)
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What ``drain`` did."""
+
+    items: int
+    """Items that were handed on."""
+    damaged: list[str]
+    """What was said of items that can't be read: they are lost."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What ``recover`` did."""
+
+    copied: int
+    """Items that stand in the new folder."""
+    unreadable: list[Peeked]
+    """Items that could not be copied."""
+    removed: list[str]
+    """Files that nobody needed, and that are deleted."""
+    guessed: bool
+    """The journal could not be read: items come from the batch files alone, those too that somebody had got."""
+    left: list[Finding]
+    """What is still wrong with the folder that was recovered."""
+
+
+# -- items as lines
+
+
+def as_json(record: bytes, lossy: bool = False) -> str:
+    """An item as one line of JSON.  This unpickles it.
+
+    Raises ``NotJSONError`` for what JSON can't say, and, unless ``lossy``, for what would come back as something else
+    (tuples, keys that are numbers)."""
+    try:
+        item = pickle.loads(record)
+    except Exception as error:
+        raise NotJSONError(f"it can't be unpickled here: {type(error).__name__}: {error}") from None
+    try:
+        line = json.dumps(item, allow_nan=False, separators=(",", ":"))
+    except Exception as error:
+        raise NotJSONError(f"{type(item).__name__}: {error}") from None
+    if not lossy and not _is_same(json.loads(line), item):
+        raise NotJSONError(
+            f"{type(item).__name__}: would come back from JSON as something else (a tuple as a list, ...)"
+        )
+    return line
+
+
+def _is_same(back: Any, item: Any) -> bool:
+    if type(back) is not type(item):
+        return False
+    if isinstance(item, dict):
+        return back.keys() == item.keys() and all(_is_same(back[key], item[key]) for key in item)
+    if isinstance(item, list):
+        return len(back) == len(item) and all(map(_is_same, back, item))
+    return bool(back == item)
+
+
+def as_pickle(record: bytes) -> str:
+    """An item's pickle as one line of base64: for any item, and without unpickling it."""
+    return base64.b64encode(record).decode()
+
+
+def from_json(line: str) -> bytes:
+    """The record of an item that stands as JSON in a line.  Raises ``ValueError``."""
+    return pickle.dumps(json.loads(line))
+
+
+def from_pickle(line: str) -> bytes:
+    """The record that stands as base64 in a line.  Raises ``ValueError``; what the pickle holds is not looked at."""
+    try:
+        record = base64.b64decode(line, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"no base64: {error}") from None
+    if not _looks_pickled(record):
+        raise ValueError("no pickle")
+    return record
+
+
+def _looks_pickled(record: bytes) -> bool:
+    return len(record) > 2 and record[0] == 0x80 and record[-1] == 0x2E
+
+
+# -- drain and fill
+
+
+def drain(
+    path: str, write: Callable[[str], Any], *, most: Optional[int] = None, encode: Callable[[bytes], str] = as_json
+) -> Drained:
+    """Take items, ``most`` or all that are there, and hand the line of each to ``write``, in their order.
+
+    A queue that was shut down takes nothing back.
+
+    An item that ``encode`` refuses with ``NotJSONError`` ends it and stays where it is, at the head of the queue; if
+    another consumer interferes, it is put back at the end.  So is an item whose ``write`` raises.  If even that can't
+    be done, ``NotPutBackError`` has the records.  Killed: lost are the items taken and not written, 256 at most.
+
+    An anonymous queue that nobody else uses, and that still has items then, stays for a minute."""
+    engine = Engine.meet(os.path.abspath(path), None)
+    done = 0
+    damaged: list[str] = []
+    try:
+        with View(path) as view:
+            while most is None or done < most:
+                lines = _encode_ahead(view, BATCH if most is None else min(BATCH, most - done), encode)
+                if lines is None:
+                    break
+                got: list[Record] = []
+                try:
+                    engine.get(got, max(1, len(lines)), False, None)
+                except CorruptBatchError as error:
+                    damaged.append(str(error))
+                done += _hand_on(engine, [bytes(record) for record in got], lines, write, encode)
+    finally:
+        _keep(engine)
+    return Drained(done, damaged)
+
+
+def _encode_ahead(view: View, count: int, encode: Callable[[bytes], str]) -> Optional[dict[bytes, str]]:
+    """The lines of the next items, which stay where they are; ``None``: there are none.  Raises ``NotJSONError`` if
+    there is none for the first.  Shorter where one can't be read: whoever gets that one is told."""
+    fitting, size = 0, 0
+    for one in view.peek(count):
+        size += one.size
+        if fitting and size > BATCH_BYTES:
+            break
+        fitting += 1
+    if not fitting and view.ledger.tail <= view.delivered(view.cells()):
+        return None
+    lines: dict[bytes, str] = {}
+    for one in view.peek(max(1, fitting), whole=True):
+        if one.record is None:
+            break
+        try:
+            lines[one.record] = encode(one.record)
+        except NotJSONError as error:
+            if not lines:
+                raise NotJSONError(f"item {one.number} is no JSON, and stays in the queue: {error}") from None
+            break
+    return lines
+
+
+def _hand_on(
+    engine: Engine,
+    records: list[bytes],
+    lines: dict[bytes, str],
+    write: Callable[[str], Any],
+    encode: Callable[[bytes], str],
+) -> int:
+    done = 0
+    try:
+        for record in records:
+            write(lines.get(record) or encode(record))
+            done += 1
+    except NotJSONError as error:
+        _put_back(engine, records[done:])
+        raise NotJSONError(f"an item is no JSON, and was put back at the end of the queue: {error}") from None
+    except BaseException:
+        _put_back(engine, records[done:])
+        raise
+    return done
+
+
+def _put_back(engine: Engine, records: list[bytes]) -> None:
+    at = 0
+    try:
+        # One by one: a bounded queue may have places for some of them.
+        while at < len(records) and engine.put(records[at], True, PATIENCE):
+            at += 1
+        engine.flush()
+    except OSError:
+        raise NotPutBackError(records[at:]) from None
+    if at < len(records):
+        raise NotPutBackError(records[at:])
+
+
+def _keep(engine: Engine) -> None:
+    """An anonymous queue goes with its last user, who may be we: what lies in it must not go at once."""
+    if engine.folder.anonymous and engine.qsize():
+        engine.folder.mark()
+
+
+def fill(
+    path: str,
+    lines: Iterable[str],
+    *,
+    decode: Callable[[str], bytes] = from_json,
+    maxsize: int = 0,
+    timeout: Optional[float] = None,
+) -> int:
+    """Put an item for each line that is not empty, and return how many; the queue is made if it is not there.
+
+    Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``; ``Full`` where no place came free for
+    ``timeout`` seconds (for ever by default); ``ShutDown`` where the queue was shut down.  What stood before that line
+    is in the queue."""
+    path = os.path.abspath(path)
+    anonymous = names.is_anonymous(os.path.basename(path))
+    engine = Engine.meet(path, None) if anonymous else Engine.open(path, maxsize)
+    done = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            text = line.strip()
+            if not text:
+                continue
+            try:
+                record = decode(text)
+            except ValueError as error:
+                raise LineError(number, str(error)) from None
+            if not engine.put(record, True, timeout):
+                if engine.shut:
+                    raise ShutDown(f"line {number}: the queue was shut down; {done} items were put")
+                raise Full(f"line {number}: no place came free within {timeout} s; {done} items were put")
+            done += 1
+    finally:
+        engine.flush()
+        _keep(engine)
+    return done
+
+
+# -- recover and remove
+
+
+def recover(path: str, into: Optional[str] = None, *, force: bool = False) -> Recovery:
+    """Save what can be saved.
+
+    With ``into``: copy all items that can be read, and that nobody has got, to a new queue there; nothing is unpickled,
+    and this folder is only read.  Where its journal can't be read any more, all records that stand in its batch files
+    are copied, in their producers' order: among them may be items that somebody had got.
+
+    Without ``into``: delete files that nobody needs (old journals, batch files without items, markers).
+
+    Raises ``FolderError`` for a queue in use, unless forced: a copy is one of a moment then, and its items are got
+    twice; of the files only old journals and markers go.  Also where ``into`` is not empty, and where nothing can be
+    recovered.  Killed: the new folder has some of the items; start again with another."""
+    path = os.path.abspath(path)
+    with View(path) as view:
+        held = in_use(view)
+        if held and not force:
+            raise FolderError(path, f"is in use by {_listed(held)}", "end them, or force it")
+        if into is not None:
+            return _copy(view, os.path.abspath(into))
+        return _tidy(view, bool(held))
+
+
+def _listed(processes: list[Process]) -> str:
+    told = ", ".join(str(process.pid or "of another container") for process in processes)
+    return f"process{'es' if len(processes) > 1 else ''} {told}"
+
+
+def _copy(view: View, into: str) -> Recovery:
+    if os.path.exists(into) and os.listdir(into):
+        raise FolderError(into, "is not empty", "recover into a new folder")
+    unreadable: list[Peeked] = []
+    guessed = False
+    try:
+        ledger = view.follow()
+        maxsize, records = ledger.maxsize, _records(view, unreadable)
+    except FolderError:
+        guessed = True
+        maxsize, records = 0, _scavenge(view)
+    first = next(records, None)
+    if guessed and first is None:
+        raise FolderError(view.path, "has no journal that can be read, and no items", "restore the journal")
+    engine = Engine.open(into, maxsize)
+    copied = 0
+    try:
+        if first is not None:
+            engine.put(first, True, None)
+            copied = 1
+        for record in records:
+            engine.put(record, True, None)
+            copied += 1
+    finally:
+        engine.flush()
+    return Recovery(copied, unreadable, [], guessed, check(view.path))
+
+
+def _records(view: View, unreadable: list[Peeked]) -> Iterator[bytes]:
+    """The records of all items that nobody has got; those that can't be read are noted."""
+    first = view.delivered(view.cells())
+    for block in view.ledger.parts(first, view.ledger.tail):
+        for one in view.read(max(first, block.first), block.end, whole=True):
+            if one.record is None or len(one.record) < one.size:
+                unreadable.append(one)
+            else:
+                yield one.record
+
+
+def _scavenge(view: View) -> Iterator[bytes]:
+    """All records that can be told in the batch files without a journal, each producer's in its order."""
+    parsed = [names.parse(name) for name in (*view.names(), *view.spilled_names())]
+    files = {names.FileId(*name.numbers) for name in parsed if name and name.kind in (names.LOAD, names.READY)}
+    for file in sorted(files):
+        try:
+            fd, _ = view.open_batch(file)
+        except OSError:
+            continue
+        try:
+            data = os.pread(fd, os.fstat(fd).st_size, 0)
+        finally:
+            os.close(fd)
+        yield from _records_in(data, file)
+
+
+def _records_in(data: bytes, file: names.FileId) -> Iterator[bytes]:
+    try:
+        if data:
+            length = blocks.split_giant(data, len(data), blocks.seed(file, 0))
+            if length >= blocks.GIANT:
+                yield data[blocks.GIANT_HEADER : blocks.GIANT_HEADER + length]
+                return
+    except ValueError:
+        pass
+    at = 0
+    while at + 4 < len(data):
+        found = _block_at(data, at, blocks.seed(file, at // events.UNIT))
+        if not found:  # a torn block, or none: the next begins at some later unit
+            at += events.UNIT
+            continue
+        yield from found
+        at += events.UNIT * blocks.units(len(found), sum(map(len, found)))
+
+
+def _block_at(data: bytes, at: int, seed: int) -> list[bytes]:
+    """The records of the block that begins there: it passes its check, and each of them looks like a pickle."""
+    ends = array("I")
+    for count in range(1, events.PUBLISH_MOST + 1):
+        start = at + 4 + 4 * count
+        if start > len(data):
+            return []
+        end = int.from_bytes(data[start - 4 : start], "little")
+        if end < 3 or (ends and end < ends[-1] + 3) or at + end > len(data):
+            return []
+        ends.append(end)
+        if data[start : start + 1] != b"\x80":
+            continue
+        if start + end > len(data):
+            continue
+        stops = [start + one for one in ends]
+        records = [data[begin:stop] for begin, stop in zip([start, *stops], stops)]
+        size = events.UNIT * blocks.units(count, end)
+        try:
+            blocks.split(data[at : at + size].ljust(size, b"\0"), count, seed)
+        except ValueError:
+            continue
+        if all(map(_looks_pickled, records)):
+            return records
+    return []
+
+
+def _tidy(view: View, in_use: bool) -> Recovery:
+    ledger = view.follow()
+    number = view.newest()
+    folder = Folder.meet(view.path)
+    try:
+        before = {*view.names(), *view.spilled_names()}
+        if number is not None:
+            folder.remove_old_journals(number)
+        folder.remove_free(keep={member.number for member in ledger.members.values()})
+        for file in () if in_use else folder.batches():  # in use: somebody may just be about to read one
+            if ledger.is_done(file):
+                folder.remove_batch(file)
+        for name in before:
+            parsed = names.parse(name)
+            if parsed is not None and parsed.kind == "marker":
+                status = os.stat(name, dir_fd=view.fd, follow_symlinks=False)
+                if abs(time.time() - status.st_mtime) > MARKER_LIFE:
+                    folder.unmark(name.partition("_")[2])
+        removed = sorted(before - {*view.names(), *view.spilled_names()})
+    finally:
+        folder.close()
+    return Recovery(0, [], removed, False, check(view.path))
+
+
+def remove(path: str) -> int:
+    """Delete a queue that nobody uses, and return how many items lay in it (0 where that can't be told).
+
+    Raises ``FolderError`` for a queue in use, a folder in which something else lies, and one that is no queue;
+    ``FileNotFoundError``.  Killed: the folder is called ``dead_…``, and can be removed under that name."""
+    path = os.path.realpath(path)
+    items = 0
+    with View(path) as view:
+        name = os.path.basename(path)
+        if not is_queue(path) and not names.is_anonymous(name) and not name.startswith(names.DEAD):
+            raise FolderError(path, "holds no queue", "give the folder of a queue")
+        strangers = sorted(one for one in view.names() if names.parse(one) is None)
+        if strangers:
+            raise FolderError(path, f"holds {strangers[0]!r}, which is no part of a queue", "delete that first")
+        try:
+            ledger = view.follow()
+            items = ledger.tail - view.delivered(view.cells())
+        except FolderError:
+            pass
+        if reclaim(path):
+            return items
+        held = in_use(view)
+        owner = os.fstat(view.fd).st_uid
+    if held:
+        raise FolderError(path, f"is in use by {_listed(held)}", "end them first")
+    if owner != os.geteuid():
+        raise FolderError(path, f"belongs to user {owner}, not {os.geteuid()}", "only that user can delete it")
+    raise FolderError(
+        path,
+        "is in use, or a pickled handle is on its way to it",
+        "look who has it open; a handle on its way counts for a minute",
+    )
