@@ -15,6 +15,7 @@ from typing import Final, Optional, Protocol
 
 from . import __version__, run
 from .bench import command as bench
+from .kafka import command as kafka
 
 __all__ = ["COMMANDS", "Command", "main", "parser"]
 
@@ -37,7 +38,7 @@ class Command(Protocol):
         """Do it, and return the exit status."""
 
 
-COMMANDS: Final[dict[str, Command]] = {"bench": bench, "run": run}
+COMMANDS: Final[dict[str, Command]] = {"bench": bench, "kafka": kafka, "run": run}
 """By name; in this order they are listed."""
 
 
