@@ -131,7 +131,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # A spawned worker looks functions up by module, and this one is called __main__ only here.
-    from compat.examples import kafka_to_elasticsearch
-
-    sys.exit(kafka_to_elasticsearch.main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

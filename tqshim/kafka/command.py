@@ -113,11 +113,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     progress.end()
     for name, value in dataclasses.asdict(counts).items():
-        print(
-            f"{name.replace('_', ' '):<12}{value:,.1f}"
-            if name == "seconds"
-            else f"{name.replace('_', ' '):<12}{value:,}"
-        )
+        print(f"{name.replace('_', ' '):<12}{round(value, 1):,}")
     return 0
 
 
@@ -126,18 +122,18 @@ class _Progress:
 
     def __init__(self) -> None:
         self._last = (time.monotonic(), 0)
+        self._shown = ""
 
     def __call__(self, counts: Counts) -> None:
         now, done = time.monotonic(), counts.finished + counts.set_aside
         rate = (done - self._last[1]) / max(now - self._last[0], 0.001)
         self._last = now, done
-        line = (
-            f"{counts.read:,} read, {counts.finished:,} finished, {counts.set_aside:,} set aside, {rate:,.0f} a second"
-        )
+        line = f"{counts.read:,} read, {counts.finished:,} finished, {counts.set_aside:,} set aside"
         if sys.stderr.isatty():
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{line}, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
+        elif line != self._shown:  # else a log fills up while nothing happens
+            print(f"{line}, {rate:,.0f} a second", file=sys.stderr, flush=True)
+        self._shown = line
 
     def end(self) -> None:
         """What comes next begins a line of its own."""

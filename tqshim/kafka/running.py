@@ -33,8 +33,10 @@ BUSY_WAIT: Final = 0.01
 """Seconds to wait for an answer before looking for more events."""
 LOOK_AFTER_WORKERS: Final = 0.05
 """Seconds between two looks at who is alive."""
-EVERY: Final = 1.0
-"""Seconds between two commits, and two reports."""
+COMMIT_EVERY: Final = 0.2
+"""Seconds between two commits: what was delivered since the last one comes twice, if the program is killed."""
+REPORT_EVERY: Final = 1.0
+"""Seconds between two reports."""
 SETTLE: Final = 10.0
 """Seconds for what is in workers' hands to be finished, before a partition is given back or the program ends."""
 ERROR_BYTES: Final = 4000
@@ -101,7 +103,7 @@ def process_topic(
     Raises ``WorkersDieError``, ``RuntimeError`` for an event that can't be set aside, and ``KafkaException``; what was
     finished until then is committed.
 
-    Killed, it leaves its offsets at the lowest unfinished event of each partition, up to a second ago: the next run
+    Killed, it leaves its offsets at the lowest unfinished event of each partition, up to a moment ago: the next run
     reads on from there, and what had been delivered of it is delivered twice."""
     for name, value in (("processes", processes), ("maxsize", maxsize), ("attempts", attempts)):
         if value < 1:
@@ -196,7 +198,7 @@ class _Run:
         self, stopped: threading.Event, idle: Optional[float], report: Optional[Callable[[Counts], None]]
     ) -> None:
         """Go round until stopped or idle; then finish what is in hand, and commit."""
-        reported = last_event = time.monotonic()
+        reported = committed = last_event = time.monotonic()
         while not stopped.is_set():
             self.source.fill(0.0 if len(self.source) else IDLE_WAIT)
             busy = bool(len(self.source))
@@ -210,11 +212,12 @@ class _Run:
                 if self.source.at_end():
                     break
                 last_event = now
-            if now - reported > EVERY:
-                reported = now
+            if now - committed > COMMIT_EVERY:
+                committed = now
                 self.source.commit(wait=False)
-                if report is not None:
-                    report(self.count())
+            if report is not None and now - reported > REPORT_EVERY:
+                reported = now
+                report(self.count())
         self.settle()
         self.source.commit(wait=True)
 

@@ -114,9 +114,11 @@ class Source:
 
     def _serve_without_reading(self) -> None:
         """Who never asks is taken for dead, and could not be told of a rebalance."""
-        if not self._paused:
-            self._paused = self._consumer.assignment()
-            self._consumer.pause(self._paused)
+        paused = {(place.topic, place.partition) for place in self._paused}
+        running = [place for place in self._consumer.assignment() if (place.topic, place.partition) not in paused]
+        if running:
+            self._consumer.pause(running)
+            self._paused += running
         self._take(self._consumer.consume(1, 0.0))
 
     def _take(self, found: list[Any]) -> int:
@@ -286,14 +288,13 @@ class Source:
     def _partitions_assigned(self, _: Any, partitions: list[Any]) -> None:
         self.assigned = True
         self._mine.update((place.topic, place.partition) for place in partitions)
-        self._paused = []  # the new ones are not
 
     def _partitions_revoked(self, consumer: Any, partitions: list[Any]) -> None:
         self._before_revoke()
         self.commit(wait=True)
         self._forget(consumer, partitions)
 
-    def _forget(self, _: Any, partitions: list[Any]) -> None:
+    def _forget(self, consumer: Any, partitions: list[Any]) -> None:
         """What is not finished of these is another member's to read again."""
         gone = {(place.topic, place.partition) for place in partitions}
         self._mine -= gone
@@ -305,6 +306,8 @@ class Source:
         self.given_back += len(numbers)
         self._unanswered.difference_update(numbers)
         self._claimed.difference_update(numbers)
+        # The client remembers who was paused, also if the partition comes back.
+        consumer.resume([place for place in self._paused if (place.topic, place.partition) in gone])
         self._paused = [place for place in self._paused if (place.topic, place.partition) not in gone]
 
     def close(self) -> None:
