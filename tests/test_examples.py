@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import collections
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -40,28 +43,73 @@ def run(program: str, *options: str) -> tuple[dict[str, int], str]:
 
 
 def test_every_event_goes_from_one_api_to_the_other_although_both_refuse() -> None:
-    """More events than the queues hold, workers that fail, requests that are refused more often than they are tried."""
+    """More events than the queues hold, and workers that fail."""
     counts, progress = run("api_to_api", "--events", "3000", "--processes", "2", "--maxsize", "150", "--rate", "500")
     assert (counts["events"], counts["posted"], counts["twice"]) == (3000, 3000, 0)
     assert counts["refused"] > 0
     assert "3,000 of 3,000 posted" in progress
 
 
-def test_a_worker_that_fails_at_an_event_gives_it_back() -> None:
+def test_what_is_refused_more_often_than_it_is_tried_goes_back_and_comes_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(services, "REFUSE_EVERY", 2)
+    monkeypatch.setattr(services.Target, "taken", collections.Counter())
+    assert api_to_api.main(["--events", "5000", "--processes", "1", "--maxsize", "200", "--rate", "1000"]) == 0
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", capsys.readouterr().out, re.MULTILINE))
+    assert (counts["posted"], counts["twice"]) == ("5000", "0")
+    assert int(counts["returned"]) > 0
+
+
+def test_what_a_killed_worker_had_in_its_hand_is_fetched_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of two workers is killed in the middle."""
+    monkeypatch.setattr(api_to_api, "QUIET", 0.5)
+    monkeypatch.setattr(services.Target, "taken", collections.Counter())
+    others = multiprocessing.active_children()
+    killed: list[int] = []
+
+    class Killing(api_to_api.Transfer):
+        async def look_for_lost(self) -> None:
+            while not self.posted:
+                await asyncio.sleep(0.01)
+            victim = next(child for child in multiprocessing.active_children() if child not in others)
+            assert victim.pid is not None
+            killed.append(victim.pid)
+            victim.kill()
+            # Nobody can see an item in a hand: another one is lost in the same way, by us.
+            self.lost = await asyncio.to_thread(self.tasks.get)
+            await super().look_for_lost()
+
+    monkeypatch.setattr(api_to_api, "Transfer", Killing)
+    assert api_to_api.main(["--events", "2000", "--processes", "2", "--maxsize", "100", "--rate", "500"]) == 0
+    assert killed
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", capsys.readouterr().out, re.MULTILINE))
+    assert counts["posted"] == "2000"
+    assert int(counts["again"]) > 0
+
+
+def test_a_worker_that_fails_at_an_event_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the end of the tasks; where that has no place, along with the results, for it must not wait for itself."""
+    event = {"number": 0, "text": ""}
     with api_to_api.TurboQueue(1) as tasks, api_to_api.TurboQueue() as results:
-        for first in ({"number": 0, "text": ""}, None):
-            tasks.put(first)
-            if first is not None:
-                with pytest.raises(ValueError):
-                    api_to_api.digest(first)
-                tasks.get()
-        # The only place is taken by the end: what failed goes on as a result that says so.
-        tasks.get()
-        with api_to_api.TurboQueue(2) as more:
-            more.put({"number": 0, "text": ""})
-            more.put(None)
-            api_to_api.work(more, results)
-            assert more.get_nowait() == {"number": 0, "text": "", "failed": True}
+
+        def fail(_: object) -> str:
+            tasks.put_many_nowait(ends)
+            raise ValueError
+
+        monkeypatch.setattr(api_to_api, "digest", fail)
+        ends: list[None] = [None]
+        tasks.put(event)
+        api_to_api.work(tasks, results)
+        assert results.get_nowait() == {**event, "failed": True}
+    with api_to_api.TurboQueue(2) as tasks, api_to_api.TurboQueue() as results:
+        ends = []
+        tasks.put_many([event, None])
+        api_to_api.work(tasks, results)
+        assert tasks.get_nowait() == {**event, "failed": True}
+        assert results.empty()
 
 
 @pytest.fixture

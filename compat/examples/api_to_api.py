@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
+import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from multiprocessing import Process
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -39,9 +42,9 @@ ATTEMPTS = 3
 FAIL_EVERY = 97
 """The worker of the example fails at every so manyth event, the first time."""
 POLL = 0.1
-"""Seconds after which a coroutine that waits for a queue looks whether all is over."""
+"""Seconds after which a coroutine that waits looks whether all is over."""
 QUIET = 5.0
-"""Seconds without a result after which what is still missing is fetched again."""
+"""Seconds without progress after which what is still missing is fetched again."""
 
 
 def work(tasks: TurboQueue, results: TurboQueue) -> None:
@@ -89,8 +92,10 @@ class Transfer:
         self.options = options
         self.tasks, self.results = TurboQueue(options.maxsize), TurboQueue(options.maxsize)
         self.pages = list(range(0, options.events, PAGE))
+        self.failed: list[Any] = []
         self.posted: set[int] = set()
-        self.returned = 0
+        self.posted_at = time.monotonic()
+        self.returned = self.fetched_again = 0
         # One limit a service, whoever asks; a second's worth at once at most.
         self.from_source, self.to_target = AsyncLimiter(options.rate, 1), AsyncLimiter(options.rate, 1)
 
@@ -98,7 +103,7 @@ class Transfer:
         return len(self.posted) == self.options.events
 
     async def fetch(self, source: str) -> None:
-        """One of several fetchers."""
+        """One of several fetchers; they alone wait for places among the tasks."""
 
         async def get(first: int) -> Any:
             async with (
@@ -110,65 +115,80 @@ class Transfer:
                 return await response.json()
 
         while not self.over():
-            if not self.pages:
+            if self.failed:
+                events, self.failed = self.failed[:PAGE], self.failed[PAGE:]
+            elif self.pages:
+                first = self.pages.pop(0)
+                try:
+                    events = await tried(partial(get, first))
+                except (aiohttp.ClientError, asyncio.TimeoutError):
+                    self.pages.append(first)
+                    self.returned += 1
+                    continue
+            else:
                 await asyncio.sleep(POLL)
                 continue
-            first = self.pages.pop(0)
-            try:
-                events = await tried(lambda: get(first))  # noqa: B023  it is awaited in the same turn
-            except (aiohttp.ClientError, asyncio.TimeoutError):
-                self.pages.append(first)
-                self.returned += 1
-                continue
             missing = [event for event in events if event["number"] not in self.posted]
-            await asyncio.to_thread(self.tasks.put_many, missing)
+            while missing:
+                try:
+                    await asyncio.to_thread(self.tasks.put_many, missing, timeout=POLL)
+                    break
+                except Full:  # none of them: no more than a page is put at once
+                    continue
 
     async def post(self, target: str) -> None:
-        """One of several posters."""
+        """One of several posters; they never wait for a place, for they are the ones who make room."""
 
         async def post(batch: list[Any]) -> None:
             async with self.to_target, self.session.post(f"{target}/results", json=batch, raise_for_status=True):
                 pass
 
-        quiet = 0.0
+        batch: list[Any] = []
         while not self.over():
-            try:
-                batch = await asyncio.to_thread(self.results.get_many, timeout=POLL, max_messages_to_get=PAGE)
-            except Empty:
-                quiet += POLL
-                if quiet > QUIET and not self.pages:
-                    # A worker was killed with an event in its hand: look for what never came.
-                    self.pages = [page for page in range(0, self.options.events, PAGE) if self.is_missing(page)]
-                    quiet = 0.0
-                continue
-            quiet = 0.0
-            failed = [event for event in batch if event.get("failed")]
-            batch = [result for result in batch if not result.get("failed")]
-            if failed:
-                await asyncio.to_thread(self.tasks.put_many, failed)
             if not batch:
-                continue
+                try:
+                    batch = await asyncio.to_thread(self.results.get_many, timeout=POLL, max_messages_to_get=PAGE)
+                except Empty:
+                    continue
+            self.failed += [event for event in batch if event.get("failed")]
+            batch = [result for result in batch if not result.get("failed")]
             try:
-                await tried(lambda: post(batch))  # noqa: B023  it is awaited in the same turn
+                await tried(partial(post, batch))
             except (aiohttp.ClientError, asyncio.TimeoutError):
                 self.returned += 1
-                await asyncio.to_thread(self.results.put_many, batch)
+                with contextlib.suppress(Full):  # then this poster keeps it, and tries again itself
+                    self.results.put_many_nowait(batch)
+                    batch = []
             else:
                 self.posted.update(result["number"] for result in batch)
+                self.posted_at = time.monotonic()
+                batch = []
                 print(f"{len(self.posted):,} of {self.options.events:,} posted", file=sys.stderr)
 
+    async def look_for_lost(self) -> None:
+        """When nothing moves any more, a worker was killed with an event in its hand: fetch what never came."""
+        while not self.over():
+            await asyncio.sleep(POLL)
+            if time.monotonic() - self.posted_at > QUIET and not self.pages and not self.failed and self.tasks.empty():
+                self.pages = [page for page in range(0, self.options.events, PAGE) if self.is_missing(page)]
+                self.fetched_again += len(self.pages)
+                self.posted_at = time.monotonic()
+
     def is_missing(self, page: int) -> bool:
-        numbers = range(page, min(page + PAGE, self.options.events))
-        return not self.posted.issuperset(numbers)
+        return not self.posted.issuperset(range(page, min(page + PAGE, self.options.events)))
 
     async def run(self, source: str, target: str) -> None:
         """All of it; the workers are ended, whatever happens."""
-        crew = [Process(target=work, args=(self.tasks, self.results)) for _ in range(self.options.processes)]
+        # Spawned, for a fork would take along the locks of this process's threads.
+        context = multiprocessing.get_context("spawn")
+        crew = [context.Process(target=work, args=(self.tasks, self.results)) for _ in range(self.options.processes)]
         for process in crew:
             process.start()
         try:
             await asyncio.gather(
-                *(self.fetch(source) for _ in range(FETCHERS)), *(self.post(target) for _ in range(POSTERS))
+                self.look_for_lost(),
+                *(self.fetch(source) for _ in range(FETCHERS)),
+                *(self.post(target) for _ in range(POSTERS)),
             )
         finally:
             for process in crew:
@@ -196,6 +216,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--maxsize", type=int, default=500, help="items in each queue at most (default: 500)")
     options = parser.parse_args(arguments)
+    if options.maxsize < PAGE:
+        parser.error(f"--maxsize {options.maxsize} has no room for a page of {PAGE}")
     Source.events = options.events
     with serving(Source) as source, serving(Target) as target:
         done = asyncio.run(transfer(source, target, options))
@@ -205,6 +227,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"twice       {sum(taken.values()) - len(taken)}")
     print(f"refused     {Source.refused + Target.refused}")
     print(f"returned    {done.returned}")
+    print(f"again       {done.fetched_again}")
     return 0 if set(taken) == set(range(options.events)) else 1
 
 
