@@ -438,6 +438,25 @@ def test_two_machines_share_a_topic_and_one_takes_over_when_the_other_is_killed(
 
 @needs_broker
 @pytest.mark.stress
+@pytest.mark.parametrize("processes", [1, 3])
+def test_what_killed_workers_had_in_hand_is_delivered_once(
+    broker: brokers.Broker, tmp_path: Path, processes: int
+) -> None:
+    """One worker alone works on a lease: what it has taken of it is known to nobody but the queue."""
+    count = 20_000
+    topic = f"alone-{processes}"
+    broker.make_topics(topic, f"{topic}-out")
+    broker.write(topic, (b"%d" % number for number in range(count)))
+    options = ("--processes", str(processes), "--idle", "1")
+    with Program(broker, topic, f"{topic}-out", "killed_twice", tmp_path, *options) as program:
+        counts = program.end()
+    assert counts["replaced"] == len(kafka_workers.DEADLY)
+    assert values(broker.read(f"{topic}-out")) == {b"%d" % number: 1 for number in range(count)}
+    assert broker.committed(f"tqshim-{topic}", topic) == [count // 4] * 4
+
+
+@needs_broker
+@pytest.mark.stress
 def test_a_hundred_thousand_events_survive_killed_workers_and_a_killed_program(
     broker: brokers.Broker, tmp_path: Path
 ) -> None:
