@@ -48,6 +48,12 @@ HOUSE: Final = (
     Step(5, words("bench.workloads bench.machine")),
     Step(5, words("bench.kinds bench.crew")),
     Step(5, words("bench")),
+    Step(5, words("kafka.command")),
+    Step(5, words("kafka")),  # its face
+    Step(5, words("kafka.running")),
+    Step(5, words("kafka.topics")),
+    Step(5, words("kafka.workers")),
+    Step(5, words("kafka.messages kafka.offsets")),
     Step(5, words("run")),
     Step(5, words("patching")),
     Step(5, words("monitor")),  # the names that programs use
@@ -79,7 +85,7 @@ NEVER: Final = {
 """By floor: modules of the standard library that its rooms do without.  For the pure floors see below."""
 MEASURING: Final = 5
 """The floor of rooms that look at queues from outside: they pickle as users do, and may use what is not installed."""
-OPTIONAL: Final = words("faster_fifo matplotlib matplotlib.pyplot numpy")
+OPTIONAL: Final = words("confluent_kafka faster_fifo matplotlib matplotlib.pyplot numpy")
 """What rooms from that floor on import inside of the functions that need it, if it is installed."""
 FACE: Final = {"contexts", "errors", "family", "patching", "queues"}
 """Rooms that the package itself shows."""

@@ -16,6 +16,7 @@ from typing import Final, Optional, Protocol
 from . import __version__, run
 from .bench import command as bench
 from .commands import check, drain, fill, ls, peek, recover, rm, stat, watch
+from .kafka import command as kafka
 
 __all__ = ["COMMANDS", "Command", "main", "parser"]
 
@@ -49,6 +50,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "fill": fill,
     "rm": rm,
     "bench": bench,
+    "kafka": kafka,
     "run": run,
 }
 """By name; in this order they are listed."""

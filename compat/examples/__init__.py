@@ -1,0 +1,1 @@
+"""Programs to copy from: TurboQueue between services. They need the extra ``tqshim[examples]``."""
