@@ -70,7 +70,8 @@ def snapshot_of(path: str) -> dict[str, tuple[Any, ...]]:
 
 def record_of(item: Any) -> bytes:
     """The bytes that an item is put as."""
-    return b"".join(moving.blocks.lay_out([tqshim.queues._dumps(item)])[1:-1])
+    record = tqshim.queues._dumps(item)
+    return b"".join(record.parts) if isinstance(record, tqshim.blocks.Pieces) else bytes(record)
 
 
 def levels(path: str) -> list[str]:
@@ -1037,7 +1038,7 @@ def test_rm_removes_a_damaged_queue_and_one_whose_removal_was_cut_short(path: st
 # -- commands
 
 
-@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"bench", "ls", "run"}))
+@pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"bench", "kafka", "ls", "run"}))
 def test_a_command_on_nothing_says_so_in_one_line(path: str, name: str) -> None:
     words = [name, "/proc/nowhere/queue" if name == "fill" else path]
     done = tqshim_command(*words, input="1\n")
