@@ -98,6 +98,9 @@ def lay_out(records: Sequence[NewRecord], seed: int, check_all: bool = False) ->
         record = records[0]
         size = len(record)
         index = _WORD.pack(size)
+        if size <= CHECKED and not isinstance(record, Pieces):
+            body = index + record + _PADDING[(size + 8) % events.UNIT]
+            return [_WORD.pack(crc32(body, seed)) + body]
         pieces = record.parts if isinstance(record, Pieces) else [record]
     else:
         ends = [*accumulate(map(len, records))]
