@@ -314,6 +314,15 @@ def test_a_file_that_has_another_name_elsewhere_is_still_ours(tmp_path: Path, ki
     q._engine.close()
 
 
+def get_from(path: Any) -> None:
+    """Open the queue, get, and leave it, whatever came of it."""
+    q: Any = TurboQueue(path=path)
+    try:
+        q.get_nowait()
+    finally:
+        q._engine.close()
+
+
 @as_root
 @pytest.mark.parametrize("kind", ["journal", "cells", "members", "ready"])
 def test_a_file_of_somebody_else_in_our_folder_is_refused(tmp_path: Path, kind: str) -> None:
@@ -322,15 +331,8 @@ def test_a_file_of_somebody_else_in_our_folder_is_refused(tmp_path: Path, kind: 
     (name,) = [name for name in os.listdir(path) if name.startswith(kind)]
     os.chown(os.path.join(path, name), STRANGER, -1)
 
-    def use() -> None:
-        q: Any = TurboQueue(path=path)
-        try:
-            q.get_nowait()
-        finally:
-            q._engine.close()
-
     with pytest.raises(FolderError, match=f"user {STRANGER}"):
-        use()
+        get_from(path)
 
 
 @pytest.mark.parametrize("kind", ["journal", "cells", "ready"])
@@ -339,15 +341,8 @@ def test_a_file_that_others_may_write_to_is_refused(tmp_path: Path, kind: str) -
     (name,) = [name for name in os.listdir(path) if name.startswith(kind)]
     os.chmod(os.path.join(path, name), 0o666)
 
-    def use() -> None:
-        q: Any = TurboQueue(path=path)
-        try:
-            q.get_nowait()
-        finally:
-            q._engine.close()
-
     with pytest.raises(FolderError, match="others may write"):
-        use()
+        get_from(path)
 
 
 @as_root

@@ -16,10 +16,10 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from multiprocessing import util
 from typing import Any, ClassVar, Final, Optional
 
 from . import sqlite_files, states
+from .ending import AtExit
 from .sqlite_files import Loading, Row, Unloading
 
 __all__ = ["Emptying", "Filling"]
@@ -463,30 +463,6 @@ class _Clock:
             self._start()
 
 
-class _AtExit:
-    """Makes ready what was added, and gives back what was taken, when a process ends.
-
-    ``multiprocessing``'s children end through ``os._exit``: only its own finalizers run there.  A new child clears
-    their registry after the fork hooks ran, and enters again from ``register_after_fork``."""
-
-    def __init__(self) -> None:
-        self._armed = False
-        util.register_after_fork(self, _AtExit.enter_again)
-
-    def arm(self) -> None:
-        """From now on there is something to do at the end."""
-        if not self._armed:
-            self._armed = True
-            util.Finalize(None, _roll_all, exitpriority=10)
-            util.Finalize(None, _retire_all, exitpriority=-100)
-
-    def enter_again(self) -> None:
-        """After a fork, in the child."""
-        self._armed = False
-        if _Member._all:
-            self.arm()
-
-
 def _roll_all() -> None:
     """Before the process waits for its children: they may be waiting for this."""
     for member in _members():
@@ -525,6 +501,6 @@ def _after_fork_in_child() -> None:
 
 
 _clock: Final = _Clock()
-_at_exit: Final = _AtExit()
+_at_exit: Final = AtExit(_roll_all, _retire_all, lambda: bool(_Member._all))
 with contextlib.suppress(AttributeError):  # Windows has no fork
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

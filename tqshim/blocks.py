@@ -101,7 +101,7 @@ def lay_out(records: Sequence[NewRecord], seed: int, check_all: bool = False) ->
         if size <= CHECKED and not isinstance(record, Pieces):
             body = index + record + _PADDING[(size + 8) % events.UNIT]
             return [_WORD.pack(crc32(body, seed)) + body]
-        pieces = record.parts if isinstance(record, Pieces) else [record]
+        pieces = _pieces(record)
     else:
         ends = [*accumulate(map(len, records))]
         size = ends[-1]

@@ -442,12 +442,16 @@ class Core:
             self._check_frame(generation)
             self._words = self.cells.words
 
+    def _holds(self, lease: Lease) -> bool:
+        """That lease is ours."""
+        return self._lease is not None and self._lease.number == lease.number
+
     def _delivered(self) -> int:
         """The oldest item that nobody has got, as far as can be seen without asking: a lease may be going on."""
         lease = self.ledger.lease
         if lease is None:
             return self.ledger.head
-        if self._lease is not None and self._lease.number == lease.number:
+        if self._holds(lease):
             return self._lease_at
         self._map_all_cells()
         position = self._words[Cells.place(waiting.LEASE_POSITION, lease.slot)]

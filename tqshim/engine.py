@@ -15,12 +15,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from multiprocessing import util
 from typing import ClassVar, Optional
 
 from . import events, tuning, waiting
 from .blocks import Record
 from .core import Core, looked, replay
+from .ending import AtExit
 from .errors import CorruptBatchError
 from .finishing import Finishing
 from .folder import Folder, reclaim, sweep
@@ -294,29 +294,6 @@ class Engine(Finishing):
         return ledger.used + places <= self.maxsize or ledger.shut != OPEN_FOR_ALL
 
 
-class _AtExit:
-    """Publishes before a process waits for its children and again when it ends; then leaves every queue.
-
-    ``multiprocessing``'s children end through ``os._exit``: only its own finalizers run there.  A new child clears
-    their registry after the fork hooks ran, and enters again from ``register_after_fork``."""
-
-    def __init__(self) -> None:
-        self._armed = False
-        util.register_after_fork(self, _AtExit.enter_again)
-
-    def arm(self) -> None:
-        if not self._armed:
-            self._armed = True
-            util.Finalize(None, _flush_all, exitpriority=10)
-            util.Finalize(None, _leave_all, exitpriority=-100)
-
-    def enter_again(self) -> None:
-        self._armed = False
-        Core.exiting = False
-        if Engine._all:
-            self.arm()
-
-
 def _flush_all() -> None:
     Core.exiting = True
     for engine in list(Engine._all.values()):
@@ -338,6 +315,7 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
+    Core.exiting = False
     Engine._all_lock = threading.RLock()
     for engine in list(Engine._all.values()):
         engine.forked()
@@ -345,6 +323,6 @@ def _after_fork_in_child() -> None:
     _at_exit.enter_again()
 
 
-_at_exit = _AtExit()
+_at_exit = AtExit(_flush_all, _leave_all, lambda: bool(Engine._all))
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -71,7 +71,7 @@ class Finishing(Putting):
             while self.ledger.shut < wanted:
                 lease = self.ledger.lease
                 if immediate and lease is not None:
-                    if self._lease is not None and self._lease.number == lease.number:
+                    if self._holds(lease):
                         self._end_lease()
                     else:
                         self._revoke(lease)

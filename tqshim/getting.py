@@ -151,7 +151,7 @@ class Getting(Sleeping):
                 continue
             lease = ledger.lease
             if lease is not None:
-                if self._lease is None or self._lease.number != lease.number:
+                if not self._holds(lease):
                     if polite and self._keeps_up(lease):
                         return
                     self._revoke(lease)

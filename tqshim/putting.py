@@ -267,7 +267,7 @@ class Putting(Getting):
         ledger = self.ledger
         changed = False
         if ledger.lease is not None:
-            if self._lease is not None and self._lease.number == ledger.lease.number:
+            if self._holds(ledger.lease):
                 self._end_lease()
             else:
                 self._revoke(ledger.lease)

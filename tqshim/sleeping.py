@@ -227,7 +227,7 @@ class Sleeping(Core):
 
     def _leased_by_another(self) -> bool:
         lease = self.ledger.lease
-        return lease is not None and (self._lease is None or self._lease.number != lease.number)
+        return lease is not None and not self._holds(lease)
 
     def _spin(self, deadline: Optional[float]) -> bool:
         """Look for a moment before sleeping: waking up would cost more.  One looker a queue."""

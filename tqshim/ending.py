@@ -1,0 +1,41 @@
+"""The end of a process: what is to be done before it waits for its children, and when it ends.
+
+Lives here: entering that where it is really run.  Not here: what is done (``engine``, ``batching``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from multiprocessing import util
+
+__all__ = ["AtExit"]
+
+
+class AtExit:
+    """Acts at the end of this process, and of each that it forks.
+
+    ``multiprocessing``'s children end through ``os._exit``: only its own finalizers run there.  A new child clears
+    their registry after the fork hooks ran, and enters again from ``register_after_fork``.  Kept by its module for as
+    long as that lives."""
+
+    def __init__(self, first: Callable[[], None], last: Callable[[], None], needed: Callable[[], bool]) -> None:
+        """``first``: before the process waits for its children, which may wait for this; ``last``: when it ends.
+        ``needed``: a forked child has inherited something to end."""
+        self._first = first
+        self._last = last
+        self._needed = needed
+        self._armed = False
+        util.register_after_fork(self, AtExit.enter_again)
+
+    def arm(self) -> None:
+        """From now on there is something to do at the end."""
+        if not self._armed:
+            self._armed = True
+            util.Finalize(None, self._first, exitpriority=10)
+            util.Finalize(None, self._last, exitpriority=-100)
+
+    def enter_again(self) -> None:
+        """After a fork, in the child."""
+        self._armed = False
+        if self._needed():
+            self.arm()
