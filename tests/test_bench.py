@@ -265,6 +265,20 @@ def test_an_interrupted_bench_leaves_no_process_and_no_queue(number: int, whole:
         process.communicate()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_was_swallowed_is_raised_again() -> None:
+    class Interrupted:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt), command._signals_interrupt() as check:
+        check()
+        Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_no_run_begins_after_the_time_is_up() -> None:
     begun: list[str] = []
 

@@ -16,7 +16,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tqshim.bench import chart, machine, report, rounds, workloads
@@ -93,8 +93,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
     others = multiprocessing.active_children()
     try:
-        with _signals_interrupt():
-            return _measure(options)
+        with _signals_interrupt() as check:
+            return _measure(options, check)
     except KeyboardInterrupt:
         say("interrupted: its processes are ended, its queues removed\n")
         return INTERRUPTED
@@ -137,7 +137,13 @@ def _chosen(options: argparse.Namespace) -> list[Measurement]:
     ]
 
 
-def _measure(options: argparse.Namespace) -> int:
+def _measure(options: argparse.Namespace, check: Callable[[], None]) -> int:
+    """``check`` is called before each run."""
+
+    def progress(text: str) -> None:
+        check()
+        say(text)
+
     level = _level(options)
     chosen = _chosen(options)
     wanted = [kind for kind in KINDS.values() if not options.kind or kind.name in options.kind]
@@ -161,7 +167,7 @@ def _measure(options: argparse.Namespace) -> int:
         "skipped": [kind.name for kind in wanted if kind not in present],
     }
     began = time.monotonic()
-    document["measurements"] = rounds.take(all_runs, options.rounds, document["within"], say)
+    document["measurements"] = rounds.take(all_runs, options.rounds, document["within"], progress)
     document["seconds"] = round(time.monotonic() - began, 1)
     if sys.stderr.isatty():
         say("")
@@ -188,17 +194,28 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Signals that ask to end raise ``KeyboardInterrupt``: the first one only, for ending must not be cut short."""
+def _signals_interrupt() -> Iterator[Callable[[], None]]:
+    """Signals that ask to end raise ``KeyboardInterrupt``: the first one only, for ending must not be cut short.
+
+    Where that was swallowed, as it is in any ``__del__``, the function that this yields raises it again, and so does
+    the end of the block."""
+    interrupted = False
 
     def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
         for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
+    def check() -> None:
+        if interrupted:
+            raise KeyboardInterrupt
+
     before = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
-        yield
+        yield check
+        check()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
