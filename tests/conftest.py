@@ -79,7 +79,7 @@ def settle(allowed: set[str], root: str = ROOT) -> list[str]:
 
 def in_use() -> set[str]:
     """Folders of queues that this process still has handles of."""
-    return {os.path.basename(engine.folder.path) for engine in list(tqshim.engine.Engine._all.values())}
+    return {os.path.basename(engine.folder.path) for engine in list(tqshim.engine.Engine.all)}
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -32,7 +32,7 @@ import tqshim.engine
 import tqshim.folder
 import tqshim.tuning
 from tqshim import Empty, Full, ShutDown, TurboQueue, events, waiting
-from tqshim.engine import Engine
+from tqshim.engine import Engine, Use
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="steps are named with the help of /proc")
 
@@ -334,7 +334,7 @@ class UnpickleHandle(Path):
         self.data = pickle.dumps(self.queue)
 
     def prepare(self) -> None:
-        Engine._all.clear()  # as in a program that meets this queue for the first time
+        Use._all.clear()  # as in a program that meets this queue for the first time
 
     def act(self) -> None:
         pickle.loads(self.data)

@@ -80,7 +80,7 @@ HOUSE: Final = (
 NEVER: Final = {
     4: words("fcntl mmap select threading"),
     3: words("fcntl mmap select pickle"),
-    2: words("pickle threading"),
+    2: words("pickle"),
 }
 """By floor: modules of the standard library that its rooms do without.  For the pure floors see below."""
 MEASURING: Final = 5

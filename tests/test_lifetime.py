@@ -464,7 +464,7 @@ def test_300_queues_made_and_dropped_leave_no_descriptor_file_or_memory(root: Pa
     assert after[0] == before[0]
     assert after[1] - before[1] < 300, "not one object a queue"
     assert after[2] - before[2] < 4096
-    assert not tqshim.engine.Engine._all
+    assert not tqshim.engine.Engine.all
 
 
 THOUSAND = """

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,63 @@ def test_lock_owners_keeps_no_file_of_a_queue_that_is_gone(tmp_path: Path) -> No
         monitor.remove(str(tmp_path / str(number)))
     assert len(known() - before) <= 1
     assert len(os.listdir("/dev/fd")) <= fds + 1
+
+
+def test_a_folder_whose_inode_is_used_again_has_its_own_locks(tmp_path: Path) -> None:
+    """As file systems do that keep their inodes in tables: the new folder would be known by the old one's file."""
+    opened = tqshim.folder._Members.opened
+    for looked_first in (False, True):
+        gone, path = (str(tmp_path / f"{name}-{looked_first}") for name in ("gone", "new"))
+        monitor.status(filled(gone, 1))
+        status = os.stat(gone)
+        file = opened.pop((status.st_dev, status.st_ino))
+        monitor.remove(gone)
+        filled(path, 1)
+        status = os.stat(path)
+        opened[status.st_dev, status.st_ino] = file
+        if looked_first:
+            monitor.status(path)
+            assert opened[status.st_dev, status.st_ino] is not file
+        with TurboQueue(path=path) as queue:
+            queue.put(2)
+            program = "import sys; from tqshim import monitor; print(monitor.status(sys.argv[1]).members[-1].state)"
+            done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=LONG)
+            assert done.stdout == "alive\n", done.stderr
+
+
+def test_threads_use_one_queue_and_look_at_it_at_once(path: str) -> None:
+    """Closing any descriptor of the members file drops the locks of all threads' handles."""
+    filled(path)
+    failures: list[BaseException] = []
+
+    def work(act: Callable[[], Any]) -> None:
+        try:
+            for _ in range(150):
+                act()
+        except BaseException as error:
+            failures.append(error)
+
+    def use() -> None:
+        with TurboQueue(path=path) as queue:
+            queue.put(1)
+            assert queue.get(timeout=LONG) == 1
+
+    def make_and_look() -> None:
+        with TurboQueue() as queue:
+            queue.put(1)
+            monitor.status(queue._engine.folder.path)  # type: ignore[union-attr]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(act,)) for act in (use, use, make_and_look, make_and_look)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LONG)
+    finally:
+        sys.setswitchinterval(interval)
+    assert failures == []
 
 
 def test_looking_changes_nothing(path: str) -> None:

@@ -98,6 +98,26 @@ def test_timeouts_are_the_standard_ones(timeout: float) -> None:
         q.join_thread()
 
 
+def test_join_thread_waits_until_the_queue_is_let_go() -> None:
+    """The flusher may be the last that refers to its engine."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(300):
+            with TurboQueue() as q:
+                path = q._engine.folder.path  # type: ignore[union-attr]
+                for _ in range(50):
+                    q.put(0)
+                due = time.perf_counter() + 0.0009 + number % 40 * 1e-5
+                while time.perf_counter() < due:
+                    pass
+                q.put(1)
+                q.put(1)
+            assert not os.path.exists(path)
+    finally:
+        sys.setswitchinterval(interval)
+
+
 CLOSED_CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("put", (1,)),
     ("put", (1, False)),

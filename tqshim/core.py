@@ -65,7 +65,7 @@ class Core:
         self._lock = threading.Lock()
         self._fence = threading.Lock()
         self._unsure = False
-        self._left = False
+        self.closed = False
         self.cells = Cells(self.folder.open_cells())
         self._words = self.cells.words
         self._bells: dict[str, Bell] = {}
@@ -99,6 +99,8 @@ class Core:
         self._used_cell = self._used_flag = 0
         self._flusher: Optional[Any] = None
         self._flusher_busy = False
+        self.flusher_holds = threading.Lock()
+        """Locked while the flusher refers to this."""
         self._flushing = 0
         """The thread that holds the lock in ``flush``."""
         # consumer
@@ -347,7 +349,8 @@ class Core:
             # A thread that is no more held it, and a frame below this one, of a signal handler, may wait for it.
             self._lock._at_fork_reinit()  # type: ignore[attr-defined]
         self._lock = threading.Lock()
-        if self._left:
+        self.flusher_holds = threading.Lock()
+        if self.closed:
             return
         if self.folder.fd >= 0:
             # A folder's descriptor: reads and writes through it fail.
@@ -366,11 +369,11 @@ class Core:
             raise OSError(errno.EBADF, "this frame's process was forked")
 
     def _after_fork(self) -> None:
-        lock, left, known, pos, number = self._lock, self._left, self._known, self._pos, self.journal.number
+        lock, closed, known, pos, number = self._lock, self.closed, self._known, self._pos, self.journal.number
         self._close_files()
         self.folder.after_fork()
         self._reset()
-        self._lock, self._left = lock, left
+        self._lock, self.closed = lock, closed
         try:
             if known is None:
                 raise FileNotFoundError

@@ -1,4 +1,4 @@
-"""The engine: one a process and folder, shared by all its handles and threads.
+"""The engine: one a process and folder, shared by all its handles and threads; and its use, which they find.
 
 Lives here: finding, recovering and leaving; what a handle asks; forks and the end of the program.  Not here: what an
 event does (``ledger``), how it reaches the disk (``folder``), how one sleeps (``waiting``), pickling (``queues``).
@@ -23,73 +23,88 @@ from .core import Core, looked, replay
 from .ending import AtExit
 from .errors import CorruptBatchError
 from .finishing import Finishing
-from .folder import Folder, reclaim, sweep
+from .folder import Folder, forked, reclaim, sweep
 from .ledger import OPEN_FOR_ALL, Block, Ledger
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "Use"]
+
+
+class Use:
+    """One process's use of a queue: each of its handles holds it, and with the last one it goes.
+
+    An engine itself can't be what is found: another thread could get hold of one whose finalizer runs."""
+
+    __slots__ = ("__weakref__", "engine")
+
+    _all: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Use]] = weakref.WeakValueDictionary()
+    """By device and inode of the folder."""
+    lock: ClassVar[threading.RLock] = threading.RLock()
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def create(cls, maxsize: int) -> Use:
+        """That of a new anonymous queue; what killed programs left of theirs is deleted on the way."""
+        others = [engine.folder.path for engine in list(Engine.all)]
+        folder = Folder.create_anonymous(maxsize, tuning.LIMITS)
+        with cls.lock:
+            use = cls._of(folder)
+        sweep(os.path.dirname(folder.path), [folder.path, *others])
+        return use
+
+    @classmethod
+    def open(cls, path: str, maxsize: int) -> Use:
+        """That of the queue at a path, which is made if it is not there."""
+        with cls.lock:
+            use = cls._of(Folder.open(path, maxsize, tuning.LIMITS))
+        if maxsize > 0 and use.engine.maxsize != maxsize:
+            raise ValueError(
+                f"{path}: the queue there has maxsize={use.engine.maxsize}, not {maxsize}; leave maxsize out to join it"
+            )
+        return use
+
+    @classmethod
+    def meet(cls, path: str, receive: Optional[Callable[[], int]]) -> Use:
+        """That of a queue whose handle was just unpickled; ``receive`` fetches the hold that came with it."""
+        with cls.lock:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(path)
+                use = cls._all.get((status.st_dev, status.st_ino))
+                if use is not None and not use.engine.closed:
+                    return use
+            return cls._of(Folder.meet(path, receive() if receive else None))
+
+    @classmethod
+    def _of(cls, folder: Folder) -> Use:
+        use = cls._all.get(folder.key)
+        if use is None or use.engine.closed:
+            use = cls._all[folder.key] = cls(Engine(folder))
+        else:
+            folder.close()
+        return use
 
 
 class Engine(Finishing):
     """What one process does in one queue folder."""
 
-    _all: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Engine]] = weakref.WeakValueDictionary()
-    _all_lock: ClassVar[threading.RLock] = threading.RLock()
+    all: ClassVar[weakref.WeakSet[Engine]] = weakref.WeakSet()
+    """Those of this process: of a queue whose handles are gone one may still wait, and another be found."""
 
-    # -- making, finding, leaving
-
-    @classmethod
-    def create(cls, maxsize: int) -> Engine:
-        """The engine of a new anonymous queue; what killed programs left of theirs is deleted on the way."""
-        folder = Folder.create_anonymous(maxsize, tuning.LIMITS)
-        engine = cls(folder)
-        sweep(os.path.dirname(folder.path), [other.folder.path for other in list(cls._all.values())])
-        return engine
-
-    @classmethod
-    def open(cls, path: str, maxsize: int) -> Engine:
-        """The engine of the queue at a path, which is made if it is not there."""
-        with cls._all_lock:
-            engine = cls._find(Folder.open(path, maxsize, tuning.LIMITS))
-        if maxsize > 0 and engine.maxsize != maxsize:
-            raise ValueError(
-                f"{path}: the queue there has maxsize={engine.maxsize}, not {maxsize}; leave maxsize out to join it"
-            )
-        return engine
-
-    @classmethod
-    def meet(cls, path: str, receive: Optional[Callable[[], int]]) -> Engine:
-        """The engine of a queue whose handle was just unpickled; ``receive`` fetches the hold that came with it."""
-        with cls._all_lock:
-            with contextlib.suppress(FileNotFoundError):
-                status = os.stat(path)
-                engine = cls._all.get((status.st_dev, status.st_ino))
-                if engine is not None:
-                    return engine
-            return cls._find(Folder.meet(path, receive() if receive else None))
-
-    @classmethod
-    def _find(cls, folder: Folder) -> Engine:
-        engine = cls._all.get(folder.key)
-        if engine is None:
-            return cls(folder)
-        folder.close()
-        return engine
+    # -- making, leaving
 
     def __init__(self, folder: Folder) -> None:
         waiting.barrier_works()  # imports ctypes, 3 ms: here, not in a signal handler, nor in every child
         super().__init__(folder)
-        self._all[folder.key] = self
+        self.all.add(self)
         _at_exit.arm()
 
     def close(self) -> None:
         """Publish what is held back, leave the queue, and delete its folder if nobody else uses it."""
-        with self._all_lock:
-            if self._all.get(self.folder.key) is self:
-                del self._all[self.folder.key]
         with self._lock:
-            if self._left:
+            if self.closed:
                 return
-            self._left = True
+            self.closed = True
             self._stop_flusher()
             try:
                 if not self._stale:
@@ -107,7 +122,7 @@ class Engine(Finishing):
     def retire(self) -> None:
         """The program ends: leave, as ``close`` does, but let threads that still run put and get."""
         with self._lock:
-            if self._left:
+            if self.closed:
                 return
             if not self._stale:
                 self._begin()
@@ -296,33 +311,34 @@ class Engine(Finishing):
 
 def _flush_all() -> None:
     Core.exiting = True
-    for engine in list(Engine._all.values()):
+    for engine in list(Engine.all):
         with contextlib.suppress(OSError):
             engine.flush()
 
 
 def _leave_all() -> None:
-    for engine in list(Engine._all.values()):
+    for engine in list(Engine.all):
         with contextlib.suppress(OSError):
             engine.retire()
         engine.report_loss()
 
 
 def _before_fork() -> None:
-    for engine in list(Engine._all.values()):
+    for engine in list(Engine.all):
         with contextlib.suppress(OSError):
             engine.before_fork()
 
 
 def _after_fork_in_child() -> None:
     Core.exiting = False
-    Engine._all_lock = threading.RLock()
-    for engine in list(Engine._all.values()):
+    Use.lock = threading.RLock()
+    forked()
+    for engine in list(Engine.all):
         engine.forked()
     # For children of a bare os.fork; those of multiprocessing clear the registry after this, and enter again.
     _at_exit.enter_again()
 
 
-_at_exit = AtExit(_flush_all, _leave_all, lambda: bool(Engine._all))
+_at_exit = AtExit(_flush_all, _leave_all, lambda: bool(Engine.all))
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from .queues import TurboQueue
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from .engine import Use
 
 __all__ = ["JoinableTurboQueue", "SimpleTurboQueue"]
 
@@ -24,21 +24,21 @@ class JoinableTurboQueue(TurboQueue, queues.JoinableQueue):  # type: ignore[misc
     Each item that was put counts until somebody has called ``task_done`` for it, in whatever process.  The counts are
     the journal's, so a killed process takes none of them away, and leaves none that it had not called off."""
 
-    def _attach(self, engine: Engine, batch_size: Optional[int]) -> None:
-        super()._attach(engine, batch_size)
+    def _attach(self, use: Use, batch_size: Optional[int]) -> None:
+        super()._attach(use, batch_size)
         # Items are counted off after close, too.
-        self._counts = engine
+        self._counts = use
 
     def task_done(self) -> None:
         """One more item is done.  Raises ``ValueError`` if all were."""
-        if not self._counts.task_done():
+        if not self._counts.engine.task_done():
             raise ValueError("task_done() called too many times")
 
     def join(self, *, timeout: Optional[float] = None) -> bool:  # type: ignore[override]
         """Wait until all items are done, for ``timeout`` seconds, for ever by default; whether they are.
 
         Of another process's burst, what was put within the last millisecond may not count yet."""
-        return self._counts.join(timeout)
+        return self._counts.engine.join(timeout)
 
 
 class SimpleTurboQueue(queues.SimpleQueue):  # type: ignore[type-arg]

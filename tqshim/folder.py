@@ -40,6 +40,7 @@ import stat
 import struct
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Container, Iterable
 from typing import ClassVar, Final, Optional, Union
@@ -55,7 +56,7 @@ try:
 except ImportError:  # Windows: said at construction, in check_platform
     pass
 
-__all__ = ["NO_SPACE", "Folder", "Journal", "anonymous_root", "lock_owners", "reclaim", "spill_root", "sweep"]
+__all__ = ["NO_SPACE", "Folder", "Journal", "anonymous_root", "forked", "lock_owners", "reclaim", "spill_root", "sweep"]
 
 HOLD_PATIENCE: Final = 10.0
 """Seconds to wait for a folder that somebody holds alone: only a reclaimer does, and only to rename it."""
@@ -218,11 +219,33 @@ class _Members:
     """The members file, opened once a process: closing any descriptor of it would drop all of the process's locks."""
 
     opened: ClassVar[dict[tuple[int, int], _Members]] = {}
+    lock: ClassVar[threading.RLock] = threading.RLock()
+    """Held over each look at what is opened that leads to an opening or a closing."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.users = 0
         self.slots: set[int] = set()
+
+    @classmethod
+    def of(cls, key: tuple[int, int], open_file: Callable[[], int]) -> _Members:
+        """The members file of the folder with that device and inode.  The lock is held."""
+        # Those of folders that are gone have no locks, and their inodes may be used again.
+        for other, idle in list(cls.opened.items()):
+            if not idle.users and not os.fstat(idle.fd).st_nlink:
+                del cls.opened[other]
+                os.close(idle.fd)
+        if key not in cls.opened:
+            cls.opened[key] = cls(open_file())
+        return cls.opened[key]
+
+    def let_go(self, key: tuple[int, int]) -> None:
+        """One user less; the last one closes it."""
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.opened.pop(key, None)
+                os.close(self.fd)
 
 
 class Folder:
@@ -701,11 +724,9 @@ class Folder:
         """Take the record lock that says: the member of this slot is alive.  ``False``: somebody has it, also we."""
         members = self._members
         if members is None:
-            members = _Members.opened.get(self.key)
-            if members is None:
-                members = _Members(self._open_ours(names.MEMBERS, os.O_RDWR))
-                _Members.opened[self.key] = members
-            members.users += 1
+            with _Members.lock:
+                members = _Members.of(self.key, functools.partial(self._open_ours, names.MEMBERS, os.O_RDWR))
+                members.users += 1
             self._members = members
         if slot in members.slots:
             return False
@@ -740,10 +761,7 @@ class Folder:
         """Let go of the folder.  Never ``LOCK_UN``: forked children and parents share the hold."""
         members = self._members
         if members is not None:
-            members.users -= 1
-            if not members.users:
-                _Members.opened.pop(self.key, None)
-                os.close(members.fd)
+            members.let_go(self.key)
         for fd in (self._spill, self.fd):
             if fd is not None and fd >= 0:
                 os.close(fd)
@@ -835,16 +853,15 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
 
     ``fd``: the queue folder's.  Takes no lock.  Raises ``OSError`` where the members file can't be opened."""
     status = os.fstat(fd)
-    key = status.st_dev, status.st_ino
-    members = _Members.opened.get(key)
-    if members is None:
-        # Never closed here: with any descriptor of it the locks of this process would go, those of another thread's
-        # queue too.  Whoever uses the queue next takes it over; those of folders that are gone have no locks.
-        for other, idle in list(_Members.opened.items()):
-            if not idle.users and not os.fstat(idle.fd).st_nlink and _Members.opened.pop(other, None) is idle:
-                os.close(idle.fd)
-        own = _Members(os.open(names.MEMBERS, os.O_RDWR | os.O_NONBLOCK | _OPEN, dir_fd=fd))
-        members = _Members.opened.setdefault(key, own)
+    # Never closed here: with any descriptor of it the locks of this process would go, those of another thread's queue
+    # too.  Whoever uses the queue next takes it over.
+    flags = os.O_RDWR | os.O_NONBLOCK | _OPEN
+    with _Members.lock:
+        members = _Members.of((status.st_dev, status.st_ino), lambda: os.open(names.MEMBERS, flags, dir_fd=fd))
+        return _lock_owners(members, slots)
+
+
+def _lock_owners(members: _Members, slots: Iterable[int]) -> dict[int, int]:
     found = dict.fromkeys(members.slots, os.getpid())  # F_GETLK does not tell of one's own
     darwin = sys.platform == "darwin"
     for slot in slots:
@@ -853,6 +870,11 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
         if answer[3 if darwin else 0] != fcntl.F_UNLCK:
             found[slot] = max(0, answer[2 if darwin else 4])
     return found
+
+
+def forked() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    _Members.lock = threading.RLock()
 
 
 def sweep(root: str, mine: Iterable[str]) -> None:

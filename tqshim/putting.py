@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import enum
 import os
 import threading
 import time
@@ -474,7 +475,7 @@ class Putting(Getting):
         if flusher is not None:
             flusher.wake.release()
             return
-        flusher = self._flusher = Flusher()
+        flusher = self._flusher = Flusher(self.flusher_holds)
         try:
             # Not ``Thread.start``: it waits for the thread, in vain if this frame is copied by a fork just then.
             _thread.start_new_thread(flusher.run, (weakref.ref(self),))
@@ -498,7 +499,7 @@ class Putting(Getting):
     def flush(self) -> None:
         """Publish what is held back."""
         with self._lock:
-            if not self._left and (self._records or self._unsure):
+            if not self.closed and (self._records or self._unsure):
                 self._flushing = threading.get_ident()
                 try:
                     self._begin()
@@ -512,7 +513,7 @@ class Putting(Getting):
         if flusher is None or not self._lock.acquire(timeout=0.01):
             return  # An act is under way below this very frame, a signal handler's: it goes on with its flusher.
         try:
-            if self._left:
+            if self.closed:
                 return
             self._begin()
             self._publish()
@@ -534,10 +535,20 @@ def _pieces(records: list[NewRecord]) -> Iterator[list[NewRecord]]:
     yield records[start:]
 
 
+class _State(enum.Enum):
+    """What a flusher found."""
+
+    BUSY = enum.auto()
+    IDLE = enum.auto()
+    DISMISSED = enum.auto()
+
+
 class Flusher:
     """A thread that publishes the end of each burst.  It holds its engine only while there is something to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, holding: threading.Lock) -> None:
+        """``holding``: locked while this thread may be the last that refers to the engine, and so closes it."""
+        self.holding = holding
         self.running = threading.Lock()
         """Locked until the thread ends."""
         self.wake = threading.Lock()
@@ -547,38 +558,48 @@ class Flusher:
 
     def run(self, reference: weakref.ref[Putting]) -> None:
         try:
-            while self._works(reference):
-                rested = not self.wake.acquire(timeout=tuning.FLUSHER_REST)
-                engine = reference()
-                if engine is None:
-                    return
-                with engine._lock:
-                    if engine._flusher is not self:
-                        return
-                    if rested and not engine._flusher_busy:
-                        engine._flusher = None
-                        return
-                    if rested:  # woken just now
-                        self.wake.acquire()
-                del engine
+            wanted = True
+            while wanted:
+                time.sleep(tuning.LINGER)
+                with self.holding:
+                    state = self._flush(reference)
+                if state is _State.IDLE:
+                    rested = not self.wake.acquire(timeout=tuning.FLUSHER_REST)
+                    with self.holding:
+                        wanted = self._resume(reference, rested)
+                else:
+                    wanted = state is _State.BUSY
         finally:
             self.running.release()
 
-    def _works(self, reference: weakref.ref[Putting]) -> bool:
-        """Flush each ``LINGER``, until there is nothing to flush.  ``False``: it is not wanted any more."""
-        while True:
-            time.sleep(tuning.LINGER)
-            engine = reference()
-            if engine is None or engine._flusher is not self:
-                return False
+    def _flush(self, reference: weakref.ref[Putting]) -> _State:
+        """Publish what was put meanwhile."""
+        engine = reference()
+        if engine is None or engine._flusher is not self:
+            return _State.DISMISSED
+        if engine._records:
+            with contextlib.suppress(OSError):  # the disk is full: put will say so, and this tries again
+                engine.flush()
+            return _State.BUSY
+        with engine._lock:
+            if engine._flusher is not self:
+                return _State.DISMISSED
             if engine._records:
-                with contextlib.suppress(OSError):  # the disk is full: put will say so, and this tries again
-                    engine.flush()
-            else:
-                with engine._lock:
-                    if engine._flusher is not self:
-                        return False
-                    if not engine._records:
-                        engine.rest()
-                        return True
-            del engine
+                return _State.BUSY
+            engine.rest()
+            return _State.IDLE
+
+    def _resume(self, reference: weakref.ref[Putting], rested: bool) -> bool:
+        """After a rest, or woken from it.  ``False``: it is not wanted any more."""
+        engine = reference()
+        if engine is None:
+            return False
+        with engine._lock:
+            if engine._flusher is not self:
+                return False
+            if rested and not engine._flusher_busy:
+                engine._flusher = None
+                return False
+            if rested:  # woken just now
+                self.wake.acquire()
+            return True

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Optional, TypeVar
 
 if TYPE_CHECKING:
     from .blocks import NewRecord, Record
-    from .engine import Engine
+    from .engine import Engine, Use
 
 __all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
 
@@ -117,22 +117,24 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         path: Optional[str] = None,
         batch_size: Optional[int] = None,
     ) -> None:
-        from .engine import Engine
+        from .engine import Use
 
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
         maxsize = index(maxsize)
-        engine = Engine.create(maxsize) if path is None else Engine.open(path, maxsize)
-        self._attach(engine, batch_size)
+        self._attach(Use.create(maxsize) if path is None else Use.open(path, maxsize), batch_size)
 
-    def _attach(self, engine: Engine, batch_size: Optional[int]) -> None:
+    def _attach(self, use: Use, batch_size: Optional[int]) -> None:
         self._closed = False
+        self._use: Optional[Use] = use
+        engine = use.engine
         self._engine: Optional[Engine] = engine
         self._batch_size = batch_size
         engine.set_batch_size(batch_size)
         self._maxsize = engine.maxsize
         self._last_size = 0
         self._has_put = False
+        self._flusher_holds: Any = None
 
     def _open_engine(self) -> Engine:
         engine = self._engine
@@ -354,12 +356,19 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             engine.flush()
             self._last_size = engine.qsize()
             self._has_put = engine.has_put
-            self._engine = None
+            self._flusher_holds = engine.flusher_holds
+            self._engine = self._use = None
         self._closed = True
 
     def join_thread(self) -> None:
-        """Nothing to wait for: ``close`` has published everything.  Raises ``AssertionError`` before ``close``."""
+        """Wait until the queue is let go, if this was the last handle of this process.
+
+        Everything is published since ``close``.  Raises ``AssertionError`` before ``close``."""
         assert self._closed, f"Queue {self!r} not closed"
+        held, self._flusher_holds = self._flusher_holds, None
+        # Not for ever: this may be a forked child's copy, and the flusher the parent's.
+        if held is not None and held.acquire(timeout=1):
+            held.release()
 
     def cancel_join_thread(self) -> None:
         """Nothing to cancel: a process that has put never waits for a reader when it exits."""
@@ -389,10 +398,10 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         return folder.path, hold, key, self._batch_size
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
-        from .engine import Engine
+        from .engine import Use
 
         path, hold, key, batch_size = state
-        engine = Engine.meet(path, hold.detach if hold is not None else None)
+        use = Use.meet(path, hold.detach if hold is not None else None)
         if key is not None:
-            engine.arrived(key)
-        self._attach(engine, batch_size)
+            use.engine.arrived(key)
+        self._attach(use, batch_size)

@@ -22,7 +22,7 @@ from typing import Any, Final, Optional
 
 from tqshim import blocks, events, names
 from tqshim.blocks import Record
-from tqshim.engine import Engine
+from tqshim.engine import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import MARKER_LIFE, Folder, reclaim
 from tqshim.monitor.checking import Finding, check
@@ -178,7 +178,8 @@ def drain(
     be done, ``NotPutBackError`` has the records.  Killed: lost are the items taken and not written, 256 at most.
 
     An anonymous queue that nobody else uses, and that still has items then, stays for a minute."""
-    engine = Engine.meet(os.path.abspath(path), None)
+    use = Use.meet(os.path.abspath(path), None)
+    engine = use.engine
     done = 0
     damaged: list[str] = []
     try:
@@ -277,7 +278,8 @@ def fill(
     is in the queue."""
     path = os.path.abspath(path)
     anonymous = names.is_anonymous(os.path.basename(path))
-    engine = Engine.meet(path, None) if anonymous else Engine.open(path, maxsize)
+    use = Use.meet(path, None) if anonymous else Use.open(path, maxsize)
+    engine = use.engine
     done = 0
     try:
         for number, line in enumerate(lines, 1):
@@ -343,7 +345,8 @@ def _copy(view: View, into: str) -> Recovery:
     first = next(records, None)
     if guessed and first is None:
         raise FolderError(view.path, "has no journal that can be read, and no items", "restore the journal")
-    engine = Engine.open(into, maxsize)
+    use = Use.open(into, maxsize)
+    engine = use.engine
     copied = 0
     try:
         if first is not None:
