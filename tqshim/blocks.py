@@ -23,7 +23,7 @@ from array import array
 from binascii import crc32
 from collections.abc import Sequence
 from itertools import accumulate, chain
-from typing import Final, Union
+from typing import Final, Optional, Union
 
 from . import events
 from .names import FileId
@@ -41,8 +41,10 @@ __all__ = [
     "lay_out",
     "record",
     "seed",
+    "single",
     "split",
     "split_giant",
+    "split_single",
     "units",
 ]
 
@@ -72,6 +74,9 @@ CHECKED: Final = 64
 """Bytes that the records of a block take on average, at most, if its check is to cover them: that costs one or two
 percent of putting and getting them.  For larger ones it would cost more: they are copied, and little else."""
 
+SINGLE_MOST: Final = (CHECKED + 8 + events.UNIT - 1) // events.UNIT
+"""Units of a block that ``single`` makes, at most."""
+
 _WORD: Final = struct.Struct("<I")
 _PAIR: Final = struct.Struct("<2I")
 _LENGTH: Final = struct.Struct("<Q")
@@ -97,10 +102,9 @@ def lay_out(records: Sequence[NewRecord], seed: int, check_all: bool = False) ->
     if count == 1:
         record = records[0]
         size = len(record)
-        index = _WORD.pack(size)
         if size <= CHECKED and not isinstance(record, Pieces):
-            body = index + record + _PADDING[(size + 8) % events.UNIT]
-            return [_WORD.pack(crc32(body, seed)) + body]
+            return [single(record, seed)]
+        index = _WORD.pack(size)
         pieces = _pieces(record)
     else:
         ends = [*accumulate(map(len, records))]
@@ -112,6 +116,13 @@ def lay_out(records: Sequence[NewRecord], seed: int, check_all: bool = False) ->
         body = b"".join((index, *pieces, padding))
         return [_WORD.pack(crc32(body, seed)) + body]
     return [_WORD.pack(crc32(index, seed)), index, *pieces, padding]
+
+
+def single(record: Record, seed: int) -> bytes:
+    """The bytes of a block of one record, of at most ``CHECKED`` bytes."""
+    size = len(record)
+    body = _WORD.pack(size) + record + _PADDING[(size + 8) % events.UNIT]
+    return _WORD.pack(crc32(body, seed)) + body
 
 
 def join(records: Sequence[NewRecord], seed: int, check_all: bool = False) -> bytes:
@@ -141,6 +152,16 @@ def index(data: bytes, count: int) -> Sequence[int]:
         swapped.byteswap()
         ends = swapped
     return ends
+
+
+def split_single(data: bytes, seed: int) -> Optional[bytes]:
+    """The record of a block that ``single`` has made; ``None`` for any other."""
+    if len(data) < 8:
+        return None
+    check, size = _PAIR.unpack_from(data)
+    if size > len(data) - 8 or size > CHECKED or crc32(data[4:], seed) != check:
+        return None
+    return data[8 : 8 + size]
 
 
 def split(data: bytes, count: int, seed: int) -> tuple[memoryview, Sequence[int]]:

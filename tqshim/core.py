@@ -75,6 +75,8 @@ class Core:
         # producer
         self._producer: Optional[int] = None
         self._producer_number = 0
+        self._publish_word = 0
+        """Our PUBLISH of one record, less its units."""
         self._serial = 0
         self._file: Optional[FileId] = None
         self._file_fd = -1
@@ -430,6 +432,7 @@ class Core:
         else:
             self._producer_number = number
             self._serial = 0
+            self._publish_word = int.from_bytes(events.publish(slot, 1, 0), "little")
             self._producer = slot
         self._joining = None
         if consumer and self.ledger.consumers <= FEW:
@@ -439,7 +442,7 @@ class Core:
         """Map the cells of members that have joined beyond ours.  The old mapping is not closed: it shows the same
         memory, and a caller may be about to store there."""
         ledger = self.ledger
-        if len(ledger.members) + len(ledger.free) > self.cells.pages * waiting.SLOTS:
+        if len(ledger.members) + len(ledger.free) > self.cells.slots:
             generation = self.generation
             self.cells = Cells(self.folder.open_cells())
             self._check_frame(generation)

@@ -61,6 +61,9 @@ class Putting(Getting):
                 self._spare = 0
                 if self._unsure:
                     self._recover()
+                alone = looked[0] != self._looked_then and not self._records and not self.maxsize
+                if alone and self._publish_one(record):
+                    return True
                 if not self.maxsize or (self._used < self._granted and self._take_place()):
                     self._records.append(record)
                     return self._publish_if_due(record)
@@ -214,7 +217,8 @@ class Putting(Getting):
         self._looked_then = looked[0]
         if ledger.used >= self.maxsize:
             return False
-        return self._publish_block([record])
+        put = self._publish_one(record)
+        return self._publish_block([record]) if put is None else put
 
     def _accept_many(self, records: list[NewRecord]) -> bool:
         """Take records of a bounded queue if there are places for all of them."""
@@ -381,18 +385,68 @@ class Putting(Getting):
         if self._granted - self._used >= self._enough and self.cells.anybody(waiting.AWAITS_PLACE):
             self._ring(waiting.AWAITS_PLACE)  # places that we had reserved are free again
         self._granted = self._used = 0
-        ledger = self.ledger
         self._hint += 1
         self._words[waiting.PUBLISHED] = self._hint
         self._map_all_cells()
         if self.cells.anybody(waiting.SLEEPS):
             self._ring_for_items()
         self._head_then = self._delivered()
-        if ledger.tail - ledger.head > self._set_aside and self._set_aside < 2 * ledger.last_limit:
+        if self._wants_space_aside():
             self._set_space_aside()
         # Only now: whoever was rung for may have taken the processor, and that time must not end our burst.
         self._published_at = monotonic()
         return True
+
+    def _publish_one(self, record: NewRecord) -> Optional[bool]:
+        """The short way of ``_publish_block`` for one small record.  ``False``: there is no place for it.
+
+        ``None``: something is not as it mostly is.  Nothing has happened, and the long way knows what to do."""
+        ledger, journal, file, offset = self.ledger, self.journal, self._file, self._offset
+        if (
+            len(record) > blocks.CHECKED
+            or type(record) is not bytes
+            or file is None
+            or offset * events.UNIT + len(record) + 16 > tuning.FILE_BYTES
+            or ledger.index >= ledger.limit
+            or ledger.shut
+            or self._granted
+            or len(ledger.members) + len(ledger.free) > self.cells.slots
+        ):
+            return None
+        data = blocks.single(record, blocks.seed(file, offset))
+        try:
+            self.folder.write_at(self._file_fd, data, offset * events.UNIT)
+        except OSError:  # most likely the disk is full
+            return None
+        units = len(data) // events.UNIT
+        event = self._publish_word | units << 40
+        pos = self._pos
+        self._unsure = True
+        # Commit point: from here on the item is in the queue.
+        end = journal.append_after(event.to_bytes(8, "little"), event, pos)
+        self._hint += 1
+        self._words[waiting.PUBLISHED] = self._hint
+        if end - 8 != pos:
+            self._catch_up(end - 8)
+        self._pos = end
+        if ledger.step(event) is None:
+            self._unsure = self._stale
+            return None if ledger.shut or ledger.index > ledger.limit else False
+        self._offset = offset + units
+        if self.cells.anybody(waiting.SLEEPS):
+            self._ring_for_items()
+        self._head_then = self._delivered()
+        if end > self._half or self._wants_space_aside():
+            self._set_space_aside()
+        self._looked_then = looked[0]
+        self._gap = tuning.GAP_FIRST
+        self._published_at = monotonic()
+        self._unsure = self._stale
+        return True
+
+    def _wants_space_aside(self) -> bool:
+        ledger = self.ledger
+        return ledger.tail - ledger.head > self._set_aside and self._set_aside < 2 * ledger.last_limit
 
     def _write(self, records: list[NewRecord], giant: bool) -> None:
         try:

@@ -243,10 +243,12 @@ class Sleeping(Core):
         stop = now + tuning.SPIN if deadline is None else min(now + tuning.SPIN, deadline)
         seen = words[waiting.PUBLISHED]
         words[waiting.LOOKS] = int(stop * 1e6)
-        while words[waiting.PUBLISHED] == seen and monotonic() < stop:
-            pass
+        hit = True
+        while words[waiting.PUBLISHED] == seen:
+            if monotonic() >= stop:
+                hit = False
+                break
         words[waiting.LOOKS] = 0
-        hit = words[waiting.PUBLISHED] != seen
         # On a busy machine we may have kept the very producer from running: what took that long was no luck.
         self._luck += ((hit and monotonic() < stop) - self._luck) * 0.25
         return hit

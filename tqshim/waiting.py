@@ -68,7 +68,7 @@ def processors() -> int:
 class Cells:
     """The mapped cells of one queue.  ``words`` is the array of 64-bit words; a store to it is one store."""
 
-    __slots__ = ("_map", "pages", "words")
+    __slots__ = ("_map", "pages", "slots", "words")
 
     def __init__(self, fd: int) -> None:
         """Map the cells file, whose descriptor is closed."""
@@ -81,6 +81,7 @@ class Cells:
             os.close(fd)
         self.words = memoryview(self._map).cast("Q")
         self.pages = size // PAGE
+        self.slots = self.pages * SLOTS
 
     @staticmethod
     def place(kind: int, slot: int) -> int:
