@@ -214,7 +214,8 @@ class Getting(Sleeping):
             item, stop = claimed.start, claimed.stop
         if not self._first <= item or stop > self._end:
             oldest = ledger.blocks[0]
-            record = self._read_single(oldest) if oldest.first == item and oldest.end == stop else None
+            alone = oldest.first == item and oldest.end == item + 1 == stop
+            record = self._read_single(oldest) if alone else None
             if record is not None:
                 got.append(record)
                 self._taken += 1
