@@ -46,6 +46,7 @@ QUEUES: Final = {"tqshim": "tqshim:TurboQueue", "stdlib": "multiprocessing.queue
 FAMILY: Final = {"tqshim:TurboQueue": ("tqshim:JoinableTurboQueue", "tqshim:SimpleTurboQueue")}
 """By class under test: those for multiprocessing.JoinableQueue and SimpleQueue. Of others, the stdlib's stay there."""
 METHODS: Final = ("fork", "spawn", "forkserver")
+END_TIMEOUT: Final = 20.0  # Seconds for the end of a worker, once its tests are over.
 TEST_TIMEOUT: Final = 120.0  # Seconds for one test; the slowest of the stdlib's takes about ten on a busy machine.
 FOREIGN: Final = {"pyqueue", "self.mgr", "self.manager"}  # Their Queue is queue.Queue, at most behind a proxy.
 MADE_IN_CHILD: Final = {"TestStdinBadfiledescriptor.test_queue_in_process"}  # No queue is made in the worker itself.
@@ -172,7 +173,7 @@ def fifo_class(base: Any) -> Any:
         @property
         def unfinished_tasks(self) -> int:
             self.qsize()  # It reads the journal.
-            return int(self._counts.ledger.unfinished)
+            return int(self._counts.engine.ledger.unfinished)
 
     class SettlingQueue(Queue):
         """The stdlib's documentation allows a delay between put() and empty() or get_nowait(): wait for its end."""
@@ -468,6 +469,7 @@ def work(patterns: list[str], verbose: bool) -> int:
     )
     if passed < 1 and not failures:
         print(f"{method}: no test was executed", flush=True)
+    faulthandler.dump_traceback_later(END_TIMEOUT, exit=True)  # A failed test may have left threads that never end.
     return int(failures > 0 or passed < 1)
 
 

@@ -22,7 +22,7 @@ import pytest
 
 HERE = Path(__file__).absolute().parent
 PACKAGE = HERE.parent
-SHM = "/dev/shm" if os.path.isdir("/dev/shm") else None
+SHM = "/dev/shm" if os.path.isdir("/dev/shm") and not os.environ.get("TQSHIM_PORTABLE") else None
 ROOT = tempfile.mkdtemp(prefix="tests-of-tqshim-", dir=SHM)
 os.environ["TQSHIM_DIR"] = ROOT
 # For children that are no multiprocessing ones: this package, and the programs that they run.

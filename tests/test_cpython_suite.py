@@ -95,10 +95,10 @@ def test_a_queue_out_of_order_fails(tmp_path: Path) -> None:
 
 
 ELSEWHERE = """
-import multiprocessing.queues
+from multiprocessing.queues import Queue as Other
 class Queue:
     def __new__(cls, maxsize=0, *, ctx):
-        return multiprocessing.queues.SimpleQueue(ctx=ctx)
+        return Other(maxsize, ctx=ctx)
 """
 
 
@@ -108,7 +108,8 @@ def test_a_test_that_never_makes_the_queue_fails(tmp_path: Path) -> None:
     options = ("--queue", "elsewhere:Queue", "--method", "fork", *selectors("*Test.test_references_*"))
     outcome = run_suite(*options, path=tmp_path)
     assert outcome.returncode == 1
-    assert "AdaptedTest.test_references_are_dropped_with_the_item" in outcome.stdout
+    assert SUMMARY.findall(outcome.stdout)[0][1:3] == ("1", "1"), outcome.stdout
+    assert "test_references_are_dropped_with_the_item made no queue of the class under test" in outcome.stdout
 
 
 HANGING = """

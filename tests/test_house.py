@@ -73,6 +73,7 @@ HOUSE: Final = (
     Step(3, words("core")),
     Step(3, words("tuning")),
     Step(2, words("folder waiting sqlite_files ending")),
+    Step(2, words("systems locks")),
     Step(1, words("ledger")),
     Step(0, words("blocks")),  # above events, for the unit in which an event counts a block's length
     Step(0, words("events names errors states")),

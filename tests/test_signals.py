@@ -46,6 +46,7 @@ def interrupted(
         child.communicate()
         pytest.fail(f"hangs: {err.decode()[-3000:]}")
     assert child.returncode == 0, err.decode()[-3000:]
+    assert b"Traceback" not in err, err.decode()[-3000:]  # nor in a child of its own
     report: dict[str, Any] = json.loads(out.splitlines()[-1])
     assert not report["missing"], report
     assert not report["doubled"], report

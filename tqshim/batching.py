@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final, Optional
 
-from . import sqlite_files, states
+from . import locks, sqlite_files, states
 from .ending import AtExit
 from .sqlite_files import Loading, Row, Unloading
 
@@ -51,13 +51,13 @@ class _Member:
     """Databases of the process that forked this one: SQLite must not touch them here, not even to close them."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock: Any = locks.RLock()
         self._all.add(self)
         _at_exit.arm()
 
     def forked(self) -> None:
         """This process is a child that was just forked: what the parent had open is the parent's."""
-        self.lock = threading.RLock()
+        self.lock = locks.RLock()
 
     def retire(self) -> None:
         """The program ends, or nobody has this any more."""
@@ -411,7 +411,7 @@ class _Clock:
 
     def reset(self) -> None:
         """At the beginning, and in a child that was just forked."""
-        self._lock = threading.Lock()
+        self._lock: Any = locks.Lock()
         self._due = threading.Event()
         self._stop = threading.Event()
         self._thread: Optional[threading.Thread] = None

@@ -21,7 +21,7 @@ from multiprocessing import context, reduction
 from time import monotonic
 from typing import Any, ClassVar, Final, Optional
 
-from . import events, names, tuning, waiting
+from . import events, locks, names, tuning, waiting
 from .blocks import NewRecord, Record
 from .errors import CorruptBatchError, FolderError
 from .folder import Folder, Journal
@@ -62,8 +62,8 @@ class Core:
         self._spawning: tuple[Optional[weakref.ref[Any]], Any] = (None, None)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._fence = threading.Lock()
+        self._lock: Any = locks.Lock()
+        self._fence: Any = locks.Lock()
         self._unsure = False
         self.closed = False
         self.cells = Cells(self.folder.open_cells())
@@ -349,8 +349,8 @@ class Core:
         self.generation += 1
         if self._flushing not in (0, threading.get_ident()):
             # A thread that is no more held it, and a frame below this one, of a signal handler, may wait for it.
-            self._lock._at_fork_reinit()  # type: ignore[attr-defined]
-        self._lock = threading.Lock()
+            self._lock._at_fork_reinit()
+        self._lock = locks.Lock()
         self.flusher_holds = threading.Lock()
         if self.closed:
             return
@@ -370,7 +370,14 @@ class Core:
         if self.generation != generation:
             raise OSError(errno.EBADF, "this frame's process was forked")
 
+    def _act_ends(self, sure: bool = True) -> None:
+        """The end of an act.  In this order: a handler may fork at any instruction, which must not be forgotten."""
+        self._unsure = not sure
+        if self._stale:
+            self._unsure = True
+
     def _after_fork(self) -> None:
+        generation = self.generation
         lock, closed, known, pos, number = self._lock, self.closed, self._known, self._pos, self.journal.number
         self._close_files()
         self.folder.after_fork()
@@ -387,7 +394,9 @@ class Core:
         except FileNotFoundError:  # rolled in the meantime
             self._load()
         self._known = None
-        self._stale = self._unsure = False
+        if generation == self.generation:
+            self._stale = False
+        self._act_ends()
 
     def _drop_file(self) -> None:
         # In this order: an exception in between leaves a descriptor open, but none is closed twice.

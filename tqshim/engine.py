@@ -12,12 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable
-from typing import ClassVar, Optional
+from typing import Any, ClassVar, Optional
 
-from . import events, tuning, waiting
+from . import events, locks, tuning, waiting
 from .blocks import Record
 from .core import Core, looked, replay
 from .ending import AtExit
@@ -38,7 +37,7 @@ class Use:
 
     _all: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Use]] = weakref.WeakValueDictionary()
     """By device and inode of the folder."""
-    lock: ClassVar[threading.RLock] = threading.RLock()
+    lock: ClassVar[Any] = locks.RLock()
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -128,7 +127,7 @@ class Engine(Finishing):
                 self._begin()
                 self._publish()
                 self._leave()
-                self._unsure = self._stale
+                self._act_ends()
             if self.folder.anonymous:
                 self.folder.let_go()
 
@@ -165,7 +164,7 @@ class Engine(Finishing):
         with self._lock:
             self._begin()
             self.folder.unmark(key)
-            self._unsure = self._stale
+            self._act_ends()
 
     def set_batch_size(self, size: Optional[int]) -> None:
         """How many records a burst collects: the newest handle's, or the usual number."""
@@ -221,7 +220,7 @@ class Engine(Finishing):
                 self.folder.seal_batch(self._file)
             self._drop_file()
         self._publishing = None
-        self._unsure = self._stale
+        self._act_ends()
 
     def _recover_items(self, mine: list[tuple[int, Block]]) -> None:
         """Items that were taken, but not delivered, come into the hand."""
@@ -252,7 +251,7 @@ class Engine(Finishing):
         with self._lock:
             self._begin()
             size = self._size()
-            self._unsure = self._stale
+            self._act_ends()
         return size
 
     def _size(self) -> int:
@@ -268,7 +267,7 @@ class Engine(Finishing):
             size = self._size()
             if not size:
                 looked[0] += 1
-            self._unsure = self._stale
+            self._act_ends()
         return not size
 
     def full(self) -> bool:
@@ -282,7 +281,7 @@ class Engine(Finishing):
             full = self.ledger.used >= self.maxsize
             if full and self._make_room():
                 full = self.ledger.used >= self.maxsize
-            self._unsure = self._stale
+            self._act_ends()
         return full
 
     def _available(self, kind: int) -> int:
@@ -331,7 +330,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_child() -> None:
     Core.exiting = False
-    Use.lock = threading.RLock()
+    Use.lock = locks.RLock()
     forked()
     for engine in list(Engine.all):
         engine.forked()

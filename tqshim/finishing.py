@@ -30,7 +30,7 @@ class Finishing(Putting):
             left = self._append(events.task_done())
             if left == 0:
                 self._ring_all(waiting.AWAITS_DONE)
-            self._unsure = self._stale
+            self._act_ends()
         return left is not None
 
     def join(self, timeout: Optional[float]) -> bool:
@@ -43,7 +43,7 @@ class Finishing(Putting):
             self._sync()
             wanted = self.ledger.completions + 1
             done = not self.ledger.unfinished
-            self._unsure = self._stale
+            self._act_ends()
         while not done:
             if deadline is not None and monotonic() >= deadline:
                 return False
@@ -57,7 +57,7 @@ class Finishing(Putting):
                 self._begin()
                 self._sync()
                 done = self._ready(waiting.AWAITS_DONE, wanted)
-                self._unsure = self._stale
+                self._act_ends()
         return True
 
     def shutdown(self, immediate: bool) -> None:
@@ -83,4 +83,4 @@ class Finishing(Putting):
                 self._ring_all(kind)
             self.ledger.trim()
             self._reclaim()
-            self._unsure = self._stale
+            self._act_ends()

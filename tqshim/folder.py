@@ -37,15 +37,12 @@ import logging
 import mmap
 import os
 import stat
-import struct
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Container, Iterable
-from typing import ClassVar, Final, Optional, Union
+from typing import Any, ClassVar, Final, Optional, Union
 
-from . import events, names
+from . import events, locks, names, systems
 from .errors import CorruptBatchError, FolderError, UnsupportedError
 from .ledger import Ledger
 from .names import FileId
@@ -78,16 +75,10 @@ _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
 NEAR: Final = 8
 """Events among which one looks for one's own, before one asks the kernel where it is."""
-MAPPED: Final = sys.platform == "linux" and sys.byteorder == "little" and not os.environ.get("TQSHIM_PORTABLE")
-"""Look for one's own event in mapped memory: page cache and mappings are one on Linux."""
-_RESVSP: Final = 0x40305828
-_SPACE_RESV: Final = struct.Struct("=hhxxxxqqiI4i")
 _REFUSED_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuseblk", "ceph", "glusterfs", "afs", "lustre"}
 _IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
 """What opening says of a symbolic link, a folder, a socket or a device in the place of a file."""
 _log: Final = logging.getLogger("tqshim")
-_FLOCK: Final = struct.Struct("@qqihh" if sys.platform == "darwin" else "@hhqqi")
-"""``struct flock``: type, whence, start, length, process; on macOS start, length, process, type, whence."""
 _OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -144,7 +135,8 @@ class Journal:
     def read(self, at: int, size: int) -> bytes:
         """Events from byte ``at`` on, at most ``size`` bytes: none at the end of the journal."""
         # A page of which something is written can be looked at: no event there, none written.
-        if at & (PAGE - 1) and at < self._size and self.words is not None and not self.words[at >> 3]:
+        words = self.words
+        if words is not None and at & (PAGE - 1) and at < self._size and not words[at >> 3]:
             return b""
         return os.pread(self.fd, size, at)
 
@@ -157,7 +149,7 @@ class Journal:
 
     def map(self, limit: int) -> None:
         """Map the file, as long as it can become; Python's own mmap refuses what is not there yet."""
-        if self.words is not None or not MAPPED:
+        if self.words is not None or not systems.MAPS_AHEAD:
             return
         mapping = _mapping()
         if mapping is None:
@@ -221,7 +213,7 @@ class _Members:
     """The members file, opened once a process: closing any descriptor of it would drop all of the process's locks."""
 
     opened: ClassVar[dict[tuple[int, int], _Members]] = {}
-    lock: ClassVar[threading.RLock] = threading.RLock()
+    lock: ClassVar[Any] = locks.RLock()
     """Held over each look at what is opened that leads to an opening or a closing."""
 
     def __init__(self, fd: int) -> None:
@@ -590,7 +582,7 @@ class Folder:
     @staticmethod
     def write_parts(fd: int, parts: list[Union[bytes, memoryview]], offset: int) -> None:
         """``write_at`` of bytes that nobody has joined."""
-        written = os.pwritev(fd, parts, offset) if hasattr(os, "pwritev") else 0
+        written = os.pwritev(fd, parts, offset) if systems.PWRITEV else 0
         size = sum(map(len, parts))
         if written < size:
             Folder.write_at(fd, memoryview(b"".join(parts))[written:], offset + written)
@@ -709,7 +701,10 @@ class Folder:
                 fd = os.open(name, os.O_RDWR | os.O_NONBLOCK | _OPEN, dir_fd=self.fd)
             except FileNotFoundError:
                 with contextlib.suppress(FileExistsError):
-                    os.mkfifo(name, 0o600, dir_fd=self.fd)
+                    if systems.MKFIFO_AT:
+                        os.mkfifo(name, 0o600, dir_fd=self.fd)
+                    else:  # what a path leads to by now may be another folder; opening finds out
+                        os.mkfifo(os.path.join(self.path, name), 0o600)
                 continue
             except OSError as error:
                 if error.errno in _IN_THE_WAY:
@@ -808,9 +803,9 @@ def anonymous_root() -> str:
     if chosen:
         return os.path.abspath(chosen)
     with contextlib.suppress(OSError):
-        room = os.statvfs("/dev/shm")
-        if room.f_bavail * room.f_frsize >= ENOUGH and os.access("/dev/shm", os.W_OK | os.X_OK):
-            return "/dev/shm"
+        room = os.statvfs(systems.SHM)
+        if room.f_bavail * room.f_frsize >= ENOUGH and os.access(systems.SHM, os.W_OK | os.X_OK):
+            return systems.SHM
     return _temporary_root()
 
 
@@ -865,18 +860,17 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
 
 def _lock_owners(members: _Members, slots: Iterable[int]) -> dict[int, int]:
     found = dict.fromkeys(members.slots, os.getpid())  # F_GETLK does not tell of one's own
-    darwin = sys.platform == "darwin"
     for slot in slots:
-        fields = (slot, 1, 0, fcntl.F_WRLCK, 0) if darwin else (fcntl.F_WRLCK, 0, slot, 1, 0)
-        answer = _FLOCK.unpack(fcntl.fcntl(members.fd, fcntl.F_GETLK, _FLOCK.pack(*fields)))
-        if answer[3 if darwin else 0] != fcntl.F_UNLCK:
-            found[slot] = max(0, answer[2 if darwin else 4])
+        answer = fcntl.fcntl(members.fd, fcntl.F_GETLK, systems.flock(fcntl.F_WRLCK, slot, 1))
+        kind, process = systems.kind_and_process(answer)
+        if kind != fcntl.F_UNLCK:
+            found[slot] = max(0, process)
     return found
 
 
 def forked() -> None:
     """In a forked child: another thread of the parent may have held the lock."""
-    _Members.lock = threading.RLock()
+    _Members.lock = locks.RLock()
 
 
 def sweep(root: str, mine: Iterable[str]) -> None:
@@ -904,10 +898,11 @@ def _temporary_root() -> str:
 def check_platform() -> None:
     """Raise ``UnsupportedError`` where queues can't work."""
     _temporary_root()
-    if MAPPED:
+    if systems.MAPS_AHEAD:
         _mapping()  # imports ctypes: here, not in a signal handler, nor in every child
-    if not sys.platform.startswith(("linux", "darwin")):
-        raise UnsupportedError(sys.platform, "TurboQueue needs Linux or macOS", "use multiprocessing.Queue here")
+    system = systems.unsupported()
+    if system:
+        raise UnsupportedError(system, "TurboQueue needs Linux or macOS", "use multiprocessing.Queue here")
     soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if soft != resource.RLIM_INFINITY and soft < 64 << 20:
         # A write cut short by this limit would misalign every event after it.
@@ -935,10 +930,11 @@ _checked: set[int] = set()
 
 
 def _check_file_system(path: str, device: int) -> None:
-    if device in _checked or not os.path.exists("/proc/self/mountinfo"):
+    mounts = f"{systems.PROC}/self/mountinfo"
+    if device in _checked or not os.path.exists(mounts):
         return
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
+    with open(mounts, encoding="utf-8", errors="replace") as table:
         for line in table:
             fields = line.split()
             kind = fields[fields.index("-") + 1]
@@ -950,10 +946,14 @@ def _check_file_system(path: str, device: int) -> None:
 def _reserve_space(fd: int, size: int) -> bool:
     """Set disk space aside without changing the file's length, where the system can.  ``False``: there is none."""
     try:
-        if sys.platform == "darwin":
-            fcntl.fcntl(fd, 42, struct.pack("=IiqqQ", 4, 3, 0, size, 0))  # F_PREALLOCATE, all, from the end
-        else:
-            fcntl.ioctl(fd, _RESVSP, _SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0))
+        if systems.RESVSP is not None:
+            fcntl.ioctl(fd, systems.RESVSP, systems.SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0))
+        elif systems.PREALLOCATE is not None:
+            # What is asked for comes on top of what the file has on disk.
+            missing = size - os.fstat(fd).st_blocks * 512
+            if missing > 0:
+                flags = systems.ALL_OR_NOTHING | systems.KEPT_WHEN_CLOSED
+                fcntl.fcntl(fd, systems.PREALLOCATE, systems.FSTORE.pack(flags, systems.FROM_END, 0, missing, 0))
     except OSError as error:  # if this file system can't, each append finds out for itself
         return error.errno not in NO_SPACE
     return True

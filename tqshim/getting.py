@@ -61,7 +61,9 @@ class Getting(Sleeping):
                         state = self._state
                         polite = block and not had_to_wait and (timeout is None or timeout > tuning.LINGER)
                         self._take(got, most, polite)
-                        self._unsure = self._stale
+                        self._unsure = False  # as _act_ends does
+                        if self._stale:
+                            self._unsure = True
             except BaseException as error:
                 if self._state is state and self._lease_at < following:
                     got.clear()  # The journal knows whose they are, and the next act asks it.
@@ -479,7 +481,7 @@ class Getting(Sleeping):
                 self._end_lease()
                 self.ledger.trim()
                 self._reclaim()
-            self._unsure = self._stale
+            self._act_ends()
 
     def _revoke(self, lease: Lease) -> None:
         """End another's lease."""

@@ -111,9 +111,9 @@ class Putting(Getting):
                         accepted = self._make_room() and attempt()
                 except OSError as error:
                     # Where there is no space, nothing has happened.
-                    self._unsure = self._stale or error.errno not in NO_SPACE
+                    self._act_ends(error.errno in NO_SPACE)
                     raise
-                self._unsure = self._stale
+                self._act_ends()
             if accepted:
                 return True
             if not block or self.ledger.shut:
@@ -260,7 +260,7 @@ class Putting(Getting):
             unsure, self._unsure = self._unsure, True
             self._append(events.trim(slot, used, self._grant))
             kept = self.ledger.res[slot].places
-            self._unsure = unsure or self._stale
+            self._act_ends(not unsure)
             self._granted = kept
             if used > kept:
                 return False
@@ -348,9 +348,11 @@ class Putting(Getting):
         try:
             dropped = self._publish(new)
         except OSError as error:
-            self._unsure = self._stale or error.errno not in NO_SPACE
+            self._act_ends(error.errno in NO_SPACE)
             raise
-        self._unsure = self._stale
+        self._unsure = False  # as _act_ends does
+        if self._stale:
+            self._unsure = True
         return dropped
 
     def _publish_if_possible(self) -> None:
@@ -571,7 +573,7 @@ class Putting(Getting):
                 return
             self._begin()
             self._publish()
-            self._unsure = self._stale
+            self._act_ends()
             self._stop_flusher()
         finally:
             self._lock.release()

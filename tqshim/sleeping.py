@@ -11,13 +11,13 @@ import time
 from time import monotonic
 from typing import Final, Optional
 
-from . import names, tuning, waiting
+from . import names, systems, tuning, waiting
 from .core import Core
 from .waiting import Bell, Cells
 
 __all__ = ["Sleeping"]
 
-SEVERAL_PROCESSORS: Final = waiting.processors() > 1
+SEVERAL_PROCESSORS: Final = systems.processors() > 1
 _BELLS: Final = {waiting.SLEEPS: names.BELL, waiting.AWAITS_PLACE: names.SPACE, waiting.AWAITS_DONE: names.DONE}
 
 
@@ -88,7 +88,7 @@ class Sleeping(Core):
             cell = Cells.place(kind, slot)
             bell = self._bell(kind)
             generation = self.generation
-            self._unsure = self._stale
+            self._act_ends()
         me = object()
         try:
             self._waiters[kind].add(me)
@@ -131,7 +131,7 @@ class Sleeping(Core):
                     ready = self._ready(kind, wanted)
                 elif self.ledger.done:
                     self._reclaim()
-                self._unsure = self._stale
+                self._act_ends()
             if ready or seconds <= 0:
                 return
             rung = bell.sleep(seconds)
@@ -152,7 +152,7 @@ class Sleeping(Core):
         with self._lock:
             self._begin()
             bell = self._bell(kind)
-            self._unsure = self._stale
+            self._act_ends()
         return bell
 
     def watch(self, kind: int, me: object, wanted: int, naps: int, rung: bool) -> tuple[int, float]:
@@ -184,7 +184,7 @@ class Sleeping(Core):
                 self._forget_waiter(kind, me, cell)
                 if rung and there > wanted:
                     self._ring(kind)
-            self._unsure = self._stale
+            self._act_ends()
         if naps == tuning.NAPS:
             self._end_used_lease()
         return there, nap

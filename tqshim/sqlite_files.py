@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Optional, Union
 from urllib.parse import quote
 
-from . import states
+from . import states, systems
 
 __all__ = ["Loading", "ReadyCount", "Row", "Unloading", "make_folder", "ready_count", "ready_names", "recover", "take"]
 
@@ -372,15 +372,15 @@ def _open_now() -> Optional[set[str]]:
 
     0.8.0 holds no lock on a batch without events, nor on one whose last event is being handled."""
     try:
-        processes = [name for name in os.listdir("/proc") if name.isdigit()]
+        processes = [name for name in os.listdir(systems.PROC) if name.isdigit()]
     except OSError:
         return None
     found = set()
     for process in processes:
         with contextlib.suppress(OSError):  # another user's, or gone
-            for fd in os.listdir(f"/proc/{process}/fd"):
+            for fd in os.listdir(f"{systems.PROC}/{process}/fd"):
                 with contextlib.suppress(OSError):
-                    found.add(os.path.basename(os.readlink(f"/proc/{process}/fd/{fd}")))
+                    found.add(os.path.basename(os.readlink(f"{systems.PROC}/{process}/fd/{fd}")))
     return found if processes else None
 
 

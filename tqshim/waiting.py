@@ -28,12 +28,13 @@ import functools
 import mmap
 import os
 import select
-import sys
 import time
 from collections.abc import Callable
 from typing import Final, Optional
 
-__all__ = ["Bell", "Cells", "barrier", "barrier_works", "processors", "register_for_barrier"]
+from . import systems
+
+__all__ = ["Bell", "Cells", "barrier", "barrier_works", "register_for_barrier"]
 
 PAGE: Final = 8192
 SLOTS: Final = 64
@@ -56,13 +57,6 @@ KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
 _ZERO: Final = bytes(8 * SLOTS)
 _NAP_UNIT: Final = 64
 """Microseconds: a nap is kept in 16 bits of such units."""
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Cells:
@@ -150,7 +144,7 @@ class Bell:
 
     def sleep(self, seconds: float) -> bool:
         """Sleep until somebody rings, at most so long.  ``True``: this ring was ours."""
-        if _EPOLL:
+        if systems.EPOLL:
             if self._poll is None:
                 self._poll = select.epoll()
                 with contextlib.suppress(FileExistsError):  # a fork in a signal handler: the other was faster
@@ -177,11 +171,6 @@ class Bell:
         os.close(self.fd)
 
 
-PORTABLE: Final = bool(os.environ.get("TQSHIM_PORTABLE"))
-"""Do without what only Linux has: for tests of what other systems get."""
-_EPOLL: Final = not PORTABLE and hasattr(select, "EPOLLEXCLUSIVE")
-
-_MEMBARRIER: Final = {"x86_64": 324, "aarch64": 283, "ppc64le": 365, "s390x": 356, "riscv64": 283, "armv7l": 389}
 _GLOBAL_EXPEDITED: Final = 1 << 1
 _REGISTER: Final = 1 << 2
 _works: Optional[bool] = None
@@ -192,7 +181,7 @@ _registered: set[int] = set()
 def _syscall() -> Callable[..., int]:
     import ctypes  # here: not every program needs it
 
-    return functools.partial(ctypes.CDLL(None, use_errno=True).syscall, _MEMBARRIER[os.uname().machine])
+    return functools.partial(ctypes.CDLL(None, use_errno=True).syscall, systems.MEMBARRIER)
 
 
 def _membarrier(command: int) -> int:
@@ -203,9 +192,8 @@ def barrier_works() -> bool:
     """This kernel can order another process's stores and loads from here; without that there are no grants."""
     global _works
     if _works is None:
-        machine = os.uname().machine
         _works = False
-        if not PORTABLE and sys.platform == "linux" and machine in _MEMBARRIER:
+        if systems.MEMBARRIER is not None:
             wanted = _GLOBAL_EXPEDITED | _REGISTER
             try:
                 offered = _membarrier(0)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqshim import __version__
 from tqshim.queues import TurboQueue
-from tqshim.waiting import processors
+from tqshim.systems import PROC, processors
 
 __all__ = ["describe", "file_system"]
 
@@ -21,7 +21,7 @@ __all__ = ["describe", "file_system"]
 def _model() -> str:
     """The processor's name, where the system tells."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        with open(f"{PROC}/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
                 name, _, value = line.partition(":")
                 if name.strip() in ("model name", "Model", "cpu"):
@@ -36,7 +36,7 @@ def file_system(path: str) -> str:
     path = os.path.realpath(path)
     best, kind = "", "unknown"
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        with open(f"{PROC}/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
             for line in mounts:
                 mount, _, rest = line.partition(" - ")
                 point = mount.split()[4]

@@ -29,7 +29,7 @@ from tqshim.bench import workloads
 from tqshim.bench.crew import Crew, RunError
 from tqshim.bench.kinds import FASTER_FIFO, PICKLE, SIMPLE, STDLIB, TURBO, Kind, many, queues
 from tqshim.queues import TurboQueue
-from tqshim.waiting import processors
+from tqshim.systems import processors
 
 __all__ = [
     "BOUND",

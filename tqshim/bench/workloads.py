@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple, Optional
 
 from tqshim.bench.crew import RunError
 from tqshim.bench.kinds import Kind, folder_of
+from tqshim.systems import PROC
 
 __all__ = [
     "ITEM_WIDTH",
@@ -341,7 +342,7 @@ class WaitingGot(NamedTuple):
 def private_memory() -> int:
     """Bytes of memory that this process shares with no file, where the kernel tells; else its largest size so far."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:
+        with open(f"{PROC}/self/statm", encoding="ascii") as file:
             _, resident, shared, *_ = map(int, file.read().split())
         return (resident - shared) * resource.getpagesize()
     except FileNotFoundError:  # no Linux

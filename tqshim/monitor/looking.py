@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Optional
 
-from tqshim import blocks, events, names, tuning, waiting
+from tqshim import blocks, events, names, systems, tuning, waiting
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import Journal, anonymous_root, lock_owners, spill_root
 from tqshim.ledger import Block, Ledger
@@ -495,7 +495,7 @@ def _command(pid: int) -> str:
     """What a process is called; nothing where that can't be told."""
     if pid > 0:
         with contextlib.suppress(OSError):
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
+            with open(f"{systems.PROC}/{pid}/cmdline", "rb") as file:
                 words = file.read(4096).split(b"\0")
             return b" ".join(words).strip().decode(errors="replace")
     return ""
@@ -509,17 +509,17 @@ def users() -> dict[tuple[int, int], tuple[str, list[Process]]]:
     process knows it, and the processes.  Those of other users, and where there is no ``/proc``, all, are left out."""
     found: dict[tuple[int, int], tuple[str, list[Process]]] = {}
     try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        pids = [int(name) for name in os.listdir(systems.PROC) if name.isdigit()]
     except OSError:
         return found
     for pid in sorted(pids):
         with contextlib.suppress(OSError):
-            for name in os.listdir(f"/proc/{pid}/fd"):
+            for name in os.listdir(f"{systems.PROC}/{pid}/fd"):
                 with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{pid}/fd/{name}")
+                    status = os.stat(f"{systems.PROC}/{pid}/fd/{name}")
                     if not stat.S_ISDIR(status.st_mode) or not _is_locked(pid, name):
                         continue
-                    path = os.readlink(f"/proc/{pid}/fd/{name}")
+                    path = os.readlink(f"{systems.PROC}/{pid}/fd/{name}")
                     held = found.setdefault((status.st_dev, status.st_ino), (path, []))[1]
                     if all(process.pid != pid for process in held):
                         held.append(Process(pid, _command(pid)))
@@ -527,7 +527,7 @@ def users() -> dict[tuple[int, int], tuple[str, list[Process]]]:
 
 
 def _is_locked(pid: int, fd: str) -> bool:
-    with open(f"/proc/{pid}/fdinfo/{fd}", "rb") as file:
+    with open(f"{systems.PROC}/{pid}/fdinfo/{fd}", "rb") as file:
         return b"FLOCK" in file.read()
 
 

@@ -1,0 +1,87 @@
+"""What this system has of what not every system has, behind one switch: ``TQSHIM_PORTABLE`` does without all of it.
+
+Lives here: which of it may be used, where it lies, and the layouts of structures that systems lay out in their own way.
+Not here: its use, and what stands in for it (``folder``, ``waiting``, ``monitor.looking``, and others).
+
+Invariant: no other room asks for the system's name or for the switch, and none knows a path that only some systems
+have; so what runs under the switch is what runs on macOS, those layouts excepted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import sys
+from typing import Final, Optional
+
+__all__ = ["PROC", "SHM", "flock", "kind_and_process", "processors", "unsupported"]
+
+PORTABLE: Final = bool(os.environ.get("TQSHIM_PORTABLE"))
+"""Do without what only Linux has, and without what some versions of macOS lack."""
+DARWIN: Final = sys.platform == "darwin"
+_LINUX: Final = sys.platform == "linux" and not PORTABLE
+_MACHINE: Final = os.uname().machine if _LINUX else ""
+_ABSENT: Final = "/nonexistent" if PORTABLE else ""
+"""Before a path: it is not there, as on systems that have none."""
+
+SHM: Final = _ABSENT + "/dev/shm"
+"""A file system in memory."""
+PROC: Final = _ABSENT + "/proc"
+"""What processes have open, and what is mounted."""
+
+EPOLL: Final = not PORTABLE and hasattr(select, "EPOLLEXCLUSIVE")
+"""One ring wakes one sleeper; with ``poll`` all wake and all but one sleep again."""
+MAPS_AHEAD: Final = _LINUX and sys.byteorder == "little"
+"""Files can be mapped longer than they are, and what ``write`` has written is in the mapping at once."""
+MEMBARRIER: Final[Optional[int]] = {
+    "x86_64": 324,
+    "aarch64": 283,
+    "ppc64le": 365,
+    "s390x": 356,
+    "riscv64": 283,
+}.get(_MACHINE if struct.calcsize("P") == 8 else "32 bits", 389 if _MACHINE == "armv7l" else None)
+"""The number of that system call, or ``None``: there are no grants."""
+PWRITEV: Final = not PORTABLE and hasattr(os, "pwritev")
+"""macOS has it from 11 on."""
+MKFIFO_AT: Final = not PORTABLE and getattr(os, "mkfifo", None) in os.supports_dir_fd
+"""macOS has ``mkfifoat`` from 13 on."""
+
+RESVSP: Final = (0x80305828 if _MACHINE.startswith("ppc") else 0x40305828) if _LINUX else None
+"""``ioctl(fd, FS_IOC_RESVSP)`` sets disk space aside, without a change of the file's length."""
+SPACE_RESV: Final = struct.Struct("=hhxxxxqqiI4i")
+"""``struct space_resv``: type, whence, start, length, system, process, padding."""
+PREALLOCATE: Final = 42 if DARWIN and not PORTABLE else None
+"""``fcntl(fd, F_PREALLOCATE)``, the same on macOS: so many bytes beyond those that the file has on disk."""
+FSTORE: Final = struct.Struct("=IiqqQ")
+"""``struct fstore``: flags, what the offset counts from, offset, length, bytes found."""
+ALL_OR_NOTHING: Final = 0x4
+KEPT_WHEN_CLOSED: Final = 0x8
+FROM_END: Final = 3
+"""``F_ALLOCATEALL``, ``F_ALLOCATEPERSIST``, ``F_PEOFPOSMODE``."""
+
+FLOCK: Final = struct.Struct("@qqihh" if DARWIN else "@hhqqi")
+"""``struct flock``: type, whence, start, length, process; on macOS start, length, process, type, whence."""
+
+
+def unsupported() -> str:
+    """The name of this system, if queues don't work here; else nothing."""
+    return "" if sys.platform.startswith(("linux", "darwin")) else sys.platform
+
+
+def flock(kind: int, start: int, length: int) -> bytes:
+    """A ``struct flock`` from the start of the file on."""
+    return FLOCK.pack(start, length, 0, kind, 0) if DARWIN else FLOCK.pack(kind, 0, start, length, 0)
+
+
+def kind_and_process(answer: bytes) -> tuple[int, int]:
+    """The kind of lock that a ``struct flock`` tells of, and whose it is."""
+    fields = FLOCK.unpack(answer)
+    return (fields[3], fields[2]) if DARWIN else (fields[0], fields[4])
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    if not PORTABLE and hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
