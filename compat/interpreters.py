@@ -1,13 +1,26 @@
-"""Which CPython interpreters of the supported versions this machine has."""
+"""Which CPython interpreters of the supported versions this machine has, and the quick suite on each of them.
+
+    python -m compat.interpreters [--only VERSION] [--list]
+
+The quick suite: the tests that hold the contract (QUICK), and CPython's own queue tests with one start method, which
+differs from version to version. It runs on every interpreter but the one that runs this, and on that one as on systems
+that are not Linux (TQSHIM_PORTABLE). Each gets an environment of its own under .venv, kept for the next run, with what
+the extra `quick` names; where that can't be installed, CPython's tests run without it. A version that is not found is
+said, and is no failure; a test that fails is.
+"""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import glob
+import importlib.metadata
 import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Final
 
 VERSIONS: Final = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
@@ -16,6 +29,28 @@ PROBE: Final = (
     "import importlib.util, sys; importlib.util.find_spec('test._test_multiprocessing') or sys.exit(1); "
     "print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
 )
+ROOT: Final = Path(__file__).resolve().parent.parent
+ENVIRONMENTS: Final = ROOT / ".venv" / "others"
+METHODS: Final = ("fork", "spawn", "forkserver")
+QUICK: Final = tuple(
+    f"tests/test_{name}.py"
+    for name in (
+        *("queue", "family", "async", "travel", "signals", "traps", "security", "space", "lifetime", "folder"),
+        *("turbo_queue", "patching", "systems", "blocks", "events", "names", "states"),
+    )
+)
+"""What differs between interpreters: calls, signals, forks, pickles, exits, files.  The pure rules don't."""
+PORTABLE: Final = (*QUICK, "tests/test_crash_table.py", "tests/test_histories.py", "tests/test_monitor.py")
+"""What is tested without all that only Linux has."""
+LIMIT: Final = 300.0
+"""Seconds that a quick suite may take before it counts as hanging; it takes 30 to 40."""
+
+
+def roots_of_pyenv() -> list[str]:
+    """Where pyenv may keep its versions: as its variable says, beside its shims on PATH, at home."""
+    shims = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if os.path.basename(entry) == "shims"]
+    named = [os.environ.get("PYENV_ROOT", ""), *map(os.path.dirname, shims), os.path.expanduser("~/.pyenv")]
+    return list(dict.fromkeys(filter(None, named)))
 
 
 @functools.cache
@@ -25,10 +60,10 @@ def interpreters() -> dict[str, str]:
     Looked at in this order: the running one, TQSHIM_PYTHONS, python3.X on PATH, pyenv's versions. What does not run
     (a shim of a version that is not chosen) is passed over.
     """
-    root = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
     candidates = [sys.executable, *os.environ.get(EXTRA, "").split(os.pathsep)]
     candidates += [shutil.which(f"python{version}") or "" for version in VERSIONS]
-    candidates += sorted(glob.glob(os.path.join(root, "versions", "3.*", "bin", "python")))
+    for root in roots_of_pyenv():
+        candidates += sorted(glob.glob(os.path.join(root, "versions", "3.*", "bin", "python")))
     found: dict[str, str] = {}
     for path in filter(None, candidates):
         try:
@@ -37,3 +72,88 @@ def interpreters() -> dict[str, str]:
             continue
         found.setdefault(probe.stdout.strip(), path)
     return {version: found[f"cpython {version}"] for version in VERSIONS if f"cpython {version}" in found}
+
+
+def needed() -> list[str]:
+    """What the quick suite needs, as the extra of that name says."""
+    wanted = [line.partition(";") for line in importlib.metadata.requires("tqshim") or ()]
+    return [name.strip() for name, _, marker in wanted if marker.replace("'", '"').strip() == 'extra == "quick"']
+
+
+def environment(version: str, python: str) -> str:
+    """The interpreter of an environment for the quick suite, made if there is none yet; empty: it can't be."""
+    home = ENVIRONMENTS / version
+    inside = str(home / "bin" / "python")
+    names = [name.partition(">")[0] for name in needed()]
+    check = f"import importlib.metadata as m; [m.version(name) for name in {names!r}]"
+    if os.path.exists(inside) and not subprocess.run([inside, "-c", check], capture_output=True).returncode:
+        return inside
+    for command in (
+        [python, "-m", "venv", "--clear", str(home)],
+        [inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", *needed()],
+    ):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            print(f"Python {version}: {' '.join(command[1:4])} failed: {said[-1] if said else '-'}", flush=True)
+            return ""
+    return inside
+
+
+def passes(title: str, command: list[str], **variables: str) -> bool:
+    """Run a command, say how it ended, and all that it said if it failed."""
+    began = time.monotonic()
+    surroundings = {**os.environ, **variables}
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=surroundings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=LIMIT,
+        )  # fmt: skip
+        code, output = str(done.returncode), done.stdout
+    except subprocess.TimeoutExpired as error:
+        code, output = f"none after {LIMIT:.0f} s", error.stdout or b""
+    said = output.decode(errors="replace").strip()
+    good = code == "0"
+    if not good:
+        print(said, flush=True)
+    closing = said.splitlines()[-1].strip("= ") if said else ""
+    seconds = time.monotonic() - began
+    print(f"{title}: {'passed' if good else 'FAILED, exit code ' + code}, {seconds:.0f} s: {closing}", flush=True)
+    return good
+
+
+def run_quick(version: str, python: str) -> bool:
+    """The quick suite on another interpreter."""
+    method = METHODS[VERSIONS.index(version) % len(METHODS)]
+    inside = environment(version, python)
+    good = True
+    if inside:
+        good = passes(f"Python {version}, tests", [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *QUICK])
+    else:
+        print(f"Python {version}: without pytest only CPython's own queue tests run", flush=True)
+    suite = [inside or python, "compat/cpython_suite.py", "--method", method]
+    return passes(f"Python {version}, CPython's tests", suite) and good
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the quick suites one after another; return 0 if all passed."""
+    parser = argparse.ArgumentParser(description="Run the quick suite on every other interpreter that is found.")
+    parser.add_argument("--only", choices=VERSIONS, action="append", help="this version; may be given again")
+    parser.add_argument("--list", action="store_true", help="say what is found and what is not, and run nothing")
+    given = parser.parse_args(arguments)
+    found = interpreters()
+    here = "{}.{}".format(*sys.version_info)
+    wanted = [version for version in given.only or VERSIONS if version != here]
+    for version in wanted:
+        print(f"Python {version}: {found.get(version, 'not found: untested here')}", flush=True)
+    if given.list:
+        return 0
+    good = [run_quick(version, found[version]) for version in wanted if version in found]
+    if not given.only or here in given.only:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *PORTABLE]
+        good.append(passes(f"Python {here}, as on other systems", command, TQSHIM_PORTABLE="1"))
+    return int(not all(good))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

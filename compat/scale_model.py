@@ -47,8 +47,8 @@ from tqshim.bench.kinds import KINDS, TURBO
 from tqshim.bench.measurements import BOUND, Setting, do_tasks, task_turns, throughput
 from tqshim.bench.workloads import ITEM_WIDTH, PATIENCE
 from tqshim.folder import anonymous_root
+from tqshim.systems import processors
 from tqshim.tuning import BLOCK_RECORDS, FAST, NAP, SOON
-from tqshim.waiting import processors
 
 PROCESSES: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 """Processes that use one shared place at once."""

@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tqshim
+import tqshim.systems
 from tqshim import FolderError, TurboQueue, cli, events, monitor, names
 from tqshim.folder import Folder, lock_owners
 from tqshim.ledger import Ledger
@@ -29,7 +30,9 @@ from tqshim.monitor import looking, moving, watching
 
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-linux = pytest.mark.skipif(not os.path.isdir("/proc/self/fdinfo"), reason="only /proc tells who holds a folder")
+linux = pytest.mark.skipif(
+    not os.path.isdir(f"{tqshim.systems.PROC}/self/fdinfo"), reason="only /proc tells who holds a folder"
+)
 LONG = 60.0
 
 
@@ -456,7 +459,7 @@ def test_queues_lists_anonymous_ones_and_those_at_given_places(tmp_path: Path, p
     found = {one.path: one for one in monitor.queues([str(tmp_path)])}
     assert found[path].items == 2 and found[path].open_by == []
     assert found[folder].items == 1 and found[folder].producers == 1
-    if os.path.isdir("/proc/self/fdinfo"):
+    if os.path.isdir(f"{tqshim.systems.PROC}/self/fdinfo"):
         assert [process.pid for process in found[folder].open_by] == [os.getpid()]
     with open(journal(path), "r+b") as file:
         file.truncate(7)

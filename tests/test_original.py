@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import pytest
 
+import tqshim.systems
 from compat import original_exchange, original_faults, original_speed
 from tqshim import turbo_queue
 
@@ -203,7 +204,8 @@ def get_all(folder: Path) -> list[Any]:
 
 
 @pytest.mark.skipif(
-    not os.path.isdir("/proc/self/fd"), reason="files of theirs that are not locked are asked for there"
+    not os.path.isdir(f"{tqshim.systems.PROC}/self/fd"),
+    reason="files of theirs that are not locked are asked for there",
 )
 @pytest.mark.parametrize("added", [0, 1, 3])
 def test_cleanup_leaves_a_living_producer_of_the_original_alone(added: int, original: Original, tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tqshim import batching, sqlite_files, states, turbo_queue
 
+needs_open_files = pytest.mark.skipif(
+    sqlite_files._open_now() is None,
+    reason="this system does not tell who has a file open: an empty one may be in use, and stays",
+)
+
 FORK: Final = multiprocessing.get_context("fork")
 PATIENCE: Final = 30.0
 VALUES: Final = st.recursive(
@@ -594,6 +599,7 @@ def test_a_killed_producer_loses_nothing_that_was_stored(tmp_path: Path) -> None
     assert names(tmp_path) == []
 
 
+@needs_open_files
 def test_killed_before_anything_was_stored_leaves_nothing(tmp_path: Path) -> None:
     def work(sender: Any) -> None:
         enqueue = producer(tmp_path)
@@ -649,6 +655,7 @@ def flood(folder: Path, sender: Any) -> None:
         sender.send(number)
 
 
+@needs_open_files
 @pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.stress)])
 def test_producers_killed_anywhere_leave_a_beginning_of_what_they_added(kills: int, tmp_path: Path) -> None:
     """All that a flush has made ready, at least; nothing twice, nothing that can't be read."""
@@ -838,6 +845,7 @@ def clean_again_and_again(folder: Path) -> None:
         clean_up(folder)
 
 
+@needs_open_files
 @pytest.mark.parametrize("kills", [12, pytest.param(400, marks=pytest.mark.stress)])
 def test_kills_on_both_sides_lose_nothing_that_was_ready(kills: int, tmp_path: Path) -> None:
     """Beside a clean-up that never stops.  Twice comes only what a killed consumer had in its batch."""

@@ -163,8 +163,10 @@ class Journal:
     def unmap(self) -> None:
         """Forget the mapping: who still looks at it gets a ``ValueError``."""
         words, self.words = self.words, None
+        if words is None:  # nor is ctypes imported: this may be a handler's frame, in the middle of an import
+            return
         mapping = _mapping()
-        if words is not None and mapping is not None:
+        if mapping is not None:
             words.release()
             mapping.unmap(self._address, self._size)
 
@@ -703,8 +705,8 @@ class Folder:
                 with contextlib.suppress(FileExistsError):
                     if systems.MKFIFO_AT:
                         os.mkfifo(name, 0o600, dir_fd=self.fd)
-                    else:  # what a path leads to by now may be another folder; opening finds out
-                        os.mkfifo(os.path.join(self.path, name), 0o600)
+                    else:
+                        self._mkfifo_by_path(name)
                 continue
             except OSError as error:
                 if error.errno in _IN_THE_WAY:
@@ -716,6 +718,14 @@ class Folder:
             os.close(fd)
             break
         raise FolderError(f"{self.path}/{name}", "is no FIFO of ours", "see who put it there, and delete it")
+
+    def _mkfifo_by_path(self, name: str) -> None:
+        """Where a FIFO can't be made relative to a folder's descriptor.  Raises ``FolderError`` where the path leads
+        elsewhere by now; should it do so just after that look, opening the FIFO finds out."""
+        found = os.stat(self.path)
+        if (found.st_dev, found.st_ino) != self.key:
+            raise FolderError(self.path, "is another folder by now, and FIFOs are made by path here", "move it back")
+        os.mkfifo(os.path.join(self.path, name), 0o600)
 
     def lock_slot(self, slot: int) -> bool:
         """Take the record lock that says: the member of this slot is alive.  ``False``: somebody has it, also we."""

@@ -75,6 +75,15 @@ class Putting(Getting):
 
     def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
+        generation = self.generation
+        try:
+            return self._put_many(records, block, timeout)
+        except (OSError, ValueError):
+            if generation == self.generation:
+                raise
+            return len(records)  # forked in the middle: the parent puts them
+
+    def _put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
         if not self.maxsize:
             with self._lock:
                 self._begin()

@@ -1,0 +1,255 @@
+"""What only some systems have lies behind one switch; locks hold whatever a signal handler raises."""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import importlib.util
+import os
+import stat
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from test_house import INSIDE, ROOMS
+
+import tqshim.folder
+import tqshim.systems
+from tqshim import FolderError, TurboQueue
+
+USE = """
+import os, sys, select
+seen = []
+def hook(event, arguments):
+    if event == "open" or event.startswith(("fcntl.ioctl", "ctypes.dlopen")):
+        seen.append(f"{event} {arguments[0]!r}")
+    elif event == "os.listdir" and isinstance(arguments[0], str):
+        seen.append(f"{event} {arguments[0]!r}")
+sys.addaudithook(hook)
+for name in ("epoll", ):
+    def refuse(*arguments, known=getattr(select, name, None)):
+        if "tqshim" in sys._getframe(1).f_code.co_filename:  # selectors tries it, too
+            seen.append("select.epoll")
+        return known(*arguments)
+    setattr(select, name, refuse)
+for name in ("pwritev", "sched_getaffinity"):
+    def refuse(*arguments, name=name, known=getattr(os, name, None)):
+        seen.append(f"os.{name}")
+        return known(*arguments)
+    if hasattr(os, name):
+        setattr(os, name, refuse)
+known_mkfifo = os.mkfifo
+def mkfifo(path, mode=0o666, *, dir_fd=None):
+    if dir_fd is not None:
+        seen.append("os.mkfifo with dir_fd")
+    return known_mkfifo(path, mode, dir_fd=dir_fd)
+os.supports_dir_fd.add(mkfifo)
+os.mkfifo = mkfifo
+
+import tqshim, tqshim.monitor, tqshim.tuning
+tqshim.tuning.LIMITS = (16, 64)
+del os.environ["TQSHIM_DIR"]
+for maxsize in (0, 3000):
+    q = tqshim.TurboQueue(maxsize)
+    for number in range(500):
+        q.put(number)
+    q.put_many([b"x" * 100] * 1000)
+    q.put_many([b"x" * 30_000] * 20)
+    assert [q.get() for _ in range(500)] == list(range(500))
+    assert sum(1 for _ in q.drain()) == 1020
+    try:
+        q.get(timeout=0.01)
+    except tqshim.Empty:
+        pass
+    where = q._engine.folder.path
+    assert where in [found.path for found in tqshim.monitor.queues()]
+    q.close()
+    assert not os.path.exists(where)
+import tqshim.sqlite_files
+tqshim.sqlite_files._open_now()
+print(*seen, sep="\\n")
+print("where", where)
+"""
+LINUX = ("epoll", "/proc", "/dev/shm", "ioctl", "dlopen", "pwritev", "sched_getaffinity", "mkfifo with dir_fd")
+
+
+def use(folder: Path, **variables: str) -> str:
+    """What a program that uses queues asks of its system."""
+    surroundings = {**os.environ, "TMPDIR": str(folder), **variables}
+    done = subprocess.run(
+        [sys.executable, "-c", USE], env=surroundings, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_switch_does_without_all_that_only_linux_has(tmp_path: Path) -> None:
+    """Nothing of it is asked for, not even to find out whether it is there."""
+    seen = use(tmp_path, TQSHIM_PORTABLE="1")
+    assert f"where {tmp_path}" in seen
+    lines = [line for line in seen.splitlines() if "nonexistent" not in line and ".py" not in line]
+    assert [line for line in lines if any(word in line for word in LINUX)] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is none of it here")
+@pytest.mark.skipif(tqshim.systems.PORTABLE, reason="it is switched off")
+def test_without_the_switch_it_is_used(tmp_path: Path) -> None:
+    """The control: what the test above does not find, it would find."""
+    seen = use(tmp_path)
+    missing = [word for word in LINUX if word not in seen]
+    assert missing in ([], ["/dev/shm"])  # it may be too small here
+
+
+TELLING = ("/proc", "/dev/shm", "TQSHIM_PORTABLE", "darwin", "linux", "win32")
+
+
+@pytest.mark.parametrize("room", sorted(set(INSIDE) - {"systems"}))
+def test_no_other_room_asks_for_the_system(room: str) -> None:
+    """No path, no name, no variable of it; docstrings may speak of them."""
+    tree = ROOMS[room]
+    documents = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    documents |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in documents
+        and any(word in node.value for word in TELLING)
+    ]
+    found += [
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr) in {("sys", "platform"), ("os", "uname"), ("os", "sched_getaffinity")}
+    ]
+    assert found == []
+
+
+def as_on(system: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The room as it is there."""
+    path = Path(tqshim.systems.__file__ or "")
+    spec = importlib.util.spec_from_file_location("systems_there", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with monkeypatch.context() as there:
+        there.setattr(sys, "platform", system)
+        there.delenv("TQSHIM_PORTABLE", raising=False)
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_macos_lays_its_structures_out_as_its_headers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``bsd/sys/fcntl.h``: struct flock is start, length (8 bytes), process (4), type, whence (2); struct fstore is
+    flags, mode (4), offset, length, bytes found (8)."""
+    there = as_on("darwin", monkeypatch)
+    assert there.FLOCK.size == 24
+    data = there.flock(3, 7, 1)
+    assert struct.unpack_from("<q", data, 0) == (7,)
+    assert struct.unpack_from("<q", data, 8) == (1,)
+    assert struct.unpack_from("<hh", data, 20) == (3, 0)
+    assert there.kind_and_process(data[:16] + struct.pack("<i", 4711) + data[20:]) == (3, 4711)
+    assert there.FSTORE.size == 32
+    data = there.FSTORE.pack(there.ALL_OR_NOTHING | there.KEPT_WHEN_CLOSED, there.FROM_END, 0, 4096, 0)
+    assert struct.unpack_from("<Iiqqq", data) == (4 | 8, 3, 0, 4096, 0)
+    assert (there.PREALLOCATE, there.RESVSP, there.MEMBARRIER, there.MAPS_AHEAD) == (42, None, None, False)
+
+
+def test_linux_lays_its_structures_out_as_its_headers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``linux/falloc.h``: struct space_resv is type, whence (2 bytes), 4 of padding, start, length (8), four more."""
+    there = as_on("linux", monkeypatch)
+    assert there.SPACE_RESV.size == 48
+    data = there.SPACE_RESV.pack(0, 0, 0, 4096, 0, 0, 0, 0, 0, 0)
+    assert struct.unpack_from("<q", data, 16) == (4096,)
+    assert there.PREALLOCATE is None
+
+
+def test_on_macos_only_the_space_that_is_missing_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """There it is counted from what the file has on disk, and freed when the file is closed unless one forbids it."""
+    asked: list[Any] = []
+    there = as_on("darwin", monkeypatch)
+    monkeypatch.setattr(tqshim.folder, "systems", there)
+    monkeypatch.setattr(fcntl, "fcntl", lambda fd, what, data: asked.append((what, there.FSTORE.unpack(data))))
+    file = tmp_path / "file"
+    file.write_bytes(bytes(8192))
+    fd = os.open(file, os.O_RDWR)
+    try:
+        has = os.fstat(fd).st_blocks * 512
+        assert tqshim.folder._reserve_space(fd, has + 4096)
+        assert tqshim.folder._reserve_space(fd, has)
+    finally:
+        os.close(fd)
+    assert asked == [(42, (4 | 8, 3, 0, 4096, 0))]
+
+
+def test_a_fifo_made_by_path_is_made_in_the_folder_that_was_opened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """macOS before 13: by path; a folder put in the place of one that is in use gets none."""
+    monkeypatch.setattr(tqshim.systems, "MKFIFO_AT", False)
+    path = tmp_path / "queue"
+    q: Any = TurboQueue(path=str(path))
+    folder = q._engine.folder
+    os.close(folder.open_fifo("space"))
+    assert stat.S_ISFIFO(os.stat(path / "space").st_mode)
+    os.rename(path, tmp_path / "moved")
+    path.mkdir()
+    with pytest.raises(FolderError, match="another folder"):
+        folder.open_fifo("bell")
+    assert list(path.iterdir()) == []
+    q.close()
+
+
+LEFT = """
+import signal, sys
+from tqshim.locks import Lock, RLock
+class Interrupt(Exception):
+    pass
+armed = False
+def handle(number, frame):
+    if armed:
+        raise Interrupt
+signal.signal(signal.SIGALRM, handle)
+hits = 0
+for make in (Lock, RLock):
+    lock = make()
+    for turn in range(1000):
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, (1 + turn % 40) * 1e-6)
+            while True:
+                with lock:
+                    pass
+        except Interrupt:
+            hits += 1
+        armed = False
+        release = lock.__exit__
+        try:
+            release(None, None, None)
+        except RuntimeError:
+            continue
+        sys.exit(f"left taken at turn {turn}")
+print(hits)
+"""
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 10),
+    reason="3.9 may run a handler when the with statement's body has ended and the lock is not given back yet",
+)
+def test_a_lock_is_never_left_taken_by_a_handlers_exception() -> None:
+    """A plain one is from CPython 3.14 on: a handler may run there before the with statement's first instruction."""
+    done = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 1500
