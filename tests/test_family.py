@@ -326,8 +326,11 @@ def test_a_burst_that_began_before_a_shutdown_arrives(context: Any) -> None:
     ended(producer, -signal.SIGKILL)
 
 
-def test_a_stopped_producer_keeps_nobody_waiting_and_what_it_held_back_still_arrives(context: Any) -> None:
+def test_a_stopped_producer_keeps_nobody_waiting_and_what_it_held_back_still_arrives(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it may come, ``get_nowait`` says that the queue is empty now; ``get`` waits, but not for ever."""
+    monkeypatch.setattr(tqshim.tuning, "LATE", 3.0)  # longer than a busy machine keeps this process from the next line
     tasks, says = TurboQueue(), SimpleTurboQueue()
     producer = started(context, family.hold_back_and_stop, tasks, says)
     assert says.get() == "held back"

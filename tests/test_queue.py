@@ -20,7 +20,9 @@ import pytest
 from programs.things import BadAtLoading, Registered, Reporting, Unpicklable, reduce_registered
 
 import tqshim
-from tqshim import TurboQueue
+import tqshim.folder
+import tqshim.tuning
+from tqshim import TurboQueue, events
 
 LONG = 60.0
 METHODS_OF_A_QUEUE = [
@@ -534,3 +536,48 @@ def test_a_handle_has_a_repr_and_is_hashable_and_a_second_one_is_another_object(
     assert other is not q
     assert {q, other} == {other, q}
     assert "Queue" in repr(q)
+
+
+def test_a_get_of_several_that_lags_by_more_than_a_journal_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its look and its claim another process takes all, puts more, and rolls the journal more than once."""
+    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 16))
+    monkeypatch.setattr(tqshim.tuning, "LEASES", False)
+    monkeypatch.setattr(tqshim.folder, "_reserve_space", lambda fd, size: True)  # else journals grow
+    q: Any = TurboQueue()
+    q.put_many(range(3))
+    assert q.get() == 0
+    engine = q._engine
+    append = engine._append
+    others: list[int] = []
+
+    def roll() -> None:
+        with engine._lock:
+            engine._begin()
+            number = engine.journal.number
+            while engine.journal.number == number:
+                append(events.revoke(0, 0))
+            engine._act_ends()
+
+    def in_between(event: bytes, ours: bool = False) -> Any:
+        if event[0] == events.CLAIM_MANY and not others:
+            others.append(os.fork())
+            if not others[0]:
+                try:
+                    assert q.get_many() == [1, 2]
+                    roll()
+                    q.put_many("abc")
+                    roll()
+                    roll()
+                    engine.close()
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(others[0], 0)[1] == 0
+        return append(event, ours)
+
+    engine._append = in_between
+    try:
+        assert q.get_many(timeout=5.0) == ["a", "b", "c"]
+    finally:
+        del engine._append
+    q.close()

@@ -214,6 +214,7 @@ class Getting(Sleeping):
                 words[cell] = 0
                 return False
             item, stop = claimed.start, claimed.stop
+            ledger = self.ledger  # another one, if we lagged behind by more than a journal
         if not self._first <= item or stop > self._end:
             oldest = ledger.blocks[0]
             alone = oldest.first == item and oldest.end == item + 1 == stop
