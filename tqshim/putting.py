@@ -441,7 +441,7 @@ class Putting(Getting):
             self._catch_up(end - 8)
         self._pos = end
         if ledger.step(event) is None:
-            self._unsure = self._stale
+            self._act_ends()
             return None if ledger.shut or ledger.index > ledger.limit else False
         self._offset = offset + units
         if self.cells.anybody(waiting.SLEEPS):
@@ -452,7 +452,9 @@ class Putting(Getting):
         self._looked_then = looked[0]
         self._gap = tuning.GAP_FIRST
         self._published_at = monotonic()
-        self._unsure = self._stale
+        self._unsure = False  # as _act_ends does
+        if self._stale:
+            self._unsure = True
         return True
 
     def _wants_space_aside(self) -> bool:
