@@ -58,6 +58,13 @@ def interrupted(
     return report
 
 
+raised = pytest.mark.skipif(
+    sys.version_info < (3, 10),
+    reason="3.9 may run a handler between the end of a with block and the release of its lock, which stays taken then",
+)
+
+
+@raised
 @pytest.mark.parametrize("kind", ["keyboard", "custom"])
 @pytest.mark.parametrize("what", ["get", "get_many", "blocking"])
 @pytest.mark.parametrize("maxsize", [0, 50, 3000])
@@ -65,6 +72,7 @@ def test_an_interrupted_get_loses_and_doubles_nothing(what: str, kind: str, maxs
     interrupted(what, kind, 2000, maxsize)
 
 
+@raised
 @pytest.mark.parametrize("kind", ["keyboard", "custom"])
 @pytest.mark.parametrize("what", ["put", "put_many"])
 @pytest.mark.parametrize("maxsize", [0, 50, 3000])
@@ -72,6 +80,7 @@ def test_an_interrupted_put_happens_once_or_not_at_all(what: str, kind: str, max
     interrupted(what, kind, 2000, maxsize)
 
 
+@raised
 @pytest.mark.parametrize("off", ["bursts", "leases", "reservations", "bursts,leases,reservations,spinning"])
 def test_interrupts_do_no_harm_without_optimisations(off: str) -> None:
     interrupted("get", "keyboard", 3000, 0, 2, 100, TQSHIM_WITHOUT=off)
