@@ -1,8 +1,8 @@
 """An explicit-state checker for the rules: every interleaving of a small case, driven by the package's own ``Ledger``.
 
-Lives here: the explorer, a machine with store buffers, and six small protocols that stand on the ledger: ``Claims``,
-``Ends``, ``Leases``, ``Reservations``, ``Batches`` and ``Rolls``.  Not here: the cases, and what goes wrong when a rule
-is taken out (``test_rules``).
+Lives here: the explorer, a machine with store buffers, and seven small protocols that stand on the ledger: ``Claims``,
+``Holds``, ``Ends``, ``Leases``, ``Reservations``, ``Batches`` and ``Rolls``.  Not here: the cases, and what goes wrong
+when a rule is taken out (``test_rules``).
 
 One step is one append to the journal, one store into a process's store buffer, one buffered store that reaches the
 memory (x86: first in, first out), one load, or one system call on a name.  Between any two steps a process may be
@@ -20,7 +20,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Final, NamedTuple, Optional, Protocol
 
 from tqshim import events
-from tqshim.ledger import Lease, Ledger, Verdict
+from tqshim.ledger import Held, Lease, Ledger, Verdict
 from tqshim.names import FileId
 
 Buffer = tuple[tuple[int, int], ...]
@@ -99,8 +99,8 @@ def explore(model: Model, most: int = 6_000_000) -> Result:
 class Rules:
     """A ledger class as a function from state and event to state and verdict, remembered.
 
-    ``counting`` says which events advance the count of events: all valid ones, or only JOINs (fewer states; enough
-    where nobody looks at a position in the journal, for then only members are numbered by it)."""
+    ``counting`` says which events advance the count of events: all valid ones, or only JOINs and HOLDs (fewer states;
+    enough where nobody looks at a position in the journal, for then only members and holds are numbered by it)."""
 
     def __init__(self, ledger: type[Ledger] = Ledger, counting: str = "joins") -> None:
         self.ledger = ledger
@@ -128,7 +128,7 @@ class Rules:
             ledger = self.ledger.load(state)
             index = ledger.index
             verdict = ledger.step(int.from_bytes(event, "little"))
-            if verdict is None or (self.counting == "joins" and event[0] != events.JOIN):
+            if verdict is None or (self.counting == "joins" and event[0] not in (events.JOIN, events.HOLD)):
                 ledger.index = index
             known = self._steps[state, event] = ledger.snapshot(), verdict
         return known
@@ -345,6 +345,251 @@ class Claims(Machine):
         waiting = (process.role == "consumer" and process.at == "idle" and process.left for process in world.processes)
         if any(waiting) and view.head < view.tail:
             raise Violation("wedged", "a consumer waits and an item too")
+
+
+# -- holds
+
+
+FILES: Final = 9
+"""More than a producer makes: their serials go up as what it has left goes down."""
+
+
+class Taker(NamedTuple):
+    """A producer, whose items each lie in a file of their own; or a consumer: one that claims (``holder``), and whose
+    blocks raise so often; one that gets (``getter``); one that leases (``leaser``).
+
+    A ``leaver`` is a holder that leaves while a block of its is running, as a program does whose thread goes on."""
+
+    role: str = "holder"
+    left: int = 1
+    raises: int = 0
+    leases: int = 1
+    slot: int = 0
+    number: int = 0
+    at: str = "idle"
+    buffer: Buffer = ()
+    seen: str = ""
+    """What the last look has decided for: HOLD, CLAIM or LEASE."""
+    hold: int = -1
+    item: int = -1
+    lease: Optional[Lease] = None
+    position: int = 0
+
+
+class Holds(Machine):
+    """HOLD, GOT and RETURN beside CLAIM and LEASE: an item whose block did not end well comes back, marked.
+
+    A look and the event that it decides for are two steps.  A lease's holder gives it back, and others end it, in one
+    step each: how far it got is the matter of ``Leases``.  The account: items that count as got, and those that a block
+    has had.
+
+    Left out by name: ``returned``: who gets does not look for what has come back; ``burial``: nobody gives the LEAVE of
+    a dead member; ``got after``: who gets what has come back lets it go before it has it."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        processes: tuple[Taker, ...],
+        without: Iterable[str] = (),
+        maxsize: int = 0,
+        kills: int = 1,
+        stops: int = 0,
+    ) -> None:
+        super().__init__(rules, without)
+        self.processes = processes
+        self.maxsize = maxsize
+        self.faults = kills, stops
+
+    def start(self) -> World:
+        journal = []
+        ready = []
+        for slot, process in enumerate(self.processes):
+            journal.append(events.join(process.role != "producer"))
+            ready.append(process._replace(slot=slot, number=slot))
+        account = frozenset[int](), frozenset[int]()
+        return World(self.rules.begin(self.maxsize, journal), (), tuple(ready), *self.faults, account)
+
+    def mortal(self, process: Taker) -> bool:
+        return process.role != "producer"
+
+    def janitor(self, world: World) -> Iterator[tuple[str, World]]:
+        return iter(()) if "burial" in self.without else super().janitor(world)
+
+    def append(self, world: World, i: int, event: bytes) -> tuple[World, Any, Verdict]:
+        after, process, verdict = super().append(world, i, event)
+        view = self.rules.view(after.journal)
+        for kept in (*view.held.values(), *view.returned):
+            if view.is_done(kept.block.file):
+                raise Violation("missing", f"item {kept.item} may come back, and its file is done")
+        return after, process, verdict
+
+    def acts(self, world: World, i: int, process: Taker) -> Iterator[tuple[str, World]]:
+        if process.role == "producer":
+            yield from self.produce(world, i, process)
+        elif process.at != "idle":
+            yield from getattr(self, "at_" + process.at)(world, i, process)
+        elif process.left:
+            seen = self.look(self.rules.view(world.journal), process)
+            if seen:
+                yield f"{i} wants to {seen}", world.put(i, process._replace(at="take", seen=seen))
+
+    def look(self, view: Ledger, process: Taker) -> str:
+        back = bool(view.returned) and not (process.role == "getter" and "returned" in self.without)
+        if not back and (view.head >= view.tail) and not view.lease:
+            return ""
+        if view.lease:
+            return "REVOKE"
+        if process.role in ("holder", "leaver") or back:
+            return "HOLD"
+        return "LEASE" if process.role == "leaser" and process.leases else "CLAIM"
+
+    def produce(self, world: World, i: int, process: Taker) -> Iterator[tuple[str, World]]:
+        if process.left:
+            after, process, _ = self.append(world, i, events.open_(process.slot, FILES - process.left))
+            after, process, first = self.append(after.put(i, process), i, events.publish(process.slot, 1, 1))
+            if first is None:
+                return
+            view = self.rules.view(after.journal)
+            got, _ = world.account
+            hands = sum(other.at in ("hand", "dead") and other.hold < 0 <= other.item for other in world.processes)
+            if self.maxsize and view.tail - len(got) - hands > self.maxsize:
+                raise Violation("bound", f"{view.tail - len(got) - hands} items in {self.maxsize} places")
+            yield f"{i} PUBLISH", after.put(i, process._replace(left=process.left - 1))
+
+    def at_take(self, world: World, i: int, process: Taker) -> Iterator[tuple[str, World]]:
+        view = self.rules.view(world.journal)
+        oldest = view.returned[0].item if view.returned else None
+        if process.seen == "REVOKE":
+            yield from self.revoke(world, i, process, view)
+        elif process.seen == "HOLD":
+            after, process, held = self.append(world, i, events.hold(process.slot))
+            process = process._replace(at="idle", seen="")
+            if isinstance(held, Held):
+                self.in_order(held.item, oldest)
+                process = process._replace(at="held", hold=held.number, item=held.item)
+                if held.item in world.account[1] and not held.times:
+                    raise Violation("unmarked", f"item {held.item} was in a block before")
+                holders = (other for other in world.processes if other.at == "block" and other.role == "holder")
+                if any(other.item == held.item for other in holders):
+                    raise Violation("twice", f"item {held.item} is in two blocks at once")
+            yield f"{i} HOLD: {held and process.item}", after.put(i, process)
+        elif process.seen == "CLAIM":
+            after, process, items = self.append(world, i, events.claim(process.slot))
+            process = process._replace(at="idle", seen="")
+            if isinstance(items, range):
+                self.in_order(items.start, oldest)
+                process = process._replace(at="hand", item=items.start)
+            yield f"{i} CLAIM: {items}", after.put(i, process)
+        else:
+            after, process, lease = self.append(world, i, events.lease(process.slot, 2))
+            process = process._replace(at="idle", seen="", leases=process.leases - 1)
+            if isinstance(lease, Lease):
+                process = process._replace(at="lease", lease=lease, position=lease.first)
+            yield f"{i} LEASE: {lease}", after.put(i, process)
+
+    @staticmethod
+    def in_order(item: int, oldest: Optional[int]) -> None:
+        if oldest is not None and item != oldest:
+            raise Violation("overtaken", f"item {item} was taken, with item {oldest} at the head")
+
+    def at_lease(self, world: World, i: int, process: Taker) -> Iterator[tuple[str, World]]:
+        """The holder of a lease delivers its next item, or gives the lease back."""
+        view, lease = self.rules.view(world.journal), process.lease
+        assert lease is not None
+        if view.lease is None or view.lease.number != lease.number:
+            yield f"{i} has lost its lease", world.put(i, process._replace(at="idle", lease=None))
+        elif process.position < lease.end and process.left:
+            self.in_order(process.position, view.returned[0].item if view.returned else None)
+            after = self.counts(world, process.position)
+            process = process._replace(position=process.position + 1, left=process.left - 1)
+            yield f"{i} gets {process.position - 1}", after.put(i, process)
+        else:
+            after, process, _ = self.append(world, i, events.revoke(process.position - lease.first, lease.number))
+            yield f"{i} ends its lease", after.put(i, process._replace(at="idle", lease=None))
+
+    def revoke(self, world: World, i: int, process: Taker, view: Ledger) -> Iterator[tuple[str, World]]:
+        process = process._replace(at="idle", seen="")
+        if view.lease is None:
+            yield f"{i} has nothing to revoke", world.put(i, process)
+            return
+        number = view.lease.number
+        (holder,) = (other for other in world.processes if other.lease and other.lease.number == number)
+        after, _, _ = self.append(world, i, events.revoke(holder.position - view.lease.first, number))
+        yield f"{i} REVOKE", after.put(i, process)
+
+    def at_held(self, world: World, i: int, process: Taker) -> Iterator[tuple[str, World]]:
+        """It holds an item that it has not looked at yet."""
+        got, seen = world.account
+        if process.role in ("holder", "leaver"):
+            yield f"{i} begins its block", world.put(
+                i, process._replace(at="block"), account=(got, seen | {process.item})
+            )
+        elif "got after" in self.without:
+            after, process, _ = self.append(world, i, events.got(process.hold))
+            yield f"{i} GOT, too early", after.put(i, process._replace(at="late"))
+        else:
+            yield f"{i} has {process.item}", self.counts(world, process.item).put(i, process._replace(at="got"))
+
+    def at_late(self, world: World, i: int, process: Taker) -> Iterator[tuple[str, World]]:
+        after = self.counts(world, process.item)
+        yield f"{i} has {process.item}", after.put(i, process._replace(at="idle", hold=-1, item=-1, left=0))
+
+    def at_got(self, world: World, i: int, process: Taker) -> Iterator[tuple[str, World]]:
+        """It has got what had come back, and says so: killed before that, nobody has got it."""
+        after, process, _ = self.append(world, i, events.got(process.hold))
+        process = process._replace(at="idle", hold=-1, item=-1, left=process.left - 1)
+        yield f"{i} GOT", after.put(i, process)
+
+    def at_hand(self, world: World, i: int, process: Taker) -> Iterator[tuple[str, World]]:
+        after = self.counts(world, process.item)
+        yield f"{i} gets {process.item}", after.put(i, process._replace(at="idle", item=-1, left=process.left - 1))
+
+    def at_block(self, world: World, i: int, process: Taker) -> Iterator[tuple[str, World]]:
+        done = process._replace(at="idle", hold=-1, item=-1, left=process.left - 1)
+        if process.role == "leaver" and self.rules.view(world.journal).members.get(process.slot):
+            after, _, _ = self.append(world, i, events.leave(process.slot, process.number))
+            yield f"{i} LEAVE in its block", after
+        after, _, number = self.append(world, i, events.got(process.hold))
+        if number is not None:
+            after = self.counts(after, process.item)
+        yield f"{i} GOT: {number}", after.put(i, done)
+        if process.raises:
+            after, _, _ = self.append(world, i, events.return_(process.hold))
+            yield f"{i} RETURN", after.put(i, done._replace(left=process.left, raises=process.raises - 1))
+
+    def counts(self, world: World, item: int) -> World:
+        got, seen = world.account
+        if item in got:
+            raise Violation("twice", f"item {item} counts as got twice")
+        return world._replace(account=(got | {item}, seen))
+
+    def end(self, world: World, i: int, how: str) -> World:
+        process = world.processes[i]
+        after = super().end(world, i, how)
+        got, seen = world.account
+        if process.at == "got":  # it died with the item, and nobody has got it
+            return after._replace(account=(got - {process.item}, seen))
+        return after
+
+    def settled(self, world: World) -> None:
+        view = self.rules.view(world.journal)
+        got, _ = world.account
+        waiting = set(range(view.lease.first if view.lease else view.head, view.tail))
+        apart = {kept.item for kept in (*view.held.values(), *view.returned)}
+        hands = {process.item for process in world.processes if process.at in GONE and process.hold < 0}
+        missing = set(range(view.tail)) - got - waiting - apart - hands
+        if missing:
+            raise Violation("lost", f"items {sorted(missing)}")
+        takers = [process for process in world.processes if process.role != "producer" and process.at not in GONE]
+        if any(process.at == "idle" and process.left for process in takers):
+            stopped = {process.number for process in world.processes if process.at == "stopped"}
+            if any(held.member not in stopped for held in view.held.values()):
+                raise Violation("wedged", "an item is held, and nobody has it")
+            if waiting or view.returned:
+                raise Violation("wedged", "a consumer waits and an item too")
+        producers = (process for process in world.processes if process.role == "producer")
+        if any(process.left for process in producers) and view.used < self.maxsize:
+            raise Violation("full", f"{view.used} of {self.maxsize} places taken, and a producer waits")
 
 
 # -- ends: counting off, joining, shutting down

@@ -29,6 +29,9 @@ LAYOUT: list[tuple[Callable[..., bytes], int, list[tuple[int, int]]]] = [
     (events.task_done, events.TASK_DONE, []),
     (events.shutdown, events.SHUTDOWN, [(24, 1)]),
     (events.publish_late, events.PUBLISH_LATE, [SLOT, (24, 15), (40, 24)]),
+    (events.hold, events.HOLD, [SLOT]),
+    (events.got, events.GOT, [REST]),
+    (events.return_, events.RETURN, [REST]),
 ]
 NAMES = [maker.__name__ for maker, _, _ in LAYOUT]
 

@@ -18,7 +18,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tqshim import events
 from tqshim.events import SIZE
-from tqshim.ledger import SHUT, SHUT_AT_ONCE, Block, Lease, Ledger, Member, Reservation, Verdict
+from tqshim.ledger import (
+    SHUT,
+    SHUT_AT_ONCE,
+    Block,
+    Held,
+    Lease,
+    Ledger,
+    Member,
+    Reservation,
+    Returned,
+    Verdict,
+)
 from tqshim.names import FileId
 
 Value = tuple[int, int]
@@ -67,7 +78,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
     """Every act on the ledger is done to a ``queue.Queue`` as well; items, verdicts and sizes are compared each time.
 
     ``plain`` holds the items that nobody has got: those waiting, and those of a lease that is not known to have been
-    delivered.  Reservations are places on top of it."""
+    delivered.  Reservations are places on top of it, and so are items that are held or have come back."""
 
     @initialize(
         maxsize=st.sampled_from([0, 0, 1, 2, 5, 9]),
@@ -85,6 +96,8 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         self.members: list[Process] = []
         self.batches: dict[FileId, Batch] = {}
         self.lease: Optional[tuple[Process, int, int, int]] = None
+        self.held: dict[int, tuple[Process, int, int, Value]] = {}
+        self.returned: list[tuple[int, int, Value]] = []
         self.leases = self.grants = 0
         self.number = 0
         self.got = 0
@@ -157,7 +170,10 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
 
     def room(self) -> int:
         reserved = sum(member.reserved for member in self.members)
-        return self.maxsize - self.plain.qsize() - reserved if self.maxsize else 1 << 30
+        return self.maxsize - self.plain.qsize() - reserved - self.apart() if self.maxsize else 1 << 30
+
+    def apart(self) -> int:
+        return len(self.held) + len(self.returned)
 
     def consumers(self) -> list[Process]:
         return [member for member in self.members if member.consumer]
@@ -185,6 +201,8 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         self.members.remove(member)
         if member.file:
             self.batches[member.file].sealed = True
+        for number in [number for number, (holder, *_) in self.held.items() if holder is member]:
+            self.comes_back(number)
         if late:  # two who found it dead
             assert self.act(events.leave(member.slot, member.number)) is None
 
@@ -221,7 +239,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
             return
         if count > member.reserved and count > self.room() + member.reserved:
             assert verdict is None, "published beyond the bound"
-            if count == 1 and not any(other.reserved for other in self.members):
+            if count == 1 and not self.apart() and not any(other.reserved for other in self.members):
                 with pytest.raises(queue.Full):
                     self.plain.put_nowait(values[0])
             return
@@ -270,7 +288,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
     def claim(self, data: st.DataObject) -> None:
         member = self.pick(data, self.members)
         items = self.act(events.claim(member.slot))
-        if self.lease:
+        if self.lease or self.returned:
             assert items is None
         elif items is None:
             with pytest.raises(queue.Empty):
@@ -284,7 +302,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         member = self.pick(data, self.members)
         waiting = self.plain.qsize()
         items = self.act(events.claim_many(member.slot, most))
-        if self.lease or not waiting:
+        if self.lease or self.returned or not waiting:
             assert items is None
         else:
             assert len(items) == min(most, waiting)
@@ -310,6 +328,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
             or (self.lease and self.lease[0] is not member)
             or (self.lease and self.lease[2] == self.got + self.plain.qsize())
             or waiting <= 0
+            or self.apart()
             or (self.maxsize and 2 * (waiting + reserved) > self.maxsize)
         ):
             assert lease is None
@@ -337,6 +356,50 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         assert self.ledger.kept == {member.slot: member.kept for member in self.members if member.kept}
         self.lease = None
 
+    # -- holding
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        """What has come back first, oldest first; else the head."""
+        member = self.pick(data, self.members)
+        held = self.act(events.hold(member.slot))
+        if not member.consumer or self.lease or not (self.returned or self.plain.qsize()):
+            assert held is None
+            return
+        if self.returned:
+            item, times, value = self.returned.pop(0)
+        else:
+            item, times, value = self.got, 0, self.get(range(self.got, self.got + 1))[0]
+        assert isinstance(held, Held)
+        assert held[:5] == (self.number - 1, member.slot, member.number, item, times)
+        assert self.batches[held.block.file].blocks[held.block.offset][item - held.block.first] == value
+        self.held[held.number] = member, item, times, value
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), back=st.booleans(), twice=st.booleans())
+    def let_go(self, data: st.DataObject, back: bool, twice: bool) -> None:
+        """Got, or back: the first of the two decides."""
+        number = data.draw(st.sampled_from(list(self.held)))
+        assert self.act((events.return_ if back else events.got)(number)) == number
+        if back:
+            self.comes_back(number)
+        else:
+            del self.held[number]
+        if twice:
+            assert self.act((events.got if back else events.return_)(number)) is None
+
+    def comes_back(self, number: int) -> None:
+        _, item, times, value = self.held.pop(number)
+        if self.shut == SHUT_AT_ONCE:
+            self.drop(1)
+        else:
+            self.returned = sorted([*self.returned, (item, times + 1, value)])
+
+    def drop(self, count: int) -> None:
+        self.completions += 0 < self.unfinished <= count
+        self.unfinished -= min(self.unfinished, count)
+
     # -- finishing
 
     @rule()
@@ -363,10 +426,10 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         if immediate:
             dropped = self.plain.qsize()
             self.get(range(self.got, self.got + dropped))
-            self.completions += 0 < self.unfinished <= dropped
-            self.unfinished -= min(self.unfinished, dropped)
+            self.drop(dropped + len(self.returned))
+            self.returned = []
 
-    @rule(event=st.binary(min_size=SIZE, max_size=SIZE).filter(lambda event: event[0] > events.PUBLISH_LATE))
+    @rule(event=st.binary(min_size=SIZE, max_size=SIZE).filter(lambda event: event[0] > events.RETURN))
     def nonsense(self, event: bytes) -> None:
         assert self.act(event) is None
 
@@ -388,7 +451,11 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         ledger = self.ledger
         reserved = sum(member.reserved for member in self.members)
         assert ledger.tail - ledger.low == self.plain.qsize()
-        assert ledger.used == self.plain.qsize() + reserved
+        assert ledger.used == self.plain.qsize() + reserved + self.apart()
+        assert [(held.number, held.item) for held in ledger.held.values()] == [
+            (number, item) for number, (_, item, _, _) in sorted(self.held.items())
+        ]
+        assert [(item, times) for item, times, _ in ledger.returned] == [(i, times) for i, times, _ in self.returned]
         assert not self.maxsize or ledger.used <= self.maxsize
         assert ledger.low == self.got
         assert ledger.head == (self.lease[2] if self.lease else self.got)
@@ -404,7 +471,10 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         assert all(self.batches[file].end <= end <= self.got for file, end in self.done)
         listed = [file for file, _ in self.done]
         assert len(set(listed)) == len(listed), "listed twice"
-        finished = {file for file, batch in self.batches.items() if batch.sealed and batch.end <= self.got}
+        kept = {held.block.file for held in self.ledger.held.values()} | {
+            returned.block.file for returned in self.ledger.returned
+        }
+        finished = {file for file, batch in self.batches.items() if batch.sealed and batch.end <= self.got} - kept
         assert set(listed) == finished
         for file in self.batches:
             assert self.ledger.is_done(file) == (file in finished), file
@@ -436,7 +506,7 @@ TestLongLedgerAgainstQueue = pytest.mark.stress(LongLedgerAgainstQueue.TestCase)
 def events_name(event: bytes) -> str:
     kinds = {getattr(events, name): name for name in events.__all__ if name.isupper() and "_" not in name}
     kinds.update({getattr(events, name): name for name in ("CLAIM_MANY", "TASK_DONE", "PUBLISH_LATE")})
-    return kinds.get(event[0], "nonsense") if event[0] <= events.PUBLISH_LATE else "nonsense"
+    return kinds.get(event[0], "nonsense") if event[0] <= events.RETURN else "nonsense"
 
 
 # -- (b), (c): the same events in other portions
@@ -459,6 +529,9 @@ any_event = st.one_of(
     st.builds(events.task_done),
     st.builds(events.shutdown, st.booleans()),
     st.builds(events.publish_late, slots, st.integers(0, 5), st.integers(0, 3)),
+    st.builds(events.hold, slots),
+    st.builds(events.got, small),
+    st.builds(events.return_, small),
     st.binary(min_size=SIZE, max_size=SIZE).filter(lambda event: event[0] != 0),
     st.integers(1, 255).map(lambda kind: bytes([kind]) + bytes(7)),
 )
@@ -468,6 +541,11 @@ openings = st.sampled_from(
         [],
         [events.join(False), events.open_(0, 0), events.publish(0, 5, 1)],
         [events.join(False), events.join(True), events.open_(0, 0), events.publish(0, 3, 1), events.lease(1, 2)],
+        [events.join(False), events.join(True), events.open_(0, 0), events.publish(0, 3, 1), events.hold(1)],
+        [
+            *(events.join(True), events.join(False), events.open_(1, 0), events.publish(1, 4, 1)),
+            *(events.hold(0), events.hold(0), events.return_(4), events.open_(1, 3)),
+        ],
     ]
 )
 journals = st.builds(
@@ -578,6 +656,13 @@ def test_no_event_takes_more_places_than_there_are(size: tuple[int, int, int], j
         delivered = ledger.low
         assert 0 <= ledger.finished <= ledger.tail
         assert ledger.reserved == sum(own.places for own in ledger.res.values())
+        assert ledger.apart == len(ledger.held) + len(ledger.returned)
+        assert ledger.plain == (ledger.lease is None and not ledger.returned)
+        assert not (ledger.lease and ledger.apart), "a lease beside an item that is held or has come back"
+        assert {held.member for held in ledger.held.values()} <= {member.number for member in ledger.members.values()}
+        kept = [one.item for one in (*ledger.held.values(), *ledger.returned)]
+        assert len(set(kept)) == len(kept)
+        assert all(item < ledger.head for item in kept)
         assert ledger.lease is None or ledger.lease.first <= ledger.lease.end == ledger.head
         assert ledger.consumers == sum(member.consumer for member in ledger.members.values())
         assert not set(ledger.free) & set(ledger.members)
@@ -612,11 +697,16 @@ def snapshot() -> bytes:
             events.publish(2, 3, 1),
             events.leave(0, 0),
             events.lease(1, 6),
+            events.revoke(1, 1),
+            events.hold(1),
+            events.hold(1),
+            events.return_(10),
             events.reserve(2, 7),
             events.task_done(),
             events.shutdown(False),
         ],
     )
+    assert (len(ledger.held), len(ledger.returned)) == (1, 1)
     return ledger.snapshot()
 
 
@@ -642,7 +732,7 @@ def test_damaged_snapshots_raise_value_error_only(snapshot: bytes, data: st.Data
         Ledger.load(bytes(damaged))
 
 
-@pytest.mark.parametrize("at", range(1, 19))
+@pytest.mark.parametrize("at", range(1, 21))
 @pytest.mark.parametrize("value", [0, 1, 3, 1 << 17, 1 << 40, (1 << 64) - 1])
 def test_no_number_of_a_snapshot_makes_loading_dear(snapshot: bytes, at: int, value: int) -> None:
     """A wrong count is refused before anything is built from it."""
@@ -671,6 +761,10 @@ THREE = [*FILE, events.publish(P, 3, 1)]
 LEASED = [*THREE, events.lease(C, 2)]
 RESERVED = [*FILE, events.reserve(P, 4)]
 RIVAL = [*THREE, events.join(True)]
+HELD = [*THREE, events.hold(C)]
+"""The number of that hold is 4."""
+BACK = [*HELD, events.return_(4)]
+FIRST = Block(0, 3, FileId(0, 2), 0, 1)
 ENDED = [*THREE, events.shutdown(False)]
 ENDED_AT_ONCE = [*THREE, events.claim(C), events.shutdown(True)]
 
@@ -749,6 +843,38 @@ VALID = [
     Row("TRIM to nothing", RESERVED, events.trim(P, 0, 1), Reservation(0, 1, True), 4, {"used": 0}),
     Row("TRIM that cuts nothing still ends it", RESERVED, events.trim(P, 4, 1), Reservation(4, 1, True), 4),
     Row("TRIM to more than there is", RESERVED, events.trim(P, 9, 1), Reservation(4, 1, True), 4, {"used": 4}),
+    Row("HOLD takes the head", THREE, events.hold(C), Held(4, C, 1, 0, 0, FIRST), 4, {"head": 1, "used": 3}),
+    Row("HOLD of another item beside it", HELD, events.hold(C), Held(5, C, 1, 1, 0, FIRST), 4, {"head": 2, "apart": 2}),
+    Row("HOLD takes what has come back first", BACK, events.hold(C), Held(6, C, 1, 0, 1, FIRST), 4,
+        {"head": 1, "used": 3, "returned": [], "plain": True}),
+    Row("HOLD takes the oldest that has come back", [*HELD, events.hold(C), events.return_(5), events.return_(4)],
+        events.hold(C), Held(8, C, 1, 0, 1, FIRST), 4, {"returned": [Returned(1, 1, FIRST)], "plain": False}),
+    Row("HOLD counts how often it came back", [*BACK, events.hold(C), events.return_(6)], events.hold(C),
+        Held(8, C, 1, 0, 2, FIRST)),
+    Row("HOLD after SHUTDOWN", ENDED, events.hold(C), Held(5, C, 1, 0, 0, FIRST)),
+    Row("GOT frees the place", HELD, events.got(4), 4, 4, {"head": 1, "used": 2, "held": {}, "apart": 0}),
+    Row("GOT of one of two", [*HELD, events.hold(C)], events.got(4), 4, 4,
+        {"used": 2, "held": {5: Held(5, C, 1, 1, 0, FIRST)}}),
+    Row("GOT after SHUTDOWN at once", [*HELD, events.shutdown(True)], events.got(4), 4, 0,
+        {"used": 0, "unfinished": 1}),
+    Row("RETURN keeps the place and never lowers head", HELD, events.return_(4), 4, 3,
+        {"head": 1, "used": 3, "held": {}, "returned": [Returned(0, 1, FIRST)], "plain": False}),
+    Row("RETURN after SHUTDOWN", [*HELD, events.shutdown(False)], events.return_(4), 4, 3,
+        {"used": 3, "returned": [Returned(0, 1, FIRST)], "unfinished": 3}),
+    Row("RETURN after SHUTDOWN at once drops it", [*HELD, events.shutdown(True)], events.return_(4), 4, 3,
+        {"used": 0, "returned": [], "unfinished": 0, "completions": 1, "plain": True}),
+    Row("LEAVE gives back what is held", [*HELD, events.hold(C)], events.leave(C, 1), C, 3,
+        {"used": 3, "held": {}, "returned": [Returned(0, 1, FIRST), Returned(1, 1, FIRST)], "plain": False}),
+    Row("LEAVE of another gives nothing back", [*RIVAL, events.hold(C)], events.leave(D, 4), D, 0,
+        {"held": {5: Held(5, C, 1, 0, 0, FIRST)}, "returned": []}),
+    Row("LEAVE after SHUTDOWN at once drops what is held", [*HELD, events.shutdown(True)], events.leave(C, 1), C, 3,
+        {"used": 0, "returned": [], "unfinished": 0, "completions": 1}),
+    Row("SHUTDOWN at once drops what has come back", BACK, events.shutdown(True), SHUT_AT_ONCE, 3,
+        {"used": 0, "returned": [], "unfinished": 0, "completions": 1, "plain": True}),
+    Row("SHUTDOWN at once leaves what is held", HELD, events.shutdown(True), SHUT_AT_ONCE, 3,
+        {"used": 1, "held": {4: Held(4, C, 1, 0, 0, FIRST)}, "unfinished": 1}),
+    Row("CLAIM beside what is held", HELD, events.claim(C), range(1, 2), 3, {"used": 2}),
+    Row("LEASE after what was held is got", [*HELD, events.got(4)], events.lease(C, 9), Lease(C, 1, 3, 1, 1)),
     Row("TASK_DONE counts one off", THREE, events.task_done(), 2, state={"unfinished": 2, "completions": 0, "head": 0}),
     Row("TASK_DONE of the last completes", [*THREE, *[events.task_done()] * 2], events.task_done(), 0,
         state={"unfinished": 0, "completions": 1}),
@@ -819,6 +945,28 @@ VOID = [
     Row("TRIM of more than its count can tell", [*FILE, events.reserve(P, events.RESERVE_MOST + 1)],
         events.trim(P, 9, 1), None, 2000, {"used": events.RESERVE_MOST + 1}),
     Row("TRIM of another's", RESERVED, events.trim(C, 0, 1), None, 4),
+    Row("HOLD by a producer", THREE, events.hold(P), None),
+    Row("HOLD by nobody", THREE, events.hold(D), None),
+    Row("HOLD in an empty queue", FILE, events.hold(C), None),
+    Row("HOLD behind the last", [*HELD, events.hold(C), events.hold(C)], events.hold(C), None),
+    Row("HOLD while a lease stands", LEASED, events.hold(C), None),
+    Row("HOLD by one that left", [*THREE, events.leave(C, 1)], events.hold(C), None),
+    Row("GOT of no hold", THREE, events.got(3), None),
+    Row("GOT twice", [*HELD, events.got(4)], events.got(4), None),
+    Row("GOT of what has come back", BACK, events.got(4), None, 3, {"returned": [Returned(0, 1, FIRST)]}),
+    Row("GOT of what another holds by now", [*BACK, events.hold(C)], events.got(4), None, 3,
+        {"held": {6: Held(6, C, 1, 0, 1, FIRST)}}),
+    Row("GOT after its holder's LEAVE", [*HELD, events.leave(C, 1)], events.got(4), None),
+    Row("RETURN of no hold", THREE, events.return_(3), None),
+    Row("RETURN twice", BACK, events.return_(4), None),
+    Row("RETURN of what was got", [*HELD, events.got(4)], events.return_(4), None),
+    Row("CLAIM while an item has come back", BACK, events.claim(C), None),
+    Row("CLAIM_MANY while an item has come back", BACK, events.claim_many(C, 2), None),
+    Row("LEASE while an item is held", HELD, events.lease(C, 1), None),
+    Row("LEASE while an item has come back", BACK, events.lease(C, 1), None),
+    Row("PUBLISH into the place of what is held", HELD, events.publish(P, 1, 1), None, 3),
+    Row("PUBLISH into the place of what has come back", BACK, events.publish(P, 1, 1), None, 3),
+    Row("RESERVE of the place of what is held", HELD, events.reserve(P, 1), None, 3),
     Row("SEAL before the limit", PAIR, events.seal(7), None),
     Row("TASK_DONE without an item", FILE, events.task_done(), None),
     Row("TASK_DONE once too often", [*THREE, *[events.task_done()] * 3], events.task_done(), None),
@@ -983,6 +1131,38 @@ def test_a_file_is_done_with_the_end_of_its_items_also_after_a_roll() -> None:
     feed(ledger, [*THREE, events.claim_many(C, 3)])
     ledger = Ledger.load(ledger.snapshot(rolled=True))
     feed(ledger, [events.open_(P, 4)])
+    assert ledger.done == [(FileId(0, 2), 3)]
+
+
+def test_a_file_with_an_item_that_is_held_or_has_come_back_is_not_done() -> None:
+    """Nor after a roll, and it is done with the last of them, whichever that is."""
+    file = FileId(0, 2)
+    ledger = Ledger()
+    feed(ledger, [*HELD, events.hold(C), events.claim(C), events.open_(P, 4)])
+    for step in (events.return_(4), events.got(5), events.hold(C)):
+        again = Ledger.load(ledger.snapshot())
+        for each in (ledger, again):
+            each.trim()
+            assert not each.done
+            assert not each.is_done(file)
+        feed(ledger, [step])
+    ledger.trim()
+    assert not ledger.done
+    number = ledger.index - 1
+    again = Ledger.load(ledger.snapshot())
+    for each in (ledger, again):
+        feed(each, [events.got(number)])
+        assert each.done == [(file, 3)]
+        assert each.is_done(file)
+
+
+def test_a_dropped_item_that_had_come_back_lets_its_file_go() -> None:
+    ledger = Ledger()
+    feed(ledger, [*BACK, events.hold(C), events.hold(C), events.return_(6), events.claim(C), events.open_(P, 4)])
+    feed(ledger, [events.shutdown(True)])
+    ledger.trim()
+    assert not ledger.done
+    feed(ledger, [events.return_(7)])
     assert ledger.done == [(FileId(0, 2), 3)]
 
 

@@ -1,4 +1,4 @@
-"""Each rule is needed: small cases of the six protocols hold in every interleaving, and fail once a rule is taken out.
+"""Each rule is needed: small cases of the seven protocols hold in every interleaving, and fail once one is taken out.
 
 Rules of the ledger are taken out by a subclass of ``Ledger`` that lives here; parts of a protocol by the ``without`` of
 its model.  Each of these tests says what kind of violation it must find.
@@ -18,6 +18,7 @@ from checker import (
     Ends,
     Filler,
     Holder,
+    Holds,
     Leases,
     Model,
     Putter,
@@ -27,11 +28,12 @@ from checker import (
     Roller,
     Rolls,
     Rules,
+    Taker,
     explore,
 )
 
 from tqshim import events
-from tqshim.ledger import Lease, Ledger, Reservation, Verdict
+from tqshim.ledger import Block, Held, Lease, Ledger, Member, Reservation, Verdict
 from tqshim.names import FileId
 
 Make = Callable[[type[Ledger], Iterable[str]], Model]
@@ -56,6 +58,10 @@ def reservations(*processes: Putter, **sizes: Any) -> Make:
 def batches(*processes: Any, **sizes: Any) -> Make:
     # Positions in the journal count here, so every valid event does.
     return lambda ledger, without: Batches(Rules(ledger, "valid"), processes, without, **sizes)
+
+
+def holds(*processes: Taker, **sizes: Any) -> Make:
+    return lambda ledger, without: Holds(Rules(ledger), processes, without, **sizes)
 
 
 def ends(*processes: Ender, **sizes: Any) -> Make:
@@ -90,6 +96,12 @@ FINISHES = Ender("consumer")
 JOINS = Ender("joiner", 0)
 SHUTS = Ender("shutter", 0)
 
+GIVES = Taker("producer", 2)
+CLAIMS = Taker(raises=1)
+GETS = Taker("getter", 2)
+LEASES = Taker("leaser", 2)
+LEAVES = Taker("leaver")
+
 GETTER = Roller(left=2)
 GETTER_OF_ONE = Roller(left=1)
 PUTTER = Roller("producer", 1)
@@ -100,6 +112,13 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
         (),
     ),
     "claims: bounded": (claims(ITEMS, ONE, MANY, maxsize=2), ()),
+    "holds: two claim, one gets": (
+        holds(GIVES, CLAIMS._replace(left=2), CLAIMS, GETS._replace(left=1), kills=2, stops=1),
+        (),
+    ),
+    "holds: one claims, one gets, bounded": (holds(GIVES._replace(left=4), CLAIMS, CLAIMS, GETS, maxsize=2), ()),
+    "holds: one claims, one leases": (holds(GIVES._replace(left=3), CLAIMS._replace(left=2), LEASES._replace(leases=2)), ()),
+    "holds: one leaves in its block": (holds(GIVES, LEAVES, CLAIMS, GETS), ()),
     "ends: two finish, one joins": (ends(PUTS._replace(left=3), FINISHES, FINISHES._replace(left=1), JOINS), ()),
     "ends: one shuts down beside bursts": (ends(PUTS, PUTS._replace(left=1), FINISHES, JOINS, SHUTS, kills=1), ()),
     "ends: one shuts down at once": (
@@ -182,9 +201,9 @@ class ClaimUnderLease(Ledger):
     """CLAIM is valid while a lease stands."""
 
     def _claim(self, slot: int, most: int) -> Optional[range]:
-        lease, self.lease = self.lease, None
+        plain, self.plain = self.plain, True
         items = super()._claim(slot, most)
-        self.lease = lease
+        self.plain = plain
         return items
 
 
@@ -311,7 +330,7 @@ class LeaveEndsLease(Ledger):
     def _leave(self, slot: int, number: int) -> Optional[int]:
         left = super()._leave(slot, number)
         if left is not None and self.lease and self.lease.member == number:
-            self.lease = None
+            self.lease, self.plain = None, True
         return left
 
 
@@ -321,8 +340,165 @@ class LeaveGivesLeaseBack(Ledger):
     def _leave(self, slot: int, number: int) -> Optional[int]:
         left = super()._leave(slot, number)
         if left is not None and self.lease and self.lease.member == number:
-            self.head, self.lease = self.lease.first, None
+            self.head, self.lease, self.plain = self.lease.first, None, True
         return left
+
+
+class HeldTakesNoPlace(Ledger):
+    """What is held, or has come back, takes no place."""
+
+    @property
+    def used(self) -> int:  # type: ignore[override]
+        return super().used - self.apart
+
+
+class ClaimOverReturned(Ledger):
+    """CLAIM is valid while an item has come back."""
+
+    def _claim(self, slot: int, most: int) -> Optional[range]:
+        plain, self.plain = self.plain, self.lease is None
+        items = super()._claim(slot, most)
+        self.plain = plain
+        return items
+
+
+class HoldOfHead(Ledger):
+    """HOLD takes the head first, and what has come back only where nothing waits."""
+
+    def _hold(self, number: int, slot: int) -> Optional[Held]:
+        if self.head >= self.tail:
+            return super()._hold(number, slot)
+        returned, self.returned = self.returned, []
+        held = super()._hold(number, slot)
+        self.returned = returned
+        return held
+
+
+class HoldUnderLease(Ledger):
+    """HOLD is valid while a lease stands: it takes what comes after that."""
+
+    def _hold(self, number: int, slot: int) -> Optional[Held]:
+        lease, self.lease = self.lease, None
+        held = super()._hold(number, slot)
+        self.lease = lease
+        return held
+
+
+class HoldLeavesHead(Ledger):
+    """HOLD does not take the item away."""
+
+    def _hold(self, number: int, slot: int) -> Optional[Held]:
+        head = self.head
+        held = super()._hold(number, slot)
+        self.head = head
+        return held
+
+
+class HoldByWhoever(Ledger):
+    """HOLD is valid for one that has left, too."""
+
+    def _hold(self, number: int, slot: int) -> Optional[Held]:
+        if slot in self.members:
+            return super()._hold(number, slot)
+        self.members[slot] = Member(9, True)
+        held = super()._hold(number, slot)
+        del self.members[slot]
+        return held
+
+
+class LeaseBesideHeld(Ledger):
+    """LEASE is valid while an item is held or has come back."""
+
+    def _lease(self, slot: int, most: int) -> Optional[Lease]:
+        apart, self.apart = self.apart, 0
+        lease = super()._lease(slot, most)
+        self.apart = apart
+        return lease
+
+
+class LeaveKeepsHeld(Ledger):
+    """LEAVE leaves what the member holds with it."""
+
+    def _come_back(self, held: Held) -> None:
+        if held.member in {member.number for member in self.members.values()}:
+            super()._come_back(held)
+
+
+class LeaveDropsHeld(Ledger):
+    """LEAVE takes what the member holds for got."""
+
+    def _come_back(self, held: Held) -> None:
+        if held.member in {member.number for member in self.members.values()}:
+            super()._come_back(held)
+        else:
+            self._got(held.number)
+
+
+class LeaveReturnsAll(Ledger):
+    """LEAVE gives back what others hold, too."""
+
+    def _leave(self, slot: int, number: int) -> Optional[int]:
+        left = super()._leave(slot, number)
+        for held in list(self.held.values()) if left is not None else []:
+            self._come_back(held)
+        return left
+
+
+class ReturnLowersHead(Ledger):
+    """RETURN lowers the head to the item."""
+
+    def _come_back(self, held: Held) -> None:
+        self._got(held.number)
+        others = (Block(item, item + 1, FileId(0, 99), 0, 1) for item in range(held.item + 1, self.head))
+        self.trim()
+        self.blocks.extendleft(reversed([held.block, *others]))
+        self.head = held.item
+
+
+class ReturnUnmarked(Ledger):
+    """What comes back does not tell how often it did."""
+
+    def _come_back(self, held: Held) -> None:
+        super()._come_back(held._replace(times=held.times - 1))
+
+
+class GotOfItem(Ledger):
+    """GOT ends whatever hold there is."""
+
+    def _got(self, number: int) -> Optional[int]:
+        return super()._got(number if number in self.held else next(iter(self.held), number))
+
+
+class HeldFileIsDone(Ledger):
+    """A batch file is done while an item of it is held or has come back."""
+
+    def is_done(self, file: FileId) -> bool:
+        kept, self._kept_files = self._kept_files, {}
+        done = super().is_done(file)
+        self._kept_files = kept
+        return done
+
+
+class HeldForgotten(Ledger):
+    """A snapshot does not tell what is held."""
+
+    @classmethod
+    def load(cls, data: bytes) -> Ledger:
+        ledger = super().load(data)
+        for number in list(ledger.held):
+            ledger._got(number)
+        return ledger
+
+
+class ReturnedForgotten(Ledger):
+    """A snapshot does not tell what has come back."""
+
+    @classmethod
+    def load(cls, data: bytes) -> Ledger:
+        ledger = super().load(data)
+        ledger.apart -= len(ledger.returned)
+        ledger.returned, ledger.plain = [], ledger.lease is None
+        return ledger
 
 
 class TaskDoneAnyTime(Ledger):
@@ -494,6 +670,10 @@ TOO_MANY = CASES["reservations: a put of more than that is refused"][0]
 PIECES = CASES["reservations: a put in pieces"][0]
 FILES = CASES["batches: two claim"][0]
 LEASED_FILES = CASES["batches: one leases, one revokes"][0]
+HOLDING = CASES["holds: two claim, one gets"][0]
+HOLDING_BOUNDED = CASES["holds: one claims, one gets, bounded"][0]
+HOLDING_LEASED = CASES["holds: one claims, one leases"][0]
+HOLDING_LEFT = CASES["holds: one leaves in its block"][0]
 JOINING = CASES["ends: two finish, one joins"][0]
 ENDING = CASES["ends: one shuts down beside bursts"][0]
 AT_ONCE = CASES["ends: one shuts down at once"][0]
@@ -506,6 +686,21 @@ TAKEN_OUT: list[tuple[type[Ledger], Make, tuple[str, ...], str]] = [
     (ClaimLeavesHead, CLAIMING, (), "twice"),
     (PublishBeyondBound, BOUNDED, (), "bound"),
     (ClaimUnderLease, SHORT, ("look",), "twice"),
+    (HeldTakesNoPlace, HOLDING_BOUNDED, (), "bound"),
+    (ClaimOverReturned, HOLDING, (), "overtaken"),
+    (HoldOfHead, HOLDING, (), "overtaken"),
+    (HoldUnderLease, HOLDING_LEASED, (), "overtaken"),
+    (HoldLeavesHead, HOLDING, (), "unmarked"),
+    (LeaseBesideHeld, HOLDING_LEASED, (), "overtaken"),
+    (LeaveKeepsHeld, HOLDING, (), "wedged"),
+    (LeaveDropsHeld, HOLDING, (), "lost"),
+    (LeaveReturnsAll, HOLDING, (), "twice"),
+    (ReturnLowersHead, HOLDING, (), "unmarked"),
+    (ReturnUnmarked, HOLDING, (), "unmarked"),
+    (GotOfItem, HOLDING_LEFT, (), "twice"),
+    (HeldFileIsDone, HOLDING, (), "missing"),
+    (HeldForgotten, HOLDING, (), "lost"),
+    (ReturnedForgotten, HOLDING, (), "lost"),
     (DroppedIsUnfinished, AT_ONCE, (), "unfinished"),
     (LeaseOverAnothers, SECOND_JOINS, (), "lost"),
     (KeptOfTheLast, SECOND_JOINS, (), "forgotten"),
@@ -565,6 +760,9 @@ LEFT_OUT: list[tuple[str, Make, str]] = [
     ("load first", FILES, "missing"),
     ("rename decides", FILES, "missing"),
     ("cell under lease", LEASED_FILES, "missing"),
+    ("returned", HOLDING, "wedged"),
+    ("burial", HOLDING, "wedged"),
+    ("got after", HOLDING, "lost"),
     ("late", ENDING, "lost"),
     ("barrier", JOINING, "wedged"),
     ("ring", JOINING, "wedged"),
@@ -589,6 +787,7 @@ def test_a_part_of_a_protocol_left_out_is_caught(part: str, make: Make, kind: st
 
 SECOND_LINE: list[tuple[type[Ledger], str, Make, str]] = [
     (TaskDoneAnyTime, "", JOINING, "who counts an item off has got it, and nobody counts it off twice"),
+    (HoldByWhoever, "", HOLDING_LEFT, "who holds has joined, and is still there"),
     (LeaseOfSlot, "", SECOND_JOINS, "the next one in a slot revokes first"),
     (RevokeUnclamped, "", STALE, "the cell is cleared before the grant, and never beyond it"),
     (

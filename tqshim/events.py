@@ -21,7 +21,9 @@ from typing import Final
 __all__ = [
     "CLAIM",
     "CLAIM_MANY",
+    "GOT",
     "GRANT_LIMIT",
+    "HOLD",
     "JOIN",
     "LEASE",
     "LEASE_MOST",
@@ -33,6 +35,7 @@ __all__ = [
     "RESERVE",
     "RESERVE_MOST",
     "REST_LIMIT",
+    "RETURN",
     "REVOKE",
     "SEAL",
     "SHUTDOWN",
@@ -44,6 +47,8 @@ __all__ = [
     "UNITS_MOST",
     "claim",
     "claim_many",
+    "got",
+    "hold",
     "join",
     "lease",
     "leave",
@@ -51,6 +56,7 @@ __all__ = [
     "publish",
     "publish_late",
     "reserve",
+    "return_",
     "revoke",
     "seal",
     "shutdown",
@@ -64,7 +70,7 @@ SIZE: Final = 8
 SLOTS: Final = 1 << 16
 """Members at one time."""
 REST_LIMIT: Final = 1 << 40
-"""What the rest of an event can count: file ids, member numbers, lease numbers."""
+"""What the rest of an event can count: file ids, and numbers of members, leases and holds."""
 
 CLAIM: Final = 1
 JOIN: Final = 2
@@ -80,6 +86,9 @@ SEAL: Final = 11
 TASK_DONE: Final = 12
 SHUTDOWN: Final = 13
 PUBLISH_LATE: Final = 14
+HOLD: Final = 15
+GOT: Final = 16
+RETURN: Final = 17
 
 UNIT: Final = 16
 """Blocks are counted in units of so many bytes, so that 24 bits of length reach 256 MB."""
@@ -165,3 +174,18 @@ def task_done() -> bytes:
 def shutdown(immediate: bool) -> bytes:
     """Nothing is put any more; ``immediate``: and all that waits is dropped."""
     return _pack(SHUTDOWN | immediate << 24)
+
+
+def hold(slot: int) -> bytes:
+    """The slot's member takes the oldest item that was returned, or else the item at the head, and holds it."""
+    return _pack(HOLD | slot << 8)
+
+
+def got(number: int) -> bytes:
+    """The item that is held since the event of that number counts as got."""
+    return _pack(GOT | number << 24)
+
+
+def return_(number: int) -> bytes:
+    """The item that is held since the event of that number comes back to the head."""
+    return _pack(RETURN | number << 24)

@@ -10,8 +10,9 @@ and goes on from there.  A void event changes nothing.  So an append to the jour
 event                     valid iff                                   effect
 ========================  ==========================================  ==================================================
 JOIN(role)                a slot is free                              the lowest free slot is the new member's
-LEAVE(slot, number)       that very member is in                      out; its reservation dropped, its file sealed; its
-                                                                      lease stands until revoked
+LEAVE(slot, number)       that very member is in                      out; its reservation dropped, its file sealed;
+                                                                      what it holds is returned; its lease stands until
+                                                                      revoked
 OPEN(slot, serial)        the slot's member is in, and has opened     its former file sealed; the next block goes to the
                           no file of that serial or a later one       start of this one
 PUBLISH(slot, n, more,    the slot has a file; not shut down;         res := 0 (``more``: less n); the block's items are
@@ -19,27 +20,36 @@ units)                    bounded: n <= res or                        the new ta
                           used - res + n <= maxsize
 PUBLISH_LATE(slot, n,     the slot has a file; shut down, but not     the same: they were put before that
 units)                    at once; the same bound
-CLAIM(slot)               no lease stands and head < tail             the item at the head is the slot's
+CLAIM(slot)               no lease stands, no item is returned, and   the item at the head is the slot's
+                          head < tail
 CLAIM_MANY(slot, most)    the same                                    the ``most`` items at the head, or all
 LEASE(slot, most)         slot is a consumer; no lease stands, or     its former lease is wholly delivered; the ``most``
-                          its own; head < tail; bounded:              items at the head, or all, are leased to it; where
-                          2 * used <= maxsize, or maxsize >= 64       2 * used > maxsize: a 64th of maxsize at most
+                          its own; no item is held or returned;       items at the head, or all, are leased to it; where
+                          head < tail; bounded: 2 * used <=           2 * used > maxsize: a 64th of maxsize at most
+                          maxsize, or maxsize >= 64
 REVOKE(count, number)     a lease of that number stands               the lease ends after ``count`` of its items, the
                                                                       others are at the head again
 RESERVE(slot, k)          bounded; not shut down; member in;          res := k, uncut
                           res = 0; used + k <= maxsize
 TRIM(slot, j, grant)      that reservation stands, uncut, of          res := min(j, k), cut
                           1,023 places at most
+HOLD(slot)                slot is a consumer; no lease stands; an     the oldest item that is returned, or else the one
+                          item is returned, or head < tail            at the head, is held by the slot's member, under
+                                                                      the number of this event; it keeps its place
+GOT(number)               that hold stands                            it ends; the item is got, and its place is free
+RETURN(number)            that hold stands                            it ends; the item is returned, and keeps its place
+                                                                      (shut down at once: it is dropped, and finished)
 TASK_DONE()               finished < tail                             finished += 1; one completion more if that is tail
-SHUTDOWN(immediate)       not shut down, or only now immediate;       shut down; immediate: waiting items are dropped:
-                          immediate: no lease stands                  head := tail, and they count as finished
+SHUTDOWN(immediate)       not shut down, or only now immediate;       shut down; immediate: waiting and returned items
+                          immediate: no lease stands                  are dropped: head := tail, and they are finished
 SEAL(key)                 past the journal's limit, and no earlier    the next journal is the one prepared under that
                           one stands there                            key
 ========================  ==========================================  ==================================================
 
-``used`` = tail - (a lease stands ? its first item : head) + the sum of all res.  All other events past the journal's
-limit are void, and so are events of unknown types.  Numbers of members, leases, grants and items are never used twice;
-slots are.
+``used`` = tail - (a lease stands ? its first item : head) + the sum of all res + the items that are held or returned.
+While an item is held or returned no lease stands: so nobody delivers others from memory, and overlooks what comes back.
+All other events past the journal's limit are void, and so are events of unknown types.  Numbers of members, leases,
+grants, holds and items are never used twice; slots are.
 """
 
 from __future__ import annotations
@@ -49,6 +59,7 @@ import struct
 import sys
 from array import array
 from binascii import crc32
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, Optional, Union
@@ -57,6 +68,8 @@ from . import events
 from .events import (
     CLAIM,
     CLAIM_MANY,
+    GOT,
+    HOLD,
     JOIN,
     LEASE,
     LEAVE,
@@ -64,6 +77,7 @@ from .events import (
     PUBLISH,
     PUBLISH_LATE,
     RESERVE,
+    RETURN,
     REVOKE,
     SEAL,
     SHUTDOWN,
@@ -73,7 +87,19 @@ from .events import (
 )
 from .names import FileId
 
-__all__ = ["OPEN_FOR_ALL", "SHUT", "SHUT_AT_ONCE", "Block", "Lease", "Ledger", "Member", "Reservation", "Verdict"]
+__all__ = [
+    "OPEN_FOR_ALL",
+    "SHUT",
+    "SHUT_AT_ONCE",
+    "Block",
+    "Held",
+    "Lease",
+    "Ledger",
+    "Member",
+    "Reservation",
+    "Returned",
+    "Verdict",
+]
 
 
 class Block(NamedTuple):
@@ -115,12 +141,36 @@ class Reservation(NamedTuple):
     cut: bool
 
 
-Verdict = Union[None, int, range, Lease, Reservation]
+class Held(NamedTuple):
+    """An item that is one consumer's until it says that it is got or gives it back, or leaves."""
+
+    number: int
+    """The number of its HOLD."""
+    slot: int
+    member: int
+    """The number of its holder's JOIN."""
+    item: int
+    times: int
+    """How often it had come back before."""
+    block: Block
+
+
+class Returned(NamedTuple):
+    """An item that was held and has come back."""
+
+    item: int
+    times: int
+    """How often it has come back."""
+    block: Block
+
+
+Verdict = Union[None, int, range, Lease, Reservation, Held]
 """What an event came to: ``None`` where it is void, else
 
 JOIN: the slot.  CLAIM, CLAIM_MANY: the items.  LEASE: the lease.  RESERVE, TRIM: the reservation as it stands now.
 REVOKE: how far the lease was delivered.  PUBLISH: the first item.  LEAVE, OPEN: the slot.  SEAL: the key.
-TASK_DONE: how many items are unfinished.  SHUTDOWN: ``SHUT`` or ``SHUT_AT_ONCE``."""
+HOLD: what is held.  GOT, RETURN: the number of the hold.  TASK_DONE: how many items are unfinished.
+SHUTDOWN: ``SHUT`` or ``SHUT_AT_ONCE``."""
 
 OPEN_FOR_ALL: Final = 0
 SHUT: Final = 1
@@ -136,11 +186,15 @@ LAST_LIMIT: Final = 1 << 16
 NEAR_BOUND: Final = 64
 """A lease of a queue that is more than half full takes this part of its places at most."""
 
-_MAGIC: Final = 0x3230_6D69_6873_7174
-"""``tqshim02`` read as a little-endian number; the last two characters are the version of these rules."""
-_HEAD: Final = 19
+_MAGIC: Final = 0x3330_6D69_6873_7174
+"""``tqshim03`` read as a little-endian number; the last two characters are the version of these rules."""
+_HEAD: Final = 21
 _ROW: Final = 13
 """Words of a member."""
+_HELD: Final = 11
+"""Words of a held item."""
+_RETURNED: Final = 8
+"""Words of a returned item."""
 _NOT_CLAIM: Final = re.compile(rb"[^\x01]", re.DOTALL)
 _PLAIN: Final = b"\x01"
 _SWAP: Final = sys.byteorder == "big"
@@ -157,6 +211,8 @@ class Ledger:
     __slots__ = (
         "_ends",
         "_filled",
+        "_kept_files",
+        "apart",
         "base",
         "blocks",
         "completions",
@@ -168,6 +224,7 @@ class Ledger:
         "free",
         "grants",
         "head",
+        "held",
         "index",
         "kept",
         "last_limit",
@@ -176,8 +233,10 @@ class Ledger:
         "limit",
         "maxsize",
         "members",
+        "plain",
         "res",
         "reserved",
+        "returned",
         "sealed",
         "shut",
         "tail",
@@ -212,6 +271,16 @@ class Ledger:
         """By slot: the batch file that its member fills, and how many units it has."""
         self._filled: set[FileId] = set()
         """Those files."""
+        self.plain = True
+        """No lease stands and no item is returned: a CLAIM takes the item at the head."""
+        self.held: dict[int, Held] = {}
+        """By number, and so in their order."""
+        self.returned: list[Returned] = []
+        """Oldest item first."""
+        self.apart = 0
+        """Items that are held or returned: each keeps its place."""
+        self._kept_files: dict[FileId, int] = {}
+        """How many of those lie in a batch file."""
         self.lease: Optional[Lease] = None
         self.leases = 0
         self.kept: dict[int, tuple[int, int]] = {}
@@ -237,13 +306,13 @@ class Ledger:
 
     @property
     def low(self) -> int:
-        """The oldest item that somebody may still get."""
+        """The oldest item that somebody may still get, but for those that are held or returned."""
         return self.head if self.lease is None else self.lease.first
 
     @property
     def used(self) -> int:
         """Places of a bounded queue that are taken."""
-        return self.tail - self.low + self.reserved
+        return self.tail - self.low + self.reserved + self.apart
 
     @property
     def unfinished(self) -> int:
@@ -275,7 +344,7 @@ class Ledger:
 
     def is_done(self, file: FileId) -> bool:
         """Nobody writes to the batch file and nobody can get an item from it any more."""
-        if file in self._ends and self._ends[file] > self.low:
+        if file in self._kept_files or (file in self._ends and self._ends[file] > self.low):
             return False
         for slot, member in self.members.items():
             if member.number == file.member:
@@ -300,7 +369,7 @@ class Ledger:
             types.count(_PLAIN) == count == len(types)
             and self.index + count <= self.limit
             and self.watched is None
-            and self.lease is None
+            and self.plain
         ):
             self.index += count
             head = self.head + count
@@ -328,7 +397,7 @@ class Ledger:
     def _claims(self, count: int) -> None:
         """So many CLAIMs, one after another, of whomever."""
         self.index += count
-        if self.lease is None:
+        if self.plain:
             self.head = min(self.head + count, self.tail)
 
     def step(self, event: int) -> Verdict:
@@ -354,6 +423,12 @@ class Ledger:
             return self._reserve(slot, rest)
         if kind == TRIM:
             return self._trim(slot, rest & 0x3FF, rest >> 10)
+        if kind == HOLD:
+            return self._hold(self.base + index, slot)
+        if kind == GOT:
+            return self._got(rest)
+        if kind == RETURN:
+            return self._return(rest)
         if kind == OPEN:
             return self._open(slot, rest)
         if kind == JOIN:
@@ -369,7 +444,7 @@ class Ledger:
         return None
 
     def _claim(self, slot: int, most: int) -> Optional[range]:
-        if self.lease is not None or self.head >= self.tail:
+        if not self.plain or self.head >= self.tail:
             return None
         items = range(self.head, min(self.head + most, self.tail))
         self.head = items.stop
@@ -410,7 +485,7 @@ class Ledger:
         member = self.members.get(slot)
         if member is None or not member.consumer:
             return None
-        if self.head >= self.tail or (old is not None and old.member != member.number):
+        if self.head >= self.tail or self.apart or (old is not None and old.member != member.number):
             return None
         # Its former lease is wholly delivered, so those items take no places any more.
         if self.maxsize and 2 * (self.tail - self.head + self.reserved) > self.maxsize:
@@ -421,6 +496,7 @@ class Ledger:
         self.leases += 1
         end = min(self.head + min(most, events.LEASE_MOST), self.tail)
         self.lease = Lease(slot, self.head, end, self.leases, member.number)
+        self.plain = False
         self.head = end
         return self.lease
 
@@ -430,6 +506,7 @@ class Ledger:
             return None
         self.head = min(lease.first + count, lease.end)
         self.lease = None
+        self.plain = True
         holder = self.members.get(lease.slot)
         if holder is not None and holder.number == lease.member:
             self.kept[lease.slot] = number, self.head
@@ -487,7 +564,62 @@ class Ledger:
         if own:
             self.reserved -= own.places
         self._seal(slot)
+        if self.held:
+            for held in [held for held in self.held.values() if held.member == number]:
+                self._come_back(held)
         return slot
+
+    def _hold(self, number: int, slot: int) -> Optional[Held]:
+        member = self.members.get(slot)
+        if member is None or not member.consumer or self.lease is not None:
+            return None
+        if self.returned:
+            item, times, block = self.returned.pop(0)
+            self.plain = not self.returned
+        elif self.head < self.tail:
+            self.trim()
+            item, times, block = self.head, 0, self.blocks[0]
+            self.head += 1
+            self.apart += 1
+            self._kept_files[block.file] = self._kept_files.get(block.file, 0) + 1
+        else:
+            return None
+        held = self.held[number] = Held(number, slot, member.number, item, times, block)
+        return held
+
+    def _got(self, number: int) -> Optional[int]:
+        held = self.held.pop(number, None)
+        if held is None:
+            return None
+        self._let_go(held.block.file)
+        return number
+
+    def _return(self, number: int) -> Optional[int]:
+        held = self.held.get(number)
+        if held is None:
+            return None
+        self._come_back(held)
+        return number
+
+    def _come_back(self, held: Held) -> None:
+        del self.held[held.number]
+        if self.shut == SHUT_AT_ONCE:
+            self._let_go(held.block.file)
+            self._finish(min(1, self.unfinished))
+        else:
+            insort(self.returned, Returned(held.item, held.times + 1, held.block))
+            self.plain = False
+
+    def _let_go(self, file: FileId) -> None:
+        """An item there is held or returned no more."""
+        self.apart -= 1
+        left = self._kept_files[file] - 1
+        if left:
+            self._kept_files[file] = left
+            return
+        del self._kept_files[file]
+        if file not in self._ends and file not in self._filled:
+            self.done.append((file, self.low))
 
     def _task_done(self) -> Optional[int]:
         if self.finished >= self.tail:
@@ -504,8 +636,11 @@ class Ledger:
             return None
         self.shut = how
         if how == SHUT_AT_ONCE:
-            self._finish(min(self.tail - self.head, self.unfinished))
+            self._finish(min(self.tail - self.head + len(self.returned), self.unfinished))
             self.head = self.tail
+            returned, self.returned, self.plain = self.returned, [], True
+            for _, _, block in returned:
+                self._let_go(block.file)
         return how
 
     def _seal(self, slot: int) -> None:
@@ -515,8 +650,9 @@ class Ledger:
         self._filled.discard(former[0])
         if self._ends.get(former[0], 0) <= self.low:
             self._ends.pop(former[0], None)
-            # Not the end of its own items: whoever has loaded a snapshot since then does not know that.
-            self.done.append((former[0], self.low))
+            if former[0] not in self._kept_files:
+                # Not the end of its own items: whoever has loaded a snapshot since then does not know that.
+                self.done.append((former[0], self.low))
 
     def trim(self) -> None:
         """Forget blocks all of whose items have been claimed.  Changes nothing that a snapshot shows."""
@@ -529,7 +665,8 @@ class Ledger:
         file = block.file
         if self._ends.get(file) == block.end and file not in self._filled:
             del self._ends[file]
-            self.done.append((file, block.end))
+            if file not in self._kept_files:
+                self.done.append((file, block.end))
 
     # -- rolls
 
@@ -576,13 +713,19 @@ class Ledger:
             self.finished,
             self.completions,
             self.shut,
+            len(self.held),
+            len(self.returned),
         )
         table = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
         for slot in sorted(self.members):
             kept = self.kept.get(slot, (0, 0))
             table += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot), *kept)
-        for first, end, (member, serial), offset, units in blocks:
-            table += (first, end, member, serial, offset, units)
+        for block in blocks:
+            table += _block_row(block)
+        for number, slot, holder, item, times, block in self.held.values():
+            table += (number, slot, holder, item, times, *_block_row(block))
+        for item, times, block in self.returned:
+            table += (item, times, *_block_row(block))
         words = array("Q", [_MAGIC, len(table) + 3, *table])
         if _SWAP:
             words.byteswap()
@@ -628,13 +771,16 @@ class Ledger:
         ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases = words[5:11]
         ledger.grants = words[11]
         slots, members, blocks = words[13:16]
-        ledger.finished, ledger.completions, ledger.shut = words[16:19]
+        ledger.finished, ledger.completions, ledger.shut, held, returned = words[16:21]
         if words[12]:
-            ledger.lease = Lease(*words[19:24])
+            ledger.lease = Lease(*words[21:26])
+        ledger.plain = not words[12] and not returned
         at = _HEAD + 5
-        if words[1] != at + _ROW * members + 6 * blocks + 1 or not members <= slots <= events.SLOTS:
+        rows = _ROW * members + 6 * blocks + _HELD * held + _RETURNED * returned
+        if words[1] != at + rows + 1 or not members <= slots <= events.SLOTS:
             raise ValueError(
-                f"a snapshot of {members} members, {slots} slots and {blocks} blocks can't have {words[1]} words"
+                f"a snapshot of {members} members, {slots} slots, {blocks} blocks, {held} held and {returned} returned "
+                f"items can't have {words[1]} words"
             )
         for row in range(at, at + _ROW * members, _ROW):
             slot, number, consumer, has_file, file, serial, offset, has_res, places, grant, cut, lease, base = words[
@@ -655,10 +801,29 @@ class Ledger:
         ledger.free = [slot for slot in range(slots) if slot not in ledger.members]
         at += _ROW * members
         for row in range(at, at + 6 * blocks, 6):
-            first, end, file, serial, offset, units = words[row : row + 6]
-            ledger.blocks.append(Block(first, end, FileId(file, serial), offset, units))
-            ledger._ends[ledger.blocks[-1].file] = end
+            ledger.blocks.append(_block(words, row))
+            ledger._ends[ledger.blocks[-1].file] = ledger.blocks[-1].end
+        at += 6 * blocks
+        for row in range(at, at + _HELD * held, _HELD):
+            number, slot, holder, item, times = words[row : row + 5]
+            ledger.held[number] = Held(number, slot, holder, item, times, _block(words, row + 5))
+        at += _HELD * held
+        for row in range(at, at + _RETURNED * returned, _RETURNED):
+            ledger.returned.append(Returned(words[row], words[row + 1], _block(words, row + 2)))
+        ledger.apart = held + returned
+        for block in (*(one.block for one in ledger.held.values()), *(one.block for one in ledger.returned)):
+            ledger._kept_files[block.file] = ledger._kept_files.get(block.file, 0) + 1
         return ledger
+
+
+def _block_row(block: Block) -> tuple[int, int, int, int, int, int]:
+    """A block as words of a snapshot."""
+    return block.first, block.end, *block.file, block.offset, block.units
+
+
+def _block(words: tuple[int, ...], at: int) -> Block:
+    first, end, member, serial, offset, units = words[at : at + 6]
+    return Block(first, end, FileId(member, serial), offset, units)
 
 
 _WORD: Final = struct.Struct("<Q")
