@@ -521,8 +521,9 @@ class Holds(Machine):
         """It holds an item that it has not looked at yet."""
         got, seen = world.account
         if process.role in ("holder", "leaver"):
-            yield f"{i} begins its block", world.put(
-                i, process._replace(at="block"), account=(got, seen | {process.item})
+            yield (
+                f"{i} begins its block",
+                world.put(i, process._replace(at="block"), account=(got, seen | {process.item})),
             )
         elif "got after" in self.without:
             after, process, _ = self.append(world, i, events.got(process.hold))

@@ -68,6 +68,7 @@ HOUSE: Final = (
     Step(3, words("engine batching")),  # its layers, each a class derived from the one below
     Step(3, words("finishing")),
     Step(3, words("putting")),
+    Step(3, words("claiming")),
     Step(3, words("getting")),
     Step(3, words("sleeping")),
     Step(3, words("core")),

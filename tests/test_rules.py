@@ -117,7 +117,10 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
         (),
     ),
     "holds: one claims, one gets, bounded": (holds(GIVES._replace(left=4), CLAIMS, CLAIMS, GETS, maxsize=2), ()),
-    "holds: one claims, one leases": (holds(GIVES._replace(left=3), CLAIMS._replace(left=2), LEASES._replace(leases=2)), ()),
+    "holds: one claims, one leases": (
+        holds(GIVES._replace(left=3), CLAIMS._replace(left=2), LEASES._replace(leases=2)),
+        (),
+    ),
     "holds: one leaves in its block": (holds(GIVES, LEAVES, CLAIMS, GETS), ()),
     "ends: two finish, one joins": (ends(PUTS._replace(left=3), FINISHES, FINISHES._replace(left=1), JOINS), ()),
     "ends: one shuts down beside bursts": (ends(PUTS, PUTS._replace(left=1), FINISHES, JOINS, SHUTS, kills=1), ()),

@@ -29,7 +29,7 @@ from .ledger import Block, Lease, Ledger, Verdict
 from .names import FileId
 from .waiting import Bell, Cells
 
-__all__ = ["LEASED", "SHIFT", "Core", "looked", "replay"]
+__all__ = ["LEASED", "SHIFT", "Core", "Handed", "looked", "replay"]
 
 LEASED: Final = 1 << 63
 """Set in a position cell that holds the number of a leased item."""
@@ -41,6 +41,12 @@ FEW: Final = 4
 
 looked = [0]
 """How often this process has found a queue empty: whoever did plays ping-pong, and its next put is no burst."""
+
+
+class Handed(tuple[int, tuple[Record, ...]]):
+    """A ``_state`` in which an item has been delivered that is still held in the journal, under that number."""
+
+    number: int
 
 
 class Core:
@@ -116,6 +122,8 @@ class Core:
         self._state: tuple[int, tuple[Record, ...]] = (-1, ())
         """The last item that was taken and delivered, unless ``_lease_at`` is beyond it, and the hand: records that are
         to be delivered (again) first.  One tuple: an exception finds both changed, or neither."""
+        self._ended: dict[int, bool] = {}
+        """By number: items that we hold, and are to let go: got, or to come back."""
         self.cut_short = False
         """The last take ended where a lease does, and there may be more."""
         self._lease: Optional[Lease] = None
@@ -203,6 +211,18 @@ class Core:
         """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
         raise NotImplementedError
 
+    def _comes_back(self) -> bool:
+        """Nothing waits; but items have come back, if need be of holders that died."""
+        raise NotImplementedError
+
+    def _held_by_others(self) -> bool:
+        """Items may still come back from other processes."""
+        raise NotImplementedError
+
+    def _take_returned(self, got: list[Record], most: int) -> None:
+        """Append to ``got`` records that have come back, ``most`` or fewer."""
+        raise NotImplementedError
+
     # -- the journal
 
     def _load(self) -> None:
@@ -280,7 +300,7 @@ class Core:
         ledger = self.ledger
         if self._pos > self._half:
             self._half = 1 << 62
-        claims = min(2 * (ledger.tail - ledger.low), 2 * ledger.last_limit)
+        claims = min(2 * (ledger.tail - ledger.low + 2 * ledger.apart), 2 * ledger.last_limit)
         self._set_aside = max(ledger.next_limit, claims)
         self.folder.set_space_aside(self.journal.number + 1, self._set_aside)
 
@@ -471,6 +491,10 @@ class Core:
         self._map_all_cells()
         position = self._words[Cells.place(waiting.LEASE_POSITION, lease.slot)]
         return max(lease.first, min(position, lease.end))
+
+    def _count_waiting(self) -> int:
+        """Items that nobody has got and nobody holds, as far as can be seen without asking."""
+        return self.ledger.tail - self._delivered() + len(self.ledger.returned)
 
     def _bury(self, slot: int) -> bool:
         """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""

@@ -4,7 +4,7 @@ Lives here: finding, recovering and leaving; what a handle asks; forks and the e
 event does (``ledger``), how it reaches the disk (``folder``), how one sleeps (``waiting``), pickling (``queues``).
 
 An engine is made of layers, each a class of its own: ``core`` (journal, members), ``sleeping``, ``getting``,
-``putting``, ``finishing``, and this one.
+``claiming``, ``putting``, ``finishing``, and this one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Optional
 
 from . import events, locks, tuning, waiting
 from .blocks import Record
-from .core import Core, looked, replay
+from .core import Core, Handed, looked, replay
 from .ending import AtExit
 from .errors import CorruptBatchError
 from .finishing import Finishing
@@ -153,6 +153,8 @@ class Engine(Finishing):
                 self.folder.unlock_slot(slot)
                 self._append(events.leave(slot, number))
         self._consumer = self._producer = None
+        if self.ledger.returned:
+            self._announce()
         if self._file is not None:
             self.folder.seal_batch(self._file)
             self._drop_file()
@@ -181,6 +183,10 @@ class Engine(Finishing):
             self.folder.unlock_slot(self._joining)  # a member that nobody is: it will be buried
         self._joining = None
         self._window_end = 0
+        state = self._state
+        if isinstance(state, Handed):
+            self._ended[state.number] = True
+            self._state = state[0], state[1]
         former, parts = self._lease, self._lease_parts
         ledger = Ledger.load(self.journal.snapshot())
         self._start(ledger)
@@ -220,6 +226,9 @@ class Engine(Finishing):
                 self.folder.seal_batch(self._file)
             self._drop_file()
         self._publishing = None
+        if self.ledger.held:
+            self._settle_holds()
+        self._ended.clear()
         self._act_ends()
 
     def _recover_items(self, mine: list[tuple[int, Block]]) -> None:
@@ -257,8 +266,7 @@ class Engine(Finishing):
     def _size(self) -> int:
         self._publish_if_possible()
         self._sync()
-        ledger = self.ledger
-        return ledger.tail - self._delivered() + len(self._state[1])
+        return self._count_waiting() + len(self._state[1])
 
     def empty(self) -> bool:
         """Nothing could be got now."""
@@ -300,7 +308,7 @@ class Engine(Finishing):
     def _ready(self, kind: int, places: int) -> bool:
         ledger = self.ledger
         if kind == waiting.SLEEPS:
-            if self._delivered() < ledger.tail or self._state[1]:
+            if self._count_waiting() or self._state[1]:
                 return True
             return ledger.shut != OPEN_FOR_ALL and self._late_until() is None
         if kind == waiting.AWAITS_DONE:

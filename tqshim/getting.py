@@ -17,7 +17,7 @@ from typing import Optional
 
 from . import blocks, events, tuning, waiting
 from .blocks import Record
-from .core import LEASED, looked
+from .core import LEASED, Handed, looked
 from .errors import CorruptBatchError
 from .ledger import NEAR_BOUND, OPEN_FOR_ALL, SHUT, Block, Lease
 from .sleeping import Sleeping
@@ -75,7 +75,7 @@ class Getting(Sleeping):
             if got:
                 return generation
             late = None
-            if self.ledger.shut and self._delivered() >= self.ledger.tail:
+            if self.ledger.shut and not self._count_waiting():
                 late = self._late_until()
                 if late is None:
                     if looked_again:
@@ -104,10 +104,12 @@ class Getting(Sleeping):
         return self.ledger.shut != OPEN_FOR_ALL
 
     def _late_until(self) -> Optional[float]:
-        """When the last records should have come whose puts had returned before the queue was shut down; ``None``: none
-        come any more."""
+        """When the last records should have come whose puts had returned before the queue was shut down, or to look
+        again for what others hold; ``None``: nothing comes any more."""
         ledger = self.ledger
         now = monotonic()
+        if ledger.held and ledger.shut == SHUT and self._held_by_others():
+            return now + tuning.NAP_LAST
         if not self._shut_at:
             self._shut_at = now
         until = self._shut_at + tuning.LATE
@@ -122,9 +124,14 @@ class Getting(Sleeping):
     def give_back(self, records: Sequence[Record]) -> None:
         """Records that were got but not delivered: the next get delivers them first."""
         with self._lock:
-            last, hand = self._state
-            self._window_end = 0
-            self._state = last, (*records, *hand)
+            self._put_back(records)
+
+    def _put_back(self, records: Sequence[Record]) -> None:
+        last, hand = state = self._state
+        self._window_end = 0
+        if isinstance(state, Handed):
+            self._ended[state.number] = True
+        self._state = last, (*records, *hand)
 
     def _take(self, got: list[Record], most: int, polite: bool = False) -> None:
         """Take up to ``most`` records, from wherever they are to be had; ``polite``: not from under another's hands."""
@@ -145,14 +152,19 @@ class Getting(Sleeping):
             if ledger.head >= ledger.tail:
                 self._sync()
                 ledger = self.ledger
-                if ledger.head >= ledger.tail and self._delivered() >= ledger.head:
+                if ledger.head >= ledger.tail and self._delivered() >= ledger.head and not self._comes_back():
                     looked[0] += 1
                     return
             if self._consumer is None:
                 self._join(consumer=True)
                 continue
-            lease = ledger.lease
-            if lease is not None:
+            if not ledger.plain:
+                lease = ledger.lease
+                if lease is None:
+                    self._take_returned(got, most)
+                    if got:
+                        return
+                    continue
                 if not self._holds(lease):
                     if polite and self._keeps_up(lease):
                         return
@@ -190,7 +202,7 @@ class Getting(Sleeping):
             end = journal.append_after(self._claim_event, self._claim_word, pos)
             others = (end - pos >> 3) - 1
             if others:
-                if journal.only_claims and ledger.lease is None and ledger.index + others < ledger.limit:
+                if journal.only_claims and ledger.plain and ledger.index + others < ledger.limit:
                     head = ledger.head + others
                     ledger.head = head if head < ledger.tail else ledger.tail
                     ledger.index += others
@@ -200,7 +212,7 @@ class Getting(Sleeping):
             late = ledger.index >= ledger.limit
             ledger.index += 1
             item = ledger.head
-            if late or item >= ledger.tail or ledger.lease is not None:
+            if late or item >= ledger.tail or not ledger.plain:
                 words[cell] = 0
                 if late:
                     self._roll()
@@ -343,6 +355,7 @@ class Getting(Sleeping):
                 or self.maxsize // NEAR_BOUND >= max(tuning.LEASE_FROM, most)
             )
             and waiting.barrier_works()
+            and not ledger.apart
         )
 
     def _may_lease_beside_others(self) -> bool:

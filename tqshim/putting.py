@@ -22,10 +22,10 @@ from typing import Optional
 
 from . import blocks, events, tuning, waiting
 from .blocks import NewRecord
+from .claiming import Claiming
 from .core import Core, looked
 from .errors import FolderError
 from .folder import NO_SPACE, spill_root
-from .getting import Getting
 from .ledger import SHUT_AT_ONCE, Reservation
 from .names import FileId
 from .waiting import Cells
@@ -33,7 +33,7 @@ from .waiting import Cells
 __all__ = ["Putting"]
 
 
-class Putting(Getting):
+class Putting(Claiming):
     """An engine that can put items."""
 
     def put(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Optional, TypeVar
 
 if TYPE_CHECKING:
     from .blocks import NewRecord, Record
+    from .claiming import Hold
     from .engine import Engine, Use
 
 __all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
@@ -90,6 +91,53 @@ def _is_bad(record: Record) -> bool:
     except Exception:
         return True
     return False
+
+
+class Claim:
+    """What ``claimed`` returns: a block that has an item, which counts as got when the block ends well."""
+
+    __slots__ = ("_block", "_hold", "_queue", "_timeout", "_use", "redelivered")
+
+    def __init__(self, queue: TurboQueue, block: bool, timeout: Optional[float]) -> None:
+        self._queue = queue
+        self._block = block
+        self._timeout = timeout
+        self._use: Optional[Use] = None
+        self._hold: Optional[Hold] = None
+        self.redelivered = 0
+        """How often the item had come back before: others, or this process, may have worked on it."""
+
+    def __enter__(self) -> Any:
+        """Take the oldest item.  Raises what ``get`` raises; ``RuntimeError`` if a block of this has one."""
+        if self._hold is not None:
+            raise RuntimeError("a block has an item of this already: call claimed() for each")
+        use = self._queue._use
+        engine = self._queue._open_engine()
+        found: list[Hold] = []
+        loading = False
+        try:
+            engine.hold(found, self._block, self._timeout)
+            if found:
+                loading = True
+                item = _loads(found[0].record)
+                self.redelivered = found[0].times
+                self._use, self._hold = use, found[0]
+                return item
+        except BaseException as error:
+            self._hold = None
+            if found:
+                engine.let_go(found[0], loading and isinstance(error, Exception) and _is_bad(found[0].record))
+            raise
+        raise ShutDown if engine.over else Empty
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        """The item counts as got, or comes back if there was an exception."""
+        hold, self._hold = self._hold, None
+        use, self._use = self._use, None
+        if hold is not None and use is not None:
+            use.engine.let_go(hold, kind is None)
 
 
 class TurboQueue(queues.Queue):  # type: ignore[type-arg]
@@ -189,6 +237,18 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def get_nowait(self) -> Any:
         """``get`` without waiting."""
         return self.get(False)
+
+    def claimed(self, block: bool = True, timeout: Optional[float] = None) -> Claim:
+        """``with q.claimed() as item``: take the oldest item, which counts as got when the block ends.
+
+        If the block raises, or its process ends or is killed in it, the item comes back to the head, for whoever gets
+        or claims next; a process that was killed is noticed within a second or so.  So each item is worked on at least
+        once; ``redelivered`` of what this returns says how often the item at hand had come back.
+
+        Until then it keeps its place in a bounded queue, and does not count in ``qsize``.  While the queue is shut down
+        and others are in such blocks, ``get`` waits for what may come back.  Raises what ``get`` raises, when the block
+        begins; an item that fails to unpickle is gone.  Give ``task_done`` its place behind the block."""
+        return Claim(self, block, timeout)
 
     def put_many(self, items: Iterable[Any], block: bool = True, timeout: Optional[float] = None) -> None:
         """Put items in their order, as one batch: all of them, or none and ``Full``.

@@ -169,7 +169,9 @@ class Sleeping(Core):
             assert slot is not None
             now = monotonic()
             nap = tuning.NAP * max(1, self.ledger.consumers if items else len(self.ledger.members))
-            nap = tuning.NAP if self.ledger.shut else min(tuning.NAP_LAST, nap * 2 ** max(0, naps - tuning.NAPS))
+            nap = min(tuning.NAP_LAST, nap * 2 ** max(0, naps - tuning.NAPS))
+            if self.ledger.shut and not self.ledger.held:
+                nap = tuning.NAP
             cell = Cells.place(kind, slot)
             self._waiters[kind].add(me)
             word = waiting.sleep_word(now + nap, nap)
@@ -209,7 +211,7 @@ class Sleeping(Core):
                 self._bell(kind).ring()
             return
         if kind == waiting.SLEEPS:
-            if self.ledger.tail - self._delivered() < 2:
+            if self._count_waiting() < 2:
                 return
         elif self.maxsize - self.ledger.used < 2 * self._enough:
             return
