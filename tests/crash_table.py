@@ -37,6 +37,8 @@ REVOKED = "whoever wants an item revokes the lease where its position cell stand
 TRIMMED = "whoever would say Full trims it, or buries the member"
 ROLLER = "the next scan after the roll removes it"
 
+COMES_BACK = "the next scan buries the process: LEAVE, and the item is at the head again, marked"
+
 JOINED = Row("append JOIN", "a member whose slot nobody locks", SCAN)
 LOCKED = Row("lock slot", "a member whose lock is gone with its process", SCAN)
 CREATED = Row("create load_", "an empty batch file that no event names", BURIED)
@@ -44,6 +46,7 @@ OPENED = Row("append OPEN", "an empty batch file; the slot's former one is seale
 WRITTEN = Row("write load_", "records that no event names: they were never put", BURIED)
 PUBLISHED = Row("!append PUBLISH", "the items are in the queue", BURIED)
 CLAIMED = Row("!append CLAIM", "an item that was in the killed process's hand: lost", CLAIMS)
+HELD_BY_IT = Row("append HOLD", "an item that a killed process holds: it keeps its place", COMES_BACK)
 EMPTY_FOLDER = "a folder without a journal"
 DEAD = "a folder under its dead_ name, some of its files gone"
 HELD = "a folder that nobody holds any more"
@@ -158,6 +161,33 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
             "an item that was in the killed process's hand: lost; a batch file to be refilled",
             "its producer refills it, or the next scan after that one has left removes it",
         ),
+    ),
+    "claimed, and its block": (
+        JOINED,
+        LOCKED,
+        HELD_BY_IT,
+        Row("!append GOT", "the item is got; nobody may have been rung for its place", LOOKS),
+    ),
+    "claimed, and its block raises": (
+        JOINED,
+        LOCKED,
+        HELD_BY_IT,
+        Row("!append RETURN", "the item is at the head again, marked; nobody may have been rung for", LOOKS),
+    ),
+    "get of what has come back": (
+        JOINED,
+        LOCKED,
+        HELD_BY_IT,
+        Row("!append GOT", "an item that was in the killed process's hand: lost", CLAIMS),
+    ),
+    "leave out of a block": (
+        Row("unlock slot", "a member whose lock is gone, and the item that it holds", SCAN),
+        Row("!append LEAVE", "the item is at the head again, marked; nobody may have been rung for", LOOKS),
+    ),
+    "bury a killed member that holds an item": (
+        Row("lock slot", "the killed member still, and the item that it holds", SCAN),
+        Row("!append LEAVE", "the item is at the head again, marked; nobody may have been rung for", LOOKS),
+        Row("unlock slot", "the same", LOOKS),
     ),
     "first get that waits": (
         JOINED,

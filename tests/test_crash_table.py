@@ -39,6 +39,7 @@ pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="step
 KILLED = 99
 PATIENCE = 20.0
 TYPES = "CLAIM JOIN LEAVE OPEN PUBLISH LEASE REVOKE RESERVE TRIM CLAIM_MANY SEAL TASK_DONE SHUTDOWN PUBLISH_LATE"
+TYPES += " HOLD GOT RETURN"
 NAMES = {getattr(events, name): name for name in TYPES.split()}
 
 
@@ -272,6 +273,14 @@ def check_queue(queue: Any, maxsize: int) -> None:
     assert set(journals) <= {f"journal_{number - 1}", f"journal_{number}", f"spare_{number + 1}"}
     assert set(engine.ledger.members) <= {engine._consumer, engine._producer}
     assert not engine.ledger.res or set(engine.ledger.res) <= {engine._producer}
+
+
+def bury(engine: Engine) -> None:
+    """Find out who has died, with the engine's lock held."""
+    engine._begin()
+    engine._sync()
+    engine._scan()
+    engine._unsure = False
 
 
 def roll_twice(queue: Any) -> None:
@@ -579,6 +588,90 @@ class PutToRefilledFile(GetLastOfLargeFile):
 
     def expected(self, done: list[str]) -> list[Any]:
         return ["b", *["c"] * done.count("append PUBLISH")]
+
+
+class Claimed(Path):
+    title = "claimed, and its block"
+    items = 3
+    wanted = (0,)
+
+    def act(self) -> None:
+        with self.queue.claimed() as item:
+            self.got.append(item)
+
+    def expected(self, done: list[str]) -> list[Any]:
+        return list(range(self.items))[done.count("append GOT") :]
+
+    def check(self, done: list[str]) -> None:
+        with self.engine._lock:
+            bury(self.engine)
+            back = "append HOLD" in done and "append GOT" not in done
+            assert [one.times for one in self.engine.ledger.returned] == [1] * back
+            assert not self.engine.ledger.held
+        super().check(done)
+
+
+class ClaimedThatRaises(Claimed):
+    title = "claimed, and its block raises"
+    wanted = ()
+
+    def act(self) -> None:
+        with contextlib.suppress(KeyError, Empty):
+            with self.queue.claimed(False):
+                raise KeyError
+
+
+class GetOfReturned(Claimed):
+    title = "get of what has come back"
+
+    def set_up(self) -> None:
+        super().set_up()
+        with contextlib.suppress(KeyError):
+            with self.queue.claimed():
+                raise KeyError
+
+    def act(self) -> None:
+        self.got.append(self.queue.get())
+
+    def check(self, done: list[str]) -> None:
+        with self.engine._lock:
+            bury(self.engine)
+        Path.check(self, done)
+
+
+class LeaveInBlock(Path):
+    title = "leave out of a block"
+    items = 3
+
+    def prepare(self) -> None:
+        self.claim = self.queue.claimed()
+        assert self.claim.__enter__() == 0
+
+    def act(self) -> None:
+        self.engine.close()
+
+    def check(self, done: list[str]) -> None:
+        with self.engine._lock:
+            bury(self.engine)
+            assert [one.times for one in self.engine.ledger.returned] == [1]
+        super().check(done)
+
+
+class BuryHolder(LeaveInBlock):
+    title = "bury a killed member that holds an item"
+
+    def set_up(self) -> None:
+        super().set_up()
+        self.queue.qsize()
+        os.waitpid(in_child(self.queue.claimed().__enter__), 0)
+
+    def prepare(self) -> None:
+        pass
+
+    def act(self) -> None:
+        with self.engine._lock:
+            self.engine._begin()
+            self.engine._scan()
 
 
 class GetThatWaits(Path):

@@ -102,6 +102,7 @@ class Claiming(Getting):
         if self._records:
             self._publish_if_possible()
         if monotonic() - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
+            self._sync()
             self._scan()  # what a dead one held comes first
         while True:
             last, hand = self._state

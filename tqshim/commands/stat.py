@@ -43,7 +43,10 @@ def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
     shut = ", shut down" if queue.shut else ""
     yield "queue", f"{queue.path}, {'anonymous' if queue.anonymous else 'at a path'}, made {span(queue.age)} ago{shut}"
     leased = f", {queue.leased} of them leased to one consumer" if queue.leased else ""
-    yield "items", f"{queue.items} waiting{leased}; {queue.put} put and {queue.got} got since it was made"
+    returned = f", {queue.returned} of them for another time" if queue.returned else ""
+    held = f", {queue.held} in blocks of claimed" if queue.held else ""
+    waiting = f"{queue.items} waiting{leased}{returned}{held}"
+    yield "items", f"{waiting}; {queue.put} put and {queue.got} got since it was made"
     if queue.items:
         waited = (
             "" if queue.oldest_at_least is None else f"; the oldest waits for {span(queue.oldest_at_least)} or longer"
@@ -59,8 +62,7 @@ def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
     yield "journal", f"number {queue.journal}, {size(queue.journal_bytes)}, {events}"
     spill = f", spilling to {queue.spill}" if queue.spill else ""
     yield "disk", f"{size(queue.bytes)}, {queue.batches} batch files{spill}; {size(queue.disk_free)} free"
-    waiting = f"{queue.waiting_consumers} of them asleep, waiting for items"
-    yield "consumers", f"{queue.consumers}, {waiting}"
+    yield "consumers", f"{queue.consumers}, {queue.waiting_consumers} of them asleep, waiting for items"
     yield "producers", f"{queue.producers}, {queue.waiting_producers} of them asleep, waiting for places"
     for member in queue.members:
         process = member.process

@@ -210,6 +210,11 @@ class _Check:
 
     def _items(self, ledger: Ledger) -> Iterator[Finding]:
         """Items that can't be read."""
+        view = self.view
+        for peeked in (*view.read_returned(ledger.held.values()), *view.read_returned(ledger.returned)):
+            if peeked.problem and not self._has_gone(peeked.number):
+                finding = f"{peeked.problem}: item {peeked.number}, which a block of claimed has or had"
+                yield self._damage(peeked.file, finding, "who gets it next is told, all others arrive")
         for block in ledger.parts(self.delivered, ledger.tail):
             name = names.batch(names.READY, block.file)
             count = block.end - max(block.first, self.delivered)
@@ -233,6 +238,14 @@ class _Check:
             return False
         self.view.follow()
         return self.view.delivered(self.view.cells()) >= end
+
+    def _has_gone(self, item: int) -> bool:
+        """That item, which was held or had come back, counts as got since we looked."""
+        if not self.in_use:
+            return False
+        ledger = self.view.follow()
+        held, returned = ledger.held.values(), ledger.returned
+        return all(one.item != item for one in held) and all(one.item != item for one in returned)
 
     def _batches(self, ledger: Ledger, spilled: list[str]) -> Iterator[Finding]:
         for home, listed in ((0, self.listed), (1, spilled)):

@@ -15,12 +15,12 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Optional
+from typing import Final, Optional, Union
 
 from tqshim import blocks, events, names, systems, tuning, waiting
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import Journal, anonymous_root, lock_owners, spill_root
-from tqshim.ledger import Block, Ledger
+from tqshim.ledger import Block, Held, Ledger, Returned
 from tqshim.names import FileId
 from tqshim.waiting import Cells
 
@@ -106,6 +106,10 @@ class Status:
     """Items that were put and for which nobody has called ``task_done``: of interest where somebody does."""
     shut: bool
     """The queue was shut down: nothing can be put any more."""
+    held: int
+    """Items that a block of ``claimed`` has: they are neither among ``items`` nor among ``got``."""
+    returned: int
+    """Items among ``items`` that were in such a block, and have come back."""
     leased: int
     """Items that its only fast consumer works off on its own; they count among ``items`` until they are delivered."""
     reserved: int
@@ -369,10 +373,15 @@ class View:
             return lease.first
         return max(lease.first, min(cells.words[Cells.place(waiting.LEASE_POSITION, lease.slot)], lease.end))
 
+    def waiting(self, cells: Optional[Cells]) -> int:
+        """Items that can be got now: those that wait, and those that have come back."""
+        return self.ledger.tail - self.delivered(cells) + len(self.ledger.returned)
+
     def oldest_at_least(self, oldest: int) -> Optional[float]:
         """Seconds for which that item has waited at least: since its batch file was last written to."""
         try:
-            block = self.ledger.block(oldest)
+            returned = self.ledger.returned
+            block = returned[0].block if returned else self.ledger.block(oldest)
             fd, _ = self.open_batch(block.file)
         except (LookupError, OSError):
             return None
@@ -416,11 +425,21 @@ class View:
         An item that somebody gets meanwhile is left out.  One that can't be read is there, with its problem."""
         self.follow()
         first = self.delivered(self.cells())
-        found = self.read(first, min(first + count, self.ledger.tail), whole)
+        found = self.read_returned(self.ledger.returned[:count], whole)
+        found += self.read(first, min(first + count - len(found), self.ledger.tail), whole)
         # What somebody has got meanwhile may have gone with its file, or its file is refilled, if its blocks are large.
         self.follow()
         delivered = self.delivered(self.cells())
-        return [one for one in found if one.number >= delivered or not (one.problem or _is_large(one.file))]
+        returned = {one.item for one in self.ledger.returned}
+        return [
+            one
+            for one in found
+            if one.number >= delivered or one.number in returned or not (one.problem or _is_large(one.file))
+        ]
+
+    def read_returned(self, kept: Iterable[Union[Held, Returned]], whole: bool = False) -> list[Peeked]:
+        """Items that are held, or have come back."""
+        return [peeked for one in kept for peeked in self._peek_block(one.block, range(one.item, one.item + 1), whole)]
 
     def read(self, first: int, end: int, whole: bool = False) -> list[Peeked]:
         """The items ``first`` up to ``end`` of the ledger as it was last seen."""
@@ -607,7 +626,7 @@ def _summary(path: str, known: dict[tuple[int, int], tuple[str, list[Process]]])
             return Summary(path, None, taken, batches, 0, 0, held, age, error.finding)
         except OSError as error:
             return Summary(path, None, taken, batches, 0, 0, held, age, str(error))
-        items = ledger.tail - view.delivered(view.cells())
+        items = view.waiting(view.cells())
         producers = len(ledger.members) - ledger.consumers
         return Summary(path, items, taken, batches, ledger.consumers, producers, held, age, "")
 
@@ -628,16 +647,18 @@ def status(path: str) -> Status:
             path=view.path,
             anonymous=names.is_anonymous(os.path.basename(view.path)),
             maxsize=ledger.maxsize,
-            items=ledger.tail - delivered,
+            items=view.waiting(cells),
             put=ledger.tail,
-            got=delivered,
+            got=delivered - ledger.apart,
             unfinished=ledger.unfinished,
             shut=bool(ledger.shut),
+            held=len(ledger.held),
+            returned=len(ledger.returned),
             leased=ledger.lease.end - delivered if ledger.lease else 0,
             reserved=ledger.reserved,
             places=max(0, ledger.maxsize - ledger.used) if ledger.maxsize else None,
             item_bytes=events.UNIT * sum(block.units for block in ledger.parts(delivered, ledger.tail)),
-            oldest_at_least=view.oldest_at_least(delivered) if delivered < ledger.tail else None,
+            oldest_at_least=view.oldest_at_least(delivered) if view.waiting(cells) else None,
             journal=view.journal.number,
             journal_events=ledger.index,
             journal_limit=ledger.limit,

@@ -23,6 +23,8 @@ class Stats:
     got: int
     items: int
     """Items that can be got now."""
+    held: int
+    """Items that a block of ``claimed`` has: neither among ``items`` nor among ``got``."""
     unfinished: int
     """Items for which nobody has called ``task_done``."""
     bytes: int
@@ -41,12 +43,13 @@ def stats(queue: TurboQueue) -> Stats:
     engine = queue._open_engine()
     items = engine.qsize()
     ledger, cells = engine.ledger, engine.cells
-    put = ledger.tail
+    put, held = ledger.tail, len(ledger.held)
     waiting_blocks = tuple(ledger.blocks)  # at once: another thread may go on
     return Stats(
         put=put,
-        got=put - min(items, put),
+        got=put - min(items + held, put),
         items=items,
+        held=held,
         unfinished=ledger.unfinished,
         bytes=events.UNIT * sum(block.units for block in waiting_blocks if block.end > ledger.low),
         maxsize=ledger.maxsize,

@@ -17,14 +17,16 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from queue import Full
-from typing import Any, Final, Optional
+from typing import Any, Final, Optional, Union
 
 from tqshim import blocks, events, names
 from tqshim.blocks import Record
 from tqshim.engine import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import MARKER_LIFE, Folder, reclaim
+from tqshim.ledger import Held, Returned
 from tqshim.monitor.checking import Finding, check
 from tqshim.monitor.looking import Peeked, Process, View, in_use, is_queue
 from tqshim.queues import ShutDown
@@ -208,7 +210,7 @@ def _encode_ahead(view: View, count: int, encode: Callable[[bytes], str]) -> Opt
         if fitting and size > BATCH_BYTES:
             break
         fitting += 1
-    if not fitting and view.ledger.tail <= view.delivered(view.cells()):
+    if not fitting and not view.waiting(view.cells()):
         return None
     lines: dict[bytes, str] = {}
     for one in view.peek(max(1, fitting), whole=True):
@@ -307,9 +309,10 @@ def fill(
 def recover(path: str, into: Optional[str] = None, *, force: bool = False) -> Recovery:
     """Save what can be saved.
 
-    With ``into``: copy all items that can be read, and that nobody has got, to a new queue there; nothing is unpickled,
-    and this folder is only read.  Where its journal can't be read any more, all records that stand in its batch files
-    are copied, in their producers' order: among them may be items that somebody had got.
+    With ``into``: copy all items that can be read, and that nobody has got, to a new queue there, first those that a
+    block of ``claimed`` has or had; nothing is unpickled, and this folder is only read.  Where its journal can't be
+    read any more, all records that stand in its batch files are copied, in their producers' order: among them may be
+    items that somebody had got.
 
     Without ``into``: delete files that nobody needs (old journals, batch files without items, markers).
 
@@ -363,12 +366,18 @@ def _copy(view: View, into: str) -> Recovery:
 def _records(view: View, unreadable: list[Peeked]) -> Iterator[bytes]:
     """The records of all items that nobody has got; those that can't be read are noted."""
     first = view.delivered(view.cells())
-    for block in view.ledger.parts(first, view.ledger.tail):
-        for one in view.read(max(first, block.first), block.end, whole=True):
-            if one.record is None or len(one.record) < one.size:
-                unreadable.append(one)
-            else:
-                yield one.record
+    ledger = view.ledger
+    apart: list[Union[Held, Returned]] = sorted((*ledger.held.values(), *ledger.returned), key=_item)
+    waiting = (view.read(max(first, block.first), block.end, whole=True) for block in ledger.parts(first, ledger.tail))
+    for one in chain(view.read_returned(apart, whole=True), chain.from_iterable(waiting)):
+        if one.record is None or len(one.record) < one.size:
+            unreadable.append(one)
+        else:
+            yield one.record
+
+
+def _item(one: Union[Held, Returned]) -> int:
+    return one.item
 
 
 def _scavenge(view: View) -> Iterator[bytes]:
@@ -473,7 +482,7 @@ def remove(path: str) -> int:
             raise FolderError(path, f"holds {strangers[0]!r}, which is no part of a queue", "delete that first")
         try:
             ledger = view.follow()
-            items = ledger.tail - view.delivered(view.cells())
+            items = view.waiting(view.cells()) + len(ledger.held)
         except FolderError:
             pass
         if reclaim(path):

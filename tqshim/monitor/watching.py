@@ -16,6 +16,7 @@ from typing import Final, Optional
 
 from tqshim import waiting
 from tqshim.monitor.looking import View
+from tqshim.waiting import Cells
 
 __all__ = ["Rates", "Watch", "watch"]
 
@@ -58,7 +59,7 @@ class Watch:
         try:
             ledger = self._view.follow()
             self._at = monotonic()
-            self._put, self._got = ledger.tail, self._view.delivered(self._view.cells())
+            self._put, self._got = ledger.tail, self._got_of(self._view.cells())
         except BaseException:
             self._view.close()
             raise
@@ -81,16 +82,16 @@ class Watch:
         ledger = view.follow()
         now = monotonic()
         cells = view.cells()
-        got = view.delivered(cells)
+        got = self._got_of(cells)
         put = ledger.tail
         seconds = max(now - self._at, 1e-9)
-        at_least, at_most = self._oldest(got, put, now)
+        at_least, at_most = self._oldest(view.delivered(cells), put, now)
         rates = Rates(
             path=view.path,
             seconds=seconds,
             put_rate=max(0.0, (put - self._put) / seconds),
             got_rate=max(0.0, (got - self._got) / seconds),
-            items=put - got,
+            items=view.waiting(cells),
             put=put,
             got=got,
             maxsize=ledger.maxsize,
@@ -103,6 +104,10 @@ class Watch:
         )
         self._at, self._put, self._got = now, put, got
         return rates
+
+    def _got_of(self, cells: Optional[Cells]) -> int:
+        """Items that count as got: in no block of ``claimed``, nor come back from one."""
+        return self._view.delivered(cells) - self._view.ledger.apart
 
     def _oldest(self, got: int, put: int, now: float) -> tuple[Optional[float], Optional[float]]:
         """Seconds for which item ``got`` has waited: at least, at most."""
