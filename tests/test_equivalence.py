@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import queue
 import threading
+from bisect import insort
 from contextlib import suppress
 from typing import Any, Optional
 
@@ -45,17 +46,39 @@ CONSTANTS: dict[str, list[Any]] = {
 """Constants of the engine, and values under which its rules must hold as well."""
 
 
+class Keeping(queue.Queue[Any]):
+    """A `queue.Queue` whose items can be held, and keep their places until they are got."""
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__()
+        self.bound = maxsize
+        self.held = 0
+
+    def put(self, item: Any, block: bool = True, timeout: Optional[float] = None) -> None:
+        if self.full():
+            raise queue.Full
+        super().put(item)
+
+    def full(self) -> bool:
+        return 0 < self.bound <= self.qsize() + self.held
+
+    def give_back(self, item: Any) -> None:
+        """Items are numbered in the order of their puts: all that have come back are before all others."""
+        self.held -= 1
+        insort(self.queue, item)
+
+
 class Model:
     """A `queue.Queue` with the batch calls: all or nothing, pieces where that cannot be."""
 
     def __init__(self, maxsize: int) -> None:
-        self.queue: queue.Queue[Any] = queue.Queue(maxsize)
+        self.queue = Keeping(maxsize)
         self.maxsize = maxsize
 
     def call(self, method: str, *arguments: Any) -> tuple[str, Any]:
         if method == "put_many_nowait":
             (items,) = arguments
-            if self.maxsize and self.queue.qsize() + len(items) > self.maxsize:
+            if self.maxsize and self.queue.qsize() + self.queue.held + len(items) > self.maxsize:
                 return "raised", "Full"
             for item in items:
                 self.queue.put_nowait(item)
@@ -81,6 +104,8 @@ class SideBySide(RuleBasedStateMachine):
         self.saved = {name: getattr(tuning, name) for name in CONSTANTS}
         self.handles: list[Any] = []
         self.number = 0
+        self.claims: list[tuple[Any, Any]] = []
+        self.times: dict[Any, int] = {}
         self.model: Optional[Model] = None
 
     @initialize(maxsize=st.sampled_from(SIZES), batch=st.sampled_from([1, 3, 256]), data=st.data())
@@ -96,6 +121,9 @@ class SideBySide(RuleBasedStateMachine):
         lockstep.configure(chosen)
 
     def teardown(self) -> None:
+        for claim, _ in self.claims:
+            claim.__exit__(None, None, None)
+        self.claims.clear()
         for handle in self.handles:
             handle.close()
         self.handles.clear()
@@ -157,6 +185,29 @@ class SideBySide(RuleBasedStateMachine):
             assert what == "value", items
             assert 1 <= len(items) <= most
             assert self.model.take(items)
+
+    @rule(data=st.data(), timeout=st.sampled_from([None, 0, 0.0001]))
+    def begin_a_block(self, data: Any, timeout: Optional[float]) -> None:
+        assert self.model is not None
+        claim = self.some_handle(data).claimed(timeout is not None, timeout)
+        expected = outcome(self.model.queue, "get_nowait", ())
+        assert outcome(claim, "__enter__", ()) == expected
+        if expected[0] == "value":
+            self.claims.append((claim, expected[1]))
+            self.model.queue.held += 1
+            assert claim.redelivered == self.times.get(expected[1], 0)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), error=st.sampled_from([None, None, KeyError]))
+    def end_a_block(self, data: Any, error: Optional[type[Exception]]) -> None:
+        assert self.model is not None
+        claim, item = self.claims.pop(data.draw(st.integers(0, len(self.claims) - 1), label="block"))
+        claim.__exit__(error, None, None)
+        if error is None:
+            self.model.queue.held -= 1
+        else:
+            self.model.queue.give_back(item)
+            self.times[item] = self.times.get(item, 0) + 1
 
     @rule(data=st.data())
     def fill(self, data: Any) -> None:

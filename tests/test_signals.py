@@ -73,6 +73,20 @@ def test_an_interrupted_get_loses_and_doubles_nothing(what: str, kind: str, maxs
 
 
 @raised
+@pytest.mark.parametrize("kind", ["keyboard", "custom", "fork", "other"])
+def test_an_interrupted_claim_loses_nothing_and_doubles_only_what_it_marks(kind: str) -> None:
+    """Also where the end of the block is what was interrupted."""
+    report = interrupted("claimed", kind, 2000)
+    assert report["spurious"] <= report["hits"]
+
+
+@raised
+@pytest.mark.parametrize("kind", ["keyboard", "custom", "fork"])
+def test_an_interrupted_get_of_what_has_come_back_loses_and_doubles_nothing(kind: str) -> None:
+    interrupted("returned", kind, 1500)
+
+
+@raised
 @pytest.mark.parametrize("kind", ["keyboard", "custom"])
 @pytest.mark.parametrize("what", ["put", "put_many"])
 @pytest.mark.parametrize("maxsize", [0, 50, 3000])

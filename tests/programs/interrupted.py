@@ -2,7 +2,8 @@
 
 Usage: python -m programs.interrupted WHAT KIND COUNT MAXSIZE SEED MOST
 
-WHAT: ``get``, ``get_many``, ``put``, ``put_many``, or ``blocking``, gets that mostly wait.
+WHAT: ``get``, ``get_many``, ``put``, ``put_many``, ``blocking``, gets that mostly wait, ``returned``, gets of what has
+come back, or ``claimed``.
 KIND, what the handler does: ``keyboard`` or ``custom`` (raises), ``fork``, ``fork and go on`` (the child goes on with
 the call that was interrupted), ``other`` (calls methods of other queues).
 MOST: interrupts, at most.
@@ -23,6 +24,7 @@ from types import CodeType, FrameType
 from typing import Any, Optional
 
 from tqshim import TurboQueue
+from tqshim.queues import Claim
 
 LONG = 60.0
 LONGEST_WAIT = 5.0
@@ -55,6 +57,7 @@ class Alarm:
         self.inside: set[CodeType] = set()
         for method in ("put", "get", "put_many", "get_many", "put_nowait", "get_nowait", "qsize"):
             self.inside.add(getattr(TurboQueue, method).__code__)
+        self.inside |= {Claim.__enter__.__code__, Claim.__exit__.__code__}
         signal.signal(signal.SIGALRM, self.handle)
 
     def arm(self) -> None:
@@ -179,6 +182,51 @@ def interrupted_gets(q: Any, alarm: Alarm, count: int, what: str) -> list[int]:
     return got
 
 
+def interrupted_claims(q: Any, alarm: Alarm, count: int) -> tuple[list[int], list[int], list[int]]:
+    """Claim all of them, however often the beginning or the end of a block is interrupted.
+
+    The items that blocks have had, each once; those that came again although their block had ended well, or that came
+    again and were not marked; those that were marked and no block had had."""
+    had: list[int] = []
+    done: set[int] = set()
+    wrong: list[int] = []
+    spurious: list[int] = []
+    last = time.monotonic()
+    while len(done) < count:
+        claim = q.claimed(True, LONGEST_WAIT)
+        item = -1
+        alarm.arm()
+        try:
+            with claim as item:
+                alarm.armed = False
+                last = time.monotonic()
+                if item in done or (item in had) > (claim.redelivered > 0):
+                    wrong.append(item)
+                if claim.redelivered and item not in had:
+                    spurious.append(item)
+                if item not in had:
+                    had.append(item)
+                alarm.arm()
+            done.add(item)
+        except (Interrupt, Custom):
+            pass
+        except queue.Empty:
+            if time.monotonic() > last + LONGEST_WAIT:
+                # Blocks whose end was interrupted: either of both is right.
+                break
+        alarm.armed = False
+    alarm.stop()
+    return had, wrong, spurious
+
+
+def all_come_back(q: Any, count: int) -> None:
+    claims = [q.claimed() for _ in range(count)]
+    for claim in claims:
+        claim.__enter__()
+    for claim in claims:
+        claim.__exit__(KeyError, None, None)
+
+
 def interrupted_puts(q: Any, alarm: Alarm, count: int, what: str) -> tuple[list[int], list[int]]:
     """Put numbers; those whose call returned, and those whose call was interrupted."""
     sure: list[int] = []
@@ -211,7 +259,12 @@ def main(what: str, kind: str, count: int, maxsize: int, seed: int, most: int) -
     alarm = Alarm(kind, seed, 5e-4 if kind.startswith("fork") else 2e-4, most)
     report: dict[str, Any] = {}
     reader, writer = os.pipe()
-    if what in ("get", "get_many", "blocking"):
+    if what == "claimed":
+        q.put_many(range(count))
+        had, wrong, spurious = interrupted_claims(q, alarm, count)
+        report.update(got=len(had), missing=sorted(set(range(count)) - set(had))[:20], doubled=wrong[:20])
+        report.update({"in order": had == sorted(had), "spurious": len(spurious)})
+    elif what in ("get", "get_many", "blocking", "returned"):
         stop = threading.Event()
         feeder = None
         if what == "blocking" or maxsize:
@@ -227,6 +280,8 @@ def main(what: str, kind: str, count: int, maxsize: int, seed: int, most: int) -
             q.put_many(range(count))
         if feeder is not None:
             feeder.start()
+        if what == "returned":
+            all_come_back(q, count)
         if kind == "fork and go on":
             got = forking_gets(q, alarm, count, what, reader, writer)
         else:
