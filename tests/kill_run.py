@@ -10,6 +10,8 @@ they got before their next ``get``.  One process more kills, stops, continues an
 - nothing arrived twice, nothing arrived that was not put, and each consumer got each producer's items in their order;
 - what is missing was in the hand of a killed consumer (one item each, or the k of its ``get_many``), or is the
   unpublished end of a killed producer's burst: a contiguous tail, a few milliseconds of putting at most;
+- with ``--claimed`` such a share of the consumers are in blocks: of those nothing is missing, whenever they are killed,
+  and what comes to a second one is marked;
 - every process that was not killed ended when it was asked to;
 - a bounded queue takes exactly ``maxsize`` items again;
 - no batch file and no folder is left.
@@ -43,6 +45,8 @@ PUT = struct.Struct("<qdd")
 """Number, when put was called, when it returned."""
 GOT = struct.Struct("<qq")
 """Producer, number."""
+SEEN = struct.Struct("<qqqq")
+"""Producer, number, how often it had come back, whether the block has ended well."""
 TAIL = 0.002
 """Seconds of putting that a killed producer may take with it: a burst is published after one millisecond of puts."""
 PATIENCE = 40.0
@@ -63,17 +67,23 @@ class Options(NamedTuple):
     spawn: float
     pause: float
     big: bool
+    claimed: float
+
+
+class Refused(Exception):
+    """What a block raises that does not do its work."""
 
 
 class Worker:
     """One process of the run, and what became of it."""
 
-    def __init__(self, number: int, producer: bool, process: Any, most: int, blocking: bool) -> None:
+    def __init__(self, number: int, producer: bool, process: Any, most: int, blocking: bool, claims: bool) -> None:
         self.number = number
         self.producer = producer
         self.process = process
         self.most = most
         self.blocking = blocking
+        self.claims = claims
         self.killed = False
         self.stopped_until = 0.0
 
@@ -154,10 +164,15 @@ def _produce(queue: Any, options: Options, me: int, rng: random.Random, flags: m
             time.sleep(0.01)
 
 
-def consume(queue: Any, options: Options, folder: str, number: int, most: int, blocking: bool, life: float) -> None:
+def consume(
+    queue: Any, options: Options, folder: str, number: int, most: int, blocking: bool, life: float, claims: bool
+) -> None:
     try:
         rng, flags, log = set_up(options, folder, number)
-        _consume(queue, options, rng, flags, log, most, blocking, life)
+        if claims:
+            _claim(queue, options, rng, flags, log, blocking, life)
+        else:
+            _consume(queue, options, rng, flags, log, most, blocking, life)
     except BaseException:
         failed(folder, number)
         raise
@@ -186,6 +201,30 @@ def _consume(
             return
 
 
+def _claim(
+    queue: Any, options: Options, rng: random.Random, flags: mmap.mmap, log: int, blocking: bool, life: float
+) -> None:
+    lifetime = time.monotonic() + life
+    slow = rng.random() < 0.3
+    while not flags[STOP_CONSUMERS] and (blocking or time.monotonic() < lifetime):
+        timeout = None if blocking else rng.choice((0.0, 0.001, 0.02, 0.3))
+        claim = queue.claimed(True, timeout)
+        try:
+            with claim as (producer, number, pad):
+                os.write(log, SEEN.pack(producer, number, claim.redelivered, 0))
+                if producer != POISON and pad != padding(number, producer, options.big):
+                    raise AssertionError(f"item {number} of producer {producer} arrived damaged")
+                if slow and rng.random() < 0.02:
+                    time.sleep(rng.expovariate(200))
+                if producer != POISON and rng.random() < 0.02:
+                    raise Refused
+            os.write(log, SEEN.pack(producer, number, claim.redelivered, 1))
+        except (Empty, Refused):
+            continue
+        if producer == POISON or (time.monotonic() > lifetime and rng.random() < 0.001):
+            return
+
+
 # --- the process that kills ------------------------------------------------------------------------------------------
 
 
@@ -201,6 +240,8 @@ class Run:
         self.findings: list[str] = []
         self.events: collections.Counter[str] = collections.Counter()
         self.longest = 0.0
+        self.unknown: set[tuple[int, int]] = set()
+        """Items in the last blocks of claimers that were killed."""
         with open(f"{folder}/flags", "wb") as file:
             file.write(bytes(4096))
         with open(f"{folder}/flags", "r+b") as file:
@@ -218,15 +259,17 @@ class Run:
         most = rng.randint(2, options.many) if options.many > 1 and rng.random() < 0.5 else 1
         blocking = life is None and rng.random() < 0.4
         life = rng.expovariate(0.2) if life is None else life
+        claims = not producer and rng.random() < options.claimed
+        most = 1 if claims else most
         arguments = (self.queue, options, self.folder, number)
         make = multiprocessing.get_context(method).Process
         process = (
             make(target=produce, args=arguments)
             if producer
-            else make(target=consume, args=(*arguments, most, blocking, life))
+            else make(target=consume, args=(*arguments, most, blocking, life, claims))
         )
         process.start()
-        worker = Worker(number, producer, process, most, blocking)
+        worker = Worker(number, producer, process, most, blocking, claims)
         self.workers.append(worker)
         self.alive.append(worker)
         self.events["started by " + method] += 1
@@ -278,7 +321,8 @@ class Run:
     def kill(self, worker: Worker) -> None:
         if worker.process.exitcode is not None:
             return
-        self.events["killed producers" if worker.producer else "killed consumers"] += 1
+        kind = "producers" if worker.producer else "claimers" if worker.claims else "consumers"
+        self.events["killed " + kind] += 1
         self.signal(worker, signal.SIGKILL)
         worker.process.join()
         worker.killed = True
@@ -318,6 +362,7 @@ class Run:
             found = engine.ledger
             return (
                 f"head={found.head} tail={found.tail} lease={found.lease} res={found.res} reserved={found.reserved} "
+                f"held={found.held} returned={found.returned} "
                 f"maxsize={found.maxsize} members={found.members} journal={engine.journal.number}"
             )
 
@@ -349,6 +394,20 @@ class Run:
 
     # -- counting
 
+    def bury(self) -> bool:
+        """All claimers have ended: what they held comes back.  ``False``: they held nothing."""
+        engine = self.queue._engine
+        with engine._lock:
+            engine._begin()
+            engine._sync()
+            held = bool(engine.ledger.held)
+            engine._scan()
+            if engine.ledger.held:
+                self.findings.append(f"items of the dead are held: {engine.ledger.held}, {engine.ledger.members}")
+                held = False
+            engine._unsure = False
+        return held
+
     def count(self) -> None:
         drained: list[tuple[int, int]] = []
         while True:
@@ -356,26 +415,31 @@ class Run:
                 for producer, number, _ in self.queue.get_many(timeout=2.5):
                     drained.append((producer, number))
             except Empty:
-                break
+                if not self.bury():
+                    break
         if self.queue.qsize() or not self.queue.empty():
             self.findings.append(f"drained, but qsize() is {self.queue.qsize()}")
         put: dict[int, list[tuple[int, float, float]]] = {}
         got: collections.Counter[tuple[int, int]] = collections.Counter()
         takers: dict[tuple[int, int], list[int]] = {}
+        blocks = self.read_blocks()
         for worker in self.workers:
             log = pathlib.Path(f"{self.folder}/log_{worker.number}")
             data = log.read_bytes() if log.exists() else b""
             if worker.producer:
                 put[worker.number] = list(PUT.iter_unpack(data[: len(data) // PUT.size * PUT.size]))
-            else:
-                self.count_consumer(worker.number, list(GOT.iter_unpack(data)), got, takers)
-        self.count_consumer(-1, drained, got, takers)
+            elif not worker.claims:
+                self.count_consumer(worker.number, list(GOT.iter_unpack(data)), got, takers, blocks)
+        self.count_consumer(-1, drained, got, takers, blocks)
+        self.count_blocks(blocks, got, takers)
         self.events["items"] = sum(got.values())
         doubled = [item for item, times in got.items() if times > 1]
         if doubled:
             self.findings.append(f"{len(doubled)} items arrived twice: {[(i, takers[i]) for i in sorted(doubled)[:8]]}")
         in_hand = 0
-        hands = sum(worker.most for worker in self.workers if worker.killed and not worker.producer)
+        hands = sum(
+            worker.most for worker in self.workers if worker.killed and not worker.producer and not worker.claims
+        )
         producers = {worker.number: worker for worker in self.workers if worker.producer}
         arrived: dict[int, set[int]] = collections.defaultdict(set)
         for producer, number in got:
@@ -411,6 +475,7 @@ class Run:
         items: list[tuple[int, int]],
         got: collections.Counter[tuple[int, int]],
         takers: dict[tuple[int, int], list[int]],
+        blocks: dict[tuple[int, int], list[tuple[int, int, bool]]],
     ) -> None:
         last: dict[int, int] = {}
         for item in items:
@@ -419,13 +484,58 @@ class Run:
                 continue
             got[item] += 1
             takers.setdefault(item, []).append(number)
-            if count <= last.get(producer, -1):
+            if count <= last.get(producer, -1) and item not in blocks:
                 self.findings.append(
                     f"consumer {number} got item {count} of producer {producer} after {last[producer]}"
                     if len(self.findings) < 20
                     else "more of that"
                 )
-            last[producer] = count
+            last[producer] = max(count, last.get(producer, -1))
+
+    def read_blocks(self) -> dict[tuple[int, int], list[tuple[int, int, bool]]]:
+        """Of each item that blocks have had: by whom, how often it had come back, and whether that block ended well."""
+        blocks: dict[tuple[int, int], list[tuple[int, int, bool]]] = {}
+        for worker in self.workers:
+            log = pathlib.Path(f"{self.folder}/log_{worker.number}")
+            if not worker.claims or not log.exists():
+                continue
+            entries = list(SEEN.iter_unpack(log.read_bytes()))
+            last: dict[int, int] = {}
+            for at, (producer, number, times, ended) in enumerate(entries):
+                if producer == POISON or ended:
+                    continue
+                if number <= last.get(producer, -1) and not times:
+                    self.findings.append(f"claimer {worker.number} got item {number} of {producer} after a later one")
+                last[producer] = max(number, last.get(producer, -1))
+                well = at + 1 < len(entries) and entries[at + 1] == (producer, number, times, 1)
+                # The last block of one that was killed may have ended, and not be noted.
+                if at + 1 == len(entries) and worker.killed:
+                    self.events["blocks whose end is not known"] += 1
+                    well = False
+                    self.unknown.add((producer, number))
+                blocks.setdefault((producer, number), []).append((worker.number, times, well))
+        return blocks
+
+    def count_blocks(
+        self,
+        blocks: dict[tuple[int, int], list[tuple[int, int, bool]]],
+        got: collections.Counter[tuple[int, int]],
+        takers: dict[tuple[int, int], list[int]],
+    ) -> None:
+        for item, visits in blocks.items():
+            marks = [times for _, times, _ in visits]
+            if len(set(marks)) != len(marks):
+                self.findings.append(f"item {item} came to two blocks, and was not marked: {visits}")
+            well = [worker for worker, _, ended in visits if ended]
+            if well and max(marks) != max(times for _, times, ended in visits if ended):
+                self.findings.append(f"item {item} came back after its block had ended: {visits}")
+            if not well and not got[item]:
+                if item not in self.unknown:
+                    self.findings.append(f"item {item} has not come back: {visits}")
+                well = [visits[0][0]]
+            got[item] += len(well)
+            takers.setdefault(item, []).extend(well)
+            self.events["came back"] += max(marks)
 
     def check_places(self) -> None:
         for number in range(self.options.maxsize):
@@ -483,6 +593,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument("--spawn", type=float, default=0.1, help="share of processes started by spawn")
     parser.add_argument("--pause", type=float, default=0.01, help="mean seconds between two bursts")
     parser.add_argument("--big", action="store_true", help="some items of 100 KB")
+    parser.add_argument("--claimed", type=float, default=0.0, help="share of consumers that claim")
     given = parser.parse_args(arguments)
     if given.seed is None:
         given.seed = int.from_bytes(os.urandom(3), "little")

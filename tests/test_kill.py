@@ -47,6 +47,21 @@ def test_single_consumer_and_its_lease_survive_random_kills() -> None:
     kill_run(5, "--maxsize 100000 --consumers 1")
 
 
+@pytest.mark.parametrize(
+    "options", ["--claimed 1", "--maxsize 100 --claimed 1", "--maxsize 1000 --claimed 0.5 --many 9"]
+)
+def test_claimed_items_survive_random_kills(options: str) -> None:
+    """All of them, each marked where it comes again; beside consumers that get."""
+    kill_run(5, f"--limits 64 512 --file-bytes 8192 --consumers 4 {options}")
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("claimed", [1, 0.5])
+@pytest.mark.parametrize("maxsize", [0, 1, 10, 1000])
+def test_claimed_items_survive_random_kills_for_a_minute(maxsize: int, claimed: float) -> None:
+    kill_run(60, f"--maxsize {maxsize} --claimed {claimed} --consumers 4 --limits 64 512 --file-bytes 8192 --big")
+
+
 @pytest.mark.stress
 @pytest.mark.parametrize("without", ["", ALL_OFF, "bursts", "leases", "reservations", "spinning"])
 @pytest.mark.parametrize("consumers", [1, 4])
