@@ -46,7 +46,9 @@ PUT = struct.Struct("<qdd")
 GOT = struct.Struct("<qq")
 """Producer, number."""
 SEEN = struct.Struct("<qqqq")
-"""Producer, number, how often it had come back, whether the block has ended well."""
+"""Producer, number, how often it had come back, and what a block notes."""
+BEGUN, ENDING, ENDED = range(3)
+"""That it has begun; that it ends well, as the last it does; that it has ended."""
 TAIL = 0.002
 """Seconds of putting that a killed producer may take with it: a burst is published after one millisecond of puts."""
 PATIENCE = 40.0
@@ -211,14 +213,15 @@ def _claim(
         claim = queue.claimed(True, timeout)
         try:
             with claim as (producer, number, pad):
-                os.write(log, SEEN.pack(producer, number, claim.redelivered, 0))
+                os.write(log, SEEN.pack(producer, number, claim.redelivered, BEGUN))
                 if producer != POISON and pad != padding(number, producer, options.big):
                     raise AssertionError(f"item {number} of producer {producer} arrived damaged")
                 if slow and rng.random() < 0.02:
                     time.sleep(rng.expovariate(200))
                 if producer != POISON and rng.random() < 0.02:
                     raise Refused
-            os.write(log, SEEN.pack(producer, number, claim.redelivered, 1))
+                os.write(log, SEEN.pack(producer, number, claim.redelivered, ENDING))
+            os.write(log, SEEN.pack(producer, number, claim.redelivered, ENDED))
         except (Empty, Refused):
             continue
         if producer == POISON or (time.monotonic() > lifetime and rng.random() < 0.001):
@@ -241,7 +244,7 @@ class Run:
         self.events: collections.Counter[str] = collections.Counter()
         self.longest = 0.0
         self.unknown: set[tuple[int, int]] = set()
-        """Items in the last blocks of claimers that were killed."""
+        """Items whose blocks may have ended when their claimers were killed."""
         with open(f"{folder}/flags", "wb") as file:
             file.write(bytes(4096))
         with open(f"{folder}/flags", "r+b") as file:
@@ -501,17 +504,16 @@ class Run:
                 continue
             entries = list(SEEN.iter_unpack(log.read_bytes()))
             last: dict[int, int] = {}
-            for at, (producer, number, times, ended) in enumerate(entries):
-                if producer == POISON or ended:
+            for at, (producer, number, times, note) in enumerate(entries):
+                if producer == POISON or note != BEGUN:
                     continue
                 if number <= last.get(producer, -1) and not times:
                     self.findings.append(f"claimer {worker.number} got item {number} of {producer} after a later one")
                 last[producer] = max(number, last.get(producer, -1))
-                well = at + 1 < len(entries) and entries[at + 1] == (producer, number, times, 1)
-                # The last block of one that was killed may have ended, and not be noted.
-                if at + 1 == len(entries) and worker.killed:
+                well = at + 2 < len(entries) and entries[at + 2] == (producer, number, times, ENDED)
+                if not well and entries[at + 1 :] == [(producer, number, times, ENDING)]:
+                    # Killed where it had ended, or was just about to.
                     self.events["blocks whose end is not known"] += 1
-                    well = False
                     self.unknown.add((producer, number))
                 blocks.setdefault((producer, number), []).append((worker.number, times, well))
         return blocks

@@ -687,6 +687,34 @@ def test_differs_extras_of_the_family() -> None:
     theirs.cancel_join_thread()
 
 
+def test_differs_claimed() -> None:
+    """Two blocks that end badly, one by a kill, and one that ends well."""
+    assert not hasattr(CONTEXT.Queue(), "claimed")
+    ours = TurboQueue(2)
+    ours.put_many(["job", "another"])
+    with contextlib.suppress(KeyError):
+        with ours.claimed() as item:
+            assert item == "job"
+            assert (ours.qsize(), ours.full()) == (1, True)
+            raise KeyError
+    with child(claim_and_be_killed, ours) as process:
+        process.join(PATIENCE)
+        assert process.exitcode == -signal.SIGKILL
+    found = []
+    for _ in range(2):
+        claim = ours.claimed(timeout=PATIENCE)
+        with claim as item:
+            found.append((item, claim.redelivered))
+    assert sorted(found) == [("another", 0), ("job", 2)]
+    with pytest.raises(Empty):
+        ours.get_nowait()
+
+
+def claim_and_be_killed(queue: Any) -> None:
+    with queue.claimed():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_differs_join_beside_bursts() -> None:
     """Without us an item counts in ``put``; with us when it is published, in ``put`` unless that is part of a burst."""
     theirs, ours = CONTEXT.JoinableQueue(), tqshim.JoinableQueue()
