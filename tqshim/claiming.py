@@ -131,15 +131,20 @@ class Claiming(Getting):
                 continue
             if self.journal.words is None:
                 self.journal.map(ledger.limit)
-            # Commit point: the item is held.
-            held = self._append(events.hold(self._consumer), ours=True)
-            if isinstance(held, Held):
+            held = self._append_hold()
+            if held is not None:
                 record = self._record(held)
                 hold = Hold(record, held.number, held.times, self.generation)
                 self._blocks[held.number] = hold
                 found.append(hold)
                 self._tidy()
                 return
+
+    def _append_hold(self) -> Optional[Held]:
+        self._claim_from = self._pos + self._shift  # No claim of ours before that is under way any more.
+        # Commit point: the item is held.
+        held = self._append(events.hold(self._consumer or 0), ours=True)
+        return held if isinstance(held, Held) else None
 
     def _record(self, held: Held) -> Record:
         """The record of an item that we hold.  If it can't be read it is lost, as in a get."""
@@ -230,8 +235,8 @@ class Claiming(Getting):
     def _take_returned(self, got: list[Record], most: int) -> None:
         wanted = len(got) + most
         while self.ledger.returned and len(got) < wanted:
-            held = self._append(events.hold(self._consumer or 0), ours=True)
-            if isinstance(held, Held):
+            held = self._append_hold()
+            if held is not None:
                 self._deliver_held(got, held)
         self.cut_short = len(got) < wanted
         self._tidy()
