@@ -329,22 +329,25 @@ def test_a_get_that_is_interrupted_before_its_got_comes_to_the_next_get(monkeypa
     assert held_by(q) == 0
 
 
-def test_a_get_that_is_interrupted_while_it_delivers_leaves_the_item_to_the_journal() -> None:
-    """The list has it already, the engine's state does not."""
+@pytest.mark.parametrize("delivered", [0, 1])
+def test_a_get_that_is_interrupted_while_it_delivers_leaves_the_item_to_the_journal(delivered: int) -> None:
+    """The list has it already, the engine's state does not.  Those before it have been delivered."""
 
     class Interrupting(list[Any]):
         def append(self, item: Any) -> None:
             super().append(item)
-            raise KeyboardInterrupt
+            if len(self) > delivered:
+                raise KeyboardInterrupt
 
     q: Any = TurboQueue()
-    q.put_many("ab")
-    fails(q)
+    q.put_many("abc")
+    fails(q, 2)
     got = Interrupting()
     with pytest.raises(KeyboardInterrupt):
-        q._engine.get(got, 1, False, None)
-    assert got == []
-    assert claim_all(q) == [("a", 2), ("b", 0)]
+        q._engine.get(got, 2, False, None)
+    assert len(got) == delivered
+    expected = [("b", 2), ("c", 0)] if delivered else [("a", 2), ("b", 1), ("c", 0)]
+    assert claim_all(q) == expected
 
 
 @pytest.mark.parametrize("got", [True, False])
