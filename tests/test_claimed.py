@@ -598,8 +598,7 @@ def test_who_waits_for_an_item_is_woken_when_one_comes_back(way: str) -> None:
     assert found == ["a"]
 
 
-@pytest.mark.usefixtures("nobody_looks_by_itself")
-def test_as_many_are_woken_as_items_come_back() -> None:
+def test_as_many_who_wait_go_on_as_items_come_back() -> None:
     q: Any = TurboQueue()
     q.put_many("abc")
     claims = [q.claimed() for _ in range(3)]
