@@ -62,7 +62,7 @@ class Claiming(Getting):
                     generation = self.generation
                     state = self._state
                     self._hold(found)
-                    self._unsure = self._stale
+                    self._act_ends()
             except BaseException as error:
                 if self._state is state and found and found[0].number is None:
                     found.clear()  # still in the hand
@@ -183,7 +183,7 @@ class Claiming(Getting):
             self._ended[number] = got
             self._begin()
             self._end_hold(number, got)
-            self._unsure = self._stale
+            self._act_ends()
 
     def _end_hold(self, number: int, got: bool) -> None:
         if number in self.ledger.held:  # else this process has left meanwhile, and it has come back
