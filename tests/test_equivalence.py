@@ -262,7 +262,7 @@ class SideBySide(RuleBasedStateMachine):
             self.handles.append(pickle.loads(pickle.dumps(handle)))
         else:  # inside the queue itself
             assert self.model is not None
-            if self.model.queue.empty():
+            if self.model.queue.empty() and not self.model.queue.full():
                 handle.put(handle)
                 self.handles.append(handle.get())
 
