@@ -679,7 +679,7 @@ class GetThatWaits(Path):
 
     def act(self) -> None:
         with contextlib.suppress(Empty):
-            self.queue.get(timeout=0.001)
+            self.queue.get(timeout=0.3)
 
 
 class TaskDone(Path):
@@ -700,7 +700,7 @@ class JoinThatWaits(Path):
     items = 1
 
     def act(self) -> None:
-        assert not self.engine.join(0.001)
+        assert not self.engine.join(0.3)  # so long that even a slow machine comes to wait
 
 
 class ShutTheQueueDown(Path):

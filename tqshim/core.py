@@ -60,6 +60,14 @@ class Core:
         self.generation = 0
         self._known: Optional[Ledger] = None
         self._stale = False
+        # These stay when a forked child begins anew: its other threads may be waiting for them.
+        self._lock: Any = locks.Lock()
+        self._fence: Any = locks.Lock()
+        self.closed = False
+        self.flusher_holds = threading.Lock()
+        """Locked while the flusher refers to this."""
+        self._flushing = 0
+        """The thread that holds the lock in ``flush``."""
         self._reset()
         self._load()
         self.maxsize = self.ledger.maxsize
@@ -68,10 +76,7 @@ class Core:
         self._spawning: tuple[Optional[weakref.ref[Any]], Any] = (None, None)
 
     def _reset(self) -> None:
-        self._lock: Any = locks.Lock()
-        self._fence: Any = locks.Lock()
         self._unsure = False
-        self.closed = False
         self.cells = Cells(self.folder.open_cells())
         self._words = self.cells.words
         self._bells: dict[str, Bell] = {}
@@ -107,10 +112,6 @@ class Core:
         self._used_cell = self._used_flag = 0
         self._flusher: Optional[Any] = None
         self._flusher_busy = False
-        self.flusher_holds = threading.Lock()
-        """Locked while the flusher refers to this."""
-        self._flushing = 0
-        """The thread that holds the lock in ``flush``."""
         # consumer
         self._joining: Optional[int] = None
         self._consumer: Optional[int] = None
@@ -370,7 +371,9 @@ class Core:
         if self._flushing not in (0, threading.get_ident()):
             # A thread that is no more held it, and a frame below this one, of a signal handler, may wait for it.
             self._lock._at_fork_reinit()
+            self._flushing = 0
         self._lock = locks.Lock()
+        self._fence = locks.Lock()
         self.flusher_holds = threading.Lock()
         if self.closed:
             return
@@ -398,11 +401,10 @@ class Core:
 
     def _after_fork(self) -> None:
         generation = self.generation
-        lock, closed, known, pos, number = self._lock, self.closed, self._known, self._pos, self.journal.number
+        known, pos, number = self._known, self._pos, self.journal.number
         self._close_files()
         self.folder.after_fork()
         self._reset()
-        self._lock, self.closed = lock, closed
         try:
             if known is None:
                 raise FileNotFoundError
