@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 import gc
 import multiprocessing
 import os
@@ -465,6 +466,42 @@ def test_an_item_comes_back_whose_process_ends_in_the_block(how: str, maxsize: i
         q.put_many_nowait("cd")
         with pytest.raises(Full):
             q.put_nowait("e")
+
+
+@pytest.mark.parametrize("maxsize", [0, 1000])
+def test_what_a_block_has_put_is_there_once_its_item_is_got(maxsize: int) -> None:
+    """Also in a burst, the end of which its process would publish later."""
+    q, results = TurboQueue(), TurboQueue(maxsize)
+    q.put("a")
+    child = FORK.Process(target=claiming.pass_on_and_die, args=(q, results))
+    child.start()
+    child.join(PATIENCE)
+    assert child.exitcode == -signal.SIGKILL
+    assert q.empty() and not held_by(q)
+    assert rest(results) == [("a", number) for number in range(50)]
+
+
+def test_an_item_comes_back_if_there_is_no_space_for_what_its_block_has_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    q: Any = TurboQueue()
+    results: Any = TurboQueue()
+    q.put("a")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    # Held back until somebody publishes: no flusher, no interval.
+    monkeypatch.setattr(results._engine, "_is_due", lambda: False)
+    with monkeypatch.context() as patch:
+        with pytest.raises(OSError, match="full"):
+            with q.claimed():
+                for number in range(3):
+                    results.put(number)
+                assert results._engine._records
+                patch.setattr(results._engine, "_write", full)
+    claim = q.claimed(False)
+    with claim as item:
+        assert (item, claim.redelivered) == ("a", 1)
+    assert rest(results)[-1] == 2
 
 
 @pytest.mark.parametrize("take", ["get", "claimed", "get_nowait", "get_many"])

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Optional
 
 from . import events, locks, tuning, waiting
 from .blocks import Record
+from .claiming import Hold
 from .core import Core, Handed, looked, replay
 from .ending import AtExit
 from .errors import CorruptBatchError
@@ -167,6 +168,19 @@ class Engine(Finishing):
             self._begin()
             self.folder.unmark(key)
             self._act_ends()
+
+    def let_go(self, hold: Hold, got: bool) -> None:
+        """The block has ended.  What this process has put, into whatever queue, is published before its item counts as
+        got: killed in between, the results of a block would be lost, and its item would not come back."""
+        if got and hold.generation == self.generation:
+            try:
+                for engine in list(Engine.all):
+                    if engine._records:
+                        engine.flush()
+            except BaseException:  # no space for it: the work is not done
+                super().let_go(hold, False)
+                raise
+        super().let_go(hold, got)
 
     def set_batch_size(self, size: Optional[int]) -> None:
         """How many records a burst collects: the newest handle's, or the usual number."""

@@ -245,6 +245,9 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         or claims next; a process that was killed is noticed within a second or so.  So each item is worked on at least
         once; ``redelivered`` of what this returns says how often the item at hand had come back.
 
+        What the block has put, into whatever queue, is published before its item counts as got.  Where there is no
+        space for that, the end of the block raises ``OSError``, and the item comes back.
+
         Until then it keeps its place in a bounded queue, and does not count in ``qsize``.  While the queue is shut down
         and others are in such blocks, ``get`` waits for what may come back.  Raises what ``get`` raises, when the block
         begins; an item that fails to unpickle is gone.  Give ``task_done`` its place behind the block."""

@@ -31,6 +31,14 @@ def die_in_block(q: Any, how: str) -> None:
         sys.exit(0)
 
 
+def pass_on_and_die(q: Any, results: Any) -> None:
+    """A burst of results for one item, and killed behind the block."""
+    with q.claimed(timeout=60) as item:
+        for number in range(50):
+            results.put((item, number))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def claim_until_shut(q: Any, done: Any, fails: bool) -> None:
     """Work until there is nothing any more; if it is to fail: it is killed in its first block, after a shutdown."""
     from tqshim import ShutDown
