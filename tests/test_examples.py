@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import json
-import multiprocessing
 import os
+import random
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import broker as brokers
@@ -50,66 +50,105 @@ def test_every_event_goes_from_one_api_to_the_other_although_both_refuse() -> No
     assert "3,000 of 3,000 posted" in progress
 
 
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> type[services.Target]:
+    """A stand-in for a target that has nothing yet."""
+    monkeypatch.setattr(services.Target, "results", {})
+    monkeypatch.setattr(services.Target, "repeated", 0)
+    return services.Target
+
+
+def counts_of(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
+    found = re.findall(r"^(\w+) +(\d+)$", capsys.readouterr().out, re.MULTILINE)
+    return {name: int(value) for name, value in found}
+
+
 def test_what_is_refused_more_often_than_it_is_tried_goes_back_and_comes_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: type[services.Target]
 ) -> None:
     monkeypatch.setattr(services, "REFUSE_EVERY", 2)
-    monkeypatch.setattr(services.Target, "taken", collections.Counter())
     assert api_to_api.main(["--events", "5000", "--processes", "1", "--maxsize", "200", "--rate", "1000"]) == 0
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", capsys.readouterr().out, re.MULTILINE))
-    assert (counts["posted"], counts["twice"]) == ("5000", "0")
-    assert int(counts["returned"]) > 0
+    counts = counts_of(capsys)
+    assert (counts["posted"], counts["twice"]) == (5000, 0)
+    assert counts["returned"] > 0
 
 
-def test_what_a_killed_worker_had_in_its_hand_is_fetched_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_workers_killed_at_random_instants_lose_nothing_and_are_replaced(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: type[services.Target]
 ) -> None:
-    """One of two workers is killed in the middle."""
-    monkeypatch.setattr(api_to_api, "QUIET", 0.5)
-    monkeypatch.setattr(services.Target, "taken", collections.Counter())
-    others = multiprocessing.active_children()
+    """All of them, again and again; what came twice counts once, under its key."""
+    kills, events = 15, 3000
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
     killed: list[int] = []
 
     class Killing(api_to_api.Transfer):
-        async def look_for_lost(self) -> None:
-            while not self.posted:
-                await asyncio.sleep(0.01)
-            victim = next(child for child in multiprocessing.active_children() if child not in others)
-            assert victim.pid is not None
-            killed.append(victim.pid)
-            victim.kill()
-            # Nobody can see an item in a hand: another one is lost in the same way, by us.
-            self.lost = await asyncio.to_thread(self.tasks.get)
-            await super().look_for_lost()
+        async def run(self, *places: str) -> None:
+            killer = asyncio.ensure_future(self.kill())
+            try:
+                await asyncio.wait_for(super().run(*places), PATIENCE)
+            finally:
+                killer.cancel()
+
+        async def kill(self) -> None:
+            """In the middle: each time some more events have got through, and leaving some for the end."""
+            for number in range(kills):
+                while len(self.posted) < events * (number + 1) // (kills + 2):
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(chance.random() * 0.02)
+                process = chance.choice([one for one in self.crew if one.exitcode is None] or self.crew)
+                process.kill()
+                killed.append(process.pid or 0)
 
     monkeypatch.setattr(api_to_api, "Transfer", Killing)
-    assert api_to_api.main(["--events", "2000", "--processes", "2", "--maxsize", "100", "--rate", "500"]) == 0
-    assert killed
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", capsys.readouterr().out, re.MULTILINE))
-    assert counts["posted"] == "2000"
-    assert int(counts["again"]) > 0
+    options = ("--processes", "3", "--maxsize", "100", "--rate", "1000")
+    assert api_to_api.main(["--events", str(events), *options]) == 0
+    counts = counts_of(capsys)
+    assert (counts["posted"], counts["errors"]) == (events, 0)
+    assert len(set(killed)) > 5
+    assert counts["replaced"] > 5
+    assert {number: result["digest"] for number, result in target.results.items()} == {
+        number: api_to_api.digest(services.text_of(number)) for number in range(events)
+    }
 
 
-def test_a_worker_that_fails_at_an_event_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To the end of the tasks; where that has no place, along with the results, for it must not wait for itself."""
-    event = {"number": 0, "text": ""}
-    with api_to_api.TurboQueue(1) as tasks, api_to_api.TurboQueue() as results:
+def test_a_worker_that_ends_by_itself_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, target: type[services.Target]
+) -> None:
+    """The next one would end, too."""
+    monkeypatch.setattr(services, "text_of", lambda number: None)
+    with pytest.raises(RuntimeError, match="status 1"):
+        api_to_api.main(["--events", "100", "--processes", "1"])
+    assert not target.results
 
-        def fail(_: object) -> str:
-            tasks.put_many_nowait(ends)
-            raise ValueError
 
-        monkeypatch.setattr(api_to_api, "digest", fail)
-        ends: list[None] = [None]
-        tasks.put(event)
+def test_a_worker_gives_back_what_it_fails_at_and_gives_up_what_comes_back_for_ever() -> None:
+    fails, well = {"number": 0, "text": "a"}, {"number": 1, "text": "b"}
+    with api_to_api.TurboQueue() as tasks, api_to_api.TurboQueue() as results:
+        tasks.put_many([fails, well])
+        tasks.shutdown()
         api_to_api.work(tasks, results)
-        assert results.get_nowait() == {**event, "failed": True}
-    with api_to_api.TurboQueue(2) as tasks, api_to_api.TurboQueue() as results:
-        ends = []
-        tasks.put_many([event, None])
-        api_to_api.work(tasks, results)
-        assert tasks.get_nowait() == {**event, "failed": True}
-        assert results.empty()
+        assert list(results.drain()) == [
+            {"number": 0, "digest": api_to_api.digest("a")},
+            {"number": 1, "digest": api_to_api.digest("b")},
+        ]
+    assert api_to_api.result_of(well, api_to_api.GIVE_UP) == {"number": 1, "error": "came back 5 times"}
+    assert "digest" in api_to_api.result_of(well, api_to_api.GIVE_UP - 1)
+
+
+def test_the_target_takes_a_result_once_under_its_key(
+    monkeypatch: pytest.MonkeyPatch, target: type[services.Target]
+) -> None:
+    monkeypatch.setattr(services, "REFUSE_EVERY", 100)
+    results = [{"number": 1, "digest": "a"}, {"number": 2, "digest": "b"}]
+    with services.serving(target) as url:
+        for batch in (results, results[1:], [{"number": 1, "digest": "another"}]):
+            request = urllib.request.Request(f"{url}/results", json.dumps(batch).encode())
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                assert answer.status == 201
+    assert target.results == {1: results[0], 2: results[1]}
+    assert target.repeated == 2
 
 
 @pytest.fixture

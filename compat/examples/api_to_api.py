@@ -6,8 +6,12 @@
 
 Fetchers and posters are coroutines of this process, workers are processes. The bounds are the backpressure: a slow
 target fills the results, full results stop the workers, full tasks stop the fetchers. A batch that the target refuses
-too often goes back into its queue, and is posted again later; so does an event that its worker failed at. What a killed
-worker had in its hand is lost: it is missed at the end, and fetched again.
+too often goes back into its queue, and is posted again later.
+
+Workers may be killed at any instant. Each has its event as ``claimed``: the event counts as got once its result stands
+in the results, and comes back if the work fails or its worker is killed before that. So every event arrives at least
+once. Killed in between, a worker leaves a result and an event that comes back: the target stores results under their
+key, the event's number, and one that comes again changes nothing. A killed worker is replaced.
 
 Both services are stand-ins on loopback that refuse every seventh request. Needs the extra ``tqshim[examples]``.
 """
@@ -21,9 +25,9 @@ import hashlib
 import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import aiohttp
@@ -31,7 +35,7 @@ import tenacity
 from aiolimiter import AsyncLimiter
 
 from compat.examples.services import Source, Target, serving
-from tqshim import Empty, Full, TurboQueue
+from tqshim import Empty, Full, ShutDown, TurboQueue
 
 PAGE = 100
 """Events of one request, and results of one post at most."""
@@ -41,32 +45,38 @@ ATTEMPTS = 3
 """How often a request is tried in a row."""
 FAIL_EVERY = 97
 """The worker of the example fails at every so manyth event, the first time."""
+GIVE_UP = 5
+"""An event that has come back so often is posted as an error: it may be what kills those who work on it."""
 POLL = 0.1
 """Seconds after which a coroutine that waits looks whether all is over."""
-QUIET = 5.0
-"""Seconds without progress after which what is still missing is fetched again."""
+
+
+class NotAtOnce(Exception):
+    """What the worker of the example fails with."""
 
 
 def work(tasks: TurboQueue, results: TurboQueue) -> None:
-    """A worker: events in, results out; None ends it."""
-    for event in iter(tasks.get, None):
-        try:
-            result = {"number": event["number"], "digest": digest(event)}
-        except ValueError:
-            # Back to the end of the queue. It may be full, and waiting for a place would be waiting for ourselves.
-            try:
-                tasks.put_nowait({**event, "failed": True})
-            except Full:
-                results.put({**event, "failed": True})
-        else:
-            results.put(result)
+    """A worker: events in, results out, until there are no tasks any more."""
+    with contextlib.suppress(ShutDown):
+        while True:
+            claim = tasks.claimed()
+            # The result is in its queue before the event counts as got; if the block raises, the event comes back.
+            with contextlib.suppress(NotAtOnce), claim as event:
+                results.put(result_of(event, claim.redelivered))
 
 
-def digest(event: dict[str, Any]) -> str:
+def result_of(event: dict[str, Any], redelivered: int) -> dict[str, Any]:
+    """What is posted for an event, under its number."""
+    if redelivered >= GIVE_UP:
+        return {"number": event["number"], "error": f"came back {redelivered} times"}
+    if event["number"] % FAIL_EVERY == 0 and not redelivered:
+        raise NotAtOnce
+    return {"number": event["number"], "digest": digest(event["text"])}
+
+
+def digest(text: str) -> str:
     """The work for a processor."""
-    if event["number"] % FAIL_EVERY == 0 and not event.get("failed"):
-        raise ValueError("not at once")
-    return hashlib.pbkdf2_hmac("sha256", event["text"].encode(), b"salt", 500).hex()
+    return hashlib.pbkdf2_hmac("sha256", text.encode(), b"salt", 500).hex()
 
 
 async def tried(request: Callable[[], Awaitable[Any]]) -> Any:
@@ -92,10 +102,11 @@ class Transfer:
         self.options = options
         self.tasks, self.results = TurboQueue(options.maxsize), TurboQueue(options.maxsize)
         self.pages = list(range(0, options.events, PAGE))
-        self.failed: list[Any] = []
         self.posted: set[int] = set()
-        self.posted_at = time.monotonic()
-        self.returned = self.fetched_again = 0
+        self.returned = self.replaced = 0
+        # Spawned, for a fork would take along the locks of this process's threads.
+        self.context = multiprocessing.get_context("spawn")
+        self.crew: list[BaseProcess] = []
         # One limit a service, whoever asks; a second's worth at once at most.
         self.from_source, self.to_target = AsyncLimiter(options.rate, 1), AsyncLimiter(options.rate, 1)
 
@@ -114,24 +125,17 @@ class Transfer:
             ):
                 return await response.json()
 
-        while not self.over():
-            if self.failed:
-                events, self.failed = self.failed[:PAGE], self.failed[PAGE:]
-            elif self.pages:
-                first = self.pages.pop(0)
-                try:
-                    events = await tried(partial(get, first))
-                except (aiohttp.ClientError, asyncio.TimeoutError):
-                    self.pages.append(first)
-                    self.returned += 1
-                    continue
-            else:
-                await asyncio.sleep(POLL)
+        while self.pages:
+            first = self.pages.pop(0)
+            try:
+                events = await tried(partial(get, first))
+            except (aiohttp.ClientError, asyncio.TimeoutError):
+                self.pages.append(first)
+                self.returned += 1
                 continue
-            missing = [event for event in events if event["number"] not in self.posted]
-            while missing:
+            while True:
                 try:
-                    await asyncio.to_thread(self.tasks.put_many, missing, timeout=POLL)
+                    await asyncio.to_thread(self.tasks.put_many, events, timeout=POLL)
                     break
                 except Full:  # none of them: no more than a page is put at once
                     continue
@@ -150,8 +154,6 @@ class Transfer:
                     batch = await asyncio.to_thread(self.results.get_many, timeout=POLL, max_messages_to_get=PAGE)
                 except Empty:
                     continue
-            self.failed += [event for event in batch if event.get("failed")]
-            batch = [result for result in batch if not result.get("failed")]
             try:
                 await tried(partial(post, batch))
             except (aiohttp.ClientError, asyncio.TimeoutError):
@@ -161,37 +163,37 @@ class Transfer:
                     batch = []
             else:
                 self.posted.update(result["number"] for result in batch)
-                self.posted_at = time.monotonic()
                 batch = []
                 print(f"{len(self.posted):,} of {self.options.events:,} posted", file=sys.stderr)
 
-    async def look_for_lost(self) -> None:
-        """When nothing moves any more, a worker was killed with an event in its hand: fetch what never came."""
-        while not self.over():
-            await asyncio.sleep(POLL)
-            if time.monotonic() - self.posted_at > QUIET and not self.pages and not self.failed and self.tasks.empty():
-                self.pages = [page for page in range(0, self.options.events, PAGE) if self.is_missing(page)]
-                self.fetched_again += len(self.pages)
-                self.posted_at = time.monotonic()
+    def start_worker(self) -> BaseProcess:
+        process = self.context.Process(target=work, args=(self.tasks, self.results))
+        process.start()
+        return process
 
-    def is_missing(self, page: int) -> bool:
-        return not self.posted.issuperset(range(page, min(page + PAGE, self.options.events)))
+    async def replace_workers(self) -> None:
+        """A new one for each that was killed.  Raises ``RuntimeError`` if one ended by itself: the next would, too."""
+        while not self.over():
+            for place, process in enumerate(self.crew):
+                if process.exitcode is None:
+                    continue
+                if process.exitcode >= 0:
+                    raise RuntimeError(f"a worker ended with status {process.exitcode}")
+                self.crew[place] = self.start_worker()
+                self.replaced += 1
+            await asyncio.sleep(POLL)
 
     async def run(self, source: str, target: str) -> None:
         """All of it; the workers are ended, whatever happens."""
-        # Spawned, for a fork would take along the locks of this process's threads.
-        context = multiprocessing.get_context("spawn")
-        crew = [context.Process(target=work, args=(self.tasks, self.results)) for _ in range(self.options.processes)]
-        for process in crew:
-            process.start()
         try:
+            self.crew += [self.start_worker() for _ in range(self.options.processes)]
             await asyncio.gather(
-                self.look_for_lost(),
+                self.replace_workers(),
                 *(self.fetch(source) for _ in range(FETCHERS)),
                 *(self.post(target) for _ in range(POSTERS)),
             )
         finally:
-            for process in crew:
+            for process in self.crew:
                 process.kill()  # all is posted, or an error is on its way up
                 process.join()
 
@@ -221,14 +223,14 @@ def main(arguments: Sequence[str]) -> int:
     Source.events = options.events
     with serving(Source) as source, serving(Target) as target:
         done = asyncio.run(transfer(source, target, options))
-    taken = Target.taken
     print(f"events      {options.events}")
-    print(f"posted      {len(taken)}")
-    print(f"twice       {sum(taken.values()) - len(taken)}")
+    print(f"posted      {len(Target.results)}")
+    print(f"twice       {Target.repeated}")
+    print(f"errors      {sum('error' in result for result in Target.results.values())}")
     print(f"refused     {Source.refused + Target.refused}")
     print(f"returned    {done.returned}")
-    print(f"again       {done.fetched_again}")
-    return 0 if set(taken) == set(range(options.events)) else 1
+    print(f"replaced    {done.replaced}")
+    return 0 if set(Target.results) == set(range(options.events)) else 1
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ its official client needs. They are no benchmark and no Elasticsearch: they show
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import http.server
 import json
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-__all__ = ["Bulk", "Service", "Source", "Target", "serving"]
+__all__ = ["Bulk", "Service", "Source", "Target", "serving", "text_of"]
 
 REFUSE_EVERY = 7
 """Every so manyth request is refused: as overloaded and as too many, in turn."""
@@ -64,6 +63,11 @@ class Service(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def text_of(number: int) -> str:
+    """An event of the source."""
+    return f"event {number} " * 20
+
+
 class Source(Service):
     """GET /events?from=N&limit=K: so many of the numbered events, from the Nth on."""
 
@@ -74,19 +78,23 @@ class Source(Service):
             query = parse_qs(urlsplit(self.path).query)
             first = int(query["from"][0])
             last = min(first + int(query["limit"][0]), self.events)
-            self.answer(200, [{"number": number, "text": f"event {number} " * 20} for number in range(first, last)])
+            self.answer(200, [{"number": number, "text": text_of(number)} for number in range(first, last)])
 
 
 class Target(Service):
-    """POST /results: takes a list of results; it refuses before it takes, so what it refused may be sent again."""
+    """POST /results: takes a list of results, each under its number.  One that comes again changes nothing, so whoever
+    does not know whether a result has arrived sends it again."""
 
-    taken: ClassVar[collections.Counter[int]] = collections.Counter()
+    results: ClassVar[dict[int, Any]] = {}
+    repeated: ClassVar[int] = 0
 
     def do_POST(self) -> None:
         body = self.body()
         if not self.is_refused():
             with self.lock:
-                self.taken.update(result["number"] for result in json.loads(body))
+                for result in json.loads(body):
+                    kept = self.results.setdefault(result["number"], result)
+                    type(self).repeated += kept is not result
             self.answer(201, {})
 
 
