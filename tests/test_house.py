@@ -77,7 +77,7 @@ HOUSE: Final = (
     Step(2, words("systems locks")),
     Step(1, words("ledger")),
     Step(0, words("blocks")),  # above events, for the unit in which an event counts a block's length
-    Step(0, words("events names errors states")),
+    Step(0, words("events names errors states figures")),
 )
 NEVER: Final = {
     4: words("fcntl mmap select threading"),

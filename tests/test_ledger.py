@@ -98,6 +98,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         self.lease: Optional[tuple[Process, int, int, int]] = None
         self.held: dict[int, tuple[Process, int, int, Value]] = {}
         self.returned: list[tuple[int, int, Value]] = []
+        self.redelivered = 0
         self.leases = self.grants = 0
         self.number = 0
         self.got = 0
@@ -369,6 +370,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
             return
         if self.returned:
             item, times, value = self.returned.pop(0)
+            self.redelivered += 1
         else:
             item, times, value = self.got, 0, self.get(range(self.got, self.got + 1))[0]
         assert isinstance(held, Held)
@@ -459,6 +461,7 @@ class LedgerAgainstQueue(RuleBasedStateMachine):
         assert not self.maxsize or ledger.used <= self.maxsize
         assert ledger.low == self.got
         assert ledger.head == (self.lease[2] if self.lease else self.got)
+        assert ledger.redelivered == self.redelivered
         assert (ledger.unfinished, ledger.completions, ledger.shut) == (self.unfinished, self.completions, self.shut)
         assert ledger.consumers == len(self.consumers())
         assert {slot: member.number for slot, member in ledger.members.items()} == {

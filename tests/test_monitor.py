@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import claiming
 
 import tqshim
 import tqshim.systems
@@ -596,16 +597,126 @@ def test_a_look_costs_one_journal_at_most_however_far_it_lags(path: str, many_ro
 
 
 def test_stats_are_those_of_the_queue() -> None:
-    queue = TurboQueue(100)
+    queue: Any = TurboQueue(100)
     queue.put_many(["x" * 100] * 10)
     queue.get()
-    found = monitor.stats(queue)
-    assert (found.put, found.got, found.items, found.maxsize) == (10, 1, 9, 100)
+    found = queue.stats()
+    assert isinstance(found, monitor.Stats) and found == monitor.stats(queue)
+    assert (found.put, found.got, found.items, found.maxsize, found.unfinished) == (10, 1, 9, 100, 10)
     assert (found.consumers, found.producers, found.waiting_consumers, found.waiting_producers) == (1, 1, 0, 0)
+    assert (found.held, found.returned, found.redelivered, found.corrupt) == (0, 0, 0, 0)
     assert found.bytes >= 1000
+    queue.get_many()
+    assert queue.stats().bytes == 0
     queue.close()
-    with pytest.raises(ValueError, match="closed"):
-        monitor.stats(queue)
+    for look in (queue.stats, lambda: monitor.stats(queue)):
+        with pytest.raises(ValueError, match="closed"):
+            look()
+
+
+def test_stats_of_a_lease_that_goes_on_count_what_was_delivered() -> None:
+    queue: Any = TurboQueue()
+    queue.put_many(range(100))
+    taken = [queue.get() for _ in range(40)]
+    found = queue.stats()
+    assert (found.put, found.got, found.items) == (100, len(taken), 60)
+
+
+def raise_in(queue: Any) -> int:
+    """A block that ends badly; how often its item had come back."""
+    claim = queue.claimed(False)
+    with contextlib.suppress(KeyError), claim:
+        raise KeyError
+    return claim.redelivered
+
+
+def test_stats_count_each_time_an_item_is_taken_again(path: str, many_rolls: None) -> None:
+    """Whoever takes it, in whatever way; over rolls, and for whoever comes later."""
+    queue: Any = TurboQueue(path=path)
+    queue.put_many([1, 2, 3])
+    assert [raise_in(queue) for _ in range(4)] == [0, 1, 2, 3]
+    found = queue.stats()
+    assert (found.redelivered, found.returned, found.held, found.items, found.got) == (3, 1, 0, 3, 0)
+    with queue.claimed() as item:
+        found = queue.stats()
+        assert (item, found.redelivered, found.returned, found.held, found.items, found.got) == (1, 4, 0, 1, 2, 0)
+    assert raise_in(queue) == 0
+    assert queue.get() == 2
+    found = queue.stats()
+    assert (found.redelivered, found.returned, found.held, found.items, found.got) == (5, 0, 0, 1, 2)
+    for _ in range(300):  # so that journals roll
+        queue.put(4)
+        queue.get()
+    queue.close()
+    assert monitor.status(path).journal > 0
+    with TurboQueue(path=path) as queue:
+        assert queue.stats().redelivered == monitor.status(path).redelivered == 5
+        with contextlib.suppress(KeyError), queue.claimed():
+            raise KeyError
+        with queue.claimed():
+            assert queue.stats().redelivered == 6
+
+
+@pytest.mark.parametrize("method", ["spawn"])
+def test_stats_count_what_a_killed_process_had(context: Any) -> None:
+    queue: Any = TurboQueue()
+    queue.put("item")
+    here, there = context.Pipe()
+    process = context.Process(target=claiming.hold_for_ever, args=(queue, there))
+    process.start()
+    assert here.recv() == ("item", 0)
+    found = queue.stats()
+    assert (found.held, found.items, found.got, found.redelivered) == (1, 0, 0, 0)
+    process.kill()
+    process.join()
+    assert queue.get(timeout=LONG) == "item"
+    found = queue.stats()
+    assert (found.held, found.items, found.got, found.redelivered) == (0, 0, 1, 1)
+
+
+def test_stats_count_batch_files_that_were_found_damaged(path: str) -> None:
+    """One that is cut short, one that is gone: each once, however often somebody comes upon it."""
+    for number in range(3):
+        filled(path, number, number)  # each begins a file of its own
+    first, second, _ = batch_files(path)
+    queue = TurboQueue(path=path)
+    os.truncate(first, 1)
+    os.unlink(second)
+    assert queue.stats().corrupt == 0, "nobody has come upon it yet"
+    wrong = 0
+    while not queue.empty():
+        try:
+            queue.get_nowait()
+        except tqshim.CorruptBatchError:
+            wrong += 1
+    assert wrong == 4
+    found = queue.stats()
+    assert (found.corrupt, found.put, found.got, found.items) == (2, 6, 6, 0)
+    for name in os.listdir(path):
+        if name.startswith("corrupt_"):
+            os.unlink(os.path.join(path, name))
+    assert queue.stats().corrupt == 0
+
+
+def test_stats_are_those_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another thread does meanwhile is in none of the figures."""
+    queue: Any = TurboQueue()
+    queue.put(1)
+    other = threading.Thread(target=queue.put_many, args=([2],))
+    size = queue._engine._size
+
+    def meanwhile() -> int:
+        items: int = size()
+        if not other.ident:
+            other.start()
+            other.join(0.2)  # it waits until the look is over
+        return items
+
+    monkeypatch.setattr(queue._engine, "_size", meanwhile)
+    found = queue.stats()
+    assert (found.put, found.got, found.items) == (1, 0, 1)
+    other.join(LONG)
+    assert queue.stats().put == 2
 
 
 # -- checking

@@ -43,6 +43,7 @@ def test_fixed_names_come_back(name: str) -> None:
 def test_what_was_set_aside_is_known_as_such(name: str) -> None:
     """A file that was set aside is not taken for what it was."""
     assert names.parse(names.corrupt(name)) == names.parse(names.reason(name)) == Name("corrupt")
+    assert [names.is_reason(one) for one in (names.reason(name), names.corrupt(name), name)] == [True, False, False]
 
 
 @given(numbers, st.integers(0, (1 << 39) - 1))

@@ -674,7 +674,7 @@ def test_differs_extras(tmp_path: Path) -> None:
 
 
 def test_differs_extras_of_the_family() -> None:
-    for name in ("shutdown", "is_shutdown", "drain", "get_async", "put_async", "__aiter__"):
+    for name in ("shutdown", "is_shutdown", "drain", "stats", "get_async", "put_async", "__aiter__"):
         assert not hasattr(queues.JoinableQueue, name)
         assert hasattr(tqshim.JoinableQueue, name)
     theirs, ours = CONTEXT.JoinableQueue(), tqshim.JoinableQueue()

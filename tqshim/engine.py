@@ -14,7 +14,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, Optional
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from . import events, locks, tuning, waiting
 from .blocks import Record
@@ -25,6 +25,9 @@ from .errors import CorruptBatchError
 from .finishing import Finishing
 from .folder import Folder, forked, reclaim, sweep
 from .ledger import OPEN_FOR_ALL, Block, Ledger
+
+if TYPE_CHECKING:
+    from .figures import Stats
 
 __all__ = ["Engine", "Use"]
 
@@ -305,6 +308,35 @@ class Engine(Finishing):
                 full = self.ledger.used >= self.maxsize
             self._act_ends()
         return full
+
+    def stats(self) -> Stats:
+        """The figures of this moment: a look like ``qsize``, a step for each waiting block, a listing of the folder."""
+        from .figures import Stats  # here: dataclasses are dear to import
+
+        with self._lock:
+            self._begin()
+            items = self._size()
+            ledger = self.ledger
+            held = len(ledger.held)
+            self._map_all_cells()
+            found = Stats(
+                put=ledger.tail,
+                got=ledger.tail - items - held,
+                redelivered=ledger.redelivered,
+                corrupt=self.folder.count_corrupt(),
+                items=items,
+                held=held,
+                returned=len(ledger.returned),
+                unfinished=ledger.unfinished,
+                bytes=events.UNIT * sum(block.units for block in ledger.parts(self._delivered(), ledger.tail)),
+                maxsize=ledger.maxsize,
+                consumers=ledger.consumers,
+                producers=len(ledger.members) - ledger.consumers,
+                waiting_consumers=len(self.cells.sleepers(waiting.SLEEPS)),
+                waiting_producers=len(self.cells.sleepers(waiting.AWAITS_PLACE)),
+            )
+            self._act_ends()
+        return found
 
     def _available(self, kind: int) -> int:
         if kind == waiting.SLEEPS:

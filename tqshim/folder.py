@@ -619,6 +619,13 @@ class Folder:
         parsed = map(names.parse, listed)
         return [FileId(*name.numbers) for name in parsed if name and name.kind in (names.LOAD, names.READY)]
 
+    def count_corrupt(self) -> int:
+        """Batch files that were found damaged, by the reasons that lie here and in the spill folder."""
+        listed = _list(self.fd)
+        with contextlib.suppress(OSError):
+            listed += _list(self._spill_folder())
+        return sum(map(names.is_reason, listed))
+
     def remove_old_journals(self, number: int) -> None:
         """Delete what killed rollers have left, up to the journal of that number."""
         for listed in _list(self.fd):

@@ -186,9 +186,9 @@ LAST_LIMIT: Final = 1 << 16
 NEAR_BOUND: Final = 64
 """A lease of a queue that is more than half full takes this part of its places at most."""
 
-_MAGIC: Final = 0x3330_6D69_6873_7174
-"""``tqshim03`` read as a little-endian number; the last two characters are the version of these rules."""
-_HEAD: Final = 21
+_MAGIC: Final = 0x3430_6D69_6873_7174
+"""``tqshim04`` read as a little-endian number; the last two characters are the version of these rules."""
+_HEAD: Final = 22
 _ROW: Final = 13
 """Words of a member."""
 _HELD: Final = 11
@@ -234,6 +234,7 @@ class Ledger:
         "maxsize",
         "members",
         "plain",
+        "redelivered",
         "res",
         "reserved",
         "returned",
@@ -281,6 +282,8 @@ class Ledger:
         """Items that are held or returned: each keeps its place."""
         self._kept_files: dict[FileId, int] = {}
         """How many of those lie in a batch file."""
+        self.redelivered = 0
+        """How often an item that had come back was held again."""
         self.lease: Optional[Lease] = None
         self.leases = 0
         self.kept: dict[int, tuple[int, int]] = {}
@@ -576,6 +579,7 @@ class Ledger:
         if self.returned:
             item, times, block = self.returned.pop(0)
             self.plain = not self.returned
+            self.redelivered += 1
         elif self.head < self.tail:
             self.trim()
             item, times, block = self.head, 0, self.blocks[0]
@@ -715,6 +719,7 @@ class Ledger:
             self.shut,
             len(self.held),
             len(self.returned),
+            self.redelivered,
         )
         table = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
         for slot in sorted(self.members):
@@ -771,9 +776,9 @@ class Ledger:
         ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases = words[5:11]
         ledger.grants = words[11]
         slots, members, blocks = words[13:16]
-        ledger.finished, ledger.completions, ledger.shut, held, returned = words[16:21]
+        ledger.finished, ledger.completions, ledger.shut, held, returned, ledger.redelivered = words[16:_HEAD]
         if words[12]:
-            ledger.lease = Lease(*words[21:26])
+            ledger.lease = Lease(*words[_HEAD : _HEAD + 5])
         ledger.plain = not words[12] and not returned
         at = _HEAD + 5
         rows = _ROW * members + 6 * blocks + _HELD * held + _RETURNED * returned

@@ -30,6 +30,7 @@ __all__ = [
     "dead",
     "free",
     "is_anonymous",
+    "is_reason",
     "journal",
     "marker",
     "parse",
@@ -118,6 +119,11 @@ def corrupt(name: str) -> str:
 def reason(name: str) -> str:
     """The text that says why a file was set aside; it is there first."""
     return corrupt(name) + ".txt"
+
+
+def is_reason(name: str) -> bool:
+    """That file says why another was set aside."""
+    return name.startswith("corrupt_") and name.endswith(".txt")
 
 
 def dead(name: str) -> str:

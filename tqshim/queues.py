@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .blocks import NewRecord, Record
     from .claiming import Hold
     from .engine import Engine, Use
+    from .figures import Stats
 
 __all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
 
@@ -389,6 +390,15 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def full(self) -> bool:
         """Whether nothing can be put now.  Of a closed handle: whether that was so when it was closed."""
         return self._engine.full() if self._engine else 0 < self._maxsize <= self._last_size
+
+    def stats(self) -> Stats:
+        """Figures for metrics, all of one moment: what was put, got, delivered again, set aside; what waits, and who.
+
+        ``Stats`` says what each means.  The journal has the counts anyway, since the queue was made and for all
+        processes: nothing is counted while nobody asks.  A call costs a look like ``qsize``, a step for each waiting
+        block, and a listing of the queue's folder.  What this process has put is published first.  Raises
+        ``ValueError`` for a closed handle."""
+        return self._open_engine().stats()
 
     # -- ending
 

@@ -230,6 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"refused     {Source.refused + Target.refused}")
     print(f"returned    {done.returned}")
     print(f"replaced    {done.replaced}")
+    print(f"redelivered {done.tasks.stats().redelivered}")
     return 0 if set(Target.results) == set(range(options.events)) else 1
 
 

@@ -110,6 +110,8 @@ class Status:
     """Items that a block of ``claimed`` has: they are neither among ``items`` nor among ``got``."""
     returned: int
     """Items among ``items`` that were in such a block, and have come back."""
+    redelivered: int
+    """How often an item was taken again that had come back."""
     leased: int
     """Items that its only fast consumer works off on its own; they count among ``items`` until they are delivered."""
     reserved: int
@@ -654,6 +656,7 @@ def status(path: str) -> Status:
             shut=bool(ledger.shut),
             held=len(ledger.held),
             returned=len(ledger.returned),
+            redelivered=ledger.redelivered,
             leased=ledger.lease.end - delivered if ledger.lease else 0,
             reserved=ledger.reserved,
             places=max(0, ledger.maxsize - ledger.used) if ledger.maxsize else None,
