@@ -481,6 +481,27 @@ def test_what_a_block_has_put_is_there_once_its_item_is_got(maxsize: int) -> Non
     assert rest(results) == [("a", number) for number in range(50)]
 
 
+def test_what_was_held_back_before_the_block_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be that of a frame that holds the queue's lock, below a signal handler in which the block runs."""
+    q: Any = TurboQueue()
+    others: Any = TurboQueue()
+    q.put_many("ab")
+    monkeypatch.setattr(others._engine, "_is_due", lambda: False)
+    for number in range(3):
+        others.put(number)
+    held_back = list(others._engine._records)
+    assert held_back
+    with others._engine._lock:
+        thread, _ = in_thread(lambda: claim_all(q))
+        thread.join(PATIENCE)
+        assert not thread.is_alive() and others._engine._records == held_back
+    q.put("c")
+    with q.claimed():
+        others.put(3)
+    assert not others._engine._records
+    assert rest(others) == [0, 1, 2, 3]
+
+
 def test_an_item_comes_back_if_there_is_no_space_for_what_its_block_has_put(monkeypatch: pytest.MonkeyPatch) -> None:
     q: Any = TurboQueue()
     results: Any = TurboQueue()

@@ -14,7 +14,7 @@ from typing import Optional
 from weakref import WeakValueDictionary
 
 from . import events, tuning, waiting
-from .blocks import Record
+from .blocks import NewRecord, Record
 from .core import Handed, looked
 from .errors import CorruptBatchError
 from .getting import Getting
@@ -26,7 +26,7 @@ __all__ = ["Claiming", "Hold"]
 class Hold:
     """An item that a block of this process has.  Where nobody refers to this any more, it comes back."""
 
-    __slots__ = ("__weakref__", "generation", "number", "record", "times")
+    __slots__ = ("__weakref__", "before", "generation", "number", "record", "times")
 
     def __init__(self, record: Record, number: Optional[int], times: int, generation: int) -> None:
         self.record = record
@@ -35,6 +35,8 @@ class Hold:
         self.times = times
         """How often it had come back before."""
         self.generation = generation
+        self.before: list[tuple[list[NewRecord], int]] = []
+        """What this process held back when the block began, and how much of it."""
 
 
 class Claiming(Getting):

@@ -94,12 +94,16 @@ class Engine(Finishing):
     all: ClassVar[weakref.WeakSet[Engine]] = weakref.WeakSet()
     """Those of this process: of a queue whose handles are gone one may still wait, and another be found."""
 
+    _references: ClassVar[tuple[weakref.ref[Engine], ...]] = ()
+    """To those, quick to walk."""
+
     # -- making, leaving
 
     def __init__(self, folder: Folder) -> None:
         waiting.barrier_works()  # imports ctypes, 3 ms: here, not in a signal handler, nor in every child
         super().__init__(folder)
         self.all.add(self)
+        Engine._references = tuple(map(weakref.ref, list(Engine.all)))
         _at_exit.arm()
 
     def close(self) -> None:
@@ -172,14 +176,29 @@ class Engine(Finishing):
             self.folder.unmark(key)
             self._act_ends()
 
+    def hold(self, found: list[Hold], block: bool, timeout: Optional[float]) -> None:
+        """Append to ``found`` the oldest item; nothing: the queue was empty all the time."""
+        super().hold(found, block, timeout)
+        if found:
+            engines = [reference() for reference in Engine._references]
+            held_back = [engine._records for engine in engines if engine is not None and engine._records]
+            found[0].before = [(records, len(records)) for records in held_back]
+            looked[0] += 1  # What the block puts first is published in its put: most put no more.
+
     def let_go(self, hold: Hold, got: bool) -> None:
         """The block has ended.  What this process has put, into whatever queue, is published before its item counts as
         got: killed in between, the results of a block would be lost, and its item would not come back."""
         if got and hold.generation == self.generation:
             try:
-                for engine in list(Engine.all):
-                    if engine._records:
-                        engine.flush()
+                for reference in Engine._references:
+                    engine = reference()
+                    if engine is None or not engine._records:
+                        continue
+                    # What stands as it did before the block is none of its puts, and maybe of a frame below a signal
+                    # handler's, whose lock must not be waited for.
+                    if any(engine._records is records and len(records) == count for records, count in hold.before):
+                        continue
+                    engine.flush()
             except BaseException:  # no space for it: the work is not done
                 super().let_go(hold, False)
                 raise
