@@ -178,12 +178,15 @@ class Engine(Finishing):
 
     def hold(self, found: list[Hold], block: bool, timeout: Optional[float]) -> None:
         """Append to ``found`` the oldest item; nothing: the queue was empty all the time."""
+        before = []
+        for reference in Engine._references:
+            engine = reference()
+            if engine is not None and engine._records:
+                before.append((engine._records, len(engine._records)))
+        looked[0] += 1  # What the block puts first is published in its put: most put no more.
         super().hold(found, block, timeout)
         if found:
-            engines = [reference() for reference in Engine._references]
-            held_back = [engine._records for engine in engines if engine is not None and engine._records]
-            found[0].before = [(records, len(records)) for records in held_back]
-            looked[0] += 1  # What the block puts first is published in its put: most put no more.
+            found[0].before = before
 
     def let_go(self, hold: Hold, got: bool) -> None:
         """The block has ended.  What this process has put, into whatever queue, is published before its item counts as
