@@ -11,6 +11,7 @@ import gc
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +42,10 @@ METHODS = multiprocessing.get_all_start_methods()
 SWITCHES = ("BURSTS", "LEASES", "RESERVATIONS", "SPINNING")
 FORKED = 10
 """Forked workers: as many as any test wants."""
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So shells start what runs in their background, and what tests start would inherit it: deaf to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 HANG = 240
 """Seconds after which a test must hang; stress tests get ten times as much."""
 PATIENCE = 20.0
