@@ -201,7 +201,10 @@ class Engine(Finishing):
                     # handler's, whose lock must not be waited for.
                     if any(engine._records is records and len(records) == count for records, count in hold.before):
                         continue
-                    engine.flush()
+                    if engine is self:
+                        self.flush()
+                    else:
+                        engine.await_flush()
             except BaseException:  # no space for it: the work is not done
                 super().let_go(hold, False)
                 raise

@@ -574,6 +574,18 @@ class Putting(Claiming):
                 finally:
                     self._flushing = 0
 
+    def await_flush(self) -> None:
+        """``flush``, left to the flusher where it comes to it in time.
+
+        A signal handler that interrupts this may use the queue: its lock is not to be held then."""
+        records = self._records
+        until = monotonic() + tuning.FLUSH_PATIENCE
+        while records and self._records is records:
+            if Core.exiting or monotonic() > until:
+                self.flush()
+                return
+            time.sleep(tuning.LINGER / 4)
+
     def before_fork(self) -> None:
         """Publish, and end the flusher: a process with threads should not fork."""
         flusher = self._flusher

@@ -42,6 +42,8 @@ been stopped, or killed."""
 GAP_FIRST: Final = 1e-4
 GAP_LAST: Final = 5e-4
 """Seconds between two blocks of a burst while consumers wait: it grows from the one to the other."""
+FLUSH_PATIENCE: Final = 0.5
+"""Seconds after which what the flusher should have published is published without it."""
 FLUSHER_REST: Final = 1.0
 """Seconds of rest after which the flusher ends."""
 READ_SMALL: Final = 1 << 12
