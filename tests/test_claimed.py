@@ -287,13 +287,9 @@ def test_many_threads_claim_each_item_once() -> None:
 # -- interrupted acts, one by one
 
 
-def test_a_get_that_is_interrupted_before_its_got_has_the_item(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has been delivered: the next act says so to the journal, and it comes to nobody else."""
-    q: Any = TurboQueue()
-    q.put_many("ab")
-    fails(q)
-    engine = q._engine
-    append = engine._append
+def interrupt_got(q: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next GOT of this process is interrupted before it is written."""
+    append = q._engine._append
 
     def interrupted(event: bytes, ours: bool = False) -> Any:
         if event[0] == tqshim.events.GOT:
@@ -301,10 +297,18 @@ def test_a_get_that_is_interrupted_before_its_got_has_the_item(monkeypatch: pyte
             raise KeyboardInterrupt
         return append(event, ours)
 
-    monkeypatch.setattr(engine, "_append", interrupted)
+    monkeypatch.setattr(q._engine, "_append", interrupted)
+
+
+def test_a_get_that_is_interrupted_before_its_got_has_the_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has been delivered: the next act says so to the journal, and it comes to nobody else."""
+    q: Any = TurboQueue()
+    q.put_many("ab")
+    fails(q)
+    interrupt_got(q, monkeypatch)
     got: list[Any] = []
     with pytest.raises(KeyboardInterrupt):
-        engine.get(got, 1, False, None)
+        q._engine.get(got, 1, False, None)
     assert len(got) == 1
     assert held_by(q) == 0
     assert claim_all(q) == [("b", 0)]
@@ -314,16 +318,7 @@ def test_a_get_that_is_interrupted_before_its_got_comes_to_the_next_get(monkeypa
     q: Any = TurboQueue()
     q.put_many("ab")
     fails(q)
-    engine = q._engine
-    append = engine._append
-
-    def interrupted(event: bytes, ours: bool = False) -> Any:
-        if event[0] == tqshim.events.GOT:
-            monkeypatch.undo()
-            raise KeyboardInterrupt
-        return append(event, ours)
-
-    monkeypatch.setattr(engine, "_append", interrupted)
+    interrupt_got(q, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         q.get()
     assert rest(q) == ["a", "b"]

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Optional
 from weakref import WeakValueDictionary
 
-from . import events, tuning, waiting
+from . import blocks, events, tuning, waiting
 from .blocks import NewRecord, Record
 from .core import Handed, looked
 from .errors import CorruptBatchError
@@ -157,8 +157,7 @@ class Claiming(Getting):
         except CorruptBatchError:
             self._append(events.got(held.number), ours=True)
             raise
-        ends, index = self._ends, item - self._first
-        return self._body[ends[index - 1] if index else 0 : ends[index]]
+        return blocks.record(self._body, self._ends, item - self._first)
 
     def _tidy(self) -> None:
         ledger = self.ledger
@@ -195,12 +194,16 @@ class Claiming(Getting):
         if not got:
             self._announce()
             return
+        self._tell_got()
+        if self.ledger.done or self._pending:
+            self._reclaim()
+
+    def _tell_got(self) -> None:
+        """An item that was held is got: wake who awaits its place, or the end of a queue that was shut down."""
         if self.maxsize and self.cells.anybody(waiting.AWAITS_PLACE):
             self._offer_space()
         if self.ledger.shut and not self.ledger.held:
             self._ring_all(waiting.SLEEPS)  # nothing comes back any more
-        if self.ledger.done or self._pending:
-            self._reclaim()
 
     def _announce(self) -> None:
         """Items have come back: wake consumers."""
@@ -261,10 +264,7 @@ class Claiming(Getting):
         self._taken += 1
         self._append(events.got(held.number), ours=True)
         self._state = last, hand
-        if self.maxsize and self.cells.anybody(waiting.AWAITS_PLACE):
-            self._offer_space()
-        if self.ledger.shut and not self.ledger.held:
-            self._ring_all(waiting.SLEEPS)
+        self._tell_got()
 
     # -- members
 
