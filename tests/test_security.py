@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import stat
 import subprocess
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Optional
 
 import pytest
 
@@ -18,6 +20,7 @@ import tqshim.systems
 from tqshim import CorruptBatchError, FolderError, TurboQueue, UnsupportedError
 
 LONG = 60.0
+PACKAGE = os.path.dirname(tqshim.__file__)
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
@@ -267,40 +270,62 @@ def test_everything_in_a_folder_is_opened_relative_to_it(tmp_path: Path) -> None
     q._engine.close()
 
 
-def test_a_folder_swapped_for_a_link_while_it_is_opened_is_never_fallen_for(tmp_path: Path) -> None:
-    """Somebody swaps the path between a queue of ours and a link to a folder that others may write to."""
-    path = make(tmp_path / "queue")
+class Swapper:
+    """Points the link elsewhere before the lines of tqshim that are asked for, counted as they run."""
+
+    def __init__(self, way: Path, targets: list[Path], wanted: Callable[[int], bool]) -> None:
+        self.way = way
+        self.targets = targets
+        self.wanted = wanted
+        self.seen = 0
+
+    def point(self) -> None:
+        new = self.way.with_name("new")
+        os.symlink(self.targets[0], new)
+        os.rename(new, self.way)
+        self.targets.reverse()
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> Optional[Callable[..., Any]]:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            if self.wanted(self.seen):
+                self.point()
+            self.seen += 1
+        return self
+
+
+@pytest.mark.parametrize("often", [False, True])
+@pytest.mark.parametrize("good_first", [False, True])
+def test_a_folder_swapped_for_a_link_while_it_is_opened_is_never_fallen_for(
+    tmp_path: Path, good_first: bool, often: bool
+) -> None:
+    """Somebody swaps the path between a queue of ours and a link to a folder that others may write to.
+
+    Once, before each line in turn, or again and again."""
+    path = Path(make(tmp_path / "queue"))
     bait = tmp_path / "bait"
     bait.mkdir()
     bait.chmod(0o777)
-    os.symlink(path, tmp_path / "good")
-    os.symlink(bait, tmp_path / "bad")
-    stop = threading.Event()
-
-    def swap() -> None:
-        while not stop.is_set():
-            for target in ("good", "bad"):
-                os.symlink(os.readlink(tmp_path / target), tmp_path / "new")
-                os.rename(tmp_path / "new", tmp_path / "way")
-
-    os.symlink(path, tmp_path / "way")
-    swapper = threading.Thread(target=swap)
-    swapper.start()
-    opened = 0
-    try:
-        for _ in range(300):
-            try:
-                q: Any = TurboQueue(path=str(tmp_path / "way"))
-            except FolderError:
-                continue
-            opened += 1
-            assert q.qsize() == 1
-            assert os.fstat(q._engine.folder.fd).st_ino == os.stat(path).st_ino
-            q._engine.close()
-    finally:
-        stop.set()
-        swapper.join()
-    assert opened
+    outcomes = set()
+    dice = random.Random(5)
+    for at in range(200):
+        wanted = (lambda line: dice.random() < 0.2) if often else at.__eq__
+        swapper = Swapper(tmp_path / "way", [path, bait] if good_first else [bait, path], wanted)
+        swapper.point()
+        sys.settrace(swapper)
+        try:
+            q: Any = TurboQueue(path=str(tmp_path / "way"))
+        except FolderError:
+            outcomes.add("refused")
+            continue
+        finally:
+            sys.settrace(None)
+        outcomes.add("opened")
+        assert q.qsize() == 1
+        assert os.fstat(q._engine.folder.fd).st_ino == path.stat().st_ino
+        q._engine.close()
+    assert outcomes == {"opened", "refused"}
     assert os.listdir(bait) == []
 
 
