@@ -23,7 +23,7 @@ from array import array
 from binascii import crc32
 from collections.abc import Sequence
 from itertools import accumulate, chain
-from typing import Final, Optional, Union
+from typing import Final, Optional, Union, cast
 
 from . import events
 from .names import FileId
@@ -110,7 +110,10 @@ def lay_out(records: Sequence[NewRecord], seed: int, check_all: bool = False) ->
         ends = [*accumulate(map(len, records))]
         size = ends[-1]
         index = struct.pack(f"<{count}I", *ends)
-        pieces = [*chain.from_iterable(map(_pieces, records))]
+        if Pieces in {*map(type, records)}:
+            pieces = [*chain.from_iterable(map(_pieces, records))]
+        else:
+            pieces = cast("Sequence[Record]", records)
     padding = _PADDING[(4 + 4 * count + size) % events.UNIT]
     if size <= CHECKED * count or check_all:
         body = b"".join((index, *pieces, padding))

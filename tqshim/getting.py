@@ -272,11 +272,12 @@ class Getting(Sleeping):
                 del got[before:]
             raise
 
-    def _cut(self, item: int, stop: int) -> Iterable[Record]:
+    def _cut(self, item: int, stop: int) -> list[Record]:
         """Records of the block that was read last."""
-        index = item - self._first
+        body, index = self._body, item - self._first
         stops = list(self._ends[index : stop - self._first])
-        return map(self._body.__getitem__, map(slice, (self._ends[index - 1] if index else 0, *stops), stops))
+        starts = (self._ends[index - 1] if index else 0, *stops)
+        return [body[start:end] for start, end in zip(starts, stops)]
 
     def _read_and_deliver(self, got: list[Record], item: int, stop: int, parts: Iterable[Block]) -> None:
         """Deliver items that stand in these blocks."""
@@ -382,10 +383,14 @@ class Getting(Sleeping):
     def _take_lease(self) -> bool:
         ledger = self.ledger
         units = most = 0
-        for block in ledger.parts(ledger.head, ledger.tail):
+        left = tuning.LEASE_BLOCKS if ledger.consumers > 1 else len(ledger.blocks)
+        for block in ledger.blocks:
+            if block.end <= ledger.head:
+                continue
             units += block.units
             most = block.end - ledger.head
-            if units >= tuning.LEASE_UNITS or not block.units or most >= events.LEASE_MOST:
+            left -= 1
+            if units >= tuning.LEASE_UNITS or not block.units or most >= events.LEASE_MOST or not left:
                 break
         words = self._words
         waiting.register_for_barrier()
@@ -442,7 +447,7 @@ class Getting(Sleeping):
                 self._sync()
         elif most == 1 and self._first < stop < self._end and not self._state[1]:
             end = min(self._end, self._lease_end, stop + tuning.WINDOW)
-            self._window = list(self._cut(stop, end))
+            self._window = self._cut(stop, end)
             self._window_first, self._window_end = stop, end
         return item < stop
 

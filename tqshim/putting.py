@@ -605,6 +605,9 @@ class Putting(Claiming):
 
 def _pieces(records: list[NewRecord]) -> Iterator[list[NewRecord]]:
     """Records in the pieces in which they can be published: so many or so large that one event can say it."""
+    if len(records) <= events.PUBLISH_MOST and sum(map(len, records)) + 4 * len(records) < blocks.GIANT:
+        yield records
+        return
     start = size = 0
     for at, record in enumerate(records):
         size += len(record) + 4

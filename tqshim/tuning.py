@@ -77,6 +77,8 @@ WATCH_ITEMS: Final = 6
 """Seconds within which the holder of a lease delivers so many items, if another consumer is to leave them to it."""
 LEASE_UNITS: Final = (4 << 20) // events.UNIT
 """Bytes of one lease: its batch files stay until it ends."""
+LEASE_BLOCKS: Final = 16
+"""Blocks of one lease beside other consumers, one of which is likely to end it soon: each costs a look."""
 PLACES: Final = 256
 """Places of one reservation, at most."""
 PLACES_LEAST: Final = 3
