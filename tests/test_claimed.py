@@ -484,16 +484,16 @@ def test_what_was_held_back_before_the_block_is_left_alone(monkeypatch: pytest.M
     monkeypatch.setattr(others._engine, "_is_due", lambda: False)
     for number in range(3):
         others.put(number)
-    held_back = list(others._engine._records)
+    held_back = list(others._engine.records)
     assert held_back
     with others._engine._lock:
         thread, _ = in_thread(lambda: claim_all(q))
         thread.join(PATIENCE)
-        assert not thread.is_alive() and others._engine._records == held_back
+        assert not thread.is_alive() and others._engine.records == held_back
     q.put("c")
     with q.claimed():
         others.put(3)
-    assert not others._engine._records
+    assert not others._engine.records
     assert rest(others) == [0, 1, 2, 3]
 
 
@@ -512,7 +512,7 @@ def test_an_item_comes_back_if_there_is_no_space_for_what_its_block_has_put(monk
             with q.claimed():
                 for number in range(3):
                     results.put(number)
-                assert results._engine._records
+                assert results._engine.records
                 patch.setattr(results._engine, "_write", full)
     claim = q.claimed(False)
     with claim as item:

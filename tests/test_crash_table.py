@@ -722,7 +722,7 @@ class OvertakenBurst(Path):
         self.queue.put("before")
         self.queue.put("a")
         self.queue.put("b")
-        assert len(self.engine._records) == 2
+        assert len(self.engine.records) == 2
         self.engine.journal.append(events.shutdown(False))
 
     def act(self) -> None:

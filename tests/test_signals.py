@@ -95,7 +95,9 @@ def test_an_interrupted_put_happens_once_or_not_at_all(what: str, kind: str, max
 
 
 @raised
-@pytest.mark.parametrize("off", ["bursts", "leases", "reservations", "bursts,leases,reservations,spinning"])
+@pytest.mark.parametrize(
+    "off", ["short_ways", "bursts", "leases", "reservations", "bursts,leases,reservations,spinning"]
+)
 def test_interrupts_do_no_harm_without_optimisations(off: str) -> None:
     interrupted("get", "keyboard", 3000, 0, 2, 100, TQSHIM_WITHOUT=off)
     interrupted("put", "keyboard", 4000, 3000, 2, 100, TQSHIM_WITHOUT=off)

@@ -35,8 +35,8 @@ class Hold:
         self.times = times
         """How often it had come back before."""
         self.generation = generation
-        self.before: list[tuple[list[NewRecord], int]] = []
-        """What this process held back when the block began, and how much of it."""
+        self.before: list[list[NewRecord]] = []
+        """What this process held back when the block began, in each of its queues."""
 
 
 class Claiming(Getting):
@@ -101,7 +101,7 @@ class Claiming(Getting):
         damage, self._damage = self._damage, None
         if damage is not None:
             raise damage
-        if self._records:
+        if self.records:
             self._publish_if_possible()
         if monotonic() - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
             self._sync()

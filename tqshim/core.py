@@ -15,8 +15,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from math import inf
 from multiprocessing import context, reduction
 from time import monotonic
 from typing import Any, ClassVar, Final, Optional
@@ -29,7 +30,12 @@ from .ledger import Block, Lease, Ledger, Verdict
 from .names import FileId
 from .waiting import Bell, Cells
 
-__all__ = ["LEASED", "SHIFT", "Core", "Handed", "looked", "replay"]
+__all__ = ["LEASED", "NO_BURST", "NO_STEPS", "SHIFT", "Core", "Handed", "Step", "looked", "replay"]
+
+Place = tuple[int, None, int]
+NO_BURST: Final[Iterator[Place]] = iter(())
+Step = tuple[Record, int, None, int]
+NO_STEPS: Final[Iterator[Step]] = iter(())
 
 LEASED: Final = 1 << 63
 """Set in a position cell that holds the number of a leased item."""
@@ -72,6 +78,8 @@ class Core:
         self._load()
         self.maxsize = self.ledger.maxsize
         self.batch_size = tuning.BLOCK_RECORDS
+        self.small = tuning.SMALL
+        self.looked = looked
         self._enough = max(1, min(tuning.PLACES_ENOUGH, self.maxsize // 16))
         self._spawning: tuple[Optional[weakref.ref[Any]], Any] = (None, None)
 
@@ -92,20 +100,27 @@ class Core:
         self._file: Optional[FileId] = None
         self._file_fd = -1
         self._offset = 0
-        self._records: list[NewRecord] = []
+        self.records: list[NewRecord] = []
+        """What is held back.  One list as long as this process lives: the short way of a put appends to it."""
         self._bytes = self._weighed = 0
         """Bytes of the records that are held back, of so many of them."""
-        self._publishing: Optional[tuple[list[NewRecord], int, int]] = None
-        """While a block is published: where its records come from, how many they are, and where it stands."""
-        self._published_at = 0.0
+        self._publishing: Optional[tuple[NewRecord, int, int]] = None
+        """While a block is published: its first record, how many they are, and where it stands."""
+        self._published_at = -inf
         self._head_then = 0
         self._gap = tuning.GAP_FIRST
-        self._looked_then = 0
+        self.looked_then = 0
         self._full_at = 0.0
         """When we last had to wait for a place."""
-        self._spare = 0
-        self._spare_until = 0.0
-        """Records that may still be held back until then, before we look whether to publish."""
+        self.burst: Iterator[Place] = NO_BURST
+        """Records may be appended without the lock, as many as this has places.  Taking one stores in our cell how many
+        of our reservation are taken, and looks whether somebody cuts it down, in one piece that neither a thread nor a
+        signal handler divides; that is what it yields at last.  Ended by ``_close_burst``."""
+        self._tickets: list[int] = []
+        """What ``burst`` goes through: cleared, it has no more places."""
+        self._opened_at = -inf
+        self._opened_with = 0
+        """When we last looked how fast records come, and how many were held back then."""
         self._granted = self._used = 0
         """Places of our reservation, and those of them that records have taken."""
         self._grant = 0
@@ -131,9 +146,15 @@ class Core:
         self._lease_at = self._lease_end = 0
         self._counted = 0
         """Items of our lease up to this one are in ``_taken``."""
+        self.steps: Iterator[Step] = NO_STEPS
+        """The next records of our lease, which go without the lock: a step takes one, stores in our cell that it is
+        taken, and looks whether somebody wants the lease to end, in one piece that neither a thread nor a signal
+        handler divides.  It yields the record, its item, nothing, and the flag.  Ended by ``_settle``; while it is not,
+        the cell holds what ``_lease_at`` will be."""
         self._window: list[Record] = []
-        self._window_first = self._window_end = 0
-        """The next items of our lease, taken out of their block already; empty where something else comes first."""
+        """The records of ``steps``."""
+        self._lost: set[int] = set()
+        """Items that steps took when our lease had ended before them."""
         self._lease_parts: deque[Block] = deque()
         self._block = Block(0, 0, FileId(0, 0), 0, 0)
         self._first = self._end = 0
@@ -365,6 +386,7 @@ class Core:
     def forked(self) -> None:
         """In a forked child, before anything else.  What was under way in the parent must not go on here, not even in a
         frame of this very thread (a fork in a signal handler): its descriptors are of no use from now on."""
+        self.steps, self.burst = NO_STEPS, NO_BURST
         self._known = self.ledger if not self._unsure else None
         self._stale = self._unsure = True
         self.generation += 1
@@ -489,7 +511,7 @@ class Core:
         if lease is None:
             return self.ledger.head
         if self._holds(lease):
-            return self._lease_at
+            return self._lease_at if self.steps is NO_STEPS else self._words[self._lease_cell]
         self._map_all_cells()
         position = self._words[Cells.place(waiting.LEASE_POSITION, lease.slot)]
         return max(lease.first, min(position, lease.end))

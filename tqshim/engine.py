@@ -148,9 +148,9 @@ class Engine(Finishing):
 
     def report_loss(self) -> None:
         """Say so if records could not be published before the end: the disk was full."""
-        if self._records and not self._stale:
-            print(f"tqshim: no space for {len(self._records)} items put into {self.folder.path}", file=sys.stderr)
-            self._records = []
+        if self.records and not self._stale:
+            print(f"tqshim: no space for {len(self.records)} items put into {self.folder.path}", file=sys.stderr)
+            self.records.clear()
 
     def _leave(self) -> None:
         self._end_lease()
@@ -181,8 +181,8 @@ class Engine(Finishing):
         before = []
         for reference in Engine._references:
             engine = reference()
-            if engine is not None and engine._records:
-                before.append((engine._records, len(engine._records)))
+            if engine is not None and engine.records:
+                before.append(engine.records[:])
         looked[0] += 1  # What the block puts first is published in its put: most put no more.
         super().hold(found, block, timeout)
         if found:
@@ -195,11 +195,12 @@ class Engine(Finishing):
             try:
                 for reference in Engine._references:
                     engine = reference()
-                    if engine is None or not engine._records:
+                    if engine is None or not engine.records:
                         continue
                     # What stands as it did before the block is none of its puts, and maybe of a frame below a signal
                     # handler's, whose lock must not be waited for.
-                    if any(engine._records is records and len(records) == count for records, count in hold.before):
+                    now = engine.records[:]
+                    if not now or any(len(now) == len(then) and now[0] is then[0] for then in hold.before):
                         continue
                     if engine is self:
                         self.flush()
@@ -224,7 +225,7 @@ class Engine(Finishing):
         if self._joining is not None and self._joining not in (self._consumer, self._producer):
             self.folder.unlock_slot(self._joining)  # a member that nobody is: it will be buried
         self._joining = None
-        self._window_end = 0
+        self._settle()
         state = self._state
         if isinstance(state, Handed):
             self._ended[state.number] = True
@@ -244,6 +245,7 @@ class Engine(Finishing):
         if not ours:
             number, base = ledger.kept.get(former.slot, (0, 0)) if former is not None else (0, 0)
             if former is not None and number == former.number:
+                self._lose(base)
                 mine = [
                     (item, block)
                     for block in parts
@@ -257,13 +259,15 @@ class Engine(Finishing):
             self._forget_lease()
         if self._consumer is not None:
             self._words[self._position_cell] = 0
-        self._spare = self._granted = self._used = 0
+        self._close_burst()
+        self._granted = self._used = 0
         if self._producer is not None:
             file, end = ledger.files.get(self._producer, (None, 0))
             if self._publishing is not None and self._file is not None and file == self._file:
-                records, count, offset = self._publishing
-                if records is self._records and (end > offset or self._giant_published(ledger)):
-                    self._hold_back(records[count:])
+                first, count, offset = self._publishing
+                still_held = any(record is first for record in self.records[:1])
+                if still_held and (end > offset or self._giant_published(ledger)):
+                    self._drop_published(count)
             if self._file is not None:
                 self.folder.seal_batch(self._file)
             self._drop_file()

@@ -78,7 +78,7 @@ class Finishing(Putting):
                 else:
                     # Commit point.
                     self._append(events.shutdown(immediate))
-            self._spare = 0  # Our next put joins no burst.
+            self._close_burst()  # Our next put joins none.
             for kind in waiting.KINDS:
                 self._ring_all(kind)
             self.ledger.trim()

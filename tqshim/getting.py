@@ -11,13 +11,15 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from operator import getitem, setitem
 from time import monotonic
 from typing import Optional
 
 from . import blocks, events, tuning, waiting
 from .blocks import Record
-from .core import LEASED, Handed, looked
+from .core import LEASED, NO_STEPS, Handed, looked
 from .errors import CorruptBatchError
 from .ledger import NEAR_BOUND, OPEN_FOR_ALL, SHUT, Block, Lease
 from .sleeping import Sleeping
@@ -40,32 +42,20 @@ class Getting(Sleeping):
         while True:
             generation = self.generation
             state = self._state
-            following = 1 << 62
             try:
                 with self._lock:
-                    item = self._lease_at
-                    if item < self._window_end and most == 1 and not self._unsure:
-                        # The short way to the next item of our lease.
-                        following = item + 1
-                        words = self._words
-                        words[self._lease_cell] = following
-                        if not words[self._lease_flag]:
-                            got.append(self._window[item - self._window_first])
-                            self._lease_at = following
-                    if not got:
-                        following = 1 << 62
-                        if self._unsure:
-                            self._recover()
-                            generation = self.generation
+                    if self._unsure:
+                        self._recover()
+                        generation = self.generation
+                    self._unsure = True
+                    state = self._state
+                    polite = block and not had_to_wait and (timeout is None or timeout > tuning.LINGER)
+                    self._take(got, most, polite)
+                    self._unsure = False  # as _act_ends does
+                    if self._stale:
                         self._unsure = True
-                        state = self._state
-                        polite = block and not had_to_wait and (timeout is None or timeout > tuning.LINGER)
-                        self._take(got, most, polite)
-                        self._unsure = False  # as _act_ends does
-                        if self._stale:
-                            self._unsure = True
             except BaseException as error:
-                if self._state is state and self._lease_at < following:
+                if self._state is state:
                     got.clear()  # The journal knows whose they are, and the next act asks it.
                 if generation == self.generation or not isinstance(error, (OSError, ValueError)):
                     raise
@@ -127,8 +117,8 @@ class Getting(Sleeping):
             self._put_back(records)
 
     def _put_back(self, records: Sequence[Record]) -> None:
+        self._settle()
         last, hand = state = self._state
-        self._window_end = 0
         if isinstance(state, Handed):
             self._ended[state.number] = True
         self._state = last, (*records, *hand)
@@ -138,6 +128,7 @@ class Getting(Sleeping):
         if self._damage is not None:
             damage, self._damage = self._damage, None
             raise damage
+        self._settle()
         last, hand = self._state
         if hand:
             got += hand[:most]
@@ -145,7 +136,7 @@ class Getting(Sleeping):
             return
         if self._lease_at < self._lease_end and self._take_leased(got, most):
             return
-        if self._records:
+        if self.records:
             self._publish_if_possible()
         while True:
             ledger = self.ledger
@@ -307,7 +298,6 @@ class Getting(Sleeping):
         return blocks.split_single(data, blocks.seed(file, offset))
 
     def _read_block(self, block: Block) -> None:
-        self._window_end = 0
         fd = self._fds.get(block.file)
         try:
             if fd is None:
@@ -428,7 +418,7 @@ class Getting(Sleeping):
         words[self._lease_cell] = stop
         contested = words[self._lease_flag]
         if contested:
-            stop = min(stop, self._contest(stop))
+            stop = self._contest(stop)
         if item < stop:
             if cached:
                 self._deliver(got, item, stop)
@@ -445,11 +435,49 @@ class Getting(Sleeping):
         elif stop == self._lease_end:
             if self.maxsize:
                 self._sync()
-        elif most == 1 and self._first < stop < self._end and not self._state[1]:
-            end = min(self._end, self._lease_end, stop + tuning.WINDOW)
-            self._window = self._cut(stop, end)
-            self._window_first, self._window_end = stop, end
+        elif tuning.STEPS and most == 1 and self._first < stop < self._end and not self._state[1]:
+            self._open_window(stop, min(self._end, self._lease_end, stop + tuning.WINDOW))
         return item < stop
+
+    def _open_window(self, first: int, end: int) -> None:
+        """Let ``steps`` deliver these items of our lease."""
+        self._window = window = self._cut(first, end)
+        words = repeat(self._words)
+        stores: Iterator[None] = map(setitem, words, repeat(self._lease_cell), range(first + 1, end + 1))  # type: ignore[arg-type]
+        looks = map(getitem, words, repeat(self._lease_flag))
+        self.steps = zip(window, range(first, end), stores, looks)
+
+    def _settle(self) -> None:
+        """No step goes on from here: ``_lease_at`` says what they have delivered."""
+        if self.steps is not NO_STEPS:
+            self._window.clear()
+            self._lease_at = self._words[self._lease_cell]
+            self.steps = NO_STEPS  # Last: if this is interrupted, the next call does the same.
+
+    def confirm(self, item: int, generation: int) -> bool:
+        """A step has taken that item, but somebody wanted our lease to end: it is ours if the journal says so, and if
+        this is not a forked child: ``generation`` was ours at the step."""
+        try:
+            with self._lock:
+                self._begin()
+                self._settle()
+                if self._lease is not None and self._words[self._lease_flag]:
+                    self._lease_at = self._contest(self._lease_at)
+                    self._count_leased()
+                    self._yield_lease(self._lease_at)
+                self._act_ends()
+                if item in self._lost:
+                    self._lost.discard(item)
+                    return False
+        except (OSError, ValueError):
+            if generation == self.generation:
+                raise
+        return generation == self.generation
+
+    def _lose(self, base: int) -> None:
+        """Our lease has ended at that item.  Steps that have gone beyond it, in other threads or in frames below a
+        signal handler's, find theirs among the lost ones."""
+        self._lost.update(range(base, self._lease_at))
 
     def _count_leased(self) -> None:
         self._taken += self._lease_at - self._counted
@@ -466,36 +494,42 @@ class Getting(Sleeping):
 
     def _forget_lease(self) -> None:
         self._lease = None
-        self._window_end = 0
         last, hand = self._state
         self._state = max(last, self._lease_at - 1), hand
         self._lease_at = self._lease_end = self._counted = 0
 
     def _contest(self, wanted: int) -> int:
-        """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours."""
+        """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours, or
+        ``wanted`` if that comes before it."""
         lease = self._lease
         assert lease is not None
         self._append(events.revoke(wanted - lease.first, lease.number))
         number, base = self.ledger.kept[lease.slot]
         assert number == lease.number
-        return base
+        self._lose(base)
+        return min(base, wanted)
 
     def _end_lease(self) -> None:
         """End our lease where we are."""
         lease = self._lease
         if lease is not None:
+            self._settle()
             self._append(events.revoke(self._lease_at - lease.first, lease.number))
-            if self.ledger.kept[lease.slot][1] > self._lease_at:
+            base = self.ledger.kept[lease.slot][1]
+            if base > self._lease_at:
                 # A get was interrupted when the cell had said that it takes one, and another has ended the lease there.
                 self._recover()
                 self._unsure = True
             else:
+                self._lose(base)
+                self._lease_at = base
                 self._forget_lease()
 
     def _end_used_lease(self) -> None:
         """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
         with self._lock:
             self._begin()
+            self._settle()
             if self._lease is not None and self._lease_at >= self._lease_end:
                 self._end_lease()
                 self.ledger.trim()

@@ -17,13 +17,15 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import repeat
+from operator import getitem, setitem
 from time import monotonic
 from typing import Optional
 
 from . import blocks, events, tuning, waiting
 from .blocks import NewRecord
 from .claiming import Claiming
-from .core import Core, looked
+from .core import NO_BURST, Core, looked
 from .errors import FolderError
 from .folder import NO_SPACE, spill_root
 from .ledger import SHUT_AT_ONCE, Reservation
@@ -41,37 +43,30 @@ class Putting(Claiming):
         generation = self.generation
         try:
             with self._lock:
-                if (
-                    self._spare
-                    and looked[0] == self._looked_then
-                    and monotonic() < self._spare_until
-                    and len(record) <= tuning.SMALL
-                    and not self._unsure
-                ):
-                    # The short way: in a burst there is nothing more to do, until its block is large or old enough.
-                    used = self._used + 1
-                    if self.maxsize:
-                        words = self._words
-                        words[self._used_cell] = used
-                    if not self.maxsize or not words[self._used_flag]:
-                        self._used = used
-                        self._spare -= 1
-                        self._records.append(record)
-                        return True
-                self._spare = 0
+                self._close_burst()
                 if self._unsure:
                     self._recover()
-                alone = looked[0] != self._looked_then and not self._records and not self.maxsize
+                alone = looked[0] != self.looked_then and not self.records and not self.maxsize
                 if alone and self._publish_one(record):
                     return True
                 if not self.maxsize or (self._used < self._granted and self._take_place()):
-                    self._records.append(record)
+                    self.records.append(record)
                     return self._publish_if_due(record)
             return self._put_waiting(partial(self._accept, record), block, timeout)
         except (OSError, ValueError):
             if generation == self.generation:
                 raise
             return True  # forked in the middle: the parent puts it
+
+    def put_again(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
+        """The burst that was to take this record was closed in that moment: it may have lost its place."""
+        with self._lock:
+            at = next((at for at, held in enumerate(self.records) if held is record), None)
+            if at is None:  # It has been published.
+                return True
+            del self.records[at]
+            self._bytes = self._weighed = 0
+        return self.put(record, block, timeout)
 
     def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
@@ -88,7 +83,7 @@ class Putting(Claiming):
             with self._lock:
                 self._begin()
                 self._publish()
-                self._hold_back(records)
+                self.records += records
                 try:
                     return len(records) - self._publish_surely(len(records))
                 except OSError:
@@ -113,6 +108,7 @@ class Putting(Claiming):
         while True:
             with self._lock:
                 self._begin()
+                self._close_burst()
                 try:
                     # The grants of others end by themselves, most within a moment: at first they are left alone.
                     accepted = (not patient or self._worth_it()) and attempt()
@@ -155,19 +151,19 @@ class Putting(Claiming):
                 return not self._publish_surely(1)
             except OSError:
                 # Its put fails; those whose puts have returned stay for the next try.
-                if self._records and self._records[-1] is record:
-                    self._hold_back(self._records[:-1])
+                if self.records and self.records[-1] is record:
+                    self._hold_back(self.records[:-1])
                 raise
         return True
 
     def _is_due(self) -> bool:
         """What is held back must be published now."""
-        if looked[0] != self._looked_then:
-            self._looked_then = looked[0]
+        if looked[0] != self.looked_then:
+            self.looked_then = looked[0]
             self._gap = tuning.GAP_FIRST
             return True
         self._weigh()
-        count = len(self._records)
+        count = len(self.records)
         if count >= self.batch_size or self._bytes >= tuning.BLOCK_BYTES or not tuning.BURSTS or Core.exiting:
             return True
         if self.ledger.shut:
@@ -181,21 +177,47 @@ class Putting(Claiming):
             self._start_flusher()
             if Core.exiting:
                 return True
-        spare = min(self.batch_size - count, (tuning.BLOCK_BYTES - self._bytes) // tuning.SMALL)
-        if self.maxsize:
-            spare = min(spare, self._granted - self._used)
-        self._spare = max(0, spare - 1)
-        self._spare_until = min(now + tuning.GAP_FIRST, self._published_at + tuning.LINGER)
+        if tuning.SHORT_WAYS:
+            # So many as are put until it is worth looking again.
+            passed = now - self._opened_at
+            pace = passed / max(1, count - self._opened_with) if passed < tuning.LINGER else tuning.GAP_FIRST
+            spare = min(
+                self.batch_size - count - 1,
+                (tuning.BLOCK_BYTES - self._bytes) // tuning.SMALL - 1,
+                int(tuning.GAP_FIRST / pace) if pace else tuning.BLOCK_RECORDS,
+            )
+            self._opened_at, self._opened_with = now, count
+            if self.maxsize:
+                spare = min(spare, self._granted - self._used - 1)
+            if spare > 0:
+                self._open_burst(spare)
         return False
+
+    def _open_burst(self, count: int) -> None:
+        """Let ``burst`` take so many records."""
+        self._tickets = tickets = [0] * count
+        if self.maxsize:
+            words, used = repeat(self._words), self._used + 1
+            stores: Iterator[None] = map(setitem, words, repeat(self._used_cell), range(used, used + count))  # type: ignore[arg-type]
+            self.burst = zip(tickets, stores, map(getitem, words, repeat(self._used_flag)))
+        else:
+            self.burst = zip(tickets, repeat(None), repeat(0))
+
+    def _close_burst(self) -> None:
+        """No record is held back any more without the lock."""
+        if self.burst is not NO_BURST:
+            self._tickets.clear()
+            if self.maxsize:
+                self._used = len(self.records)
+            self.burst = NO_BURST  # Last: if this is interrupted, the next call does the same.
 
     def _hold_back(self, records: list[NewRecord]) -> None:
         """Have these records to publish, and no others."""
-        self._spare = self._bytes = self._weighed = 0
-        # A new list: if an exception comes next, _recover sees that those before have been dropped.
-        self._records = records
+        self._bytes = self._weighed = 0
+        self.records[:] = records
 
     def _weigh(self) -> None:
-        new = self._records[self._weighed :] if self._weighed else self._records
+        new = self.records[self._weighed :] if self._weighed else self.records
         self._bytes += sum(map(len, new))
         self._weighed += len(new)
 
@@ -212,18 +234,18 @@ class Putting(Claiming):
             and tuning.BURSTS
             and places >= tuning.PLACES_LEAST
             and len(record) < tuning.BLOCK_BYTES  # a large one is a block, and may change once its put has returned
-            and looked[0] == self._looked_then
+            and looked[0] == self.looked_then
             # In a burst, or with more ahead of this record than is taken until it is published.
             and (monotonic() - self._published_at < tuning.LINGER or ledger.tail - ledger.head >= tuning.PLACES)
             and waiting.barrier_works()
             and self._reserve(places)
             and self._take_place()
         ):
-            self._records.append(record)
+            self.records.append(record)
             if not self._flusher_busy:
                 self._start_flusher()
             return True
-        self._looked_then = looked[0]
+        self.looked_then = looked[0]
         if ledger.used >= self.maxsize:
             return False
         put = self._publish_one(record)
@@ -290,7 +312,7 @@ class Putting(Claiming):
         words = self._words
         for slot, granted in list(self.ledger.res.items()):
             if slot == self._producer:
-                if not self._records:  # of an act of ours that was interrupted: given back by a block of no items
+                if not self.records:  # of an act of ours that was interrupted: given back by a block of no items
                     self._append(events.publish(slot, 0, 0))
                     self._granted = self._used = 0
                     changed = True
@@ -322,30 +344,37 @@ class Putting(Claiming):
     def _publish(self, new: int = 0) -> int:
         """Publish the records that are held back.  Where the queue was shut down before, the last ``new`` of them,
         whose puts have not returned yet, are dropped instead; returns how many were."""
+        self._close_burst()
         if self.folder.fd < 0:  # the end of the program, and nobody else uses the queue
             self._hold_back([])
-        while self._records:
-            records = self._records
+        while self.records:
+            records = self.records[:]
             piece = records if len(records) == 1 else next(_pieces(records))
             if not self._publish_block(piece, held=True):
-                return self._publish_late(new)
-            self._hold_back(records[len(piece) :])
-            self._publishing = None
+                if self.ledger.shut:
+                    return self._publish_late(new)
+                self._publishing = None  # A record among them waits for its place in ``put_again``.
+                break
+            self._drop_published(len(piece))
         return 0
+
+    def _drop_published(self, count: int) -> None:
+        self._bytes = self._weighed = 0
+        del self.records[:count]
+        self._publishing = None
 
     def _publish_late(self, new: int) -> int:
         """``_publish`` where the queue was shut down; if at once, all that is held back is dropped."""
         self._publishing = None
-        dropped = min(new, len(self._records))
-        self._hold_back(self._records[: len(self._records) - dropped])
-        while self._records:
+        dropped = min(new, len(self.records))
+        self._hold_back(self.records[: len(self.records) - dropped])
+        while self.records:
             if self.ledger.shut == SHUT_AT_ONCE:
                 self._hold_back([])
                 break
-            piece = next(_pieces(self._records))
+            piece = next(_pieces(self.records[:]))
             if self._publish_block(piece, held=True, late=True):
-                self._hold_back(self._records[len(piece) :])
-                self._publishing = None
+                self._drop_published(len(piece))
             elif self.ledger.shut != SHUT_AT_ONCE:
                 raise FolderError(
                     self.folder.path, "places that were reserved are gone", "report this: it can't happen"
@@ -385,7 +414,7 @@ class Putting(Claiming):
         units = 0 if size >= blocks.GIANT else blocks.units(count, size)
         self._open_file_for(units * events.UNIT or tuning.FILE_BYTES, bool(units) and size >= tuning.BLOCK_BYTES)
         self._write(records, giant=not units)
-        self._publishing = (self._records, count, self._offset) if held else None
+        self._publishing = (records[0], count, self._offset) if held else None
         # Commit point: from here on the items are in the queue.
         first = self._append(
             events.publish_late(slot, count, units) if late else events.publish(slot, count, units, more), ours=True
@@ -449,7 +478,7 @@ class Putting(Claiming):
         self._head_then = self._delivered()
         if end > self._half or self._wants_space_aside():
             self._set_space_aside()
-        self._looked_then = looked[0]
+        self.looked_then = looked[0]
         self._gap = tuning.GAP_FIRST
         self._published_at = monotonic()
         self._unsure = False  # as _act_ends does
@@ -559,14 +588,14 @@ class Putting(Claiming):
     def rest(self) -> None:
         """Nothing is held back any more."""
         self._flusher_busy = False
-        self._spare = 0
+        self._close_burst()
         if self._producer is not None and not self._stale:
             self._words[Cells.place(waiting.HOLDS, self._producer)] = 0
 
     def flush(self) -> None:
         """Publish what is held back."""
         with self._lock:
-            if not self.closed and (self._records or self._unsure):
+            if not self.closed and (self.records or self._unsure):
                 self._flushing = threading.get_ident()
                 try:
                     self._begin()
@@ -578,9 +607,9 @@ class Putting(Claiming):
         """``flush``, left to the flusher where it comes to it in time.
 
         A signal handler that interrupts this may use the queue: its lock is not to be held then."""
-        records = self._records
+        first = self.records[:1]
         until = monotonic() + tuning.FLUSH_PATIENCE
-        while records and self._records is records:
+        while first and _same_first(self.records, first):
             if Core.exiting or monotonic() > until:
                 self.flush()
                 return
@@ -601,6 +630,11 @@ class Putting(Claiming):
         finally:
             self._lock.release()
         flusher.running.acquire(timeout=0.02)
+
+
+def _same_first(records: list[NewRecord], first: list[NewRecord]) -> bool:
+    now = records[:1]
+    return bool(now) and now[0] is first[0]
 
 
 def _pieces(records: list[NewRecord]) -> Iterator[list[NewRecord]]:
@@ -659,14 +693,14 @@ class Flusher:
         engine = reference()
         if engine is None or engine._flusher is not self:
             return _State.DISMISSED
-        if engine._records:
+        if engine.records:
             with contextlib.suppress(OSError):  # the disk is full: put will say so, and this tries again
                 engine.flush()
             return _State.BUSY
         with engine._lock:
             if engine._flusher is not self:
                 return _State.DISMISSED
-            if engine._records:
+            if engine.records:
                 return _State.BUSY
             engine.rest()
             return _State.IDLE

@@ -214,6 +214,17 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         except Exception as error:
             self._pickling_failed(error, obj)
             return
+        if len(record) <= engine.small and engine.looked[0] == engine.looked_then:
+            burst = engine.burst
+            for _, _, contested in burst:  # the short way
+                if not contested:
+                    engine.records.append(record)
+                    if engine.burst is burst:
+                        return
+                    if engine.put_again(record, block, timeout):
+                        return
+                    raise ShutDown if engine.shut else Full
+                break
         if not engine.put(record, block, timeout):
             raise ShutDown if engine.shut else Full
 
@@ -226,14 +237,28 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
         got: list[Record] = []
-        loading = False
+        record: Optional[Record] = None
+        loading = contested = 0
         try:
+            for record, item, _, contested in engine.steps:  # the short way
+                if contested:
+                    generation = engine.generation
+                    if not engine.confirm(item, generation):
+                        record, contested = None, 0
+                        break
+                    contested = 0
+                loading = 1
+                return _loads(record)
             engine.get(got, 1, block, timeout)
             if got:
-                loading = True
-                return _loads(got[0])
+                loading, record = 1, got[0]
+                return _loads(record)
         except BaseException as error:
             # Ctrl-C, or a signal handler's exception, before the item was returned: the next get returns it.
+            if contested:
+                got = [record] if record is not None and engine.confirm(item, generation) else []
+            elif record is not None:
+                got = [record]
             if got and not (loading and isinstance(error, Exception) and _is_bad(got[0])):
                 engine.give_back(got)
             raise

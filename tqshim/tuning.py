@@ -6,6 +6,7 @@ Lives here: constants, and nothing else.  They are private: tests set them, prog
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final
 
 from . import events, ledger
@@ -17,6 +18,14 @@ LEASES: Final = "leases" not in _WITHOUT
 RESERVATIONS: Final = "reservations" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT
+SHORT_WAYS: Final = (
+    "short_ways" not in _WITHOUT
+    and sys.implementation.name == "cpython"
+    and getattr(sys, "_is_gil_enabled", lambda: True)()
+)
+"""What is one call of C code is done in one piece: the GIL is held."""
+STEPS: Final = SHORT_WAYS and sys.version_info >= (3, 10)
+"""And before 3.10 a signal handler may run between any two instructions."""
 
 CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
 """Blocks that this process publishes are checked whole, also where their records are large."""
