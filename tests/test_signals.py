@@ -15,7 +15,7 @@ from programs.things import Ringing
 
 from tqshim import TurboQueue
 
-LIMIT = 30
+LIMIT = 100
 """Seconds in which a program must end that takes one or two."""
 
 

@@ -27,7 +27,7 @@ from tqshim import TurboQueue
 from tqshim.queues import Claim
 
 LONG = 60.0
-LONGEST_WAIT = 5.0
+LONGEST_WAIT = 30.0
 """Seconds after which what has not come counts as missing."""
 
 
@@ -193,7 +193,7 @@ def interrupted_claims(q: Any, alarm: Alarm, count: int) -> tuple[list[int], lis
     spurious: list[int] = []
     last = time.monotonic()
     while len(done) < count:
-        claim = q.claimed(True, LONGEST_WAIT)
+        claim = q.claimed(True, 0.2)
         item = -1
         alarm.arm()
         try:
@@ -211,8 +211,8 @@ def interrupted_claims(q: Any, alarm: Alarm, count: int) -> tuple[list[int], lis
         except (Interrupt, Custom):
             pass
         except queue.Empty:
-            if time.monotonic() > last + LONGEST_WAIT:
-                # Blocks whose end was interrupted: either of both is right.
+            # All were had, and nothing is left of blocks whose end was interrupted: either of both is right.
+            if len(had) == count or time.monotonic() > last + LONGEST_WAIT:
                 break
         alarm.armed = False
     alarm.stop()
@@ -258,6 +258,7 @@ def main(what: str, kind: str, count: int, maxsize: int, seed: int, most: int) -
     q: Any = TurboQueue(maxsize)
     alarm = Alarm(kind, seed, 5e-4 if kind.startswith("fork") else 2e-4, most)
     report: dict[str, Any] = {}
+    feeding = 0
     reader, writer = os.pipe()
     if what == "claimed":
         q.put_many(range(count))
@@ -271,8 +272,8 @@ def main(what: str, kind: str, count: int, maxsize: int, seed: int, most: int) -
             feeder = threading.Thread(target=feed, args=(q, count, stop), daemon=True)
             if kind.startswith("fork"):  # threads and forks are another test: fed by a process
                 feeder = None
-                child = os.fork()
-                if child == 0:
+                feeding = os.fork()
+                if feeding == 0:
                     feed(q, count, stop)
                     q.close()
                     sys.exit(0)
@@ -283,7 +284,7 @@ def main(what: str, kind: str, count: int, maxsize: int, seed: int, most: int) -
         if what == "returned":
             all_come_back(q, count)
         if kind == "fork and go on":
-            got = forking_gets(q, alarm, count, what, reader, writer)
+            got = forking_gets(q, alarm, what, reader, writer, feeding)
         else:
             got = interrupted_gets(q, alarm, count, what)
         stop.set()
@@ -335,8 +336,10 @@ def main(what: str, kind: str, count: int, maxsize: int, seed: int, most: int) -
     return report
 
 
-def forking_gets(q: Any, alarm: Alarm, count: int, what: str, reader: int, writer: int) -> list[int]:
+def forking_gets(q: Any, alarm: Alarm, what: str, reader: int, writer: int, feeding: int) -> list[int]:
     """What parent and children got together: each child goes on with the call in which it was forked, and tells.
+
+    ``feeding``: a process that puts what they get, or 0: nothing is missing before that has ended.
 
     A child forked when the parent's call had its items already, and only had to return them, is a copy that returns
     them too, as with every queue; that counts once."""
@@ -359,7 +362,9 @@ def forking_gets(q: Any, alarm: Alarm, count: int, what: str, reader: int, write
         calls.append(items)
         if not items:
             alarm.reap()
-            if not q.qsize():
+            if feeding and os.waitpid(feeding, os.WNOHANG)[0]:
+                feeding = 0
+            elif not feeding and not q.qsize():
                 break
     alarm.stop()
     alarm.reap()
