@@ -330,7 +330,7 @@ def test_a_stopped_producer_keeps_nobody_waiting_and_what_it_held_back_still_arr
     context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it may come, ``get_nowait`` says that the queue is empty now; ``get`` waits, but not for ever."""
-    monkeypatch.setattr(tqshim.tuning, "LATE", 3.0)  # longer than a busy machine keeps this process from the next line
+    monkeypatch.setattr(tqshim.tuning, "LATE", 1000.0)
     tasks, says = TurboQueue(), SimpleTurboQueue()
     producer = started(context, family.hold_back_and_stop, tasks, says)
     assert says.get() == "held back"
@@ -339,6 +339,7 @@ def test_a_stopped_producer_keeps_nobody_waiting_and_what_it_held_back_still_arr
     assert len(published) < 10
     with pytest.raises(Empty):
         tasks.get_nowait()
+    monkeypatch.setattr(tqshim.tuning, "LATE", 0.2)
     with pytest.raises(ShutDown):
         tasks.get()
     with pytest.raises(ShutDown):
