@@ -37,7 +37,7 @@ from tqshim.engine import Engine, Use
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="steps are named with the help of /proc")
 
 KILLED = 99
-PATIENCE = 20.0
+PATIENCE = 60.0
 TYPES = "CLAIM JOIN LEAVE OPEN PUBLISH LEASE REVOKE RESERVE TRIM CLAIM_MANY SEAL TASK_DONE SHUTDOWN PUBLISH_LATE"
 TYPES += " HOLD GOT RETURN"
 NAMES = {getattr(events, name): name for name in TYPES.split()}
@@ -990,7 +990,7 @@ def made(cls: type[Path]) -> Iterator[Path]:
         finally:
             path.tear_down()
         gc.collect()
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + PATIENCE
         while True:
             TurboQueue().close()
             left = os.listdir(root) + os.listdir(spill)

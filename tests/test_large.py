@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import tqshim.tuning
 from tqshim import TurboQueue, blocks, names
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 LARGE = 300_000
 """Bytes of an item that has a batch file with three others."""
 

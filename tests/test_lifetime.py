@@ -84,9 +84,10 @@ def descriptors() -> int:
 def test_folder_goes_when_the_last_handle_is_closed(root: Path) -> None:
     queue = TurboQueue()
     queue.put("never got")
-    assert len(os.listdir(root)) == 1
+    assert os.listdir(root) == [os.path.basename(path_of(queue))]
+    path = path_of(queue)
     queue.close()
-    assert gone(f"{root}/{os.listdir(root)[0]}") if os.listdir(root) else True
+    assert gone(path)
     assert os.listdir(root) == []
 
 

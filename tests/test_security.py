@@ -133,12 +133,7 @@ def test_a_pickled_handle_does_not_open_a_folder_that_others_may_write_to(tmp_pa
 @as_root
 def test_another_user_can_neither_open_nor_see_a_queue(tmp_path: Path) -> None:
     """A real process of another user, which may reach the folder's parent."""
-    base = tmp_path
-    while base != base.parent and base.stat().st_uid == os.geteuid():
-        os.chmod(base, base.stat().st_mode | 0o755)
-        base = base.parent
-        if str(base) in ("/tmp", "/"):
-            break
+    former = {folder: folder.stat().st_mode for folder in (tmp_path, *tmp_path.parents)}
     path = make(tmp_path / "queue")
     program = """
 import os, sys
@@ -154,7 +149,15 @@ except OSError as error:
     print(type(error).__name__, error)
 """
     command = [sys.executable, "-c", "import tqshim.engine\n" + program, path]
-    done = subprocess.run(command, capture_output=True, timeout=LONG)
+    try:
+        for folder, mode in former.items():
+            if mode & 0o005 != 0o005:
+                os.chmod(folder, mode | 0o005)
+        done = subprocess.run(command, capture_output=True, timeout=LONG)
+    finally:
+        for folder, mode in former.items():
+            if mode & 0o005 != 0o005:
+                os.chmod(folder, mode)
     out = done.stdout.decode()
     assert "not even listed" in out, (out, done.stderr)
     assert "PermissionError" in out or "FolderError" in out

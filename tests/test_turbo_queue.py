@@ -301,7 +301,7 @@ def test_a_batch_rolls_by_its_age_without_anybody_asking(tmp_path: Path, monkeyp
     enqueue = producer(tmp_path)
     enqueue.max_batch_age = 1
     enqueue.add("event")
-    assert state_of(tmp_path) == ["load"]
+    assert state_of(tmp_path) in (["load"], ["ready"])  # the second, if this took a second
     assert next(consumer(tmp_path).get()) == "event"
 
 
