@@ -111,6 +111,14 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.fail(f"left over in {ROOT}: {found}")
 
 
+def pytest_collection_finish() -> None:
+    """All that is there by now, hundreds of thousands of objects, stays to the end of the session.
+
+    Who collects garbage need not look at it again, nor has the kernel to copy it when that happens beside a child."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     # Handles that were pickled and never came to life keep a folder for a minute: don't wait for it.
     tqshim.folder.MARKER_LIFE = 0.0

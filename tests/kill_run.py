@@ -77,7 +77,7 @@ class Refused(Exception):
 
 
 class Clock:
-    """Seconds that a thread has worked or chosen to sleep: not those for which it was stopped, or waited for a processor.
+    """Seconds that a thread has worked or chosen to sleep: not those for which it was stopped or had no processor.
 
     Whatever keeps a producer from putting also keeps it from publishing."""
 

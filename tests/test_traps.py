@@ -23,6 +23,7 @@ from programs import histories, travel
 import tqshim.engine
 import tqshim.folder
 import tqshim.systems
+import tqshim.tuning
 from tqshim import CorruptBatchError, TurboQueue, UnsupportedError, waiting
 
 LONG = 60.0
@@ -280,6 +281,18 @@ def test_threads_that_put_while_blocks_are_published_lose_nothing() -> None:
     for thread in threads:
         thread.join()
     histories.check([drain(q)], dict.fromkeys(range(4), 2000))
+
+
+def test_the_first_put_is_published_at_once_however_lately_the_machine_has_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clock of waits begins there: nothing has been published before must not look like just now."""
+    monkeypatch.setattr(tqshim.tuning, "LINGER", 1e9)
+    q: Any = TurboQueue()
+    q._engine.looked_then = q._engine.looked[0]  # nobody has found a queue empty in the meantime
+    q.put(1)
+    assert q._engine.ledger.tail == 1
+    q.close()
 
 
 # -- exceptions between append and delivery
