@@ -92,6 +92,18 @@ def test_a_block_cut_short_never_gives_a_wrong_record(items: list[bytes], data: 
         blocks.split(short, len(items), SEED)
 
 
+@pytest.mark.parametrize("item", [b"", b"\x80\x05K\x05.", b"\x80\x05\x8c\x018\x94.", b"a" * 15, b"a" * 30])
+@pytest.mark.parametrize("count", range(1, 6))
+def test_a_block_of_another_number_of_records_is_refused(item: bytes, count: int) -> None:
+    """Its check covers all of its bytes, whatever they are taken for."""
+    block = blocks.join([item] * count, SEED)
+    assert taken_apart(block, count) == [item] * count
+    assert blocks.split_single(block, SEED) == (item if count == 1 else None)
+    for other in {*range(1, 10)} - {count}:
+        with pytest.raises(ValueError):
+            taken_apart(block, other)
+
+
 @given(st.binary(max_size=100), st.binary(max_size=20))
 def test_split_giant_undoes_join_giant(item: bytes, behind: bytes) -> None:
     header, body = blocks.join_giant(item, SEED)

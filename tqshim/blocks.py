@@ -9,7 +9,8 @@ files (``folder``).
     a giant     length, 8 bytes | check, 4 bytes | record          (alone in its file; its event says 0 units)
 
 A check is the CRC-32 of all that follows it in the block, or of the index alone where the records are larger than
-``CHECKED`` (of a giant: of the length).  It begins with where the block belongs.
+``CHECKED`` (of a giant: of the length).  It begins with where the block belongs, and how many records it has: that is
+told by an event, which may be damaged itself.
 
 Invariant: ``split`` and ``record`` undo ``join``, ``split_giant`` undoes ``join_giant``; damaged bytes raise
 ``ValueError`` and nothing else.
@@ -89,6 +90,11 @@ def seed(file: FileId, offset: int) -> int:
     return file[1] << 16 ^ file[0] ^ offset
 
 
+def _seed_of(count: int, seed: int) -> int:
+    """Where the check of a block of so many records begins: of one, the most frequent by far, at the seed itself."""
+    return seed ^ (count - 1) * 0x9E3779B1
+
+
 def units(count: int, size: int) -> int:
     """Units that a block of ``count`` records of ``size`` bytes in all takes."""
     return (4 + 4 * count + size + events.UNIT - 1) // events.UNIT
@@ -107,6 +113,7 @@ def lay_out(records: Sequence[NewRecord], seed: int, check_all: bool = False) ->
         index = _WORD.pack(size)
         pieces = _pieces(record)
     else:
+        seed = _seed_of(count, seed)
         ends = [*accumulate(map(len, records))]
         size = ends[-1]
         index = struct.pack(f"<{count}I", *ends)
@@ -176,6 +183,7 @@ def split(data: bytes, count: int, seed: int) -> tuple[memoryview, Sequence[int]
         if size <= len(data) - 8 and crc32(data[4:] if size <= CHECKED else data[4:8], seed) == check:
             return memoryview(data)[8:], (size,)
     ends = index(data, count)
+    seed = _seed_of(count, seed)
     view = memoryview(data)
     begin = 4 + 4 * count
     size = ends[-1]

@@ -186,8 +186,8 @@ LAST_LIMIT: Final = 1 << 16
 NEAR_BOUND: Final = 64
 """A lease of a queue that is more than half full takes this part of its places at most."""
 
-_MAGIC: Final = 0x3430_6D69_6873_7174
-"""``tqshim04`` read as a little-endian number; the last two characters are the version of these rules."""
+_MAGIC: Final = 0x3530_6D69_6873_7174
+"""``tqshim05`` read as a little-endian number; the last two characters are the version of these rules."""
 _HEAD: Final = 22
 _ROW: Final = 13
 """Words of a member."""
