@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import gc
 import importlib
 import multiprocessing
@@ -23,7 +24,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from multiprocessing import connection, queues, synchronize
 from pathlib import Path
 from typing import Any, Final
@@ -151,8 +151,13 @@ def test_the_main_job_runs() -> None:
 def python_options(words: list[str]) -> str:
     """What the Python program of a command says to ``--help``."""
     end = 3 if words[:2] == ["-m", "tqshim"] else 2 if words[0] == "-m" else 1
+    return help_of(*words[:end])
+
+
+@functools.cache
+def help_of(*words: str) -> str:
     done = subprocess.run(
-        [sys.executable, *words[:end], "--help"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+        [sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -622,7 +627,7 @@ def test_timeouts_hold_beside_stopped_processes() -> None:
             time.sleep(0.05)
             for victim in victims:
                 os.kill(victim.pid, signal.SIGSTOP)
-            for act in (partial(queue.get, timeout=0.1), partial(queue.put, 1, timeout=0.1)):
+            for act in (functools.partial(queue.get, timeout=0.1), functools.partial(queue.put, 1, timeout=0.1)):
                 started = time.monotonic()
                 with contextlib.suppress(Empty, Full):
                     act()
