@@ -6,6 +6,7 @@ or not, is gone once another queue has been made.
 
 from __future__ import annotations
 
+import compileall
 import faulthandler
 import gc
 import multiprocessing
@@ -50,6 +51,13 @@ HANG = 240
 """Seconds after which a test must hang; stress tests get ten times as much."""
 PATIENCE = 20.0
 """Seconds for which children that are just ending may keep a folder."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where Python may not write bytecode, each of some thousand children would compile anew all that it imports."""
+    if not hasattr(config, "workerinput"):
+        for room in ("tqshim", "tests", "compat"):
+            compileall.compile_dir(PACKAGE / room, quiet=2)
 
 
 @pytest.fixture(scope="session", autouse=True)
