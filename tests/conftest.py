@@ -21,10 +21,21 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).absolute().parent
 PACKAGE = HERE.parent
-SHM = "/dev/shm" if os.path.isdir("/dev/shm") and not os.environ.get("TQSHIM_PORTABLE") else None
+
+
+def roomy(folder: str) -> bool:
+    """Files can be made there, and a gigabyte of them has room."""
+    if not os.access(folder, os.W_OK):
+        return False
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize > 1 << 30
+
+
+SHM = "/dev/shm" if roomy("/dev/shm") and not os.environ.get("TQSHIM_PORTABLE") else None
 ROOT = tempfile.mkdtemp(prefix="tests-of-tqshim-", dir=SHM)
 os.environ["TQSHIM_DIR"] = ROOT
 # For children that are no multiprocessing ones: this package, and the programs that they run.
@@ -46,6 +57,13 @@ FORKED = 10
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So shells start what runs in their background, and what tests start would inherit it: deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples each time: what decides on a change must not depend on luck; and no limit on the time of one.
+settings.register_profile(
+    "same", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("random", settings.get_profile("same"), derandomize=False)
+settings.load_profile("same")
 
 HANG = 240
 """Seconds after which a test must hang; stress tests get ten times as much."""

@@ -333,7 +333,7 @@ def test_damaged_batch_files_give_no_item_that_was_not_put(whole: Whole, data: s
 
 
 @pytest.mark.stress
-@settings(fuzz, max_examples=int(os.environ.get("TQSHIM_FUZZ", "20000")))
+@settings(fuzz, max_examples=int(os.environ.get("TQSHIM_FUZZ", "20000")), derandomize=False)
 @given(data=st.data())
 def test_very_many_damaged_batch_files_give_no_item_that_was_not_put(whole: Whole, data: st.DataObject) -> None:
     check_damaged_batch_file(whole, data)

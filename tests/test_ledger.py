@@ -502,7 +502,9 @@ class LongLedgerAgainstQueue(LedgerAgainstQueue):
     """The same, for minutes."""
 
 
-LongLedgerAgainstQueue.TestCase.settings = settings(max_examples=10_000, stateful_step_count=60, deadline=None)
+LongLedgerAgainstQueue.TestCase.settings = settings(
+    max_examples=10_000, stateful_step_count=60, deadline=None, derandomize=False
+)
 TestLongLedgerAgainstQueue = pytest.mark.stress(LongLedgerAgainstQueue.TestCase)
 
 
