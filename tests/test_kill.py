@@ -36,15 +36,15 @@ def kill_run(seconds: int, options: str, without: str = "") -> None:
 
 
 def test_unbounded_queue_survives_random_kills_with_frequent_rolls() -> None:
-    kill_run(5, "--limits 16 64 --file-bytes 8192 --many 20 --big")
+    kill_run(3, "--limits 16 64 --file-bytes 8192 --many 20 --big")
 
 
 def test_bounded_queue_survives_random_kills_and_keeps_all_its_places() -> None:
-    kill_run(5, "--maxsize 2000 --limits 64 512 --many 20")
+    kill_run(3, "--maxsize 2000 --limits 64 512 --many 20")
 
 
 def test_single_consumer_and_its_lease_survive_random_kills() -> None:
-    kill_run(5, "--maxsize 100000 --consumers 1")
+    kill_run(3, "--maxsize 100000 --consumers 1")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_single_consumer_and_its_lease_survive_random_kills() -> None:
 )
 def test_claimed_items_survive_random_kills(options: str) -> None:
     """All of them, each marked where it comes again; beside consumers that get."""
-    kill_run(5, f"--limits 64 512 --file-bytes 8192 --consumers 4 {options}")
+    kill_run(3, f"--limits 64 512 --file-bytes 8192 --consumers 4 {options}")
 
 
 @pytest.mark.stress

@@ -249,7 +249,7 @@ def test_threads_use_one_queue_and_look_at_it_at_once(path: str) -> None:
 
     def work(act: Callable[[], Any]) -> None:
         try:
-            for _ in range(150):
+            for _ in range(60):
                 act()
         except BaseException as error:
             failures.append(error)

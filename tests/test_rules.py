@@ -116,7 +116,7 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
         holds(GIVES, CLAIMS._replace(left=2), CLAIMS, GETS._replace(left=1), kills=2, stops=1),
         (),
     ),
-    "holds: one claims, one gets, bounded": (holds(GIVES._replace(left=4), CLAIMS, CLAIMS, GETS, maxsize=2), ()),
+    "holds: one claims, one gets, bounded": (holds(GIVES._replace(left=3), CLAIMS, CLAIMS, GETS, maxsize=2), ()),
     "holds: one claims, one leases": (
         holds(GIVES._replace(left=3), CLAIMS._replace(left=2), LEASES._replace(leases=2)),
         (),
@@ -130,7 +130,7 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
     ),
     "leases: a holder, a second consumer joins, a producer": (leases(HOLDER, SECOND, PRODUCER), ()),
     "leases: the same, consumers lease only alone": (leases(HOLDER._replace(leases=3), SECOND, PRODUCER), ("alone",)),
-    "leases: the same, consumers claim without looking": (leases(HOLDER, SECOND, PRODUCER), ("look",)),
+    "leases: a holder and a second consumer, who claim without looking": (leases(HOLDER, SECOND), ("look",)),
     "leases: a holder and two outsiders, one of them late": (
         leases(HOLDER._replace(leases=4), OUTSIDER._replace(left=2), OUTSIDER, items=2, most=1, kills=0, stops=0),
         (),
@@ -159,6 +159,18 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "rolls: old journals go at once": (rolls(PUTTER, GETTER, GETTER_OF_ONE), ("old kept",)),
 }
 
+MIDDLE: dict[str, tuple[Make, tuple[str, ...]]] = {
+    "holds: one claims, one gets, bounded, four items": (
+        holds(GIVES._replace(left=4), CLAIMS, CLAIMS, GETS, maxsize=2),
+        (),
+    ),
+    "leases: a second consumer joins, a producer, consumers claim without looking": (
+        leases(HOLDER, SECOND, PRODUCER),
+        ("look",),
+    ),
+}
+"""What ``.ci/run`` has time for."""
+
 LARGE: dict[str, tuple[Make, tuple[str, ...]]] = {
     "leases: of one item, a second consumer, an outsider": (leases(HOLDER, SECOND, OUTSIDER, most=1), ()),
     "leases: two of each": (leases(HOLDER._replace(leases=2), SECOND._replace(leases=2), PRODUCER), ()),
@@ -186,6 +198,15 @@ def test_holds_in_every_interleaving(case: str) -> None:
     print(f"{case}: {result}")
     assert result.kind is None, str(result)
     assert result.states > 400, "the case does nothing"
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("case", MIDDLE)
+def test_holds_in_every_interleaving_of_middle_sized_cases(case: str) -> None:
+    make, without = MIDDLE[case]
+    result = explore(make(Ledger, without))
+    print(f"{case}: {result}")
+    assert result.kind is None, str(result)
 
 
 @pytest.mark.stress
@@ -664,6 +685,7 @@ class LastSealDecides(Ledger):
 CLAIMING = CASES["claims: two producers, claims one by one and in portions"][0]
 BOUNDED = CASES["claims: bounded"][0]
 SECOND_JOINS = CASES["leases: a holder, a second consumer joins, a producer"][0]
+SECOND_ALONE = leases(HOLDER, SECOND)
 SHORT = CASES["leases: of one item, consumers claim without looking"][0]
 STALE = leases(HOLDER._replace(left=4, leases=4), OUTSIDER._replace(left=2), items=3, most=1, kills=0, stops=0)
 NEAR = CASES["reservations: one reserves, one does not"][0]
@@ -791,12 +813,12 @@ def test_a_part_of_a_protocol_left_out_is_caught(part: str, make: Make, kind: st
 SECOND_LINE: list[tuple[type[Ledger], str, Make, str]] = [
     (TaskDoneAnyTime, "", JOINING, "who counts an item off has got it, and nobody counts it off twice"),
     (HoldByWhoever, "", HOLDING_LEFT, "who holds has joined, and is still there"),
-    (LeaseOfSlot, "", SECOND_JOINS, "the next one in a slot revokes first"),
+    (LeaseOfSlot, "", SECOND_ALONE, "the next one in a slot revokes first"),
     (RevokeUnclamped, "", STALE, "the cell is cleared before the grant, and never beyond it"),
     (
         Ledger,
         "flag cleared",
-        SECOND_JOINS,
+        SECOND_ALONE,
         "with the flag up each item is contested: slow, not wrong",
     ),
     (Ledger, "flag cleared", DRAINED, "with the flag up each grant is cut at once: slow, not wrong"),
@@ -815,3 +837,10 @@ def test_a_second_line_of_defence_is_not_missed(ledger: type[Ledger], part: str,
     result = explore(make(ledger, [part] if part else []))
     print(f"{part or ledger.__name__}: {result}")
     assert result.kind is None, f"{reason}: no longer true: {result}"
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(("ledger", "part"), [(LeaseOfSlot, ""), (Ledger, "flag cleared")])
+def test_a_second_line_of_defence_is_not_missed_beside_a_producer(ledger: type[Ledger], part: str) -> None:
+    result = explore(SECOND_JOINS(ledger, [part] if part else []))
+    assert result.kind is None, str(result)
