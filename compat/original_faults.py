@@ -36,7 +36,8 @@ from pathlib import Path
 from typing import Any, Final
 
 MODULES: Final = {"0.8.0": "turbo_queue", "tqshim": "tqshim.turbo_queue"}
-PATIENCE: Final = 2.5  # seconds for what must happen by itself
+PATIENCE: Final = {"turbo_queue": 2.5, "tqshim.turbo_queue": 30.0}
+"""Seconds for what must happen by itself: with 0.8.0 it does not, and with us it does, however busy the machine is."""
 LIMIT: Final = 60.0  # seconds for one program
 AT_ONCE: Final = 4  # programs
 BODY: Final = "00000000-0000-4000-a000-000000000000"
@@ -201,7 +202,7 @@ def old_batch(module: types.ModuleType, folder: Path) -> None:
     enqueue = producer(module, folder)
     enqueue.max_batch_age = 1
     enqueue.add({"number": 0})
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE[module.__name__]
     while not enqueue.get_ready_length() and time.monotonic() < deadline:
         time.sleep(0.02)
     enqueue.check_time()
@@ -226,7 +227,7 @@ def ended_producer(module: types.ModuleType, folder: Path) -> None:
 @fault("a producer that is killed loses all of its last batch", "[], not [0, 1, 2]")
 def killed_producer(module: types.ModuleType, folder: Path) -> None:
     process = child(add_three, module, folder, True)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE[module.__name__]
     stored = 0
     while stored < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
