@@ -243,6 +243,61 @@ def test_a_forked_child_wakes_for_what_is_put_after_the_fork() -> None:
         assert os.waitpid(child, 0)[1] == 0
 
 
+FORK_BESIDE_THE_FLUSHER = """
+import os, signal, sys, threading, time
+import tqshim.putting
+from tqshim import TurboQueue
+q = TurboQueue()
+engine = q._engine
+has, go_on, forked = threading.Event(), threading.Event(), threading.Event()
+rest = tqshim.putting.Putting.rest
+
+def held_up(self):
+    if threading.current_thread() is not threading.main_thread():
+        has.set()
+        go_on.wait()
+    rest(self)
+
+def handle(number, frame):
+    while frame is not None and frame.f_code.co_filename != tqshim.putting.__file__:
+        frame = frame.f_back
+    if frame is None or not has.is_set() or forked.is_set():
+        return  # not yet in the call that waits for the lock
+    forked.set()
+    os.fork()
+    go_on.set()
+
+def ring():
+    while not forked.is_set():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.001)
+
+tqshim.putting.Putting.rest = held_up
+signal.signal(signal.SIGUSR1, handle)
+parent = os.getpid()
+for number in range(3):
+    q.put(number)  # a burst: its flusher comes to an end, holding the lock
+has.wait()
+threading.Thread(target=ring).start()
+engine.put(b"N.", True, None)
+q.put("parent" if os.getpid() == parent else "child")
+q.close()
+if os.getpid() != parent:
+    os._exit(0)
+assert os.wait()[1] == 0
+"""
+
+
+def test_a_fork_in_a_handler_is_not_kept_waiting_by_the_flusher_that_had_the_lock(tmp_path: Path) -> None:
+    """The call below the handler waits for a lock that a thread had which the child does not have."""
+    path = str(tmp_path / "queue")
+    code = FORK_BESIDE_THE_FLUSHER.replace("TurboQueue()", "TurboQueue(path=sys.argv[1])")
+    program(code, path)
+    got = drain(TurboQueue(path=path))
+    assert [item for item in got if item not in (None, "child")] == [0, 1, 2, "parent"]
+    assert (got.count("child"), got.count(None)) == (1, 2), "the child has gone on with the call, too"
+
+
 # -- one engine a process and folder
 
 

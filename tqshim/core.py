@@ -72,8 +72,8 @@ class Core:
         self.closed = False
         self.flusher_holds = threading.Lock()
         """Locked while the flusher refers to this."""
-        self._flushing = 0
-        """The thread that holds the lock in ``flush``."""
+        self._flusher_has = [False]
+        """Whether the flusher holds the lock."""
         self._reset()
         self._load()
         self.maxsize = self.ledger.maxsize
@@ -390,10 +390,11 @@ class Core:
         self._known = self.ledger if not self._unsure else None
         self._stale = self._unsure = True
         self.generation += 1
-        if self._flushing not in (0, threading.get_ident()):
+        if self._flusher_has[0]:
             # A thread that is no more held it, and a frame below this one, of a signal handler, may wait for it.
-            self._lock._at_fork_reinit()
-            self._flushing = 0
+            # Released, not made anew: before 3.13 that leaves who waits with the lock as it was.
+            self._flusher_has[0] = False
+            self._lock.release()
         self._lock = locks.Lock()
         self._fence = locks.Lock()
         self.flusher_holds = threading.Lock()

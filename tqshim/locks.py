@@ -10,25 +10,47 @@ from __future__ import annotations
 
 import sys
 import threading
+from itertools import repeat
+from operator import setitem
 from typing import Any
 
-__all__ = ["Lock", "RLock"]
+__all__ = ["Lock", "Marked", "RLock"]
 
 
 class _Sure:
     """A lock around ``inner``: entered by Python code without a call, left by a call without Python code."""
 
-    __slots__ = ("__exit__", "_at_fork_reinit", "_entering", "acquire", "release")
+    __slots__ = ("__exit__", "_entering", "acquire", "release")
 
     def __init__(self, inner: Any) -> None:
         self._entering = iter(inner.acquire, None)
         self.acquire, self.release = inner.acquire, inner.release
         self.__exit__ = inner.__exit__
-        self._at_fork_reinit = inner._at_fork_reinit
 
     def __enter__(self) -> None:
         for _ in self._entering:
             return
+
+
+class Marked:
+    """A lock as one thread takes it, no signal handler's: ``mark[0]`` is true while that has it, and only then.
+
+    Taking and marking are one piece, and so are the two at the end: whoever forks in between finds both or neither."""
+
+    __slots__ = ("_enter", "_leave")
+
+    def __init__(self, lock: Any, mark: list[bool]) -> None:
+        def marks(value: bool) -> Any:
+            return map(setitem, repeat(mark), repeat(0), repeat(value))
+
+        self._enter = zip(iter(lock.acquire, None), marks(True))
+        self._leave = zip(marks(False), iter(lock.release, 0))
+
+    def __enter__(self) -> None:
+        next(self._enter)
+
+    def __exit__(self, *_: object) -> None:
+        next(self._leave)
 
 
 if sys.version_info < (3, 14):

@@ -22,7 +22,7 @@ from operator import getitem, setitem
 from time import monotonic
 from typing import Optional
 
-from . import blocks, events, tuning, waiting
+from . import blocks, events, locks, tuning, waiting
 from .blocks import NewRecord
 from .claiming import Claiming
 from .core import NO_BURST, Core, looked
@@ -571,7 +571,7 @@ class Putting(Claiming):
         if flusher is not None:
             flusher.wake.release()
             return
-        flusher = self._flusher = Flusher(self.flusher_holds)
+        flusher = self._flusher = Flusher(self.flusher_holds, locks.Marked(self._lock, self._flusher_has))
         try:
             # Not ``Thread.start``: it waits for the thread, in vain if this frame is copied by a fork just then.
             _thread.start_new_thread(flusher.run, (weakref.ref(self),))
@@ -595,13 +595,13 @@ class Putting(Claiming):
     def flush(self) -> None:
         """Publish what is held back."""
         with self._lock:
-            if not self.closed and (self.records or self._unsure):
-                self._flushing = threading.get_ident()
-                try:
-                    self._begin()
-                    self._publish_surely()
-                finally:
-                    self._flushing = 0
+            self.flush_held()
+
+    def flush_held(self) -> None:
+        """The same, with the lock held."""
+        if not self.closed and (self.records or self._unsure):
+            self._begin()
+            self._publish_surely()
 
     def await_flush(self) -> None:
         """``flush``, left to the flusher where it comes to it in time.
@@ -662,9 +662,11 @@ class _State(enum.Enum):
 class Flusher:
     """A thread that publishes the end of each burst.  It holds its engine only while there is something to do."""
 
-    def __init__(self, holding: threading.Lock) -> None:
-        """``holding``: locked while this thread may be the last that refers to the engine, and so closes it."""
+    def __init__(self, holding: threading.Lock, lock: locks.Marked) -> None:
+        """``holding``: locked while this thread may be the last that refers to the engine, and so closes it; ``lock``:
+        the engine's."""
         self.holding = holding
+        self.lock = lock
         self.running = threading.Lock()
         """Locked until the thread ends."""
         self.wake = threading.Lock()
@@ -694,10 +696,10 @@ class Flusher:
         if engine is None or engine._flusher is not self:
             return _State.DISMISSED
         if engine.records:
-            with contextlib.suppress(OSError):  # the disk is full: put will say so, and this tries again
-                engine.flush()
+            with contextlib.suppress(OSError), self.lock:  # the disk is full: put will say so, and this tries again
+                engine.flush_held()
             return _State.BUSY
-        with engine._lock:
+        with self.lock:
             if engine._flusher is not self:
                 return _State.DISMISSED
             if engine.records:
@@ -710,7 +712,7 @@ class Flusher:
         engine = reference()
         if engine is None:
             return False
-        with engine._lock:
+        with self.lock:
             if engine._flusher is not self:
                 return False
             if rested and not engine._flusher_busy:
