@@ -5,20 +5,23 @@
 The quick suite: the tests that hold the contract (QUICK), and CPython's own queue tests with one start method, which
 differs from version to version. It runs on every interpreter but the one that runs this, and on that one as on systems
 that are not Linux (TQSHIM_PORTABLE). Each gets an environment of its own under .venv, kept for the next run, with what
-the extra `quick` names; where that can't be installed, CPython's tests run without it. A version that is not found is
-said, and is no failure; a test that fails is.
+the extra `quick` names; where that can't be installed, CPython's tests run without it. A version that is not found,
+or that nothing can be installed for, is said, and is no failure; a test that fails is.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import glob
 import importlib.metadata
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -42,8 +45,10 @@ QUICK: Final = tuple(
 """What differs between interpreters: calls, signals, forks, pickles, exits, files.  The pure rules don't."""
 PORTABLE: Final = (*QUICK, "tests/test_crash_table.py")
 """What is tested without all that only Linux has."""
-LIMIT: Final = 300.0
-"""Seconds that a quick suite may take before it counts as hanging; it takes 30 to 40."""
+LIMIT: Final = 600.0
+"""Seconds that a quick suite may take before it counts as hanging; it takes 40 to 70."""
+SETTING_UP: Final = 180.0
+"""Seconds that an environment, or what goes into it, may take."""
 
 
 def roots_of_pyenv() -> list[str]:
@@ -95,10 +100,13 @@ def environment(version: str, python: str) -> str:
         [python, "-m", "venv", "--clear", str(home)],
         [inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", *needed()],
     ):
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            print(f"Python {version}: {' '.join(command[1:4])} failed: {said[-1] if said else '-'}", flush=True)
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SETTING_UP)
+            failure = ((done.stderr or done.stdout).strip().splitlines() or ["-"])[-1] if done.returncode else ""
+        except (OSError, subprocess.TimeoutExpired) as error:
+            failure = str(error)
+        if failure:
+            print(f"Python {version}: {' '.join(command[1:4])} failed: {failure}", flush=True)
             return ""
     return inside
 
@@ -106,16 +114,21 @@ def environment(version: str, python: str) -> str:
 def passes(title: str, command: list[str], **variables: str) -> bool:
     """Run a command, say how it ended, and all that it said if it failed."""
     began = time.monotonic()
-    surroundings = {**os.environ, **variables}
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=surroundings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, timeout=LIMIT,
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        code, output = str(done.returncode), done.stdout
-    except subprocess.TimeoutExpired as error:
-        code, output = f"none after {LIMIT:.0f} s", error.stdout or b""
-    said = output.decode(errors="replace").strip()
+        try:
+            code = str(process.wait(LIMIT))
+        except subprocess.TimeoutExpired:
+            code = f"none after {LIMIT:.0f} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody of its session is left
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        said = output.read().decode(errors="replace").strip()
     good = code == "0"
     if not good:
         print(said, flush=True)
