@@ -1248,10 +1248,13 @@ class Remover(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """A consumer that claims, one that leases, or an outsider that revokes a lease."""
+    """A consumer that claims, one that leases, or an outsider that revokes a lease.  ``late``: it reads when it has
+    told all that it is done, with a lock on the file until then, which ends when it is killed."""
 
     role: str = "claimer"
     left: int = 2
+    late: bool = False
+    locked: bool = False
     slot: int = -1
     number: int = -1
     at: str = "idle"
@@ -1302,8 +1305,9 @@ class Batches(Machine):
     unlink decides.
 
     Left out by name: ``cell``; ``cell first``: set after the CLAIM; ``cell until read``: cleared before the reading;
-    ``cell under lease``; ``journal first``: the cells are read before the journal; ``load first``: a reader tries
-    ``ready_``, then ``load_``; ``new name``: refilled under the name that it had; ``rename decides``."""
+    ``lock``: of those who read late; ``cell under lease``; ``journal first``: the cells are read before the journal;
+    ``load first``: a reader tries ``ready_``, then ``load_``; ``new name``: refilled under the name that it had;
+    ``rename decides``."""
 
     def __init__(self, rules: Rules, processes: tuple[Any, ...], without: Iterable[str] = (), kills: int = 1) -> None:
         super().__init__(rules, without)
@@ -1398,6 +1402,10 @@ class Batches(Machine):
     def filler_rename(self, world: World, i: int, process: Filler) -> Iterator[tuple[str, World]]:
         files, old = world.account, process.target
         inode = files.find(READY, old)
+        readers = [other for other in world.processes if isinstance(other, Reader) and other.at != "dead"]
+        if any(reader.locked and reader.inode == inode for reader in readers) and "lock" not in self.without:
+            yield f"{i} finds {old} locked", world.put(i, process._replace(at="opened", target=-1))
+            return
         if inode is None and "rename decides" not in self.without:
             yield f"{i} finds {old} gone", world.put(i, process._replace(at="opened", target=-1))
             return
@@ -1552,7 +1560,7 @@ class Batches(Machine):
     def reader_open(self, world: World, i: int, process: Reader) -> Iterator[tuple[str, World]]:
         state = READY if "load first" in self.without else LOAD
         inode = world.account.find(state, process.file)
-        at = "again" if inode is None else "read"
+        at = "again" if inode is None else "lock" if process.late else "read"
         process = process._replace(at=at, inode=-1 if inode is None else inode)
         if "cell until read" in self.without:
             process = stored(process, (POSITION + process.slot, 0))
@@ -1563,14 +1571,19 @@ class Batches(Machine):
         inode = world.account.find(state, process.file)
         if inode is None:
             raise Violation("missing", f"file {process.file} with item {process.item} has neither name")
-        yield f"{i} opens {state}_{process.file}: {inode}", world.put(i, process._replace(at="read", inode=inode))
+        process = process._replace(at="lock" if process.late else "read", inode=inode)
+        yield f"{i} opens {state}_{process.file}: {inode}", world.put(i, process)
+
+    def reader_lock(self, world: World, i: int, process: Reader) -> Iterator[tuple[str, World]]:
+        process = stored(process._replace(at="read", locked=True), (POSITION + process.slot, 0))
+        yield f"{i} locks it and clears its cell", world.put(i, process)
 
     def reader_read(self, world: World, i: int, process: Reader) -> Iterator[tuple[str, World]]:
         found = world.account.inodes[process.inode]
         if found != process.item:
             raise Violation("wrong", f"item {process.item} is read as item {found}")
         process = stored(process, (POSITION + process.slot, 0))
-        process = process._replace(at="idle", item=-1, file=-1, inode=-1, left=process.left - 1)
+        process = process._replace(at="idle", item=-1, file=-1, inode=-1, left=process.left - 1, locked=False)
         yield f"{i} reads {found}", world.put(i, process)
 
     def reader_raise(self, world: World, i: int, process: Reader) -> Iterator[tuple[str, World]]:

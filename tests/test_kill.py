@@ -11,7 +11,7 @@ import sys
 import pytest
 
 KILL_RUN = pathlib.Path(__file__).absolute().parent / "kill_run.py"
-ALL_OFF = "bursts,leases,reservations,spinning,short_ways"
+ALL_OFF = "bursts,leases,reservations,spinning,in_files,short_ways"
 
 
 def kill_run(seconds: int, options: str, without: str = "") -> None:

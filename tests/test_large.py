@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
+import gc
+import mmap
 import os
 import pickle
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tqshim.tuning
-from tqshim import TurboQueue, blocks, names
+from tqshim import TurboQueue, blocks, buffers, names, systems
+from tqshim.errors import CorruptBatchError
+from tqshim.folder import MAPPED, PEEK, RecordInFile
 
 PATIENCE = 60.0
 LARGE = 300_000
@@ -199,3 +205,248 @@ def test_space_of_free_files_is_found_when_there_is_no_other(monkeypatch: pytest
         queue.put(item_of(LARGE, 7))
         assert not files(queue, "free")
         assert queue.get(timeout=PATIENCE) == item_of(LARGE, 7)
+
+
+# -- records that are unpickled from their files, and buffers that stay there
+
+HUGE = 2 * tqshim.tuning.LARGE
+with_locks = pytest.mark.skipif(systems.OFD_TEST is None, reason="without such locks all records are read at once")
+
+
+class Array:
+    """What hands its bytes over as a buffer, and takes whatever shows them."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = memoryview(data)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Array, (pickle.PickleBuffer(self.data),)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Array) and self.data == other.data
+
+    @property
+    def is_mapped(self) -> bool:
+        return isinstance(self.data.obj, mmap.mmap)
+
+
+def array_of(seed: int) -> Array:
+    return Array(bytearray(item_of(HUGE, seed)))
+
+
+@with_locks
+def test_a_large_buffer_stays_in_its_file_and_is_the_getters_own() -> None:
+    with TurboQueue() as queue:
+        for number in range(12):
+            queue.put(["before", array_of(number), "after", array_of(number + 1)])
+            before, first, after, second = queue.get(timeout=PATIENCE)
+            assert (before, first, after, second) == ("before", array_of(number), "after", array_of(number + 1))
+            assert first.is_mapped and second.is_mapped
+            first.data[:7] = b"changed"
+            assert second == array_of(number + 1)
+        assert first.data[:7] == b"changed"
+        queue.put(Array(bytes(HUGE)))  # a read-only one arrives as bytes, as ever
+        assert queue.get(timeout=PATIENCE).data.obj == bytes(HUGE)
+
+
+@with_locks
+def test_what_is_kept_does_not_change_and_its_files_are_not_refilled() -> None:
+    """With more of them kept than stay in their files, and files refilled all the time."""
+    with TurboQueue() as queue:
+        kept = []
+        for number in range(2 * MAPPED):
+            queue.put(array_of(number))
+            kept.append(queue.get(timeout=PATIENCE))
+            turn_over(queue, 8, HUGE)
+        assert [one.is_mapped for one in kept].count(True) == MAPPED
+        for number, one in enumerate(kept):
+            assert one == array_of(number)
+        kept.clear()
+        gc.collect()
+        queue.put(array_of(1))
+        assert queue.get(timeout=PATIENCE).is_mapped
+
+
+@with_locks
+def test_a_killed_getter_keeps_no_file() -> None:
+    with TurboQueue() as queue, TurboQueue() as says:
+        queue.put(array_of(1))
+
+        def keep() -> None:
+            kept = queue.get(timeout=PATIENCE)
+            says.put(kept.is_mapped)
+            says._engine.flush()
+            time.sleep(PATIENCE)
+
+        with child(keep) as pid:
+            assert says.get(timeout=PATIENCE)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        queue._engine._scan()
+        turn_over(queue, 8, HUGE)
+        folder = queue._engine.folder.path
+        inodes = set()
+        for _ in range(10):
+            turn_over(queue, 1, HUGE)
+            inodes |= {os.stat(os.path.join(folder, name)).st_ino for name in files(queue, "load")}
+        assert len(inodes) <= names.FREE + 1
+
+
+class Interrupted:
+    """Unpickling this raises an exception of its choice, the first time."""
+
+    raised = 0
+
+    def __init__(self, error: type[BaseException], data: bytes) -> None:
+        self.state = error, data
+
+    def __reduce__(self) -> Any:
+        return Interrupted.once, self.state
+
+    @staticmethod
+    def once(error: type[BaseException], data: bytes) -> Any:
+        Interrupted.raised += 1
+        if Interrupted.raised == 1 or issubclass(error, Exception):
+            raise error
+        return data
+
+
+def test_a_record_in_its_file_that_was_not_delivered_comes_next() -> None:
+    Interrupted.raised = 0
+    with TurboQueue() as queue:
+        queue.put(Interrupted(KeyboardInterrupt, item_of(HUGE, 1)))
+        queue.put("next")
+        with pytest.raises(KeyboardInterrupt):
+            queue.get(timeout=PATIENCE)
+        for number in range(8):
+            queue.put(item_of(HUGE, number))
+        assert queue.get(timeout=PATIENCE) == item_of(HUGE, 1)
+        assert queue.get(timeout=PATIENCE) == "next"
+        assert [queue.get(timeout=PATIENCE) for _ in range(8)] == [item_of(HUGE, number) for number in range(8)]
+
+
+def test_a_record_in_its_file_is_delivered_once_though_the_next_act_is_interrupted() -> None:
+    with TurboQueue() as queue:
+        queue.put(item_of(HUGE, 1))
+        queue.put(item_of(HUGE, 2))
+        assert queue.get(timeout=PATIENCE) == item_of(HUGE, 1)
+        queue._engine._unsure = True
+        assert queue.get(timeout=PATIENCE) == item_of(HUGE, 2)
+
+
+def test_a_record_whose_file_is_cut_short_is_set_aside() -> None:
+    with TurboQueue() as queue:
+        for item in (item_of(HUGE, 1), item_of(HUGE, 2), "last"):
+            queue.put(item)
+        first = min(files(queue, "ready"), key=lambda name: names.parse(name).numbers)
+        os.truncate(os.path.join(queue._engine.folder.path, first), HUGE)
+        with pytest.raises(CorruptBatchError):
+            queue.get(timeout=PATIENCE)
+        assert queue.get(timeout=PATIENCE) == item_of(HUGE, 2)
+        assert queue.get(timeout=PATIENCE) == "last"
+
+
+@with_locks
+def test_a_free_file_that_is_being_read_waits_where_it_lies() -> None:
+    with TurboQueue() as queue:
+        turn_over(queue, 2, HUGE)
+        folder = queue._engine.folder
+        (name,) = files(queue, "free")
+        reader = os.open(os.path.join(folder.path, name), os.O_RDONLY)
+        try:
+            fcntl.fcntl(reader, systems.OFD_SET, systems.flock(fcntl.F_RDLCK, 0, 0))
+            assert folder.refill_batch(names.FileId(queue._engine._producer_number, 4000)) is None
+            assert files(queue, "free") == [name]
+        finally:
+            os.close(reader)
+        refilled = folder.refill_batch(names.FileId(queue._engine._producer_number, 4000))
+        assert refilled is not None
+        os.close(refilled)
+
+
+def test_a_record_in_its_file_that_cannot_be_unpickled_is_gone() -> None:
+    Interrupted.raised = 0
+    with TurboQueue() as queue:
+        queue.put(Interrupted(ZeroDivisionError, item_of(HUGE, 1)))
+        queue.put("next")
+        with pytest.raises(ZeroDivisionError):
+            queue.get(timeout=PATIENCE)
+        assert queue.get(timeout=PATIENCE) == "next"
+
+
+@with_locks
+@pytest.mark.parametrize("item", [item_of(HUGE, 5), array_of(5), [item_of(HUGE, 1), 2, array_of(3)]], ids=type)
+def test_a_record_in_its_file_has_bytes_and_can_be_handed_on(item: Any) -> None:
+    with TurboQueue() as queue:
+        queue.put(item)
+        got: list[Any] = []
+        queue._engine.get(got, 1, True, PATIENCE)
+        assert not isinstance(got[0], (bytes, memoryview))
+        assert pickle.loads(bytes(got[0])) == item
+        queue._engine.give_back(got)
+        with queue.claimed(timeout=PATIENCE) as found:
+            assert found == item
+
+
+def test_without_records_in_files_all_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tqshim.tuning, "IN_FILES", False)
+    with TurboQueue() as queue:
+        turn_over(queue, 8, HUGE)
+        queue.put(array_of(1))
+        found = queue.get(timeout=PATIENCE)
+        assert found == array_of(1) and not found.is_mapped
+
+
+def test_a_record_in_its_file_is_read_as_any_file(tmp_path: Path) -> None:
+    data = b"one\ntwo\n" + item_of(5000, 1)
+    path = tmp_path / "file"
+    path.write_bytes(b"before" + data + b"behind")
+    record = RecordInFile(os.open(path, os.O_RDONLY), 6)
+    assert not record.reaches(len(data) + 7) and record.reaches(len(data))
+    buffer = bytearray(6000)
+    for _ in range(2):
+        assert record.rewound().peek(100_000) == data[:PEEK]
+        assert (record.read(1), record.readline(), record.read(4)) == (b"o", b"ne\n", b"two\n")
+        assert record.readinto(memoryview(buffer)) == 5000
+        assert buffer[:5000] == data[8:]
+        assert (record.read(1), record.readline(), record.peek(1)) == (b"", b"", b"")
+    assert bytes(record) == data and record.last() == data[-1:]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 69_999, 70_000, 70_001, 80_000])), max_size=6))
+def test_a_record_with_a_trailer_is_unpickled_as_one_without(parts: list[tuple[int, int]]) -> None:
+    kinds: Any = [lambda data: data, lambda data: Array(bytearray(data)), bytearray, lambda data: Array(data)]
+    item = [kinds[kind](item_of(size, number)) for number, (kind, size) in enumerate(parts)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buffers, "LEAST", 70_000)
+        record = tqshim.queues._dumps(item)
+    if not isinstance(record, blocks.Pieces):
+        assert pickle.loads(record) == item
+        return
+    joined = b"".join(record.parts)
+    found = buffers.find(memoryview(joined))
+    wanted = [item_of(size, number) for number, (kind, size) in enumerate(parts) if kind == 1 and size >= 70_000]
+    assert [joined[begin:end] for begin, end in found] == wanted
+    assert all((blocks.LARGE_HEADER + begin) % buffers.ALIGNMENT == 0 for begin, _ in found)
+    assert pickle.loads(joined) == item
+    if found:
+        assert buffers.load(memoryview(bytearray(joined)), found) == item
+        begin = found[-1][0]
+        for at in range(begin - 9, begin):
+            damaged = bytearray(joined)
+            damaged[at] ^= 1
+            assert buffers.find(memoryview(damaged)) == [], "a buffer without its opcode and length before it"
+
+
+@pytest.mark.parametrize("size", range(buffers.ALIGNMENT))
+def test_what_is_filled_up_does_nothing(size: int) -> None:
+    filling = buffers._nothing(size)
+    assert len(filling) % buffers.ALIGNMENT == size
+    assert pickle.loads(b"\x80\x05" + filling + b"K\x07.") == 7
+
+
+@given(st.binary(max_size=80), st.integers(0, 255))
+def test_what_is_no_trailer_tells_of_no_buffers(data: bytes, count: int) -> None:
+    for begin, end in buffers.find(memoryview(data + bytes([count]) + buffers.END)):
+        assert data[begin - 9 : begin] == bytes([0x96]) + (end - begin).to_bytes(8, "little")
+    assert buffers.find(memoryview(data + b".")) == []

@@ -89,6 +89,7 @@ BULK = Putter(left=1, bulk=3)
 
 CLAIMER = Reader(left=1)
 LEASER = Reader("leaser")
+LATE = CLAIMER._replace(late=True)
 REVOKER = Reader("outsider", 1)
 
 PUTS = Ender("producer")
@@ -155,6 +156,9 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "batches: two claim": (batches(Filler(2), Remover(), CLAIMER, CLAIMER, kills=0), ()),
     "batches: one claims two, kills": (batches(Filler(2), Remover(), CLAIMER._replace(left=2), kills=1), ()),
     "batches: one leases, one revokes": (batches(Filler(2), Remover(), LEASER, REVOKER, kills=0), ()),
+    "batches: one reads late, one at once": (batches(Filler(2), Remover(), LATE, CLAIMER, kills=0), ()),
+    "batches: one reads two late, kills": (batches(Filler(2), Remover(), LATE._replace(left=2)), ()),
+    "batches: one leases and reads late": (batches(Filler(2), Remover(), LEASER._replace(late=True), kills=0), ()),
     "rolls: one puts, two get": (rolls(PUTTER, GETTER, GETTER_OF_ONE), ()),
     "rolls: old journals go at once": (rolls(PUTTER, GETTER, GETTER_OF_ONE), ("old kept",)),
 }
@@ -695,6 +699,7 @@ TOO_MANY = CASES["reservations: a put of more than that is refused"][0]
 PIECES = CASES["reservations: a put in pieces"][0]
 FILES = CASES["batches: two claim"][0]
 LEASED_FILES = CASES["batches: one leases, one revokes"][0]
+READ_LATE = CASES["batches: one reads two late, kills"][0]
 HOLDING = CASES["holds: two claim, one gets"][0]
 HOLDING_BOUNDED = CASES["holds: one claims, one gets, bounded"][0]
 HOLDING_LEASED = CASES["holds: one claims, one leases"][0]
@@ -781,6 +786,7 @@ LEFT_OUT: list[tuple[str, Make, str]] = [
     ("cell", FILES, "missing"),
     ("cell first", FILES, "missing"),
     ("cell until read", FILES, "missing"),
+    ("lock", READ_LATE, "wrong"),
     ("journal first", FILES, "missing"),
     ("load first", FILES, "missing"),
     ("rename decides", FILES, "missing"),

@@ -33,6 +33,7 @@ __all__ = [
     "CHECKED",
     "GIANT",
     "GIANT_HEADER",
+    "LARGE_HEADER",
     "NewRecord",
     "Pieces",
     "Record",
@@ -45,6 +46,7 @@ __all__ = [
     "single",
     "split",
     "split_giant",
+    "split_large",
     "split_single",
     "units",
 ]
@@ -71,6 +73,8 @@ NewRecord = Union[bytes, memoryview, Pieces]
 GIANT: Final = (events.UNITS_MOST - 1) * events.UNIT
 """Records of so many bytes stand alone in a file of their own."""
 GIANT_HEADER: Final = 12
+LARGE_HEADER: Final = 8
+"""Bytes before the record of a block that has one of more than ``CHECKED`` bytes."""
 CHECKED: Final = 64
 """Bytes that the records of a block take on average, at most, if its check is to cover them: that costs one or two
 percent of putting and getting them.  For larger ones it would cost more: they are copied, and little else."""
@@ -172,6 +176,14 @@ def split_single(data: bytes, seed: int) -> Optional[bytes]:
     if size > len(data) - 8 or size > CHECKED or crc32(data[4:], seed) != check:
         return None
     return data[8 : 8 + size]
+
+
+def split_large(head: bytes, seed: int) -> Optional[int]:
+    """The length of the only record of a block that begins with these ``LARGE_HEADER`` bytes; ``None``: another."""
+    if len(head) < LARGE_HEADER:
+        return None
+    check, size = _PAIR.unpack(head)
+    return size if size > CHECKED and crc32(head[4:], seed) == check else None
 
 
 def split(data: bytes, count: int, seed: int) -> tuple[memoryview, Sequence[int]]:

@@ -14,8 +14,8 @@ from typing import Optional
 from weakref import WeakValueDictionary
 
 from . import blocks, events, tuning, waiting
-from .blocks import NewRecord, Record
-from .core import Handed, looked
+from .blocks import NewRecord
+from .core import Handed, Taken, looked
 from .errors import CorruptBatchError
 from .getting import Getting
 from .ledger import Held
@@ -28,7 +28,7 @@ class Hold:
 
     __slots__ = ("__weakref__", "before", "generation", "number", "record", "times")
 
-    def __init__(self, record: Record, number: Optional[int], times: int, generation: int) -> None:
+    def __init__(self, record: Taken, number: Optional[int], times: int, generation: int) -> None:
         self.record = record
         self.number = number
         """That of its HOLD; ``None``: an interrupted get had taken the item, so it is this process's own."""
@@ -46,7 +46,7 @@ class Claiming(Getting):
         super()._reset()
         self._blocks: WeakValueDictionary[int, Hold] = WeakValueDictionary()
         """By number: what the blocks have that run in this process."""
-        self._again: list[tuple[Record, int]] = []
+        self._again: list[tuple[Taken, int]] = []
         """Records in the hand that blocks have had, and how often."""
 
     def hold(self, found: list[Hold], block: bool, timeout: Optional[float]) -> None:
@@ -148,7 +148,7 @@ class Claiming(Getting):
         held = self._append(events.hold(self._consumer or 0), ours=True)
         return held if isinstance(held, Held) else None
 
-    def _record(self, held: Held) -> Record:
+    def _record(self, held: Held) -> Taken:
         """The record of an item that we hold.  If it can't be read it is lost, as in a get."""
         item, block = held.item, held.block
         try:
@@ -237,7 +237,7 @@ class Claiming(Getting):
         mine = self._consumer_number if self._consumer is not None else None
         return any(held.member != mine for held in self.ledger.held.values())
 
-    def _take_returned(self, got: list[Record], most: int) -> None:
+    def _take_returned(self, got: list[Taken], most: int) -> None:
         wanted = len(got) + most
         while self.ledger.returned and len(got) < wanted:
             held = self._append_hold()
@@ -246,7 +246,7 @@ class Claiming(Getting):
         self.cut_short = len(got) < wanted
         self._tidy()
 
-    def _deliver_held(self, got: list[Record], held: Held) -> None:
+    def _deliver_held(self, got: list[Taken], held: Held) -> None:
         """Deliver it, then say that it is got: killed in between, nobody has got it, and it comes back."""
         record = self._record(held)
         before = len(got)

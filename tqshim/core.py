@@ -20,18 +20,20 @@ from functools import partial
 from math import inf
 from multiprocessing import context, reduction
 from time import monotonic
-from typing import Any, ClassVar, Final, Optional
+from typing import Any, ClassVar, Final, Optional, Union
 
 from . import events, locks, names, tuning, waiting
 from .blocks import NewRecord, Record
 from .errors import CorruptBatchError, FolderError
-from .folder import Folder, Journal
+from .folder import Folder, Journal, RecordInFile
 from .ledger import Block, Lease, Ledger, Verdict
 from .names import FileId
 from .waiting import Bell, Cells
 
-__all__ = ["LEASED", "NO_BURST", "NO_STEPS", "SHIFT", "Core", "Handed", "Step", "looked", "replay"]
+__all__ = ["LEASED", "NO_BURST", "NO_STEPS", "SHIFT", "Core", "Handed", "Step", "Taken", "looked", "replay"]
 
+Taken = Union[Record, RecordInFile]
+"""A record as a get takes it."""
 Place = tuple[int, None, int]
 NO_BURST: Final[Iterator[Place]] = iter(())
 Step = tuple[Record, int, None, int]
@@ -49,7 +51,7 @@ looked = [0]
 """How often this process has found a queue empty: whoever did plays ping-pong, and its next put is no burst."""
 
 
-class Handed(tuple[int, tuple[Record, ...]]):
+class Handed(tuple[int, tuple[Taken, ...]]):
     """A ``_state`` in which an item has been delivered that is still held in the journal, under that number."""
 
     number: int
@@ -135,7 +137,7 @@ class Core:
         self._claim_word = 0
         self._claim_from = 0
         self._position_cell = self._lease_cell = self._lease_flag = 0
-        self._state: tuple[int, tuple[Record, ...]] = (-1, ())
+        self._state: tuple[int, tuple[Taken, ...]] = (-1, ())
         """The last item that was taken and delivered, unless ``_lease_at`` is beyond it, and the hand: records that are
         to be delivered (again) first.  One tuple: an exception finds both changed, or neither."""
         self._ended: dict[int, bool] = {}
@@ -241,7 +243,7 @@ class Core:
         """Items may still come back from other processes."""
         raise NotImplementedError
 
-    def _take_returned(self, got: list[Record], most: int) -> None:
+    def _take_returned(self, got: list[Taken], most: int) -> None:
         """Append to ``got`` records that have come back, ``most`` or fewer."""
         raise NotImplementedError
 

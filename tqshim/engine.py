@@ -17,9 +17,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from . import events, locks, tuning, waiting
-from .blocks import Record
 from .claiming import Hold
-from .core import Core, Handed, looked, replay
+from .core import Core, Handed, Taken, looked, replay
 from .ending import AtExit
 from .errors import CorruptBatchError
 from .finishing import Finishing
@@ -282,7 +281,7 @@ class Engine(Finishing):
         if not mine:
             return
         hand = self._state[1]
-        found: list[Record] = []
+        found: list[Taken] = []
         damage = self._damage
         for item, block in mine:
             try:

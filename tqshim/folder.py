@@ -39,6 +39,7 @@ import os
 import stat
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Container, Iterable
 from typing import Any, ClassVar, Final, Optional, Union
 
@@ -53,7 +54,18 @@ try:
 except ImportError:  # Windows: said at construction, in check_platform
     pass
 
-__all__ = ["NO_SPACE", "Folder", "Journal", "anonymous_root", "forked", "lock_owners", "reclaim", "spill_root", "sweep"]
+__all__ = [
+    "NO_SPACE",
+    "Folder",
+    "Journal",
+    "RecordInFile",
+    "anonymous_root",
+    "forked",
+    "lock_owners",
+    "reclaim",
+    "spill_root",
+    "sweep",
+]
 
 HOLD_PATIENCE: Final = 10.0
 """Seconds to wait for a folder that somebody holds alone: only a reclaimer does, and only to rename it."""
@@ -73,6 +85,10 @@ SPILL_BELOW: Final = 4 << 20
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
+MAPPED: Final = 3
+"""Records that a process has mapped, at most: one is used while the next is taken.  Whoever keeps more has copies."""
+PEEK: Final = 256
+"""Bytes of a large record that an unpickler looks at before it knows how many it wants."""
 NEAR: Final = 8
 """Events among which one looks for one's own, before one asks the kernel where it is."""
 _REFUSED_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuseblk", "ceph", "glusterfs", "afs", "lustre"}
@@ -177,6 +193,89 @@ class Journal:
     def close(self) -> None:
         self.unmap()
         os.close(self.fd)
+
+
+_mapped: Final[list[weakref.ref[mmap.mmap]]] = []
+
+
+class RecordInFile:
+    """A large record that stands in its batch file until it is unpickled from there: each byte is copied once.
+
+    While there is one, its file is not refilled, though all may have been told that its item is got: it holds a lock,
+    which ends with it, and with its process."""
+
+    __slots__ = ("_at", "_begin", "_end", "fd")
+
+    def __init__(self, fd: int, begin: int) -> None:
+        """``fd``: its own, from here on."""
+        self.fd = fd
+        self._begin = self._at = self._end = begin
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+    def reaches(self, size: int) -> bool:
+        """So many bytes are its own, if the file has so many."""
+        self._end = self._begin + size
+        return os.fstat(self.fd).st_size >= self._end
+
+    def __len__(self) -> int:
+        return self._end - self._begin
+
+    def __bytes__(self) -> bytes:
+        return Folder.read_at(self.fd, len(self), self._begin)
+
+    def rewound(self) -> RecordInFile:
+        """This, to be read from its start on."""
+        self._at = self._begin
+        return self
+
+    def last(self) -> bytes:
+        """Its last byte."""
+        return os.pread(self.fd, 1, self._end - 1)
+
+    def map(self) -> Optional[memoryview]:
+        """It as memory of this process alone, which may write there.  ``None``: there are enough such mappings.
+
+        As long as one is there the file is not refilled, and once it is done with, its space is not free."""
+        _mapped[:] = [reference for reference in _mapped if reference() is not None]
+        if len(_mapped) >= MAPPED:
+            return None
+        begin = self._begin // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        try:
+            mapping = mmap.mmap(
+                self.fd, self._end - begin, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=begin
+            )
+        except OSError:
+            return None
+        _mapped.append(weakref.ref(mapping))
+        return memoryview(mapping)[self._begin - begin :]
+
+    def peek(self, size: int) -> bytes:
+        """The next bytes; they stay to be read."""
+        return os.pread(self.fd, min(size, self._end - self._at, PEEK), self._at)
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, or fewer at the end of the record."""
+        data = Folder.read_at(self.fd, min(size, self._end - self._at), self._at)
+        self._at += len(data)
+        return data
+
+    def readline(self) -> bytes:
+        """The bytes up to the next line feed, which is the last of them."""
+        line = bytearray()
+        while not line.endswith(b"\n") and (more := self.read(1)):
+            line += more
+        return bytes(line)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer; returns how many bytes there were."""
+        view = memoryview(buffer)[: self._end - self._at]
+        size = 0
+        while size < len(view) and (count := os.preadv(self.fd, [view[size:]], self._at)):
+            size += count
+            self._at += count
+        return size
 
 
 class _Mapping:
@@ -511,6 +610,25 @@ class Folder:
                     return _open_plain(name, os.O_RDONLY, home)
         raise ValueError("missing, with items in it that nobody got")
 
+    def open_record(
+        self, file: FileId, offset: int, header: int, measure: Callable[[bytes], Optional[int]]
+    ) -> Optional[RecordInFile]:
+        """A record that stands in a batch file, behind a header of so many bytes at that offset.  ``None``: it must be
+        read now.
+
+        ``measure`` tells from the header how long it is."""
+        if systems.OFD_TEST is None:
+            return None
+        try:
+            record = RecordInFile(self.open_batch(file), offset + header)
+            # Before the header is looked at: from here on the file stays as it is.
+            fcntl.fcntl(record.fd, systems.OFD_SET, systems.flock(fcntl.F_RDLCK, 0, 0))
+            size = measure(os.pread(record.fd, header, offset))
+            whole = size is not None and record.reaches(size)
+        except (OSError, ValueError):
+            return None
+        return record if whole else None
+
     def set_aside(self, file: FileId, finding: str) -> str:
         """Keep a damaged batch file for a person to look at, under a name that says so; returns its path.
 
@@ -557,17 +675,36 @@ class Folder:
     def refill_batch(self, file: FileId) -> Optional[int]:
         """One of the producer's free files under a new name, open for writing; ``None``: there is none.
 
+        Those from which records may still be read are left where they are.
+
         Its old bytes are beyond the end of what its events say, until they are written over."""
         name = names.batch(names.LOAD, file)
         for place in range(names.FREE):
-            try:
-                os.rename(names.free(file.member, place), name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                fd = os.open(name, os.O_WRONLY | os.O_NONBLOCK | _OPEN, dir_fd=self.fd)
-            except OSError:  # none there, or something in its place that nobody can write to
+            former = names.free(file.member, place)
+            fd = self._open_refillable(former)
+            if fd is None:
                 continue
-            if stat.S_ISREG(os.fstat(fd).st_mode):
-                return fd
             os.close(fd)
+            try:
+                os.rename(former, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            except OSError:
+                continue
+            # Once more: another may have been left in its place just then.
+            fd = self._open_refillable(name)
+            if fd is not None:
+                return fd
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self.fd)
+        return None
+
+    def _open_refillable(self, name: str) -> Optional[int]:
+        try:
+            fd = os.open(name, os.O_WRONLY | os.O_NONBLOCK | _OPEN, dir_fd=self.fd)
+        except OSError:  # none there, or something in its place that nobody can write to
+            return None
+        if stat.S_ISREG(os.fstat(fd).st_mode) and not _is_being_read(fd):
+            return fd
+        os.close(fd)
         return None
 
     def remove_free(self, keep: Container[int] = ()) -> bool:
@@ -998,6 +1135,14 @@ def _open_plain(name: str, flags: int, home: int) -> int:
         return fd
     os.close(fd)
     raise ValueError(finding or "no file, but something else of its name")
+
+
+def _is_being_read(fd: int) -> bool:
+    """There are records in this file that somebody has taken and may still read."""
+    if systems.OFD_TEST is None:
+        return False
+    answer = fcntl.fcntl(fd, systems.OFD_TEST, systems.flock(fcntl.F_WRLCK, 0, 0))
+    return systems.kind_and_process(answer)[0] != fcntl.F_UNLCK
 
 
 def _list(fd: int) -> list[str]:

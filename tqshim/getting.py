@@ -12,6 +12,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from operator import getitem, setitem
 from time import monotonic
@@ -19,8 +20,9 @@ from typing import Optional
 
 from . import blocks, events, tuning, waiting
 from .blocks import Record
-from .core import LEASED, NO_STEPS, Handed, looked
+from .core import LEASED, NO_STEPS, Handed, Taken, looked
 from .errors import CorruptBatchError
+from .folder import RecordInFile
 from .ledger import NEAR_BOUND, OPEN_FOR_ALL, SHUT, Block, Lease
 from .sleeping import Sleeping
 from .waiting import Cells
@@ -31,7 +33,7 @@ __all__ = ["Getting"]
 class Getting(Sleeping):
     """An engine that can take items."""
 
-    def get(self, got: list[Record], most: int, block: bool, timeout: Optional[float]) -> int:
+    def get(self, got: list[Taken], most: int, block: bool, timeout: Optional[float]) -> int:
         """Append to ``got`` what is there, ``most`` records or fewer; nothing: the queue was empty all the time.
         Returns the generation whose they are: a later one, of a forked child, does not own them.
 
@@ -111,19 +113,19 @@ class Getting(Sleeping):
                 return until
         return None
 
-    def give_back(self, records: Sequence[Record]) -> None:
+    def give_back(self, records: Sequence[Taken]) -> None:
         """Records that were got but not delivered: the next get delivers them first."""
         with self._lock:
             self._put_back(records)
 
-    def _put_back(self, records: Sequence[Record]) -> None:
+    def _put_back(self, records: Sequence[Taken]) -> None:
         self._settle()
         last, hand = state = self._state
         if isinstance(state, Handed):
             self._ended[state.number] = True
         self._state = last, (*records, *hand)
 
-    def _take(self, got: list[Record], most: int, polite: bool = False) -> None:
+    def _take(self, got: list[Taken], most: int, polite: bool = False) -> None:
         """Take up to ``most`` records, from wherever they are to be had; ``polite``: not from under another's hands."""
         if self._damage is not None:
             damage, self._damage = self._damage, None
@@ -176,7 +178,7 @@ class Getting(Sleeping):
             if self._claim(got, most):
                 return
 
-    def _claim(self, got: list[Record], most: int) -> bool:
+    def _claim(self, got: list[Taken], most: int) -> bool:
         """Claim items at the head, and read them.  ``False``: others were faster, or the journal was rolled."""
         ledger = self.ledger
         if ledger.index >= ledger.limit:
@@ -247,7 +249,7 @@ class Getting(Sleeping):
             self._offer_space()
         return True
 
-    def _deliver(self, got: list[Record], item: int, stop: int) -> None:
+    def _deliver(self, got: list[Taken], item: int, stop: int) -> None:
         """Deliver items of the block that was read last.  The store to ``_state`` is what makes them delivered."""
         before = len(got)
         try:
@@ -270,12 +272,19 @@ class Getting(Sleeping):
         starts = (self._ends[index - 1] if index else 0, *stops)
         return [body[start:end] for start, end in zip(starts, stops)]
 
-    def _read_and_deliver(self, got: list[Record], item: int, stop: int, parts: Iterable[Block]) -> None:
+    def _read_and_deliver(self, got: list[Taken], item: int, stop: int, parts: Iterable[Block]) -> None:
         """Deliver items that stand in these blocks."""
         for block in parts:
             if block.first >= stop:
                 break
             end = min(stop, block.end)
+            if block.units * events.UNIT > tuning.LARGE and block.first == item == stop - 1 == block.end - 1:
+                record = self._leave_in_file(block)
+                if record is not None:
+                    got.append(record)
+                    self._taken += 1
+                    self._state = item, self._state[1]
+                    break
             try:
                 if block is not self._block:
                     self._read_block(block)
@@ -296,6 +305,15 @@ class Getting(Sleeping):
         except OSError:
             return None
         return blocks.split_single(data, blocks.seed(file, offset))
+
+    def _leave_in_file(self, block: Block) -> Optional[RecordInFile]:
+        """The only record of a large block, to be unpickled from its file.  ``None``: it must be read now."""
+        if not tuning.IN_FILES:
+            return None
+        seed = blocks.seed(block.file, block.offset)
+        return self.folder.open_record(
+            block.file, block.offset * events.UNIT, blocks.LARGE_HEADER, partial(blocks.split_large, seed=seed)
+        )
 
     def _read_block(self, block: Block) -> None:
         fd = self._fds.get(block.file)
@@ -405,7 +423,7 @@ class Getting(Sleeping):
         self._counted = at
         self._lease_parts = deque(self.ledger.parts(lease.first, lease.end))
 
-    def _take_leased(self, got: list[Record], most: int) -> bool:
+    def _take_leased(self, got: list[Taken], most: int) -> bool:
         """Deliver items of our lease.  ``False``: it was revoked, and none of them is ours any more."""
         self._count_leased()
         item = self._lease_at

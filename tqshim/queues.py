@@ -21,8 +21,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Optional, TypeVar
 
 if TYPE_CHECKING:
-    from .blocks import NewRecord, Record
+    from .blocks import NewRecord
     from .claiming import Hold
+    from .core import Taken
     from .engine import Engine, Use
     from .figures import Stats
 
@@ -73,8 +74,9 @@ def _dumps(item: object) -> NewRecord:
         record: NewRecord = written.pop()
     else:
         from .blocks import Pieces  # here: what imports this module needs no engine yet
+        from .buffers import lay_out
 
-        record = Pieces([piece if type(piece) is bytes else _flat(piece) for piece in written])
+        record = Pieces(lay_out(written))
         written.clear()
     _pens.append(pen)
     return record
@@ -88,15 +90,20 @@ def _new_pen() -> _Pen:
     return pickler, written
 
 
-def _flat(piece: Any) -> memoryview:
-    """The bytes of a buffer that a pickler hands over as it is."""
-    return piece.raw() if isinstance(piece, pickle.PickleBuffer) else memoryview(piece).cast("B")
+def _load(record: Taken) -> Any:
+    if isinstance(record, (bytes, memoryview)):
+        return _loads(record)
+    from . import buffers
+
+    view = record.map() if record.last() == buffers.END else None
+    found = buffers.find(view) if view is not None else []
+    return buffers.load(view, found) if view is not None and found else pickle.load(record.rewound())
 
 
-def _is_bad(record: Record) -> bool:
+def _is_bad(record: Taken) -> bool:
     """Unpickling this was what raised, not a signal handler that ran just then."""
     try:
-        _loads(record)
+        _load(record)
     except Exception:
         return True
     return False
@@ -128,7 +135,7 @@ class Claim:
             engine.hold(found, self._block, self._timeout)
             if found:
                 loading = True
-                item = _loads(found[0].record)
+                item = _load(found[0].record)
                 self.redelivered = found[0].times
                 self._use, self._hold = use, found[0]
                 return item
@@ -236,8 +243,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         engine = self._engine
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
-        got: list[Record] = []
-        record: Optional[Record] = None
+        got: list[Taken] = []
+        record: Optional[Taken] = None
         loading = contested = 0
         try:
             for record, item, _, contested in engine.steps:  # the short way
@@ -252,7 +259,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             engine.get(got, 1, block, timeout)
             if got:
                 loading, record = 1, got[0]
-                return _loads(record)
+                return _load(record)
         except BaseException as error:
             # Ctrl-C, or a signal handler's exception, before the item was returned: the next get returns it.
             if contested:
@@ -315,8 +322,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         engine = self._open_engine()
         if max_messages_to_get < 1:
             raise ValueError(f"max_messages_to_get={max_messages_to_get} must be 1 or more")
-        got: list[Record] = []
-        more: list[Record] = []
+        got: list[Taken] = []
+        more: list[Taken] = []
         items: list[Any] = []
         loading = False
         try:
@@ -330,7 +337,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 got, more = got + more, []
             loading = True
             for record in got:
-                items.append(_loads(record))
+                items.append(_load(record))
         except BaseException as error:
             # If an item failed, it is the one after those in the list.
             if loading and isinstance(error, Exception) and len(items) < len(got) and _is_bad(got[len(items)]):

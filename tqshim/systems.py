@@ -42,6 +42,10 @@ MEMBARRIER: Final[Optional[int]] = {
     "riscv64": 283,
 }.get(_MACHINE if struct.calcsize("P") == 8 else "32 bits", 389 if _MACHINE == "armv7l" else None)
 """The number of that system call, or ``None``: there are no grants."""
+OFD_TEST: Final = 36 if _LINUX else None
+OFD_SET: Final = 37
+"""``F_OFD_GETLK`` and ``F_OFD_SETLK``: locks of what ``open`` returns, which end when all who have it closed it, forked
+children included."""
 PWRITEV: Final = not PORTABLE and hasattr(os, "pwritev")
 """macOS has it from 11 on."""
 MKFIFO_AT: Final = not PORTABLE and getattr(os, "mkfifo", None) in os.supports_dir_fd

@@ -18,6 +18,7 @@ LEASES: Final = "leases" not in _WITHOUT
 RESERVATIONS: Final = "reservations" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT
+IN_FILES: Final = "in_files" not in _WITHOUT
 SHORT_WAYS: Final = (
     "short_ways" not in _WITHOUT
     and sys.implementation.name == "cpython"
@@ -39,6 +40,9 @@ SMALL: Final = BLOCK_BYTES // BLOCK_RECORDS
 """Bytes of a record that needs no weighing before its block is full of records."""
 FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
+LARGE: Final = 1 << 19
+"""Bytes from which a record that is alone in its block is unpickled straight from its file.  Smaller ones are read into
+memory that is warm, and cost more to open than to copy."""
 PARTS: Final = 512
 """Pieces that are written at once; the kernel takes 1,024."""
 UNSEEN_PATIENCE: Final = 5.0

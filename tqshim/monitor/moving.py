@@ -22,7 +22,7 @@ from queue import Full
 from typing import Any, Final, Optional, Union
 
 from tqshim import blocks, events, names
-from tqshim.blocks import Record
+from tqshim.core import Taken
 from tqshim.engine import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import MARKER_LIFE, Folder, reclaim
@@ -190,7 +190,7 @@ def drain(
                 lines = _encode_ahead(view, BATCH if most is None else min(BATCH, most - done), encode)
                 if lines is None:
                     break
-                got: list[Record] = []
+                got: list[Taken] = []
                 try:
                     engine.get(got, max(1, len(lines)), False, None)
                 except CorruptBatchError as error:
