@@ -66,6 +66,7 @@ HOUSE: Final = (
     Step(4, words("queues turbo_queue")),
     Step(4, words("asynchronous buffers")),
     Step(3, words("engine batching")),  # its layers, each a class derived from the one below
+    Step(3, words("durability")),
     Step(3, words("finishing")),
     Step(3, words("putting")),
     Step(3, words("claiming")),

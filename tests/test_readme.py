@@ -312,6 +312,13 @@ def test_each_guarantee_has_a_test_that_can_fail() -> None:
     assert {test for tests in named for test in tests} <= names_of_tests(HERE)
 
 
+def test_each_promise_about_power_cuts_has_a_test() -> None:
+    named = [re.findall(r"\btest_\w+", item) for item in re.split(r"^- ", between("power cuts"), flags=re.M)[1:]]
+    assert len(named) == 5
+    assert all(named)
+    assert {test for tests in named for test in tests} <= names_of_tests(HERE)
+
+
 # -- what differs, side by side
 
 Make = Callable[..., Any]

@@ -193,9 +193,14 @@ def test_an_exception_at_any_line_of_a_put_leaves_the_queue_usable() -> None:
     assert at_each_line("put") > 30
 
 
-def at_each_line(what: str) -> int:
+@pytest.mark.parametrize("what", ["get", "put"])
+def test_an_exception_at_any_line_does_no_harm_to_a_durable_queue(what: str) -> None:
+    assert at_each_line(what, "durable") > 30
+
+
+def at_each_line(*what: str) -> int:
     done = subprocess.run(
-        [sys.executable, "-m", "programs.every_line", what], capture_output=True, timeout=LIMIT, check=False
+        [sys.executable, "-m", "programs.every_line", *what], capture_output=True, timeout=LIMIT, check=False
     )
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     return int(done.stdout)

@@ -60,6 +60,8 @@ class Handed(tuple[int, tuple[Taken, ...]]):
 class Core:
     """What all acts of one process in one queue folder stand on."""
 
+    durable: ClassVar[bool] = False
+    """What a put has put survives a power cut."""
     exiting: ClassVar[bool] = False
     """No thread can be started any more: every put is published at once."""
 
@@ -213,6 +215,10 @@ class Core:
 
     def _recover(self) -> None:
         """An act was interrupted, or this process was forked: ask the journal how things stand."""
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        """Be no member any more."""
         raise NotImplementedError
 
     def _publish_if_possible(self) -> None:
@@ -582,14 +588,18 @@ class Core:
             if any(word and self._pins(slot, word, file, end, when) for slot, word in pins):
                 kept.append((file, end, when))
                 continue
-            if file.large and not file.spilled and self._will_refill(file):
-                self.folder.free_batch(file)
-            else:
-                self.folder.remove_batch(file)
+            self._remove(file)
             fd = self._fds.pop(file, None)
             if fd is not None:
                 os.close(fd)
         self._pending = kept
+
+    def _remove(self, file: FileId) -> None:
+        """Delete a batch file that nobody needs any more, or leave it to its producer."""
+        if file.large and not file.spilled and self._will_refill(file):
+            self.folder.free_batch(file)
+        else:
+            self.folder.remove_batch(file)
 
     def _will_refill(self, file: FileId) -> bool:
         """Its producer is still there, and so is space for others."""

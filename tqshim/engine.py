@@ -4,7 +4,7 @@ Lives here: finding, recovering and leaving; what a handle asks; forks and the e
 event does (``ledger``), how it reaches the disk (``folder``), how one sleeps (``waiting``), pickling (``queues``).
 
 An engine is made of layers, each a class of its own: ``core`` (journal, members), ``sleeping``, ``getting``,
-``claiming``, ``putting``, ``finishing``, and this one.
+``claiming``, ``putting``, ``finishing``, and this one; that of a durable queue has ``durability`` on top.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from . import events, locks, tuning, waiting
 from .claiming import Hold
 from .core import Core, Handed, Taken, looked, replay
+from .durability import Durability
 from .ending import AtExit
 from .errors import CorruptBatchError
 from .finishing import Finishing
@@ -56,13 +57,18 @@ class Use:
         return use
 
     @classmethod
-    def open(cls, path: str, maxsize: int) -> Use:
+    def open(cls, path: str, maxsize: int, durable: Optional[bool] = None) -> Use:
         """That of the queue at a path, which is made if it is not there."""
         with cls.lock:
-            use = cls._of(Folder.open(path, maxsize, tuning.LIMITS))
+            use = cls._of(Folder.open(path, maxsize, tuning.LIMITS, bool(durable)))
         if maxsize > 0 and use.engine.maxsize != maxsize:
             raise ValueError(
                 f"{path}: the queue there has maxsize={use.engine.maxsize}, not {maxsize}; leave maxsize out to join it"
+            )
+        if durable is not None and use.engine.durable != durable:
+            raise ValueError(
+                f"{path}: the queue there was made with durable={use.engine.durable}, which holds for all its handles; "
+                "leave durable out to join it, or use another folder"
             )
         return use
 
@@ -81,7 +87,8 @@ class Use:
     def _of(cls, folder: Folder) -> Use:
         use = cls._all.get(folder.key)
         if use is None or use.engine.closed:
-            use = cls._all[folder.key] = cls(Engine(folder))
+            durable = not folder.anonymous and folder.is_durable()
+            use = cls._all[folder.key] = cls((DurableEngine if durable else Engine)(folder))
         else:
             folder.close()
         return use
@@ -388,6 +395,10 @@ class Engine(Finishing):
         if kind == waiting.AWAITS_DONE:
             return not ledger.unfinished or ledger.completions >= places
         return ledger.used + places <= self.maxsize or ledger.shut != OPEN_FOR_ALL
+
+
+class DurableEngine(Durability, Engine):
+    """What one process does in the folder of a durable queue."""
 
 
 def _flush_all() -> None:

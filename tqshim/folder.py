@@ -186,6 +186,10 @@ class Journal:
             words.release()
             mapping.unmap(self._address, self._size)
 
+    def size(self) -> int:
+        """Bytes that the file has, be they seen or not."""
+        return os.fstat(self.fd).st_size
+
     def snapshot(self) -> bytes:
         """What this journal begins with."""
         return os.pread(self.fd, self.start, 0)
@@ -350,6 +354,8 @@ class Folder:
         self.path = path
         self.fd = fd
         self.anonymous = names.is_anonymous(os.path.basename(path))
+        self.durable = False
+        """Journals are on the disk before they count, and old ones stay until then."""
         self._members: Optional[_Members] = None
         self._spill: Optional[int] = None
         self._preparing = -1
@@ -393,8 +399,8 @@ class Folder:
             return folder
 
     @classmethod
-    def open(cls, path: str, maxsize: int, limits: tuple[int, int]) -> Folder:
-        """Open the queue folder at a path, or make it one.
+    def open(cls, path: str, maxsize: int, limits: tuple[int, int], durable: bool = False) -> Folder:
+        """Open the queue folder at a path, or make it one: then with that ``maxsize``, and ``durable``.
 
         Raises ``FolderError`` where somebody else could write to it, or where it is something else."""
         check_platform()
@@ -412,7 +418,7 @@ class Folder:
                     raise FolderError(
                         path, f"holds {strangers[0]!r}, which is no part of a queue", "use an empty folder"
                     )
-                folder._furnish(maxsize, limits)
+                folder._furnish(maxsize, limits, durable)
         except BaseException:
             folder.close()
             raise
@@ -456,19 +462,17 @@ class Folder:
                 os.close(fd)
                 raise
 
-    def _furnish(self, maxsize: int, limits: tuple[int, int]) -> None:
+    def _furnish(self, maxsize: int, limits: tuple[int, int], durable: bool = False) -> None:
         """Make an empty folder a queue.  Commit point: the rename that makes journal_0 appear."""
+        self.durable = durable
         _check_file_system(self.path, self.key[0])
         for name in (names.CELLS, names.MEMBERS):
             with contextlib.suppress(FileExistsError):
                 os.close(self._create(name))
         self.grow_cells(1)
         ledger = Ledger(maxsize, *limits)
-        name = self.prepare_roll(0, lambda limit: Ledger(maxsize, limit, limits[1]).snapshot(), ledger.limit)
-        # Not a rename: of two processes that furnish one folder at once, the first must win.
-        with contextlib.suppress(FileExistsError):
-            os.link(names.roll(0, name), names.journal(0), src_dir_fd=self.fd, dst_dir_fd=self.fd)
-        self.drop_roll(0, name)
+        name = self.prepare_roll(0, lambda limit: Ledger(maxsize, limit, limits[1], durable).snapshot(), ledger.limit)
+        self.give_name(0, name)
 
     def _create(self, name: str, flags: int = os.O_WRONLY, fd: Optional[int] = None) -> int:
         return os.open(name, flags | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=self.fd if fd is None else fd)
@@ -547,12 +551,17 @@ class Folder:
         self._preparing = fd
         try:
             self._check_frame()
+            if os.fstat(fd).st_size:  # a power cut has kept what was written there, and not its name
+                os.ftruncate(fd, 0)
             wanted, begin = limit, snapshot(limit)
             beside = len(begin) + _PAST_LIMIT
             limit = max(limit, (os.fstat(fd).st_blocks * 512 - beside) // events.SIZE)
             while not _reserve_space(fd, beside + limit * events.SIZE) and limit > LEAST_LIMIT:
                 limit //= 2
             _write_all(fd, begin if limit == wanted else snapshot(limit))
+            if self.durable:
+                self.harden(fd)
+                self.harden_names()
         except BaseException:
             self.drop_roll(number, key)
             raise
@@ -573,12 +582,21 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(names.roll(number, key), dir_fd=self.fd)
 
+    def give_name(self, number: int, key: str) -> None:
+        """Give a prepared journal its name, for which no earlier one has decided, if nobody has given it to another."""
+        # Not a rename: of two that do so at once, the first must win.  It may go on to remove the other's.
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            os.link(names.roll(number, key), names.journal(number), src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.drop_roll(number, key)
+
     def finish_roll(self, number: int, key: int) -> Optional[tuple[Journal, bytes]]:
         """Give the prepared journal its name, if nobody has yet, and open it; ``None`` where even newer ones are there.
 
         Nothing can bring a removed journal back: only one file ever has that key, and its rename succeeds once."""
         with contextlib.suppress(FileNotFoundError):
             os.rename(names.roll(number, f"{key:010x}"), names.journal(number), src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            if self.durable:
+                self.harden_names()  # one of the two must be there
             # At once: whoever has it open reads on, and its space is wanted for the next.
             for old in (names.journal(number - 1), names.spare(number)):
                 with contextlib.suppress(FileNotFoundError):
@@ -587,6 +605,48 @@ class Folder:
             return self.open_journal(number)
         except FileNotFoundError:
             return None
+
+    # -- power cuts
+
+    def is_durable(self) -> bool:
+        """The queue here was made a durable one, its newest journal says."""
+        journal, snapshot = self.open_newest()
+        journal.close()
+        return Ledger.load(snapshot).durable
+
+    @staticmethod
+    def harden(fd: int) -> None:
+        """Return when what has been written to that file, or the names in that folder, are on the disk.
+
+        Raises ``OSError`` where they are not; a second call may then return, and they are not."""
+        if systems.FULL_SYNC is not None:
+            with contextlib.suppress(OSError):  # a file system that does without
+                fcntl.fcntl(fd, systems.FULL_SYNC)
+                return
+        os.fsync(fd)
+
+    def harden_names(self) -> None:
+        """``harden`` for the names in this folder."""
+        self.harden(self.fd)
+
+    def harden_path(self) -> None:
+        """``harden`` for all names that lead to this folder, up to where its file system begins: whoever made these
+        folders may not have come to it yet."""
+        path = os.path.realpath(self.path)
+        while path != os.path.dirname(path):
+            path = os.path.dirname(path)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
+            except PermissionError:
+                if os.access(path, os.W_OK):
+                    raise
+                continue  # no user of the queue can have made anything there
+            try:
+                if os.fstat(fd).st_dev != self.key[0]:
+                    return
+                self.harden(fd)
+            finally:
+                os.close(fd)
 
     # -- batch files
 
@@ -837,6 +897,8 @@ class Folder:
         try:
             while os.fstat(fd).st_size < pages * CELLS_PAGE:
                 _write_all(fd, bytes(CELLS_PAGE))
+            if self.durable:
+                self.harden(fd)
         finally:
             os.close(fd)
 

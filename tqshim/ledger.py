@@ -186,9 +186,9 @@ LAST_LIMIT: Final = 1 << 16
 NEAR_BOUND: Final = 64
 """A lease of a queue that is more than half full takes this part of its places at most."""
 
-_MAGIC: Final = 0x3530_6D69_6873_7174
-"""``tqshim05`` read as a little-endian number; the last two characters are the version of these rules."""
-_HEAD: Final = 22
+_MAGIC: Final = 0x3630_6D69_6873_7174
+"""``tqshim06`` read as a little-endian number; the last two characters are the version of these rules."""
+_HEAD: Final = 23
 _ROW: Final = 13
 """Words of a member."""
 _HELD: Final = 11
@@ -218,6 +218,7 @@ class Ledger:
         "completions",
         "consumers",
         "done",
+        "durable",
         "files",
         "finished",
         "first_limit",
@@ -245,8 +246,16 @@ class Ledger:
         "yours",
     )
 
-    def __init__(self, maxsize: int = 0, first_limit: int = FIRST_LIMIT, last_limit: int = LAST_LIMIT) -> None:
+    def __init__(
+        self,
+        maxsize: int = 0,
+        first_limit: int = FIRST_LIMIT,
+        last_limit: int = LAST_LIMIT,
+        durable: bool = False,
+    ) -> None:
         self.maxsize = maxsize if maxsize > 0 else 0
+        self.durable = durable
+        """What a put has put survives a power cut.  No rule asks for this: whoever writes the events keeps to it."""
         self.first_limit = first_limit
         self.last_limit = last_limit
         self.base = 0
@@ -720,6 +729,7 @@ class Ledger:
             len(self.held),
             len(self.returned),
             self.redelivered,
+            self.durable,
         )
         table = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
         for slot in sorted(self.members):
@@ -772,11 +782,11 @@ class Ledger:
         if cls.snapshot_size(data) > len(data) or len(data) < (_HEAD + 5) * SIZE:
             raise ValueError(f"a snapshot of {len(data)} bytes is cut short")
         words = struct.unpack(f"<{len(data) // SIZE}Q", data[: len(data) // SIZE * SIZE])
-        ledger = cls(words[2], words[3], words[4])
+        ledger = cls(words[2], words[3], words[4], bool(words[_HEAD - 1]))
         ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases = words[5:11]
         ledger.grants = words[11]
         slots, members, blocks = words[13:16]
-        ledger.finished, ledger.completions, ledger.shut, held, returned, ledger.redelivered = words[16:_HEAD]
+        ledger.finished, ledger.completions, ledger.shut, held, returned, ledger.redelivered = words[16 : _HEAD - 1]
         if words[12]:
             ledger.lease = Lease(*words[_HEAD : _HEAD + 5])
         ledger.plain = not words[12] and not returned

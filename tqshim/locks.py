@@ -20,11 +20,11 @@ __all__ = ["Lock", "Marked", "RLock"]
 class _Sure:
     """A lock around ``inner``: entered by Python code without a call, left by a call without Python code."""
 
-    __slots__ = ("__exit__", "_entering", "acquire", "release")
+    __slots__ = ("__exit__", "_entering", "acquire", "locked", "release")
 
     def __init__(self, inner: Any) -> None:
         self._entering = iter(inner.acquire, None)
-        self.acquire, self.release = inner.acquire, inner.release
+        self.acquire, self.release, self.locked = inner.acquire, inner.release, inner.locked
         self.__exit__ = inner.__exit__
 
     def __enter__(self) -> None:

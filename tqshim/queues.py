@@ -164,11 +164,15 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     ``path``: a folder at which unrelated programs meet; it is made if it is not there, keeps its items when all have
     gone, and tells later comers its ``maxsize``.  Without it the queue lies in a folder of its own, which goes away
     with its last user.
+    ``durable``: what ``put`` and ``put_many`` have put when they return survives a power cut; items that were got just
+    before it may come back.  A property of the queue at ``path``, chosen by whoever makes it, and kept by all handles.
+    Each put waits for the disk twice; threads that put at the same time share that.
     ``batch_size``: records that a burst of puts collects before it publishes them, at most; one number a process and
     queue, that of the newest handle.
 
     Raises ``FolderError`` for a folder that others could write to, ``UnsupportedError`` where queues can't work,
-    ``ValueError`` for a ``maxsize`` other than that of the queue at ``path``.
+    ``ValueError`` for a ``maxsize`` or a ``durable`` other than that of the queue at ``path``, and for ``durable=True``
+    without one.
 
     A process that is killed loses what it held in its own memory: the item that it was just getting, the end of a burst
     that it was just putting (a millisecond's).  It blocks nobody."""
@@ -180,13 +184,16 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         ctx: Optional[context.BaseContext] = None,
         path: Optional[str] = None,
         batch_size: Optional[int] = None,
+        durable: Optional[bool] = None,
     ) -> None:
         from .engine import Use
 
+        if durable and path is None:
+            raise ValueError("durable=True needs a path: a queue without one goes away with its last user")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
         maxsize = index(maxsize)
-        self._attach(Use.create(maxsize) if path is None else Use.open(path, maxsize), batch_size)
+        self._attach(Use.create(maxsize) if path is None else Use.open(path, maxsize, durable), batch_size)
 
     def _attach(self, use: Use, batch_size: Optional[int]) -> None:
         self._closed = False

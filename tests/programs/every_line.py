@@ -1,6 +1,6 @@
 """Raise an exception at the first line of a call inside the package, at the second, and so on; count what is left.
 
-Usage: python -m programs.every_line get|put
+Usage: python -m programs.every_line get|put [durable]
 
 Prints how many lines that were.  Lines at which no signal handler can run are left out: where a ``with`` begins or ends
 the interpreter looks for signals only after it has entered or left it.
@@ -12,6 +12,7 @@ import faulthandler
 import linecache
 import os
 import sys
+import tempfile
 from types import FrameType
 from typing import Any, Callable, Optional
 
@@ -20,10 +21,18 @@ from tqshim import TurboQueue
 
 LEFT_OUT = ("with ", "while ", "if ", "for ", "try:", "except", "else", "finally", "pass", "return")
 PACKAGE = os.path.dirname(tqshim.__file__)
+ROOT = tempfile.TemporaryDirectory(dir=os.environ.get("TQSHIM_DIR"))
 
 
 class Interrupt(BaseException):
     pass
+
+
+def make(maxsize: int) -> Any:
+    """A new queue."""
+    if "durable" in sys.argv:
+        return TurboQueue(maxsize, path=tempfile.mkdtemp(dir=ROOT.name), durable=True)
+    return TurboQueue(maxsize)
 
 
 class Tracer:
@@ -70,7 +79,7 @@ def gets(maxsize: int, waiting: int, method: str) -> int:
     """The get is interrupted at each of its lines."""
     at = 0
     while True:
-        q: Any = TurboQueue(maxsize)
+        q = make(maxsize)
         q.put_many(list(range(waiting)))
         got = []
         if at % 2:
@@ -94,7 +103,7 @@ def puts(maxsize: int, before: int, many: bool) -> int:
     """The put is interrupted at each of its lines."""
     at = 0
     while True:
-        q: Any = TurboQueue(maxsize)
+        q = make(maxsize)
         for number in range(before):
             q.put(number)
         new = [before, before + 1, before + 2] if many else [before]

@@ -200,7 +200,12 @@ class _Check:
         elif end < size - torn and any(os.pread(journal.fd, size - torn - end, end)[:: events.SIZE]):
             hole = struct.calcsize("Q")
             if not self._grows(size) and not any(os.pread(journal.fd, hole, end)):
-                yield self._damage(name, f"has a hole at byte {end}", "recover the items into a new folder")
+                finding = f"has a hole at byte {end}"
+                if self.view.ledger.durable and not self.in_use:
+                    remedy = "a power cut has left it: the next user goes on from there, and nothing is lost"
+                    yield self._found(NOTE, name, finding, remedy)
+                else:
+                    yield self._damage(name, finding, "recover the items into a new folder")
 
     def _grows(self, size: int) -> bool:
         """Somebody is just writing to the journal."""

@@ -99,6 +99,8 @@ class Status:
     anonymous: bool
     maxsize: int
     """0: unbounded."""
+    durable: bool
+    """What was put survives a power cut."""
     items: int
     put: int
     got: int
@@ -649,6 +651,7 @@ def status(path: str) -> Status:
             path=view.path,
             anonymous=names.is_anonymous(os.path.basename(view.path)),
             maxsize=ledger.maxsize,
+            durable=ledger.durable,
             items=view.waiting(cells),
             put=ledger.tail,
             got=delivered - ledger.apart,

@@ -309,10 +309,10 @@ def fill(
 def recover(path: str, into: Optional[str] = None, *, force: bool = False) -> Recovery:
     """Save what can be saved.
 
-    With ``into``: copy all items that can be read, and that nobody has got, to a new queue there, first those that a
-    block of ``claimed`` has or had; nothing is unpickled, and this folder is only read.  Where its journal can't be
-    read any more, all records that stand in its batch files are copied, in their producers' order: among them may be
-    items that somebody had got.
+    With ``into``: copy all items that can be read, and that nobody has got, to a new queue there, a durable one if this
+    is one, first those that a block of ``claimed`` has or had; nothing is unpickled, and this folder is only read.
+    Where its journal can't be read any more, all records that stand in its batch files are copied, in their producers'
+    order: among them may be items that somebody had got.
 
     Without ``into``: delete files that nobody needs (old journals, batch files without items, markers).
 
@@ -338,17 +338,17 @@ def _copy(view: View, into: str) -> Recovery:
     if os.path.exists(into) and os.listdir(into):
         raise FolderError(into, "is not empty", "recover into a new folder")
     unreadable: list[Peeked] = []
-    guessed = False
+    guessed = durable = False
     try:
         ledger = view.follow()
-        maxsize, records = ledger.maxsize, _records(view, unreadable)
+        maxsize, durable, records = ledger.maxsize, ledger.durable, _records(view, unreadable)
     except FolderError:
         guessed = True
         maxsize, records = 0, _scavenge(view)
     first = next(records, None)
     if guessed and first is None:
         raise FolderError(view.path, "has no journal that can be read, and no items", "restore the journal")
-    use = Use.open(into, maxsize)
+    use = Use.open(into, maxsize, durable)
     engine = use.engine
     copied = 0
     try:
@@ -447,6 +447,9 @@ def _tidy(view: View, in_use: bool) -> Recovery:
     number = view.newest()
     folder = Folder.meet(view.path)
     try:
+        if ledger.durable:  # What goes is not needed again, whatever a power cut takes.
+            folder.harden(view.journal.fd)
+            folder.harden_names()
         before = {*view.names(), *view.spilled_names()}
         if number is not None:
             folder.remove_old_journals(number)

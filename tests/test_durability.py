@@ -1,0 +1,676 @@
+"""A durable queue keeps what was put through a power cut.
+
+Programs use a durable queue, in one process that stands for several, while ``power_cut`` notes what reaches the disk.
+Then the power goes at some moment, the disk keeps any legal part of what it was not told to keep, and whoever opens the
+queue there must find it as it is promised.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import pickle
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Optional
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from power_cut import Disk, Recorder, Said
+
+import tqshim.tuning
+from compat import durable_cost
+from tqshim import Empty, FolderError, Full, JoinableTurboQueue, ShutDown, TurboQueue, blocks, events, monitor
+from tqshim.engine import DurableEngine, Engine, Use
+from tqshim.folder import Folder
+
+pytestmark = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="mapped cells are found with the help of /proc"
+)
+
+SMALL, LARGE, GIANT = 10, 5000, 30000
+"""Bytes of an item: of one among many, of one that has a batch file of its own, of one that is alone in its file."""
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals and batch files so small that a few items fill them; nobody waits for what a power cut has taken, nor
+    before looking for members that have died of it."""
+    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 32))
+    monkeypatch.setattr(tqshim.tuning, "FILE_BYTES", 4096)
+    monkeypatch.setattr(tqshim.tuning, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(blocks, "GIANT", GIANT)
+    monkeypatch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", 0.0)
+    monkeypatch.setattr(tqshim.tuning, "SCAN_EVERY", 0.0)
+    monkeypatch.setattr(tqshim.tuning, "LATE", 0.0)
+
+
+Item = tuple[int, int, bytes]
+"""Who put it, the how many-th of its own that was, and what makes it as long as it is."""
+
+
+class Program:
+    """Processes that use one durable queue: each has an engine of its own."""
+
+    def __init__(self, maxsize: int = 0, disk: Optional[Disk] = None, former: Optional[Program] = None) -> None:
+        """``disk``: what a power cut has left, after that former program."""
+        self.root = tempfile.mkdtemp(dir=os.environ["TQSHIM_DIR"], prefix="program-")
+        if disk is not None:
+            disk.write_to(Path(self.root))
+        self.path = os.path.join(self.root, "deep", "queue")
+        self.recorder = Recorder(self.root)
+        self.queues: dict[int, Any] = {}
+        self.counts: dict[int, int] = former.counts if former else {}
+        self.maxsize = maxsize
+
+    @contextmanager
+    def recorded(self) -> Iterator[Program]:
+        try:
+            with self.recorder.standing_in():
+                yield self
+                self.recorder.without = ""
+                for queue in self.queues.values():
+                    queue._counts = None  # it keeps the engine
+                    queue.close()
+                self.queues.clear()
+        finally:
+            shutil.rmtree(self.root)
+
+    def queue(self, process: int) -> Any:
+        """The handle of that process, which opens the queue if it has not yet."""
+        if process not in self.queues:
+            queue: Any = JoinableTurboQueue.__new__(JoinableTurboQueue)
+            folder = Folder.open(self.path, self.maxsize, tqshim.tuning.LIMITS, True)
+            queue._attach(Use(DurableEngine(folder)), None)
+            self.queues[process] = queue
+        return self.queues[process]
+
+    # -- what a process does, and what it then knows
+
+    def _begin(self) -> int:
+        """Something begins that hardens what has been got until now."""
+        self.recorder.say("begins")
+        return len(self.recorder.steps)
+
+    def _end(self, begun: int) -> None:
+        self.recorder.say("hardens", begun)
+
+    def put(self, process: int, size: int = SMALL, count: int = 1) -> None:
+        queue = self.queue(process)
+        items = []
+        for _ in range(count):
+            number = self.counts[process] = self.counts.get(process, 0) + 1
+            items.append((process, number, bytes([number % 256]) * size))
+        begun = self._begin()
+        self.recorder.say("puts", items)
+        try:
+            if count == 1:
+                queue.put_nowait(items[0])
+            else:
+                queue.put_many_nowait(items)
+        except Full:
+            return
+        self._end(begun)
+        self.recorder.say("has put", items)
+
+    def get(self, process: int, count: int = 1) -> None:
+        queue = self.queue(process)
+        self.recorder.say("gets", (process, count))
+        try:
+            got = [queue.get_nowait()] if count == 1 else queue.get_many_nowait(count)
+        except Empty:
+            got = []
+        self.recorder.say("has got", (process, got))
+
+    def claim(self, process: int, well: bool = True) -> None:
+        """Until its block ends well the item is nobody's."""
+        queue = self.queue(process)
+        got = []
+        try:
+            with queue.claimed(False) as item:
+                if not well:
+                    raise KeyError
+                self.recorder.say("gets", (process, 1))
+                got = [item]
+        except (Empty, KeyError):
+            pass
+        self.recorder.say("has got", (process, got))
+
+    def done(self, process: int) -> None:
+        queue = self.queue(process)
+        begun = self._begin()
+        try:
+            queue.task_done()
+        except ValueError:
+            return
+        self._end(begun)
+
+    def shut(self, process: int) -> None:
+        queue = self.queue(process)
+        begun = self._begin()
+        queue.shutdown()
+        self._end(begun)
+        self.recorder.say("shut")
+
+    def leave(self, process: int) -> None:
+        queue = self.queue(process)
+        del self.queues[process]
+        begun = self._begin()
+        queue._counts = None
+        queue.close()
+        del queue
+        self._end(begun)
+
+    def meanwhile(self, seam: str, act: Callable[[], Any]) -> None:
+        """That is done while the next ``fsync`` there is under way."""
+        self.recorder.inside[seam] = act
+
+
+class Keep:
+    """Keeps the newest of each thing, or the oldest; but of one, in the order in which it asks for them, the other."""
+
+    def __init__(self, newest: bool, one: int) -> None:
+        self.newest = newest
+        self.one = one
+        self.asked = 0
+
+    def __call__(self, _kind: str, versions: int) -> int:
+        newest = self.newest != (self.asked == self.one)
+        self.asked += 1
+        return versions - 1 if newest else 0
+
+
+class Known:
+    """What is known when the power goes, for the last time."""
+
+    def __init__(self, disks: Sequence[Disk]) -> None:
+        self.tried: list[Item] = []
+        """What puts have begun to put."""
+        self.put: list[Item] = []
+        """What they had put when they returned."""
+        self.got: list[Item] = []
+        self.surely: set[Item] = set()
+        """Those of them that had been got when a put began that has returned."""
+        self.in_hand = 0
+        """How many items gets may have taken that have not returned."""
+        self.shut = False
+        for disk in disks:
+            self._go_on(disk.said)
+
+    def _go_on(self, said: list[tuple[int, Said]]) -> None:
+        before = len(self.got)
+        got_then = {}
+        in_hand = {}
+        for at, (what, value) in said:
+            if what == "begins":
+                got_then[at + 1] = len(self.got)
+            elif what == "hardens":
+                self.surely.update(self.got[before : got_then[value]])
+            elif what == "puts":
+                self.tried += value
+            elif what == "has put":
+                self.put += value
+            elif what == "gets":
+                in_hand[value[0]] = value[1]
+            elif what == "has got":
+                in_hand[value[0]] = 0
+                self.got += value[1]
+            elif what == "shut":
+                self.shut = True
+        self.in_hand += sum(in_hand.values())
+
+
+def check(*disks: Disk) -> None:
+    """Whoever opens what is on the last of these disks, each left by a power cut, finds the queue as it is promised."""
+    known = Known(disks)
+    root = tempfile.mkdtemp(dir=os.environ["TQSHIM_DIR"], prefix="disk-")
+    queue: Any = None
+    try:
+        disks[-1].write_to(Path(root))
+        queue = TurboQueue(path=os.path.join(root, "deep", "queue"), durable=True if known.put else None)
+        found: list[Item] = []
+        while len(found) <= len(known.tried):
+            try:
+                found.append(queue.get_nowait())
+            except (Empty, ShutDown):
+                break
+        check_items(known, found)
+        assert queue.is_shutdown or not known.shut
+        if not queue.is_shutdown:
+            queue.put("probe")
+            assert queue.get_nowait() == "probe"
+    finally:
+        if queue is not None:
+            queue.close()
+        shutil.rmtree(root)
+
+
+def check_items(known: Known, found: list[Item]) -> None:
+    assert set(found) <= set(known.tried), "nothing comes that was not put"
+    assert len(set(found)) == len(found), "nothing comes twice"
+    assert not set(found) & known.surely, "nothing comes back that was got before a later put returned"
+    missing = [item for item in known.put if item not in known.got and item not in found]
+    assert len(missing) <= known.in_hand, "what was put is there, or was got"
+    for process in {item[0] for item in found}:
+        numbers = [item[1] for item in found if item[0] == process]
+        assert numbers == sorted(numbers), "each producer's items come in their order"
+    back = set(known.got) & set(found)
+    assert set(found[: len(back)]) == back, "what comes back comes first"
+
+
+# -- programs
+
+
+def ordinary(program: Program) -> None:
+    for _ in range(3):
+        program.put(1)
+    program.get(2)
+    program.put(1, count=5)
+    program.claim(2)
+    program.claim(2, well=False)
+    program.get(2)
+    program.put(3)
+
+
+def reclaiming(program: Program) -> None:
+    """Batch files go, and large ones come back under new names."""
+    for _ in range(3):
+        program.put(1, LARGE)
+        program.put(1, SMALL)
+        program.get(2)
+        program.get(2)
+    program.put(1, GIANT)
+    program.put(1, LARGE)
+    program.get(2, 3)
+
+
+def rolling(program: Program) -> None:
+    """Two take turns through several journals."""
+    for turn in range(10):
+        program.put(turn % 2 + 1)
+        program.get(2 - turn % 2)
+        program.put(1, count=3)
+    program.get(2, 8)
+
+
+def full(program: Program) -> None:
+    for turn in range(6):
+        program.put(turn % 2 + 1, count=turn % 3 + 1)
+        program.get(3, turn % 3 + 1)
+    program.get(1)
+
+
+def until_roll(program: Program, act: Callable[[], None]) -> None:
+    """One process puts until it has rolled; then, while it makes the new name sure, another does something."""
+    program.meanwhile("finish_roll: names", act)
+    while program.recorder.inside:
+        program.put(1)
+
+
+def rolling_beside_a_put(program: Program) -> None:
+    program.put(2)
+    until_roll(program, lambda: program.put(2))
+
+
+def rolling_beside_a_newcomer(program: Program) -> None:
+    """Who comes finds the new name, and makes sure of something without a batch file of its own."""
+
+    def come() -> None:
+        program.get(3)
+        program.done(3)
+
+    program.put(2)
+    until_roll(program, come)
+
+
+def making_beside_a_newcomer(program: Program) -> None:
+    """Whoever makes the folders has not come to make sure of them when another has put already."""
+    program.meanwhile("_load: names", lambda: program.put(2))
+    program.put(1)
+
+
+def making_beside_another(program: Program) -> None:
+    """Of two who make the queue the second has done so, and used it, when the first comes to it."""
+
+    def make() -> None:
+        program.put(2)
+        program.claim(2)
+
+    program.meanwhile("prepare_roll: bytes", make)
+    program.put(1)
+
+
+def draining(program: Program) -> None:
+    """So much waits for one alone that it would take a lease of a queue that is not durable."""
+    program.put(1, count=12)
+    for _ in range(5):
+        program.get(2)
+    program.put(1)
+    program.get(2)
+
+
+def finishing(program: Program) -> None:
+    program.put(1, count=3)
+    program.get(2)
+    program.done(2)
+    program.get(3)
+    program.leave(3)
+    program.get(2)
+    program.shut(2)
+
+
+PROGRAMS: dict[str, Callable[[Program], None]] = {
+    program.__name__: program
+    for program in (
+        ordinary,
+        reclaiming,
+        rolling,
+        full,
+        rolling_beside_a_put,
+        rolling_beside_a_newcomer,
+        making_beside_a_newcomer,
+        making_beside_another,
+        draining,
+        finishing,
+    )
+}
+
+
+def recorded(name: str, without: str = "") -> Recorder:
+    program = Program(maxsize=5 if name == "full" else 0)
+    program.recorder.without = without
+    with program.recorded():
+        PROGRAMS[name](program)
+    return program.recorder
+
+
+def disks(recorder: Recorder) -> Iterator[Disk]:
+    """After each step: all is there that need not be, or nothing of that, or all but one thing, or one thing only."""
+    seen = set()
+    for cut in range(len(recorder.steps) + 1):
+        for policy in ("all", "none"):
+            asked = 0
+            one = -1
+            while one < asked:
+                keep = Keep(policy == "all", one)
+                disk = Disk(recorder, cut, keep)
+                asked = keep.asked
+                one += 1
+                key = hash((disk.likeness(), len(disk.said)))
+                if key not in seen:
+                    seen.add(key)
+                    yield disk
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_power_cut_after_any_step_takes_nothing_that_a_put_has_put(name: str) -> None:
+    for disk in disks(recorded(name)):
+        check(disk)
+
+
+SEAMS = {
+    "grow_cells: bytes": "ordinary",
+    "prepare_roll: bytes": "rolling",
+    "prepare_roll: names": "rolling",
+    "harden_path: names": "making_beside_a_newcomer",
+    "_load: names": "rolling_beside_a_newcomer",
+    "finish_roll: names": "rolling",
+    "_next_journal: names": "rolling_beside_a_put",
+    "_write: bytes": "ordinary",
+    "_write: names": "ordinary",
+    "_lead: bytes": "ordinary",
+    "_put_many: bytes": "full",
+    "_remove: bytes": "reclaiming",
+    "task_done: bytes": "finishing",
+    "_leave: bytes": "finishing",
+    "shutdown: bytes": "finishing",
+}
+"""Every place that hardens something, and the program that can't do without."""
+
+
+def test_all_seams_are_known() -> None:
+    assert set().union(*(recorded(name).seams for name in PROGRAMS)) == set(SEAMS)
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_without_any_seam_something_is_lost(seam: str) -> None:
+    """The mutants: an fsync is left out, and some power cut is found that breaks the promise."""
+    recorder = recorded(SEAMS[seam], without=seam)
+    assert seam in recorder.seams
+    with pytest.raises((AssertionError, OSError, ValueError)):
+        for disk in disks(recorder):
+            check(disk)
+
+
+# -- without a power cut
+
+
+def synced(monkeypatch: pytest.MonkeyPatch, instead: Callable[[int], None]) -> None:
+    """That is done in the place of each ``fsync`` of a queue."""
+    monkeypatch.setattr(Folder, "harden", staticmethod(instead))
+
+
+def kinds(*queues: Any) -> list[type]:
+    return [type(queue._engine) for queue in queues]
+
+
+def test_durable_is_a_property_of_the_queue(tmp_path: Path) -> None:
+    """Every handle keeps to it, however it has come; one that says otherwise is refused."""
+    path, plain = str(tmp_path / "durable"), str(tmp_path / "plain")
+    first = TurboQueue(5, path=path, durable=True)
+    copied = pickle.loads(pickle.dumps(first))
+    assert kinds(first, TurboQueue(path=path), TurboQueue(path=path, durable=True), copied) == [DurableEngine] * 4
+    with pytest.raises(ValueError, match="made with durable=True"):
+        TurboQueue(path=path, durable=False)
+    assert kinds(TurboQueue(path=plain), TurboQueue(path=plain, durable=False)) == [Engine] * 2
+    with pytest.raises(ValueError, match="made with durable=False"):
+        JoinableTurboQueue(path=plain, durable=True)
+    assert (monitor.status(path).durable, monitor.status(plain).durable) == (True, False)
+    first.put("item")
+    first.close()
+    copied.close()
+    gc.collect()
+    again = JoinableTurboQueue(path=path)
+    assert kinds(again) == [DurableEngine]
+    assert (again.get(), again._maxsize) == ("item", 5)
+
+
+def test_a_queue_without_a_path_is_not_durable() -> None:
+    with pytest.raises(ValueError, match="needs a path"):
+        TurboQueue(durable=True)
+    assert kinds(TurboQueue(durable=False)) == [Engine]
+
+
+def test_a_queue_that_is_not_durable_never_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced(monkeypatch, lambda fd: pytest.fail("an fsync"))
+    with TurboQueue(path=str(tmp_path / "queue")) as queue:
+        for number in range(100):
+            queue.put(number)
+        assert queue.get_many() == [*range(100)]
+
+
+def test_threads_that_put_at_once_share_what_they_wait_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one waits for the disk, seven others put: one block, and and no more fsyncs than for one."""
+    queue: Any = TurboQueue(path=str(tmp_path / "queue"), durable=True)
+    queue.put("first")
+    engine = queue._engine
+    waits, on = threading.Event(), threading.Event()
+    count = 0
+
+    def fsync(fd: int) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            waits.set()
+            assert on.wait(30)
+
+    synced(monkeypatch, fsync)
+    threads = [threading.Thread(target=queue.put, args=(number,)) for number in range(8)]
+    threads[0].start()
+    assert waits.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    while len(engine._crowd) < 8:
+        time.sleep(0.001)
+    on.set()
+    for thread in threads:
+        thread.join(30)
+    assert count == 3  # of each block, and of the journal once
+    assert [block.end - block.first for block in engine.ledger.blocks] == [1, 1, 7]
+    assert queue.get_many(max_messages_to_get=2) == ["first", 0]
+    assert sorted(queue.get_many()) == [*range(1, 8)]
+
+
+def test_threads_learn_that_the_queue_was_shut_down(tmp_path: Path) -> None:
+    """Their items were not put, and are not kept for later."""
+    path = str(tmp_path / "queue")
+    queue: Any = TurboQueue(path=path, durable=True)
+    other = Use(DurableEngine(Folder.meet(path)))
+    other.engine.shutdown(False)
+    raised = []
+
+    def put(number: int) -> None:
+        with pytest.raises(ShutDown):
+            queue.put_many([number] * 3)
+        raised.append(number)
+
+    threads = [threading.Thread(target=put, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(raised) == [*range(4)]
+    assert queue._engine.records == [] and queue._engine._crowd == []
+    with pytest.raises(ShutDown):
+        queue.get()
+
+
+@pytest.mark.parametrize("maxsize", [0, 5])
+def test_a_block_that_does_not_reach_the_disk_is_not_put(
+    maxsize: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue: Any = TurboQueue(maxsize, path=str(tmp_path / "queue"), durable=True)
+    queue.put(1)
+    for number in (errno.EIO, errno.ENOSPC):
+        with monkeypatch.context() as patched:
+
+            def fail(fd: int, number: int = number) -> None:
+                raise OSError(number, os.strerror(number))
+
+            synced(patched, fail)
+            with pytest.raises(OSError, match=os.strerror(number)):
+                queue.put(2)
+    queue.put(3)
+    assert queue.get_many() == [1, 3]
+
+
+@pytest.mark.parametrize("maxsize", [0, 5])
+def test_a_journal_that_does_not_reach_the_disk_ends_all_puts(
+    maxsize: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second fsync might say that all is well.  What is there can still be got."""
+    queue: Any = TurboQueue(maxsize, path=str(tmp_path / "queue"), durable=True)
+    queue.put(1)
+    journal = queue._engine.journal.fd
+
+    def fail(fd: int) -> None:
+        if fd == journal:
+            raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patched:
+        synced(patched, fail)
+        with pytest.raises(FolderError, match="does not reach the disk"):
+            queue.put(2)
+    for _ in range(2):
+        with pytest.raises(FolderError, match="does not reach the disk"):
+            queue.put(3)
+    assert queue.get() == 1
+    assert queue.get() == 2
+    assert queue.empty()
+    engine = queue._engine
+    engine._failed, engine._hard = None, 0  # so that it can be closed
+    queue.close()
+
+
+def test_check_takes_the_hole_that_a_power_cut_leaves_for_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    with TurboQueue(path=str(path), durable=True) as queue:
+        queue.put(1)
+    gc.collect()
+    with open(path / "journal_0", "ab") as journal:
+        journal.write(bytes(8) + events.revoke(0, 0))
+    (finding,) = [found for found in monitor.check(str(path)) if "hole" in found.finding]
+    assert (finding.level, finding.status) == ("note", 0)
+    with TurboQueue(path=str(path)) as queue:
+        assert queue.get() == 1
+    gc.collect()
+    assert not [found for found in monitor.check(str(path)) if "hole" in found.finding]
+
+
+def test_a_copy_of_a_durable_queue_is_durable(tmp_path: Path) -> None:
+    with TurboQueue(path=str(tmp_path / "queue"), durable=True) as queue:
+        queue.put(1)
+    gc.collect()
+    monitor.recover(str(tmp_path / "queue"), str(tmp_path / "copy"))
+    assert monitor.status(str(tmp_path / "copy")).durable
+
+
+def test_its_cost_can_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert durable_cost.main([str(tmp_path), "--items", "5", "--rounds", "1"]) == 0
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        *durable_cost.WAYS,
+        "two appends, two fsyncs",
+    ]
+
+
+# -- any program, any power cut
+
+
+def acts(process: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.one_of(
+        st.tuples(st.just("put"), process, st.sampled_from([SMALL, SMALL, SMALL, LARGE, GIANT])),
+        st.tuples(st.just("put"), process, st.just(SMALL), st.integers(2, 6)),
+        st.tuples(st.just("get"), process, st.integers(1, 4)),
+        st.tuples(st.just("claim"), process, st.booleans()),
+        st.tuples(st.just("done"), process),
+        st.tuples(st.just("leave"), process),
+    )
+
+
+MEANWHILE = st.tuples(st.just("meanwhile"), st.sampled_from(sorted(SEAMS)), acts(st.just(3)))
+ACTS = st.one_of(*[acts(st.integers(1, 2))] * 3, MEANWHILE)
+
+
+def run(program: Program, acts: list[tuple[Any, ...]]) -> None:
+    """Some of the acts are done by another process while an ``fsync`` of a later one is under way."""
+    with program.recorded():
+        for act, *arguments in acts:
+            if act == "meanwhile":
+                seam, (inner, *others) = arguments
+                program.meanwhile(seam, partial(getattr(program, inner), *others))
+            else:
+                getattr(program, act)(*arguments)
+        program.recorder.inside.clear()
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_no_power_cut_takes_what_a_put_has_put(data: st.DataObject) -> None:
+    """Nor does a second one, after others have gone on from what the first has left."""
+    disks: list[Disk] = []
+    program: Optional[Program] = None
+    maxsize = data.draw(st.sampled_from([0, 0, 6]), label="maxsize")
+    for _ in range(data.draw(st.integers(1, 2), label="power cuts")):
+        program = Program(maxsize, disks[-1] if disks else None, program)
+        run(program, data.draw(st.lists(ACTS, min_size=1, max_size=15), label="acts"))
+        cut = data.draw(st.integers(program.recorder.begun, len(program.recorder.steps)), label="cut")
+        disks.append(Disk(program.recorder, cut, lambda kind, versions: data.draw(st.integers(0, versions - 1), kind)))
+    check(*disks)
