@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -331,6 +332,18 @@ def rolling_beside_a_newcomer(program: Program) -> None:
     until_roll(program, come)
 
 
+def killed_while_rolling(program: Program) -> None:
+    """The next journal is decided, and has no name yet, when the next process comes."""
+    program.put(1, count=3)
+    engine = program.queue(1)._engine
+    while engine.ledger.index < engine.ledger.limit:
+        engine._append(events.revoke(0, 0))
+    key = engine.folder.prepare_roll(1, partial(engine.ledger.snapshot, True), engine.ledger.next_limit)
+    engine.journal.append(events.seal(int(key, 16)))
+    program.put(2)
+    program.get(1)
+
+
 def making_beside_a_newcomer(program: Program) -> None:
     """Whoever makes the folders has not come to make sure of them when another has put already."""
     program.meanwhile("_load: names", lambda: program.put(2))
@@ -376,6 +389,7 @@ PROGRAMS: dict[str, Callable[[Program], None]] = {
         full,
         rolling_beside_a_put,
         rolling_beside_a_newcomer,
+        killed_while_rolling,
         making_beside_a_newcomer,
         making_beside_another,
         draining,
@@ -595,9 +609,48 @@ def test_a_journal_that_does_not_reach_the_disk_ends_all_puts(
     assert queue.get() == 1
     assert queue.get() == 2
     assert queue.empty()
-    engine = queue._engine
-    engine._failed, engine._hard = None, 0  # so that it can be closed
     queue.close()
+
+
+def put_one(queue: Any, item: Any) -> None:
+    assert type(queue._engine) is DurableEngine
+    queue.put(item)
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_handles_in_other_processes_are_durable(method: str, tmp_path: Path) -> None:
+    queue: Any = TurboQueue(path=str(tmp_path / "queue"), durable=True)
+    queue.put(0)
+    context = multiprocessing.get_context(method)
+    children = [context.Process(target=put_one, args=(queue, number)) for number in (1, 2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    assert queue.get() == 0
+    assert {queue.get(), queue.get()} == {1, 2}
+
+
+def test_a_folder_above_that_nobody_here_can_write_to_needs_no_fsync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't be opened then; one in which this user may have made the next can't be passed over."""
+    (tmp_path / "above").mkdir()
+    real = os.open
+
+    def refuse(path: Any, *others: Any, **keywords: Any) -> int:
+        if path == str(tmp_path / "above"):
+            raise PermissionError(errno.EACCES, "not for you", path)
+        return real(path, *others, **keywords)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError):
+        TurboQueue(path=str(tmp_path / "above" / "queue"), durable=True)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with TurboQueue(path=str(tmp_path / "above" / "queue"), durable=True) as queue:
+        queue.put(1)
+        assert queue.get() == 1
 
 
 def test_check_takes_the_hole_that_a_power_cut_leaves_for_what_it_is(tmp_path: Path) -> None:

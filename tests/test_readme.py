@@ -257,6 +257,7 @@ NUMBERS: Final = (
     ("448 events at first, doubling to 65,536", {"FIRST_LIMIT": 448, "LAST_LIMIT": 1 << 16}),
     ("once a second", {"SCAN_EVERY": 1.0}),
     ("padding to 16 bytes", {"UNIT": 16}),
+    ("nothing new there for five seconds", {"UNSEEN_PATIENCE": 5.0}),
 )
 
 

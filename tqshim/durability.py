@@ -86,8 +86,8 @@ class Durability(Finishing):
     # -- opening
 
     def _load(self) -> None:
+        self.folder.durable = True  # Before: the newest journal may be sealed, and its successor have no name yet.
         super()._load()
-        self.folder.durable = True
         while self._ends_in_hole():
             self._go_on_without_end()
         self.folder.harden_names()
@@ -137,6 +137,8 @@ class Durability(Finishing):
     def _put_together(self, records: list[NewRecord]) -> int:
         """Put records, with those of other threads that come while the disk is busy: all of them are one block, and
         are hardened once.  Returns how many were put: fewer only where the queue was shut down."""
+        if self._stale:  # a forked child: first it forgets what its parent holds back
+            self._make_sure()
         mine = _Putting(records)
         turn = self._turn
         self.records += records  # Whoever publishes next publishes these, too.

@@ -30,7 +30,7 @@ class JoinableTurboQueue(TurboQueue, queues.JoinableQueue):  # type: ignore[misc
         self._counts = use
 
     def task_done(self) -> None:
-        """One more item is done.  Raises ``ValueError`` if all were."""
+        """One more item is done; of a durable queue, also after a power cut.  Raises ``ValueError`` if all were."""
         if not self._counts.engine.task_done():
             raise ValueError("task_done() called too many times")
 
