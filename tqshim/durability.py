@@ -139,16 +139,18 @@ class Durability(Finishing):
         are hardened once.  Returns how many were put: fewer only where the queue was shut down."""
         if self._stale:  # a forked child: first it forgets what its parent holds back
             self._make_sure()
+        generation = self.generation
         mine = _Putting(records)
-        turn = self._turn
         self.records += records  # Whoever publishes next publishes these, too.
         self._crowd.append(mine)
         try:
             while mine.left is None:
-                if turn.locked():  # then its holder rings in a moment
+                if generation != self.generation:  # forked in the middle: the parent puts them
+                    return len(records)
+                if self._turn.locked():  # then its holder rings in a moment
                     mine.bell.acquire(timeout=tuning.FLUSH_PATIENCE)
                 else:
-                    with turn:
+                    with self._turn:
                         if mine.left is None:
                             self._lead(mine)
         finally:
