@@ -70,6 +70,7 @@ class Options(NamedTuple):
     pause: float
     big: bool
     claimed: float
+    durable: bool
 
 
 class Refused(Exception):
@@ -271,7 +272,8 @@ class Run:
             tqshim.tuning.LIMITS = options.limits
         if options.file_bytes:
             tqshim.tuning.FILE_BYTES = options.file_bytes  # type: ignore[misc]
-        self.queue: Any = TurboQueue(options.maxsize)
+        path = f"{folder}/durable" if options.durable else None
+        self.queue: Any = TurboQueue(options.maxsize, path=path, durable=options.durable)
 
     def start(self, producer: bool, life: Optional[float] = None) -> None:
         options, rng = self.options, self.random
@@ -591,7 +593,7 @@ class Run:
         if len(engine.ledger.members) > 2:
             self.findings.append(f"dead members are left: {self.ledger()}")
         del engine
-        root = os.path.dirname(path)
+        root = os.environ["TQSHIM_DIR"]
         self.queue.close()
         del self.queue
         deadline = time.monotonic() + PATIENCE
@@ -619,6 +621,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument("--pause", type=float, default=0.01, help="mean seconds between two bursts")
     parser.add_argument("--big", action="store_true", help="some items of 100 KB")
     parser.add_argument("--claimed", type=float, default=0.0, help="share of consumers that claim")
+    parser.add_argument("--durable", action="store_true", help="a durable queue, on the disk of the temporary folder")
     given = parser.parse_args(arguments)
     if given.seed is None:
         given.seed = int.from_bytes(os.urandom(3), "little")

@@ -55,6 +55,11 @@ def test_claimed_items_survive_random_kills(options: str) -> None:
     kill_run(3, f"--limits 64 512 --file-bytes 8192 --consumers 4 {options}")
 
 
+@pytest.mark.parametrize("options", ["--many 20 --big", "--maxsize 1000 --claimed 0.5"])
+def test_durable_queue_survives_random_kills(options: str) -> None:
+    kill_run(3, f"--durable --limits 64 512 --file-bytes 8192 {options}")
+
+
 @pytest.mark.stress
 @pytest.mark.parametrize("claimed", [1, 0.5])
 @pytest.mark.parametrize("maxsize", [0, 1, 10, 1000])
