@@ -25,7 +25,7 @@ import tqshim.folder
 
 SECTOR = 64
 CELLS = "cells"
-_QUIET = {"harden", "harden_names", "_harden_journal", "_make_sure"}
+_QUIET = {"harden", "harden_names", "_harden_names", "_harden_journal", "_make_sure"}
 """Functions that harden for others: a seam is named for those."""
 
 

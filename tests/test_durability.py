@@ -587,28 +587,28 @@ def test_a_block_that_does_not_reach_the_disk_is_not_put(
 
 
 @pytest.mark.parametrize("maxsize", [0, 5])
-def test_a_journal_that_does_not_reach_the_disk_ends_all_puts(
-    maxsize: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("broken", ["journal", "names"])
+def test_a_journal_or_a_name_that_does_not_reach_the_disk_ends_all_puts(
+    broken: str, maxsize: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second fsync might say that all is well.  What is there can still be got."""
     queue: Any = TurboQueue(maxsize, path=str(tmp_path / "queue"), durable=True)
     queue.put(1)
-    journal = queue._engine.journal.fd
-
-    def fail(fd: int) -> None:
-        if fd == journal:
-            raise OSError(errno.EIO, "broken")
-
+    engine = queue._engine
     with monkeypatch.context() as patched:
+
+        def fail(fd: int) -> None:
+            if fd == (engine.journal.fd if broken == "journal" else engine.folder.fd):
+                raise OSError(errno.EIO, "broken")
+
         synced(patched, fail)
         with pytest.raises(FolderError, match="does not reach the disk"):
-            queue.put(2)
+            queue.put(bytes(LARGE))  # to a new batch file
     for _ in range(2):
         with pytest.raises(FolderError, match="does not reach the disk"):
             queue.put(3)
     assert queue.get() == 1
-    assert queue.get() == 2
-    assert queue.empty()
+    assert queue.qsize() == (broken == "journal")
     queue.close()
 
 

@@ -76,7 +76,8 @@ class Durability(Finishing):
         self._crowd: list[_Putting] = []
         """The threads that are putting, oldest first."""
         self._failed: Optional[OSError] = None
-        """Why the journal could not be hardened.  A second try might say that it was, and it was not."""
+        """Why the journal, or the name of a file, could not be hardened.  A second try might say that it was, and it
+        was not; what has been written of a block is written anew."""
 
     def forked(self) -> None:
         """In a forked child, before anything else."""
@@ -200,7 +201,7 @@ class Durability(Finishing):
         # Before the commit point: what the event will name is there for good.
         self.folder.harden(self._file_fd)
         if self._named != self._file:
-            self.folder.harden_names()
+            self._harden_names()
             self._named = self._file
 
     # -- the journal
@@ -225,14 +226,21 @@ class Durability(Finishing):
             raise self._no_promise() from None
         self._hard = place
 
+    def _harden_names(self) -> None:
+        try:
+            self.folder.harden_names()
+        except OSError as error:
+            self._failed = error
+            raise self._no_promise() from None
+
     def _no_promise(self) -> FolderError:
-        finding = f"its journal does not reach the disk ({self._failed})"
+        finding = f"what is written there does not reach the disk ({self._failed})"
         return FolderError(self.folder.path, finding, "recover the items into a folder on another disk")
 
     def _next_journal(self) -> None:
         super()._next_journal()
         # Its beginning is on the disk, or it would not have been sealed in.  Now its name is, too.
-        self.folder.harden_names()
+        self._harden_names()
         self._hard = self.journal.start + self._shift
 
     # -- getting

@@ -83,6 +83,8 @@ ENOUGH: Final = 32 << 20
 SPILL_BELOW: Final = 4 << 20
 """Bytes that batch files leave free, for journals and cells; with less than that new ones are spilled."""
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_CANT_SYNC: Final = (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY)
+"""What a file system says that knows no more than ``fsync``."""
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
 MAPPED: Final = 3
@@ -620,9 +622,12 @@ class Folder:
 
         Raises ``OSError`` where they are not; a second call may then return, and they are not."""
         if systems.FULL_SYNC is not None:
-            with contextlib.suppress(OSError):  # a file system that does without
+            try:
                 fcntl.fcntl(fd, systems.FULL_SYNC)
                 return
+            except OSError as error:
+                if error.errno not in _CANT_SYNC:
+                    raise
         os.fsync(fd)
 
     def harden_names(self) -> None:
