@@ -14,15 +14,20 @@ from typing import Any, Optional
 import pytest
 
 import tqshim
-from tqshim import TurboQueue, events, queues, tuning
+from tqshim import TurboQueue, events, queues, tuning, waiting
 from tqshim.putting import Putting
 
 LONG = 60.0
 PUTS = pytest.mark.skipif(not tuning.SHORT_WAYS, reason="there is no short way to put")
-GETS = pytest.mark.skipif(not tuning.STEPS, reason="there is no short way to get")
+GETS = pytest.mark.skipif(
+    not (tuning.STEPS and tuning.LEASES and waiting.barrier_works()), reason="there is no short way to get"
+)
+BOUNDED = pytest.mark.skipif(
+    not (tuning.RESERVATIONS and waiting.barrier_works()), reason="there is no short way to put into a bounded queue"
+)
 
 
-@pytest.fixture(params=[0, 1000])
+@pytest.fixture(params=[0, pytest.param(1000, marks=BOUNDED)])
 def q(request: pytest.FixtureRequest) -> Iterator[Any]:
     queue: Any = TurboQueue(request.param)
     yield queue
@@ -114,6 +119,7 @@ def test_what_others_do_between_place_and_record(q: Any) -> None:
 
 @pytest.mark.usefixtures("no_flusher")
 @PUTS
+@BOUNDED
 def test_a_place_that_went_in_that_moment_is_waited_for() -> None:
     """The queue fills up between the place and its record: put waits, or raises ``Full``, and the bound holds."""
     for block in (False, True):
@@ -143,6 +149,7 @@ def test_a_place_that_went_in_that_moment_is_waited_for() -> None:
 
 @pytest.mark.usefixtures("no_flusher")
 @PUTS
+@BOUNDED
 def test_a_record_whose_place_is_cut_down_goes_the_long_way() -> None:
     q: Any = TurboQueue(1000)
     engine = q._engine
