@@ -152,8 +152,9 @@ def test_a_stopped_producers_reservation_keeps_no_put_waiting(maxsize: int) -> N
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        tqshim.tuning.LINGER = 1000.0  # type: ignore[misc]
         q.put(0)
-        q.put(1)  # in a burst: with a reservation
+        q.put(1)  # in a burst, however slow this is: with a reservation
         room = q._engine._granted - q._engine._used
         os.write(writer, bytes([room > 0]))
         os.kill(os.getpid(), signal.SIGSTOP)
