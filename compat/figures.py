@@ -53,6 +53,8 @@ ROWS: Final = (
     Row("bytes/100KB", "rate", "`bytes` of 100 KB", "MB/s", 1e-6),
     Row("bytes/1MB", "rate", "`bytes` of 1 MB", "MB/s", 1e-6),
     Row("bytes/10MB", "rate", "`bytes` of 10 MB", "MB/s", 1e-6),
+    Row("numpy/1MB", "rate", "numpy arrays of 1 MB", "MB/s", 1e-6),
+    Row("numpy/10MB", "rate", "numpy arrays of 10 MB", "MB/s", 1e-6),
     Row("idle", "time", "idle: 40 consumers, % of a core", "", 1.0, 1),
     Row("making", "used", "making, using once and closing a queue", "µs"),
     Row("exit", "time", "exit after unread items", "ms", 1e3),
