@@ -35,8 +35,8 @@ class Hold:
         self.times = times
         """How often it had come back before."""
         self.generation = generation
-        self.before: list[list[NewRecord]] = []
-        """What this process held back when the block began, in each of its queues."""
+        self.before: list[tuple[NewRecord, int]] = []
+        """What this process held back when the block began, in each of its queues: the oldest, and how many."""
 
 
 class Claiming(Getting):

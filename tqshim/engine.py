@@ -187,8 +187,8 @@ class Engine(Finishing):
         before = []
         for reference in Engine._references:
             engine = reference()
-            if engine is not None and engine.records:
-                before.append(engine.records[:])
+            if engine is not None and (records := engine.records[:]):
+                before.append((records[0], len(records)))
         looked[0] += 1  # What the block puts first is published in its put: most put no more.
         super().hold(found, block, timeout)
         if found:
@@ -206,7 +206,7 @@ class Engine(Finishing):
                     # What stands as it did before the block is none of its puts, and maybe of a frame below a signal
                     # handler's, whose lock must not be waited for.
                     now = engine.records[:]
-                    if not now or any(len(now) == len(then) and now[0] is then[0] for then in hold.before):
+                    if not now or any(now[0] is first and len(now) == count for first, count in hold.before):
                         continue
                     if engine is self:
                         self.flush()
@@ -271,8 +271,7 @@ class Engine(Finishing):
             file, end = ledger.files.get(self._producer, (None, 0))
             if self._publishing is not None and self._file is not None and file == self._file:
                 first, count, offset = self._publishing
-                still_held = any(record is first for record in self.records[:1])
-                if still_held and (end > offset or self._giant_published(ledger)):
+                if self._begins_with(first) and (end > offset or self._giant_published(ledger)):
                     self._drop_published(count)
             if self._file is not None:
                 self.folder.seal_batch(self._file)

@@ -614,7 +614,7 @@ class Folder:
         """The queue here was made a durable one, its newest journal says."""
         journal, snapshot = self.open_newest()
         journal.close()
-        return Ledger.load(snapshot).durable
+        return Ledger.snapshot_durable(snapshot)
 
     @staticmethod
     def harden(fd: int) -> None:

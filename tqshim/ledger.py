@@ -776,13 +776,18 @@ class Ledger:
         """The limit of the journal whose snapshot begins so."""
         return int(struct.unpack_from("<8Q", head)[7])
 
+    @staticmethod
+    def snapshot_durable(head: bytes) -> bool:
+        """Whether the queue is durable whose snapshot begins so."""
+        return bool(struct.unpack_from("<Q", head, (_HEAD - 1) * SIZE)[0])
+
     @classmethod
     def load(cls, data: bytes) -> Ledger:
         """The ledger that a snapshot shows.  Raises ``ValueError`` for bytes that are no snapshot."""
         if cls.snapshot_size(data) > len(data) or len(data) < (_HEAD + 5) * SIZE:
             raise ValueError(f"a snapshot of {len(data)} bytes is cut short")
         words = struct.unpack(f"<{len(data) // SIZE}Q", data[: len(data) // SIZE * SIZE])
-        ledger = cls(words[2], words[3], words[4], bool(words[_HEAD - 1]))
+        ledger = cls(words[2], words[3], words[4], cls.snapshot_durable(data))
         ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases = words[5:11]
         ledger.grants = words[11]
         slots, members, blocks = words[13:16]

@@ -358,6 +358,10 @@ class Putting(Claiming):
             self._drop_published(len(piece))
         return 0
 
+    def _begins_with(self, record: NewRecord) -> bool:
+        """That one is the oldest of those held back."""
+        return any(first is record for first in self.records[:1])
+
     def _drop_published(self, count: int) -> None:
         self._bytes = self._weighed = 0
         del self.records[:count]
@@ -609,7 +613,7 @@ class Putting(Claiming):
         A signal handler that interrupts this may use the queue: its lock is not to be held then."""
         first = self.records[:1]
         until = monotonic() + tuning.FLUSH_PATIENCE
-        while first and _same_first(self.records, first):
+        while first and self._begins_with(first[0]):
             if Core.exiting or monotonic() > until:
                 self.flush()
                 return
@@ -630,11 +634,6 @@ class Putting(Claiming):
         finally:
             self._lock.release()
         flusher.running.acquire(timeout=0.02)
-
-
-def _same_first(records: list[NewRecord], first: list[NewRecord]) -> bool:
-    now = records[:1]
-    return bool(now) and now[0] is first[0]
 
 
 def _pieces(records: list[NewRecord]) -> Iterator[list[NewRecord]]:

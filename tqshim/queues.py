@@ -95,9 +95,11 @@ def _load(record: Taken) -> Any:
         return _loads(record)
     from . import buffers
 
-    view = record.map() if record.last() == buffers.END else None
-    found = buffers.find(view) if view is not None else []
-    return buffers.load(view, found) if view is not None and found else pickle.load(record.rewound())
+    if record.last() == buffers.END:
+        view = record.map()
+        if view is not None and (found := buffers.find(view)):
+            return buffers.load(view, found)
+    return pickle.load(record.rewound())
 
 
 def _is_bad(record: Taken) -> bool:
