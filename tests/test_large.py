@@ -311,13 +311,20 @@ class Interrupted:
         return data
 
 
-def test_a_record_in_its_file_that_was_not_delivered_comes_next() -> None:
+@contextlib.contextmanager
+def raised_in_get(error: type[BaseException]) -> Iterator[Any]:
+    """A queue, whose first item has just raised that; the next one is behind it."""
     Interrupted.raised = 0
     with TurboQueue() as queue:
-        queue.put(Interrupted(KeyboardInterrupt, item_of(HUGE, 1)))
+        queue.put(Interrupted(error, item_of(HUGE, 1)))
         queue.put("next")
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(error):
             queue.get(timeout=PATIENCE)
+        yield queue
+
+
+def test_a_record_in_its_file_that_was_not_delivered_comes_next() -> None:
+    with raised_in_get(KeyboardInterrupt) as queue:
         for number in range(8):
             queue.put(item_of(HUGE, number))
         assert queue.get(timeout=PATIENCE) == item_of(HUGE, 1)
@@ -365,12 +372,7 @@ def test_a_free_file_that_is_being_read_waits_where_it_lies() -> None:
 
 
 def test_a_record_in_its_file_that_cannot_be_unpickled_is_gone() -> None:
-    Interrupted.raised = 0
-    with TurboQueue() as queue:
-        queue.put(Interrupted(ZeroDivisionError, item_of(HUGE, 1)))
-        queue.put("next")
-        with pytest.raises(ZeroDivisionError):
-            queue.get(timeout=PATIENCE)
+    with raised_in_get(ZeroDivisionError) as queue:
         assert queue.get(timeout=PATIENCE) == "next"
 
 

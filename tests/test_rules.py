@@ -25,6 +25,7 @@ from checker import (
     Reader,
     Remover,
     Reservations,
+    Result,
     Roller,
     Rolls,
     Rules,
@@ -194,32 +195,31 @@ LARGE: dict[str, tuple[Make, tuple[str, ...]]] = {
 }
 
 
+def explored(cases: dict[str, tuple[Make, tuple[str, ...]]], case: str, *most: int) -> Result:
+    """The whole state space of a case, without a violation."""
+    make, without = cases[case]
+    result = explore(make(Ledger, without), *most)
+    print(f"{case}: {result}")
+    assert result.kind is None, str(result)
+    return result
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_holds_in_every_interleaving(case: str) -> None:
     """No violation in the whole state space, with a kill and a stop anywhere."""
-    make, without = CASES[case]
-    result = explore(make(Ledger, without))
-    print(f"{case}: {result}")
-    assert result.kind is None, str(result)
-    assert result.states > 400, "the case does nothing"
+    assert explored(CASES, case).states > 400, "the case does nothing"
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("case", MIDDLE)
 def test_holds_in_every_interleaving_of_middle_sized_cases(case: str) -> None:
-    make, without = MIDDLE[case]
-    result = explore(make(Ledger, without))
-    print(f"{case}: {result}")
-    assert result.kind is None, str(result)
+    explored(MIDDLE, case)
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("case", LARGE)
 def test_holds_in_every_interleaving_of_larger_cases(case: str) -> None:
-    make, without = LARGE[case]
-    result = explore(make(Ledger, without), 20_000_000)
-    print(f"{case}: {result}")
-    assert result.kind is None, str(result)
+    explored(LARGE, case, 20_000_000)
 
 
 # -- rules of the ledger, taken out
