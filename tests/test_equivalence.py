@@ -6,6 +6,7 @@ import pickle
 import queue
 import threading
 from bisect import insort
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Optional
 
@@ -175,16 +176,24 @@ class SideBySide(RuleBasedStateMachine):
 
     @rule(data=st.data(), most=st.integers(1, 30), timeout=st.sampled_from([None, 0, 0.0001]))
     def get_many(self, data: Any, most: int, timeout: Optional[float]) -> None:
-        """At least one item where there is one, at most as many as asked for, those at the head."""
+        handle = self.some_handle(data)
+        how = (False, None) if timeout is None else (True, timeout)
+        self.take_many(lambda left: outcome(handle, "get_many", (*how, left)), most)
+
+    def take_many(self, call: Callable[[int], tuple[str, Any]], most: int) -> None:
+        """Each call takes at least one item where there is one, at most as many as asked for, those at the head.
+
+        How many is its own affair, and changes with the time that calls take: it is called until so many are taken, or
+        none is left, for hypothesis wants the same choices to come to the same state."""
         assert self.model is not None
-        arguments = (False, None, most) if timeout is None else (True, timeout, most)
-        what, items = outcome(self.some_handle(data), "get_many", arguments)
         if self.model.queue.empty():
-            assert (what, items) == ("raised", "Empty")
-        else:
+            assert call(most) == ("raised", "Empty")
+        while most and not self.model.queue.empty():
+            what, items = call(most)
             assert what == "value", items
             assert 1 <= len(items) <= most
             assert self.model.take(items)
+            most -= len(items)
 
     @rule(data=st.data(), timeout=st.sampled_from([None, 0, 0.0001]))
     def begin_a_block(self, data: Any, timeout: Optional[float]) -> None:
@@ -341,14 +350,7 @@ class TwoProcesses(SideBySide):
 
     @rule(most=st.integers(1, 30))
     def get_many_there(self, most: int) -> None:
-        assert self.model is not None
-        what, items = self.remote("get_many", False, None, most)
-        if self.model.queue.empty():
-            assert (what, items) == ("raised", "Empty")
-        else:
-            assert what == "value", items
-            assert 1 <= len(items) <= most
-            assert self.model.take(items)
+        self.take_many(lambda left: self.remote("get_many", False, None, left), most)
 
     @rule()
     def the_other_process_leaves_and_returns(self) -> None:
