@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,8 +35,14 @@ def roomy(folder: str) -> bool:
 
 
 SHM = "/dev/shm" if roomy("/dev/shm") and not os.environ.get("TQSHIM_PORTABLE") else None
-ROOT = tempfile.mkdtemp(prefix="tests-of-tqshim-", dir=SHM)
+sys.path.insert(0, str(HERE))
+import own_folder  # noqa: E402
+
+ROOT = own_folder.make("test-run-of-tqshim-", SHM)
 os.environ["TQSHIM_DIR"] = ROOT
+# What spills out of queues that go with that folder goes, too.
+SPILL = own_folder.make("test-run-of-tqshim-")
+os.environ["TQSHIM_SPILL_DIR"] = SPILL
 # For children that are no multiprocessing ones: this package, and the programs that they run.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
 for folder in (str(PACKAGE), str(HERE)):
@@ -67,12 +72,15 @@ settings.load_profile("same")
 
 HANG = 240
 """Seconds after which a test must hang; stress tests get ten times as much."""
+STDERR = 2
 PATIENCE = 20.0
 """Seconds for which children that are just ending may keep a folder."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Where Python may not write bytecode, each of some thousand children would compile anew all that it imports."""
+    global STDERR
+    STDERR = os.dup(2)  # before a test's output is captured: what is said of one that hangs would be lost with it
     if not hasattr(config, "workerinput"):
         for room in ("tqshim", "tests", "compat"):
             compileall.compile_dir(PACKAGE / room, quiet=2)
@@ -125,14 +133,13 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each test leaves the folder of anonymous queues as it found it, and ends."""
     before = in_use() | set(leftovers())
     limit = HANG * (10 if request.node.get_closest_marker("stress") else 1)
-    with open(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2), "w", closefd=True) as stderr:
-        faulthandler.dump_traceback_later(limit, exit=True, file=stderr)
-        yield
-        faulthandler.cancel_dump_traceback_later()
+    faulthandler.dump_traceback_later(limit, exit=True, file=STDERR)
+    yield
     failed = getattr(request.node, "tqshim_failed", False)
     if failed:  # its frames, and what lives in them, are kept for the report
         before |= in_use()
     found = settle(before)
+    faulthandler.cancel_dump_traceback_later()
     if found and not failed:
         pytest.fail(f"left over in {ROOT}: {found}")
 
@@ -151,6 +158,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     sys.last_traceback = sys.last_value = None  # type: ignore[assignment]
     found = settle(in_use())
     shutil.rmtree(ROOT, ignore_errors=True)
+    shutil.rmtree(SPILL, ignore_errors=True)
     if hasattr(session.config, "workeroutput"):  # one of several processes that run the tests
         session.config.workeroutput["left over"] = found
         return

@@ -37,6 +37,9 @@ REVOKED = "whoever wants an item revokes the lease where its position cell stand
 TRIMMED = "whoever would say Full trims it, or buries the member"
 ROLLER = "the next scan after the roll removes it"
 
+LATER = "the next scan removes it"
+DAMAGED = "who takes the next item that is damaged, too; if all others are whole nobody needs to"
+
 COMES_BACK = "the next scan buries the process: LEAVE, and the item is at the head again, marked"
 
 JOINED = Row("append JOIN", "a member whose slot nobody locks", SCAN)
@@ -47,6 +50,8 @@ WRITTEN = Row("write load_", "records that no event names: they were never put",
 PUBLISHED = Row("!append PUBLISH", "the items are in the queue", BURIED)
 CLAIMED = Row("!append CLAIM", "an item that was in the killed process's hand: lost", CLAIMS)
 HELD_BY_IT = Row("append HOLD", "an item that a killed process holds: it keeps its place", COMES_BACK)
+ENDED = Row("!append SHUTDOWN", "a queue that is shut down; nobody may have been rung for", LOOKS)
+ENDED_AT_ONCE = Row("!append SHUTDOWN", "nothing waits any more; nobody may have been rung for", LOOKS)
 EMPTY_FOLDER = "a folder without a journal"
 DEAD = "a folder under its dead_ name, some of its files gone"
 HELD = "a folder that nobody holds any more"
@@ -76,6 +81,17 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("!link roll_ to journal_", "a queue, and a second name of its journal", "the next scan removes that name"),
         Row("unlink roll_", "a queue"),
     ),
+    "open a durable queue whose journal ends in a hole": (
+        Row("make folder", "what the power cut has left: makedirs finds the folder there"),
+        Row("hold folder", "what the power cut has left"),
+        Row("lock folder alone", "the same; the lock ends with the process"),
+        Row("hold folder", "the same"),
+        Row("create roll_", "a file that nobody uses", "whoever opens the path makes another; " + LATER),
+        Row("reserve roll_", "a file that nobody uses", "whoever opens the path makes another; " + LATER),
+        Row("write roll_", "a journal that nobody uses", "whoever opens the path makes another; " + LATER),
+        Row("!link roll_ to journal_", "the next journal, a second name of it; one journal too many", LATER),
+        Row("unlink roll_", "the next journal; one journal too many", LATER),
+    ),
     "pickle a handle": (
         Row("create marker_", "a marker that nobody will fetch", "it expires after a minute; then " + SWEEP),
     ),
@@ -85,6 +101,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     ),
     "first put": (JOINED, LOCKED, CREATED, OPENED, WRITTEN, PUBLISHED),
     "put": (WRITTEN, PUBLISHED),
+    "put of a large item": (WRITTEN, PUBLISHED),
     "put to a full disk: spill over": (
         JOINED,
         LOCKED,
@@ -95,6 +112,17 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         ),
         Row("make folder", "an empty spill folder", "the next spill uses it; else goes with the queue folder"),
         CREATED,
+        OPENED,
+        WRITTEN,
+        PUBLISHED,
+    ),
+    "get of a spilled file's last item": (
+        CLAIMED,
+        Row("unlink in spill", "an item that was in the killed process's hand: lost", CLAIMS),
+    ),
+    "put after an interrupted one": (
+        Row("rename load_ to ready_", "a batch file, its end a record that no event names", BURIED),
+        Row("create load_", "an empty batch file that no event names", BURIED),
         OPENED,
         WRITTEN,
         PUBLISHED,
@@ -147,6 +175,11 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         WRITTEN,
         PUBLISHED,
     ),
+    "first put that waits": (
+        JOINED,
+        LOCKED,
+        Row("make space", "a FIFO in which nobody waits", "whoever waits next uses it"),
+    ),
     "first get": (JOINED, LOCKED, CLAIMED),
     "get": (CLAIMED,),
     "get of several": (Row("!append CLAIM_MANY", "items that were in the killed process's hand: lost", CLAIMS),),
@@ -161,6 +194,14 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
             "an item that was in the killed process's hand: lost; a batch file to be refilled",
             "its producer refills it, or the next scan after that one has left removes it",
         ),
+    ),
+    "get from a damaged batch file": (
+        JOINED,
+        LOCKED,
+        Row("!append CLAIM", "a damaged item that was in the killed process's hand; its file as it was", DAMAGED),
+        Row("create corrupt_", "no reason beside the file yet, or a warning that was logged", DAMAGED),
+        Row("write corrupt_", "the reason, beside a file with its former name", DAMAGED),
+        Row("rename ready_ to corrupt_", "the file and the reason; what is whole in it is read from there"),
     ),
     "claimed, and its block": (
         JOINED,
@@ -209,12 +250,38 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         CLAIMED,
     ),
     "task_done": (Row("!append TASK_DONE", "one item less is unfinished; nobody may have been rung for", LOOKS),),
+    "task_done of the last item": (
+        Row("!append TASK_DONE", "all is finished with; nobody may have been rung for", LOOKS),
+    ),
+    "task_done behind a burst": (
+        WRITTEN,
+        PUBLISHED,
+        Row("!append TASK_DONE", "one item less is unfinished; nobody may have been rung for", LOOKS),
+    ),
     "first join that waits": (
         JOINED,
         LOCKED,
         Row("make done", "a FIFO in which nobody waits", "whoever waits next uses it"),
     ),
-    "shutdown": (Row("!append SHUTDOWN", "a queue that is shut down; nobody may have been rung for", LOOKS),),
+    "shutdown": (ENDED,),
+    "shutdown behind a burst": (WRITTEN, PUBLISHED, ENDED),
+    "shutdown at once, with a burst": (
+        Row("create load_", "an empty batch file that no event names", BURIED),
+        OPENED,
+        Row("rename load_ to ready_", "an empty batch file", BURIED),
+        WRITTEN,
+        PUBLISHED,
+        ENDED_AT_ONCE,
+        Row("unlink ready_", "the same", BURIED),
+    ),
+    "shutdown at once, with a lease": (
+        Row("append REVOKE", "the lease is over; all that it did not deliver is there"),
+        ENDED_AT_ONCE,
+    ),
+    "shutdown at once, with another's lease": (
+        Row("append REVOKE", "the other's lease is over; all that it did not deliver is there"),
+        ENDED_AT_ONCE,
+    ),
     "burst that a shutdown overtakes": (
         WRITTEN,
         Row("append PUBLISH", "a void PUBLISH; the end of the burst is lost", BURIED),
@@ -267,6 +334,17 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("append LEAVE", "its batch file", "the next scan removes it"),
         Row("unlock slot", "its batch file", "the next scan removes it"),
         Row("unlink load_", "nothing"),
+    ),
+    "scan of what the dead have left": (
+        Row("unlink load_", "what was not yet come to", LATER),
+        Row("unlink free_", "what was not yet come to", LATER),
+        Row("unlink roll_", "nothing"),
+    ),
+    "a program ends, others go on": (
+        Row("unlock slot", "a member whose lock is gone", SCAN),
+        Row("append LEAVE", "a batch file without a producer, called load_", "removed once its items are claimed"),
+        Row("rename load_ to ready_", "nothing: it has left", "the file is removed once its items are claimed"),
+        Row("hold folder", "nothing: the hold ends with the process"),
     ),
     "last user leaves": (
         Row("lock folder alone", HELD, SWEEP),

@@ -12,6 +12,9 @@ they got before their next ``get``.  One process more kills, stops, continues an
   unpublished end of a killed producer's burst: a contiguous tail, a few milliseconds of putting at most;
 - with ``--claimed`` such a share of the consumers are in blocks: of those nothing is missing, whenever they are killed,
   and what comes to a second one is marked;
+- with ``--joinable`` the queue counts as many items as finished as ``task_done`` was called for them, but for the one
+  call that a killed consumer had no time to note, and ``join`` returns once the rest is finished with;
+- some are not killed but asked to end, by SIGTERM: those that leave in an orderly way lose nothing that they had put;
 - every process that was not killed ended when it was asked to;
 - a bounded queue takes exactly ``maxsize`` items again;
 - no batch file and no folder is left.
@@ -27,19 +30,21 @@ import multiprocessing
 import os
 import pathlib
 import random
+import shutil
 import signal
 import struct
 import sys
-import tempfile
 import time
 import traceback
 from typing import Any, NamedTuple, Optional
 
 sys.path.insert(0, str(pathlib.Path(__file__).absolute().parent.parent))
 
+import own_folder
+
 import tqshim.engine
 import tqshim.tuning
-from tqshim import Empty, Full, TurboQueue
+from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
 
 PUT = struct.Struct("<qdd")
 """Number, when put was called, when it returned, by the ``Clock`` of its producer."""
@@ -67,10 +72,15 @@ class Options(NamedTuple):
     limits: Optional[tuple[int, int]]
     file_bytes: int
     spawn: float
+    forkserver: float
+    terminate: float
+    stopped: tuple[float, float]
+    joinable: bool
     pause: float
     big: bool
     claimed: float
     durable: bool
+    authkey: bool
 
 
 class Refused(Exception):
@@ -104,6 +114,9 @@ class Worker:
         self.blocking = blocking
         self.claims = claims
         self.killed = False
+        """By SIGKILL, or asked to end by SIGTERM."""
+        self.orderly = False
+        """It has ended by itself, though it was asked to."""
         self.stopped_until = 0.0
 
 
@@ -116,7 +129,14 @@ def padding(number: int, producer: int, big: bool) -> bytes:
     return bytes([number & 255]) * size
 
 
+def ask_to_end(number: int, frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: what it does at its end is not interrupted
+    sys.exit(0)
+
+
 def set_up(options: Options, folder: str, number: int) -> tuple[random.Random, mmap.mmap, int]:
+    if number % 2:  # the others die of it, as of SIGKILL
+        signal.signal(signal.SIGTERM, ask_to_end)
     if options.file_bytes:
         tqshim.tuning.FILE_BYTES = options.file_bytes  # type: ignore[misc]
     stacks = open(f"{folder}/stack_{number}", "w")  # noqa: SIM115 - open as long as the process
@@ -125,6 +145,17 @@ def set_up(options: Options, folder: str, number: int) -> tuple[random.Random, m
         flags = mmap.mmap(file.fileno(), 4096)
     log = os.open(f"{folder}/log_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     return random.Random(options.seed * 1_000_003 + number), flags, log
+
+
+def done(queue: Any, options: Options, folder: str, number: int, count: int) -> None:
+    """So many items are finished with; each call is noted."""
+    if not options.joinable:
+        return
+    log = os.open(f"{folder}/done_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for _ in range(count):
+        queue.task_done()
+        os.write(log, b".")
+    os.close(log)
 
 
 def failed(folder: str, number: int) -> None:
@@ -136,9 +167,13 @@ def produce(queue: Any, options: Options, folder: str, number: int) -> None:
     try:
         rng, flags, log = set_up(options, folder, number)
         _produce(queue, options, number, rng, flags, log)
+    except SystemExit:
+        raise
     except BaseException:
         failed(folder, number)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _produce(queue: Any, options: Options, me: int, rng: random.Random, flags: mmap.mmap, log: int) -> None:
@@ -180,6 +215,8 @@ def _produce(queue: Any, options: Options, me: int, rng: random.Random, flags: m
             number += 1
         if rng.random() < 0.5:
             clock.sleep(rng.expovariate(1 / options.pause))
+        if options.joinable and rng.random() < 0.1:
+            queue.join(timeout=rng.choice((0.0, 0.01)))
         while not options.maxsize and rng.random() < 0.5 and not flags[STOP_PRODUCERS] and queue.qsize() > 20_000:
             clock.sleep(0.01)
 
@@ -190,16 +227,29 @@ def consume(
     try:
         rng, flags, log = set_up(options, folder, number)
         if claims:
-            _claim(queue, options, rng, flags, log, blocking, life)
+            _claim(queue, options, folder, number, rng, flags, log, blocking, life)
         else:
-            _consume(queue, options, rng, flags, log, most, blocking, life)
+            _consume(queue, options, folder, number, rng, flags, log, most, blocking, life)
+    except SystemExit:
+        raise
     except BaseException:
         failed(folder, number)
         raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _consume(
-    queue: Any, options: Options, rng: random.Random, flags: mmap.mmap, log: int, most: int, blocking: bool, life: float
+    queue: Any,
+    options: Options,
+    folder: str,
+    me: int,
+    rng: random.Random,
+    flags: mmap.mmap,
+    log: int,
+    most: int,
+    blocking: bool,
+    life: float,
 ) -> None:
     lifetime = time.monotonic() + life
     slow = rng.random() < 0.3
@@ -213,6 +263,7 @@ def _consume(
             if producer != POISON and pad != padding(number, producer, options.big):
                 raise AssertionError(f"item {number} of producer {producer} arrived damaged")
         os.write(log, b"".join(GOT.pack(producer, number) for producer, number, _ in items))
+        done(queue, options, folder, me, len(items))
         if any(producer == POISON for producer, _, _ in items):
             return
         if slow and rng.random() < 0.02:
@@ -222,7 +273,15 @@ def _consume(
 
 
 def _claim(
-    queue: Any, options: Options, rng: random.Random, flags: mmap.mmap, log: int, blocking: bool, life: float
+    queue: Any,
+    options: Options,
+    folder: str,
+    me: int,
+    rng: random.Random,
+    flags: mmap.mmap,
+    log: int,
+    blocking: bool,
+    life: float,
 ) -> None:
     lifetime = time.monotonic() + life
     slow = rng.random() < 0.3
@@ -240,6 +299,7 @@ def _claim(
                     raise Refused
                 os.write(log, SEEN.pack(producer, number, claim.redelivered, ENDING))
             os.write(log, SEEN.pack(producer, number, claim.redelivered, ENDED))
+            done(queue, options, folder, me, 1)
         except (Empty, Refused):
             continue
         if producer == POISON or (time.monotonic() > lifetime and rng.random() < 0.001):
@@ -272,13 +332,18 @@ class Run:
             tqshim.tuning.LIMITS = options.limits
         if options.file_bytes:
             tqshim.tuning.FILE_BYTES = options.file_bytes  # type: ignore[misc]
-        path = f"{folder}/durable" if options.durable else None
-        self.queue: Any = TurboQueue(options.maxsize, path=path, durable=options.durable)
+        path = f"{folder}/queue" if options.durable or options.authkey else None
+        authkey = os.urandom(32) if options.authkey else None
+        kind = JoinableTurboQueue if options.joinable else TurboQueue
+        self.queue: Any = kind(options.maxsize, path=path, durable=options.durable, authkey=authkey)
 
     def start(self, producer: bool, life: Optional[float] = None) -> None:
         options, rng = self.options, self.random
         number = len(self.workers)
-        method = "spawn" if rng.random() < options.spawn else "fork"
+        dice = rng.random()
+        method = "spawn" if dice < options.spawn else "fork"
+        if dice >= 1 - options.forkserver:
+            method = "forkserver"
         most = rng.randint(2, options.many) if options.many > 1 and rng.random() < 0.5 else 1
         blocking = life is None and rng.random() < 0.4
         life = rng.expovariate(0.2) if life is None else life
@@ -325,7 +390,7 @@ class Run:
                 self.kill(worker)
             elif what < 0.9 and not worker.stopped_until:
                 self.events["stopped"] += 1
-                worker.stopped_until = now + rng.uniform(0.05, 2.0)
+                worker.stopped_until = now + rng.uniform(*options.stopped)
                 self.signal(worker, signal.SIGSTOP)
                 if not worker.producer and rng.random() < 0.3:
                     self.start(False, life=rng.expovariate(5))
@@ -341,13 +406,17 @@ class Run:
                 return False
         return True
 
-    def kill(self, worker: Worker) -> None:
+    def kill(self, worker: Worker, finally_: bool = False) -> None:
         if worker.process.exitcode is not None:
             return
         kind = "producers" if worker.producer else "claimers" if worker.claims else "consumers"
-        self.events["killed " + kind] += 1
-        self.signal(worker, signal.SIGKILL)
-        worker.process.join()
+        if not finally_ and self.random.random() < self.options.terminate:
+            self.events["asked to end: " + kind] += 1
+            self.signal(worker, signal.SIGTERM)  # seen when it goes on, if it is stopped
+        else:
+            self.events["killed " + kind] += 1
+            self.signal(worker, signal.SIGKILL)
+            worker.process.join()
         worker.killed = True
 
     def reap(self, replace: bool) -> None:
@@ -357,7 +426,8 @@ class Run:
                 continue
             self.alive.remove(worker)
             worker.process.close()
-            if not worker.killed and code != 0:
+            worker.orderly = code == 0
+            if (code and not worker.killed) or code not in (0, -signal.SIGKILL, -signal.SIGTERM):
                 self.findings.append(f"process {worker.number} ended with {code}")
         if replace:
             producers = sum(worker.producer for worker in self.alive)
@@ -375,7 +445,7 @@ class Run:
             kind = "producer" if worker.producer else "consumer"
             stack = pathlib.Path(f"{self.folder}/stack_{worker.number}").read_text()[-3000:]
             finding += f"\n--- {kind} {worker.number}, blocking={worker.blocking}, most={worker.most}:\n{stack}"
-            self.kill(worker)
+            self.kill(worker, finally_=True)
         self.findings.append(f"hung: {finding}\nledger: {self.ledger()}")
 
     def ledger(self) -> str:
@@ -466,6 +536,8 @@ class Run:
         hands = sum(
             worker.most for worker in self.workers if worker.killed and not worker.producer and not worker.claims
         )
+        if self.options.joinable:
+            self.count_done()
         producers = {worker.number: worker for worker in self.workers if worker.producer}
         arrived: dict[int, set[int]] = collections.defaultdict(set)
         for producer, number in got:
@@ -477,7 +549,7 @@ class Run:
             strangers = [n for n in arrived[number] if n > len(noted) + self.options.many]
             if strangers:
                 self.findings.append(f"items {strangers[:5]} of producer {number} arrived, it had put {len(noted)}")
-            if worker.killed and missing:
+            if worker.killed and not worker.orderly and missing:
                 cut = len(noted)
                 last = noted[-1][1]
                 while cut and noted[cut - 1][0] not in arrived[number] and noted[cut - 1][2] >= last - TAIL:
@@ -559,6 +631,26 @@ class Run:
             takers.setdefault(item, []).extend(well)
             self.events["came back"] += max(marks)
 
+    def count_done(self) -> None:
+        noted = sum(path.stat().st_size for path in pathlib.Path(self.folder).glob("done_*"))
+        killed = sum(worker.killed and not worker.producer for worker in self.workers)
+        ledger = self.queue._engine.ledger
+        self.events["finished"] = ledger.finished
+        if not noted <= ledger.finished <= noted + killed:
+            self.findings.append(f"{ledger.finished} items count as finished, {noted} do, {killed} did not say")
+        left = ledger.unfinished
+        if left and self.queue.join(timeout=0.0):
+            self.findings.append(f"join returned, with {left} items unfinished")
+        for _ in range(left):
+            self.queue.task_done()
+        if not self.queue.join(timeout=PATIENCE):
+            self.findings.append(f"all is finished, and join does not return: {self.ledger()}")
+        try:
+            self.queue.task_done()
+            self.findings.append("all is finished, and task_done counts on")
+        except ValueError:
+            pass
+
     def check_places(self) -> None:
         for number in range(self.options.maxsize):
             try:
@@ -618,25 +710,32 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument("--limits", type=int, nargs=2, default=None, help="events of the first and the largest journal")
     parser.add_argument("--file-bytes", type=int, default=0, help="length at which a batch file is sealed")
     parser.add_argument("--spawn", type=float, default=0.1, help="share of processes started by spawn")
+    parser.add_argument("--forkserver", type=float, default=0.05, help="share of processes started by forkserver")
+    parser.add_argument("--terminate", type=float, default=0.2, help="share of kills that are SIGTERM")
+    parser.add_argument("--stopped", type=float, nargs=2, default=(0.05, 2.0), help="seconds for which one is stopped")
+    parser.add_argument("--joinable", action="store_true", help="a JoinableTurboQueue, and its counts")
     parser.add_argument("--pause", type=float, default=0.01, help="mean seconds between two bursts")
     parser.add_argument("--big", action="store_true", help="some items of 100 KB")
     parser.add_argument("--claimed", type=float, default=0.0, help="share of consumers that claim")
     parser.add_argument("--durable", action="store_true", help="a durable queue, on the disk of the temporary folder")
+    parser.add_argument("--authkey", action="store_true", help="a queue with an authkey, there too")
     given = parser.parse_args(arguments)
     if given.seed is None:
         given.seed = int.from_bytes(os.urandom(3), "little")
-    options = Options(**{**vars(given), "limits": tuple(given.limits) if given.limits else None})
+    pairs = {"limits": tuple(given.limits) if given.limits else None, "stopped": tuple(given.stopped)}
+    options = Options(**{**vars(given), **pairs})
     print(f"kill_run: {options}, without {os.environ.get('TQSHIM_WITHOUT', 'nothing')!r}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="kill_run_") as folder:
-        os.mkdir(f"{folder}/queues")
-        os.environ["TQSHIM_DIR"] = f"{folder}/queues"
-        # In memory where there is room: what is measured is the queue, not the disk.
-        if os.access("/dev/shm", os.W_OK):
-            with tempfile.TemporaryDirectory(prefix="kill_run_", dir="/dev/shm") as shared:
-                os.environ["TQSHIM_DIR"] = shared
-                run = carry_out(options, folder)
-        else:
-            run = carry_out(options, folder)
+    folder = own_folder.make("kill-run-of-tqshim-")
+    # In memory where there is room: what is measured is the queue, not the disk.
+    memory = os.access("/dev/shm", os.W_OK)
+    root = own_folder.make("kill-run-of-tqshim-", "/dev/shm") if memory else f"{folder}/queues"
+    os.makedirs(root, exist_ok=True)
+    os.environ["TQSHIM_DIR"] = root
+    try:
+        run = carry_out(options, folder)
+    finally:
+        for path in (folder, root):
+            shutil.rmtree(path, ignore_errors=True)
     print("kill_run:", ", ".join(f"{count} {what}" for what, count in run.events.items()), flush=True)
     print(f"kill_run: the longest unpublished end took {run.longest * 1000:.3f} ms to put", flush=True)
     for finding in run.findings:

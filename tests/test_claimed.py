@@ -23,7 +23,9 @@ from programs.things import BadAtLoading
 import tqshim
 from tqshim import Empty, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor, tuning, waiting
 from tqshim.claiming import Hold
+from tqshim.engine import Engine, Use
 from tqshim.errors import CorruptBatchError
+from tqshim.folder import Folder
 
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
@@ -552,6 +554,105 @@ def test_who_takes_items_notices_that_a_holder_was_killed(context: Any, take: st
     else:
         assert q.get_many(timeout=PATIENCE) == ["b"]
     assert held_by(q) == 0
+
+
+def engines(q: Any, count: int) -> list[Any]:
+    """The queue's, and others, as other processes have them."""
+    others = [Use(Engine(Folder.meet(q._engine.folder.path))).engine for _ in range(count - 1)]
+    for engine in others:
+        with engine._lock:
+            engine._begin()
+            engine._join(consumer=True)
+            engine._act_ends()
+    return [q._engine, *others]
+
+
+def looks(engine: Any, now: float) -> bool:
+    """A waiter wakes up at that time: whether it looks who has died."""
+    with engine._lock:
+        engine._begin()
+        looked: bool = engine._scan_if_due(now)
+        engine._act_ends()
+    return looked
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_one_of_all_who_wait_looks_each_second_however_many_they_are(count: int) -> None:
+    """Each wakes up every half second, at a time of its own."""
+    q: Any = TurboQueue()
+    waiters = engines(q, count)
+    start = time.monotonic() + 1000
+    wakes = [(start + turn / 2 + number / 97, number) for turn in range(60) for number in range(count)]
+    times = [now for now, number in sorted(wakes) if looks(waiters[number], now)]
+    gaps = [after - before for before, after in zip(times, times[1:])]
+    assert all(tuning.SCAN_EVERY <= gap <= tuning.SCAN_EVERY + 0.5 for gap in gaps)
+    assert 20 <= len(times) <= 31
+    for engine in waiters:
+        engine.close()
+
+
+def test_who_waits_looks_each_second_though_forty_others_might(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have been stopped.  The clock goes on only while it sleeps."""
+    q: Any = TurboQueue()
+    waiters = engines(q, 40)
+    now, looks = [time.monotonic()], []
+
+    def sleep(bell: waiting.Bell, seconds: float) -> bool:
+        now[0] += seconds
+        return False
+
+    for room in (tqshim.core, tqshim.claiming, tqshim.getting, tqshim.sleeping):
+        monkeypatch.setattr(room, "monotonic", lambda: now[0])
+    monkeypatch.setattr(tuning, "SPINNING", False)
+    monkeypatch.setattr(waiting.Bell, "sleep", sleep)
+    monkeypatch.setattr(q._engine, "_bury_the_dead", lambda: looks.append(now[0]))
+    with pytest.raises(Empty):
+        q.get(timeout=60)
+    assert 35 <= len(looks) <= 60
+    monkeypatch.undo()
+    for engine in waiters:
+        engine.close()
+
+
+def test_a_look_that_never_came_to_its_end_is_made_up_for_a_second_later() -> None:
+    """Who looked was killed or stopped; and the clock may have begun anew since the last look, with the machine."""
+    q: Any = TurboQueue()
+    first, second = engines(q, 2)
+    now = time.monotonic() + 1000
+    cell = waiting.SCANNED
+    q._engine.cells.words[cell] = int(now * 1e6)
+    assert not looks(first, now + 0.5)
+    assert looks(first, now + 1.5)
+    assert not looks(second, now + 1.6)
+    q._engine.cells.words[cell] = int((now + 1e6) * 1e6)
+    assert looks(second, now + 3)
+    assert q._engine.cells.words[cell] == int((now + 3) * 1e6)
+    second.close()
+
+
+def test_a_block_that_is_thrown_away_gives_its_item_back_though_another_looks() -> None:
+    q: Any = TurboQueue()
+    first, second = engines(q, 2)
+    q.put("a")
+    q.claimed().__enter__()
+    gc.collect()
+    now = time.monotonic() + 1000
+    assert looks(second, now)
+    assert held_by(q) == 1
+    assert not looks(first, now + 0.5)
+    assert held_by(q) == 0
+    second.close()
+    assert claim_all(q) == [("a", 1)]
+
+
+def test_naps_are_short_however_many_consumers_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or nobody would be awake to look."""
+    q: Any = TurboQueue()
+    naps: list[float] = []
+    monkeypatch.setattr(tuning, "NAP", 10.0)
+    monkeypatch.setattr(waiting.Bell, "sleep", lambda bell, seconds: naps.append(seconds) or q.put(1))
+    assert q.get() == 1
+    assert naps and max(naps) <= tuning.NAP_LAST
 
 
 def test_a_stopped_holder_keeps_its_item_and_nobody_waiting_for_others() -> None:

@@ -23,9 +23,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+import tqshim.core
 import tqshim.folder
 import tqshim.tuning
-from tqshim import CorruptBatchError, Empty, FolderError, Full, ShutDown, TurboQueue, names
+from compat.load import leave
+from tqshim import CorruptBatchError, Empty, FolderError, Full, ShutDown, TurboQueue, monitor, names
 
 PATIENCE = 60.0
 RECORD = 40
@@ -40,7 +42,8 @@ def blocks_in_one_file(path: Path, count: int = 4) -> Path:
     """A queue with so many items, each in a block of its own, all in one sealed batch file, which is returned."""
     queue = TurboQueue(path=str(path))
     for number in range(count):
-        queue.put_many([item(number)])
+        queue.put(item(number))
+        queue._engine.flush()
     queue._engine.close()
     (file,) = path.glob("ready_*")
     return file
@@ -95,6 +98,12 @@ def test_blocks_that_are_whole_arrive_from_a_file_that_was_set_aside(tmp_path: P
     with pytest.raises(CorruptBatchError, match="items 0 to 0"):
         queue.get(timeout=PATIENCE)
     queue._engine.close()
+    aside = names.corrupt(file.name)
+    assert [(peeked.number, peeked.file, peeked.problem) for peeked in monitor.peek(str(tmp_path / "queue"), 9)] == [
+        (number, aside, "") for number in range(1, 5)
+    ]
+    found = {os.path.basename(finding.path) for finding in monitor.check(str(tmp_path / "queue"))}
+    assert found == {aside, names.reason(file.name)}, "no block is missing"
     # Another process, which has never seen the file under its former name.
     program = "import sys; from tqshim import TurboQueue; print(TurboQueue(path=sys.argv[1]).get_many())"
     words = [sys.executable, "-c", program, str(tmp_path / "queue")]
@@ -251,7 +260,8 @@ class Whole:
         self.items = [*(f"{number}" for number in range(30)), *(("tuple", number) for number in range(30)), b"." * 3000]
         queue = TurboQueue(path=str(path))
         for item in self.items[:10]:
-            queue.put_many([item])
+            queue.put(item)
+            queue._engine.flush()
         queue.put_many(self.items[10:40])
         queue._engine.close()
         other = TurboQueue(path=str(path))
@@ -333,6 +343,7 @@ def test_damaged_batch_files_give_no_item_that_was_not_put(whole: Whole, data: s
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(0)  # as long as TQSHIM_FUZZ says
 @settings(fuzz, max_examples=int(os.environ.get("TQSHIM_FUZZ", "20000")), derandomize=False)
 @given(data=st.data())
 def test_very_many_damaged_batch_files_give_no_item_that_was_not_put(whole: Whole, data: st.DataObject) -> None:
@@ -539,20 +550,12 @@ def _pass_on(queue: Any, results: Any) -> None:
         results.put(item)
 
 
-def leave(path: Path, count: int) -> None:
-    """So many batch files of members that were killed long ago, as cheaply as can be: links to one empty file."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        source = ""
-        for number in range(count):
-            name = f"load_{number % 3:x}_{number * 2 + 1000:x}"
-            if number % 60_000:  # no more links to one file than file systems allow
-                os.link(source, name, src_dir_fd=folder, dst_dir_fd=folder)
-            else:
-                source = name
-                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=folder))
-    finally:
-        os.close(folder)
+def scan(queue: Any) -> None:
+    """As whoever waits does once a second."""
+    with queue._engine._lock:
+        queue._engine._begin()
+        queue._engine._scan()
+        queue._engine._act_ends()
 
 
 def check_leftovers(path: Path, count: int) -> None:
@@ -562,11 +565,9 @@ def check_leftovers(path: Path, count: int) -> None:
     leave(path, count)
     queue = TurboQueue(path=str(path))
     assert queue.get(timeout=PATIENCE) == "item"
-    queue._engine._lock.acquire()
-    queue._engine._begin()
-    queue._engine._scan()
-    queue._engine._unsure = False
-    queue._engine._lock.release()
+    scan(queue)
+    while queue._engine._listing is not None:
+        scan(queue)
     queue.put("goes on")
     assert queue.get(timeout=PATIENCE) == "goes on"
     queue._engine.close()
@@ -576,6 +577,79 @@ def check_leftovers(path: Path, count: int) -> None:
 
 def test_leftovers_are_found_and_removed(tmp_path: Path) -> None:
     check_leftovers(tmp_path / "queue", 5000)
+
+
+def test_a_look_at_leftovers_takes_as_many_as_the_disk_deletes_in_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "queue"
+    queue = TurboQueue(path=str(path))
+    queue.put("item")
+    leave(path, 5000)
+    now = 0.0
+    looked = []
+    costs = [0.0, 0.0, 0.0, tqshim.tuning.SCAN_LOOK / 250, 0.0, 10.0, 0.0]
+
+    def batches(folder: Any, listed: list[str]) -> list[Any]:
+        nonlocal now
+        looked.append(len(listed))
+        now += sum(costs[len(looked) - 1 : len(looked)]) * len(listed)
+        return []
+
+    monkeypatch.setattr(tqshim.core, "monotonic", lambda: now)
+    monkeypatch.setattr(tqshim.folder.Folder, "batches", batches)
+    least, most = tqshim.tuning.SCAN_NAMES_LEAST, tqshim.tuning.SCAN_NAMES
+    for _ in costs:
+        scan(queue)
+    assert looked == [least, 2 * least, 4 * least, 8 * least, 250, 500, least]
+    for _ in range(10):
+        queue._engine._listing = iter(["load_0_0"] * 5000)
+        scan(queue)
+    assert looked[-1] == most
+
+
+def test_a_look_at_very_many_leftovers_is_no_longer_than_at_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for an item looks in between: it must not be kept from it.  What is to stay hides nothing."""
+    path = tmp_path / "queue"
+    monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES", 10)
+    monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES_LEAST", 10)
+    monkeypatch.setattr(tqshim.tuning, "FILE_BYTES", 16)
+    queue = TurboQueue(path=str(path))
+    for number in range(40):  # a file each
+        queue.put_many([number])
+        queue._engine.flush()
+    queue._engine.close()
+    queue = TurboQueue(path=str(path))
+    kept = {file.name for file in path.glob("ready_*")}
+    assert len(kept) > 30
+    leave(path, 95)
+    (path / "free_3_1").touch(0o600)
+    (path / "roll_0_00000000aa").touch(0o600)
+    former = len(os.listdir(path))
+    turns = 0
+    while len(os.listdir(path)) > former - 97:
+        scan(queue)
+        turns += 1
+        assert former - len(os.listdir(path)) <= 10 * turns, "more at once"
+        assert turns < 100, "some are never come to"
+    assert {file.name for file in path.glob("ready_*")} == kept
+    assert turns > 9
+    descriptors = len(os.listdir("/dev/fd"))
+    monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES", 3)
+    monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES_LEAST", 3)
+    scan(queue)
+    while queue._engine._listing is None:
+        scan(queue)
+    assert [queue.get(timeout=PATIENCE) for _ in range(40)] == list(range(40))
+    pid = os.fork()  # a child does not go on with the parent's listing, whose place in the folder both would move
+    if not pid:
+        queue.qsize()
+        os._exit(queue._engine._listing is not None)
+    assert os.waitpid(pid, 0)[1] == 0
+    queue._engine.close()
+    assert len(os.listdir("/dev/fd")) < descriptors
 
 
 @pytest.mark.stress

@@ -8,6 +8,7 @@ queue there must find it as it is promised.
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import multiprocessing
 import os
@@ -668,6 +669,109 @@ def test_check_takes_the_hole_that_a_power_cut_leaves_for_what_it_is(tmp_path: P
     assert not [found for found in monitor.check(str(path)) if "hole" in found.finding]
 
 
+def with_a_hole(path: Path) -> None:
+    """A durable queue of one item, whose journal ends in a hole and an event behind it."""
+    with TurboQueue(path=str(path), durable=True) as queue:
+        queue.put("before")
+    gc.collect()
+    with open(path / "journal_0", "ab") as journal:
+        journal.write(bytes(8) + events.revoke(0, 0))
+
+
+NEVER = 1e9
+"""Seconds of patience that no test waits for."""
+
+
+def test_who_is_alone_knows_a_hole_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_a_hole(tmp_path / "queue")
+    monkeypatch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", NEVER)
+    with TurboQueue(path=str(tmp_path / "queue")) as queue:
+        queue.put("after")
+        assert queue.get_many() == ["before", "after"]
+        # Its hold is one of many again: another can come in.
+        pid = os.fork()
+        if not pid:
+            Use._all.clear()
+            with TurboQueue(path=str(tmp_path / "queue")) as other:
+                other.put("another's")
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert queue.get(timeout=60) == "another's"
+
+
+def test_of_many_who_open_a_queue_with_a_hole_none_waits_for_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a power cut, when all of a program's processes start at once."""
+    path = tmp_path / "queue"
+    monkeypatch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", NEVER)
+    for _ in range(5):
+        shutil.rmtree(path, ignore_errors=True)
+        with_a_hole(path)
+        fork = multiprocessing.get_context("fork")
+        start = fork.Barrier(6)
+
+        def put(number: int, start: Any = start) -> None:
+            start.wait()
+            with TurboQueue(path=str(path)) as queue:
+                queue.put(number)
+
+        children = [fork.Process(target=put, args=(number,)) for number in range(6)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(60)
+            assert child.exitcode == 0
+        with TurboQueue(path=str(path)) as queue:
+            got = queue.get_many()
+            assert got[0] == "before"
+            assert sorted(got[1:]) == list(range(6))
+            assert queue.empty()
+        del queue
+        gc.collect()
+
+
+def test_what_another_is_just_writing_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no hole while somebody else holds the folder; here a thread that stands for another process."""
+    path = tmp_path / "queue"
+    with_a_hole(path)
+    monkeypatch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", NEVER)
+    hold = os.open(path, os.O_RDONLY)
+    fcntl.flock(hold, fcntl.LOCK_SH)
+    size = (path / "journal_0").stat().st_size
+    looks = []
+    real = Folder.hold_alone
+
+    def look(folder: Folder) -> bool:
+        looks.append(real(folder))
+        if len(looks) == 3:
+            fd = os.open(path / "journal_0", os.O_WRONLY)
+            os.pwrite(fd, events.revoke(0, 0), size - 16)
+            os.close(fd)
+        return looks[-1]
+
+    monkeypatch.setattr(Folder, "hold_alone", look)
+    with TurboQueue(path=str(path)) as queue:
+        os.close(hold)
+        assert looks == [False] * 3
+        assert queue._engine.journal.number == 0
+        assert queue.get() == "before"
+
+
+def test_a_hold_that_others_share_says_nothing_about_being_alone(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    with TurboQueue(path=str(path), durable=True) as queue:
+        theirs = Folder.meet(str(path), os.dup(queue._engine.folder.fd))
+        assert not theirs.hold_alone()
+        theirs.hold_again()
+        theirs.close()
+        child = os.fork()
+        if not child:
+            queue.qsize()
+            os._exit(queue._engine.folder.hold_alone())
+        assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_copy_of_a_durable_queue_is_durable(tmp_path: Path) -> None:
     with TurboQueue(path=str(tmp_path / "queue"), durable=True) as queue:
         queue.put(1)
@@ -677,11 +781,12 @@ def test_a_copy_of_a_durable_queue_is_durable(tmp_path: Path) -> None:
 
 
 def test_its_cost_can_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert durable_cost.main([str(tmp_path), "--items", "5", "--rounds", "1"]) == 0
-    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [
-        *durable_cost.WAYS,
-        "two appends, two fsyncs",
-    ]
+    for words in ([], ["--authkey"]):
+        assert durable_cost.main([str(tmp_path), "--items", "5", "--rounds", "1", *words]) == 0
+        assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [
+            *durable_cost.WAYS,
+            "two appends, two fsyncs",
+        ]
 
 
 # -- any program, any power cut

@@ -55,6 +55,7 @@ def target(monkeypatch: pytest.MonkeyPatch) -> type[services.Target]:
     """A stand-in for a target that has nothing yet."""
     monkeypatch.setattr(services.Target, "results", {})
     monkeypatch.setattr(services.Target, "repeated", 0)
+    monkeypatch.setattr(services.Target, "requests", 0)
     return services.Target
 
 
@@ -71,6 +72,31 @@ def test_what_is_refused_more_often_than_it_is_tried_goes_back_and_comes_again(
     counts = counts_of(capsys)
     assert (counts["posted"], counts["twice"]) == (5000, 0)
     assert counts["returned"] > 0
+
+
+def test_every_request_waits_for_its_services_limit_also_one_that_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, target: type[services.Target]
+) -> None:
+    limits: list[Counted] = []
+
+    class Counted(api_to_api.AsyncLimiter):
+        def __init__(self, *arguments: float) -> None:
+            super().__init__(*arguments)
+            self.asked = 0
+            limits.append(self)
+
+        async def acquire(self, amount: float = 1) -> None:
+            await super().acquire(amount)
+            self.asked += 1
+
+    for service in (services.Source, services.Target):
+        monkeypatch.setattr(service, "requests", 0)
+    monkeypatch.setattr(services, "REFUSE_EVERY", 3)
+    monkeypatch.setattr(api_to_api, "AsyncLimiter", Counted)
+    assert api_to_api.main(["--events", "1000", "--processes", "1", "--rate", "50"]) == 0
+    assert [limit.max_rate for limit in limits] == [50, 50]
+    assert [limit.asked for limit in limits] == [services.Source.requests, services.Target.requests]
+    assert services.Source.requests > 10, "some were tried again"
 
 
 def test_workers_killed_at_random_instants_lose_nothing_and_are_replaced(
@@ -155,6 +181,7 @@ def test_the_target_takes_a_result_once_under_its_key(
 def bulk(monkeypatch: pytest.MonkeyPatch) -> type[services.Bulk]:
     """A stand-in for Elasticsearch that is empty."""
     monkeypatch.setattr(services.Bulk, "documents", {})
+    monkeypatch.setattr(services.Bulk, "requests", 0)
     return services.Bulk
 
 

@@ -326,14 +326,16 @@ def test_a_burst_that_began_before_a_shutdown_arrives(context: Any) -> None:
     ended(producer, -signal.SIGKILL)
 
 
+@pytest.mark.skipif(not tqshim.tuning.BURSTS, reason="nothing is held back")
 def test_a_stopped_producer_keeps_nobody_waiting_and_what_it_held_back_still_arrives(
     context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it may come, ``get_nowait`` says that the queue is empty now; ``get`` waits, but not for ever."""
     monkeypatch.setattr(tqshim.tuning, "LATE", 1000.0)
     tasks, says = TurboQueue(), SimpleTurboQueue()
-    producer = started(context, family.hold_back_and_stop, tasks, says)
+    producer = started(context, family.hold_back_until_continued, tasks, says)
     assert says.get() == "held back"
+    os.kill(producer.pid, signal.SIGSTOP)
     tasks.shutdown()
     published = list(tasks.drain())
     assert len(published) < 10
@@ -349,6 +351,22 @@ def test_a_stopped_producer_keeps_nobody_waiting_and_what_it_held_back_still_arr
     assert [*published, *tasks.drain()] == list(range(10))
     with pytest.raises(ShutDown):
         tasks.get()
+
+
+@pytest.mark.parametrize("wait", ["get", "put", "join"])
+def test_a_process_that_waits_has_published_what_it_has_put_elsewhere(context: Any, wait: str) -> None:
+    """Whoever is to answer it waits for that."""
+    tasks, other = TurboQueue(), JoinableTurboQueue(1)
+    if wait != "get":
+        other.put("full")
+    producer = started(context, family.hold_back_and_wait, tasks, other, wait)
+    assert [tasks.get(timeout=PATIENCE) for _ in range(10)] == list(range(10))
+    if wait == "get":
+        other.put("item")
+    else:
+        other.get()
+        other.task_done()
+    ended(producer)
 
 
 def test_a_producer_in_a_burst_learns_of_a_shutdown() -> None:

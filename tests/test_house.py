@@ -66,16 +66,16 @@ HOUSE: Final = (
     Step(4, words("queues turbo_queue")),
     Step(4, words("asynchronous buffers")),
     Step(3, words("engine batching")),  # its layers, each a class derived from the one below
-    Step(3, words("durability")),
+    Step(3, words("durability authentication")),
     Step(3, words("finishing")),
     Step(3, words("putting")),
     Step(3, words("claiming")),
     Step(3, words("getting")),
     Step(3, words("sleeping")),
     Step(3, words("core")),
-    Step(3, words("tuning")),
+    Step(3, words("tuning keys")),
     Step(2, words("folder waiting sqlite_files ending")),
-    Step(2, words("systems locks")),
+    Step(2, words("systems locks weak forks clock")),
     Step(1, words("ledger")),
     Step(0, words("blocks")),  # above events, for the unit in which an event counts a block's length
     Step(0, words("events names errors states figures")),
@@ -90,7 +90,7 @@ MEASURING: Final = 5
 """The floor of rooms that look at queues from outside: they pickle as users do, and may use what is not installed."""
 OPTIONAL: Final = words("confluent_kafka faster_fifo matplotlib matplotlib.pyplot numpy")
 """What rooms from that floor on import inside of the functions that need it, if it is installed."""
-FACE: Final = {"contexts", "errors", "family", "patching", "queues"}
+FACE: Final = {"contexts", "errors", "family", "forks", "patching", "queues"}
 """Rooms that the package itself shows."""
 
 PURE_FLOORS: Final = {0, 1}

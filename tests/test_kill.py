@@ -47,6 +47,11 @@ def test_single_consumer_and_its_lease_survive_random_kills() -> None:
     kill_run(3, "--maxsize 100000 --consumers 1")
 
 
+def test_counts_of_a_joinable_queue_survive_random_kills() -> None:
+    """By both signals, of processes that were started in each way."""
+    kill_run(3, "--joinable --limits 64 512 --many 20 --terminate 0.5 --spawn 0.2 --forkserver 0.2")
+
+
 @pytest.mark.parametrize(
     "options", ["--claimed 1", "--maxsize 100 --claimed 1", "--maxsize 1000 --claimed 0.5 --many 9"]
 )
@@ -58,6 +63,11 @@ def test_claimed_items_survive_random_kills(options: str) -> None:
 @pytest.mark.parametrize("options", ["--many 20 --big", "--maxsize 1000 --claimed 0.5"])
 def test_durable_queue_survives_random_kills(options: str) -> None:
     kill_run(3, f"--durable --limits 64 512 --file-bytes 8192 {options}")
+
+
+@pytest.mark.parametrize("options", ["--many 20 --big", "--durable --claimed 0.5", "--maxsize 1000 --consumers 1"])
+def test_queue_with_a_key_survives_random_kills(options: str) -> None:
+    kill_run(3, f"--authkey --limits 64 512 --file-bytes 8192 {options}")
 
 
 @pytest.mark.stress
@@ -81,6 +91,14 @@ def test_random_kills_for_a_minute(maxsize: int, consumers: int, without: str) -
 @pytest.mark.parametrize("options", ["", "--maxsize 1000", "--maxsize 100000 --consumers 1", "--consumers 1"])
 def test_random_kills_for_a_minute_with_journals_as_they_are(options: str) -> None:
     kill_run(60, options)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("options", ["", "--maxsize 1000 --consumers 1", "--joinable --claimed 0.3"])
+def test_random_kills_for_ten_minutes(options: str, seed: int) -> None:
+    """Stops of up to five seconds."""
+    kill_run(600, f"--seed {seed} --limits 64 512 --file-bytes 65536 --many 20 --stopped 1 5 {options}")
 
 
 @pytest.mark.stress

@@ -9,7 +9,6 @@ import array
 import contextlib
 import fcntl
 import gc
-import mmap
 import os
 import pickle
 import signal
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs.things import Array
 
 import tqshim.tuning
 from tqshim import TurboQueue, blocks, buffers, names, systems
@@ -104,6 +104,10 @@ def test_an_item_of_a_thousand_pieces_arrives() -> None:
         assert queue.get(timeout=PATIENCE) == item
 
 
+refills = pytest.mark.skipif(not tqshim.tuning.REFILLING, reason="no file is refilled")
+
+
+@refills
 def test_files_of_large_items_are_refilled() -> None:
     with TurboQueue() as queue:
         folder = queue._engine.folder.path
@@ -114,6 +118,17 @@ def test_files_of_large_items_are_refilled() -> None:
             inodes |= {os.stat(os.path.join(folder, name)).st_ino for name in files(queue, "load")}
         assert len(inodes) <= names.FREE + 1
         assert len(files(queue, "free")) <= names.FREE
+
+
+@pytest.mark.parametrize("size, places", [(names.FREE_BYTES - 1000, names.FREE), (names.FREE_BYTES, 2)])
+def test_few_of_the_largest_files_are_kept(size: int, places: int) -> None:
+    """Twelve are done at once: what is kept of them is memory that nobody uses."""
+    with TurboQueue() as queue:
+        for _ in range(12):
+            queue.put(bytes(size))
+        for _ in range(12):
+            assert len(queue.get(timeout=PATIENCE)) == size
+        assert len(files(queue, "free")) == places
 
 
 def test_files_of_small_blocks_are_not_kept() -> None:
@@ -210,28 +225,27 @@ def test_space_of_free_files_is_found_when_there_is_no_other(monkeypatch: pytest
 # -- records that are unpickled from their files, and buffers that stay there
 
 HUGE = 2 * tqshim.tuning.LARGE
-with_locks = pytest.mark.skipif(systems.OFD_TEST is None, reason="without such locks all records are read at once")
-
-
-class Array:
-    """What hands its bytes over as a buffer, and takes whatever shows them."""
-
-    def __init__(self, data: Any) -> None:
-        self.data = memoryview(data)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return Array, (pickle.PickleBuffer(self.data),)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Array) and self.data == other.data
-
-    @property
-    def is_mapped(self) -> bool:
-        return isinstance(self.data.obj, mmap.mmap)
+with_locks = pytest.mark.skipif(
+    systems.OFD_TEST is None or not tqshim.tuning.IN_FILES,
+    reason="without such locks, or where that is switched off, all records are read at once",
+)
 
 
 def array_of(seed: int) -> Array:
     return Array(bytearray(item_of(HUGE, seed)))
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_read_only_array_arrives_read_only(size: int) -> None:
+    numpy = pytest.importorskip("numpy")
+    with TurboQueue() as queue:
+        for writable in (False, True):
+            sent = numpy.arange(size)
+            sent.flags.writeable = writable
+            queue.put(sent)
+            got = queue.get(timeout=PATIENCE)
+            assert (got == sent).all()
+            assert got.flags.writeable == writable
 
 
 @with_locks
@@ -267,6 +281,7 @@ def test_what_is_kept_does_not_change_and_its_files_are_not_refilled() -> None:
         assert queue.get(timeout=PATIENCE).is_mapped
 
 
+@refills
 @with_locks
 def test_a_killed_getter_keeps_no_file() -> None:
     with TurboQueue() as queue, TurboQueue() as says:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tqshim import events
+from tqshim import ledger as ledger_module
 from tqshim.events import SIZE
 from tqshim.ledger import (
     SHUT,
@@ -28,12 +29,22 @@ from tqshim.ledger import (
     Member,
     Reservation,
     Returned,
+    Run,
     Verdict,
 )
 from tqshim.names import FileId
 
 Value = tuple[int, int]
 """What an item is here: the number of its producer, and a count of that producer's items."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_runs() -> Iterator[None]:
+    """Runs begin behind two items, and have few: else no test here would see one."""
+    before = ledger_module.RUN_AHEAD, ledger_module.RUN_ITEMS
+    ledger_module.RUN_AHEAD, ledger_module.RUN_ITEMS = 2, 3  # type: ignore[misc]
+    yield
+    ledger_module.RUN_AHEAD, ledger_module.RUN_ITEMS = before  # type: ignore[misc]
 
 
 def word(event: bytes) -> int:
@@ -1095,6 +1106,55 @@ def test_parts_are_the_blocks_that_the_items_lie_in() -> None:
     assert ledger.parts(3, 5) == [second]
     assert ledger.parts(5, 6) == [third]
     assert ledger.parts(9, 12) == []
+
+
+def test_single_blocks_behind_others_are_a_run() -> None:
+    """As long as they stand one behind the other, in one file, and are not too many; the parts are what they were."""
+    ledger = Ledger()
+    sizes = [1, 2, 255, 1, 1, 256, 1]
+    feed(ledger, [*FILE, events.publish(P, 2, 1), *(events.publish(P, 1, size) for size in sizes)])
+    feed(ledger, [events.publish(P, 1, 1), events.open_(P, 9), events.publish(P, 1, 1), events.publish(P, 1, 1)])
+    file = ledger.blocks[0].file
+    new = FileId(file.member, 9)
+    assert [*ledger.blocks] == [
+        Block(0, 2, file, 0, 1),
+        Run(2, 5, file, 1, 258, bytes([1, 2, 255])),
+        Run(5, 7, file, 259, 2, bytes([1, 1])),
+        Block(7, 8, file, 261, 256),
+        Run(8, 10, file, 517, 2, bytes([1, 1])),
+        Run(10, 12, new, 0, 2, bytes([1, 1])),
+    ]
+    singles = [Block(2, 3, file, 1, 1), Block(3, 4, file, 2, 2), Block(4, 5, file, 4, 255), Block(5, 6, file, 259, 1)]
+    assert ledger.parts(2, 6) == singles
+    assert ledger.parts(4, 5) == singles[2:3] == [ledger.block(4)]
+    assert ledger.units_from(0) == 519 + 1 + 1
+    assert ledger.units_from(3) == 519 + 2 - 1 - 1
+    loaded = Ledger.load(ledger.snapshot())
+    assert loaded.blocks == ledger.blocks and loaded.snapshot() == ledger.snapshot()
+
+
+def test_single_blocks_near_the_head_are_no_run() -> None:
+    """Who takes them would have to look up each: and which are near is the same to all, however lately they trimmed."""
+    prompt, late = Ledger(), Ledger()
+    begin = [*FILE, *[events.publish(P, 1, 1)] * 3, *[events.claim(C)] * 3]
+    for ledger in (prompt, late):
+        feed(ledger, begin)
+    prompt.trim()
+    for ledger in (prompt, late):
+        feed(ledger, [events.publish(P, 1, 1)] * 3)
+        assert all(isinstance(block, Block) for block in ledger.blocks)
+        feed(ledger, [events.publish(P, 1, 1)])
+        assert isinstance(ledger.blocks[-1], Run)
+    assert prompt.snapshot() == late.snapshot()
+
+
+def test_a_held_item_of_a_run_has_a_block_of_its_own() -> None:
+    ledger = Ledger()
+    feed(ledger, [*FILE, *[events.publish(P, 1, 2)] * 5, *[events.claim(C)] * 3])
+    held = ledger.step(word(events.hold(C)))
+    assert isinstance(ledger.blocks[-1], Run)
+    assert isinstance(held, Held) and held.block == Block(3, 4, ledger.blocks[-1].file, 6, 2)
+    assert Ledger.load(ledger.snapshot()).held == ledger.held
 
 
 def test_a_file_with_leased_items_is_not_done() -> None:

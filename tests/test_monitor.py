@@ -557,6 +557,20 @@ def test_a_peek_at_large_items_is_never_one_at_refilled_pages(path: str) -> None
         assert {one.level for one in monitor.check(path)} <= {"note"}
 
 
+def test_check_goes_on_while_items_are_put_and_got(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TurboQueue(path=path) as queue:
+        for number in range(5):
+            queue.put(str(number) * 200_000)
+
+        def open_batch(view: Any, file: Any) -> Any:
+            queue.put(queue.get())
+            raise FileNotFoundError
+
+        monkeypatch.setattr(looking.View, "open_batch", open_batch)
+        assert {one.level for one in monitor.check(path)} <= {"note"}
+        assert [queue.get()[0] for _ in range(5)] == list("01234")
+
+
 # -- watching
 
 

@@ -152,10 +152,79 @@ def test_what_is_out_of_reach_is_warned_of() -> None:
     made.close()
     del made, Derived
     gc.collect()
+    if not tqshim.tuning.GIL:
+        return  # the class lives on
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with tqshim.install():
             pass
+
+
+def test_the_classes_themselves_and_managers_queues_stay_the_stdlibs(installed: None) -> None:
+    """Executors and others derive from the first; the second live in a server, behind proxies."""
+    for name, cls in zip(THEIRS, (queues.Queue, queues.JoinableQueue, queues.SimpleQueue)):
+        made: Any = cls(ctx=multiprocessing.get_context())
+        assert type(made).__name__ == name
+        made.close()
+    with multiprocessing.get_context("fork").Manager() as manager:
+        kept: Any = manager.Queue()
+        kept.put("item")
+        assert type(kept).__module__ == "multiprocessing.managers"
+        assert kept.get() == "item"
+
+
+def test_what_starts_processes_without_multiprocessing_is_out_of_reach(installed: None) -> None:
+    code = "import multiprocessing; print(type(multiprocessing.Queue()).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "Queue\n"
+
+
+PRELOADED = """
+import multiprocessing, os
+made, born = multiprocessing.Queue(), os.getpid()
+"""
+PRELOADING = """
+import preloaded
+
+def child(says):
+    mine = type(multiprocessing.Queue()).__name__
+    for module in (preloaded, sys.modules["__main__"]):
+        says.put((type(module.made).__name__, module.born == os.getpid(), mine))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "preloaded"])
+    says = context.SimpleQueue()
+    process = context.Process(target=child, args=(says,))
+    process.start()
+    for _ in range(2):
+        print(*says.get())
+    process.join()
+"""
+
+
+@pytest.mark.skipif("forkserver" not in METHODS, reason="there are no fork servers")
+def test_queues_of_modules_that_a_fork_server_has_preloaded_are_out_of_reach(tmp_path: Path) -> None:
+    """Its children install before they import anything, and warn of what was made before that; ``__main__`` is
+    preloaded from 3.13.8 and 3.14.1 on."""
+    (tmp_path / "preloaded.py").write_text(PRELOADED, "utf-8")
+    (tmp_path / "script.py").write_text("import sys" + PRELOADED + PRELOADING, "utf-8")
+    paths = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    done = subprocess.run(
+        [sys.executable, "-m", "tqshim", "run", "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    module, main = (line.split() for line in done.stdout.splitlines())
+    assert module == ["Queue", "False", "TurboQueue"]
+    assert main in (["Queue", "False", "TurboQueue"], ["TurboQueue", "True", "TurboQueue"])
+    if sys.version_info >= (3, 14, 1):
+        assert main[0] == "Queue"
+    assert "queues made before stay multiprocessing's" in done.stderr
 
 
 # -- running a program

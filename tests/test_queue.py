@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import select
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from programs.things import BadAtLoading, Registered, Reporting, Unpicklable, re
 import tqshim
 import tqshim.folder
 import tqshim.tuning
-from tqshim import TurboQueue, events
+from tqshim import Empty, Full, TurboQueue, events, queues
 
 LONG = 60.0
 METHODS_OF_A_QUEUE = [
@@ -473,6 +474,34 @@ def test_a_subclass_hears_of_unpicklable_items() -> None:
     assert q.reported == [(TypeError, bad)] * 2
 
 
+def test_a_batch_of_small_large_and_unpicklable_items_keeps_them_apart() -> None:
+    """A large item is written in pieces by its pickler; one that fails may have written some before."""
+    q: Any = Reporting()
+    large = [bytes([number]) * 70_000 for number in range(4)]
+    bad = Unpicklable()
+    half_bad = [large[0], bad]
+    q.put_many([1, large[1], half_bad, (large[2], "two", large[3]), bad, 2, half_bad])
+    assert drain(q) == [1, large[1], (large[2], "two", large[3]), 2]
+    assert [item for _, item in q.reported] == [half_bad, bad, half_bad]
+
+
+class Spreading:
+    """Puts a batch while it is pickled."""
+
+    def __init__(self, q: Any) -> None:
+        self.q = q
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.q.put_many(["inner 1", b"." * 70_000, "inner 2"])
+        return str, ("spread",)
+
+
+def test_a_batch_put_while_another_is_pickled_keeps_its_items() -> None:
+    q: Any = TurboQueue()
+    q.put_many(["first", Spreading(q), "last"])
+    assert drain(q) == ["inner 1", b"." * 70_000, "inner 2", "first", "spread", "last"]
+
+
 def test_an_item_that_fails_to_unpickle_raises_in_its_get_and_all_others_arrive() -> None:
     q: Any = TurboQueue()
     for item in (1, BadAtLoading("first"), 2, 3, BadAtLoading("second"), 4):
@@ -487,6 +516,80 @@ def test_an_item_that_fails_to_unpickle_raises_in_its_get_and_all_others_arrive(
         q.get_nowait()
     assert q.get(True, 0) == 4
     assert q.empty()
+
+
+class Leaves:
+    """Unpickling it ends the program."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.exit, (3,)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_item_that_exits_when_it_is_unpickled_is_gone_then(many: bool) -> None:
+    q = TurboQueue()
+    q.put_many([1, Leaves(), 2])
+    assert q.get() == 1
+    with pytest.raises(SystemExit):
+        q.get_many() if many else q.get()
+    assert q.get() == 2
+    assert q.empty()
+
+
+def test_the_objects_of_a_large_item_are_not_remembered() -> None:
+    """Else each later item pays for them."""
+    q = TurboQueue()
+    q.put("small")
+    pens = queues._pens[:]
+    q.put([str(number) for number in range(1000)])
+    q.put_many(["small", [str(number) for number in range(1000)]])
+    assert not {id(pen[0]) for pen in pens} & {id(pen[0]) for pen in queues._pens}
+    q.put("small again")
+    pens = queues._pens[:]
+    q.put("and again")
+    assert queues._pens == pens
+    assert [q.get() for _ in range(5)][::4] == ["small", "small again"]
+
+
+@pytest.mark.parametrize("maxsize", [0.0, -1, -1.5, False])
+def test_any_number_below_one_is_no_bound(maxsize: Any) -> None:
+    assert multiprocessing.Queue(maxsize).empty()
+    assert TurboQueue(maxsize)._maxsize == 0
+
+
+def test_timeouts_run_out_where_a_library_has_stopped_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As freezegun does: in all modules, but for some of the standard library."""
+    for name in ("monotonic", "monotonic_ns", "time", "time_ns", "perf_counter"):
+        real = getattr(time, name)
+        frozen = real()
+        for module in [module for known, module in sys.modules.items() if known.startswith("tqshim")]:
+            for attribute, value in list(vars(module).items()):
+                if value is real:
+                    monkeypatch.setattr(module, attribute, lambda frozen=frozen: frozen)
+        monkeypatch.setattr(time, name, lambda frozen=frozen: frozen)
+    q = TurboQueue(1)
+    with pytest.raises(Empty):
+        q.get(timeout=0.01)
+    q.put(1)
+    with pytest.raises(Full):
+        q.put(2, timeout=0.01)
+    assert q.get(timeout=0.01) == 1
+
+
+@pytest.mark.parametrize("left", [("poll", "select"), ("select",)])
+def test_sleeping_where_a_library_has_taken_system_calls_away(
+    left: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gevent and eventlet patch ``select`` for the whole program."""
+    for name in {"epoll", "poll"} - set(left):
+        monkeypatch.delattr(select, name, raising=False)
+    q = TurboQueue()
+    with pytest.raises(Empty):
+        q.get(timeout=0.01)
+    child = multiprocessing.get_context("fork").Process(target=q.put, args=("late",))
+    child.start()
+    assert q.get(timeout=LONG) == "late"
+    child.join()
 
 
 def test_an_item_that_fails_to_unpickle_loses_nothing_of_a_batch() -> None:

@@ -245,14 +245,20 @@ NUMBERS: Final = (
     ("1,000 at most, and waits", {"GET_MANY": 1000}),
     ("32 MB are free there", {"ENOUGH": 32 << 20}),
     ("less than 4 MB left", {"SPILL_BELOW": 4 << 20}),
+    ("eight a producer at most, of more than 4 MB two", {"FREE": 8, "FREE_BYTES": 4 << 20}),
     ("sealed at 1 MB", {"FILE_BYTES": 1 << 20}),
     ("An item of 256 MB or more", {"GIANT": (256 << 20) - 32}),
+    ("told of 256 at a time", {"RUN_ITEMS": 256, "RUN_AHEAD": 256}),
     ("after a minute", {"MARKER_LIFE": 60.0}),
-    ("up to 256 or 64 KB, or what came within a\n   millisecond", {"BLOCK_RECORDS": 256, "BLOCK_BYTES": 1 << 16}),
+    ("up to 1,000 or 64 KB, or what came within a\n   millisecond", {"BLOCK_RECORDS": 1000, "BLOCK_BYTES": 1 << 16}),
     ("within 0.1 to 0.5 ms", {"LINGER": 1e-3, "GAP_FIRST": 1e-4, "GAP_LAST": 5e-4}),
     ("for 60 µs at most", {"SPIN": 60e-6}),
     ("eight items or more", {"LEASE_FROM": 8}),
-    ("RESERVE(256 places)", {"PLACES": 256}),
+    ("delivers six items in 60 µs", {"WATCH": 60e-6, "WATCH_ITEMS": 6}),
+    (
+        "RESERVE(256 places, in queues of more than 16,384 a 64th of them, up to 1,000)",
+        {"PLACES_FEW": 256, "PLACES": 1000},
+    ),
     ("up to 16 batch files", {"FILES_OPEN": 16}),
     ("448 events at first, doubling to 65,536", {"FIRST_LIMIT": 448, "LAST_LIMIT": 1 << 16}),
     ("once a second", {"SCAN_EVERY": 1.0}),
@@ -306,6 +312,13 @@ def test_each_difference_has_a_test_that_shows_it() -> None:
     assert {test for test in known if test.startswith("test_differs_")} <= {test for tests in named for test in tests}
 
 
+def test_each_thing_out_of_reach_has_a_test() -> None:
+    named = [re.findall(r"\b(test_\w+)", row[-1]) for row in rows("out of reach")]
+    assert len(named) == 5
+    assert all(named)
+    assert {test for tests in named for test in tests} <= names_of_tests(HERE)
+
+
 def test_each_guarantee_has_a_test_that_can_fail() -> None:
     named = [re.findall(r"\btest_\w+", item) for item in re.split(r"^\d\. ", between("guarantees"), flags=re.M)[1:]]
     assert len(named) == 8
@@ -317,6 +330,12 @@ def test_each_promise_about_power_cuts_has_a_test() -> None:
     named = [re.findall(r"\btest_\w+", item) for item in re.split(r"^- ", between("power cuts"), flags=re.M)[1:]]
     assert len(named) == 5
     assert all(named)
+    assert {test for tests in named for test in tests} <= names_of_tests(HERE)
+
+
+def test_each_promise_about_keys_has_a_test() -> None:
+    named = [re.findall(r"\btest_\w+", item) for item in re.split(r"^- ", between("authkey"), flags=re.M)[1:]]
+    assert [bool(tests) for tests in named] == [True] * 4 + [False] + [True] * 3
     assert {test for tests in named for test in tests} <= names_of_tests(HERE)
 
 

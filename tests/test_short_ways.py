@@ -18,7 +18,7 @@ from tqshim import TurboQueue, events, queues, tuning, waiting
 from tqshim.putting import Putting
 
 LONG = 60.0
-PUTS = pytest.mark.skipif(not tuning.SHORT_WAYS, reason="there is no short way to put")
+PUTS = pytest.mark.skipif(not (tuning.SHORT_WAYS and tuning.BURSTS), reason="there is no short way to put")
 GETS = pytest.mark.skipif(
     not (tuning.STEPS and tuning.LEASES and waiting.barrier_works()), reason="there is no short way to get"
 )

@@ -8,6 +8,7 @@ import queue
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from programs.things import Ringing
 
 from tqshim import TurboQueue
 
-LIMIT = 100
+LIMIT = 200
 """Seconds in which a program must end that takes one or two."""
 
 
@@ -37,14 +38,9 @@ def interrupted(
     try:
         out, err = child.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        os.kill(child.pid, signal.SIGABRT)  # faulthandler writes where it hangs
-        try:
-            _, err = child.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            err = b""
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-        pytest.fail(f"hangs: {err.decode()[-3000:]}")
+        os.killpg(child.pid, signal.SIGABRT)  # faulthandler writes where each of its processes hangs
+        _, err = child.communicate()
+        pytest.fail(f"hangs: {err.decode()[-6000:]}")
     assert child.returncode == 0, err.decode()[-3000:]
     assert b"Traceback" not in err, err.decode()[-3000:]  # nor in a child of its own
     report: dict[str, Any] = json.loads(out.splitlines()[-1])
@@ -198,6 +194,11 @@ def test_an_exception_at_any_line_does_no_harm_to_a_durable_queue(what: str) -> 
     assert at_each_line(what, "durable") > 30
 
 
+@pytest.mark.parametrize("what", ["get", "put"])
+def test_an_exception_at_any_line_does_no_harm_to_a_queue_with_a_key(what: str) -> None:
+    assert at_each_line(what, "authkey") > 30
+
+
 def at_each_line(*what: str) -> int:
     done = subprocess.run(
         [sys.executable, "-m", "programs.every_line", *what], capture_output=True, timeout=LIMIT, check=False
@@ -213,3 +214,131 @@ def at_each_line(*what: str) -> int:
 @pytest.mark.parametrize("maxsize", [0, 1, 50, 3000])
 def test_thousands_of_interrupts_do_no_harm(what: str, kind: str, maxsize: int, seed: int) -> None:
     interrupted(what, kind, 5_000 if kind == "fork" else 50_000, maxsize, 100 + seed, 40 if kind == "fork" else 3000)
+
+
+@pytest.mark.parametrize("maxsize", [0, 1000])
+@pytest.mark.parametrize("kind", ["handler", "destructor"])
+def test_what_interrupts_an_act_of_a_queue_may_put_into_it(kind: str, maxsize: int, tmp_path: Path) -> None:
+    """Once at each line of a put, a get and a look: nobody hangs, and what was put arrives."""
+    code = """
+import gc, queue, sys
+from tqshim import TurboQueue
+kind, maxsize, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+q = TurboQueue(maxsize, path=path)
+wanted, got, left = 0, [], 0
+def interrupt():
+    global wanted
+    q.put(("from within", wanted))
+    q.put_many([("from within", wanted + 1)])
+    wanted += 2
+    assert q.qsize() >= 0 and q.full() in (True, False) and q.empty() in (True, False)
+    try:
+        got.append(q.get_nowait())
+    except queue.Empty:
+        pass
+    try:
+        got.append(q.get(timeout=0.001))
+    except queue.Empty:
+        pass
+class Cycle:
+    def __init__(self): self.me = self
+    def __del__(self): interrupt()
+def trace(frame, event, _):
+    global left
+    if frame.f_globals["__name__"].partition(".")[0] == "tqshim" and event == "line":
+        left -= 1
+        if not left:
+            sys.settrace(None)
+            if kind == "handler":
+                interrupt()
+            else:
+                Cycle()
+                gc.collect()
+    return trace
+gc.disable()
+step = 0
+while left <= 0:
+    step += 1
+    left = step
+    sys.settrace(trace)
+    q.put(("put", step))
+    q.qsize()
+    got.append(q.get())
+    sys.settrace(None)
+q.put("last")
+while len(got) < wanted + step + 1:
+    got.append(q.get(timeout=60))
+got.remove("last")
+assert sorted(number for kind, number in got if kind == "from within") == list(range(wanted))
+assert sorted(number for kind, number in got if kind == "put") == list(range(1, step + 1))
+print(step)
+"""
+    words = [sys.executable, "-X", "faulthandler", "-c", code, kind, str(maxsize), str(tmp_path / "queue")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 100
+
+
+class Asks:
+    """Unpickling it asks whether an act of that engine is being interrupted."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _ask, ()
+
+
+_asked: list[TurboQueue[Any]] = []
+
+
+def _ask() -> bool:
+    return _asked[0]._engine._stands_above_itself()  # type: ignore[union-attr]
+
+
+def test_what_is_unpickled_interrupts_no_act_of_the_queue_that_it_comes_from() -> None:
+    """The get has no lock then: a put in there need not be left to a thread."""
+    with TurboQueue() as queue:
+        _asked[:] = [queue]
+        queue.put_many([Asks(), Asks()])
+        assert queue.get() is False
+        assert queue.get_many() == [False]
+    _asked.clear()
+
+
+def test_a_warning_that_is_logged_into_the_very_queue_that_is_read_hangs_nobody(tmp_path: Path) -> None:
+    code = """
+import logging.handlers, os, sys
+from tqshim import CorruptBatchError, TurboQueue
+path = sys.argv[1]
+q = TurboQueue(path=path)
+for number in range(5):
+    q.put(number)
+    q.qsize()
+(name,) = [name for name in os.listdir(path) if name.startswith(("load_", "ready_"))]
+os.truncate(os.path.join(path, name), 16)
+logging.basicConfig(handlers=[logging.handlers.QueueHandler(q)])
+found = None
+while not isinstance(found, logging.LogRecord):
+    try:
+        found = q.get(timeout=60)
+    except CorruptBatchError:
+        pass
+print(found.getMessage().count("it is kept as"))
+"""
+    words = [sys.executable, "-X", "faulthandler", "-c", code, str(tmp_path / "queue")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr[-3000:]
+
+
+def test_what_a_handler_has_put_at_the_very_end_is_there(tmp_path: Path) -> None:
+    """The program ends in the handler's frame, so to say: no thread comes to put it."""
+    code = """
+import pickle, sys
+import tqshim.putting
+from tqshim import TurboQueue
+q = TurboQueue(path=sys.argv[1])
+tqshim.putting._thread.start_new_thread = lambda *_: None
+q._engine._put_aside([pickle.dumps(7)])
+"""
+    path = str(tmp_path / "queue")
+    subprocess.run([sys.executable, "-c", code, path], timeout=LIMIT, check=True)
+    with TurboQueue(path=path) as queue:
+        assert queue.get_nowait() == 7

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import gc
 import hashlib
 import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +33,10 @@ MB = 1 << 20
 needs_reserved_space = pytest.mark.skipif(
     tqshim.systems.RESVSP is None and tqshim.systems.PREALLOCATE is None,
     reason="no disk space can be set aside here, so a journal may find the disk full",
+)
+needs_leases = pytest.mark.skipif(
+    not (tqshim.tuning.LEASES and tqshim.waiting.barrier_works()),
+    reason="so many claims fill the journal, and the next one finds the disk full",
 )
 
 
@@ -228,12 +234,13 @@ def test_burst_to_a_full_disk_loses_nothing_whose_put_returned(small_disk_alone:
 
 
 @needs_reserved_space
-def test_put_to_a_full_disk_spills_over_where_there_is_another(small_disk: pathlib.Path) -> None:
+@pytest.mark.parametrize("items", [150, pytest.param(300, marks=needs_leases)])
+def test_put_to_a_full_disk_spills_over_where_there_is_another(small_disk: pathlib.Path, items: int) -> None:
     queue = TurboQueue()
     with full(small_disk):
-        for number in range(300):
+        for number in range(items):
             queue.put((number, b"." * 50_000))
-        for number in range(300):
+        for number in range(items):
             assert queue.get(timeout=PATIENCE)[0] == number
     check_works(queue)
 
@@ -378,15 +385,16 @@ def test_queue_goes_on_after_descriptors_ran_out(maxsize: int, joined: bool) -> 
 
 
 class Failing:
-    """The module ``os``, of which some call fails once with some error."""
+    """The module ``os``, or another, of which some call fails once with some error."""
 
-    def __init__(self, call: str, number: int, nth: int) -> None:
+    def __init__(self, call: str, number: int, nth: int, module: Any = os) -> None:
         self._call = call
         self._number = number
         self._left = nth
+        self._module = module
 
     def __getattr__(self, name: str) -> Any:
-        real = getattr(os, name)
+        real = getattr(self._module, name)
         if name != self._call:
             return real
 
@@ -413,18 +421,33 @@ def test_failed_call_costs_no_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
 ) -> None:
     """Wherever it fails: the act raises that error, or copes; afterwards everything goes on."""
+    check_failed_calls(monkeypatch, name, call, maxsize, os)
+
+
+@pytest.mark.parametrize("maxsize", [0, 100])
+@pytest.mark.parametrize("call", ["lockf", "ioctl"])
+@pytest.mark.parametrize("name", ["ENOLCK", "EIO", "EINTR", "ENOSPC"])
+def test_failed_lock_or_reservation_costs_no_item_whose_put_returned(
+    monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
+) -> None:
+    if call == "ioctl" and tqshim.systems.RESVSP is None:
+        pytest.skip("no disk space is set aside by ioctl here")
+    check_failed_calls(monkeypatch, name, call, maxsize, fcntl)
+
+
+def check_failed_calls(monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int, module: Any) -> None:
     number = getattr(errno, name)
     monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
     monkeypatch.setattr(tqshim.tuning, "FILE_BYTES", 1 << 10)
     failures = 0
     for nth in range(1, 12):
-        failing = Failing(call, number, nth)
+        failing = Failing(call, number, nth, module)
         queue = TurboQueue(maxsize)
         put: list[int] = []
         got: list[Any] = []
         errors: list[OSError] = []
         with monkeypatch.context() as patch:
-            patch.setattr(tqshim.folder, "os", failing)
+            patch.setattr(tqshim.folder, module.__name__, failing)
             for item in range(60):
                 try:
                     queue.put((item, "." * 100), timeout=PATIENCE)
@@ -452,6 +475,44 @@ def test_failed_call_costs_no_item_whose_put_returned(
         assert len(set(put) - set(got)) <= len(lost), (put, got, errors)
         check_works(queue)
     assert failures
+
+
+class Short:
+    """The module ``os``, whose writes of more than an event end half-way, as they may on a disk that is nearly full."""
+
+    def __init__(self) -> None:
+        self.cut = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def write(self, fd: int, data: Any) -> int:
+        return os.write(fd, self.half(data))
+
+    def pwrite(self, fd: int, data: Any, offset: int) -> int:
+        return os.pwrite(fd, self.half(data), offset)
+
+    def pwritev(self, fd: int, parts: Any, offset: int) -> int:
+        return os.pwrite(fd, self.half(b"".join(parts)), offset)
+
+    def half(self, data: Any) -> Any:
+        if len(data) <= 8:
+            return data
+        self.cut += 1
+        return memoryview(data)[: len(data) // 2]
+
+
+@pytest.mark.parametrize("maxsize", [0, 50])
+def test_writes_that_are_cut_short_are_gone_on_with(monkeypatch: pytest.MonkeyPatch, maxsize: int) -> None:
+    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
+    short = Short()
+    monkeypatch.setattr(tqshim.folder, "os", short)
+    queue = TurboQueue(maxsize)
+    for size in (1, 100, 70_000, 1 << 20) * 10:
+        queue.put_many([size, b"." * size, b"," * size])
+        assert queue.get_many(timeout=PATIENCE, max_messages_to_get=3) == [size, b"." * size, b"," * size]
+    assert short.cut > 40
+    check_works(queue)
 
 
 def mounted(path: pathlib.Path, options: str) -> None:
@@ -534,3 +595,155 @@ queue.close()
 
 def test_limit_on_file_sizes_that_comes_later_loses_nothing() -> None:
     assert in_child(SMALL_FILES) == "EFBIG\n"
+
+
+# --- signals in the middle of calls ----------------------------------------------------------------------------------
+
+
+needs_ioctl = pytest.mark.skipif(tqshim.systems.RESVSP is None, reason="no disk space is set aside by ioctl here")
+
+
+class Interrupted:
+    """The module ``fcntl`` whose ``ioctl`` a signal interrupts so many times: Python does not try that call again."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(fcntl, name)
+
+    def ioctl(self, *values: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+        return fcntl.ioctl(*values)
+
+
+@needs_ioctl
+def test_disk_space_is_set_aside_though_a_signal_interrupts_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = TurboQueue()
+    folder = queue._engine.folder
+    monkeypatch.setattr(tqshim.folder, "fcntl", Interrupted(3))
+    folder.set_space_aside(7, 1000)
+    status = os.stat(f"{folder.path}/spare_7")
+    assert status.st_blocks * 512 >= 8000
+    queue.close()
+
+
+@needs_ioctl
+def test_signals_without_end_keep_nobody_setting_space_aside_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old kernels give up at each signal, and a timer may be faster than they are: less is set aside, or nothing."""
+    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
+    queue = TurboQueue()
+    monkeypatch.setattr(tqshim.folder, "fcntl", Interrupted(1 << 30))
+    for number in range(300):  # rolls
+        queue.put(number)
+        assert queue.get(timeout=PATIENCE) == number
+    monkeypatch.setattr(tqshim.folder, "fcntl", fcntl)
+    check_works(queue)
+
+
+INTERRUPTED = """
+import faulthandler, multiprocessing, signal, sys
+from tqshim import Empty, Full, JoinableQueue, TurboQueue
+
+faulthandler.dump_traceback_later(100, exit=True)
+
+hits = 0
+
+def ring(number, frame):
+    global hits
+    hits += 1
+
+def alarms():
+    # Python sets no SA_RESTART: whatever call the signal finds waiting ends with EINTR.
+    signal.signal(signal.SIGALRM, ring)
+    signal.siginterrupt(signal.SIGALRM, True)
+    signal.setitimer(signal.ITIMER_REAL, 5e-4, 5e-4)
+
+def echo(there, back):
+    alarms()
+    for item in iter(there.get, None):
+        back.put(item)
+
+def call(queue, name, *values):
+    try:
+        return getattr(queue, name)(*values)
+    except (Empty, Full) as error:
+        return type(error).__name__
+
+alarms()
+path = sys.argv[1]
+durable = {durable}
+there = TurboQueue({maxsize}, path=path + "/there", durable=durable)
+back = TurboQueue(path=path + "/back")
+fork = multiprocessing.get_context("fork")
+child = fork.Process(target=echo, args=(there, back))
+child.start()
+seen = []
+# The calls that wait, to the end of their time and no longer: none begins anew at each signal.
+seen.append(call(back, "get", True, 0.1))
+full = TurboQueue(1)
+full.put(0)
+seen.append(call(full, "put", 1, True, 0.1))
+seen.append(call(full, "put_many", [1, 2], True, 0.1))
+jobs = JoinableQueue()
+jobs.put("job")
+seen.append(jobs.join(timeout=0.1))
+assert seen == ["Empty", "Full", "Full", False], seen
+# The calls that work: small and large, one and several, in blocks and not, files made, sealed, set aside and deleted.
+items = [*range({count}), *(bytes([n]) * 3_000_000 for n in range(4)), *("x" * 5000 for _ in range(200))]
+put = 0
+got = []
+while len(got) < len(items):
+    while put < len(items) and put - len(got) < 500:
+        step = 1 + put % 7
+        try:
+            there.put_many(items[put:put + step], True, 0.001)
+            put += len(items[put:put + step])
+        except Full as error:
+            put += int(str(error).split()[0]) if str(error)[:1].isdigit() else 0
+            break
+    try:
+        if len(got) % 3:
+            got.append(back.get(timeout=60 if put == len(items) else 0.001))
+        else:
+            with back.claimed(True, 60 if put == len(items) else 0.001) as item:
+                got.append(item)
+    except Empty:
+        pass
+assert got == items, "not what was put, in its order"
+there.put(None)
+child.join()
+assert child.exitcode == 0, child.exitcode
+for turn in range(100):  # opening, meeting, leaving
+    one = TurboQueue()
+    one.put(turn)
+    assert one.get(timeout=60) == turn
+    one.close()
+    TurboQueue(path=path + "/there").close()
+signal.setitimer(signal.ITIMER_REAL, 0)
+there.close(), back.close(), full.close(), jobs.close()
+assert hits > 100, hits
+print("all")
+"""
+
+
+@pytest.mark.parametrize(("maxsize", "durable", "count"), [(0, False, 4000), (50, False, 2000), (0, True, 300)])
+def test_calls_that_a_signal_interrupts_go_on(tmp_path: pathlib.Path, maxsize: int, durable: bool, count: int) -> None:
+    """A real signal without SA_RESTART every half a millisecond, on both sides, in every system call that there is."""
+    code = INTERRUPTED.format(maxsize=maxsize, durable=durable, count=count)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, errors = child.communicate(timeout=PATIENCE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # a child of its own, where it has failed
+            os.killpg(child.pid, signal.SIGKILL)
+    assert child.returncode == 0, errors
+    assert said == "all\n"

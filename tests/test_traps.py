@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -14,6 +15,8 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -22,11 +25,19 @@ from programs import histories, travel
 
 import tqshim.engine
 import tqshim.folder
+import tqshim.putting
 import tqshim.systems
 import tqshim.tuning
 from tqshim import CorruptBatchError, TurboQueue, UnsupportedError, waiting
+from tqshim.weak import alive
 
 LONG = 60.0
+
+needs_flusher = pytest.mark.skipif(not tqshim.tuning.BURSTS, reason="there is no flusher")
+needs_reservations = pytest.mark.skipif(
+    not (tqshim.tuning.BURSTS and tqshim.tuning.RESERVATIONS and waiting.barrier_works()),
+    reason="no reservations: they are switched off, or this system has no barrier for them",
+)
 
 
 def in_a_fork(work: Callable[[], Any]) -> Any:
@@ -144,7 +155,7 @@ def test_a_forked_child_forgets_its_parents_reservation() -> None:
     assert len(drain(q)) == 3000
 
 
-@pytest.mark.skipif(not waiting.barrier_works(), reason="no reservations: this system has no barrier for them")
+@needs_reservations
 @pytest.mark.parametrize("maxsize", [5, 10, 1000])
 def test_a_stopped_producers_reservation_keeps_no_put_waiting(maxsize: int) -> None:
     """Neither one that comes later, nor one that slept already; both without a timeout, and with all places hidden."""
@@ -289,6 +300,7 @@ assert os.wait()[1] == 0
 """
 
 
+@needs_flusher
 def test_a_fork_in_a_handler_is_not_kept_waiting_by_the_flusher_that_had_the_lock(tmp_path: Path) -> None:
     """The call below the handler waits for a lock that a thread had which the child does not have."""
     path = str(tmp_path / "queue")
@@ -435,6 +447,194 @@ print(q.get())
     assert set(os.listdir(root)) <= before
 
 
+def test_a_programs_own_fork_hook_may_use_a_queue_in_the_child() -> None:
+    """The hooks of the package come first, also where the first queue is made after the program's hook is there."""
+    code = """
+import os
+from tqshim import TurboQueue
+queue = None
+os.register_at_fork(after_in_child=lambda: queue.put(os.getpid()))
+queue = TurboQueue(1000)
+wanted = set()
+for number in range(20):
+    queue.put(-number)
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    wanted |= {-number, child}
+assert queue.qsize() == 40
+assert {queue.get() for _ in range(40)} == wanted
+"""
+    assert program(code) == ""
+
+
+def test_a_signal_in_a_childs_fork_hook_does_not_leave_it_its_parents_queues() -> None:
+    """Once at each line of what runs there."""
+    code = """
+import os, signal, sys
+from tqshim import TurboQueue, forks
+queue = TurboQueue()
+queue.put("parent")
+step = 0
+def trace(frame, event, _):
+    global left
+    if event == "line" and "tqshim" in frame.f_code.co_filename:
+        left -= 1
+        if not left:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+    return trace
+def begin():
+    sys.settrace(trace)
+forks._in_child.insert(0, begin)
+sys.stderr = open(os.devnull, "w")  # what such an exception says
+while True:
+    step += 1
+    left = step
+    child = os.fork()
+    if not child:
+        sys.settrace(None)
+        queue.put((step, left))
+        os._exit(0)
+    os.waitpid(child, 0)
+    if queue.qsize() != step + 1:
+        sys.exit(f"of {step} children {queue.qsize() - 1} have put")
+    if step > 20 and step % 10 == 0:
+        queue.put("end")
+        found = [queue.get() for _ in range(step + 2)]
+        assert found[0] == "parent" and [number for number, _ in found[1:-1]] == list(range(1, step + 1))
+        if found[-2][1] > 0:
+            break
+        sys.exit("not long enough") if step > 500 else None
+        found.pop()
+        for item in found:
+            queue.put(item)
+print("all")
+"""
+    assert program(code) == "all\n"
+
+
+@needs_flusher
+def test_an_exception_while_the_flusher_is_started_leaves_no_burst_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = tqshim.putting._thread.start_new_thread
+    left = [KeyboardInterrupt]
+
+    def start_new_thread(*arguments: Any) -> int:
+        if left:
+            raise left.pop()
+        return start(*arguments)
+
+    monkeypatch.setattr(tqshim.putting._thread, "start_new_thread", start_new_thread)
+    with TurboQueue() as queue:
+        number = 0
+        while left:
+            with contextlib.suppress(KeyboardInterrupt):
+                queue.put(number)
+            number += 1
+        for _ in range(3):
+            queue.put(number)
+            number += 1
+        deadline = time.monotonic() + LONG
+        while queue._engine.records:  # type: ignore[union-attr]
+            assert time.monotonic() < deadline, "nobody publishes what is held back"
+            time.sleep(0.001)
+        assert {queue.get() for _ in range(queue.qsize())} >= {number - 3, number - 2, number - 1}
+
+
+def test_a_queue_that_can_not_be_opened_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise OSError("no more descriptors")
+
+    before = len(os.listdir("/dev/fd"))
+    monkeypatch.setattr(tqshim.engine.Engine, "__init__", fails)
+    with pytest.raises(OSError, match="no more"):
+        TurboQueue()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_a_weak_set_is_looked_at_while_other_threads_add_to_it() -> None:
+    class Thing:
+        pass
+
+    things = [Thing() for _ in range(3)]
+
+    class Growing(weakref.WeakSet[Thing]):
+        def __iter__(self) -> Iterator[Thing]:
+            if len(things) < 5:
+                things.append(Thing())
+                self.add(things[-1])
+                raise RuntimeError("Set changed size during iteration")  # as before 3.14, which looks at a copy
+            return super().__iter__()
+
+    assert set(alive(Growing(things))) == set(things)
+    assert len(things) == 5
+
+
+def test_a_garbage_collection_may_destroy_other_queues_at_any_step() -> None:
+    doomed: list[TurboQueue[int]] = []
+    steps, still = 0, 0
+
+    def destroy(phase: str, _: dict[str, int]) -> None:
+        nonlocal still
+        if phase == "stop":
+            still -= 1
+            if not still:
+                doomed.clear()
+
+    before = gc.get_threshold()
+    gc.callbacks.append(destroy)
+    try:
+        while not doomed:  # until all has been done before the collection came
+            steps += 1
+            gc.disable()
+            doomed.extend(TurboQueue() for _ in range(3))
+            for queue in doomed:
+                queue.put(steps)
+            del queue
+            fresh: TurboQueue[int] = TurboQueue()
+            still = steps
+            gc.set_threshold(1, 1000, 1000)
+            gc.enable()
+            fresh.put(steps)
+            assert fresh.get() == steps
+            fresh.close()
+            gc.disable()
+    finally:
+        gc.callbacks.remove(destroy)
+        gc.set_threshold(*before)
+        gc.enable()
+    assert steps > 5
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param("q = tqshim.TurboQueue()", marks=needs_flusher),
+        pytest.param("q = tqshim.TurboQueue(); end = q.close", marks=needs_flusher),
+        pytest.param("q = tqshim.TurboQueue(); end = lambda: time.sleep(0.1)", marks=needs_flusher),
+        pytest.param("q = tqshim.TurboQueue(10**6)", marks=needs_reservations),
+        "q = Enqueue(); q.queue_name = 'events'; q.root_path = sys.argv[1]; q.put = q.add",
+    ],
+)
+def test_no_thread_is_left_when_the_interpreter_ends(use: str, tmp_path: Path) -> None:
+    """One that is left is stopped for good with the locks that it holds, and before 3.10.8 the interpreter may wait for
+    it for ever (CPython's gh-96387)."""
+    code = f"""
+import _thread, atexit, sys, time
+atexit.register(lambda: print(_thread._count()))
+import tqshim
+from tqshim.turbo_queue import Enqueue
+end = list
+{use}
+while not _thread._count():
+    q.put("event")
+end()
+print(_thread._count())
+"""
+    assert program(code, str(tmp_path)).split()[-1] == "0"
+
+
 def test_forking_after_a_burst_warns_of_no_threads() -> None:
     """Python 3.12 and later do, where a thread runs: the flusher must have ended."""
     code = """
@@ -474,6 +674,32 @@ def test_the_flusher_starts_again_after_a_fork() -> None:
     process.join(LONG)
     assert process.exitcode == 0
     assert q.empty()
+
+
+def test_a_fork_while_the_flusher_is_started_leaves_the_child_none_with_its_parents_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal handler forks there; the child's copy of the frame goes on, and starts it in the child."""
+    start = tqshim.putting._thread.start_new_thread
+    children: list[int] = []
+
+    def fork_first(run: Any, args: Any) -> Any:
+        monkeypatch.undo()
+        child = os.fork()
+        if not child:
+            # What that thread would do first; at this point the engine is still as the parent had it.
+            os._exit(0 if run.__self__._flush(*args) is tqshim.putting._State.DISMISSED else 1)
+        children.append(child)
+        return start(run, args)
+
+    q: Any = TurboQueue()
+    monkeypatch.setattr(tqshim.putting._thread, "start_new_thread", fork_first)
+    number = 0
+    while not children:
+        q.put(number)
+        number += 1
+    assert os.waitpid(children[0], 0)[1] == 0
+    assert [q.get(True, LONG) for _ in range(number)] == list(range(number))
 
 
 def put_and_then_get(other: Any, connection: Any, q: Any) -> None:

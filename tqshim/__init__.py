@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from . import forks as _forks  # noqa: F401  first: its hooks come before a program's own
 from .errors import CorruptBatchError, FolderError, UnsupportedError
 from .family import JoinableTurboQueue, SimpleTurboQueue
 from .queues import Empty, Full, ShutDown, TurboQueue

@@ -3,13 +3,12 @@
 Lives here: when a batch begins, is stored, rolls and ends; threads, forks and the end of the program.  Not here: what
 an event is (``turbo_queue``), what a file looks like (``sqlite_files``).
 
-Invariant: an event that ``Filling.add`` has taken is in its list, or stored, exactly once; what ``Emptying`` has taken
+Invariant: an event that ``Filling`` has taken is in its list, or stored, exactly once; what ``Emptying`` has taken
 is handed out once by one process, until that process says that it is done or gives the batch back.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -18,9 +17,11 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, ClassVar, Final, Optional
 
-from . import locks, sqlite_files, states
+from . import forks, locks, sqlite_files, states
+from .clock import monotonic
 from .ending import AtExit
 from .sqlite_files import Loading, Row, Unloading
+from .weak import alive
 
 __all__ = ["Emptying", "Filling"]
 
@@ -64,15 +65,9 @@ class _Member:
         raise NotImplementedError
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.retire()
-
-
-def _members() -> list[_Member]:
-    while True:
         try:
-            return list(_Member._all)
-        except RuntimeError:  # another thread is just making one
+            self.retire()
+        except Exception:  # in these words: names of modules may be gone by then
             pass
 
 
@@ -87,21 +82,44 @@ class Filling(_Member):
     def __init__(self) -> None:
         super().__init__()
         self.folder = ""
-        self.most = 1
-        """Events of a batch."""
         self.oldest = 1.0
         """Seconds after which a batch rolls that is not full."""
-        self.count = 0
-        """Events in this batch so far, as far as they count."""
+        self.rows: Final[list[Row]] = []
+        """What was added and is not stored.  Whoever adds appends, without the lock, and then looks at ``limit``."""
+        self.limit = 0
+        """Rows from which on whoever has added one must call ``added``."""
+        self._most = 1
+        self._uncounted = 0
         self._file: Optional[Loading] = None
-        self._rows: list[Row] = []
+        self._quiet = True
+        """No event is in the batch: the next one is its first."""
         self._began = 0.0
         self._failed = False
+        self._busy = False
+        """The thread that has the lock is storing or rolling."""
+
+    @property
+    def most(self) -> int:
+        """Events of a batch."""
+        return self._most
+
+    @most.setter
+    def most(self, most: int) -> None:
+        self._most = most
+        self.limit = 0  # for another bound
+
+    @property
+    def count(self) -> int:
+        """Events in this batch so far, as far as they count."""
+        return self._stored() + len(self.rows) - self._uncounted
 
     @property
     def file_path(self) -> Optional[str]:
         """Where the batch is that is being filled."""
         return self._file.path if self._file else None
+
+    def _stored(self) -> int:
+        return self._file.stored if self._file else 0
 
     def begin(self) -> None:
         """Begin a batch, if there is none.  Raises ``OSError`` or ``sqlite3.Error`` where its file can't be made."""
@@ -111,48 +129,79 @@ class Filling(_Member):
                 Filling._newest = max(Filling._newest + 1, time.time_ns())
                 self._file = Loading(self.folder, states.begin(Filling._newest, os.urandom(12)))
 
-    def add(self, row: Row, counts: int = 1) -> bool:
-        """Take an event; whether that made the batch roll.
-
-        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: this event was not taken, the others stay."""
+    def add_uncounted(self, row: Row) -> None:
+        """Take an event that does not count.  Raises what ``added`` raises."""
         with self.lock:
-            if self.count >= self.most:
-                self._roll()  # an earlier call could not
-            rows = self._rows
-            if not rows:
-                self._first()
-            rows.append(row)
-            self.count += counts
-            if self.count < self.most and len(rows) < STORE_ROWS:
-                return False
+            self.rows.append(row)
+            self._uncounted += 1
             try:
-                self._store()
+                self.added(row)
             except BaseException:
-                if rows is self._rows and rows and rows[-1] is row:
-                    rows.pop()
-                    self.count -= counts
+                self._uncounted -= 1
                 raise
-            if self.count < self.most:
-                return False
+
+    def added(self, row: Row) -> bool:
+        """After a row was appended that reached ``limit``: store and roll what is due; whether a batch rolled.
+
+        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: then this row was not taken, the others stay."""
+        with self.lock:
+            if self._busy:
+                return False  # a signal handler's, in the middle of this: whoever it has interrupted goes on with it
             try:
-                self._roll()
-            except OSError:
-                # The event is stored: whoever adds the next one is told.
-                _log.exception("%s: a full batch could not be made ready", self.folder)
-                return False
-        return True
+                self._busy = True
+                return self._settle()
+            except BaseException:
+                for place in range(len(self.rows) - 1, -1, -1):
+                    if self.rows[place] is row:
+                        del self.rows[place]
+                        break
+                self.limit = 0
+                raise
+            finally:
+                self._busy = False
 
-    def _first(self) -> None:
-        """The list was empty: there must be a file to store it in, and somebody who does so."""
-        if self._file is None:
-            self.begin()
-        if not self._file.stored:  # type: ignore[union-attr]
-            self._began = time.monotonic()
-        _clock.wake()
+    def _settle(self) -> bool:
+        """Store and roll what is due; whether a batch rolled."""
+        rows = self.rows
+        rolled = False
+        while True:
+            # First the limit, then the look at the rows: others append first, and look at the limit then.
+            if not rows and not self._stored():
+                self._quiet = True
+                self.limit = 0
+                if not rows:
+                    return rolled
+            room = self._room()
+            if not room:
+                self._seal()  # an earlier call could not
+                rolled = True
+                continue
+            if self._quiet:
+                self.begin()
+                self._began = monotonic()
+                _clock.wake()
+                self._quiet = False
+            self.limit = limit = min(room, STORE_ROWS)
+            if len(rows) < limit:
+                return rolled
+            self._store(limit)
+            if limit == room:
+                try:
+                    self._seal()
+                except OSError:
+                    # The event is stored: whoever adds the next one is told.
+                    _log.exception("%s: a full batch could not be made ready", self.folder)
+                    self.limit = 0
+                    return rolled
+                rolled = True
 
-    def _store(self) -> None:
-        """Store what was added so far."""
-        rows = self._rows
+    def _room(self) -> int:
+        """How many rows more the batch takes, beside those that are stored."""
+        return max(0, self._most + self._uncounted - self._stored())
+
+    def _store(self, most: int) -> None:
+        """Store the first so many of the rows that were added."""
+        rows = self.rows[:most]
         if not rows:
             return
         self.begin()
@@ -164,34 +213,50 @@ class Filling(_Member):
                 if file.store(rows):
                     return
             finally:
-                # Also where a signal handler raised after all was stored.
-                if file.stored > before:
-                    self._rows = []
+                # Also where a signal handler raised after all was stored.  Others may have appended meanwhile.
+                if file.stored > before and file is self._file:
+                    del self.rows[: len(rows)]
             _log.warning("%s: taken away by a clean-up that does not ask who lives; going on in another", file.path)
             file.close()
             self._file = None
             self.begin()
 
-    def _roll(self) -> None:
-        """Make the batch ready; the next event begins another one."""
-        self._store()
+    def _seal(self) -> None:
+        """Make the batch ready, as it is stored; the next event begins another one."""
         if self._file is not None:
             self._file.seal()
             self._file = None
-        self.count = 0
+        self._uncounted = 0
+        self._quiet = True
+        self.limit = 0
+
+    def _roll(self) -> None:
+        """Make the batch ready, with all that was added so far."""
+        left = len(self.rows)
+        while left or self._stored():
+            part = min(left, self._room())
+            self._store(part)
+            self._seal()
+            left -= part
+        self._settle()  # what others have added meanwhile
 
     def roll(self) -> None:
         """Make ready what was added so far, if anything was.
 
         Raises what storing raises, ``OSError`` or ``sqlite3.Error``: all stays as it is."""
         with self.lock:
-            if self._rows or (self._file is not None and self._file.stored):
-                self._roll()
+            busy = self._busy
+            try:
+                self._busy = True
+                if self.rows or self._stored():
+                    self._roll()
+            finally:
+                self._busy = busy
 
     def roll_if_old(self) -> None:
         """``roll``, if the first event of the batch was added ``oldest`` seconds ago, or longer."""
         with self.lock:
-            if time.monotonic() - self._began >= self.oldest:
+            if monotonic() - self._began >= self.oldest:
                 self.roll()
 
     def tick(self) -> bool:
@@ -201,9 +266,10 @@ class Filling(_Member):
             return True
         try:
             self.roll_if_old()
-            self._store()
+            self._store(self._room())
+            self._settle()  # there is less room now
             self._failed = False
-            return self._file is not None and self._file.stored > 0
+            return bool(self.rows or self._stored())
         except Exception:
             if not self._failed:
                 _log.exception("%s: events could not be stored; trying again", self.folder)
@@ -226,15 +292,18 @@ class Filling(_Member):
         if self._file is not None:
             self._inherited.append(self._file)
             self._file = None
-        self._rows = []
-        self.count = 0
+        self.rows.clear()
+        self._busy = False
+        self._uncounted = 0
+        self._quiet = True
+        self.limit = 0
 
     def retire(self) -> None:
         """The program ends: what was added so far is made ready."""
         try:
             self.close()
         except Exception:
-            _log.exception("%s: %d events could not be stored, and are lost", self.folder, len(self._rows))
+            _log.exception("%s: %d events could not be stored, and are lost", self.folder, len(self.rows))
 
 
 class Emptying(_Member):
@@ -286,10 +355,10 @@ class Emptying(_Member):
             self._told = True
             return False
         patience = EMPTY_PATIENCE if self._told else 0.0
-        deadline = time.monotonic() + patience
+        deadline = monotonic() + patience
         pause = LOOK_FIRST
         while not self._next():
-            left = deadline - time.monotonic()
+            left = deadline - monotonic()
             if left <= 0:
                 self._told = True
                 return False
@@ -318,11 +387,11 @@ class Emptying(_Member):
                 return False
             listed = False
             while True:
-                if not self._names or time.monotonic() - self._listed > NAMES_LIFE:
+                if not self._names or monotonic() - self._listed > NAMES_LIFE:
                     if listed:
                         return False
                     self._names = sqlite_files.ready_names(self.folder)[:NAMES][::-1]
-                    self._listed = time.monotonic()
+                    self._listed = monotonic()
                     listed = True
                     if not self._names:
                         return False
@@ -424,8 +493,11 @@ class _Clock:
                 self._start()
 
     def _start(self) -> None:
+        if not self._is_free():
+            return  # a frame below this one, a signal handler's, is at it
         with self._lock:
             if self._thread is None:
+                self._stop.clear()  # a handler may have ended the halt that was to do so
                 thread = threading.Thread(target=self._run, name="tqshim clock", daemon=True)
                 try:
                     thread.start()
@@ -439,23 +511,29 @@ class _Clock:
             if self._stop.wait(STORE_EVERY):
                 return
             self._due.clear()
-            for member in _members():
+            for member in alive(_Member._all):
                 if isinstance(member, Filling) and member.tick():
                     self._due.set()
 
+    def _is_free(self) -> bool:
+        until = monotonic() + FORK_PATIENCE
+        while self._lock.locked() and monotonic() < until:
+            time.sleep(1e-4)
+        return not self._lock.locked()
+
     def halt(self) -> None:
         """End the thread: a process that forks should have none but its own."""
+        if not self._is_free():
+            return
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is None or thread is threading.current_thread():
                 return
             self._stop.set()
-            due = self._due.is_set()
-            self._due.set()
-            thread.join()
+            while thread.is_alive():
+                self._due.set()  # again: the thread may just have cleared it, not having seen that it is to stop
+                thread.join(STORE_EVERY)
             self._stop.clear()
-            if not due:
-                self._due.clear()
 
     def go_on(self) -> None:
         """After a fork, in the parent."""
@@ -465,36 +543,38 @@ class _Clock:
 
 def _roll_all() -> None:
     """Before the process waits for its children: they may be waiting for this."""
-    for member in _members():
+    for member in alive(_Member._all):
         if isinstance(member, Filling):
             member.retire()
 
 
 def _retire_all() -> None:
-    for member in _members():
+    for member in alive(_Member._all):
         member.retire()
+    _clock.halt()  # an interpreter that ends may wait for a thread that is still there
 
 
-_held: Final[list[Any]] = []
+_held: Final[dict[int, list[Any]]] = {}
+"""By thread that is forking."""
 
 
 def _before_fork() -> None:
     _clock.halt()
-    for member in _members():
+    for member in alive(_Member._all):
         if member.lock.acquire(timeout=FORK_PATIENCE):
-            _held.append(member.lock)
+            _held.setdefault(threading.get_ident(), []).append(member.lock)
 
 
 def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().release()
+    for lock in _held.pop(threading.get_ident(), ()):
+        lock.release()
     _clock.go_on()
 
 
 def _after_fork_in_child() -> None:
     _held.clear()
     _clock.reset()
-    for member in _members():
+    for member in alive(_Member._all):
         member.forked()
     # For children of a bare os.fork; those of multiprocessing clear the registry after this, and enter again.
     _at_exit.enter_again()
@@ -502,5 +582,4 @@ def _after_fork_in_child() -> None:
 
 _clock: Final = _Clock()
 _at_exit: Final = AtExit(_roll_all, _retire_all, lambda: bool(_Member._all))
-with contextlib.suppress(AttributeError):  # Windows has no fork
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+forks.register(_before_fork, _after_fork_in_child, _after_fork_in_parent)

@@ -34,6 +34,7 @@ __all__ = [
     "GIANT",
     "GIANT_HEADER",
     "LARGE_HEADER",
+    "TAG",
     "NewRecord",
     "Pieces",
     "Record",
@@ -75,6 +76,8 @@ GIANT: Final = (events.UNITS_MOST - 1) * events.UNIT
 GIANT_HEADER: Final = 12
 LARGE_HEADER: Final = 8
 """Bytes before the record of a block that has one of more than ``CHECKED`` bytes."""
+TAG: Final = 2 * events.UNIT
+"""Bytes that follow a block, or a giant, of a queue that has a key."""
 CHECKED: Final = 64
 """Bytes that the records of a block take on average, at most, if its check is to cover them: that costs one or two
 percent of putting and getting them.  For larger ones it would cost more: they are copied, and little else."""
@@ -154,7 +157,7 @@ def _pieces(record: NewRecord) -> Sequence[Record]:
     return record.parts if isinstance(record, Pieces) else (record,)
 
 
-def index(data: bytes, count: int) -> Sequence[int]:
+def index(data: Record, count: int) -> Sequence[int]:
     """Where in its records' bytes each record ends, of a block that begins with these bytes; nothing is checked.
 
     Raises ``ValueError`` for bytes too few for an index of so many records."""
@@ -162,7 +165,7 @@ def index(data: bytes, count: int) -> Sequence[int]:
         raise ValueError(f"{len(data)} bytes can't hold {count} records")
     ends: Sequence[int] = memoryview(data)[4 : 4 + 4 * count].cast("I")
     if _SWAP:
-        swapped = array("I", data[4 : 4 + 4 * count])
+        swapped = array("I", bytes(data[4 : 4 + 4 * count]))
         swapped.byteswap()
         ends = swapped
     return ends
@@ -186,7 +189,7 @@ def split_large(head: bytes, seed: int) -> Optional[int]:
     return size if size > CHECKED and crc32(head[4:], seed) == check else None
 
 
-def split(data: bytes, count: int, seed: int) -> tuple[memoryview, Sequence[int]]:
+def split(data: Record, count: int, seed: int) -> tuple[memoryview, Sequence[int]]:
     """A block taken apart: the bytes of its records, and where in them each record ends.
 
     Raises ``ValueError`` for bytes that are not, or not all, of that block."""
@@ -209,7 +212,7 @@ def split(data: bytes, count: int, seed: int) -> tuple[memoryview, Sequence[int]
     return view[begin:], ends
 
 
-def record(body: memoryview, ends: Sequence[int], index: int) -> memoryview:
+def record(body: Record, ends: Sequence[int], index: int) -> Record:
     """One record of a block that was split.  Raises ``ValueError`` where the ends can't be true."""
     start = ends[index - 1] if index else 0
     end = ends[index]

@@ -9,12 +9,12 @@ this process, the journal has it: a GOT ends it, or it comes back.
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Optional
 from weakref import WeakValueDictionary
 
-from . import blocks, events, tuning, waiting
+from . import blocks, events, waiting
 from .blocks import NewRecord
+from .clock import monotonic
 from .core import Handed, Taken, looked
 from .errors import CorruptBatchError
 from .getting import Getting
@@ -103,9 +103,7 @@ class Claiming(Getting):
             raise damage
         if self.records:
             self._publish_if_possible()
-        if monotonic() - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
-            self._sync()
-            self._scan()  # what a dead one held comes first
+        self._scan_if_due(monotonic())  # what a dead one held comes first
         while True:
             last, hand = self._state
             if hand:
@@ -229,8 +227,8 @@ class Claiming(Getting):
 
     def _comes_back(self) -> bool:
         ledger = self.ledger
-        if ledger.held and monotonic() - self._scanned > tuning.SCAN_EVERY * max(1, ledger.consumers):
-            self._scan()
+        if ledger.held:
+            self._scan_if_due(monotonic())
         return bool(self.ledger.returned)
 
     def _held_by_others(self) -> bool:
@@ -268,10 +266,12 @@ class Claiming(Getting):
 
     # -- members
 
-    def _scan(self) -> None:
-        super()._scan()
-        if self.ledger.held:
-            self._settle_holds()
+    def _scan_if_due(self, now: float) -> bool:
+        before = self._scanned
+        scanned = super()._scan_if_due(now)
+        if self._scanned != before and self.ledger.held:
+            self._settle_holds()  # what we hold, nobody else can look for
+        return scanned
 
     def _bury(self, slot: int) -> bool:
         held = any(held.slot == slot for held in self.ledger.held.values())

@@ -11,26 +11,33 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from math import inf
 from multiprocessing import context, reduction
-from time import monotonic
 from typing import Any, ClassVar, Final, Optional, Union
 
 from . import events, locks, names, tuning, waiting
 from .blocks import NewRecord, Record
+from .clock import monotonic
 from .errors import CorruptBatchError, FolderError
 from .folder import Folder, Journal, RecordInFile
+from .keys import Key
 from .ledger import Block, Lease, Ledger, Verdict
 from .names import FileId
 from .waiting import Bell, Cells
 
 __all__ = ["LEASED", "NO_BURST", "NO_STEPS", "SHIFT", "Core", "Handed", "Step", "Taken", "looked", "replay"]
+
+_PACKAGE: Final = __name__.partition(".")[0]
+_FLUSHERS: Final = f"{_PACKAGE}.putting"
+"""Where frames of a flusher have the engine's lock; a queue's own frames never do."""
 
 Taken = Union[Record, RecordInFile]
 """A record as a get takes it."""
@@ -62,6 +69,10 @@ class Core:
 
     durable: ClassVar[bool] = False
     """What a put has put survives a power cut."""
+    tag: ClassVar[int] = 0
+    """Bytes that follow a block."""
+    key: Optional[Key] = None
+    """Of a queue that has one."""
     exiting: ClassVar[bool] = False
     """No thread can be started any more: every put is published at once."""
 
@@ -78,6 +89,9 @@ class Core:
         """Locked while the flusher refers to this."""
         self._flusher_has = [False]
         """Whether the flusher holds the lock."""
+        self._aside: list[list[NewRecord]] = []
+        """What was put by signal handlers that have interrupted an act, and waits for its end."""
+        self._aside_turn = threading.Lock()
         self._reset()
         self._load()
         self.maxsize = self.ledger.maxsize
@@ -85,6 +99,8 @@ class Core:
         self.small = tuning.SMALL
         self.looked = looked
         self._enough = max(1, min(tuning.PLACES_ENOUGH, self.maxsize // 16))
+        self._places = min(tuning.PLACES, max(tuning.PLACES_FEW, self.maxsize // 64))
+        """Places of a reservation, where so many are free."""
         self._spawning: tuple[Optional[weakref.ref[Any]], Any] = (None, None)
 
     def _reset(self) -> None:
@@ -93,6 +109,10 @@ class Core:
         self._words = self.cells.words
         self._bells: dict[str, Bell] = {}
         self._scanned = monotonic()
+        self._listing: Optional[Iterator[str]] = None
+        """Names in the folder that the next scan looks at."""
+        self._glance = tuning.SCAN_NAMES_LEAST
+        """So many of them."""
         self._pending: list[tuple[FileId, int, int]] = []
         self._long_pins: dict[int, tuple[int, float, Optional[set[FileId]]]] = {}
         # producer
@@ -162,7 +182,7 @@ class Core:
         self._lease_parts: deque[Block] = deque()
         self._block = Block(0, 0, FileId(0, 0), 0, 0)
         self._first = self._end = 0
-        self._body = memoryview(b"")
+        self._body: Record = memoryview(b"")
         self._ends: Sequence[int] = ()
         self._fds: dict[FileId, int] = {}
         self._damage: Optional[CorruptBatchError] = None
@@ -176,10 +196,9 @@ class Core:
         """From which of our items, and since when, we measure how fast we are."""
         self._pace = float("inf")
         """Seconds that each of our last items took us, without the waiting."""
-        self._patience = tuning.PATIENCE
-        self._lease_from = 0
-        """With so many taken, a lease beside other consumers is worth a try again."""
         self._offered_at = 0.0
+        self._offered_with = 0
+        """When we last looked whether to offer places, and how many items we had taken then."""
         self._hint = int.from_bytes(os.urandom(4), "little") << 24
         self._luck = 1.0
         self._spins = 0
@@ -190,6 +209,7 @@ class Core:
 
     def _close_files(self) -> None:
         self.journal.close()
+        self._listing = None
         self._drop_file()
         while self._fds:
             os.close(self._fds.popitem()[1])
@@ -223,6 +243,11 @@ class Core:
 
     def _publish_if_possible(self) -> None:
         """Publish what is held back, unless the disk is full: that must not keep this process from draining it."""
+        raise NotImplementedError
+
+    def _hurry_elsewhere(self) -> None:
+        """This process is about to wait: what it holds back in other queues is to be published now, for somebody may be
+        waiting for that."""
         raise NotImplementedError
 
     def _slot(self) -> int:
@@ -297,6 +322,17 @@ class Core:
                 if monotonic() > deadline:
                     raise self._journal_damaged(f"no event at byte {self._pos}, before others")
 
+    def _apply_before(self, end: int) -> None:
+        """Apply what stands before our event that ends at byte ``end`` and was appended just now: CLAIMs mostly."""
+        others = (end - self._pos >> 3) - 1
+        ledger = self.ledger
+        if self.journal.only_claims and ledger.plain and ledger.index + others < ledger.limit:
+            head = ledger.head + others
+            ledger.head = head if head < ledger.tail else ledger.tail
+            ledger.index += others
+        else:
+            self._catch_up(end - events.SIZE)
+
     def _journal_damaged(self, finding: str) -> CorruptBatchError:
         path = f"{self.folder.path}/{names.journal(self.journal.number)}"
         return CorruptBatchError(path, finding, "use another folder")
@@ -351,8 +387,7 @@ class Core:
             if self.ledger.sealed != int(key, 16):
                 self.folder.drop_roll(number, key)
         self._next_journal()
-        if monotonic() - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
-            self._scan()
+        self._scan_if_due(monotonic())
 
     def _next_journal(self) -> None:
         assert self.ledger.sealed is not None
@@ -391,6 +426,22 @@ class Core:
             self._recover()
         self._unsure = True
 
+    def _stands_above_itself(self) -> bool:
+        """This runs in a signal handler, or a destructor, that has interrupted an act of this very engine: who waits
+        here for a lock of that waits for ever.  Walks the stack, so it is asked where a lock is taken."""
+        frame = sys._getframe(1)
+        outside = False
+        while frame is not None:
+            room = frame.f_globals.get("__name__", "")
+            if not room.startswith(_PACKAGE):
+                outside = True
+            elif outside:
+                known = frame.f_locals
+                if known.get("self") is self or (room == _FLUSHERS and known.get("engine") is self):
+                    return True
+            frame = frame.f_back  # type: ignore[assignment]
+        return False
+
     def forked(self) -> None:
         """In a forked child, before anything else.  What was under way in the parent must not go on here, not even in a
         frame of this very thread (a fork in a signal handler): its descriptors are of no use from now on."""
@@ -406,6 +457,8 @@ class Core:
         self._lock = locks.Lock()
         self._fence = locks.Lock()
         self.flusher_holds = threading.Lock()
+        self._aside = []  # the parent puts it
+        self._aside_turn = threading.Lock()
         if self.closed:
             return
         if self.folder.fd >= 0:
@@ -547,19 +600,46 @@ class Core:
         for slot in list(self.ledger.members):
             self._bury(slot)
 
+    def _scan_if_due(self, now: float) -> bool:
+        """Scan, unless somebody has within the last second: one does it for all."""
+        if now - self._scanned <= tuning.SCAN_EVERY:
+            return False
+        at = self._words[waiting.SCANNED] / 1e6
+        # Else it is long ago, or from before the machine was started; or we are in the middle of one.
+        if self._listing is None and 0 <= now - at < tuning.SCAN_EVERY:
+            self._scanned = at
+            return False
+        self._words[waiting.SCANNED] = int(now * 1e6)
+        self._scanned = now
+        self._scan()
+        return True
+
     def _scan(self) -> None:
-        """Look for members that died, and for batch files that nobody removed."""
-        self._scanned = monotonic()
+        """Look for members that died, and for files that nobody removed.  Of very many names it looks at as many as
+        takes a moment, and the next scan, which then follows soon, goes on: whoever scans may be about to get."""
+        began = monotonic()
+        self._sync()
         self._bury_the_dead()
-        found = self.folder.batches()
+        if self._listing is None:
+            self._listing = self.folder.listing()
+        listed = list(islice(self._listing, self._glance))
+        found = self.folder.batches(listed)
         # After the listing: a file's producer had joined before it made the file.
         self._sync()
         known = {file for file, _, _ in self._pending}
         now = self._pos + self._shift
         self._pending += [(file, 1 << 62, now) for file in found if file not in known and self.ledger.is_done(file)]
         self._reclaim()
-        self.folder.remove_free({member.number for member in self.ledger.members.values()})
-        self.folder.remove_old_journals(self.journal.number)
+        self.folder.remove_free({member.number for member in self.ledger.members.values()}, listed)
+        self.folder.remove_old_journals(self.journal.number, listed)
+        if len(listed) < self._glance:
+            self._listing = None
+        else:
+            ended = monotonic()
+            took = max(ended - began, 1e-6)
+            self._scanned = ended + tuning.SCAN_REST * took - tuning.SCAN_EVERY
+            fitting = min(int(self._glance * tuning.SCAN_LOOK / took), 2 * self._glance, tuning.SCAN_NAMES)
+            self._glance = max(fitting, tuning.SCAN_NAMES_LEAST)
 
     # -- reclaiming
 

@@ -25,11 +25,11 @@ import contextlib
 import threading
 import time
 from functools import partial
-from time import monotonic
 from typing import Any, Optional
 
 from . import locks, tuning
 from .blocks import NewRecord
+from .clock import monotonic
 from .errors import FolderError
 from .finishing import Finishing
 from .folder import Folder
@@ -91,18 +91,25 @@ class Durability(Finishing):
         super()._load()
         while self._ends_in_hole():
             self._go_on_without_end()
+        self.folder.hold_again()
         self.folder.harden_names()
         self.folder.harden_path()
 
     def _ends_in_hole(self) -> bool:
         """There is more in the journal than can be read: events that a power cut has kept, behind others that it has
-        taken.  What somebody is writing just now is to be seen in a moment."""
+        taken.  Or somebody is writing just now, and that is to be seen in a moment: but not if nobody else is there."""
         deadline = monotonic() + tuning.UNSEEN_PATIENCE
         while (at := self._pos) < self.journal.size():
+            alone = self.folder.hold_alone()
+            newer = self.folder.newest() != self.journal.number
             self._sync()
-            if self._pos > at:
+            if alone:  # For no longer than this look: whoever is stopped here keeps others out.
+                self.folder.hold_again()
+            if newer:  # another was faster, and has gone on without that end
+                self._load_newer()
+            if newer or self._pos > at:
                 deadline = monotonic() + tuning.UNSEEN_PATIENCE
-            elif monotonic() > deadline:
+            elif alone or monotonic() > deadline:
                 return True
             else:
                 time.sleep(1e-3)
@@ -110,14 +117,20 @@ class Durability(Finishing):
 
     def _go_on_without_end(self) -> None:
         """Make a journal that begins with the state before the hole.  Nobody appends to the old one any more: whoever
-        opens the queue comes here first, and those who had it open are gone with the power."""
-        old = self.journal
-        number = old.number + 1
+        opens the queue comes here first, and those who had it open are gone with the power.
+
+        Killed in here: a journal under its roll_ name, that the next scan removes; or the queue goes on from the new
+        one."""
+        number = self.journal.number + 1
         key = self.folder.prepare_roll(number, partial(self.ledger.snapshot, True), self.ledger.next_limit)
         # Commit point: the first link.  Whoever prepares a journal in the place of this one prepares the same.
         self.folder.give_name(number, key)
-        old.close()
+        self._load_newer()
+
+    def _load_newer(self) -> None:
+        old = self.journal
         super()._load()
+        old.close()
 
     # -- putting
 
@@ -197,6 +210,10 @@ class Durability(Finishing):
         """The queue was shut down.  No put of what is held back has returned: each takes its own back."""
         self._publishing = None
         return 0
+
+    def _publish_one(self, record: NewRecord) -> Optional[bool]:
+        """Always the long way, which hardens what it writes."""
+        return None
 
     def _write(self, records: list[NewRecord], giant: bool) -> None:
         super()._write(records, giant)

@@ -4,27 +4,36 @@ Lives here: finding, recovering and leaving; what a handle asks; forks and the e
 event does (``ledger``), how it reaches the disk (``folder``), how one sleeps (``waiting``), pickling (``queues``).
 
 An engine is made of layers, each a class of its own: ``core`` (journal, members), ``sleeping``, ``getting``,
-``claiming``, ``putting``, ``finishing``, and this one; that of a durable queue has ``durability`` on top.
+``claiming``, ``putting``, ``finishing``, and this one; that of a durable queue has ``durability`` on top,
+and that of a queue with a key ``authentication``.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable
+from multiprocessing import process
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
-from . import events, locks, tuning, waiting
+from . import events, forks, locks, tuning, waiting
+from .authentication import Authentication
 from .claiming import Hold
+from .clock import monotonic
 from .core import Core, Handed, Taken, looked, replay
 from .durability import Durability
 from .ending import AtExit
 from .errors import CorruptBatchError
 from .finishing import Finishing
 from .folder import Folder, forked, reclaim, sweep
+from .keys import Key, match
 from .ledger import OPEN_FOR_ALL, Block, Ledger
+from .putting import Flusher
+from .weak import alive
 
 if TYPE_CHECKING:
     from .figures import Stats
@@ -49,7 +58,7 @@ class Use:
     @classmethod
     def create(cls, maxsize: int) -> Use:
         """That of a new anonymous queue; what killed programs left of theirs is deleted on the way."""
-        others = [engine.folder.path for engine in list(Engine.all)]
+        others = [engine.folder.path for engine in alive(Engine.all)]
         folder = Folder.create_anonymous(maxsize, tuning.LIMITS)
         with cls.lock:
             use = cls._of(folder)
@@ -57,10 +66,11 @@ class Use:
         return use
 
     @classmethod
-    def open(cls, path: str, maxsize: int, durable: Optional[bool] = None) -> Use:
+    def open(cls, path: str, maxsize: int, durable: Optional[bool] = None, authkey: Optional[bytes] = None) -> Use:
         """That of the queue at a path, which is made if it is not there."""
+        proof = b"" if authkey is None else Key(authkey).proof
         with cls.lock:
-            use = cls._of(Folder.open(path, maxsize, tuning.LIMITS, bool(durable)))
+            use = cls._of(Folder.open(path, maxsize, tuning.LIMITS, bool(durable), proof), authkey)
         if maxsize > 0 and use.engine.maxsize != maxsize:
             raise ValueError(
                 f"{path}: the queue there has maxsize={use.engine.maxsize}, not {maxsize}; leave maxsize out to join it"
@@ -73,25 +83,57 @@ class Use:
         return use
 
     @classmethod
-    def meet(cls, path: str, receive: Optional[Callable[[], int]]) -> Use:
-        """That of a queue whose handle was just unpickled; ``receive`` fetches the hold that came with it."""
+    def meet(
+        cls,
+        path: str,
+        receive: Optional[Callable[[], int]] = None,
+        authkey: Optional[bytes] = None,
+        keyed: bool = False,
+    ) -> Use:
+        """That of a queue whose handle was just unpickled; ``receive`` fetches the hold that came with it.
+
+        ``keyed``: the queue has an authkey.  If it did not come with the handle this process uses the queue already, or
+        its own authkey is the queue's."""
         with cls.lock:
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(path)
                 use = cls._all.get((status.st_dev, status.st_ino))
                 if use is not None and not use.engine.closed:
-                    return use
-            return cls._of(Folder.meet(path, receive() if receive else None))
+                    return use._checked(authkey, keyed)
+            folder = Folder.meet(path, receive() if receive else None)
+            return cls._of(folder, process.current_process().authkey if keyed and authkey is None else authkey)
 
     @classmethod
-    def _of(cls, folder: Folder) -> Use:
+    def _of(cls, folder: Folder, authkey: Optional[bytes] = None) -> Use:
         use = cls._all.get(folder.key)
-        if use is None or use.engine.closed:
-            durable = not folder.anonymous and folder.is_durable()
-            use = cls._all[folder.key] = cls((DurableEngine if durable else Engine)(folder))
-        else:
+        if use is not None and not use.engine.closed:
             folder.close()
+            return use._checked(authkey)
+        try:
+            durable, proof = (False, b"") if folder.anonymous else folder.kind()
+            key = match(folder.path, proof, authkey)
+        except BaseException:
+            folder.close()
+            raise
+        engine: Engine
+        try:
+            if key is None:
+                engine = DurableEngine(folder) if durable else Engine(folder)
+            else:
+                engine = DurableKeyedEngine(folder, key) if durable else KeyedEngine(folder, key)
+        except BaseException:
+            folder.close()
+            raise
+        use = cls._all[folder.key] = cls(engine)
         return use
+
+    def _checked(self, authkey: Optional[bytes], keyed: bool = False) -> Use:
+        """This, for somebody who has that authkey; see ``match`` and ``meet``."""
+        key = self.engine.key
+        if keyed and authkey is None:
+            authkey = key.authkey if key else b""
+        match(self.engine.folder.path, key.proof if key else b"", authkey)
+        return self
 
 
 class Engine(Finishing):
@@ -109,7 +151,7 @@ class Engine(Finishing):
         waiting.barrier_works()  # imports ctypes, 3 ms: here, not in a signal handler, nor in every child
         super().__init__(folder)
         self.all.add(self)
-        Engine._references = tuple(map(weakref.ref, list(Engine.all)))
+        Engine._references = tuple(map(weakref.ref, alive(Engine.all)))
         _at_exit.arm()
 
     def close(self) -> None:
@@ -146,11 +188,13 @@ class Engine(Finishing):
                 self.folder.let_go()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        try:
             try:
                 self.close()
             finally:
                 self.report_loss()
+        except Exception:  # in these words: names of modules may be gone by then
+            pass
 
     def report_loss(self) -> None:
         """Say so if records could not be published before the end: the disk was full."""
@@ -308,11 +352,17 @@ class Engine(Finishing):
 
     def qsize(self) -> int:
         """Items that could be got now."""
+        if self._lock.locked() and self._stands_above_itself():
+            return self._known_size()
         with self._lock:
             self._begin()
             size = self._size()
             self._act_ends()
         return size
+
+    def _known_size(self) -> int:
+        """How many there were at the last look, without the lock."""
+        return max(0, self._count_waiting()) + len(self._state[1]) + len(self.records)
 
     def _size(self) -> int:
         self._publish_if_possible()
@@ -321,6 +371,8 @@ class Engine(Finishing):
 
     def empty(self) -> bool:
         """Nothing could be got now."""
+        if self._lock.locked() and self._stands_above_itself():
+            return not self._known_size()
         with self._lock:
             self._begin()
             size = self._size()
@@ -333,6 +385,8 @@ class Engine(Finishing):
         """Nothing could be put now."""
         if not self.maxsize:
             return False
+        if self._lock.locked() and self._stands_above_itself():
+            return self.ledger.used >= self.maxsize
         with self._lock:
             self._begin()
             self._publish_if_possible()
@@ -362,7 +416,7 @@ class Engine(Finishing):
                 held=held,
                 returned=len(ledger.returned),
                 unfinished=ledger.unfinished,
-                bytes=events.UNIT * sum(block.units for block in ledger.parts(self._delivered(), ledger.tail)),
+                bytes=events.UNIT * ledger.units_from(self._delivered()),
                 maxsize=ledger.maxsize,
                 consumers=ledger.consumers,
                 producers=len(ledger.members) - ledger.consumers,
@@ -400,22 +454,39 @@ class DurableEngine(Durability, Engine):
     """What one process does in the folder of a durable queue."""
 
 
-def _flush_all() -> None:
+class KeyedEngine(Authentication, Engine):
+    """What one process does in the folder of a queue with a key."""
+
+
+class DurableKeyedEngine(Authentication, DurableEngine):
+    """What one process does in the folder of a durable queue with a key."""
+
+
+def _end_all_bursts() -> None:
     Core.exiting = True
-    for engine in list(Engine.all):
+    for engine in alive(Engine.all):
         with contextlib.suppress(OSError):
-            engine.flush()
+            engine.end_bursts()
+
+
+def _end_all_flushers() -> None:
+    """Before the interpreter ends.  A thread that is still there then is stopped wherever it wants to go on: for good
+    with the locks that it holds, and before 3.10.8 the main thread may wait for it for ever (CPython's gh-96387)."""
+    _end_all_bursts()
+    until = monotonic() + tuning.FLUSH_PATIENCE
+    while Flusher.running_here and monotonic() < until:
+        time.sleep(tuning.FLUSH_LOOK)
 
 
 def _leave_all() -> None:
-    for engine in list(Engine.all):
+    for engine in alive(Engine.all):
         with contextlib.suppress(OSError):
             engine.retire()
         engine.report_loss()
 
 
 def _before_fork() -> None:
-    for engine in list(Engine.all):
+    for engine in alive(Engine.all):
         with contextlib.suppress(OSError):
             engine.before_fork()
 
@@ -423,13 +494,14 @@ def _before_fork() -> None:
 def _after_fork_in_child() -> None:
     Core.exiting = False
     Use.lock = locks.RLock()
+    Flusher.running_here = weakref.WeakSet()
     forked()
-    for engine in list(Engine.all):
+    for engine in alive(Engine.all):
         engine.forked()
     # For children of a bare os.fork; those of multiprocessing clear the registry after this, and enter again.
     _at_exit.enter_again()
 
 
-_at_exit = AtExit(_flush_all, _leave_all, lambda: bool(Engine.all))
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+_at_exit = AtExit(_end_all_bursts, _leave_all, lambda: bool(Engine.all))
+atexit.register(_end_all_flushers)
+forks.register(_before_fork, _after_fork_in_child)

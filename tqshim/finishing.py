@@ -7,10 +7,10 @@ Invariant: what a process has put stands in the journal before what it says abou
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Optional
 
 from . import events, waiting
+from .clock import monotonic
 from .ledger import SHUT, SHUT_AT_ONCE
 from .putting import Putting
 

@@ -40,10 +40,11 @@ import stat
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, ClassVar, Final, Optional, Union
 
 from . import events, locks, names, systems
+from .clock import monotonic
 from .errors import CorruptBatchError, FolderError, UnsupportedError
 from .ledger import Ledger
 from .names import FileId
@@ -75,6 +76,8 @@ ROLLS_SEEN: Final = 1000
 """Listings of a folder in which its newest journal may be missed: one is missed only if it is rolled in that moment."""
 LEAST_LIMIT: Final = 64
 """Events of a journal on a full disk, at least."""
+RESERVE_TRIES: Final = 8
+"""Signals that may interrupt the setting aside of disk space, before it is tried with less."""
 PAGE: Final = 4096
 CELLS_PAGE: Final = 2 * PAGE
 """Bytes of the cells of 64 slots: as ``waiting`` lays them out."""
@@ -113,26 +116,33 @@ class Journal:
         self.words: Optional[memoryview] = None
         """The file as 64-bit words, once it is mapped.  Only what is known to be written may be looked at."""
         self.only_claims = False
-        """``append_after`` has found nothing but CLAIMs before its event."""
+        """``end_of`` has found nothing but CLAIMs before the event."""
         self._address = self._size = 0
 
-    def append(self, event: bytes) -> int:
-        """Append one event and return where it ends.  Commit point: once this has written, the event has happened.
+    def write(self, event: bytes) -> None:
+        """Append one event.  Commit point: once this has written, the event has happened.
 
         Raises ``OSError``: nothing was written, nothing has happened."""
-        fd = self.fd
-        if os.write(fd, event) != 8:
-            raise FolderError(f"journal_{self.number}", "an event was torn", "recover the queue into a new folder")
-        return os.lseek(fd, 0, 1)
-
-    def append_after(self, event: bytes, word: int, at: int) -> int:
-        """``append`` for an event that does not stand between byte ``at`` and the end yet: found there by looking, in
-        mapped memory, which is cheaper than asking the kernel where it is.  ``word``: the event as a number."""
-        words = self.words
-        if words is None:
-            return self.append(event)
         if os.write(self.fd, event) != 8:
             raise FolderError(f"journal_{self.number}", "an event was torn", "recover the queue into a new folder")
+
+    def append(self, event: bytes) -> int:
+        """``write`` an event and return where it ends."""
+        self.write(event)
+        return os.lseek(self.fd, 0, 1)
+
+    def append_after(self, event: bytes, word: int, at: int) -> int:
+        """``append`` for an event that does not stand between byte ``at`` and the end yet.  ``word``: the event as a
+        number."""
+        self.write(event)
+        return self.end_of(word, at)
+
+    def end_of(self, word: int, at: int) -> int:
+        """Where the event ends that was just written, and does not stand between byte ``at`` and there: found by
+        looking, in mapped memory, which is cheaper than asking the kernel."""
+        words = self.words
+        if words is None:
+            return os.lseek(self.fd, 0, 1)
         place = at >> 3
         try:
             if words[place] == word:
@@ -181,6 +191,7 @@ class Journal:
     def unmap(self) -> None:
         """Forget the mapping: who still looks at it gets a ``ValueError``."""
         words, self.words = self.words, None
+        self.only_claims = False
         if words is None:  # nor is ctypes imported: this may be a handler's frame, in the middle of an import
             return
         mapping = _mapping()
@@ -326,19 +337,23 @@ class _Members:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.users = 0
+        self.closed = False
+        """In a forked child, which must not close it twice."""
         self.slots: set[int] = set()
 
     @classmethod
     def of(cls, key: tuple[int, int], open_file: Callable[[], int]) -> _Members:
         """The members file of the folder with that device and inode.  The lock is held."""
         # Those of folders that are gone have no locks, and their inodes may be used again.
-        for other, idle in list(cls.opened.items()):
-            if not idle.users and not os.fstat(idle.fd).st_nlink:
+        for other, idle in cls.opened.copy().items():
+            # Looked up again: a garbage collection may let go of any at any step.  One without users stays.
+            if not idle.users and cls.opened.get(other) is idle and not os.fstat(idle.fd).st_nlink:
                 del cls.opened[other]
                 os.close(idle.fd)
-        if key not in cls.opened:
-            cls.opened[key] = cls(open_file())
-        return cls.opened[key]
+        members = cls.opened.get(key)
+        if members is None:
+            members = cls.opened[key] = cls(open_file())
+        return members
 
     def let_go(self, key: tuple[int, int]) -> None:
         """One user less; the last one closes it."""
@@ -363,6 +378,10 @@ class Folder:
         self._preparing = -1
         """The journal that is being written for the next roll."""
         self._suspended: Optional[tuple[int, Optional[int]]] = None
+        self._own_hold = False
+        """The hold is no other process's, too."""
+        self._alone: Optional[bool] = None
+        """The hold shuts all others out, or there is none just now; ``None``: it is as it should be."""
         status = os.fstat(fd)
         self.key = status.st_dev, status.st_ino
 
@@ -401,8 +420,10 @@ class Folder:
             return folder
 
     @classmethod
-    def open(cls, path: str, maxsize: int, limits: tuple[int, int], durable: bool = False) -> Folder:
-        """Open the queue folder at a path, or make it one: then with that ``maxsize``, and ``durable``.
+    def open(
+        cls, path: str, maxsize: int, limits: tuple[int, int], durable: bool = False, proof: bytes = b""
+    ) -> Folder:
+        """Open the queue folder at a path, or make it one: then with that ``maxsize``, ``durable`` and proof of a key.
 
         Raises ``FolderError`` where somebody else could write to it, or where it is something else."""
         check_platform()
@@ -420,7 +441,7 @@ class Folder:
                     raise FolderError(
                         path, f"holds {strangers[0]!r}, which is no part of a queue", "use an empty folder"
                     )
-                folder._furnish(maxsize, limits, durable)
+                folder._furnish(maxsize, limits, durable, proof)
         except BaseException:
             folder.close()
             raise
@@ -437,7 +458,7 @@ class Folder:
 
     @classmethod
     def _hold(cls, path: str) -> Folder:
-        deadline = time.monotonic() + HOLD_PATIENCE
+        deadline = monotonic() + HOLD_PATIENCE
         while True:
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -451,20 +472,50 @@ class Folder:
                 found = os.stat(path)
                 mine = os.fstat(fd)
                 if (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
-                    return cls(path, fd)
+                    folder = cls(path, fd)
+                    folder._own_hold = True
+                    return folder
                 os.close(fd)
             except BlockingIOError:  # a reclaimer holds it: in a moment it is gone
                 os.close(fd)
-                if time.monotonic() > deadline:
-                    raise FolderError(
-                        path, f"locked by somebody for {HOLD_PATIENCE:.0f} s", "find out by whom"
-                    ) from None
+                if monotonic() > deadline:
+                    raise _locked(path) from None
                 time.sleep(0.001)
             except BaseException:
                 os.close(fd)
                 raise
 
-    def _furnish(self, maxsize: int, limits: tuple[int, int], durable: bool = False) -> None:
+    def hold_alone(self) -> bool:
+        """Hold the folder alone, if nobody else holds it; ``False``: somebody does, or may.  Until ``hold_again`` there
+        may be no hold at all then: of several who try this, one must succeed."""
+        if self._own_hold and not self._alone:
+            try:
+                # If this fails the shared hold is gone, too.
+                self._alone = False
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._alone = True
+            except BlockingIOError:
+                pass
+        return bool(self._alone)
+
+    def hold_again(self) -> None:
+        """Share the folder with others again.  Raises ``FileNotFoundError`` where it has been deleted meanwhile."""
+        if self._alone is None:
+            return
+        deadline = monotonic() + HOLD_PATIENCE
+        while True:
+            with contextlib.suppress(BlockingIOError):  # another holds it alone, for a moment
+                fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            if monotonic() > deadline:
+                raise _locked(self.path)
+            time.sleep(0.001)
+        self._alone = None
+        found = os.stat(self.path)
+        if (found.st_dev, found.st_ino) != self.key:
+            raise FileNotFoundError(errno.ENOENT, "the queue is gone: it was deleted while it was opened", self.path)
+
+    def _furnish(self, maxsize: int, limits: tuple[int, int], durable: bool = False, proof: bytes = b"") -> None:
         """Make an empty folder a queue.  Commit point: the rename that makes journal_0 appear."""
         self.durable = durable
         _check_file_system(self.path, self.key[0])
@@ -473,7 +524,9 @@ class Folder:
                 os.close(self._create(name))
         self.grow_cells(1)
         ledger = Ledger(maxsize, *limits)
-        name = self.prepare_roll(0, lambda limit: Ledger(maxsize, limit, limits[1], durable).snapshot(), ledger.limit)
+        name = self.prepare_roll(
+            0, lambda limit: Ledger(maxsize, limit, limits[1], durable, proof).snapshot(), ledger.limit
+        )
         self.give_name(0, name)
 
     def _create(self, name: str, flags: int = os.O_WRONLY, fd: Optional[int] = None) -> int:
@@ -483,7 +536,8 @@ class Folder:
 
     def newest(self) -> Optional[int]:
         """The number of the newest journal, or ``None`` where there is none."""
-        numbers = [name.numbers[0] for name in map(names.parse, _list(self.fd)) if name and name.kind == "journal"]
+        journals = (name for name in _names(self.fd) if name.startswith(names.JOURNAL))
+        numbers = [name.numbers[0] for name in map(names.parse, journals) if name and name.kind == "journal"]
         return max(numbers, default=None)
 
     def open_newest(self) -> tuple[Journal, bytes]:
@@ -608,13 +662,13 @@ class Folder:
         except FileNotFoundError:
             return None
 
-    # -- power cuts
-
-    def is_durable(self) -> bool:
-        """The queue here was made a durable one, its newest journal says."""
+    def kind(self) -> tuple[bool, bytes]:
+        """Whether the queue here was made a durable one, and the proof of its key, as its newest journal says."""
         journal, snapshot = self.open_newest()
         journal.close()
-        return Ledger.snapshot_durable(snapshot)
+        return Ledger.snapshot_kind(snapshot)
+
+    # -- power cuts
 
     @staticmethod
     def harden(fd: int) -> None:
@@ -670,7 +724,7 @@ class Folder:
         """A batch file, open for reading.  Raises ``ValueError`` where it is not there, or is something else."""
         with contextlib.suppress(FileNotFoundError):  # a spill folder that is gone took it along
             home = self._home(file)
-            for name in _names_of(file):
+            for name in names.of_batch(file):
                 with contextlib.suppress(FileNotFoundError):
                     return _open_plain(name, os.O_RDONLY, home)
         raise ValueError("missing, with items in it that nobody got")
@@ -731,10 +785,13 @@ class Folder:
     def free_batch(self, file: FileId) -> None:
         """Leave a batch file that nobody needs any more to its producer: to fill pages again is many times cheaper than
         to have new ones.  Replaces the one that lay in its place, so that no more than a few ever do."""
-        place = names.free(file.member, file.serial >> 2 & (names.FREE - 1))
         for state in (names.LOAD, names.READY):
+            name = names.batch(state, file)
             with contextlib.suppress(FileNotFoundError):
-                os.rename(names.batch(state, file), place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                size = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_size
+                places = names.FREE if size <= names.FREE_BYTES else 2
+                place = names.free(file.member, (file.serial >> 2) % places)
+                os.rename(name, place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
                 return
 
     def refill_batch(self, file: FileId) -> Optional[int]:
@@ -772,10 +829,10 @@ class Folder:
         os.close(fd)
         return None
 
-    def remove_free(self, keep: Container[int] = ()) -> bool:
-        """Delete the free files of all producers but those.  ``True``: there were some."""
+    def remove_free(self, keep: Container[int] = (), listed: Optional[Iterable[str]] = None) -> bool:
+        """Delete the free files of all producers but those, as far as ``listed``.  ``True``: there were some."""
         found = False
-        for name in _list(self.fd):
+        for name in _list(self.fd) if listed is None else listed:
             parsed = names.parse(name)
             if parsed is not None and parsed.kind == "free" and parsed.numbers[0] not in keep:
                 with contextlib.suppress(FileNotFoundError):
@@ -813,12 +870,16 @@ class Folder:
             got += len(parts[-1])
         return b"".join(parts)
 
-    def batches(self) -> list[FileId]:
-        """All batch files that lie in this folder and in its spill folder."""
-        listed = _list(self.fd)
+    def listing(self) -> Iterator[str]:
+        """The names of what lies here, then of what lies in the spill folder.  They are read as they are asked for, and
+        that may take its time: what comes or goes meanwhile is among them, or is not."""
+        yield from _names(self.fd)
         with contextlib.suppress(FileNotFoundError):
-            listed += _list(self._spill_folder())
-        parsed = map(names.parse, listed)
+            yield from _names(self._spill_folder())
+
+    def batches(self, listed: Optional[Iterable[str]] = None) -> list[FileId]:
+        """The batch files among the names of a ``listing``, by default of all."""
+        parsed = map(names.parse, self.listing() if listed is None else listed)
         return [FileId(*name.numbers) for name in parsed if name and name.kind in (names.LOAD, names.READY)]
 
     def count_corrupt(self) -> int:
@@ -828,17 +889,17 @@ class Folder:
             listed += _list(self._spill_folder())
         return sum(map(names.is_reason, listed))
 
-    def remove_old_journals(self, number: int) -> None:
-        """Delete what killed rollers have left, up to the journal of that number."""
-        for listed in _list(self.fd):
-            name = names.parse(listed)
+    def remove_old_journals(self, number: int, listed: Optional[Iterable[str]] = None) -> None:
+        """Delete what killed rollers have left, up to the journal of that number, as far as it is ``listed``."""
+        for found in _list(self.fd) if listed is None else listed:
+            name = names.parse(found)
             if name is None:
                 continue
             if (name.kind in ("roll", "spare") and name.numbers[0] <= number) or (
                 name.kind == "journal" and name.numbers[0] < number
             ):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(listed, dir_fd=self.fd)
+                    os.unlink(found, dir_fd=self.fd)
 
     def wants_spill(self) -> bool:
         """This folder's file system is nearly full, and there is another place for batch files."""
@@ -1001,6 +1062,7 @@ class Folder:
                 os.dup2(self.fd, self._preparing, inheritable=False)
             self._suspended = self.fd, self._spill
             self.fd, self._spill = -1, None
+            self._own_hold = False
 
     def _check_frame(self) -> None:
         if self._suspended is not None:
@@ -1012,10 +1074,16 @@ class Folder:
             self.fd, self._spill = self._suspended
             self._suspended = None
         members = self._members
-        if members is not None and _Members.opened.get(self.key) is members:
-            del _Members.opened[self.key]
+        if members is not None and not members.closed:
+            if _Members.opened.get(self.key) is members:  # a frame that a fork has copied has put it there
+                del _Members.opened[self.key]
+            members.closed = True
             os.close(members.fd)
         self._members = None
+
+
+def _locked(path: str) -> FolderError:
+    return FolderError(path, f"locked by somebody for {HOLD_PATIENCE:.0f} s", "find out by whom")
 
 
 def anonymous_root() -> str:
@@ -1076,7 +1144,11 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
     flags = os.O_RDWR | os.O_NONBLOCK | _OPEN
     with _Members.lock:
         members = _Members.of((status.st_dev, status.st_ino), lambda: os.open(names.MEMBERS, flags, dir_fd=fd))
-        return _lock_owners(members, slots)
+        members.users += 1  # a collection may let go of this process's own use meanwhile
+        try:
+            return _lock_owners(members, slots)
+        finally:
+            members.users -= 1
 
 
 def _lock_owners(members: _Members, slots: Iterable[int]) -> dict[int, int]:
@@ -1092,6 +1164,8 @@ def _lock_owners(members: _Members, slots: Iterable[int]) -> dict[int, int]:
 def forked() -> None:
     """In a forked child: another thread of the parent may have held the lock."""
     _Members.lock = locks.RLock()
+    # The parent's: each is closed by the first of its folders that goes on here, or by none.
+    _Members.opened = {}
 
 
 def sweep(root: str, mine: Iterable[str]) -> None:
@@ -1168,7 +1242,7 @@ def _reserve_space(fd: int, size: int) -> bool:
     """Set disk space aside without changing the file's length, where the system can.  ``False``: there is none."""
     try:
         if systems.RESVSP is not None:
-            fcntl.ioctl(fd, systems.RESVSP, systems.SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0))
+            return _reserve_or_give_up(fd, systems.SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0))
         elif systems.PREALLOCATE is not None:
             # What is asked for comes on top of what the file has on disk.
             missing = size - os.fstat(fd).st_blocks * 512
@@ -1180,10 +1254,17 @@ def _reserve_space(fd: int, size: int) -> bool:
     return True
 
 
-def _names_of(file: FileId) -> tuple[str, str, str]:
-    """The names that a batch file has one after another: who tries them in this order misses none."""
-    sealed = names.batch(names.READY, file)
-    return names.batch(names.LOAD, file), sealed, names.corrupt(sealed)
+def _reserve_or_give_up(fd: int, wanted: bytes) -> bool:
+    """Some kernels end this call at a signal and set nothing aside, and Python does not try it again.  ``False``: there
+    are more signals than time for so much space."""
+    assert systems.RESVSP is not None
+    for _ in range(RESERVE_TRIES):
+        try:
+            fcntl.ioctl(fd, systems.RESVSP, wanted)
+            return True
+        except InterruptedError:
+            pass
+    return False
 
 
 def _open_plain(name: str, flags: int, home: int) -> int:
@@ -1213,10 +1294,19 @@ def _is_being_read(fd: int) -> bool:
 
 
 def _list(fd: int) -> list[str]:
-    """The names in a folder.  Opened anew: two that list through one descriptor skip each other's names."""
+    """The names in a folder."""
+    return list(_names(fd))
+
+
+def _names(fd: int) -> Iterator[str]:
+    """The names in a folder, read piece by piece: there may be millions.
+
+    Opened anew: two that list through one descriptor skip each other's names."""
     own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
     try:
-        return os.listdir(own)
+        with os.scandir(own) as entries:
+            for entry in entries:
+                yield entry.name
     finally:
         os.close(own)
 

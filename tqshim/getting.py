@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
 from operator import getitem, setitem
-from time import monotonic
 from typing import Optional
 
 from . import blocks, events, tuning, waiting
 from .blocks import Record
+from .clock import monotonic
 from .core import LEASED, NO_STEPS, Handed, Taken, looked
 from .errors import CorruptBatchError
 from .folder import RecordInFile
-from .ledger import NEAR_BOUND, OPEN_FOR_ALL, SHUT, Block, Lease
+from .ledger import NEAR_BOUND, OPEN_FOR_ALL, SHUT, Block, Lease, Run
 from .sleeping import Sleeping
 from .waiting import Cells
 
@@ -38,9 +39,12 @@ class Getting(Sleeping):
         Returns the generation whose they are: a later one, of a forked child, does not own them.
 
         If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
+        if self._lock.locked() and (not block or timeout is not None) and self._stands_above_itself():
+            time.sleep(max(0.0, timeout or 0.0) if block else 0.0)
+            return self.generation  # as multiprocessing's, whose lock the interrupted frame has
         deadline: Optional[float] = None
         looked_again = False
-        had_to_wait = False
+        polite_until = 0.0
         while True:
             generation = self.generation
             state = self._state
@@ -51,7 +55,9 @@ class Getting(Sleeping):
                         generation = self.generation
                     self._unsure = True
                     state = self._state
-                    polite = block and not had_to_wait and (timeout is None or timeout > tuning.LINGER)
+                    polite = block and (timeout is None or timeout > tuning.LINGER)
+                    if polite_until and monotonic() > polite_until:
+                        polite = False
                     self._take(got, most, polite)
                     self._unsure = False  # as _act_ends does
                     if self._stale:
@@ -83,9 +89,11 @@ class Getting(Sleeping):
                 if monotonic() >= deadline:
                     return generation
             try:
-                had_to_wait = polite and self._leased_by_another()
+                polite = polite and self._leased_by_another()
+                if polite and not polite_until:
+                    polite_until = monotonic() + tuning.NAP * self.ledger.consumers
                 until = deadline if late is None else min(late, deadline or late)
-                self._wait(waiting.SLEEPS, until, polite=had_to_wait)
+                self._wait(waiting.SLEEPS, until, polite=polite)
             except (OSError, ValueError):
                 if generation == self.generation:
                     raise
@@ -191,16 +199,9 @@ class Getting(Sleeping):
         words[cell] = self._claim_from = pos + self._shift
         if most == 1:
             # Commit point: the item at the head is ours.
-            journal = self.journal
-            end = journal.append_after(self._claim_event, self._claim_word, pos)
-            others = (end - pos >> 3) - 1
-            if others:
-                if journal.only_claims and ledger.plain and ledger.index + others < ledger.limit:
-                    head = ledger.head + others
-                    ledger.head = head if head < ledger.tail else ledger.tail
-                    ledger.index += others
-                else:
-                    self._catch_up(end - 8)
+            end = self.journal.append_after(self._claim_event, self._claim_word, pos)
+            if end - 8 != pos:
+                self._apply_before(end)
             self._pos = end
             late = ledger.index >= ledger.limit
             ledger.index += 1
@@ -222,6 +223,8 @@ class Getting(Sleeping):
             ledger = self.ledger  # another one, if we lagged behind by more than a journal
         if not self._first <= item or stop > self._end:
             oldest = ledger.blocks[0]
+            if isinstance(oldest, Run):
+                oldest = ledger.block(item)
             alone = oldest.first == item and oldest.end == item + 1 == stop
             record = self._read_single(oldest) if alone else None
             if record is not None:
@@ -323,23 +326,24 @@ class Getting(Sleeping):
                 if len(self._fds) >= tuning.FILES_OPEN:
                     os.close(self._fds.pop(next(iter(self._fds))))
                 self._fds[block.file] = fd
-            if block.units:
-                size = block.units * events.UNIT
-                data = self.folder.read_at(fd, size, block.offset * events.UNIT)
-                self._body, self._ends = blocks.split(
-                    data, block.end - block.first, blocks.seed(block.file, block.offset)
-                )
-            else:
-                head = self.folder.read_at(fd, blocks.GIANT_HEADER, 0)
-                length = blocks.split_giant(head, os.fstat(fd).st_size, blocks.seed(block.file, 0))
-                data = self.folder.read_at(fd, length, blocks.GIANT_HEADER)
-                self._body, self._ends = memoryview(data), (length,)
+            self._body, self._ends = self._load_block(fd, block)
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.EIO:
                 raise
             raise self._corrupt(block, str(error)) from None
+        if not tuning.GIL:
+            self._body = bytes(self._body)
         self._block = block
         self._first, self._end = block.first, block.end
+
+    def _load_block(self, fd: int, block: Block) -> tuple[memoryview, Sequence[int]]:
+        """The bytes of a block's records, and where in them each record ends.  Raises ``ValueError`` for damage."""
+        if block.units:
+            data = self.folder.read_at(fd, block.units * events.UNIT, block.offset * events.UNIT)
+            return blocks.split(data, block.end - block.first, blocks.seed(block.file, block.offset))
+        head = self.folder.read_at(fd, blocks.GIANT_HEADER, 0)
+        length = blocks.split_giant(head, os.fstat(fd).st_size, blocks.seed(block.file, 0))
+        return memoryview(self.folder.read_at(fd, length, blocks.GIANT_HEADER)), (length,)
 
     def _corrupt(self, block: Block, finding: str) -> CorruptBatchError:
         finding = f"{finding}, at byte {block.offset * events.UNIT}, where items {block.first} to {block.end - 1} stand"
@@ -368,9 +372,7 @@ class Getting(Sleeping):
         )
 
     def _may_lease_beside_others(self) -> bool:
-        """We are so fast that the others could take little meanwhile, and it is a while since one wanted to."""
-        if self._taken < self._lease_from:
-            return False
+        """We are so fast that the others could take little meanwhile."""
         self._count_leased()
         self._measure_pace()
         return self._pace < tuning.LEASE_PACE
@@ -391,14 +393,14 @@ class Getting(Sleeping):
     def _take_lease(self) -> bool:
         ledger = self.ledger
         units = most = 0
-        left = tuning.LEASE_BLOCKS if ledger.consumers > 1 else len(ledger.blocks)
+        left = tuning.LEASE_BLOCKS if ledger.consumers > 1 else tuning.LEASE_BLOCKS_ALONE
         for block in ledger.blocks:
             if block.end <= ledger.head:
                 continue
             units += block.units
             most = block.end - ledger.head
-            left -= 1
-            if units >= tuning.LEASE_UNITS or not block.units or most >= events.LEASE_MOST or not left:
+            left -= len(block.sizes) if isinstance(block, Run) else 1
+            if units >= tuning.LEASE_UNITS or not block.units or most >= events.LEASE_MOST or left <= 0:
                 break
         words = self._words
         waiting.register_for_barrier()
@@ -449,7 +451,7 @@ class Getting(Sleeping):
         if not cached:
             words[self._position_cell] = 0
         if contested:
-            self._yield_lease(stop)
+            self._forget_lease()
         elif stop == self._lease_end:
             if self.maxsize:
                 self._sync()
@@ -482,7 +484,7 @@ class Getting(Sleeping):
                 if self._lease is not None and self._words[self._lease_flag]:
                     self._lease_at = self._contest(self._lease_at)
                     self._count_leased()
-                    self._yield_lease(self._lease_at)
+                    self._forget_lease()
                 self._act_ends()
                 if item in self._lost:
                     self._lost.discard(item)
@@ -501,15 +503,6 @@ class Getting(Sleeping):
         self._taken += self._lease_at - self._counted
         self._counted = self._lease_at
 
-    def _yield_lease(self, base: int) -> None:
-        """Our lease has been ended by another.  The sooner that was, the longer we leave it at claims."""
-        lease = self._lease
-        assert lease is not None
-        few = base - lease.first < tuning.PATIENCE
-        self._patience = min(tuning.PATIENCE_LAST, 2 * self._patience) if few else tuning.PATIENCE
-        self._lease_from = self._taken + self._patience
-        self._forget_lease()
-
     def _forget_lease(self) -> None:
         self._lease = None
         last, hand = self._state
@@ -521,7 +514,9 @@ class Getting(Sleeping):
         ``wanted`` if that comes before it."""
         lease = self._lease
         assert lease is not None
-        self._append(events.revoke(wanted - lease.first, lease.number))
+        self._sync()
+        if self.ledger.lease == lease:  # else it has ended already: an event less for all to read
+            self._append(events.revoke(wanted - lease.first, lease.number))
         number, base = self.ledger.kept[lease.slot]
         assert number == lease.number
         self._lose(base)

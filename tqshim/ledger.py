@@ -61,7 +61,7 @@ from array import array
 from binascii import crc32
 from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Optional, Union
 
 from . import events
@@ -98,6 +98,7 @@ __all__ = [
     "Member",
     "Reservation",
     "Returned",
+    "Run",
     "Verdict",
 ]
 
@@ -112,6 +113,36 @@ class Block(NamedTuple):
     """In units."""
     units: int
     """0: a giant, alone in its file."""
+
+
+class Run(NamedTuple):
+    """Blocks of one item each that stand one behind the other: what a slow producer puts while nobody gets.
+
+    A byte for each block instead of a tuple: ten million of them cost 15 MB, not two GB."""
+
+    first: int
+    end: int
+    file: FileId
+    offset: int
+    """Of the first one, in units."""
+    units: int
+    """Of all."""
+    sizes: bytes
+    """The units of each."""
+
+    def single(self, item: int) -> Block:
+        """The block of one of the items."""
+        index = item - self.first
+        return Block(item, item + 1, self.file, self.offset + sum(self.sizes[:index]), self.sizes[index])
+
+    def singles(self, first: int, end: int) -> Iterator[Block]:
+        """The blocks of those of the items ``first`` up to ``end`` that are in it."""
+        first, end = max(first, self.first), min(end, self.end)
+        offset = self.offset + sum(self.sizes[: first - self.first])
+        for item in range(first, end):
+            units = self.sizes[item - self.first]
+            yield Block(item, item + 1, self.file, offset, units)
+            offset += units
 
 
 class Member(NamedTuple):
@@ -186,9 +217,24 @@ LAST_LIMIT: Final = 1 << 16
 NEAR_BOUND: Final = 64
 """A lease of a queue that is more than half full takes this part of its places at most."""
 
-_MAGIC: Final = 0x3630_6D69_6873_7174
-"""``tqshim06`` read as a little-endian number; the last two characters are the version of these rules."""
-_HEAD: Final = 23
+RUN_AHEAD: Final = 256
+"""Items that wait before those that are told of as a run: whoever takes one of these is far from its end."""
+RUN_ITEMS: Final = 256
+"""Items of a run, at most: of each one must look up where it stands."""
+_RUN_UNITS: Final = 255
+"""Units of a block that can be in a run."""
+
+_MAGIC: Final = 0x3730_6D69_6873_7174
+"""``tqshim07`` read as a little-endian number; the last two characters are the version of these rules."""
+_DURABLE: Final = 23
+_PROOF: Final = struct.Struct("<4Q")
+_HEAD: Final = 28
+"""Where in a snapshot the word is that says whether the queue is durable, before the proof of its key; what those are
+long that every snapshot has."""
+_IS_RUN: Final = 1 << 63
+"""Set in the units of a block of a snapshot that is a run: its sizes stand at the end, in the order of the runs."""
+_SIZES: Final = 256
+"""Bytes that the sizes of a run have there."""
 _ROW: Final = 13
 """Words of a member."""
 _HELD: Final = 11
@@ -235,6 +281,7 @@ class Ledger:
         "maxsize",
         "members",
         "plain",
+        "proof",
         "redelivered",
         "res",
         "reserved",
@@ -252,10 +299,13 @@ class Ledger:
         first_limit: int = FIRST_LIMIT,
         last_limit: int = LAST_LIMIT,
         durable: bool = False,
+        proof: bytes = b"",
     ) -> None:
         self.maxsize = maxsize if maxsize > 0 else 0
         self.durable = durable
         """What a put has put survives a power cut.  No rule asks for this: whoever writes the events keeps to it."""
+        self.proof = proof
+        """What a key is tried on, of a queue that has one: 32 bytes."""
         self.first_limit = first_limit
         self.last_limit = last_limit
         self.base = 0
@@ -270,8 +320,9 @@ class Ledger:
         """The oldest item nobody has claimed or leased."""
         self.tail = 0
         """The number of the next item."""
-        self.blocks: deque[Block] = deque()
-        """Blocks with items that somebody may still get, oldest first (and older ones until the next ``trim``)."""
+        self.blocks: deque[Union[Block, Run]] = deque()
+        """Blocks, or runs of them, with items that somebody may still get, oldest first (and older ones until the next
+        ``trim``)."""
         self.members: dict[int, Member] = {}
         self.consumers = 0
         """Members that are consumers."""
@@ -340,19 +391,34 @@ class Ledger:
         """The block in which an unclaimed or just claimed item stands."""
         for block in self.blocks:
             if block.first <= item < block.end:
-                return block
+                return block.single(item) if isinstance(block, Run) else block
         raise LookupError(f"item {item} is not in the ledger, whose oldest is {self.low}")
 
     def parts(self, first: int, end: int) -> list[Block]:
         """The blocks in which the unclaimed or just claimed items ``first`` up to ``end`` stand, in order."""
-        found = []
+        return list(self.each_part(first, end))
+
+    def each_part(self, first: int, end: int) -> Iterator[Block]:
+        """``parts``, one by one, while no event is applied."""
         for block in self.blocks:
             if block.end <= first:
                 continue
             if block.first >= end or first >= end:
                 break
-            found.append(block)
-        return found
+            if isinstance(block, Run):
+                yield from block.singles(first, end)
+            else:
+                yield block
+
+    def units_from(self, first: int) -> int:
+        """Units of the blocks in which that item and all behind it stand."""
+        total = 0
+        for block in self.blocks:
+            if block.end > first:
+                total += block.units
+                if isinstance(block, Run) and block.first < first:
+                    total -= sum(block.sizes[: first - block.first])
+        return total
 
     def is_done(self, file: FileId) -> bool:
         """Nobody writes to the batch file and nobody can get an item from it any more."""
@@ -485,12 +551,34 @@ class Ledger:
             file, offset = current
             self.tail = end = first + count
             blocks = self.blocks
-            blocks.append(_new(Block, (first, end, file, offset, units)))
+            if count > 1 or not blocks or not self._joins_run(blocks[-1], file, offset, units):
+                blocks.append(_new(Block, (first, end, file, offset, units)))
             self._ends[file] = end
             self.files[slot] = file, offset + units
             if blocks[0].end <= self.head:
                 self.trim()
         return first
+
+    def _joins_run(self, last: Union[Block, Run], file: FileId, offset: int, units: int) -> bool:
+        """A block of one item was published: tell of it together with the last one, if both are behind many others."""
+        first = last.first
+        if (
+            first - self.low < RUN_AHEAD
+            or last.file != file
+            or last.offset + last.units != offset
+            or not 0 < units <= _RUN_UNITS
+        ):
+            return False
+        if isinstance(last, Run):
+            sizes = last.sizes
+            if len(sizes) >= RUN_ITEMS:
+                return False
+        elif last.end - first == 1 and 0 < last.units <= _RUN_UNITS:
+            sizes = bytes((last.units,))
+        else:
+            return False
+        self.blocks[-1] = Run(first, last.end + 1, file, last.offset, last.units + units, sizes + bytes((units,)))
+        return True
 
     def _lease(self, slot: int, most: int) -> Optional[Lease]:
         old = self.lease
@@ -591,7 +679,7 @@ class Ledger:
             self.redelivered += 1
         elif self.head < self.tail:
             self.trim()
-            item, times, block = self.head, 0, self.blocks[0]
+            item, times, block = self.head, 0, self.block(self.head)
             self.head += 1
             self.apart += 1
             self._kept_files[block.file] = self._kept_files.get(block.file, 0) + 1
@@ -674,7 +762,7 @@ class Ledger:
         while blocks and blocks[0].end <= low:
             self._forget(blocks.popleft())
 
-    def _forget(self, block: Block) -> None:
+    def _forget(self, block: Union[Block, Run]) -> None:
         file = block.file
         if self._ends.get(file) == block.end and file not in self._filled:
             del self._ends[file]
@@ -708,6 +796,7 @@ class Ledger:
         self.trim()
         lease = self.lease
         blocks = self.blocks
+        sizes = b"".join([block.sizes.ljust(_SIZES, b"\0") for block in blocks if isinstance(block, Run)])
         head = (
             self.maxsize,
             self.first_limit,
@@ -729,7 +818,9 @@ class Ledger:
             len(self.held),
             len(self.returned),
             self.redelivered,
+            len(sizes) // SIZE,
             self.durable,
+            *_PROOF.unpack(self.proof or bytes(_PROOF.size)),
         )
         table = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
         for slot in sorted(self.members):
@@ -741,10 +832,10 @@ class Ledger:
             table += (number, slot, holder, item, times, *_block_row(block))
         for item, times, block in self.returned:
             table += (item, times, *_block_row(block))
-        words = array("Q", [_MAGIC, len(table) + 3, *table])
+        words = array("Q", [_MAGIC, len(table) + len(sizes) // SIZE + 3, *table])
         if _SWAP:
             words.byteswap()
-        data = words.tobytes()
+        data = words.tobytes() + sizes
         return data + _WORD.pack(crc32(data))
 
     def _file(self, slot: int) -> tuple[int, int, int, int]:
@@ -777,31 +868,35 @@ class Ledger:
         return int(struct.unpack_from("<8Q", head)[7])
 
     @staticmethod
-    def snapshot_durable(head: bytes) -> bool:
-        """Whether the queue is durable whose snapshot begins so."""
-        return bool(struct.unpack_from("<Q", head, (_HEAD - 1) * SIZE)[0])
+    def snapshot_kind(head: bytes) -> tuple[bool, bytes]:
+        """Whether the queue is durable whose snapshot begins so, and the proof of its key, if it has one."""
+        durable, *proof = struct.unpack_from("<5Q", head, _DURABLE * SIZE)
+        return bool(durable), _PROOF.pack(*proof) if any(proof) else b""
 
     @classmethod
     def load(cls, data: bytes) -> Ledger:
         """The ledger that a snapshot shows.  Raises ``ValueError`` for bytes that are no snapshot."""
         if cls.snapshot_size(data) > len(data) or len(data) < (_HEAD + 5) * SIZE:
             raise ValueError(f"a snapshot of {len(data)} bytes is cut short")
-        words = struct.unpack(f"<{len(data) // SIZE}Q", data[: len(data) // SIZE * SIZE])
-        ledger = cls(words[2], words[3], words[4], cls.snapshot_durable(data))
+        words = struct.unpack_from(f"<{_HEAD + 5}Q", data)
+        ledger = cls(words[2], words[3], words[4], *cls.snapshot_kind(data))
         ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases = words[5:11]
         ledger.grants = words[11]
         slots, members, blocks = words[13:16]
-        ledger.finished, ledger.completions, ledger.shut, held, returned, ledger.redelivered = words[16 : _HEAD - 1]
+        ledger.finished, ledger.completions, ledger.shut, held, returned = words[16:21]
+        ledger.redelivered, sizes = words[21:_DURABLE]
         if words[12]:
             ledger.lease = Lease(*words[_HEAD : _HEAD + 5])
         ledger.plain = not words[12] and not returned
         at = _HEAD + 5
-        rows = _ROW * members + 6 * blocks + _HELD * held + _RETURNED * returned
+        rows = _ROW * members + 6 * blocks + sizes + _HELD * held + _RETURNED * returned
         if words[1] != at + rows + 1 or not members <= slots <= events.SLOTS:
             raise ValueError(
                 f"a snapshot of {members} members, {slots} slots, {blocks} blocks, {held} held and {returned} returned "
                 f"items can't have {words[1]} words"
             )
+        words = struct.unpack_from(f"<{at + rows - sizes}Q", data)
+        place, end = (at + rows - sizes) * SIZE, (at + rows) * SIZE
         for row in range(at, at + _ROW * members, _ROW):
             slot, number, consumer, has_file, file, serial, offset, has_res, places, grant, cut, lease, base = words[
                 row : row + _ROW
@@ -821,8 +916,15 @@ class Ledger:
         ledger.free = [slot for slot in range(slots) if slot not in ledger.members]
         at += _ROW * members
         for row in range(at, at + 6 * blocks, 6):
-            ledger.blocks.append(_block(words, row))
-            ledger._ends[ledger.blocks[-1].file] = ledger.blocks[-1].end
+            block: Union[Block, Run] = _block(words, row)
+            if block.units & _IS_RUN:
+                count = block.end - block.first
+                if not 0 < count <= _SIZES or place + _SIZES > end:
+                    raise ValueError(f"a run of {count} items in a snapshot of {sizes} words of sizes")
+                block = Run(*block[:4], block.units ^ _IS_RUN, data[place : place + count])
+                place += _SIZES
+            ledger.blocks.append(block)
+            ledger._ends[block.file] = block.end
         at += 6 * blocks
         for row in range(at, at + _HELD * held, _HELD):
             number, slot, holder, item, times = words[row : row + 5]
@@ -836,9 +938,9 @@ class Ledger:
         return ledger
 
 
-def _block_row(block: Block) -> tuple[int, int, int, int, int, int]:
+def _block_row(block: Union[Block, Run]) -> tuple[int, int, int, int, int, int]:
     """A block as words of a snapshot."""
-    return block.first, block.end, *block.file, block.offset, block.units
+    return block.first, block.end, *block.file, block.offset, block.units | (_IS_RUN if len(block) > 5 else 0)
 
 
 def _block(words: tuple[int, ...], at: int) -> Block:

@@ -16,6 +16,7 @@ __all__ = [
     "DEAD",
     "DONE",
     "FREE",
+    "FREE_BYTES",
     "LOAD",
     "MEMBERS",
     "PREFIX",
@@ -33,6 +34,7 @@ __all__ = [
     "is_reason",
     "journal",
     "marker",
+    "of_batch",
     "parse",
     "reason",
     "roll",
@@ -44,6 +46,8 @@ MEMBERS: Final = "members"
 BELL: Final = "bell"
 SPACE: Final = "space"
 DONE: Final = "done"
+JOURNAL: Final = "journal_"
+"""How the name of a journal begins."""
 SPILL: Final = "spill"
 """A symbolic link to the folder for batch files that found no space here."""
 SPILLED: Final = "-spill"
@@ -51,7 +55,9 @@ SPILLED: Final = "-spill"
 
 LOAD: Final = "load"
 READY: Final = "ready"
-FREE: Final = 2
+FREE: Final = 8
+FREE_BYTES: Final = 4 << 20
+"""Places for batch files that a producer is to refill; only two of them for files of more than so many bytes."""
 PREFIX: Final = "tqshim-"
 """Anonymous queue folders are called this and something random."""
 DEAD: Final = "dead_"
@@ -94,7 +100,7 @@ def free(member: int, place: int) -> str:
 
 
 def journal(number: int) -> str:
-    return f"journal_{number}"
+    return f"{JOURNAL}{number}"
 
 
 def roll(number: int, key: str) -> str:
@@ -114,6 +120,12 @@ def marker(key: str) -> str:
 
 def corrupt(name: str) -> str:
     return f"corrupt_{name}"
+
+
+def of_batch(file: FileId) -> tuple[str, str, str]:
+    """The names that a batch file has one after another: who tries them in this order misses none."""
+    sealed = batch(READY, file)
+    return batch(LOAD, file), sealed, corrupt(sealed)
 
 
 def reason(name: str) -> str:

@@ -19,18 +19,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import repeat
 from operator import getitem, setitem
-from time import monotonic
-from typing import Optional
+from typing import ClassVar, Optional
 
 from . import blocks, events, locks, tuning, waiting
-from .blocks import NewRecord
+from .blocks import NewRecord, Record
 from .claiming import Claiming
+from .clock import monotonic
 from .core import NO_BURST, Core, looked
 from .errors import FolderError
 from .folder import NO_SPACE, spill_root
 from .ledger import SHUT_AT_ONCE, Reservation
 from .names import FileId
 from .waiting import Cells
+from .weak import alive
 
 __all__ = ["Putting"]
 
@@ -40,19 +41,21 @@ class Putting(Claiming):
 
     def put(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time."""
+        if self._lock.locked() and self._stands_above_itself():
+            return self._put_aside([record]) == 1
         generation = self.generation
         try:
             with self._lock:
                 self._close_burst()
                 if self._unsure:
                     self._recover()
-                alone = looked[0] != self.looked_then and not self.records and not self.maxsize
-                if alone and self._publish_one(record):
+                alone = not self.records and not self.maxsize
+                if alone and self._is_first() and self._publish_one(record):
                     return True
-                if not self.maxsize or (self._used < self._granted and self._take_place()):
+                if not self.maxsize or self._take_places(1):
                     self.records.append(record)
-                    return self._publish_if_due(record)
-            return self._put_waiting(partial(self._accept, record), block, timeout)
+                    return not self._publish_if_due([record])
+            return self._put_waiting(partial(self._accept, [record]), block, timeout)
         except (OSError, ValueError):
             if generation == self.generation:
                 raise
@@ -60,6 +63,8 @@ class Putting(Claiming):
 
     def put_again(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
         """The burst that was to take this record was closed in that moment: it may have lost its place."""
+        if self._lock.locked() and self._stands_above_itself():
+            return True  # It is held back with others, and published with them.
         with self._lock:
             at = next((at for at, held in enumerate(self.records) if held is record), None)
             if at is None:  # It has been published.
@@ -70,6 +75,8 @@ class Putting(Claiming):
 
     def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
+        if self._lock.locked() and self._stands_above_itself():
+            return self._put_aside(records)
         generation = self.generation
         try:
             return self._put_many(records, block, timeout)
@@ -79,16 +86,18 @@ class Putting(Claiming):
             return len(records)  # forked in the middle: the parent puts them
 
     def _put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
-        if not self.maxsize:
+        if not self.maxsize or len(records) <= self._granted - self._used:
             with self._lock:
                 self._begin()
-                self._publish()
-                self.records += records
-                try:
-                    return len(records) - self._publish_surely(len(records))
-                except OSError:
-                    self._hold_back([])
-                    raise
+                self._close_burst()
+                if len(records) >= self.batch_size:
+                    self._publish()
+                if not self.maxsize or self._take_places(len(records)):
+                    self.records += records
+                    dropped = self._publish_if_due(records)
+                    self._act_ends()
+                    return len(records) - dropped
+                self._act_ends()
         if len(records) > self.maxsize and not block:
             return 0
         put = 0
@@ -97,10 +106,28 @@ class Putting(Claiming):
         while put < len(records):
             piece = records[put : put + size]
             left = None if deadline is None else deadline - monotonic()
-            if not self._put_waiting(partial(self._accept_many, piece), block, left, len(piece)):
+            if not self._put_waiting(partial(self._accept, piece), block, left, len(piece)):
                 break
             put += len(piece)
         return put
+
+    def _put_aside(self, records: list[NewRecord]) -> int:
+        """Leave records to a thread, which puts them once the act that this has interrupted is over."""
+        self._aside.append(records)
+        if not self._aside_turn.locked():  # else there is one, which looks again before it ends
+            with contextlib.suppress(RuntimeError):  # at exit no thread can be started: ``end_bursts`` puts them
+                _thread.start_new_thread(self._put_what_was_set_aside, (True,))
+        return len(records)
+
+    def _put_what_was_set_aside(self, block: bool) -> None:
+        turn = self._aside_turn
+        while self._aside and turn.acquire(timeout=0 if block else tuning.FLUSH_PATIENCE):
+            try:
+                while self._aside:
+                    self.put_many(self._aside[0], block, None)
+                    del self._aside[:1]
+            finally:
+                turn.release()
 
     def _put_waiting(self, attempt: Callable[[], bool], block: bool, timeout: Optional[float], places: int = 1) -> bool:
         deadline: Optional[float] = None
@@ -142,19 +169,23 @@ class Putting(Claiming):
         self._sync()
         return self.ledger.used + self._enough <= self.maxsize
 
-    def _publish_if_due(self, record: NewRecord) -> bool:
-        """Publish the newest record now, or leave it for the next block of its burst.  ``False``: it was not put, for
-        the queue was shut down."""
+    def _publish_if_due(self, new: list[NewRecord]) -> int:
+        """Publish the newest records now, or leave them for the next block of their burst.  Returns how many were not
+        put, for the queue was shut down."""
         if self._is_due() or (self.maxsize and self._used >= self._granted):
             self._unsure = True
             try:
-                return not self._publish_surely(1)
+                return self._publish_surely(len(new))
             except OSError:
-                # Its put fails; those whose puts have returned stay for the next try.
-                if self.records and self.records[-1] is record:
-                    self._hold_back(self.records[:-1])
+                # Their put fails; those whose puts have returned stay for the next try.
+                if self.records and self.records[-1] is new[-1]:
+                    self._hold_back(self.records[: -len(new)])
                 raise
-        return True
+        return 0
+
+    def _is_first(self) -> bool:
+        """What comes now is not of a burst."""
+        return looked[0] != self.looked_then or monotonic() - self._published_at > tuning.LINGER
 
     def _is_due(self) -> bool:
         """What is held back must be published now."""
@@ -221,47 +252,45 @@ class Putting(Claiming):
         self._bytes += sum(map(len, new))
         self._weighed += len(new)
 
-    def _accept(self, record: NewRecord) -> bool:
-        """Take a record of a bounded queue, for which no place has been reserved, if there is one."""
+    def _accept(self, records: list[NewRecord]) -> bool:
+        """Take records of a bounded queue, for which no places have been reserved, if there are places for them all."""
         self._publish()
         ledger = self.ledger
-        if ledger.used + tuning.PLACES > self.maxsize:
+        count = len(records)
+        if ledger.used + max(self._places, count) > self.maxsize:
             self._sync()
             ledger = self.ledger
-        places = min(tuning.PLACES, self.maxsize - ledger.used)
+        places = min(self._places, self.maxsize - ledger.used)
         if (
             tuning.RESERVATIONS
             and tuning.BURSTS
-            and places >= tuning.PLACES_LEAST
-            and len(record) < tuning.BLOCK_BYTES  # a large one is a block, and may change once its put has returned
+            and not Core.exiting
+            and not self.durable
+            and places >= max(tuning.PLACES_LEAST, 2 * count)
+            and count < self.batch_size
+            # A large one is a block, and may change once its put has returned.
+            and sum(map(len, records)) < tuning.BLOCK_BYTES
             and looked[0] == self.looked_then
-            # In a burst, or with more ahead of this record than is taken until it is published.
-            and (monotonic() - self._published_at < tuning.LINGER or ledger.tail - ledger.head >= tuning.PLACES)
+            # In a burst, or with more ahead of these records than is taken until they are published.
+            and (monotonic() - self._published_at < tuning.LINGER or ledger.tail - ledger.head >= self._places)
             and waiting.barrier_works()
             and self._reserve(places)
-            and self._take_place()
+            and self._take_places(count)
         ):
-            self.records.append(record)
+            self.records += records
             if not self._flusher_busy:
                 self._start_flusher()
             return True
         self.looked_then = looked[0]
-        if ledger.used >= self.maxsize:
+        if ledger.used + count > self.maxsize:
             return False
-        put = self._publish_one(record)
-        return self._publish_block([record]) if put is None else put
-
-    def _accept_many(self, records: list[NewRecord]) -> bool:
-        """Take records of a bounded queue if there are places for all of them."""
-        self._publish()
-        if self.ledger.used + len(records) > self.maxsize:
-            self._sync()
-            if self.ledger.used + len(records) > self.maxsize:
-                return False
+        if count == 1:
+            put = self._publish_one(records[0])
+            return self._publish_block(records) if put is None else put
         pieces = list(_pieces(records))
         if len(pieces) > 1:
             self._open_file_for(0)
-            if self._append(events.reserve(self._slot(), len(records))) is None:
+            if self._append(events.reserve(self._slot(), count)) is None:
                 return False
         return all(self._publish_block(piece, more=number < len(pieces)) for number, piece in enumerate(pieces, 1))
 
@@ -281,9 +310,11 @@ class Putting(Claiming):
         self._granted, self._used, self._grant = granted.places, 0, granted.grant
         return True
 
-    def _take_place(self) -> bool:
-        """Use one place of our reservation.  ``False``: somebody has cut it down in the meantime."""
-        used = self._used + 1
+    def _take_places(self, count: int) -> bool:
+        """Use so many places of our reservation.  ``False``: it has fewer, or somebody has cut it down meanwhile."""
+        used = self._used + count
+        if used > self._granted:
+            return False
         words = self._words
         words[self._used_cell] = used
         if words[self._used_flag]:
@@ -413,7 +444,7 @@ class Putting(Claiming):
         ``more``: our reservation is for other blocks, too.  ``held``: they are the first of those held back.  ``late``:
         the queue was shut down after their puts had returned."""
         count = len(records)
-        size = sum(map(len, records))
+        size = sum(map(len, records)) + self.tag
         slot = self._slot()
         units = 0 if size >= blocks.GIANT else blocks.units(count, size)
         self._open_file_for(units * events.UNIT or tuning.FILE_BYTES, bool(units) and size >= tuning.BLOCK_BYTES)
@@ -467,11 +498,13 @@ class Putting(Claiming):
         pos = self._pos
         self._unsure = True
         # Commit point: from here on the item is in the queue.
-        end = journal.append_after(event.to_bytes(8, "little"), event, pos)
+        journal.write(event.to_bytes(8, "little"))
         self._hint += 1
         self._words[waiting.PUBLISHED] = self._hint
+        end = journal.end_of(event, pos)
         if end - 8 != pos:
-            self._catch_up(end - 8)
+            self._apply_before(end)
+            journal.map(ledger.limit)  # whoever puts between others' events passes them more cheaply so
         self._pos = end
         if ledger.step(event) is None:
             self._act_ends()
@@ -508,9 +541,7 @@ class Putting(Claiming):
             self._write_block(records, giant)
 
     def _write_block(self, records: list[NewRecord], giant: bool) -> None:
-        assert self._file is not None
-        seed = blocks.seed(self._file, self._offset)
-        parts = blocks.join_giant(records[0], seed) if giant else blocks.lay_out(records, seed, tuning.CHECK_ALL)
+        parts = self._lay_out(records, giant)
         offset = self._offset * events.UNIT
         if len(parts) == 1:
             self.folder.write_at(self._file_fd, parts[0], offset)
@@ -518,6 +549,12 @@ class Putting(Claiming):
             self.folder.write_at(self._file_fd, b"".join(parts), offset)
         else:
             self.folder.write_parts(self._file_fd, parts, offset)
+
+    def _lay_out(self, records: list[NewRecord], giant: bool) -> list[Record]:
+        """The bytes of a block, in pieces."""
+        assert self._file is not None
+        seed = blocks.seed(self._file, self._offset)
+        return blocks.join_giant(records[0], seed) if giant else blocks.lay_out(records, seed, tuning.CHECK_ALL)
 
     def _may_spill(self, error: OSError) -> bool:
         return error.errno in NO_SPACE and self.folder.anonymous and spill_root(self.folder.path) is not None
@@ -568,26 +605,43 @@ class Putting(Claiming):
     # -- the flusher
 
     def _start_flusher(self) -> None:
-        self._flusher_busy = True
-        if self._producer is not None:
-            self._words[Cells.place(waiting.HOLDS, self._producer)] = 1
-        flusher = self._flusher
-        if flusher is not None:
-            flusher.wake.release()
-            return
-        flusher = self._flusher = Flusher(self.flusher_holds, locks.Marked(self._lock, self._flusher_has))
+        generation = self.generation
         try:
+            self._flusher_busy = True
+            if self._producer is not None:
+                self._words[Cells.place(waiting.HOLDS, self._producer)] = 1
+            flusher = self._flusher
+            if flusher is not None and flusher.generation == generation:
+                flusher.wake.release()
+                return
+            lock = locks.Marked(self._lock, self._flusher_has)
+            flusher = self._flusher = Flusher(weakref.ref(self), self.flusher_holds, lock, generation)
+            Flusher.running_here.add(flusher)
             # Not ``Thread.start``: it waits for the thread, in vain if this frame is copied by a fork just then.
-            _thread.start_new_thread(flusher.run, (weakref.ref(self),))
-        except RuntimeError:  # at exit no thread can be started
-            self._flusher = None
-            Core.exiting = True
+            _thread.start_new_thread(flusher.run, ())
+        except BaseException as error:
+            # Whatever was started or woken finds that it is not wanted; the next put starts another.
+            self._flusher, self._flusher_busy = None, False
+            if not isinstance(error, RuntimeError):
+                raise
+            Core.exiting = True  # at exit no thread can be started
 
     def _stop_flusher(self) -> None:
         flusher, self._flusher = self._flusher, None
         if flusher is not None and not self._flusher_busy:
             flusher.wake.release()
         self.rest()
+
+    def end_bursts(self) -> None:
+        """The process ends: publish what is held back, and let the flusher end.  Puts to come publish themselves."""
+        if self._aside:
+            self._put_what_was_set_aside(False)
+        with self._lock:
+            try:
+                self.flush_held()
+            finally:
+                if not self.closed:
+                    self._stop_flusher()
 
     def rest(self) -> None:
         """Nothing is held back any more."""
@@ -598,6 +652,8 @@ class Putting(Claiming):
 
     def flush(self) -> None:
         """Publish what is held back."""
+        if self._lock.locked() and self._stands_above_itself():
+            return  # The act that this has interrupted does it, or the flusher.
         with self._lock:
             self.flush_held()
 
@@ -617,34 +673,46 @@ class Putting(Claiming):
             if Core.exiting or monotonic() > until:
                 self.flush()
                 return
-            time.sleep(tuning.LINGER / 4)
+            time.sleep(tuning.FLUSH_LOOK)
+
+    def _hurry_elsewhere(self) -> None:
+        for flusher in alive(Flusher.running_here) if Flusher.running_here else ():
+            engine = flusher.engine()
+            # Left to its flusher: a signal handler that interrupts this may use that queue.
+            if engine is not None and engine is not self and engine.records and flusher.hurry.locked():
+                with contextlib.suppress(RuntimeError):  # another thread was faster
+                    flusher.hurry.release()
 
     def before_fork(self) -> None:
         """Publish, and end the flusher: a process with threads should not fork."""
         flusher = self._flusher
-        if flusher is None or not self._lock.acquire(timeout=0.01):
-            return  # An act is under way below this very frame, a signal handler's: it goes on with its flusher.
-        try:
+        if flusher is None:
+            return
+        until = monotonic() + 0.01
+        while self._lock.locked():
+            if monotonic() > until:
+                return  # An act is under way below this very frame, a signal handler's: it goes on with its flusher.
+            time.sleep(1e-4)
+        with self._lock:
             if self.closed:
                 return
             self._begin()
             self._publish()
             self._act_ends()
             self._stop_flusher()
-        finally:
-            self._lock.release()
         flusher.running.acquire(timeout=0.02)
 
 
 def _pieces(records: list[NewRecord]) -> Iterator[list[NewRecord]]:
     """Records in the pieces in which they can be published: so many or so large that one event can say it."""
-    if len(records) <= events.PUBLISH_MOST and sum(map(len, records)) + 4 * len(records) < blocks.GIANT:
+    most = blocks.GIANT - blocks.TAG
+    if len(records) <= events.PUBLISH_MOST and sum(map(len, records)) + 4 * len(records) < most:
         yield records
         return
     start = size = 0
     for at, record in enumerate(records):
         size += len(record) + 4
-        if at > start and (at - start >= events.PUBLISH_MOST or size >= blocks.GIANT):
+        if at > start and (at - start >= events.PUBLISH_MOST or size >= most):
             yield records[start:at]
             start, size = at, len(record) + 4
     yield records[start:]
@@ -661,38 +729,49 @@ class _State(enum.Enum):
 class Flusher:
     """A thread that publishes the end of each burst.  It holds its engine only while there is something to do."""
 
-    def __init__(self, holding: threading.Lock, lock: locks.Marked) -> None:
+    running_here: ClassVar[weakref.WeakSet[Flusher]] = weakref.WeakSet()
+    """Those of this process: the thread is the last that refers to one, and runs no Python code after that."""
+
+    def __init__(
+        self, engine: weakref.ref[Putting], holding: threading.Lock, lock: locks.Marked, generation: int
+    ) -> None:
         """``holding``: locked while this thread may be the last that refers to the engine, and so closes it; ``lock``:
-        the engine's."""
+        the engine's; ``generation``: its generation, for a fork while this is started leaves the child one with its
+        parent's lock."""
+        self.engine = engine
         self.holding = holding
         self.lock = lock
+        self.generation = generation
         self.running = threading.Lock()
         """Locked until the thread ends."""
         self.wake = threading.Lock()
         """Locked, but for the moment when it wakes from its rest."""
+        self.hurry = threading.Lock()
+        """Locked, unless the end of a burst is to be published now."""
         self.running.acquire()
         self.wake.acquire()
+        self.hurry.acquire()
 
-    def run(self, reference: weakref.ref[Putting]) -> None:
+    def run(self) -> None:
         try:
             wanted = True
             while wanted:
-                time.sleep(tuning.LINGER)
+                self.hurry.acquire(timeout=tuning.LINGER)
                 with self.holding:
-                    state = self._flush(reference)
+                    state = self._flush()
                 if state is _State.IDLE:
                     rested = not self.wake.acquire(timeout=tuning.FLUSHER_REST)
                     with self.holding:
-                        wanted = self._resume(reference, rested)
+                        wanted = self._resume(rested)
                 else:
                     wanted = state is _State.BUSY
         finally:
             self.running.release()
 
-    def _flush(self, reference: weakref.ref[Putting]) -> _State:
+    def _flush(self) -> _State:
         """Publish what was put meanwhile."""
-        engine = reference()
-        if engine is None or engine._flusher is not self:
+        engine = self.engine()
+        if engine is None or engine._flusher is not self or engine.generation != self.generation:
             return _State.DISMISSED
         if engine.records:
             with contextlib.suppress(OSError), self.lock:  # the disk is full: put will say so, and this tries again
@@ -706,9 +785,9 @@ class Flusher:
             engine.rest()
             return _State.IDLE
 
-    def _resume(self, reference: weakref.ref[Putting], rested: bool) -> bool:
+    def _resume(self, rested: bool) -> bool:
         """After a rest, or woken from it.  ``False``: it is not wanted any more."""
-        engine = reference()
+        engine = self.engine()
         if engine is None:
             return False
         with self.lock:
@@ -718,5 +797,5 @@ class Flusher:
                 engine._flusher = None
                 return False
             if rested:  # woken just now
-                self.wake.acquire()
+                self.wake.acquire(False)
             return True

@@ -55,9 +55,12 @@ class _Sink:
 
 _reducers: Final = ChainMap(reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table)  # type: ignore[attr-defined]
 """What ``multiprocessing`` knows to pickle beyond ``pickle``: connections, sockets, and what programs registered."""
-_Pen = tuple[Any, list[bytes]]
+_Pen = tuple[Any, list[Any]]
 """A pickler, and what it has written."""
 _pens: Final[list[_Pen]] = []
+_PEN_BYTES: Final = 2048
+"""A pickler that has written more may have met many objects: its table of them never shrinks, and is cleared for every
+later item.  It is not used again; a new one costs 1 us."""
 
 
 def _dumps(item: object) -> NewRecord:
@@ -70,24 +73,70 @@ def _dumps(item: object) -> NewRecord:
     pickler, written = pen
     pickler.dump(item)
     pickler.clear_memo()
-    if len(written) == 1:
-        record: NewRecord = written.pop()
-    else:
-        from .blocks import Pieces  # here: what imports this module needs no engine yet
-        from .buffers import lay_out
-
-        record = Pieces(lay_out(written))
-        written.clear()
-    _pens.append(pen)
+    record = written.pop() if len(written) == 1 else _join(written, 0)
+    if len(record) <= _PEN_BYTES:
+        _pens.append(pen)
     return record
 
 
+def _dumps_many(items: Iterable[Any], failed: Callable[[Exception, Any], None]) -> list[NewRecord]:
+    """``_dumps`` of each; ``failed`` is told of those that can't be pickled, and may raise."""
+    try:
+        pen = _pens.pop()
+    except IndexError:
+        pen = _new_pen()
+    pickler, written = pen
+    dump, clear_memo = pickler.dump, pickler.clear_memo
+    count = 0
+    for item in items:
+        try:
+            dump(item)
+        except Exception as error:
+            failed(error, item)
+            del written[count:]
+            pen = _new_pickler(written), written
+            dump, clear_memo = pen[0].dump, pen[0].clear_memo
+            continue
+        clear_memo()
+        count += 1
+        if len(written) != count:
+            written.append(_join(written, count - 1))
+        if len(written[-1]) > _PEN_BYTES:
+            pen = _new_pickler(written), written
+            dump, clear_memo = pen[0].dump, pen[0].clear_memo
+    records = written[:]
+    written.clear()
+    _pens.append(pen)
+    return records
+
+
+def _join(written: list[Any], start: int) -> NewRecord:
+    """The record whose pieces stand in a list from there on; they are taken out of it."""
+    from .blocks import Pieces  # here: what imports this module needs no engine yet
+    from .buffers import lay_out
+
+    pieces = written[start:]
+    del written[start:]
+    return Pieces(lay_out(pieces))
+
+
 def _new_pen() -> _Pen:
-    written: list[bytes] = []
+    written: list[Any] = []
+    return _new_pickler(written), written
+
+
+def _new_pickler(written: list[Any]) -> pickle.Pickler:
+    """A pickler that appends what it writes to this list."""
     # Protocol 5: arrays and other large buffers are not copied on the way.
     pickler = pickle.Pickler(_Sink(written.append), 5)
     pickler.dispatch_table = _reducers
-    return pickler, written
+    return pickler
+
+
+_FAULTS: Final = (Exception, SystemExit)
+"""What the unpickling of an item may raise."""
+_OF_MEMORY: Final = frozenset((bytes, memoryview))
+"""The types of records that need no ``_load``."""
 
 
 def _load(record: Taken) -> Any:
@@ -106,7 +155,7 @@ def _is_bad(record: Taken) -> bool:
     """Unpickling this was what raised, not a signal handler that ran just then."""
     try:
         _load(record)
-    except Exception:
+    except _FAULTS:
         return True
     return False
 
@@ -144,7 +193,7 @@ class Claim:
         except BaseException as error:
             self._hold = None
             if found:
-                engine.let_go(found[0], loading and isinstance(error, Exception) and _is_bad(found[0].record))
+                engine.let_go(found[0], loading and isinstance(error, _FAULTS) and _is_bad(found[0].record))
             raise
         raise ShutDown if engine.over else Empty
 
@@ -169,12 +218,16 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     ``durable``: what ``put`` and ``put_many`` have put when they return survives a power cut; items that were got just
     before it may come back.  A property of the queue at ``path``, chosen by whoever makes it, and kept by all handles.
     Each put waits for the disk twice; threads that put at the same time share that.
+    ``authkey``: bytes that whoever opens the queue at ``path`` must have, too: those that it was made with.  Each block
+    that is written carries an HMAC, of its bytes and of where it belongs; what fails it is never unpickled, but set
+    aside as damaged.  A pickled handle carries the authkey only to a child that is being spawned; where any other one
+    arrives, the queue is open already, or ``multiprocessing.current_process().authkey`` is tried.
     ``batch_size``: records that a burst of puts collects before it publishes them, at most; one number a process and
     queue, that of the newest handle.
 
     Raises ``FolderError`` for a folder that others could write to, ``UnsupportedError`` where queues can't work,
-    ``ValueError`` for a ``maxsize`` or a ``durable`` other than that of the queue at ``path``, and for ``durable=True``
-    without one.
+    ``ValueError`` for a ``maxsize``, a ``durable`` or an ``authkey`` other than that of the queue at ``path``, and for
+    ``durable=True`` or an ``authkey`` without one.
 
     A process that is killed loses what it held in its own memory: the item that it was just getting, the end of a burst
     that it was just putting (a millisecond's).  It blocks nobody."""
@@ -187,15 +240,19 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         path: Optional[str] = None,
         batch_size: Optional[int] = None,
         durable: Optional[bool] = None,
+        authkey: Optional[bytes] = None,
     ) -> None:
         from .engine import Use
 
         if durable and path is None:
             raise ValueError("durable=True needs a path: a queue without one goes away with its last user")
+        if authkey is not None and path is None:
+            raise ValueError("authkey needs a path: a queue without one is reached through its handles alone")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
-        maxsize = index(maxsize)
-        self._attach(Use.create(maxsize) if path is None else Use.open(path, maxsize, durable), batch_size)
+        maxsize = index(maxsize) if maxsize > 0 else 0
+        use = Use.create(maxsize) if path is None else Use.open(path, maxsize, durable, authkey)
+        self._attach(use, batch_size)
 
     def _attach(self, use: Use, batch_size: Optional[int]) -> None:
         self._closed = False
@@ -275,7 +332,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 got = [record] if record is not None and engine.confirm(item, generation) else []
             elif record is not None:
                 got = [record]
-            if got and not (loading and isinstance(error, Exception) and _is_bad(got[0])):
+            if got and not (loading and isinstance(error, _FAULTS) and _is_bad(got[0])):
                 engine.give_back(got)
             raise
         raise ShutDown if engine.over else Empty
@@ -307,14 +364,10 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         """Put items in their order, as one batch: all of them, or none and ``Full``.
 
         More than ``maxsize`` items go in pieces while it blocks; without blocking they are refused.  If time runs out
-        between two pieces, ``Full`` says how many were put."""
+        between two pieces, ``Full`` says how many were put.  A batch that closely follows another is published together
+        with it, within about a millisecond, as puts of a burst are."""
         engine = self._open_engine()
-        records: list[NewRecord] = []
-        for item in items:
-            try:
-                records.append(_dumps(item))
-            except Exception as error:
-                self._pickling_failed(error, item)
+        records = _dumps_many(items, self._pickling_failed)
         if records:
             put = engine.put_many(records, block, timeout)
             if put < len(records):
@@ -345,20 +398,20 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                         engine.get(more, max_messages_to_get, block, timeout)
                 got, more = got + more, []
             loading = True
-            for record in got:
-                items.append(_load(record))
+            # What fails leaves those before it in the list.
+            items.extend(map(_loads if _OF_MEMORY.issuperset(map(type, got)) else _load, got))  # type: ignore[arg-type]
+            if items:  # Asked in here: before 3.11 a signal handler may run at each jump.
+                return items
         except BaseException as error:
             # If an item failed, it is the one after those in the list.
-            if loading and isinstance(error, Exception) and len(items) < len(got) and _is_bad(got[len(items)]):
+            if loading and isinstance(error, _FAULTS) and len(items) < len(got) and _is_bad(got[len(items)]):
                 engine.give_back(got[len(items) :] if items else got[1:])
                 if items:
                     return items
             else:
                 engine.give_back([*got, *more])
             raise
-        if not items:
-            raise ShutDown if engine.over else Empty
-        return items
+        raise ShutDown if engine.over else Empty
 
     def put_many_nowait(self, items: Iterable[Any]) -> None:
         """``put_many`` without waiting."""
@@ -512,18 +565,20 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             raise OSError(f"Queue {self!r} is closed")
         engine.flush()
         folder = engine.folder
-        hold = key = None
+        hold = marker = authkey = None
+        keyed = engine.key is not None
         if context.get_spawning_popen() is not None:
             hold = engine.hold_for_child()
+            authkey = engine.key.authkey if engine.key is not None else None
         elif folder.anonymous:
-            key = folder.mark()
-        return folder.path, hold, key, self._batch_size
+            marker = folder.mark()
+        return folder.path, hold, marker, self._batch_size, keyed, authkey
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
         from .engine import Use
 
-        path, hold, key, batch_size = state
-        use = Use.meet(path, hold.detach if hold is not None else None)
-        if key is not None:
-            use.engine.arrived(key)
+        path, hold, marker, batch_size, keyed, authkey = state
+        use = Use.meet(path, hold.detach if hold is not None else None, authkey, keyed)
+        if marker is not None:
+            use.engine.arrived(marker)
         self._attach(use, batch_size)

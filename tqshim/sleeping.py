@@ -7,11 +7,10 @@ Invariant: nobody depends on being rung: a sleeper looks by itself, soon at firs
 
 from __future__ import annotations
 
-import time
-from time import monotonic
 from typing import Final, Optional
 
 from . import names, systems, tuning, waiting
+from .clock import microseconds, monotonic
 from .core import Core
 from .waiting import Bell, Cells
 
@@ -51,14 +50,16 @@ class Sleeping(Core):
         taken = self._delivered() - self._head_then
         fast = len(sleepers) < self.ledger.consumers and taken * tuning.FAST >= monotonic() - self._published_at
         # If the awake took the items before these faster than another can wake, and one looks by itself soon: leave it.
-        if not fast or min(sleepers) >= time.monotonic_ns() // 1000 + tuning.SOON:
+        if not fast or min(sleepers) >= microseconds() + tuning.SOON:
             self._bell(waiting.SLEEPS).ring()
 
     def _offer_space(self) -> None:
-        """Places are free again: wake a producer, once that is worth it, or at once if we are slow."""
+        """Places are free again: wake a producer, once that is worth it, or at once if we are slow; one that was only
+        kept from running is not."""
         now = monotonic()
-        slow = now - self._offered_at > tuning.LINGER
-        self._offered_at = now
+        passed = now - self._offered_at
+        slow = passed > tuning.LINGER and passed > tuning.FAST * (self._taken - self._offered_with)
+        self._offered_at, self._offered_with = now, self._taken
         if slow or 4 * self.ledger.used <= 3 * self.maxsize:
             self._ring(waiting.AWAITS_PLACE)
 
@@ -74,6 +75,7 @@ class Sleeping(Core):
         too.
 
         ``polite``: another is taking what is there, and it is our turn after a nap."""
+        self._hurry_elsewhere()
         items = kind == waiting.SLEEPS
         if items and not polite and self._spin(deadline):
             return
@@ -106,6 +108,7 @@ class Sleeping(Core):
         generation = self.generation
         wanted = max(places, self._enough) if kind == waiting.AWAITS_PLACE else places
         nap = tuning.NAP * max(1, self.ledger.consumers if kind == waiting.SLEEPS else len(self.ledger.members))
+        nap = min(tuning.NAP_LAST, nap)
         naps = 0
         rung = False
         while True:
@@ -115,22 +118,26 @@ class Sleeping(Core):
                 if generation != self.generation:
                     return
                 self._begin()
-                word = waiting.sleep_word(now + max(0.0, seconds), nap)
-                if len(self._waiters[kind]) > 1:
-                    word = max(word, self._words[cell])
-                self._words[cell] = word
-                # A barrier: whoever publishes after this look sees that we sleep.
-                with self._fence:
-                    pass
-                self._sync()
-                ready = self._ready(kind, wanted) and not (polite and self._leased_by_another())
+                ready = False
+                if rung:
+                    self._sync()
+                    ready = self._ready(kind, wanted)
+                if not ready:
+                    word = waiting.sleep_word(now + max(0.0, seconds), nap)
+                    if len(self._waiters[kind]) > 1:
+                        word = max(word, self._words[cell])
+                    self._words[cell] = word
+                    # A barrier: whoever publishes after this look sees that we sleep.
+                    with self._fence:
+                        pass
+                    self._sync()
+                    ready = self._ready(kind, wanted) and not (polite and self._leased_by_another())
+                    if not ready and self._scan_if_due(now):
+                        ready = self._ready(kind, wanted)
+                    elif self.ledger.done:
+                        self._reclaim()
                 if ready and rung:
                     self._pass_on(kind, cell)
-                if not ready and now - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
-                    self._scan()
-                    ready = self._ready(kind, wanted)
-                elif self.ledger.done:
-                    self._reclaim()
                 self._act_ends()
             if ready or seconds <= 0:
                 return
@@ -180,8 +187,8 @@ class Sleeping(Core):
             with self._fence:
                 pass
             there = self._available(kind)
-            if now - self._scanned > tuning.SCAN_EVERY * max(1, self.ledger.consumers):
-                self._scan()
+            if self._scan_if_due(now):
+                there = self._available(kind)
             if there >= wanted:
                 self._forget_waiter(kind, me, cell)
                 if rung and there > wanted:
@@ -219,11 +226,7 @@ class Sleeping(Core):
         sleepers = self.cells.sleepers(kind)
         if not sleepers:
             return
-        if (
-            kind == waiting.SLEEPS
-            and self._pace < tuning.FAST
-            and min(sleepers) < time.monotonic_ns() // 1000 + tuning.SOON
-        ):
+        if kind == waiting.SLEEPS and self._pace < tuning.FAST and min(sleepers) < microseconds() + tuning.SOON:
             return  # Whoever it is looks by itself within moments, and probably we have emptied the queue by then.
         self._bell(kind).ring()
 

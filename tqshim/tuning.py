@@ -19,11 +19,9 @@ RESERVATIONS: Final = "reservations" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT
 IN_FILES: Final = "in_files" not in _WITHOUT
-SHORT_WAYS: Final = (
-    "short_ways" not in _WITHOUT
-    and sys.implementation.name == "cpython"
-    and getattr(sys, "_is_gil_enabled", lambda: True)()
-)
+GIL: Final = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+"""Without it views of one buffer must not be made and dropped by several threads: each record is copied."""
+SHORT_WAYS: Final = "short_ways" not in _WITHOUT and sys.implementation.name == "cpython" and GIL
 """What is one call of C code is done in one piece: the GIL is held."""
 STEPS: Final = SHORT_WAYS and sys.version_info >= (3, 10)
 """And before 3.10 a signal handler may run between any two instructions."""
@@ -33,11 +31,12 @@ CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
 
 LIMITS = (ledger.FIRST_LIMIT, ledger.LAST_LIMIT)
 """Events of the first and of the largest journal of a new queue."""
-BLOCK_RECORDS: Final = 256
+BLOCK_RECORDS: Final = 1000
 BLOCK_BYTES: Final = 1 << 16
-"""A burst is published at so many records or bytes."""
-SMALL: Final = BLOCK_BYTES // BLOCK_RECORDS
-"""Bytes of a record that needs no weighing before its block is full of records."""
+"""A burst is published at so many records or bytes: each event is read by all members."""
+SMALL: Final = 256
+"""Bytes of a record that needs no weighing: a burst takes no more of them than its block has room for, if all are so
+large."""
 FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
 LARGE: Final = 1 << 19
@@ -56,7 +55,9 @@ GAP_FIRST: Final = 1e-4
 GAP_LAST: Final = 5e-4
 """Seconds between two blocks of a burst while consumers wait: it grows from the one to the other."""
 FLUSH_PATIENCE: Final = 0.5
-"""Seconds after which what the flusher should have published is published without it."""
+"""Seconds after which what the flusher should have published is published without it, and its end is not awaited."""
+FLUSH_LOOK: Final = 2.5e-4
+"""Seconds between two looks whether it has."""
 FLUSHER_REST: Final = 1.0
 """Seconds of rest after which the flusher ends."""
 READ_SMALL: Final = 1 << 12
@@ -77,23 +78,22 @@ LEASE_FROM: Final = 8
 """Waiting items from which a lease is worth its event."""
 WINDOW: Final = 256
 """Items of a lease that are taken out of their block at once."""
-PACE_ITEMS: Final = 16
+PACE_ITEMS: Final = 4
 """Items over which a consumer measures how fast it is, at least."""
 LEASE_PACE: Final = 10e-6
 """Seconds an item of a consumer that leases beside others: most of that are its claims."""
-PATIENCE: Final = 8
-PATIENCE_LAST: Final = 32
-"""Items that one of several consumers claims before it leases again, after another has ended its lease: it doubles from
-the one to the other with each lease that ended within so many items."""
-WATCH: Final = 20e-6
+WATCH: Final = 60e-6
 WATCH_ITEMS: Final = 6
 """Seconds within which the holder of a lease delivers so many items, if another consumer is to leave them to it."""
 LEASE_UNITS: Final = (4 << 20) // events.UNIT
 """Bytes of one lease: its batch files stay until it ends."""
 LEASE_BLOCKS: Final = 16
 """Blocks of one lease beside other consumers, one of which is likely to end it soon: each costs a look."""
-PLACES: Final = 256
-"""Places of one reservation, at most."""
+LEASE_BLOCKS_ALONE: Final = 1 << 12
+"""Blocks of one lease of a sole consumer: to look at so many before its first item takes it some milliseconds."""
+PLACES: Final = 1000
+PLACES_FEW: Final = 256
+"""Places of one reservation, at most: a 64th of all, but never fewer than the one or more than the other."""
 PLACES_LEAST: Final = 3
 """Places from which a reservation is worth its event."""
 PLACES_ENOUGH: Final = 64
@@ -103,7 +103,14 @@ FULL_LATELY: Final = 0.05
 FILES_OPEN: Final = 16
 """Batch files that a consumer keeps open."""
 SCAN_EVERY: Final = 1.0
-"""Seconds between two looks for members that died and batch files that they left, times the consumers there are."""
+"""Seconds between two looks for members that died and batch files that they left, by one of all who wait or claim."""
+SCAN_LOOK: Final = 0.02
+"""Seconds that one is to take, where there are very many names."""
+SCAN_NAMES: Final = 2000
+SCAN_NAMES_LEAST: Final = 100
+"""Names at which one looks, at most, and at least and at first: on a disk it takes some 100 us to delete a file."""
+SCAN_REST: Final = 2
+"""Times as long as the last look took until the next one, where it has not seen all names."""
 SLOT_PATIENCE: Final = 0.02
 """Seconds to wait for the lock of a new slot: its former member is just leaving, or was stopped while it left."""
 ROLL_PATIENCE: Final = 0.02

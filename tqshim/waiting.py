@@ -14,6 +14,7 @@ The cells are a mapped file of 8 KB pages, each with 64 slots' words of every ki
           384-447   flag: somebody wants to know that
           450       bumped at each publish, for a consumer that looks before it sleeps
           451       until when somebody looks
+          452       when somebody last looked who has died, in monotonic microseconds
           512-575   one of the slot sleeps until all items are finished with
           576-639   a producer of the slot holds records back, whose puts have returned
 
@@ -33,6 +34,7 @@ from collections.abc import Callable
 from typing import Final, Optional
 
 from . import systems
+from .clock import microseconds
 
 __all__ = ["Bell", "Cells", "barrier", "barrier_works", "register_for_barrier"]
 
@@ -49,6 +51,7 @@ LEASE_POSITION: Final = 320
 LEASE_FLAG: Final = 384
 PUBLISHED: Final = 450
 LOOKS: Final = 451
+SCANNED: Final = 452
 AWAITS_DONE: Final = 512
 HOLDS: Final = 576
 KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
@@ -94,16 +97,15 @@ class Cells:
 
     def sleepers(self, kind: int) -> list[int]:
         """The microseconds at which those who are asleep will look by themselves; the dead and the stopped left out."""
-        now = time.monotonic_ns() // 1000
+        now = microseconds()
         found = []
         for page in range(self.pages):
             start = page * (PAGE // 8) + kind
-            for word in self.words[start : start + SLOTS]:
-                if word:
-                    until = word >> 16
-                    # Three naps late: dead or stopped, and no ring will reach it.
-                    if until + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000 >= now:
-                        found.append(until)
+            for word in filter(None, self.words[start : start + SLOTS]):
+                until = word >> 16
+                # Three naps late: dead or stopped, and no ring will reach it.
+                if until + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000 >= now:
+                    found.append(until)
         return found
 
     def clear(self, slot: int) -> None:
@@ -144,18 +146,20 @@ class Bell:
 
     def sleep(self, seconds: float) -> bool:
         """Sleep until somebody rings, at most so long.  ``True``: this ring was ours."""
-        if systems.EPOLL:
+        if systems.EPOLL and hasattr(select, "epoll"):  # gevent and eventlet take it away, eventlet ``poll``, too
             if self._poll is None:
                 self._poll = select.epoll()
                 with contextlib.suppress(FileExistsError):  # a fork in a signal handler: the other was faster
                     self._poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             if not self._poll.poll(seconds):
                 return False
-        else:
+        elif hasattr(select, "poll"):
             waiter = select.poll()
             waiter.register(self.fd, select.POLLIN)
             if not waiter.poll(max(0, int(seconds * 1000 + 0.999))):
                 return False
+        elif not select.select([self.fd], (), (), max(0.0, seconds))[0]:
+            return False
         return self.answer()
 
     def answer(self) -> bool:

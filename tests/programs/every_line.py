@@ -1,6 +1,6 @@
 """Raise an exception at the first line of a call inside the package, at the second, and so on; count what is left.
 
-Usage: python -m programs.every_line get|put [durable]
+Usage: python -m programs.every_line get|put [durable] [authkey]
 
 Prints how many lines that were.  Lines at which no signal handler can run are left out: where a ``with`` begins or ends
 the interpreter looks for signals only after it has entered or left it.
@@ -30,8 +30,9 @@ class Interrupt(BaseException):
 
 def make(maxsize: int) -> Any:
     """A new queue."""
-    if "durable" in sys.argv:
-        return TurboQueue(maxsize, path=tempfile.mkdtemp(dir=ROOT.name), durable=True)
+    durable, authkey = "durable" in sys.argv, b"key" if "authkey" in sys.argv else None
+    if durable or authkey:
+        return TurboQueue(maxsize, path=tempfile.mkdtemp(dir=ROOT.name), durable=durable, authkey=authkey)
     return TurboQueue(maxsize)
 
 

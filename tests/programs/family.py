@@ -69,10 +69,20 @@ def shut_down_when_somebody_waits(tasks: Any, says: Any) -> None:
     tasks.shutdown()
 
 
-def hold_back_and_stop(tasks: Any, says: Any) -> None:
-    """Put a burst of ten, most of it not published, and stop; published are they when this process goes on and ends."""
+def hold_back_until_continued(tasks: Any, says: Any) -> None:
+    """Put a burst of ten, most of it not published, and wait to be stopped; published are they when this process goes
+    on and ends."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
     tuning.LINGER = tuning.GAP_FIRST = 1000.0  # type: ignore[misc]
     for item in range(10):
         tasks.put(item)
     says.put("held back")
-    os.kill(os.getpid(), signal.SIGSTOP)
+    signal.sigwait({signal.SIGCONT})
+
+
+def hold_back_and_wait(tasks: Any, other: Any, wait: str) -> None:
+    """Put a burst of ten that would not be published by itself, and wait in a method of another queue."""
+    tuning.LINGER = tuning.GAP_FIRST = 1000.0  # type: ignore[misc]
+    for item in range(10):
+        tasks.put(item)
+    getattr(other, wait)(*([0] if wait == "put" else []))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import pickle
 import signal
 from typing import Any
 
@@ -26,6 +28,23 @@ class BadAtLoading:
 
 def fail(name: str) -> None:
     raise ValueError(f"{name} can't be loaded")
+
+
+class Array:
+    """What hands its bytes over as a buffer, and takes whatever shows them."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = memoryview(data)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Array, (pickle.PickleBuffer(self.data),)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Array) and self.data == other.data
+
+    @property
+    def is_mapped(self) -> bool:
+        return isinstance(self.data.obj, mmap.mmap)
 
 
 class Ringing:

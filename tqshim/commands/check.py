@@ -9,7 +9,7 @@ import argparse
 from typing import Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, guarded, print_json, say
+from tqshim.commands.showing import add_common, authkey, guarded, print_json, say
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @guarded
 def run(options: argparse.Namespace) -> int:
     """Print the findings.  Exit status: 0 sound; 1 left-over or unknown files; 2 damage, or no queue."""
-    found = monitor.check(options.path)
+    found = monitor.check(options.path, authkey=authkey())
     if options.json:
         print_json(found)
     else:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, count, guarded, warn
+from tqshim.commands.showing import add_common, authkey, count, guarded, warn
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     )
     sys.stdout.flush()
     try:
-        done = monitor.drain(options.path, _write, most=options.number, encode=encode)
+        done = monitor.drain(options.path, _write, most=options.number, encode=encode, authkey=authkey())
     except monitor.NotJSONError as error:
         warn(options, f"{error}; --pickle prints any item, --lossy also what JSON changes")
         return 1

@@ -11,7 +11,7 @@ from queue import Full
 from typing import Final
 
 from tqshim import ShutDown, monitor
-from tqshim.commands.showing import add_common, count, guarded, print_json, say, warn
+from tqshim.commands.showing import add_common, authkey, count, guarded, print_json, say, warn
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -36,7 +36,14 @@ def run(options: argparse.Namespace) -> int:
     queue; 2 where it is no queue."""
     decode = monitor.from_pickle if options.pickle else monitor.from_json
     try:
-        put = monitor.fill(options.path, sys.stdin, decode=decode, maxsize=options.maxsize, timeout=options.timeout)
+        put = monitor.fill(
+            options.path,
+            sys.stdin,
+            decode=decode,
+            maxsize=options.maxsize,
+            timeout=options.timeout,
+            authkey=authkey(),
+        )
     except (monitor.LineError, Full, ShutDown) as error:
         warn(options, f"{error}; the lines before it are in the queue")
         return 1

@@ -12,7 +12,7 @@ import string
 from typing import Any, Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, count, guarded, plain, print_json, say, size
+from tqshim.commands.showing import add_common, authkey, count, guarded, plain, print_json, say, size
 from tqshim.folder import Folder
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.unpickle:
         # The same looks at owner and mode as before any other unpickling: refused is refused.
         Folder.meet(options.path).close()
-    found = monitor.peek(options.path, options.number, whole=options.unpickle)
+    found = monitor.peek(options.path, options.number, whole=options.unpickle, authkey=authkey())
     bad = 0
     shown = []
     for one in found:

@@ -9,7 +9,7 @@ import argparse
 from typing import Final
 
 from tqshim import monitor
-from tqshim.commands.showing import add_common, guarded, print_json, say
+from tqshim.commands.showing import add_common, authkey, guarded, print_json, say
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @guarded
 def run(options: argparse.Namespace) -> int:
     """Recover.  Exit status: 0; 1 where an item could not be saved, or damage is left; 2 where nothing was done."""
-    done = monitor.recover(options.path, options.into, force=options.force)
+    done = monitor.recover(options.path, options.into, force=options.force, authkey=authkey())
     damage = [one for one in done.left if one.status == 2]
     if options.json:
         print_json(done)

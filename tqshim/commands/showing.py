@@ -18,9 +18,22 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from queue import Full
-from typing import Any, Final
+from typing import Any, Final, Optional
 
-__all__ = ["add_common", "clean", "count", "guarded", "plain", "print_json", "say", "size", "span", "table", "warn"]
+__all__ = [
+    "add_common",
+    "authkey",
+    "clean",
+    "count",
+    "guarded",
+    "plain",
+    "print_json",
+    "say",
+    "size",
+    "span",
+    "table",
+    "warn",
+]
 
 TROUBLE: Final = 2
 """Exit status where nothing could be done."""
@@ -34,6 +47,11 @@ def add_common(parser: argparse.ArgumentParser, path: str = "") -> None:
     if path:
         parser.add_argument("path", metavar="PATH", help=path)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def authkey() -> Optional[bytes]:
+    """What queues with a key are opened with: of the environment, for others may read arguments.  ``None``: not set."""
+    return os.fsencode(os.environ.get("TQSHIM_AUTHKEY", "")) or None
 
 
 def count(text: str) -> int:

@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
     shut = ", shut down" if queue.shut else ""
-    kind = "anonymous" if queue.anonymous else "at a path, durable" if queue.durable else "at a path"
+    kind = "anonymous" if queue.anonymous else "at a path"
+    kind += ", durable" * queue.durable + ", with an authkey" * queue.keyed
     yield "queue", f"{queue.path}, {kind}, made {span(queue.age)} ago{shut}"
     leased = f", {queue.leased} of them leased to one consumer" if queue.leased else ""
     returned = f", {queue.returned} of them for another time" if queue.returned else ""

@@ -20,6 +20,7 @@ from typing import Final, Optional, Union
 from tqshim import blocks, events, names, systems, tuning, waiting
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import Journal, anonymous_root, lock_owners, spill_root
+from tqshim.keys import Key, match
 from tqshim.ledger import Block, Held, Ledger, Returned
 from tqshim.names import FileId
 from tqshim.waiting import Cells
@@ -101,6 +102,8 @@ class Status:
     """0: unbounded."""
     durable: bool
     """What was put survives a power cut."""
+    keyed: bool
+    """It was made with an ``authkey``."""
     items: int
     put: int
     got: int
@@ -173,10 +176,16 @@ class View:
     """A queue folder seen from outside.
 
     Raises ``FileNotFoundError`` where nothing is there, ``NotADirectoryError``, ``PermissionError``; ``FolderError``
-    where it is no queue; ``CorruptBatchError`` where its newest journal is damaged."""
+    where it is no queue; ``CorruptBatchError`` where its newest journal is damaged.
 
-    def __init__(self, path: str) -> None:
+    ``authkey``: that of the queue, whose blocks are then only read where their HMACs are right; all that reads its
+    journal raises ``ValueError`` where it is another, or where the queue has none."""
+
+    def __init__(self, path: str, authkey: Optional[bytes] = None) -> None:
         self.path = os.path.abspath(path)
+        self._authkey = authkey
+        self.key: Optional[Key] = None
+        """That of the queue, where it was given."""
         self.fd = os.open(self.path, _FOLDER)
         self._spill = -1
         self._journal: Optional[Journal] = None
@@ -234,11 +243,12 @@ class View:
         return fd
 
     def open_batch(self, file: FileId) -> tuple[int, str]:
-        """A batch file, open for reading, and its name.  Raises ``FileNotFoundError``."""
+        """A batch file, open for reading, and its name: also one that was set aside, for it is read on where it is
+        whole.  Raises ``FileNotFoundError``."""
         home = self.spill() if file.spilled else self.fd
-        for state in (names.LOAD, names.READY):  # in this order: a seal renames the one to the other
+        for name in names.of_batch(file):
             with contextlib.suppress(FileNotFoundError):
-                return self.open_file(names.batch(state, file), home), names.batch(state, file)
+                return self.open_file(name, home), name
         raise FileNotFoundError(names.batch(names.READY, file))
 
     def cells(self) -> Optional[Cells]:
@@ -345,6 +355,11 @@ class View:
         except ValueError as error:
             journal.close()
             raise self._damaged(names.journal(journal.number), error) from None
+        try:
+            self.key = match(self.path, ledger.proof, self._authkey) if self._authkey is not None else None
+        except ValueError:
+            journal.close()
+            raise
         if self._journal is not None:
             self._journal.close()
         self._journal, self.ledger, self._at = journal, ledger, journal.start
@@ -423,10 +438,21 @@ class View:
             before = end
         return found
 
+    def records(self, fd: int, block: Block) -> tuple[list[tuple[int, int]], Optional[memoryview]]:
+        """``record_ends``, and the bytes of the records, where there is a key: they are those that it was tried on.
+
+        Raises what ``record_ends`` raises, and ``ValueError`` where the block's HMAC is wrong."""
+        if self.key is None:
+            return self.record_ends(fd, block), None
+        body, ends = self.key.load(fd, block)
+        before = block.offset * events.UNIT + 4 + 4 * len(ends) if block.units else blocks.GIANT_HEADER
+        return [(before + begin, before + end) for begin, end in zip((0, *ends), ends)], body
+
     def peek(self, count: int, whole: bool = False) -> list[Peeked]:
         """The oldest items, ``count`` or fewer, as they are now; ``whole``: with all of their records.
 
-        An item that somebody gets meanwhile is left out.  One that can't be read is there, with its problem."""
+        An item that somebody gets meanwhile is left out.  One that can't be read is there, with its problem.  Raises
+        ``ValueError`` for whole records of a queue with a key that was not given."""
         self.follow()
         first = self.delivered(self.cells())
         found = self.read_returned(self.ledger.returned[:count], whole)
@@ -454,13 +480,18 @@ class View:
 
     def _peek_block(self, block: Block, wanted: range, whole: bool) -> Iterator[Peeked]:
         name = names.batch(names.READY, block.file)
+        if whole and self.key is None:
+            match(self.path, self.ledger.proof, None)
         try:
             fd, name = self.open_batch(block.file)
             try:
-                places = self.record_ends(fd, block)
+                places, body = self.records(fd, block)
                 for number in wanted:
                     start, end = places[number - block.first]
-                    record = os.pread(fd, end - start if whole else min(PREVIEW, end - start), start)
+                    if body is not None:
+                        record = bytes(body[start - places[0][0] : end - places[0][0]])
+                    else:
+                        record = os.pread(fd, end - start if whole else min(PREVIEW, end - start), start)
                     yield Peeked(
                         number, end - start, record[:PREVIEW], name, start, record if whole else None, problem=""
                     )
@@ -652,6 +683,7 @@ def status(path: str) -> Status:
             anonymous=names.is_anonymous(os.path.basename(view.path)),
             maxsize=ledger.maxsize,
             durable=ledger.durable,
+            keyed=bool(ledger.proof),
             items=view.waiting(cells),
             put=ledger.tail,
             got=delivered - ledger.apart,
@@ -663,7 +695,7 @@ def status(path: str) -> Status:
             leased=ledger.lease.end - delivered if ledger.lease else 0,
             reserved=ledger.reserved,
             places=max(0, ledger.maxsize - ledger.used) if ledger.maxsize else None,
-            item_bytes=events.UNIT * sum(block.units for block in ledger.parts(delivered, ledger.tail)),
+            item_bytes=events.UNIT * ledger.units_from(delivered),
             oldest_at_least=view.oldest_at_least(delivered) if view.waiting(cells) else None,
             journal=view.journal.number,
             journal_events=ledger.index,
@@ -683,9 +715,12 @@ def status(path: str) -> Status:
         )
 
 
-def peek(path: str, count: int = 1, whole: bool = False) -> list[Peeked]:
-    """The oldest items, ``count`` or fewer, without taking or unpickling them; raises what ``status`` raises."""
+def peek(path: str, count: int = 1, whole: bool = False, *, authkey: Optional[bytes] = None) -> list[Peeked]:
+    """The oldest items, ``count`` or fewer, without taking or unpickling them; raises what ``status`` raises.
+
+    ``authkey``: that of the queue, if it has one: without it there are no whole records, and none is authenticated.
+    Raises ``ValueError`` where it is missing for that, or wrong."""
     if count < 1:
         raise ValueError(f"count={count} must be 1 or more")
-    with View(path) as view:
+    with View(path, authkey) as view:
         return view.peek(count, whole)

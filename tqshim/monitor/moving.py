@@ -169,7 +169,12 @@ def _looks_pickled(record: bytes) -> bool:
 
 
 def drain(
-    path: str, write: Callable[[str], Any], *, most: Optional[int] = None, encode: Callable[[bytes], str] = as_json
+    path: str,
+    write: Callable[[str], Any],
+    *,
+    most: Optional[int] = None,
+    encode: Callable[[bytes], str] = as_json,
+    authkey: Optional[bytes] = None,
 ) -> Drained:
     """Take items, ``most`` or all that are there, and hand the line of each to ``write``, in their order.
 
@@ -179,13 +184,14 @@ def drain(
     another consumer interferes, it is put back at the end.  So is an item whose ``write`` raises.  If even that can't
     be done, ``NotPutBackError`` has the records.  Killed: lost are the items taken and not written, 256 at most.
 
-    An anonymous queue that nobody else uses, and that still has items then, stays for a minute."""
-    use = Use.meet(os.path.abspath(path), None)
+    An anonymous queue that nobody else uses, and that still has items then, stays for a minute.  Raises ``ValueError``
+    where ``authkey`` is not that of the queue."""
+    use = Use.meet(os.path.abspath(path), authkey=authkey)
     engine = use.engine
     done = 0
     damaged: list[str] = []
     try:
-        with View(path) as view:
+        with View(path, authkey) as view:
             while most is None or done < most:
                 lines = _encode_ahead(view, BATCH if most is None else min(BATCH, most - done), encode)
                 if lines is None:
@@ -272,15 +278,17 @@ def fill(
     decode: Callable[[str], bytes] = from_json,
     maxsize: int = 0,
     timeout: Optional[float] = None,
+    authkey: Optional[bytes] = None,
 ) -> int:
-    """Put an item for each line that is not empty, and return how many; the queue is made if it is not there.
+    """Put an item for each line that is not empty, and return how many; the queue is made if it is not there, with that
+    ``authkey``.
 
     Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``; ``Full`` where no place came free for
     ``timeout`` seconds (for ever by default); ``ShutDown`` where the queue was shut down.  What stood before that line
-    is in the queue."""
+    is in the queue.  ``ValueError`` where ``authkey`` is not that of the queue."""
     path = os.path.abspath(path)
     anonymous = names.is_anonymous(os.path.basename(path))
-    use = Use.meet(path, None) if anonymous else Use.open(path, maxsize)
+    use = Use.meet(path, authkey=authkey) if anonymous else Use.open(path, maxsize, authkey=authkey)
     engine = use.engine
     done = 0
     try:
@@ -306,7 +314,7 @@ def fill(
 # -- recover and remove
 
 
-def recover(path: str, into: Optional[str] = None, *, force: bool = False) -> Recovery:
+def recover(path: str, into: Optional[str] = None, *, force: bool = False, authkey: Optional[bytes] = None) -> Recovery:
     """Save what can be saved.
 
     With ``into``: copy all items that can be read, and that nobody has got, to a new queue there, a durable one if this
@@ -314,18 +322,22 @@ def recover(path: str, into: Optional[str] = None, *, force: bool = False) -> Re
     Where its journal can't be read any more, all records that stand in its batch files are copied, in their producers'
     order: among them may be items that somebody had got.
 
+    ``authkey``: that of the queue, if it has one, and of the copy.  Only what it has tagged is copied: nothing where
+    the journal can't be read, which says what the key is tried on.  Without it the records of such a folder are copied
+    as any other's, to a queue without a key.
+
     Without ``into``: delete files that nobody needs (old journals, batch files without items, markers).
 
     Raises ``FolderError`` for a queue in use, unless forced: a copy is one of a moment then, and its items are got
     twice; of the files only old journals and markers go.  Also where ``into`` is not empty, and where nothing can be
     recovered.  Killed: the new folder has some of the items; start again with another."""
     path = os.path.abspath(path)
-    with View(path) as view:
+    with View(path, authkey) as view:
         held = in_use(view)
         if held and not force:
             raise FolderError(path, f"is in use by {_listed(held)}", "end them, or force it")
         if into is not None:
-            return _copy(view, os.path.abspath(into))
+            return _copy(view, os.path.abspath(into), authkey)
         return _tidy(view, bool(held))
 
 
@@ -334,7 +346,7 @@ def _listed(processes: list[Process]) -> str:
     return f"process{'es' if len(processes) > 1 else ''} {told}"
 
 
-def _copy(view: View, into: str) -> Recovery:
+def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
     if os.path.exists(into) and os.listdir(into):
         raise FolderError(into, "is not empty", "recover into a new folder")
     unreadable: list[Peeked] = []
@@ -343,12 +355,17 @@ def _copy(view: View, into: str) -> Recovery:
         ledger = view.follow()
         maxsize, durable, records = ledger.maxsize, ledger.durable, _records(view, unreadable)
     except FolderError:
+        if authkey is not None:
+            remedy = "restore it, or recover without the authkey what may be anybody's"
+            raise FolderError(
+                view.path, "has no journal that can be read: nothing can be authenticated", remedy
+            ) from None
         guessed = True
         maxsize, records = 0, _scavenge(view)
     first = next(records, None)
     if guessed and first is None:
         raise FolderError(view.path, "has no journal that can be read, and no items", "restore the journal")
-    use = Use.open(into, maxsize, durable)
+    use = Use.open(into, maxsize, durable, authkey)
     engine = use.engine
     copied = 0
     try:
@@ -360,7 +377,7 @@ def _copy(view: View, into: str) -> Recovery:
             copied += 1
     finally:
         engine.flush()
-    return Recovery(copied, unreadable, [], guessed, check(view.path))
+    return Recovery(copied, unreadable, [], guessed, check(view.path, authkey=authkey))
 
 
 def _records(view: View, unreadable: list[Peeked]) -> Iterator[bytes]:
@@ -368,7 +385,9 @@ def _records(view: View, unreadable: list[Peeked]) -> Iterator[bytes]:
     first = view.delivered(view.cells())
     ledger = view.ledger
     apart: list[Union[Held, Returned]] = sorted((*ledger.held.values(), *ledger.returned), key=_item)
-    waiting = (view.read(max(first, block.first), block.end, whole=True) for block in ledger.parts(first, ledger.tail))
+    waiting = (
+        view.read(max(first, block.first), block.end, whole=True) for block in ledger.each_part(first, ledger.tail)
+    )
     for one in chain(view.read_returned(apart, whole=True), chain.from_iterable(waiting)):
         if one.record is None or len(one.record) < one.size:
             unreadable.append(one)

@@ -1,0 +1,115 @@
+"""Many items that were published one by one: blocks that the ledger tells of as runs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tqshim import CorruptBatchError, TurboQueue, monitor, tuning
+from tqshim.engine import Engine, Use
+from tqshim.folder import Folder
+from tqshim.ledger import Run
+
+LONG = 60.0
+COUNT = 1200
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "queue")
+
+
+@pytest.fixture
+def q(path: str) -> Any:
+    """A queue of so many items, each published by itself, and one amid them that is too large for a run."""
+    made: Any = TurboQueue(path=path)
+    for number in range(COUNT):
+        made.put((number, b"." * (8000 if number == 700 else number % 50)))
+        made._engine.flush()
+    runs = [block for block in made._engine.ledger.blocks if isinstance(block, Run)]
+    assert sum(run.end - run.first for run in runs) > COUNT - 300
+    return made
+
+
+def newcomer(q: Any) -> Any:
+    """As another process has it."""
+    other: Any = TurboQueue.__new__(TurboQueue)
+    other._attach(Use(Engine(Folder.meet(q._engine.folder.path))), None)
+    return other
+
+
+@pytest.mark.parametrize("leases", [True, False])
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_items_of_runs_come_in_order_to_whoever_gets_them(
+    q: Any, monkeypatch: pytest.MonkeyPatch, most: int, leases: bool
+) -> None:
+    monkeypatch.setattr(tuning, "LEASES", leases and tuning.LEASES)
+    got: list[int] = []
+    users = [q, newcomer(q)]
+    while len(got) < COUNT:
+        user = users[len(got) % 2]
+        items = user.get_many(True, LONG, most) if most > 1 else [user.get(True, LONG)]
+        for number, padding in items:
+            assert len(padding) == (8000 if number == 700 else number % 50)
+            got.append(number)
+    assert got == [*range(COUNT)]
+    assert q.empty()
+
+
+def test_one_who_opens_the_queue_later_sees_the_same(q: Any, path: str) -> None:
+    assert q.get(True, LONG)[0] == 0
+    before = [*q._engine.ledger.blocks]
+    q._engine.close()
+    later: Any = TurboQueue(path=path)
+    later.qsize()
+    assert [*later._engine.ledger.blocks] == before
+    assert [later.get(True, LONG)[0] for _ in range(COUNT - 1)] == [*range(1, COUNT)]
+
+
+def test_held_items_of_runs_come_back_to_the_head(q: Any) -> None:
+    for number in range(600):
+        assert q.get(True, LONG)[0] == number
+    with pytest.raises(RuntimeError), q.claimed() as item:
+        assert item[0] == 600
+        raise RuntimeError
+    with q.claimed() as item:
+        assert item[0] == 600
+    assert q.get(True, LONG)[0] == 601
+
+
+def test_the_monitor_reads_runs(q: Any, path: str, tmp_path: Path) -> None:
+    for number in range(300):
+        assert q.get(True, LONG)[0] == number
+    assert monitor.check(path) == []
+    assert [peeked.number for peeked in monitor.peek(path, 3)] == [300, 301, 302]
+    assert monitor.status(path).items == COUNT - 300
+    assert q.stats().bytes == monitor.status(path).item_bytes
+    q._engine.close()
+    copy = str(tmp_path / "copy")
+    monitor.recover(path, copy)
+    recovered: Any = TurboQueue(path=copy)
+    assert [recovered.get(True, LONG)[0] for _ in range(COUNT - 300)] == [*range(300, COUNT)]
+
+
+def test_a_damaged_item_of_a_run_is_the_only_one_that_is_lost(
+    q: Any, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = next(block for block in q._engine.ledger.blocks if isinstance(block, Run))
+    block = run.single(run.first + 5)
+    q._engine.close()
+    (file,) = Path(path).glob("ready_*")
+    data = bytearray(file.read_bytes())
+    data[block.offset * 16 + 9] ^= 0xFF
+    file.write_bytes(data)
+    later: Any = TurboQueue(path=path)
+    got, errors = [], 0
+    with caplog.at_level(logging.CRITICAL):
+        while len(got) < COUNT - 1:
+            try:
+                got.append(later.get(True, LONG)[0])
+            except CorruptBatchError:
+                errors += 1
+    assert got == [number for number in range(COUNT) if number != block.first] and errors == 1

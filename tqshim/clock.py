@@ -1,0 +1,24 @@
+"""The clock of timeouts and naps.
+
+Lives here: reading it.  Not ``time.monotonic``: libraries that stop the time for tests put their own in its place, in
+all modules but the standard library's, and who waits for an item would wait for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+__all__ = ["microseconds", "monotonic"]
+
+monotonic: Final[Callable[[], float]] = (
+    partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic
+)
+"""Seconds since some point in the past, the same for all processes.  Windows has no such clock, and no queues."""
+
+
+def microseconds() -> int:
+    """``monotonic``, in whole microseconds."""
+    return int(monotonic() * 1e6)
