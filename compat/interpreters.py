@@ -21,16 +21,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
-VERSIONS: Final = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
+VERSIONS: Final = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
+"""Those with a t are the free-threaded builds."""
 EXTRA: Final = "TQSHIM_PYTHONS"  # Further interpreters, separated as in PATH.
 PROBE: Final = (
-    "import importlib.util, sys; importlib.util.find_spec('test._test_multiprocessing') or sys.exit(1); "
-    "print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
+    "import importlib.util, sys, sysconfig; importlib.util.find_spec('test._test_multiprocessing') or sys.exit(1); "
+    "free = bool(sysconfig.get_config_var('Py_GIL_DISABLED')); "
+    "print(sys.implementation.name, '%d.%d' % sys.version_info[:2] + 't' * free)"
 )
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENVIRONMENTS: Final = ROOT / ".venv" / "others"
@@ -158,7 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="say what is found and what is not, and run nothing")
     given = parser.parse_args(arguments)
     found = interpreters()
-    here = "{}.{}".format(*sys.version_info)
+    here = "{}.{}".format(*sys.version_info) + "t" * bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     wanted = [version for version in given.only or VERSIONS if version != here]
     for version in wanted:
         print(f"Python {version}: {found.get(version, 'not found: untested here')}", flush=True)

@@ -266,17 +266,27 @@ def test_an_interrupted_bench_leaves_no_process_and_no_queue(number: int, whole:
         process.communicate()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_was_swallowed_is_raised_again() -> None:
+def test_an_interrupt_that_was_swallowed_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing but that is told of it; of what else is swallowed, all is."""
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+
     class Interrupted:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGTERM)
 
+    class Faulty:
+        def __del__(self) -> None:
+            raise ValueError
+
     with pytest.raises(KeyboardInterrupt), command._signals_interrupt() as check:
         check()
         Interrupted()
+        Faulty()
         with pytest.raises(KeyboardInterrupt):
             check()
+    Faulty()
+    assert told == [ValueError, ValueError]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_a_difference_is_found(tmp_path: Path, source: str, finding: str) -> Non
     path = tmp_path / "program.py"
     path.write_text(source, "utf-8")
     assert finding in programs.difference(programs.Program("program", (str(path),), "logging"))
+
+
+def test_a_program_that_hangs_says_where_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(
+        "import os, signal\nprint('began', os.getpid(), flush=True)\nos.fork()\n"
+        "def hang():\n    signal.pause()\nhang()\n",
+        "utf-8",
+    )
+    monkeypatch.setattr(programs, "PATIENCE", 2.0)
+    outcome = programs.run(programs.Program("program", (str(path),), "logging"), False)
+    assert outcome.code == -signal.SIGABRT
+    assert outcome.output.startswith("hangs:\nbegan ")
+    assert outcome.output.count("in hang") == 2
 
 
 def test_every_package_is_pinned() -> None:

@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -66,8 +67,9 @@ def run(program: Program, turbo: bool) -> Outcome:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as queues:
         environment = {**os.environ, "TQSHIM_DIR": queues, "PYTHONWARNINGS": "ignore", "PYTHONHASHSEED": "0"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment["PYTHONFAULTHANDLER"] = "1"
         before = os.stat(queues).st_mtime_ns
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, *(("-m", "tqshim", "run") if turbo else ()), *program.arguments],
             cwd=folder,
             env=environment,
@@ -75,11 +77,16 @@ def run(program: Program, turbo: bool) -> Outcome:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE,
+            start_new_session=True,
         )
+        try:
+            output, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGABRT)  # faulthandler writes where each of its processes hangs
+            output = f"hangs:\n{process.communicate()[0]}"
         ours = os.stat(queues).st_mtime_ns != before
-    told = re.sub(r"\d+\.\d+ ?s\b|(?<=process )\d+", "…", done.stdout)  # times and process numbers
-    return Outcome(done.returncode, told, ours)
+    told = re.sub(r"\d+\.\d+ ?s\b|(?<=process )\d+", "…", output)  # times and process numbers
+    return Outcome(process.returncode, told, ours)
 
 
 def difference(program: Program) -> str:

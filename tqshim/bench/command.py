@@ -198,8 +198,9 @@ def _signals_interrupt() -> Iterator[Callable[[], None]]:
     """Signals that ask to end raise ``KeyboardInterrupt``: the first one only, for ending must not be cut short.
 
     Where that was swallowed, as it is in any ``__del__``, the function that this yields raises it again, and so does
-    the end of the block."""
+    the end of the block; nothing is told of it at the first place."""
     interrupted = False
+    tell = sys.unraisablehook
 
     def interrupt(*_: object) -> None:
         nonlocal interrupted
@@ -212,10 +213,16 @@ def _signals_interrupt() -> Iterator[Callable[[], None]]:
         if interrupted:
             raise KeyboardInterrupt
 
+    def swallowed(unraisable: Any) -> None:
+        if not (interrupted and issubclass(unraisable.exc_type, KeyboardInterrupt)):
+            tell(unraisable)
+
     before = {number: signal.signal(number, interrupt) for number in ENDING}
+    sys.unraisablehook = swallowed
     try:
         yield check
         check()
     finally:
+        sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)

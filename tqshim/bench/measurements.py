@@ -366,6 +366,8 @@ def _idle(kind: Kind, setting: Setting) -> list[float]:
         gate = context.Barrier(IDLE_CONSUMERS + 1, timeout=setting.limit)
         waiting = [crew.start(workloads.wait_for_one, queue, kind.endless, gate) for _ in range(IDLE_CONSUMERS)]
         crew.start(workloads.hand_out_later, queue, IDLE_CONSUMERS, seconds, gate)
+        for _ in range(IDLE_CONSUMERS):
+            queue.put(None)
         answers = [crew.result(member) for member in waiting]
     workloads.check_delivery([[number] for _, number in answers], 1, IDLE_CONSUMERS)
     return [100 * sum(share for share, _ in answers)]

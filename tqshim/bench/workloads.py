@@ -483,7 +483,9 @@ def serve(tasks: Any, results: Any, bursts: int, size: int, consumers: int, gate
 
 
 def wait_for_one(queue: Any, endless: Optional[float], gate: Any) -> tuple[float, int]:
-    """Get one item; return the share of a processor that waiting for it took, and its number."""
+    """Get an item, for first use is not idleness, and wait for another; return the share of a processor that waiting
+    for it took, and its number."""
+    queue.get(True, endless)
     gate.wait()
     began, used = time.monotonic(), time.process_time()
     item = queue.get(True, endless)
