@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -353,7 +354,8 @@ def test_full_queues_stop_reading_and_partitions_change_hands_meanwhile(
         second = Source({**group, "heartbeat.interval.ms": 200}, "full", two, lambda: second.withdraw())
         members.callback(second.close)
         wait_until(lambda: first.fill(0.05) + second.fill(0.05) >= 0 and one.full() and two.full())
-        assert first.given_back == 10, "it had finished none when it gave all partitions back"
+        # On a loaded machine it may be taken for dead meanwhile, and give back once more.
+        assert first.given_back and first.given_back % 10 == 0, "it had finished none when it gave all partitions back"
         deadline = time.monotonic() + PATIENCE
         while not (len(seen) == 400 and first.at_end() and second.at_end()):
             assert time.monotonic() < deadline, len(seen)
@@ -411,10 +413,25 @@ def test_a_topic_that_is_not_there_is_an_error(broker: brokers.Broker, tmp_path:
 def test_two_machines_share_a_topic_and_one_takes_over_when_the_other_is_killed(
     broker: brokers.Broker, tmp_path: Path
 ) -> None:
-    """Two programs that have nothing in common but the broker: their queues lie in folders of their own."""
+    """Two programs that have nothing in common but the broker: their queues lie in folders of their own.
+
+    Events come until both have had their share, however late the group lets one of them in."""
     broker.make_topics("shared", "shared-out")
-    broker.write("shared", (b"%d" % number for number in range(4000)))
+    written = 0
+    enough = threading.Event()
+
+    def write() -> None:
+        nonlocal written
+        while not enough.is_set():
+            broker.write("shared", (b"%d" % number for number in range(written, written + 200)))
+            written += 200
+            enough.wait(0.5)
+
     with contextlib.ExitStack() as both:
+        writer = threading.Thread(target=write)
+        writer.start()
+        both.callback(writer.join)
+        both.callback(enough.set)
         programs = []
         for machine in ("one", "two"):
             (tmp_path / machine).mkdir()
@@ -425,15 +442,19 @@ def test_two_machines_share_a_topic_and_one_takes_over_when_the_other_is_killed(
             )
             programs.append(both.enter_context(program))
         for program in programs:
-            program.wait_for(500)
+            program.wait_for(200)
+        broker.write("shared", (b"last %d" % number for number in range(400)))  # on the way while one is killed
+        enough.set()
+        writer.join()
         programs[0].kill()
         programs[1].end()
     out = broker.read("shared-out")
-    assert set(values(out)) == {b"%d" % number for number in range(4000)}
+    wanted = {b"%d" % number for number in range(written)} | {b"last %d" % number for number in range(400)}
+    assert set(values(out)) == wanted
     shares = collections.Counter(dict(message.headers())["machine"] for message in out)
-    assert min(shares[b"one"], shares[b"two"]) >= 500
-    assert broker.committed("tqshim-shared", "shared") == [1000] * 4
-    print(f"shares {dict(shares)}, twice {len(out) - 4000}")
+    assert min(shares[b"one"], shares[b"two"]) >= 200
+    assert broker.committed("tqshim-shared", "shared") == [len(wanted) // 4] * 4
+    print(f"{len(wanted)} events, none missing, {len(out) - len(wanted)} twice, shares {dict(shares)}")
 
 
 @needs_broker

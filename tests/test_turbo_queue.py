@@ -29,7 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tqshim import batching, sqlite_files, states, turbo_queue
+from tqshim import batching, sqlite_files, states, tuning, turbo_queue
 
 needs_open_files = pytest.mark.skipif(
     sqlite_files._open_now() is None,
@@ -116,7 +116,7 @@ def test_events_come_out_as_they_went_in(events: list[Any], most: int) -> None:
 
 @given(VALUES)
 def test_events_are_written_as_json_writes_them(event: Any) -> None:
-    assert turbo_queue._dumps(event) == json.dumps(event)
+    assert "".join(turbo_queue._encode(event, 0)) == json.dumps(event)
 
 
 def circle() -> list[Any]:
@@ -389,6 +389,7 @@ def test_a_path_with_odd_characters_is_a_path(tmp_path: Path) -> None:
 # -- threads, forks, journeys
 
 
+@pytest.mark.skipif(not tuning.GIL, reason="what threads share here, the GIL guards")
 def test_threads_share_a_producer_and_a_consumer(tmp_path: Path) -> None:
     enqueue, dequeue = producer(tmp_path, 50), consumer(tmp_path)
     got: list[list[int]] = [[] for _ in range(4)]
@@ -419,6 +420,121 @@ def test_threads_share_a_producer_and_a_consumer(tmp_path: Path) -> None:
     for thread in getting:
         thread.join(PATIENCE)
     assert sorted(chain(*got)) == list(range(2000))
+
+
+def batches(folder: Path) -> list[list[Any]]:
+    """The events of all batches that are ready, oldest first."""
+    found = []
+    for name in sqlite_files.ready_names(str(folder / "queue")):
+        with contextlib.closing(sqlite3.connect(folder / "queue" / name)) as database:
+            found.append([json.loads(row) for (row,) in database.execute("SELECT log_data FROM logs ORDER BY rowid")])
+    return found
+
+
+def test_events_that_others_add_while_a_batch_is_stored_go_into_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are added without the lock, which the one that stores has."""
+    enqueue = producer(tmp_path, 3)
+    store = sqlite_files.Loading.store
+    others = [threading.Thread(target=enqueue.add, args=([number],)) for number in (3, 4)]
+
+    def crowded(self: Any, rows: Any) -> bool:
+        monkeypatch.undo()
+        for other in others:
+            other.start()
+        while enqueue.row_count < 5:
+            threading.Event().wait(0.001)
+        return store(self, rows)
+
+    monkeypatch.setattr(sqlite_files.Loading, "store", crowded)
+    for number in range(3):
+        enqueue.add([number])
+    for other in others:
+        other.join(PATIENCE)
+    assert batches(tmp_path) == [[[0], [1], [2]]]
+    assert enqueue.row_count == 2
+    enqueue.flush()
+    assert [sorted(events) for events in batches(tmp_path)] == [[[0], [1], [2]], [[3], [4]]]
+
+
+@pytest.mark.parametrize("step", ["store", "seal"])
+@pytest.mark.parametrize("flush", [False, True])
+def test_a_signal_handler_may_add_while_a_batch_is_stored_or_made_ready(
+    flush: bool, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it is called where a handler may run: in the thread that has the lock."""
+    enqueue = producer(tmp_path, 4 if flush else 3)
+    does = getattr(sqlite_files.Loading, step)
+
+    def interrupted(self: Any, *arguments: Any) -> Any:
+        monkeypatch.undo()
+        enqueue.add([3])
+        return does(self, *arguments)
+
+    monkeypatch.setattr(sqlite_files.Loading, step, interrupted)
+    for number in range(3):
+        enqueue.add([number])
+    if flush:
+        enqueue.flush()
+    enqueue.close()
+    assert batches(tmp_path) == [[[0], [1], [2]], [[3]]]
+
+
+def test_an_event_that_another_adds_while_a_batch_is_made_ready_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for after the next one was told to say that it came; here it came before that."""
+    enqueue = producer(tmp_path)
+    enqueue.max_batch_age = 1
+    seal = sqlite_files.Loading.seal
+
+    def crowded(self: Any) -> None:
+        monkeypatch.undo()
+        enqueue._filling.rows.append("[1]")
+        seal(self)
+
+    monkeypatch.setattr(sqlite_files.Loading, "seal", crowded)
+    enqueue.add([0])
+    enqueue.flush()
+    while len(batches(tmp_path)) < 2:  # the clock does it, or this hangs
+        threading.Event().wait(0.01)
+    assert batches(tmp_path) == [[[0]], [[1]]]
+
+
+def test_no_batch_has_more_events_than_it_may_however_many_threads_add(tmp_path: Path) -> None:
+    enqueue = producer(tmp_path, 7)
+    each = 700
+
+    def add(first: int) -> None:
+        for number in range(first, first + each):
+            enqueue.add([number])
+
+    threads = [threading.Thread(target=add, args=(first,)) for first in range(0, 6 * each, each)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    finally:
+        sys.setswitchinterval(interval)
+    enqueue.flush()
+    found = batches(tmp_path)
+    assert sorted(number for events in found for (number,) in events) == list(range(6 * each))
+    assert {len(events) for events in found} == {7}
+
+
+def test_a_bound_that_changes_counts_at_the_next_event(tmp_path: Path) -> None:
+    enqueue = producer(tmp_path, 10)
+    for number in range(4):
+        enqueue.add([number])
+    enqueue.max_events_per_file = 2
+    enqueue.add([4])
+    enqueue.insert_load_db([5])
+    enqueue.flush()
+    assert [len(events) for events in batches(tmp_path)] == [2, 2, 2]
 
 
 def test_threads_that_look_for_a_batch_at_once_finish_none_that_another_has_just_taken(
@@ -1154,3 +1270,26 @@ def test_small_helpers(tmp_path: Path) -> None:
     asyncio.run(enqueue.check_batch_age())
     assert consumer(tmp_path).check_state() is None  # type: ignore[func-returns-value]
     assert turbo_queue.Startup().migrate_queue() is None  # type: ignore[func-returns-value]
+
+
+def test_halting_the_clock_just_as_it_stops_waiting_ends_it() -> None:
+    class Late(threading.Event):
+        """Its first wait is over just before it is set."""
+
+        reached = threading.Event()
+
+        def wait(self, timeout: Any = None) -> bool:
+            first = not self.reached.is_set()
+            self.reached.set()
+            set_now = super().wait(PATIENCE)
+            return set_now and not first
+
+    clock = batching._Clock()
+    clock._stop = Late()
+    clock.wake()
+    assert Late.reached.wait(PATIENCE)
+    halting = threading.Thread(target=clock.halt, daemon=True)
+    halting.start()
+    halting.join(PATIENCE)
+    assert not halting.is_alive()
+    assert clock._thread is None

@@ -16,7 +16,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from json import encoder
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional, TypeVar
@@ -37,27 +37,22 @@ VERSION: Final = "0.8.0"
 LOG_FORMAT: Final = "%(asctime)s : %(levelname)s : %(name)s : %(message)s"
 
 
-def _make_encoder() -> Callable[[object], str]:
-    """``json.dumps``, twice as fast for small events: the encoder in C is made once and used again."""
+def _make_encoder() -> Callable[[object, int], Iterable[str]]:
+    """The pieces of ``json.dumps``, twice as fast for small events: the encoder in C is made once and used again.
+
+    Where it raises, ``json.dumps`` raises what it always does."""
     make: Any = getattr(encoder, "c_make_encoder", None)
     try:
         # No markers: an event that contains itself ends in a RecursionError.
         encode = make(None, None, encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True)
-        if "".join(encode([{"a": 1.5}], 0)) != '[{"a": 1.5}]':
-            return json.dumps
+        if "".join(encode([{"a": 1.5}], 0)) == '[{"a": 1.5}]':
+            return encode  # type: ignore[no-any-return]
     except TypeError:  # there is none, or another version's
-        return json.dumps
-
-    def dumps(event: object) -> str:
-        try:
-            return "".join(encode(event, 0))
-        except Exception:
-            return json.dumps(event)  # which raises what it always does
-
-    return dumps
+        pass
+    return lambda event, _: (json.dumps(event),)
 
 
-_dumps: Final = _make_encoder()
+_encode: Final = _make_encoder()
 _scan: Final[Callable[[Any, int], tuple[Any, int]]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
@@ -70,6 +65,14 @@ def _load(row: Row) -> Any:
     if row is None:
         raise ValueError("a row without an event")
     return json.loads(row)
+
+
+def _column(text: str) -> Row:
+    """What is stored for an event of that JSON text.  Raises ``ValueError`` for ``None``."""
+    if text == "null":
+        raise ValueError("None can't be an event: get yields it when the queue is empty")
+    # A column of type json makes a number of text that looks like one, and 0.8.0 can't read that: bytes stay.
+    return text.encode() if "," < text < ":" else text
 
 
 class _TurboQueue:
@@ -302,8 +305,12 @@ class Enqueue(_TurboQueue):
 
     def __init__(self) -> None:
         super().__init__()
-        self._filling = Filling()
         self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._filling = Filling()
+        self._rows = self._filling.rows
         self._changed()
 
     def _changed(self) -> None:
@@ -313,13 +320,12 @@ class Enqueue(_TurboQueue):
         filling.oldest = self._max_batch_age
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_filling", "_loop")}
+        return {name: value for name, value in vars(self).items() if name not in ("_filling", "_rows", "_loop")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._filling = Filling()
         self._loop = None
-        self._changed()
+        self._begin()
 
     @property
     def row_count(self) -> int:
@@ -353,25 +359,23 @@ class Enqueue(_TurboQueue):
         ``OSError`` or ``sqlite3.Error`` where the disk is full: then this event is not in the queue."""
         if not self._enqueue_active and self._drop_overflow:
             return
-        if dict_to_add is None:
-            raise ValueError("None can't be an event: get yields it when the queue is empty")
-        row = _dumps(dict_to_add)
-        if self._filling.add(row.encode() if "," < row < ":" else row):
+        try:
+            row: Row = "".join(_encode(dict_to_add, 0))
+        except Exception:
+            row = json.dumps(dict_to_add)
+        if row < "o":  # type: ignore[operator]  # no object
+            row = _column(row)  # type: ignore[arg-type]
+        rows = self._rows
+        rows.append(row)
+        filling = self._filling
+        if len(rows) >= filling.limit and filling.added(row):
             # Whoever wants to go on asks first.
             self._enqueue_active = False
             self._ready_count.forget()
 
     def insert_load_db(self, log_data: Any) -> None:
         """``add``, but the event does not count for ``max_events_per_file``, nor can it be dropped."""
-        self._filling.add(self._row(log_data), 0)
-
-    @staticmethod
-    def _row(event: Any) -> Row:
-        if event is None:
-            raise ValueError("None can't be an event: get yields it when the queue is empty")
-        text = _dumps(event)
-        # A column of type json makes a number of text that looks like one, and 0.8.0 can't read that: bytes stay.
-        return text.encode() if "," < text < ":" else text
+        self._filling.add_uncounted(_column(json.dumps(log_data)))
 
     def flush(self) -> None:
         """Make ready what was added so far, as a batch that is not full.
