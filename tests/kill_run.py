@@ -34,6 +34,7 @@ import shutil
 import signal
 import struct
 import sys
+import tempfile
 import time
 import traceback
 from typing import Any, NamedTuple, Optional
@@ -731,6 +732,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     root = own_folder.make("kill-run-of-tqshim-", "/dev/shm") if memory else f"{folder}/queues"
     os.makedirs(root, exist_ok=True)
     os.environ["TQSHIM_DIR"] = root
+    # A process that is killed while ``tempfile`` tries its folder leaves a file there.
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
     try:
         run = carry_out(options, folder)
     finally:

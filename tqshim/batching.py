@@ -493,37 +493,31 @@ class _Clock:
                 self._start()
 
     def _start(self) -> None:
-        if not self._is_free():
+        if not locks.is_free(self._lock, FORK_PATIENCE):
             return  # a frame below this one, a signal handler's, is at it
         with self._lock:
             if self._thread is None:
-                self._stop.clear()  # a handler may have ended the halt that was to do so
-                thread = threading.Thread(target=self._run, name="tqshim clock", daemon=True)
+                self._stop = stop = threading.Event()
+                thread = threading.Thread(target=self._run, args=(stop,), name="tqshim clock", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:  # the interpreter is ending: what is added now is stored at its very end
                     return
                 self._thread = thread
 
-    def _run(self) -> None:
+    def _run(self, stop: threading.Event) -> None:
         while True:
             self._due.wait()
-            if self._stop.wait(STORE_EVERY):
+            if stop.wait(STORE_EVERY):
                 return
             self._due.clear()
             for member in alive(_Member._all):
                 if isinstance(member, Filling) and member.tick():
                     self._due.set()
 
-    def _is_free(self) -> bool:
-        until = monotonic() + FORK_PATIENCE
-        while self._lock.locked() and monotonic() < until:
-            time.sleep(1e-4)
-        return not self._lock.locked()
-
     def halt(self) -> None:
         """End the thread: a process that forks should have none but its own."""
-        if not self._is_free():
+        if not locks.is_free(self._lock, FORK_PATIENCE):
             return
         with self._lock:
             thread, self._thread = self._thread, None
@@ -533,7 +527,6 @@ class _Clock:
             while thread.is_alive():
                 self._due.set()  # again: the thread may just have cleared it, not having seen that it is to stop
                 thread.join(STORE_EVERY)
-            self._stop.clear()
 
     def go_on(self) -> None:
         """After a fork, in the parent."""

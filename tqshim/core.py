@@ -428,7 +428,9 @@ class Core:
 
     def _stands_above_itself(self) -> bool:
         """This runs in a signal handler, or a destructor, that has interrupted an act of this very engine: who waits
-        here for a lock of that waits for ever.  Walks the stack, so it is asked where a lock is taken."""
+        here for a lock of that waits for ever.  Walks the stack, but only where the lock is taken."""
+        if not self._lock.locked():
+            return False
         frame = sys._getframe(1)
         outside = False
         while frame is not None:

@@ -30,9 +30,9 @@ class AtExit:
     def arm(self) -> None:
         """From now on there is something to do at the end."""
         if not self._armed:
-            self._armed = True
             util.Finalize(None, self._first, exitpriority=10)
             util.Finalize(None, self._last, exitpriority=-100)
+            self._armed = True  # Last: an exception before it arms once more, and both do nothing the second time.
 
     def enter_again(self) -> None:
         """After a fork, in the child."""

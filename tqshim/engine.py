@@ -352,7 +352,7 @@ class Engine(Finishing):
 
     def qsize(self) -> int:
         """Items that could be got now."""
-        if self._lock.locked() and self._stands_above_itself():
+        if self._stands_above_itself():
             return self._known_size()
         with self._lock:
             self._begin()
@@ -371,7 +371,7 @@ class Engine(Finishing):
 
     def empty(self) -> bool:
         """Nothing could be got now."""
-        if self._lock.locked() and self._stands_above_itself():
+        if self._stands_above_itself():
             return not self._known_size()
         with self._lock:
             self._begin()
@@ -385,7 +385,7 @@ class Engine(Finishing):
         """Nothing could be put now."""
         if not self.maxsize:
             return False
-        if self._lock.locked() and self._stands_above_itself():
+        if self._stands_above_itself():
             return self.ledger.used >= self.maxsize
         with self._lock:
             self._begin()

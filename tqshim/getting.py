@@ -39,7 +39,7 @@ class Getting(Sleeping):
         Returns the generation whose they are: a later one, of a forked child, does not own them.
 
         If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
-        if self._lock.locked() and (not block or timeout is not None) and self._stands_above_itself():
+        if (not block or timeout is not None) and self._stands_above_itself():
             time.sleep(max(0.0, timeout or 0.0) if block else 0.0)
             return self.generation  # as multiprocessing's, whose lock the interrupted frame has
         deadline: Optional[float] = None

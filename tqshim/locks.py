@@ -1,7 +1,8 @@
 """Locks that are held inside of their ``with`` statement and nowhere else, whatever a signal handler raises.
 
-Lives here: making such locks.  From CPython 3.14 on a handler may run between the call that takes a lock and the
-statement's first instruction; what it raises there leaves a plain lock taken, for good.  Before 3.14 it may not.
+Lives here: making such locks, and seeing whether one is taken.  From CPython 3.14 on a handler may run between the call
+that takes a lock and the statement's first instruction; what it raises there leaves a plain lock taken, for good.
+Before 3.14 it may not.
 
 Invariant: nothing but the step of an iterator, after which no handler runs, takes the lock.
 """
@@ -10,11 +11,29 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from itertools import repeat
 from operator import setitem
 from typing import Any
 
-__all__ = ["Lock", "Marked", "RLock"]
+from .clock import monotonic
+
+__all__ = ["Lock", "Marked", "RLock", "is_free"]
+
+LOOK_EVERY = 1e-4
+"""Seconds."""
+
+
+def is_free(lock: Any, patience: float) -> bool:
+    """Nobody has the lock, or whoever did left it within so many seconds.
+
+    For one who may run above the very frame that has it, a signal handler's, and so must not wait for it."""
+    until = monotonic() + patience
+    while lock.locked():
+        if monotonic() > until:
+            return False
+        time.sleep(LOOK_EVERY)
+    return True
 
 
 class _Sure:

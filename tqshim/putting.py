@@ -41,7 +41,7 @@ class Putting(Claiming):
 
     def put(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time."""
-        if self._lock.locked() and self._stands_above_itself():
+        if self._stands_above_itself():
             return self._put_aside([record]) == 1
         generation = self.generation
         try:
@@ -63,7 +63,7 @@ class Putting(Claiming):
 
     def put_again(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
         """The burst that was to take this record was closed in that moment: it may have lost its place."""
-        if self._lock.locked() and self._stands_above_itself():
+        if self._stands_above_itself():
             return True  # It is held back with others, and published with them.
         with self._lock:
             at = next((at for at, held in enumerate(self.records) if held is record), None)
@@ -75,7 +75,7 @@ class Putting(Claiming):
 
     def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
-        if self._lock.locked() and self._stands_above_itself():
+        if self._stands_above_itself():
             return self._put_aside(records)
         generation = self.generation
         try:
@@ -652,7 +652,7 @@ class Putting(Claiming):
 
     def flush(self) -> None:
         """Publish what is held back."""
-        if self._lock.locked() and self._stands_above_itself():
+        if self._stands_above_itself():
             return  # The act that this has interrupted does it, or the flusher.
         with self._lock:
             self.flush_held()
@@ -688,11 +688,8 @@ class Putting(Claiming):
         flusher = self._flusher
         if flusher is None:
             return
-        until = monotonic() + 0.01
-        while self._lock.locked():
-            if monotonic() > until:
-                return  # An act is under way below this very frame, a signal handler's: it goes on with its flusher.
-            time.sleep(1e-4)
+        if not locks.is_free(self._lock, tuning.FORK_PATIENCE):
+            return  # An act is under way below this very frame, a signal handler's: it goes on with its flusher.
         with self._lock:
             if self.closed:
                 return

@@ -58,6 +58,8 @@ FLUSH_PATIENCE: Final = 0.5
 """Seconds after which what the flusher should have published is published without it, and its end is not awaited."""
 FLUSH_LOOK: Final = 2.5e-4
 """Seconds between two looks whether it has."""
+FORK_PATIENCE: Final = 0.01
+"""Seconds for which a fork waits for an act that is under way: it may be below the very frame that forks."""
 FLUSHER_REST: Final = 1.0
 """Seconds of rest after which the flusher ends."""
 READ_SMALL: Final = 1 << 12
