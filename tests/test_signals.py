@@ -216,15 +216,97 @@ def test_thousands_of_interrupts_do_no_harm(what: str, kind: str, maxsize: int, 
     interrupted(what, kind, 5_000 if kind == "fork" else 50_000, maxsize, 100 + seed, 40 if kind == "fork" else 3000)
 
 
+@pytest.mark.parametrize("durable", ["", "durable"])
+@pytest.mark.parametrize("kind", ["count", "shutdown"])
+def test_what_interrupts_an_act_of_a_queue_may_use_all_of_it(kind: str, durable: str, tmp_path: Path) -> None:
+    """Once at each line of a put, a look, a get and a ``task_done``: nobody hangs, and what was said counts."""
+    code = """
+import queue, sys, time
+from tqshim import JoinableTurboQueue
+from tqshim.queues import ShutDown
+kind, path, durable = sys.argv[1], sys.argv[2], bool(sys.argv[3])
+def interrupt():
+    if kind == "shutdown":
+        q.shutdown()
+        return
+    q.task_done()
+    assert q.join(timeout=0.001) in (True, False) and q.stats().put >= step
+    try:
+        with q.claimed(timeout=0.001): pass
+    except queue.Empty:
+        pass
+def trace(frame, event, _):
+    global left
+    if frame.f_globals["__name__"].partition(".")[0] == "tqshim" and event == "line":
+        left -= 1
+        if not left:
+            sys.settrace(None)
+            interrupt()
+    return trace
+def use():
+    q.put(step)
+    q.qsize()
+    q.get(timeout=1)
+    q.task_done()
+def empty():
+    try:
+        while True:
+            q.get_nowait()
+    except (queue.Empty, ShutDown):
+        pass
+left = step = 0
+while left <= 0:
+    if not step or kind == "shutdown":
+        q = JoinableTurboQueue(path=f"{path}{step}", durable=durable)
+    step += 1
+    left = step
+    q.put("another")
+    q.put("another")
+    sys.settrace(trace)
+    try:
+        use()
+    except ShutDown:
+        assert kind == "shutdown"
+    sys.settrace(None)
+    if kind == "shutdown":
+        until = time.monotonic() + 60
+        while not q.is_shutdown and left <= 0:
+            time.sleep(0.001)
+            q.qsize()
+            assert time.monotonic() < until
+        q.close()
+        step += 6  # it costs a queue each
+    else:
+        q.task_done()
+        empty()
+if kind == "count":
+    q.task_done()  # nobody has interrupted the last time
+    assert q.join(timeout=60), q.stats()
+    try:
+        q.task_done()
+    except ValueError:
+        print(step)
+else:
+    print(step)
+"""
+    words = [sys.executable, "-X", "faulthandler", "-c", code, kind, str(tmp_path / "queue"), durable]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 100
+
+
 @pytest.mark.parametrize("maxsize", [0, 1000])
 @pytest.mark.parametrize("kind", ["handler", "destructor"])
-def test_what_interrupts_an_act_of_a_queue_may_put_into_it(kind: str, maxsize: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("durable", ["", "durable"])
+def test_what_interrupts_an_act_of_a_queue_may_put_into_it(
+    kind: str, maxsize: int, durable: str, tmp_path: Path
+) -> None:
     """Once at each line of a put, a get and a look: nobody hangs, and what was put arrives."""
     code = """
 import gc, queue, sys
 from tqshim import TurboQueue
-kind, maxsize, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-q = TurboQueue(maxsize, path=path)
+kind, maxsize, path, durable = sys.argv[1], int(sys.argv[2]), sys.argv[3], bool(sys.argv[4])
+q = TurboQueue(maxsize, path=path, durable=durable)
 wanted, got, left = 0, [], 0
 def interrupt():
     global wanted
@@ -273,7 +355,7 @@ assert sorted(number for kind, number in got if kind == "from within") == list(r
 assert sorted(number for kind, number in got if kind == "put") == list(range(1, step + 1))
 print(step)
 """
-    words = [sys.executable, "-X", "faulthandler", "-c", code, kind, str(maxsize), str(tmp_path / "queue")]
+    words = [sys.executable, "-X", "faulthandler", "-c", code, kind, str(maxsize), str(tmp_path / "queue"), durable]
     done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) > 100
@@ -336,7 +418,7 @@ import tqshim.putting
 from tqshim import TurboQueue
 q = TurboQueue(path=sys.argv[1])
 tqshim.putting._thread.start_new_thread = lambda *_: None
-q._engine._put_aside([pickle.dumps(7)])
+q._engine._put_later([pickle.dumps(7)])
 """
     path = str(tmp_path / "queue")
     subprocess.run([sys.executable, "-c", code, path], timeout=LIMIT, check=True)

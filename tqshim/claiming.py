@@ -53,6 +53,9 @@ class Claiming(Getting):
         """Append to ``found`` the oldest item; nothing: the queue was empty all the time.
 
         If this raises, what ``found`` holds is held, and is to be let go."""
+        if (not block or timeout is not None) and self._stands_above_itself():
+            self._sleep_above_itself(block, timeout)
+            return
         deadline: Optional[float] = None
         looked_again = False
         while True:

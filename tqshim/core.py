@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from math import inf
@@ -89,9 +89,10 @@ class Core:
         """Locked while the flusher refers to this."""
         self._flusher_has = [False]
         """Whether the flusher holds the lock."""
-        self._aside: list[list[NewRecord]] = []
-        """What was put by signal handlers that have interrupted an act, and waits for its end."""
-        self._aside_turn = threading.Lock()
+        self._later: list[Callable[[bool], object]] = []
+        """Acts of signal handlers that have interrupted another one, and wait for its end; told whether they may wait
+        for a place, too."""
+        self._later_turn = threading.Lock()
         self._reset()
         self._load()
         self.maxsize = self.ledger.maxsize
@@ -426,10 +427,14 @@ class Core:
             self._recover()
         self._unsure = True
 
+    def _is_taken(self) -> bool:
+        """Somebody has a lock of this engine."""
+        return bool(self._lock.locked())
+
     def _stands_above_itself(self) -> bool:
         """This runs in a signal handler, or a destructor, that has interrupted an act of this very engine: who waits
-        here for a lock of that waits for ever.  Walks the stack, but only where the lock is taken."""
-        if not self._lock.locked():
+        here for a lock of that waits for ever.  Walks the stack, but only where one is taken."""
+        if not self._is_taken():
             return False
         frame = sys._getframe(1)
         outside = False
@@ -459,8 +464,8 @@ class Core:
         self._lock = locks.Lock()
         self._fence = locks.Lock()
         self.flusher_holds = threading.Lock()
-        self._aside = []  # the parent puts it
-        self._aside_turn = threading.Lock()
+        self._later = []  # they are the parent's
+        self._later_turn = threading.Lock()
         if self.closed:
             return
         if self.folder.fd >= 0:

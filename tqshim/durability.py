@@ -134,6 +134,9 @@ class Durability(Finishing):
 
     # -- putting
 
+    def _is_taken(self) -> bool:
+        return super()._is_taken() or bool(self._turn.locked())
+
     def put(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time."""
         return self.put_many([record], block, timeout) == 1
@@ -227,6 +230,8 @@ class Durability(Finishing):
 
     def _make_sure(self) -> None:
         """All events that this process has appended are on the disk."""
+        if self._stands_above_itself():
+            return  # It is done later, and that act makes sure.
         with self._lock:
             self._begin()
             self._harden_journal()

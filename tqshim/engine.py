@@ -399,32 +399,37 @@ class Engine(Finishing):
 
     def stats(self) -> Stats:
         """The figures of this moment: a look like ``qsize``, a step for each waiting block, a listing of the folder."""
-        from .figures import Stats  # here: dataclasses are dear to import
-
+        if self._stands_above_itself():
+            return self._stats(self._known_size())
         with self._lock:
             self._begin()
             items = self._size()
-            ledger = self.ledger
-            held = len(ledger.held)
             self._map_all_cells()
-            found = Stats(
-                put=ledger.tail,
-                got=ledger.tail - items - held,
-                redelivered=ledger.redelivered,
-                corrupt=self.folder.count_corrupt(),
-                items=items,
-                held=held,
-                returned=len(ledger.returned),
-                unfinished=ledger.unfinished,
-                bytes=events.UNIT * ledger.units_from(self._delivered()),
-                maxsize=ledger.maxsize,
-                consumers=ledger.consumers,
-                producers=len(ledger.members) - ledger.consumers,
-                waiting_consumers=len(self.cells.sleepers(waiting.SLEEPS)),
-                waiting_producers=len(self.cells.sleepers(waiting.AWAITS_PLACE)),
-            )
+            found = self._stats(items)
             self._act_ends()
         return found
+
+    def _stats(self, items: int) -> Stats:
+        from .figures import Stats  # here: dataclasses are dear to import
+
+        ledger = self.ledger
+        held = len(ledger.held)
+        return Stats(
+            put=ledger.tail,
+            got=ledger.tail - items - held,
+            redelivered=ledger.redelivered,
+            corrupt=self.folder.count_corrupt(),
+            items=items,
+            held=held,
+            returned=len(ledger.returned),
+            unfinished=ledger.unfinished,
+            bytes=events.UNIT * ledger.units_from(self._delivered()),
+            maxsize=ledger.maxsize,
+            consumers=ledger.consumers,
+            producers=len(ledger.members) - ledger.consumers,
+            waiting_consumers=len(self.cells.sleepers(waiting.SLEEPS)),
+            waiting_producers=len(self.cells.sleepers(waiting.AWAITS_PLACE)),
+        )
 
     def _available(self, kind: int) -> int:
         if kind == waiting.SLEEPS:

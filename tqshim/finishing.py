@@ -7,6 +7,7 @@ Invariant: what a process has put stands in the journal before what it says abou
 
 from __future__ import annotations
 
+import time
 from typing import Optional
 
 from . import events, waiting
@@ -22,6 +23,11 @@ class Finishing(Putting):
 
     def task_done(self) -> bool:
         """One more item is finished with.  ``False``: all were."""
+        if self._stands_above_itself():
+            if not self._known_unfinished():
+                return False
+            self._do_later(lambda _: self.task_done())
+            return True
         with self._lock:
             self._begin()
             self._publish_surely()
@@ -33,9 +39,16 @@ class Finishing(Putting):
             self._act_ends()
         return left is not None
 
+    def _known_unfinished(self) -> int:
+        """Items that were not finished with at the last look, without the lock."""
+        return self.ledger.unfinished + len(self.records) + len(self._later)
+
     def join(self, timeout: Optional[float]) -> bool:
         """Wait until all items are finished with, or were so for a moment.  ``False``: they were not for so long."""
         deadline = None if timeout is None else monotonic() + timeout
+        if timeout is not None and self._stands_above_itself():
+            time.sleep(max(0.0, timeout))
+            return not self._known_unfinished()
         with self._lock:
             self._begin()
             self._publish_surely()
@@ -62,6 +75,9 @@ class Finishing(Putting):
 
     def shutdown(self, immediate: bool) -> None:
         """Nothing is put from now on; ``immediate``: and all that waits is dropped.  All who wait wake up."""
+        if self._stands_above_itself():
+            self._do_later(lambda _: self.shutdown(immediate))
+            return
         wanted = SHUT_AT_ONCE if immediate else SHUT
         with self._lock:
             self._begin()

@@ -40,8 +40,8 @@ class Getting(Sleeping):
 
         If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
         if (not block or timeout is not None) and self._stands_above_itself():
-            time.sleep(max(0.0, timeout or 0.0) if block else 0.0)
-            return self.generation  # as multiprocessing's, whose lock the interrupted frame has
+            self._sleep_above_itself(block, timeout)
+            return self.generation
         deadline: Optional[float] = None
         looked_again = False
         polite_until = 0.0
@@ -97,6 +97,12 @@ class Getting(Sleeping):
             except (OSError, ValueError):
                 if generation == self.generation:
                     raise
+
+    @staticmethod
+    def _sleep_above_itself(block: bool, timeout: Optional[float]) -> None:
+        """What a get of a signal handler does that has interrupted another: as ``multiprocessing``'s, whose lock the
+        frame below has."""
+        time.sleep(max(0.0, timeout or 0.0) if block else 0.0)
 
     @property
     def shut(self) -> bool:

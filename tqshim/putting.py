@@ -42,7 +42,7 @@ class Putting(Claiming):
     def put(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time."""
         if self._stands_above_itself():
-            return self._put_aside([record]) == 1
+            return self._put_later([record]) == 1
         generation = self.generation
         try:
             with self._lock:
@@ -76,7 +76,7 @@ class Putting(Claiming):
     def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
         if self._stands_above_itself():
-            return self._put_aside(records)
+            return self._put_later(records)
         generation = self.generation
         try:
             return self._put_many(records, block, timeout)
@@ -111,21 +111,24 @@ class Putting(Claiming):
             put += len(piece)
         return put
 
-    def _put_aside(self, records: list[NewRecord]) -> int:
-        """Leave records to a thread, which puts them once the act that this has interrupted is over."""
-        self._aside.append(records)
-        if not self._aside_turn.locked():  # else there is one, which looks again before it ends
-            with contextlib.suppress(RuntimeError):  # at exit no thread can be started: ``end_bursts`` puts them
-                _thread.start_new_thread(self._put_what_was_set_aside, (True,))
+    def _put_later(self, records: list[NewRecord]) -> int:
+        self._do_later(lambda block: self.put_many(records, block, None))
         return len(records)
 
-    def _put_what_was_set_aside(self, block: bool) -> None:
-        turn = self._aside_turn
-        while self._aside and turn.acquire(timeout=0 if block else tuning.FLUSH_PATIENCE):
+    def _do_later(self, act: Callable[[bool], object]) -> None:
+        """Leave it to a thread, which does it once the act that this has interrupted is over."""
+        self._later.append(act)
+        if not self._later_turn.locked():  # else there is one, which looks again before it ends
+            with contextlib.suppress(RuntimeError):  # at exit no thread can be started: ``end_bursts`` does it
+                _thread.start_new_thread(self._do_what_was_left, (True,))
+
+    def _do_what_was_left(self, block: bool) -> None:
+        turn = self._later_turn
+        while self._later and turn.acquire(timeout=0 if block else tuning.FLUSH_PATIENCE):
             try:
-                while self._aside:
-                    self.put_many(self._aside[0], block, None)
-                    del self._aside[:1]
+                while self._later:
+                    self._later[0](block)
+                    del self._later[:1]
             finally:
                 turn.release()
 
@@ -634,8 +637,8 @@ class Putting(Claiming):
 
     def end_bursts(self) -> None:
         """The process ends: publish what is held back, and let the flusher end.  Puts to come publish themselves."""
-        if self._aside:
-            self._put_what_was_set_aside(False)
+        if self._later:
+            self._do_what_was_left(False)
         with self._lock:
             try:
                 self.flush_held()
