@@ -27,6 +27,7 @@ import collections
 import faulthandler
 import mmap
 import multiprocessing
+import multiprocessing.util
 import os
 import pathlib
 import random
@@ -732,7 +733,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
     root = own_folder.make("kill-run-of-tqshim-", "/dev/shm") if memory else f"{folder}/queues"
     os.makedirs(root, exist_ok=True)
     os.environ["TQSHIM_DIR"] = root
-    # A process that is killed while ``tempfile`` tries its folder leaves a file there.
+    # A process that is killed while ``tempfile`` tries its folder leaves a file there.  multiprocessing's own is elsewhere:
+    # it goes at the very end.
+    multiprocessing.util.get_temp_dir()
     tempfile.tempdir = os.environ["TMPDIR"] = folder
     try:
         run = carry_out(options, folder)
