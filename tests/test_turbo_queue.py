@@ -1273,21 +1273,26 @@ def test_small_helpers(tmp_path: Path) -> None:
 
 
 def test_halting_the_clock_just_as_it_stops_waiting_ends_it() -> None:
-    class Late(threading.Event):
+    reached = threading.Event()
+
+    class Late:
         """Its first wait is over just before it is set."""
 
-        reached = threading.Event()
+        def __init__(self, event: threading.Event) -> None:
+            self.event = event
 
         def wait(self, timeout: Any = None) -> bool:
-            first = not self.reached.is_set()
-            self.reached.set()
-            set_now = super().wait(PATIENCE)
-            return set_now and not first
+            first = not reached.is_set()
+            reached.set()
+            return self.event.wait(PATIENCE) and not first
 
-    clock = batching._Clock()
-    clock._stop = Late()
+    class Clock(batching._Clock):
+        def _run(self, stop: Any) -> None:
+            super()._run(Late(stop))  # type: ignore[arg-type]
+
+    clock = Clock()
     clock.wake()
-    assert Late.reached.wait(PATIENCE)
+    assert reached.wait(PATIENCE)
     halting = threading.Thread(target=clock.halt, daemon=True)
     halting.start()
     halting.join(PATIENCE)
