@@ -136,11 +136,16 @@ def ask_to_end(number: int, frame: Any) -> None:
     sys.exit(0)
 
 
+def seal_at(length: int) -> None:
+    """Seal batch files at so many bytes, those of large items at four times as many."""
+    tqshim.tuning.FILE_BYTES, tqshim.tuning.LARGE_FILE_BYTES = length, 4 * length  # type: ignore[misc]
+
+
 def set_up(options: Options, folder: str, number: int) -> tuple[random.Random, mmap.mmap, int]:
     if number % 2:  # the others die of it, as of SIGKILL
         signal.signal(signal.SIGTERM, ask_to_end)
     if options.file_bytes:
-        tqshim.tuning.FILE_BYTES = options.file_bytes  # type: ignore[misc]
+        seal_at(options.file_bytes)
     stacks = open(f"{folder}/stack_{number}", "w")  # noqa: SIM115 - open as long as the process
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
     with open(f"{folder}/flags", "r+b") as file:
@@ -333,7 +338,7 @@ class Run:
         if options.limits:
             tqshim.tuning.LIMITS = options.limits
         if options.file_bytes:
-            tqshim.tuning.FILE_BYTES = options.file_bytes  # type: ignore[misc]
+            seal_at(options.file_bytes)
         path = f"{folder}/queue" if options.durable or options.authkey else None
         authkey = os.urandom(32) if options.authkey else None
         kind = JoinableTurboQueue if options.joinable else TurboQueue

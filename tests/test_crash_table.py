@@ -684,6 +684,7 @@ class GetLastOfLargeFile(GetLastOfFile):
 
     def prepare(self) -> None:
         tqshim.tuning.BLOCK_BYTES = 1  # type: ignore[misc]
+        tqshim.tuning.LARGE_FILE_BYTES = 16  # type: ignore[misc]
         super().prepare()
 
 

@@ -40,6 +40,7 @@ CONSTANTS: dict[str, list[Any]] = {
     "LEASE_FROM": [1, 2, 8],
     "LEASE_UNITS": [1, 4, 1 << 18],
     "FILE_BYTES": [64, 256, 1 << 20],
+    "LARGE_FILE_BYTES": [64, 1 << 20, 4 << 20],
     "BLOCK_RECORDS": [256],
     "FILES_OPEN": [1, 16],
     "SCAN_EVERY": [0.0, 1.0],

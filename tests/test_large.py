@@ -29,7 +29,12 @@ from tqshim.folder import MAPPED, PEEK, RecordInFile
 
 PATIENCE = 60.0
 LARGE = 300_000
-"""Bytes of an item that has a batch file with three others."""
+"""Bytes of an item that has a batch file with two others, as long as ``short_files`` makes them."""
+
+
+@pytest.fixture(autouse=True)
+def short_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tqshim.tuning, "LARGE_FILE_BYTES", 1 << 20)
 
 
 def files(queue: Any, kind: str) -> list[str]:
@@ -120,15 +125,19 @@ def test_files_of_large_items_are_refilled() -> None:
         assert len(files(queue, "free")) <= names.FREE
 
 
-@pytest.mark.parametrize("size, places", [(names.FREE_BYTES - 1000, names.FREE), (names.FREE_BYTES, 2)])
-def test_few_of_the_largest_files_are_kept(size: int, places: int) -> None:
-    """Twelve are done at once: what is kept of them is memory that nobody uses."""
+@refills
+@pytest.mark.parametrize("length", [1 << 20, tqshim.tuning.LARGE_FILE_BYTES])
+@pytest.mark.parametrize("size", [300_000, 1_000_000, 4_500_000])
+def test_few_files_are_kept(size: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many are done at once: what is kept of them is memory that nobody uses."""
+    monkeypatch.setattr(tqshim.tuning, "LARGE_FILE_BYTES", length)
     with TurboQueue() as queue:
-        for _ in range(12):
+        for _ in range(30):
             queue.put(bytes(size))
-        for _ in range(12):
+        assert len(files(queue, "ready")) == (29 // max(1, length // (size + 100)))
+        for _ in range(30):
             assert len(queue.get(timeout=PATIENCE)) == size
-        assert len(files(queue, "free")) == places
+        assert len(files(queue, "free")) == min(names.FREE, 29 // max(1, length // (size + 100)))
 
 
 def test_files_of_small_blocks_are_not_kept() -> None:

@@ -788,9 +788,7 @@ class Folder:
         for state in (names.LOAD, names.READY):
             name = names.batch(state, file)
             with contextlib.suppress(FileNotFoundError):
-                size = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_size
-                places = names.FREE if size <= names.FREE_BYTES else 2
-                place = names.free(file.member, (file.serial >> 2) % places)
+                place = names.free(file.member, (file.serial >> 2) % names.FREE)
                 os.rename(name, place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
                 return
 

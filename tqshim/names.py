@@ -16,7 +16,6 @@ __all__ = [
     "DEAD",
     "DONE",
     "FREE",
-    "FREE_BYTES",
     "LOAD",
     "MEMBERS",
     "PREFIX",
@@ -55,9 +54,8 @@ SPILLED: Final = "-spill"
 
 LOAD: Final = "load"
 READY: Final = "ready"
-FREE: Final = 8
-FREE_BYTES: Final = 4 << 20
-"""Places for batch files that a producer is to refill; only two of them for files of more than so many bytes."""
+FREE: Final = 2
+"""Places of a producer for batch files that it is to refill: more are memory that nobody uses, and no faster."""
 PREFIX: Final = "tqshim-"
 """Anonymous queue folders are called this and something random."""
 DEAD: Final = "dead_"

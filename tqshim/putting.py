@@ -450,7 +450,7 @@ class Putting(Claiming):
         size = sum(map(len, records)) + self.tag
         slot = self._slot()
         units = 0 if size >= blocks.GIANT else blocks.units(count, size)
-        self._open_file_for(units * events.UNIT or tuning.FILE_BYTES, bool(units) and size >= tuning.BLOCK_BYTES)
+        self._open_file_for(units * events.UNIT or tuning.LARGE_FILE_BYTES, bool(units) and size >= tuning.BLOCK_BYTES)
         self._write(records, giant=not units)
         self._publishing = (records[0], count, self._offset) if held else None
         # Commit point: from here on the items are in the queue.
@@ -459,7 +459,7 @@ class Putting(Claiming):
         )
         if first is None:
             return False
-        self._offset += units or tuning.FILE_BYTES
+        self._offset += units or tuning.LARGE_FILE_BYTES
         if self._granted - self._used >= self._enough and self.cells.anybody(waiting.AWAITS_PLACE):
             self._ring(waiting.AWAITS_PLACE)  # places that we had reserved are free again
         self._granted = self._used = 0
@@ -564,7 +564,9 @@ class Putting(Claiming):
 
     def _open_file_for(self, size: int, large: bool = False) -> None:
         """Have a batch file with room for so many bytes more: a file always has room for its first block."""
-        if self._file is None or (self._offset and self._offset * events.UNIT + size > tuning.FILE_BYTES):
+        file = self._file
+        most = tuning.LARGE_FILE_BYTES if file is not None and file.large else tuning.FILE_BYTES
+        if file is None or (self._offset and self._offset * events.UNIT + size > most):
             self._open_file(self.folder.wants_spill(), large)
 
     def _open_file(self, spill: bool, large: bool = False) -> None:
