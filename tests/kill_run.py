@@ -738,8 +738,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     root = own_folder.make("kill-run-of-tqshim-", "/dev/shm") if memory else f"{folder}/queues"
     os.makedirs(root, exist_ok=True)
     os.environ["TQSHIM_DIR"] = root
-    # A process that is killed while ``tempfile`` tries its folder leaves a file there.  multiprocessing's own is elsewhere:
-    # it goes at the very end.
+    # A process that is killed while ``tempfile`` tries its folder leaves a file there.  multiprocessing's own folder
+    # goes at the very end: it is elsewhere.
     multiprocessing.util.get_temp_dir()
     tempfile.tempdir = os.environ["TMPDIR"] = folder
     try:

@@ -40,8 +40,8 @@ large."""
 FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
 LARGE_FILE_BYTES: Final = 4 << 20
-"""The same of one that begins with a block of ``BLOCK_BYTES`` or more.  Such files are filled again, and change hands for
-each block or two if they are no longer than others; with 4 MB 100 KB to 1 MB are put 1.2 to 1.4 times as fast."""
+"""The same of one that begins with a block of ``BLOCK_BYTES`` or more.  Each is filled again and again, and each time
+its names change; with 4 MB, items of 100 KB to 1 MB are put 1.2 to 1.4 times as fast."""
 LARGE: Final = 1 << 19
 """Bytes from which a record that is alone in its block is unpickled straight from its file.  Smaller ones are read into
 memory that is warm, and cost more to open than to copy."""
