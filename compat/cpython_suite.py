@@ -29,9 +29,11 @@ import multiprocessing.context
 import multiprocessing.queues
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import types
 import unittest
@@ -476,7 +478,8 @@ def work(patterns: list[str], verbose: bool) -> int:
 def run_method(name: str, method: str, options: list[str]) -> int:
     """Run the suite for one start method in a worker process of its own session; return its exit code."""
     paths = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": paths, SETTING: f"{name} {method}"}
+    folder = tempfile.mkdtemp(prefix="suite-")  # Short, for there are sockets in it; tests that are killed leave it so.
+    environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": folder, SETTING: f"{name} {method}"}
     worker = subprocess.Popen([sys.executable, __file__, *options], env=environment, start_new_session=True)
     try:
         code = worker.wait()
@@ -484,6 +487,7 @@ def run_method(name: str, method: str, options: list[str]) -> int:
         # Not SIGKILL: the resource tracker, which ignores SIGTERM, still unlinks what is left.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGTERM)
+        shutil.rmtree(folder, ignore_errors=True)
     if code not in (0, 1):
         print(f"{method}: the worker ended with code {code} and without a result", flush=True)
     return code
