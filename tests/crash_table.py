@@ -46,6 +46,8 @@ JOINED = Row("append JOIN", "a member whose slot nobody locks", SCAN)
 LOCKED = Row("lock slot", "a member whose lock is gone with its process", SCAN)
 CREATED = Row("create load_", "an empty batch file that no event names", BURIED)
 OPENED = Row("append OPEN", "an empty batch file; the slot's former one is sealed in the journal", BURIED)
+SPARE = Row("create spare_", "an empty file", "whoever rolls uses it")
+ASIDE = Row("reserve spare_", "disk space set aside", "whoever rolls uses it")
 WRITTEN = Row("write load_", "records that no event names: they were never put", BURIED)
 PUBLISHED = Row("!append PUBLISH", "the items are in the queue", BURIED)
 CLAIMED = Row("!append CLAIM", "an item that was in the killed process's hand: lost", CLAIMS)
@@ -105,6 +107,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "put to a full disk: spill over": (
         JOINED,
         LOCKED,
+        SPARE,
+        ASIDE,
         Row(
             "symlink spill",
             "a link that leads nowhere",
@@ -135,6 +139,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         PUBLISHED,
     ),
     "put of a large item, to a batch file that is refilled": (
+        SPARE,
+        ASIDE,
         Row("rename free_ to load_", "a batch file with old bytes that no event names", BURIED),
         Row("append OPEN", "the same; the slot's former one is sealed in the journal, not yet by name", BURIED),
         Row("rename load_ to ready_", "the same", BURIED),
@@ -291,8 +297,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "put at half of a journal": (
         WRITTEN,
         PUBLISHED,
-        Row("create spare_", "an empty file", "whoever rolls uses it"),
-        Row("reserve spare_", "disk space set aside", "whoever rolls uses it"),
+        SPARE,
+        ASIDE,
     ),
     "roll": (
         WRITTEN,
@@ -302,8 +308,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("!append SEAL", "the next journal is decided, under its roll_ name", "whoever reads that far renames it"),
         Row("rename roll_ to journal_", "the next journal; one journal too many", "a scan or the next roll removes it"),
         Row("unlink journal_", "the next journal"),
-        Row("create spare_", "an empty file", "whoever rolls uses it"),
-        Row("reserve spare_", "disk space set aside", "whoever rolls uses it"),
+        SPARE,
+        ASIDE,
         Row("!append PUBLISH", "the items are in the queue", BURIED),
     ),
     "roll that somebody else wins": (
@@ -315,8 +321,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("unlink roll_", "the next journal is decided, under its roll_ name", "whoever reads that far renames it"),
         Row("rename roll_ to journal_", "the next journal; one journal too many", "a scan or the next roll removes it"),
         Row("unlink journal_", "the next journal"),
-        Row("create spare_", "an empty file", "whoever rolls uses it"),
-        Row("reserve spare_", "disk space set aside", "whoever rolls uses it"),
+        SPARE,
+        ASIDE,
         Row("!append PUBLISH", "the items are in the queue", BURIED),
     ),
     "leave with a lease and a burst": (

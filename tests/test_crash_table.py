@@ -409,8 +409,8 @@ class PutToFullFile(Put):
     title = "put to a full batch file"
 
     def prepare(self) -> None:
-        super().prepare()
         tqshim.tuning.FILE_BYTES = 16  # type: ignore[misc]
+        super().prepare()
 
 
 class PutAfterAnInterruptedOne(Put):

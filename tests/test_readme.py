@@ -247,7 +247,7 @@ NUMBERS: Final = (
     ("less than 4 MB left", {"SPILL_BELOW": 4 << 20}),
     ("two a producer at most", {"FREE": 2}),
     ("sealed at 1 MB", {"FILE_BYTES": 1 << 20}),
-    ("large blocks at 4 MB", {"LARGE_FILE_BYTES": 4 << 20}),
+    ("large blocks at 4 MB, or at a 64th of what is free", {"LARGE_FILE_BYTES": 4 << 20, "SHARES": 64}),
     ("An item of 256 MB or more", {"GIANT": (256 << 20) - 32}),
     ("told of 256 at a time", {"RUN_ITEMS": 256, "RUN_AHEAD": 256}),
     ("after a minute", {"MARKER_LIFE": 60.0}),

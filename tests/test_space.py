@@ -153,6 +153,32 @@ def test_a_gigabyte_flows_through_a_disk_of_64_megabytes(small_disk: pathlib.Pat
     check_flow(small_disk, 1024)
 
 
+@needs_reserved_space
+@pytest.mark.parametrize("size", [70_000, 300_000])
+def test_many_producers_of_large_items_share_a_small_disk(small_disk: pathlib.Path, size: int) -> None:
+    """They fill it while no journal is at its half: each next one needs space for all the blocks that wait."""
+    fork = multiprocessing.get_context("fork")
+    count = 4 * 64 * MB // size // 20
+
+    def produce(queue: Any, me: int) -> None:
+        for number in range(count):
+            queue.put((me, number, bytes([me]) * size))
+
+    for _ in range(4):
+        with TurboQueue() as queue:
+            producers = [fork.Process(target=produce, args=(queue, me)) for me in range(20)]
+            for producer in producers:
+                producer.start()
+            next_ones = [0] * 20
+            for _ in range(20 * count):
+                me, number, data = queue.get(timeout=PATIENCE)
+                assert (number, data) == (next_ones[me], bytes([me]) * size)
+                next_ones[me] += 1
+            for producer in producers:
+                producer.join(PATIENCE)
+                assert producer.exitcode == 0
+
+
 def test_bounded_queue_flows_through_a_small_disk_without_spilling(small_disk_alone: pathlib.Path) -> None:
     queue = TurboQueue(200)
     flow(queue, 100)

@@ -27,7 +27,7 @@ from . import events, locks, names, tuning, waiting
 from .blocks import NewRecord, Record
 from .clock import monotonic
 from .errors import CorruptBatchError, FolderError
-from .folder import Folder, Journal, RecordInFile
+from .folder import NO_SPACE, Folder, Journal, RecordInFile
 from .keys import Key
 from .ledger import Block, Lease, Ledger, Verdict
 from .names import FileId
@@ -125,6 +125,8 @@ class Core:
         self._file: Optional[FileId] = None
         self._file_fd = -1
         self._offset = 0
+        self._seal_at = 0
+        """Bytes at which it is sealed."""
         self.records: list[NewRecord] = []
         """What is held back.  One list as long as this process lives: the short way of a put appends to it."""
         self._bytes = self._weighed = 0
@@ -362,14 +364,16 @@ class Core:
                 return verdict
 
     def _set_space_aside(self) -> None:
-        """Reserve space for the next journal, with room for a claim of each waiting item: on a disk that is full by
-        then, and on which others take whatever is given back, they can still all be claimed."""
+        """Reserve space for the next journal: for what it begins with, if from now on each event is a block that waits,
+        and for a claim of each waiting item.  On a disk that is full by then, and on which others take whatever is
+        given back, they can still all be claimed."""
         ledger = self.ledger
         if self._pos > self._half:
             self._half = 1 << 62
         claims = min(2 * (ledger.tail - ledger.low + 2 * ledger.apart), 2 * ledger.last_limit)
         self._set_aside = max(ledger.next_limit, claims)
-        self.folder.set_space_aside(self.journal.number + 1, self._set_aside)
+        words = ledger.words_after(min(ledger.limit - ledger.index, tuning.BLOCKS_TO_COME))
+        self.folder.set_space_aside(self.journal.number + 1, self._set_aside + words)
 
     def _roll(self) -> None:
         """This journal is full: decide on the next, and go there."""
@@ -382,13 +386,31 @@ class Core:
             if self.journal.number >= number:
                 return
         while self.ledger.sealed is None:
-            key = self.folder.prepare_roll(number, partial(self.ledger.snapshot, True), self.ledger.next_limit)
+            try:
+                key = self._prepare_roll(number)
+            except OSError as error:
+                if error.errno not in NO_SPACE or monotonic() > patience + tuning.ROLL_PATIENCE_FULL:
+                    raise
+                time.sleep(1e-3)  # another has taken the space that was set aside, and will be done in a moment
+                self._sync()
+                if self.journal.number >= number:
+                    return
+                continue
             end = self.journal.append(events.seal(int(key, 16)))
             self._catch_up(end)
             if self.ledger.sealed != int(key, 16):
                 self.folder.drop_roll(number, key)
         self._next_journal()
         self._scan_if_due(monotonic())
+
+    def _prepare_roll(self, number: int) -> str:
+        begins = partial(self.ledger.snapshot, True)
+        try:
+            return self.folder.prepare_roll(number, begins, self.ledger.next_limit)
+        except OSError as error:
+            if error.errno not in NO_SPACE or not self.folder.remove_free():
+                raise
+            return self.folder.prepare_roll(number, begins, self.ledger.next_limit)
 
     def _next_journal(self) -> None:
         assert self.ledger.sealed is not None

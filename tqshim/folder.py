@@ -904,8 +904,12 @@ class Folder:
         return self.anonymous and self.is_nearly_full() and spill_root(self.path) is not None
 
     def is_nearly_full(self) -> bool:
-        room = os.fstatvfs(self.fd)
-        return room.f_bavail * room.f_frsize < SPILL_BELOW
+        return self.room() < SPILL_BELOW
+
+    def room(self) -> int:
+        """Bytes that are free on this folder's file system."""
+        found = os.fstatvfs(self.fd)
+        return found.f_bavail * found.f_frsize
 
     def _home(self, file: FileId) -> int:
         return self._spill_folder() if file.spilled else self.fd

@@ -382,6 +382,10 @@ class Ledger:
         """Items that were put and not finished with."""
         return self.tail - self.finished
 
+    def words_after(self, blocks: int) -> int:
+        """About so many words its snapshot will have when so many more blocks wait: each is as long as an event."""
+        return _HEAD + _ROW * len(self.members) + 6 * (len(self.blocks) + blocks)
+
     @property
     def full(self) -> bool:
         """This journal has had all the events that count."""

@@ -484,7 +484,7 @@ class Putting(Claiming):
             len(record) > blocks.CHECKED
             or type(record) is not bytes
             or file is None
-            or offset * events.UNIT + len(record) + 16 > tuning.FILE_BYTES
+            or offset * events.UNIT + len(record) + 16 > self._seal_at
             or ledger.index >= ledger.limit
             or ledger.shut
             or self._granted
@@ -564,10 +564,12 @@ class Putting(Claiming):
 
     def _open_file_for(self, size: int, large: bool = False) -> None:
         """Have a batch file with room for so many bytes more: a file always has room for its first block."""
-        file = self._file
-        most = tuning.LARGE_FILE_BYTES if file is not None and file.large else tuning.FILE_BYTES
-        if file is None or (self._offset and self._offset * events.UNIT + size > most):
-            self._open_file(self.folder.wants_spill(), large)
+        at = self._offset * events.UNIT
+        if self._file is None or (at and at + size > self._seal_at):
+            spill = self.folder.wants_spill()
+            if spill or size >= tuning.BLOCK_BYTES:
+                self._set_space_aside()  # The disk may be full long before this journal is at its half.
+            self._open_file(spill, large)
 
     def _open_file(self, spill: bool, large: bool = False) -> None:
         """Begin a new batch file.  The former one is sealed."""
@@ -589,6 +591,9 @@ class Putting(Claiming):
             raise
         self._drop_file()
         self._file, self._file_fd, self._offset = file, fd, 0
+        # Of many producers none has a file that would fill the disk before it is found to be nearly full.
+        share = self.folder.room() // tuning.SHARES if file.large else 0
+        self._seal_at = max(tuning.FILE_BYTES, min(tuning.LARGE_FILE_BYTES, share))
         self._check_frame(generation)
         if former is not None:
             self.folder.seal_batch(former)

@@ -37,11 +37,16 @@ BLOCK_BYTES: Final = 1 << 16
 SMALL: Final = 256
 """Bytes of a record that needs no weighing: a burst takes no more of them than its block has room for, if all are so
 large."""
+BLOCKS_TO_COME: Final = 1 << 12
+"""Blocks that may be published in a journal before space for the next one can be set aside again: each takes 48 bytes
+there."""
 FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
 LARGE_FILE_BYTES: Final = 4 << 20
 """The same of one that begins with a block of ``BLOCK_BYTES`` or more.  Each is filled again and again, and each time
 its names change; with 4 MB, items of 100 KB to 1 MB are put 1.2 to 1.4 times as fast."""
+SHARES: Final = 64
+"""Where less is free than so many of those, it is this part of what is free, and a file of ``FILE_BYTES`` at least."""
 LARGE: Final = 1 << 19
 """Bytes from which a record that is alone in its block is unpickled straight from its file.  Smaller ones are read into
 memory that is warm, and cost more to open than to copy."""
@@ -121,5 +126,7 @@ SLOT_PATIENCE: Final = 0.02
 ROLL_PATIENCE: Final = 0.02
 ROLL_PATIENCE_BLOCK: Final = 5e-6
 """Seconds to wait for another's roll, and for each block that it has to write down, before one rolls oneself."""
+ROLL_PATIENCE_FULL: Final = 0.1
+"""The same once more, where there is no space to roll oneself."""
 PIN_PATIENCE: Final = 1.0
 """Seconds after which it is worth asking the journal what a member pins that does not move on."""
