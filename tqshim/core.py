@@ -379,7 +379,8 @@ class Core:
         """This journal is full: decide on the next, and go there."""
         number = self.journal.number + 1
         # Whoever takes the spare is likely to win: the others need not all write down the same state.
-        patience = monotonic() + tuning.ROLL_PATIENCE + tuning.ROLL_PATIENCE_BLOCK * len(self.ledger.blocks)
+        begun = monotonic()
+        patience = begun + tuning.ROLL_PATIENCE + tuning.ROLL_PATIENCE_BLOCK * len(self.ledger.blocks)
         while self.ledger.sealed is None and monotonic() < patience and not self.folder.has_spare(number):
             time.sleep(1e-3)
             self._sync()
@@ -389,12 +390,16 @@ class Core:
             try:
                 key = self._prepare_roll(number)
             except OSError as error:
-                if error.errno not in NO_SPACE or monotonic() > patience + tuning.ROLL_PATIENCE_FULL:
+                if error.errno not in NO_SPACE:
                     raise
-                time.sleep(1e-3)  # another has taken the space that was set aside, and will be done in a moment
                 self._sync()
                 if self.journal.number >= number:
                     return
+                # Another may have taken the space that was set aside, and be kept from running.
+                rolls = self.folder.has_roll(number)
+                if monotonic() > (begun + tuning.ROLL_PATIENCE_FULL if rolls else patience + tuning.ROLL_PATIENCE):
+                    raise
+                time.sleep(1e-3)
                 continue
             end = self.journal.append(events.seal(int(key, 16)))
             self._catch_up(end)

@@ -634,6 +634,11 @@ class Folder:
             return False
         return True
 
+    def has_roll(self, number: int) -> bool:
+        """Somebody is preparing that journal, or was killed while at it."""
+        begin = names.roll(number, "")
+        return any(name.startswith(begin) for name in self.listing())
+
     def drop_roll(self, number: int, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(names.roll(number, key), dir_fd=self.fd)

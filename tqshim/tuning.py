@@ -126,7 +126,7 @@ SLOT_PATIENCE: Final = 0.02
 ROLL_PATIENCE: Final = 0.02
 ROLL_PATIENCE_BLOCK: Final = 5e-6
 """Seconds to wait for another's roll, and for each block that it has to write down, before one rolls oneself."""
-ROLL_PATIENCE_FULL: Final = 0.1
-"""The same once more, where there is no space to roll oneself."""
+ROLL_PATIENCE_FULL: Final = 2.0
+"""The same where there is no space to roll oneself, and another has begun to: it may be kept from running."""
 PIN_PATIENCE: Final = 1.0
 """Seconds after which it is worth asking the journal what a member pins that does not move on."""
