@@ -1039,10 +1039,10 @@ class LostRoll(Roll):
         folder = self.engine.folder
         prepare_roll = folder.prepare_roll
 
-        def slow(number: int, snapshot: bytes, limit: int) -> str:
-            key = prepare_roll(number, snapshot, limit)
+        def slow(number: int, snapshot: bytes, *limits: int) -> str:
+            key = prepare_roll(number, snapshot, *limits)
             with self.seam.paused():
-                self.engine.journal.append(events.seal(int(prepare_roll(number, snapshot, limit), 16)))
+                self.engine.journal.append(events.seal(int(prepare_roll(number, snapshot, *limits), 16)))
             return key
 
         folder.prepare_roll = slow  # type: ignore[method-assign]

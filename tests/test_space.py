@@ -153,6 +153,17 @@ def test_a_gigabyte_flows_through_a_disk_of_64_megabytes(small_disk: pathlib.Pat
     check_flow(small_disk, 1024)
 
 
+def test_space_for_blocks_to_come_makes_no_journal_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tqshim.tuning, "BURSTS", False)
+    monkeypatch.setattr(tqshim.tuning, "LEASES", False)
+    with TurboQueue() as queue:
+        engine = queue._engine
+        while engine.journal.number < 4:
+            queue.put(0)
+            assert queue.get() == 0
+        assert engine.ledger.limit == engine.ledger.first_limit << 4
+
+
 @needs_reserved_space
 @pytest.mark.parametrize("size", [70_000, 300_000])
 def test_many_producers_of_large_items_share_a_small_disk(small_disk: pathlib.Path, size: int) -> None:

@@ -370,8 +370,7 @@ class Core:
         ledger = self.ledger
         if self._pos > self._half:
             self._half = 1 << 62
-        claims = min(2 * (ledger.tail - ledger.low + 2 * ledger.apart), 2 * ledger.last_limit)
-        self._set_aside = max(ledger.next_limit, claims)
+        self._set_aside = ledger.wanted_limit
         words = ledger.words_after(min(ledger.limit - ledger.index, tuning.BLOCKS_TO_COME))
         self.folder.set_space_aside(self.journal.number + 1, self._set_aside + words)
 
@@ -409,13 +408,16 @@ class Core:
         self._scan_if_due(monotonic())
 
     def _prepare_roll(self, number: int) -> str:
-        begins = partial(self.ledger.snapshot, True)
+        ledger = self.ledger
+        prepare = partial(
+            self.folder.prepare_roll, number, partial(ledger.snapshot, True), ledger.next_limit, ledger.wanted_limit
+        )
         try:
-            return self.folder.prepare_roll(number, begins, self.ledger.next_limit)
+            return prepare()
         except OSError as error:
             if error.errno not in NO_SPACE or not self.folder.remove_free():
                 raise
-            return self.folder.prepare_roll(number, begins, self.ledger.next_limit)
+            return prepare()
 
     def _next_journal(self) -> None:
         assert self.ledger.sealed is not None

@@ -587,11 +587,11 @@ class Folder:
             limit //= 2
         os.close(fd)
 
-    def prepare_roll(self, number: int, snapshot: Callable[[int], bytes], limit: int) -> str:
+    def prepare_roll(self, number: int, snapshot: Callable[[int], bytes], limit: int, most: int = 0) -> str:
         """Write the journal of that number under a name that only counts once the journal before it says so.
 
-        ``snapshot``: makes what it begins with, for the limit for which there is space: ``limit``, more if more was set
-        aside, or less.  Raises ``OSError`` where there is hardly any."""
+        ``snapshot``: makes what it begins with, for the limit for which there is space: ``limit``, up to ``most`` if
+        more was set aside, or less.  Raises ``OSError`` where there is hardly any."""
         while True:
             key = os.urandom(5).hex()
             try:
@@ -611,7 +611,7 @@ class Folder:
                 os.ftruncate(fd, 0)
             wanted, begin = limit, snapshot(limit)
             beside = len(begin) + _PAST_LIMIT
-            limit = max(limit, (os.fstat(fd).st_blocks * 512 - beside) // events.SIZE)
+            limit = max(limit, min(most, (os.fstat(fd).st_blocks * 512 - beside) // events.SIZE))
             while not _reserve_space(fd, beside + limit * events.SIZE) and limit > LEAST_LIMIT:
                 limit //= 2
             _write_all(fd, begin if limit == wanted else snapshot(limit))

@@ -793,6 +793,11 @@ class Ledger:
         """Events of the next journal that will count, if there is space for so many."""
         return min(2 * self.limit, max(self.last_limit, self.first_limit))
 
+    @property
+    def wanted_limit(self) -> int:
+        """The same, with room for a claim of each item that waits or comes back."""
+        return max(self.next_limit, min(2 * (self.tail - self.low + 2 * self.apart), 2 * self.last_limit))
+
     def snapshot(self, rolled: bool = False, limit: Optional[int] = None) -> bytes:
         """This state as bytes, the same whoever writes them; ``rolled``: as the next journal begins, with that limit.
 

@@ -591,12 +591,12 @@ class Putting(Claiming):
             raise
         self._drop_file()
         self._file, self._file_fd, self._offset = file, fd, 0
-        # Of many producers none has a file that would fill the disk before it is found to be nearly full.
-        share = self.folder.room() // tuning.SHARES if file.large else 0
-        self._seal_at = max(tuning.FILE_BYTES, min(tuning.LARGE_FILE_BYTES, share))
         self._check_frame(generation)
         if former is not None:
             self.folder.seal_batch(former)
+        # Of many producers none has a file that would fill the disk before it is found to be nearly full.
+        share = self.folder.room() // tuning.SHARES if file.large else 0
+        self._seal_at = max(tuning.FILE_BYTES, min(tuning.LARGE_FILE_BYTES, share))
         self.ledger.trim()
         if self.ledger.done or self._pending:
             self._reclaim()
