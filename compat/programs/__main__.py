@@ -9,6 +9,7 @@ second one and none in the first. What a program prints is what became of what i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -82,11 +84,23 @@ def run(program: Program, turbo: bool) -> Outcome:
         try:
             output, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGABRT)  # faulthandler writes where each of its processes hangs
+            _abort(process.pid)
             output = f"hangs:\n{process.communicate()[0]}"
         ours = os.stat(queues).st_mtime_ns != before
     told = re.sub(r"\d+\.\d+ ?s\b|(?<=process )\d+", "…", output)  # times and process numbers
     return Outcome(process.returncode, told, ours)
+
+
+def _abort(group: int) -> None:
+    """End all processes of a group.  Where they can be listed, one after the other, so that what faulthandler says of
+    each, where it hangs, stands together."""
+    for pid in sorted(map(int, filter(str.isdigit, os.listdir("/proc")))) if os.path.isdir("/proc/self") else ():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(pid) == group:
+                os.kill(pid, signal.SIGABRT)
+                time.sleep(0.5)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGABRT)
 
 
 def difference(program: Program) -> str:
