@@ -254,8 +254,8 @@ def empty():
             q.get_nowait()
     except (queue.Empty, ShutDown):
         pass
-left = step = 0
-while left <= 0:
+left = step = short = 0
+while short < 5:  # how many lines there are varies a little
     if not step or kind == "shutdown":
         q = JoinableTurboQueue(path=f"{path}{step}", durable=durable)
     step += 1
@@ -268,6 +268,7 @@ while left <= 0:
     except ShutDown:
         assert kind == "shutdown"
     sys.settrace(None)
+    short = short + 1 if left > 0 else 0
     if kind == "shutdown":
         until = time.monotonic() + 60
         while not q.is_shutdown and left <= 0:
@@ -279,8 +280,9 @@ while left <= 0:
     else:
         q.task_done()
         empty()
+        if left > 0:
+            q.task_done()  # nobody has interrupted this time
 if kind == "count":
-    q.task_done()  # nobody has interrupted the last time
     assert q.join(timeout=60), q.stats()
     try:
         q.task_done()
@@ -338,8 +340,8 @@ def trace(frame, event, _):
                 gc.collect()
     return trace
 gc.disable()
-step = 0
-while left <= 0:
+step = short = 0
+while short < 5:  # how many lines there are varies a little
     step += 1
     left = step
     sys.settrace(trace)
@@ -347,6 +349,7 @@ while left <= 0:
     q.qsize()
     got.append(q.get())
     sys.settrace(None)
+    short = short + 1 if left > 0 else 0
 q.put("last")
 while len(got) < wanted + step + 1:
     got.append(q.get(timeout=60))
