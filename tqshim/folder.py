@@ -637,7 +637,7 @@ class Folder:
     def has_roll(self, number: int) -> bool:
         """Somebody is preparing that journal, or was killed while at it."""
         begin = names.roll(number, "")
-        return any(name.startswith(begin) for name in self.listing())
+        return any(name.startswith(begin) for name in _names(self.fd))
 
     def drop_roll(self, number: int, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
