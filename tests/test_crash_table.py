@@ -33,7 +33,7 @@ import tqshim.core
 import tqshim.engine
 import tqshim.folder
 import tqshim.tuning
-from tqshim import CorruptBatchError, Empty, Full, ShutDown, TurboQueue, events, names, systems, waiting
+from tqshim import CorruptBatchError, Empty, Full, ShutDown, TurboQueue, events, mappings, names, systems, waiting
 from tqshim.engine import Engine, Use
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="steps are named with the help of /proc")
@@ -62,7 +62,7 @@ def name_of(fd: int) -> str:
 
 
 class Seam:
-    """Stands in for ``os`` and ``fcntl`` in ``tqshim.folder``: names the changing calls, exits at the Nth."""
+    """Stands in for the modules by which ``tqshim.folder`` changes something: names the calls, exits at the Nth."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -77,6 +77,7 @@ class Seam:
         self.at, self.after, self.stop, self.armed = at, after, stop, True
         tqshim.folder.os = Stand(os, self)  # type: ignore[assignment]
         tqshim.folder.fcntl = Stand(fcntl, self)  # type: ignore[assignment]
+        tqshim.folder.mappings = Stand(mappings, self)  # type: ignore[assignment]
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -127,6 +128,8 @@ def label(function: str, arguments: Any, keywords: Any) -> Optional[str]:
         return "create " + kind(first) if arguments[1] & os.O_CREAT else None
     if function == "pwritev":
         return "write " + kind(name_of(first))
+    if function == "store":
+        return "write load_"
     if function in ("write", "pwrite"):
         file = kind(name_of(first))
         return "append " + NAMES[arguments[1][0]] if file == "journal_" else "write " + file
@@ -1329,7 +1332,9 @@ def test_kill_at_each_step_leaves_what_the_table_says(title: str) -> None:
     assert not failures, "\n".join(failures)
 
 
-CHANGING = "mkdir makedirs rmdir symlink mkfifo pwritev write pwrite rename link unlink lockf flock ioctl ftruncate"
+CHANGING = (
+    "mkdir makedirs rmdir symlink mkfifo pwritev write pwrite store rename link unlink lockf flock ioctl ftruncate"
+)
 """Calls that change what is on disk, or who holds what; and ``open``, where it may create."""
 ELSEWHERE = {
     "_mkfifo_by_path: mkfifo": "where a FIFO can't be made relative to a folder: test_systems",
@@ -1350,7 +1355,7 @@ def changing_calls() -> dict[int, str]:
         for node in ast.walk(function):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
-            if not isinstance(node.func.value, ast.Name) or node.func.value.id not in ("os", "fcntl"):
+            if not isinstance(node.func.value, ast.Name) or node.func.value.id not in ("os", "fcntl", "mappings"):
                 continue
             call = node.func.attr
             creates = call == "open" and "O_CREAT" in ast.unparse(node)

@@ -75,7 +75,7 @@ HOUSE: Final = (
     Step(3, words("core")),
     Step(3, words("tuning keys")),
     Step(2, words("folder waiting sqlite_files ending")),
-    Step(2, words("systems locks weak forks")),
+    Step(2, words("systems locks weak forks mappings")),
     Step(2, words("clock")),
     Step(1, words("ledger")),
     Step(0, words("blocks")),  # above events, for the unit in which an event counts a block's length

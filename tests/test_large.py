@@ -9,13 +9,16 @@ import array
 import contextlib
 import fcntl
 import gc
+import mmap
 import os
 import pickle
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +26,7 @@ from hypothesis import strategies as st
 from programs.things import Array
 
 import tqshim.tuning
-from tqshim import TurboQueue, blocks, buffers, names, systems
+from tqshim import TurboQueue, blocks, buffers, events, mappings, names, systems
 from tqshim.errors import CorruptBatchError
 from tqshim.folder import MAPPED, PEEK, RecordInFile
 
@@ -214,6 +217,7 @@ def test_free_files_go_with_their_producer(end: Any) -> None:
 
 def test_space_of_free_files_is_found_when_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever finds the disk full takes the space of files that wait to be refilled, whose ever they are."""
+    monkeypatch.setattr(tqshim.tuning, "MAPPINGS", False)  # else nothing is written
     with TurboQueue() as queue:
         turn_over(queue, 8)
         assert files(queue, "free")
@@ -273,21 +277,26 @@ def test_a_large_buffer_stays_in_its_file_and_is_the_getters_own() -> None:
 
 
 @with_locks
-def test_what_is_kept_does_not_change_and_its_files_are_not_refilled() -> None:
+@pytest.mark.parametrize("copied", [0, tqshim.queues.COPIED])
+def test_what_is_kept_does_not_change_and_its_files_are_not_refilled(
+    copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With more of them kept than stay in their files, and files refilled all the time."""
+    monkeypatch.setattr(tqshim.queues, "COPIED", copied)
     with TurboQueue() as queue:
         kept = []
         for number in range(2 * MAPPED):
             queue.put(array_of(number))
             kept.append(queue.get(timeout=PATIENCE))
             turn_over(queue, 8, HUGE)
-        assert [one.is_mapped for one in kept].count(True) == MAPPED
+        if not copied:
+            assert [one.is_mapped for one in kept].count(True) == MAPPED
         for number, one in enumerate(kept):
             assert one == array_of(number)
         kept.clear()
         gc.collect()
         queue.put(array_of(1))
-        assert queue.get(timeout=PATIENCE).is_mapped
+        assert queue.get(timeout=PATIENCE).is_mapped == (not copied or not tqshim.tuning.MAPPINGS)
 
 
 @refills
@@ -476,3 +485,228 @@ def test_what_is_no_trailer_tells_of_no_buffers(data: bytes, count: int) -> None
     for begin, end in buffers.find(memoryview(data + bytes([count]) + buffers.END)):
         assert data[begin - 9 : begin] == bytes([0x96]) + (end - begin).to_bytes(8, "little")
     assert buffers.find(memoryview(data + b".")) == []
+
+
+# -- files that stay mapped while they are filled again and again
+
+
+def mapped_lines(path: str) -> int:
+    """Mappings of this process that lie in that folder."""
+    with open("/proc/self/maps") as table:
+        return sum(path in line for line in table)
+
+
+def maps_files() -> bool:
+    with TurboQueue() as queue:
+        return bool(queue._engine._maps_files())
+
+
+mapping = pytest.mark.skipif(
+    not maps_files() or not tqshim.tuning.REFILLING, reason="no file is mapped here, or that is switched off"
+)
+
+
+def taken(queue: Any) -> Any:
+    """The next record, as the engine hands it out."""
+    got: list[Any] = []
+    queue._engine.get(got, 1, True, PATIENCE)
+    return got[0]
+
+
+@mapping
+def test_files_that_come_back_are_mapped_and_all_is_let_go_of_at_the_end() -> None:
+    gc.collect()
+    root = os.environ["TQSHIM_DIR"]
+    before = mapped_lines(root)
+    queue = TurboQueue()
+    others = mapped_lines(root)
+    turn_over(queue, 40)
+    assert queue._engine._file_memory is not None
+    assert others < mapped_lines(root) <= others + names.FREE + 2
+    descriptors = len(os.listdir("/proc/self/fd"))
+    turn_over(queue, 40)
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
+    engine = queue._engine
+    while engine._viewed[0] != engine._file:
+        turn_over(queue, 1)
+    queue.put(item_of(LARGE, 1))  # which stays there
+    queue.close()
+    engine.close()
+    assert mapped_lines(root) == before
+
+
+@mapping
+def test_what_was_taken_from_mapped_memory_does_not_change_and_pins_its_file() -> None:
+    with TurboQueue() as queue:
+        turn_over(queue, 40)
+        kept = []
+        for number in range(6):
+            queue.put(item_of(LARGE, number))
+            kept.append(taken(queue))
+            turn_over(queue, 12)
+        assert all(isinstance(one, memoryview) and one.readonly for one in kept)
+        assert [pickle.loads(one) for one in kept] == [item_of(LARGE, number) for number in range(6)]
+        queue._engine.give_back(kept[:1])
+        assert queue.get(timeout=PATIENCE) == item_of(LARGE, 0)
+
+
+@mapping
+def test_an_item_in_mapped_memory_is_held_while_its_block_runs() -> None:
+    with TurboQueue() as queue:
+        turn_over(queue, 40)
+        queue.put(item_of(LARGE, 1))
+        with queue.claimed(timeout=PATIENCE) as item:
+            turn_over(queue, 12)
+            assert item == item_of(LARGE, 1)
+        queue.put(item_of(LARGE, 2))
+        with pytest.raises(ZeroDivisionError), queue.claimed(timeout=PATIENCE):
+            raise ZeroDivisionError
+        with queue.claimed(timeout=PATIENCE) as item:
+            assert item == item_of(LARGE, 2)
+
+
+@mapping
+def test_a_mapped_file_that_is_cut_short_is_read_and_written_as_any_other() -> None:
+    """Memory beyond a file's end must not be touched: that would kill the process."""
+    with TurboQueue() as queue:
+        turn_over(queue, 40)
+        path = queue._engine.folder.path
+        (name,) = files(queue, "load")
+        assert queue._engine._file_memory is not None
+        os.truncate(os.path.join(path, name), 16)
+        turn_over(queue, 1)  # written behind a hole
+        turn_over(queue, 40)
+        before = files(queue, "load")
+        while files(queue, "load") == before:
+            turn_over(queue, 1)  # to the first item of a file, which is looked at now
+        queue.put(item_of(LARGE, 1))
+        (name,) = files(queue, "load")
+        os.truncate(os.path.join(path, name), 16)
+        with pytest.raises(CorruptBatchError):
+            queue.get(timeout=PATIENCE)
+        turn_over(queue, 12)
+
+
+@mapping
+def test_an_item_of_a_mapped_file_that_was_changed_is_reported() -> None:
+    with TurboQueue() as queue:
+        turn_over(queue, 40)
+        offset = queue._engine._offset * events.UNIT
+        queue.put(item_of(LARGE, 1))
+        (name,) = files(queue, "load")
+        with open(os.path.join(queue._engine.folder.path, name), "r+b") as file:
+            file.seek(offset + 4)
+            file.write(b"\xff")
+        with pytest.raises(CorruptBatchError):
+            queue.get(timeout=PATIENCE)
+        turn_over(queue, 12)
+
+
+@mapping
+def test_a_put_that_forks_between_two_pieces_stores_nothing_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a signal handler: the child's copy of that put must not write to the parent's file."""
+    with TurboQueue() as queue:
+        turn_over(queue, 40)
+        store = mappings.store
+        found: list[int] = []
+
+        def forks(memory: memoryview, parts: list[Any], offset: int) -> None:
+            monkeypatch.undo()
+            before = bytes(memory)
+            pid = os.fork()
+            if pid:
+                found.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                assert bytes(memory) == before
+            store(memory, parts, offset)
+
+        monkeypatch.setattr(mappings, "store", forks)
+        parent = os.getpid()
+        try:
+            queue.put(item_of(LARGE, 1))
+            if os.getpid() != parent:
+                os._exit(7)
+        finally:
+            if os.getpid() != parent:
+                os._exit(1)
+        assert found == [7]
+        assert queue.get(timeout=PATIENCE) == item_of(LARGE, 1)
+        turn_over(queue, 12)
+
+
+@mapping
+@pytest.mark.parametrize("kind", ["two consumers", "durable", "keyed"])
+def test_where_a_mapping_is_not_worth_it_or_not_safe_files_are_read(kind: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"durable": True} if kind == "durable" else {"authkey": b"key"} if kind == "keyed" else {}
+    with TurboQueue(path=f"{os.environ['TQSHIM_DIR']}/{os.urandom(8).hex()}", **options) as queue:
+        path = queue._engine.folder.path
+        try:
+            if kind == "two consumers":
+                queue.put("other")
+
+                def consume() -> None:
+                    with contextlib.suppress(Exception):
+                        queue.get(timeout=PATIENCE)
+
+                with child(consume):
+                    while queue.qsize():
+                        time.sleep(0.001)
+                    turn_over(queue, 20)
+            else:
+                turn_over(queue, 20)
+            assert queue._engine._viewed[1] is None
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@mapping
+def test_a_producer_waits_for_a_file_only_where_its_consumers_keep_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with TurboQueue() as queue:
+        turn_over(queue, 4)
+        engine = queue._engine
+        file = names.FileId(engine._producer_number, 4002)
+        asked: list[names.FileId] = []
+
+        def refill(_: names.FileId) -> Optional[int]:
+            asked.append(file)
+            return 7 if len(asked) > 3 else None
+
+        monkeypatch.setattr(type(engine.folder), "refill_batch", lambda _, file: refill(file))
+        monkeypatch.setattr(tqshim.tuning, "REFILL_PATIENCE", PATIENCE)
+        assert engine._refill(file, 1 << 20) is None, "this process is itself a consumer"
+        assert len(asked) == 1
+        monkeypatch.setattr(engine, "_consumer", None)
+        engine._got_then, engine._put_then = engine._delivered(), engine.ledger.tail - 1
+        assert engine._refill(file, 1 << 20) is None, "nothing was got meanwhile"
+        assert len(asked) == 2
+        engine._got_then, engine._put_then = engine._delivered() - 1, engine.ledger.tail - 1
+        assert engine._refill(file, 1 << 20) == 7
+        assert len(asked) == 4
+        monkeypatch.undo()
+
+
+@mapping
+def test_no_more_files_are_mapped_than_are_in_use() -> None:
+    known = mappings.Mappings()
+    descriptors = []
+    with tempfile.TemporaryDirectory(dir=os.environ["TQSHIM_DIR"]) as folder:
+        try:
+            for number in range(2 * mappings.KEPT_FILES):
+                fd = os.open(f"{folder}/{number}", os.O_RDWR | os.O_CREAT)
+                descriptors.append(fd)
+                os.write(fd, bytes(mmap.PAGESIZE))
+                assert known.of(fd) is None, "met for the first time"
+                assert known.of(fd) is not None
+                assert known.of(fd) is known.of(fd)
+            assert mapped_lines(folder) == mappings.KEPT_FILES
+            os.truncate(descriptors[-1], 3 * mmap.PAGESIZE)
+            assert known.of(descriptors[-1]) is None, "a page is missing"
+            os.pwrite(descriptors[-1], bytes(3 * mmap.PAGESIZE), 0)
+            longer = known.of(descriptors[-1])
+            assert longer is not None and longer.size == 3 * mmap.PAGESIZE
+            known.clear()
+            assert mapped_lines(folder) == 1, "it is there as long as somebody has it"
+            del longer
+            assert not mapped_lines(folder)
+        finally:
+            for fd in descriptors:
+                os.close(fd)

@@ -51,5 +51,8 @@ class Authentication(Finishing):
     def _read_single(self, block: Block) -> Optional[Record]:
         return None
 
+    def _view_block(self, block: Block) -> Optional[memoryview]:
+        return None
+
     def _leave_in_file(self, block: Block) -> Optional[RecordInFile]:
         return None

@@ -23,7 +23,7 @@ from typing import Any, Final, Union
 
 from . import blocks
 
-__all__ = ["END", "LEAST", "find", "lay_out", "load"]
+__all__ = ["END", "LEAST", "find", "lay_out", "load", "record"]
 
 LEAST: Final = 1 << 19
 """Bytes of a buffer that is worth a mapping: to make one and to look at its pages costs as much as to copy so many."""
@@ -38,6 +38,11 @@ _HEADER: Final = _PREFIX.size
 _ENTRY: Final = struct.Struct("<2Q")
 END: Final = b"B"
 """The last byte of a trailer."""
+
+
+def record(written: Sequence[Any]) -> blocks.Pieces:
+    """The record of what its pickler wrote."""
+    return blocks.Pieces(lay_out(written))
 
 
 def lay_out(written: Sequence[Any]) -> list[Union[bytes, memoryview]]:

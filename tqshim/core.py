@@ -27,9 +27,10 @@ from . import events, locks, names, tuning, waiting
 from .blocks import NewRecord, Record
 from .clock import monotonic
 from .errors import CorruptBatchError, FolderError
-from .folder import NO_SPACE, Folder, Journal, RecordInFile
+from .folder import NO_SPACE, BatchView, Folder, Journal, RecordInFile
 from .keys import Key
 from .ledger import Block, Lease, Ledger, Verdict
+from .mappings import Mappings
 from .names import FileId
 from .waiting import Bell, Cells
 
@@ -124,7 +125,11 @@ class Core:
         self._serial = 0
         self._file: Optional[FileId] = None
         self._file_fd = -1
+        self._file_memory: Optional[memoryview] = None
+        """The bytes that our batch file had when it was opened, if it is mapped."""
         self._offset = 0
+        self._put_then = self._got_then = 0
+        """Items of the queue that had been put and got when we last opened a batch file for large ones."""
         self._seal_at = 0
         """Bytes at which it is sealed."""
         self.records: list[NewRecord] = []
@@ -188,6 +193,9 @@ class Core:
         self._body: Record = memoryview(b"")
         self._ends: Sequence[int] = ()
         self._fds: dict[FileId, int] = {}
+        self._viewed: tuple[Optional[FileId], Optional[BatchView]] = None, None
+        """The file of large blocks that we read last, if it is mapped."""
+        self._mappings = Mappings()
         self._damage: Optional[CorruptBatchError] = None
         """What was found where no get could be told: the next one is."""
         self._waiters: dict[int, set[object]] = {kind: set() for kind in waiting.KINDS}
@@ -216,6 +224,9 @@ class Core:
         self._drop_file()
         while self._fds:
             os.close(self._fds.popitem()[1])
+        self._viewed = None, None
+        self._forget_block()
+        self._mappings.clear()
         while self._bells:
             self._bells.popitem()[1].close()
         self.cells.close()
@@ -299,6 +310,7 @@ class Core:
         self._shift = ledger.base * events.SIZE - self.journal.start + SHIFT
         self._half = self.journal.start + ledger.limit * events.SIZE // 2
         self._set_aside = ledger.next_limit
+        self._set_aside_here = False
 
     def _sync(self) -> None:
         """Apply all that others have written."""
@@ -371,6 +383,7 @@ class Core:
         if self._pos > self._half:
             self._half = 1 << 62
         self._set_aside = ledger.wanted_limit
+        self._set_aside_here = True
         words = ledger.words_after(min(ledger.limit - ledger.index, tuning.BLOCKS_TO_COME))
         self.folder.set_space_aside(self.journal.number + 1, self._set_aside + words)
 
@@ -502,6 +515,8 @@ class Core:
             os.dup2(self.folder.fd, self.journal.fd, inheritable=False)
             if self._file_fd >= 0:
                 os.dup2(self.folder.fd, self._file_fd, inheritable=False)
+        if self._file_memory is not None:
+            self._file_memory.release()
         self.folder.suspend()
         self.journal.unmap()
         self.cells.detach()
@@ -540,9 +555,13 @@ class Core:
             self._stale = False
         self._act_ends()
 
+    def _maps_files(self) -> bool:
+        """The batch files of large blocks are to be mapped."""
+        return tuning.MAPPINGS and tuning.GIL and not self.durable and self.folder.maps_batches
+
     def _drop_file(self) -> None:
         # In this order: an exception in between leaves a descriptor open, but none is closed twice.
-        fd, self._file_fd, self._file = self._file_fd, -1, None
+        fd, self._file_fd, self._file, self._file_memory = self._file_fd, -1, None, None
         if fd >= 0:
             os.close(fd)
 
@@ -708,7 +727,21 @@ class Core:
             fd = self._fds.pop(file, None)
             if fd is not None:
                 os.close(fd)
+            if self._viewed[0] == file:
+                self._viewed = None, None
+                self._forget_block()
         self._pending = kept
+
+    def _reclaim_done(self) -> None:
+        self.ledger.trim()
+        if self.ledger.done or self._pending:
+            self._reclaim()
+
+    def _forget_block(self) -> None:
+        """The block that was read last is not to be taken from memory again."""
+        self._first = self._end = 0
+        self._block = Block(0, 0, FileId(0, 0), 0, 0)
+        self._body = memoryview(b"")
 
     def _remove(self, file: FileId) -> None:
         """Delete a batch file that nobody needs any more, or leave it to its producer."""

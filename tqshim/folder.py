@@ -33,6 +33,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import itertools
 import logging
 import mmap
 import os
@@ -43,7 +44,7 @@ import weakref
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, ClassVar, Final, Optional, Union
 
-from . import events, locks, names, systems
+from . import events, locks, mappings, names, systems
 from .clock import monotonic
 from .errors import CorruptBatchError, FolderError, UnsupportedError
 from .ledger import Ledger
@@ -179,14 +180,14 @@ class Journal:
         """Map the file, as long as it can become; Python's own mmap refuses what is not there yet."""
         if self.words is not None or not systems.MAPS_AHEAD:
             return
-        mapping = _mapping()
-        if mapping is None:
+        system = mappings.system()
+        if system is None:
             return
         size = self.start + limit * events.SIZE + _PAST_LIMIT
-        address, view = mapping.map(self.fd, size)
-        if view is not None:
+        address = system.map(self.fd, size)
+        if address is not None:
             self._address, self._size = address, size
-            self.words = view
+            self.words = system.memory(address, size).toreadonly().cast("Q")
 
     def unmap(self) -> None:
         """Forget the mapping: who still looks at it gets a ``ValueError``."""
@@ -194,10 +195,10 @@ class Journal:
         self.only_claims = False
         if words is None:  # nor is ctypes imported: this may be a handler's frame, in the middle of an import
             return
-        mapping = _mapping()
-        if mapping is not None:
+        system = mappings.system()
+        if system is not None:
             words.release()
-            mapping.unmap(self._address, self._size)
+            system.unmap(self._address, self._size)
 
     def size(self) -> int:
         """Bytes that the file has, be they seen or not."""
@@ -221,11 +222,13 @@ class RecordInFile:
     While there is one, its file is not refilled, though all may have been told that its item is got: it holds a lock,
     which ends with it, and with its process."""
 
-    __slots__ = ("_at", "_begin", "_end", "fd")
+    __slots__ = ("_at", "_begin", "_end", "fd", "memory")
 
     def __init__(self, fd: int, begin: int) -> None:
         """``fd``: its own, from here on."""
         self.fd = fd
+        self.memory: Optional[memoryview] = None
+        """The record, if its file is mapped."""
         self._begin = self._at = self._end = begin
 
     def __del__(self) -> None:
@@ -295,36 +298,36 @@ class RecordInFile:
         return size
 
 
-class _Mapping:
-    """The system's own mmap, by ctypes: Python's refuses to map more of a file than is there yet."""
+class BatchView:
+    """A mapped batch file, to be read: once it is locked it stays as it is, while there is this or a slice of its
+    memory."""
 
-    def __init__(self) -> None:
-        import ctypes  # here: not every program needs it
+    __slots__ = ("_fd", "_memory")
 
-        library = ctypes.CDLL(None, use_errno=True)
-        self._ctypes = ctypes
-        self._mmap = library.mmap
-        self._mmap.restype = ctypes.c_void_p
-        self._mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
-        self._munmap = library.munmap
-        self._munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    def __init__(self, mapping: mappings.Mapping, fd: int) -> None:
+        """``fd``: from here on its own."""
+        self._fd = fd
+        self._memory = mapping.memory(_Closing(fd)).toreadonly()
 
-    def map(self, fd: int, size: int) -> tuple[int, Optional[memoryview]]:
-        address = self._mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
-        if address is None or address == self._ctypes.c_void_p(-1).value:
-            return 0, None
-        return address, memoryview((self._ctypes.c_char * size).from_address(address)).cast("B").cast("Q")
+    def lock(self) -> None:
+        _lock_to_read(self._fd)
 
-    def unmap(self, address: int, size: int) -> None:
-        self._munmap(address, size)
+    def block(self, offset: int, size: int) -> Optional[memoryview]:
+        """So many bytes from there on.  ``None``: they are not mapped, or the file was cut short."""
+        end = offset + size
+        return self._memory[offset:end] if end <= min(len(self._memory), os.fstat(self._fd).st_size) else None
 
 
-@functools.lru_cache(None)
-def _mapping() -> Optional[_Mapping]:
-    try:
-        return _Mapping()
-    except ImportError:  # an interpreter without ctypes
-        return None
+class _Closing:
+    """A descriptor that is closed with this."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __del__(self) -> None:
+        os.close(self._fd)
 
 
 class _Members:
@@ -628,11 +631,7 @@ class Folder:
 
     def has_spare(self, number: int) -> bool:
         """Space is set aside for that journal, and nobody who rolls has taken it yet."""
-        try:
-            os.stat(names.spare(number), dir_fd=self.fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
+        return self._has(names.spare(number))
 
     def has_roll(self, number: int) -> bool:
         """Somebody is preparing that journal, or was killed while at it."""
@@ -725,13 +724,15 @@ class Folder:
             home = self._home(file)
             os.rename(names.batch(names.LOAD, file), names.batch(names.READY, file), src_dir_fd=home, dst_dir_fd=home)
 
-    def open_batch(self, file: FileId) -> int:
-        """A batch file, open for reading.  Raises ``ValueError`` where it is not there, or is something else."""
+    def open_batch(self, file: FileId, flags: int = os.O_RDONLY) -> int:
+        """A batch file, open, for reading if not told otherwise.
+
+        Raises ``ValueError`` where it is not there, or is something else."""
         with contextlib.suppress(FileNotFoundError):  # a spill folder that is gone took it along
             home = self._home(file)
             for name in names.of_batch(file):
                 with contextlib.suppress(FileNotFoundError):
-                    return _open_plain(name, os.O_RDONLY, home)
+                    return _open_plain(name, flags, home)
         raise ValueError("missing, with items in it that nobody got")
 
     def open_record(
@@ -746,12 +747,33 @@ class Folder:
         try:
             record = RecordInFile(self.open_batch(file), offset + header)
             # Before the header is looked at: from here on the file stays as it is.
-            fcntl.fcntl(record.fd, systems.OFD_SET, systems.flock(fcntl.F_RDLCK, 0, 0))
+            _lock_to_read(record.fd)
             size = measure(os.pread(record.fd, header, offset))
             whole = size is not None and record.reaches(size)
         except (OSError, ValueError):
             return None
         return record if whole else None
+
+    @property
+    def maps_batches(self) -> bool:
+        """Batch files may be mapped: they lie in memory, where no page is lost, and who reads one can lock it."""
+        return systems.OFD_TEST is not None and "tmpfs" in _file_systems(self.key[0])
+
+    def view_batch(self, file: FileId, known: mappings.Mappings) -> Optional[BatchView]:
+        """A batch file as memory.  ``None``: it has to be read."""
+        try:
+            fd = self.open_batch(file, os.O_RDWR)
+            try:
+                mapping = known.of(fd)
+            finally:
+                os.close(fd)
+            if mapping is None:
+                return None
+            view = BatchView(mapping, self.open_batch(file))
+            view.lock()
+        except (OSError, ValueError):
+            return None
+        return view
 
     def set_aside(self, file: FileId, finding: str) -> str:
         """Keep a damaged batch file for a person to look at, under a name that says so; returns its path.
@@ -790,12 +812,22 @@ class Folder:
     def free_batch(self, file: FileId) -> None:
         """Leave a batch file that nobody needs any more to its producer: to fill pages again is many times cheaper than
         to have new ones.  Replaces the one that lay in its place, so that no more than a few ever do."""
-        for state in (names.LOAD, names.READY):
+        for state in (names.READY, names.LOAD):
             name = names.batch(state, file)
-            with contextlib.suppress(FileNotFoundError):
-                place = names.free(file.member, (file.serial >> 2) % names.FREE)
-                os.rename(name, place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                return
+            if self._has(name):  # else another was faster
+                first = file.serial >> 2
+                places = [names.free(file.member, at % names.FREE) for at in range(first, first + names.FREE)]
+                place = next(itertools.filterfalse(self._has, places), places[0])
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(name, place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                    return
+
+    def _has(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def refill_batch(self, file: FileId) -> Optional[int]:
         """One of the producer's free files under a new name, open for writing; ``None``: there is none.
@@ -824,7 +856,7 @@ class Folder:
 
     def _open_refillable(self, name: str) -> Optional[int]:
         try:
-            fd = os.open(name, os.O_WRONLY | os.O_NONBLOCK | _OPEN, dir_fd=self.fd)
+            fd = os.open(name, os.O_RDWR | os.O_NONBLOCK | _OPEN, dir_fd=self.fd)
         except OSError:  # none there, or something in its place that nobody can write to
             return None
         if stat.S_ISREG(os.fstat(fd).st_mode) and not _is_being_read(fd):
@@ -842,6 +874,16 @@ class Folder:
                     os.unlink(name, dir_fd=self.fd)
                     found = True
         return found
+
+    @staticmethod
+    def store(fd: int, memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int) -> bool:
+        """``write_parts`` to the memory of a file that is mapped.  ``False``: it does not reach so far.
+
+        Raises ``ValueError`` where this process was forked meanwhile."""
+        if offset + sum(map(len, parts)) > min(len(memory), os.fstat(fd).st_size):
+            return False
+        mappings.store(memory, parts, offset)
+        return True
 
     @staticmethod
     def write_parts(fd: int, parts: list[Union[bytes, memoryview]], offset: int) -> None:
@@ -1201,7 +1243,7 @@ def check_platform() -> None:
     """Raise ``UnsupportedError`` where queues can't work."""
     _temporary_root()
     if systems.MAPS_AHEAD:
-        _mapping()  # imports ctypes: here, not in a signal handler, nor in every child
+        mappings.system()  # imports ctypes: here, not in a signal handler, nor in every child
     system = systems.unsupported()
     if system:
         raise UnsupportedError(system, "TurboQueue needs Linux or macOS", "use multiprocessing.Queue here")
@@ -1228,21 +1270,30 @@ def _not_ours(status: os.stat_result) -> str:
     return ""
 
 
-_checked: set[int] = set()
+_kinds: dict[int, set[str]] = {}
+"""By device."""
 
 
 def _check_file_system(path: str, device: int) -> None:
-    mounts = f"{systems.PROC}/self/mountinfo"
-    if device in _checked or not os.path.exists(mounts):
-        return
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open(mounts, encoding="utf-8", errors="replace") as table:
-        for line in table:
-            fields = line.split()
-            kind = fields[fields.index("-") + 1]
-            if fields[2] == wanted and (kind in _REFUSED_SYSTEMS or kind.startswith("fuse.")):
-                raise UnsupportedError(path, f"lies on {kind}, which does not serialise appends", "use a local disk")
-    _checked.add(device)
+    for kind in _file_systems(device):
+        if kind in _REFUSED_SYSTEMS or kind.startswith("fuse."):
+            raise UnsupportedError(path, f"lies on {kind}, which does not serialise appends", "use a local disk")
+
+
+def _file_systems(device: int) -> set[str]:
+    """The kind of a mounted file system; none where that can't be known."""
+    kinds = _kinds.get(device)
+    if kinds is None:
+        kinds = set()
+        mounts = f"{systems.PROC}/self/mountinfo"
+        if os.path.exists(mounts):
+            wanted = f"{os.major(device)}:{os.minor(device)}"
+            with open(mounts, encoding="utf-8", errors="replace") as table:
+                for fields in map(str.split, table):
+                    if fields[2] == wanted:
+                        kinds.add(fields[fields.index("-") + 1])
+        _kinds[device] = kinds
+    return kinds
 
 
 def _reserve_space(fd: int, size: int) -> bool:
@@ -1290,6 +1341,11 @@ def _open_plain(name: str, flags: int, home: int) -> int:
         return fd
     os.close(fd)
     raise ValueError(finding or "no file, but something else of its name")
+
+
+def _lock_to_read(fd: int) -> None:
+    """From here on, and until all who have what was opened there have closed it, the file stays as it is."""
+    fcntl.fcntl(fd, systems.OFD_SET, systems.flock(fcntl.F_RDLCK, 0, 0))
 
 
 def _is_being_read(fd: int) -> bool:

@@ -320,19 +320,43 @@ class Getting(Sleeping):
         if not tuning.IN_FILES:
             return None
         seed = blocks.seed(block.file, block.offset)
-        return self.folder.open_record(
+        record = self.folder.open_record(
             block.file, block.offset * events.UNIT, blocks.LARGE_HEADER, partial(blocks.split_large, seed=seed)
         )
+        if record is not None:
+            memory = self._view_block(block)
+            if memory is not None:
+                record.memory = memory[blocks.LARGE_HEADER : blocks.LARGE_HEADER + len(record)]
+        return record
+
+    def _view_block(self, block: Block) -> Optional[memoryview]:
+        """A large block in the memory of its file.  ``None``: it has to be read."""
+        size = block.units * events.UNIT
+        if size < tuning.BLOCK_BYTES:
+            return None
+        file, view = self._viewed
+        if file != block.file:
+            view = None
+            # Among many consumers each reads a part of the file: too little for what a mapping costs.
+            if block.file.large and not block.file.spilled and self.ledger.consumers == 1 and self._maps_files():
+                view = self.folder.view_batch(block.file, self._mappings)
+            self._viewed = block.file, view
+        return None if view is None else view.block(block.offset * events.UNIT, size)
 
     def _read_block(self, block: Block) -> None:
-        fd = self._fds.get(block.file)
         try:
-            if fd is None:
-                fd = self.folder.open_batch(block.file)
-                if len(self._fds) >= tuning.FILES_OPEN:
-                    os.close(self._fds.pop(next(iter(self._fds))))
-                self._fds[block.file] = fd
-            self._body, self._ends = self._load_block(fd, block)
+            memory = self._view_block(block)
+            if memory is not None:
+                seed = blocks.seed(block.file, block.offset)
+                self._body, self._ends = blocks.split(memory, block.end - block.first, seed)
+            else:
+                fd = self._fds.get(block.file)
+                if fd is None:
+                    fd = self.folder.open_batch(block.file)
+                    if len(self._fds) >= tuning.FILES_OPEN:
+                        os.close(self._fds.pop(next(iter(self._fds))))
+                    self._fds[block.file] = fd
+                self._body, self._ends = self._load_block(fd, block)
         except (ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.EIO:
                 raise
@@ -353,9 +377,7 @@ class Getting(Sleeping):
 
     def _corrupt(self, block: Block, finding: str) -> CorruptBatchError:
         finding = f"{finding}, at byte {block.offset * events.UNIT}, where items {block.first} to {block.end - 1} stand"
-        # The block that was read last may be gone half-way.
-        self._first = self._end = 0
-        self._block = Block(0, 0, block.file, 0, 0)
+        self._forget_block()  # It may be read half-way.
         return CorruptBatchError(
             self.folder.set_aside(block.file, finding), finding, "look at it; all other items arrive"
         )

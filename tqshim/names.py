@@ -54,7 +54,7 @@ SPILLED: Final = "-spill"
 
 LOAD: Final = "load"
 READY: Final = "ready"
-FREE: Final = 2
+FREE: Final = 4
 """Places of a producer for batch files that it is to refill: more are memory that nobody uses, and no faster."""
 PREFIX: Final = "tqshim-"
 """Anonymous queue folders are called this and something random."""

@@ -10,6 +10,7 @@ Invariant: a program that keeps to the documented interface of ``multiprocessing
 from __future__ import annotations
 
 import copyreg
+import functools
 import pickle
 import sys
 from collections import ChainMap
@@ -40,6 +41,9 @@ else:
 _T = TypeVar("_T")
 _loads: Final = pickle.loads
 
+COPIED: Final = 2 << 20
+"""Bytes up to which the arrays of a record are copied from memory that is mapped already: to map them anew costs more.
+"""
 GET_MANY: Final = 1000
 """Items that ``get_many`` returns at most, if not told otherwise."""
 
@@ -74,7 +78,7 @@ def _dumps(item: object) -> NewRecord:
     pickler.dump(item)
     pickler.clear_memo()
     record = written.pop() if len(written) == 1 else _join(written, 0)
-    if len(record) <= _PEN_BYTES:
+    if len(record) <= _PEN_BYTES or type(item) is bytes:  # which is one object, however long it is
         _pens.append(pen)
     return record
 
@@ -112,12 +116,16 @@ def _dumps_many(items: Iterable[Any], failed: Callable[[Exception, Any], None]) 
 
 def _join(written: list[Any], start: int) -> NewRecord:
     """The record whose pieces stand in a list from there on; they are taken out of it."""
-    from .blocks import Pieces  # here: what imports this module needs no engine yet
-    from .buffers import lay_out
-
     pieces = written[start:]
     del written[start:]
-    return Pieces(lay_out(pieces))
+    return _piece_maker()(pieces)
+
+
+@functools.lru_cache(None)
+def _piece_maker() -> Callable[[list[Any]], NewRecord]:
+    from . import buffers  # here: what imports this module needs no engine yet
+
+    return buffers.record
 
 
 def _new_pen() -> _Pen:
@@ -144,6 +152,9 @@ def _load(record: Taken) -> Any:
         return _loads(record)
     from . import buffers
 
+    memory = record.memory
+    if memory is not None and (len(memory) < COPIED or memory[-1] != buffers.END[0]):
+        return _loads(memory)
     if record.last() == buffers.END:
         view = record.map()
         if view is not None and (found := buffers.find(view)):

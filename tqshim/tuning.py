@@ -19,6 +19,7 @@ RESERVATIONS: Final = "reservations" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT
 IN_FILES: Final = "in_files" not in _WITHOUT
+MAPPINGS: Final = "mappings" not in _WITHOUT
 GIL: Final = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 """Without it views of one buffer must not be made and dropped by several threads: each record is copied."""
 SHORT_WAYS: Final = "short_ways" not in _WITHOUT and sys.implementation.name == "cpython" and GIL
@@ -50,6 +51,10 @@ SHARES: Final = 64
 LARGE: Final = 1 << 19
 """Bytes from which a record that is alone in its block is unpickled straight from its file.  Smaller ones are read into
 memory that is warm, and cost more to open than to copy."""
+REFILL_PATIENCE: Final = 5e-10
+"""Seconds a byte for which a producer waits for a file to fill again: to fill a new one takes as long."""
+REFILL_LOOK: Final = 1e-4
+"""Seconds between two looks for it."""
 PARTS: Final = 512
 """Pieces that are written at once; the kernel takes 1,024."""
 UNSEEN_PATIENCE: Final = 5.0

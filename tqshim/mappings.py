@@ -1,0 +1,133 @@
+"""Files that are mapped: longer than they are, or as long as they are filled again and again.
+
+Lives here: the system's mmap, which batch files are mapped and for how long, memory that keeps something else alive.
+Not here: opening (``folder``), when a file is worth it (``putting``, ``getting``).
+
+To copy to or from pages that are mapped already takes half as long as ``pwrite`` or ``pread``; to map 4 MB takes as
+long as to copy them twice.  So a file is mapped when it comes back: a producer fills the same few under ever new names.
+
+Invariant: of a mapped batch file that has a name no page is missing: to store there needs no space.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+from typing import Any, Final, Optional, Union
+
+__all__ = ["Mapping", "Mappings", "System", "store", "system"]
+
+KEPT_FILES: Final = 16
+"""Batch files of one queue that a process knows, at most."""
+KEPT_BYTES: Final = 128 << 20
+"""Bytes that it has mapped of them, at most."""
+FILE_MOST: Final = 16 << 20
+"""Bytes of one, at most."""
+SHARE: Final = 64
+"""A file is mapped where so many times its length is free."""
+_POPULATE: Final = getattr(mmap, "MAP_POPULATE", 0)
+
+
+class System:
+    """The system's own mmap, by ctypes: Python's keeps a descriptor, and refuses to map more of a file than is there
+    yet."""
+
+    def __init__(self) -> None:
+        import ctypes  # here: not every program needs it
+
+        library = ctypes.CDLL(None, use_errno=True)
+        self._ctypes = ctypes
+        self._mmap = library.mmap
+        self._mmap.restype = ctypes.c_void_p
+        self._mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
+        self._munmap = library.munmap
+        self._munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+    def map(self, fd: int, size: int, writable: bool = False) -> Optional[int]:
+        """Map the file's first bytes; returns where they are.  ``writable``: with all its pages, which are there."""
+        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        flags = mmap.MAP_SHARED | (_POPULATE if writable else 0)
+        address: Optional[int] = self._mmap(None, size, access, flags, fd, 0)
+        return None if address == self._ctypes.c_void_p(-1).value else address
+
+    def memory(self, address: int, size: int, kept: object = None) -> memoryview:
+        """The bytes from there on.  ``kept``: what stays as long as a slice of them does."""
+        array: Any = (self._ctypes.c_char * size).from_address(address)
+        array.kept = kept
+        return memoryview(array).cast("B")
+
+    def unmap(self, address: int, size: int) -> None:
+        self._munmap(address, size)
+
+
+@functools.lru_cache(None)
+def system() -> Optional[System]:
+    try:
+        return System()
+    except ImportError:  # an interpreter without ctypes
+        return None
+
+
+def store(memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int) -> None:
+    """Copy the parts there, one behind the other."""
+    for part in parts:
+        end = offset + len(part)
+        memory[offset:end] = part
+        offset = end
+
+
+class Mapping:
+    """A file's bytes, which are mapped as long as this is referred to."""
+
+    __slots__ = ("_address", "_system", "size")
+
+    def __init__(self, system: System, address: int, size: int) -> None:
+        self._system = system
+        self._address = address
+        self.size = size
+
+    def __del__(self) -> None:
+        self._system.unmap(self._address, self.size)
+
+    def memory(self, kept: object = None) -> memoryview:
+        """All of it.  ``kept``: what stays as long as a slice of this memory does."""
+        return self._system.memory(self._address, self.size, (self, kept))
+
+
+class Mappings:
+    """The mappings of one queue's batch files, by inode.  Those that were not asked for the longest time go first."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[int, Optional[Mapping]] = {}
+        """``None``: met once, or not to be mapped."""
+
+    def of(self, fd: int) -> Optional[Mapping]:
+        """The mapping of an open file.  ``None``: it is not worth one yet, or can't have one."""
+        status = os.fstat(fd)
+        known = self._known
+        met = status.st_ino in known
+        mapping = known.pop(status.st_ino, None)
+        if met and (mapping is None or mapping.size != status.st_size):
+            mapping = _map(fd, status)
+        known[status.st_ino] = mapping
+        while len(known) > KEPT_FILES or sum(one.size for one in known.values() if one is not None) > KEPT_BYTES:
+            del known[next(iter(known))]
+        return mapping
+
+    def clear(self) -> None:
+        self._known.clear()
+
+
+def _map(fd: int, status: os.stat_result) -> Optional[Mapping]:
+    size = status.st_size
+    found = os.fstatvfs(fd)
+    mapper = system()
+    if mapper is None or not 0 < size <= min(
+        FILE_MOST, status.st_blocks * 512, found.f_bavail * found.f_frsize // SHARE
+    ):
+        return None
+    address = mapper.map(fd, size, writable=True)
+    return None if address is None else Mapping(mapper, address, size)
