@@ -368,6 +368,31 @@ def test_full_queues_stop_reading_and_partitions_change_hands_meanwhile(
     assert broker.committed("full", "full") == [100] * 4
 
 
+class Client:
+    """The part of a client that leaves."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self.close = act
+
+
+def test_a_client_that_does_not_leave_its_group_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Source.__new__(Source)
+    source._consumer = Client(lambda: None)
+    source.close()
+    source._consumer = Client(lambda: int("no number"))
+    with pytest.raises(ValueError, match="no number"):
+        source.close()
+    assert not caplog.records
+    monkeypatch.setattr(topics, "LEAVING", 0.01)
+    stays = threading.Event()
+    source._consumer = Client(lambda: stays.wait(PATIENCE))
+    source.close()
+    stays.set()
+    assert "has not left its group" in caplog.text
+
+
 @needs_broker
 def test_sigterm_ends_it_cleanly_and_nothing_comes_twice(broker: brokers.Broker, tmp_path: Path) -> None:
     """Sent to the whole process group, as service managers do."""

@@ -19,6 +19,7 @@ any point, the program has committed nothing that is not finished.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -42,6 +43,8 @@ PATIENCE: Final = 1.0
 """Seconds for which there may be no room before the partitions are paused and the broker's requests are served."""
 ANSWER: Final = 5.0
 """Seconds that the broker has to answer a question."""
+LEAVING: Final = 30.0
+"""Seconds that the client has to leave its group."""
 WAITING_FOR_SPACE: Final = 0.1
 """Seconds of one wait for space among the messages that are being delivered, or for their delivery."""
 
@@ -311,8 +314,25 @@ class Source:
         self._paused = [place for place in self._paused if (place.topic, place.partition) not in gone]
 
     def close(self) -> None:
-        """Leave the group: other members need not wait until this one is taken for dead."""
-        self._consumer.close()
+        """Leave the group: other members need not wait until this one is taken for dead.
+
+        A client that does not come back from that in ``LEAVING`` seconds is left to a thread, which ends with the
+        process: librdkafka may wait for its own rebalance for ever (its issues 4041 and 4884)."""
+        raised: list[BaseException] = []
+
+        def leave() -> None:
+            try:
+                self._consumer.close()
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=leave, daemon=True)
+        thread.start()
+        thread.join(LEAVING)
+        if raised:
+            raise raised[0]
+        if thread.is_alive():
+            LOG.warning("the client has not left its group in %s seconds; the broker will take it for dead", LEAVING)
 
 
 class TopicSink:
