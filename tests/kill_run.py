@@ -732,6 +732,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     pairs = {"limits": tuple(given.limits) if given.limits else None, "stopped": tuple(given.stopped)}
     options = Options(**{**vars(given), **pairs})
     print(f"kill_run: {options}, without {os.environ.get('TQSHIM_WITHOUT', 'nothing')!r}", flush=True)
+    faulthandler.dump_traceback_later(options.seconds + 3 * PATIENCE)  # if this process itself hangs
     folder = own_folder.make("kill-run-of-tqshim-")
     # In memory where there is room: what is measured is the queue, not the disk.
     memory = os.access("/dev/shm", os.W_OK)

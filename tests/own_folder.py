@@ -19,7 +19,10 @@ def make(prefix: str, home: Optional[str] = None) -> str:
     sweep(prefix, home)
     while True:
         path = tempfile.mkdtemp(prefix=prefix, dir=home)
-        hold = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # closed by the end of the process
+        try:
+            hold = os.open(path, os.O_RDONLY | os.O_DIRECTORY)  # closed by the end of the process
+        except FileNotFoundError:  # as below
+            continue
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(hold, fcntl.LOCK_SH | fcntl.LOCK_NB)
             if os.path.exists(path):
