@@ -144,6 +144,8 @@ def label(function: str, arguments: Any, keywords: Any) -> Optional[str]:
         return "unlock slot" if arguments[1] == fcntl.LOCK_UN else "lock slot"
     if function == "flock":
         return "lock folder alone" if arguments[1] & fcntl.LOCK_EX else "hold folder"
+    if function == "ioctl" and arguments[1] == systems.UNRESVSP:
+        return None
     if function in ("ioctl", "posix_fallocate"):
         return "reserve " + kind(name_of(first))
     if function in ("ftruncate", "truncate", "replace", "remove", "removedirs", "renames", "sendfile"):
@@ -1338,6 +1340,7 @@ CHANGING = (
 """Calls that change what is on disk, or who holds what; and ``open``, where it may create."""
 ELSEWHERE = {
     "_mkfifo_by_path: mkfifo": "where a FIFO can't be made relative to a folder: test_systems",
+    "_delete_batch: ioctl": "of a file that has no name any more: test_large",
     "prepare_roll: ftruncate": "only a power cut leaves a file that long under a new name: test_durability",
     "refill_batch: unlink": "a file that is left in the place of the one taken, in that very moment: test_large",
     "write_at: pwrite": "the rest of a write that was cut short: test_space",

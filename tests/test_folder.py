@@ -283,7 +283,7 @@ def test_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     if not kinds:
         pytest.skip("the file system is not in the list")
     monkeypatch.setattr(tqshim.folder, "_REFUSED_SYSTEMS", kinds)
-    monkeypatch.setattr(tqshim.folder, "_kinds", {})
+    monkeypatch.setattr(tqshim.folder, "_checked", set())
     with pytest.raises(UnsupportedError, match="does not serialise appends"):
         TurboQueue(path=str(tmp_path / "queue"))
 

@@ -9,6 +9,7 @@ import array
 import contextlib
 import fcntl
 import gc
+import inspect
 import mmap
 import os
 import pickle
@@ -28,7 +29,7 @@ from programs.things import Array
 import tqshim.tuning
 from tqshim import TurboQueue, blocks, buffers, events, mappings, names, systems
 from tqshim.errors import CorruptBatchError
-from tqshim.folder import MAPPED, PEEK, RecordInFile
+from tqshim.folder import MAPPED, PEEK, BatchView, RecordInFile
 
 PATIENCE = 60.0
 LARGE = 300_000
@@ -678,10 +679,49 @@ def test_a_producer_waits_for_a_file_only_where_its_consumers_keep_up(monkeypatc
         engine._got_then, engine._put_then = engine._delivered(), engine.ledger.tail - 1
         assert engine._refill(file, 1 << 20) is None, "nothing was got meanwhile"
         assert len(asked) == 2
+        for files_return, size in ((False, 1 << 20), (True, mappings.FILE_MOST + 1)):
+            engine._got_then, engine._put_then = engine._delivered() - 1, engine.ledger.tail - 1
+            engine._files_return = files_return
+            before = len(asked)
+            assert engine._refill(file, size) is None, "none ever came back, or it would not be mapped"
+            assert len(asked) == before + 1
+            asked.clear()
         engine._got_then, engine._put_then = engine._delivered() - 1, engine.ledger.tail - 1
+        engine._files_return = True
         assert engine._refill(file, 1 << 20) == 7
         assert len(asked) == 4
         monkeypatch.undo()
+
+
+@mapping
+def test_space_of_a_mapped_file_is_free_once_it_is_deleted_and_nobody_reads_it() -> None:
+    with TurboQueue() as queue:
+        turn_over(queue, 40)
+        engine = queue._engine
+        before = files(queue, "load")
+        while files(queue, "load") == before or engine._viewed[0] != engine._file:
+            turn_over(queue, 1)
+        queue.put(item_of(LARGE, 1))
+        kept = taken(queue)
+        (loaded,) = files(queue, "load")
+        path = engine.folder.path
+        being_read = os.open(os.path.join(path, loaded), os.O_RDONLY)
+        free = [os.open(os.path.join(path, name), os.O_RDONLY) for name in files(queue, "free")]
+        try:
+            assert engine.folder.remove_free()
+            engine.folder.remove_batch(engine._file)
+            assert free and not any(os.fstat(fd).st_blocks for fd in free)
+            assert os.fstat(being_read).st_blocks
+            assert pickle.loads(kept) == item_of(LARGE, 1)
+        finally:
+            for fd in (being_read, *free):
+                os.close(fd)
+
+
+def test_nothing_that_a_handler_raises_is_lost_in_a_finalizer() -> None:
+    """In one that is written in Python a signal handler may run."""
+    for kind in (mappings.Mapping, RecordInFile, BatchView, tqshim.folder._Closing):
+        assert not inspect.isfunction(getattr(kind, "__del__", None)), kind
 
 
 @mapping

@@ -760,7 +760,7 @@ def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
         return builtins.open(table if str(path).endswith("/proc/self/mountinfo") else path, *arguments, **options)
 
     monkeypatch.setattr(tqshim.folder, "open", fake, raising=False)
-    monkeypatch.setattr(tqshim.folder, "_kinds", {})
+    monkeypatch.setattr(tqshim.folder, "_checked", set())
     with pytest.raises(UnsupportedError, match="local disk") as caught:
         TurboQueue(path=str(tmp_path / "queue"))
     assert kind in str(caught.value)

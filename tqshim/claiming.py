@@ -170,6 +170,13 @@ class Claiming(Getting):
 
     def let_go(self, hold: Hold, got: bool) -> None:
         """The block has ended: its item counts as got, or it comes back.  In a forked child: it is the parent's."""
+        try:
+            self._let_go(hold, got)
+        except (OSError, ValueError):
+            if hold.generation == self.generation:
+                raise
+
+    def _let_go(self, hold: Hold, got: bool) -> None:
         with self._lock:
             if self.closed or hold.generation != self.generation:
                 return

@@ -130,6 +130,8 @@ class Core:
         self._offset = 0
         self._put_then = self._got_then = 0
         """Items of the queue that had been put and got when we last opened a batch file for large ones."""
+        self._files_return = False
+        """Then one came back to be refilled."""
         self._seal_at = 0
         """Bytes at which it is sealed."""
         self.records: list[NewRecord] = []
@@ -741,7 +743,7 @@ class Core:
         """The block that was read last is not to be taken from memory again."""
         self._first = self._end = 0
         self._block = Block(0, 0, FileId(0, 0), 0, 0)
-        self._body = memoryview(b"")
+        self._body, self._ends = memoryview(b""), ()
 
     def _remove(self, file: FileId) -> None:
         """Delete a batch file that nobody needs any more, or leave it to its producer."""

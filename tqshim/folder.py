@@ -33,7 +33,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import itertools
 import logging
 import mmap
 import os
@@ -222,17 +221,15 @@ class RecordInFile:
     While there is one, its file is not refilled, though all may have been told that its item is got: it holds a lock,
     which ends with it, and with its process."""
 
-    __slots__ = ("_at", "_begin", "_end", "fd", "memory")
+    __slots__ = ("_at", "_begin", "_closing", "_end", "fd", "memory")
 
     def __init__(self, fd: int, begin: int) -> None:
         """``fd``: its own, from here on."""
         self.fd = fd
+        self._closing = _Closing(fd)
         self.memory: Optional[memoryview] = None
         """The record, if its file is mapped."""
         self._begin = self._at = self._end = begin
-
-    def __del__(self) -> None:
-        os.close(self.fd)
 
     def reaches(self, size: int) -> bool:
         """So many bytes are its own, if the file has so many."""
@@ -319,15 +316,12 @@ class BatchView:
 
 
 class _Closing:
-    """A descriptor that is closed with this."""
+    """A descriptor that is closed with this, by C code, as in ``Mapping``."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("__del__",)
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def __del__(self) -> None:
-        os.close(self._fd)
+        self.__del__ = functools.partial(os.close, fd)
 
 
 class _Members:
@@ -385,6 +379,7 @@ class Folder:
         """The hold is no other process's, too."""
         self._alone: Optional[bool] = None
         """The hold shuts all others out, or there is none just now; ``None``: it is as it should be."""
+        self._in_memory: Optional[bool] = None
         status = os.fstat(fd)
         self.key = status.st_dev, status.st_ino
 
@@ -631,7 +626,7 @@ class Folder:
 
     def has_spare(self, number: int) -> bool:
         """Space is set aside for that journal, and nobody who rolls has taken it yet."""
-        return self._has(names.spare(number))
+        return self._size_of(names.spare(number)) is not None
 
     def has_roll(self, number: int) -> bool:
         """Somebody is preparing that journal, or was killed while at it."""
@@ -757,7 +752,9 @@ class Folder:
     @property
     def maps_batches(self) -> bool:
         """Batch files may be mapped: they lie in memory, where no page is lost, and who reads one can lock it."""
-        return systems.OFD_TEST is not None and "tmpfs" in _file_systems(self.key[0])
+        if self._in_memory is None:
+            self._in_memory = systems.OFD_TEST is not None and _file_systems(self.key[0]) == {"tmpfs"}
+        return self._in_memory
 
     def view_batch(self, file: FileId, known: mappings.Mappings) -> Optional[BatchView]:
         """A batch file as memory.  ``None``: it has to be read."""
@@ -804,30 +801,49 @@ class Folder:
             for state in (names.LOAD, names.READY):
                 with contextlib.suppress(FileNotFoundError):
                     try:
-                        os.unlink(names.batch(state, file), dir_fd=home)
+                        self._delete_batch(names.batch(state, file), home)
                     except (IsADirectoryError, PermissionError):
                         self.set_aside(file, "no file that could be deleted")
                     return
 
     def free_batch(self, file: FileId) -> None:
         """Leave a batch file that nobody needs any more to its producer: to fill pages again is many times cheaper than
-        to have new ones.  Replaces the one that lay in its place, so that no more than a few ever do."""
-        for state in (names.READY, names.LOAD):
+        to have new ones.  Deletes it where the producer has a few already."""
+        for state in (names.LOAD, names.READY):
             name = names.batch(state, file)
-            if self._has(name):  # else another was faster
-                first = file.serial >> 2
-                places = [names.free(file.member, at % names.FREE) for at in range(first, first + names.FREE)]
-                place = next(itertools.filterfalse(self._has, places), places[0])
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(name, place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                    return
+            size = self._size_of(name)
+            if size is None:
+                continue
+            most = names.FREE if size <= mappings.FILE_MOST else names.FREE_HUGE
+            for at in range(most):
+                place = names.free(file.member, at)
+                if self._size_of(place) is None:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rename(name, place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                        return
+                    break
+            else:
+                self.remove_batch(file)
+                return
 
-    def _has(self, name: str) -> bool:
+    def _size_of(self, name: str) -> Optional[int]:
+        """The length of what has that name, if something has."""
         try:
-            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_size
         except FileNotFoundError:
-            return False
-        return True
+            return None
+
+    def _delete_batch(self, name: str, home: int) -> None:
+        """Delete a batch file.  Its space is free at once, also where somebody has it mapped and does not read it."""
+        fd = self._open_refillable(name) if home == self.fd and self.maps_batches else None
+        try:
+            os.unlink(name, dir_fd=home)
+            if fd is not None and not os.fstat(fd).st_nlink and systems.UNRESVSP is not None:
+                with contextlib.suppress(OSError):
+                    fcntl.ioctl(fd, systems.UNRESVSP, _space_of(os.fstat(fd).st_size + PAGE))
+        finally:
+            if fd is not None:
+                os.close(fd)
 
     def refill_batch(self, file: FileId) -> Optional[int]:
         """One of the producer's free files under a new name, open for writing; ``None``: there is none.
@@ -871,7 +887,7 @@ class Folder:
             parsed = names.parse(name)
             if parsed is not None and parsed.kind == "free" and parsed.numbers[0] not in keep:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=self.fd)
+                    self._delete_batch(name, self.fd)
                     found = True
         return found
 
@@ -1270,29 +1286,28 @@ def _not_ours(status: os.stat_result) -> str:
     return ""
 
 
-_kinds: dict[int, set[str]] = {}
-"""By device."""
+_checked: set[int] = set()
 
 
 def _check_file_system(path: str, device: int) -> None:
+    if device in _checked:
+        return
     for kind in _file_systems(device):
         if kind in _REFUSED_SYSTEMS or kind.startswith("fuse."):
             raise UnsupportedError(path, f"lies on {kind}, which does not serialise appends", "use a local disk")
+    _checked.add(device)
 
 
 def _file_systems(device: int) -> set[str]:
     """The kind of a mounted file system; none where that can't be known."""
-    kinds = _kinds.get(device)
-    if kinds is None:
-        kinds = set()
-        mounts = f"{systems.PROC}/self/mountinfo"
-        if os.path.exists(mounts):
-            wanted = f"{os.major(device)}:{os.minor(device)}"
-            with open(mounts, encoding="utf-8", errors="replace") as table:
-                for fields in map(str.split, table):
-                    if fields[2] == wanted:
-                        kinds.add(fields[fields.index("-") + 1])
-        _kinds[device] = kinds
+    kinds = set()
+    mounts = f"{systems.PROC}/self/mountinfo"
+    if os.path.exists(mounts):
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        with open(mounts, encoding="utf-8", errors="replace") as table:
+            for fields in map(str.split, table):
+                if fields[2] == wanted:
+                    kinds.add(fields[fields.index("-") + 1])
     return kinds
 
 
@@ -1300,7 +1315,7 @@ def _reserve_space(fd: int, size: int) -> bool:
     """Set disk space aside without changing the file's length, where the system can.  ``False``: there is none."""
     try:
         if systems.RESVSP is not None:
-            return _reserve_or_give_up(fd, systems.SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0))
+            return _reserve_or_give_up(fd, _space_of(size))
         elif systems.PREALLOCATE is not None:
             # What is asked for comes on top of what the file has on disk.
             missing = size - os.fstat(fd).st_blocks * 512
@@ -1310,6 +1325,10 @@ def _reserve_space(fd: int, size: int) -> bool:
     except OSError as error:  # if this file system can't, each append finds out for itself
         return error.errno not in NO_SPACE
     return True
+
+
+def _space_of(size: int) -> bytes:
+    return systems.SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0)
 
 
 def _reserve_or_give_up(fd: int, wanted: bytes) -> bool:

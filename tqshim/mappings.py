@@ -41,8 +41,8 @@ class System:
         self._mmap = library.mmap
         self._mmap.restype = ctypes.c_void_p
         self._mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
-        self._munmap = library.munmap
-        self._munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        self.unmap = library.munmap
+        self.unmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
     def map(self, fd: int, size: int, writable: bool = False) -> Optional[int]:
         """Map the file's first bytes; returns where they are.  ``writable``: with all its pages, which are there."""
@@ -56,9 +56,6 @@ class System:
         array: Any = (self._ctypes.c_char * size).from_address(address)
         array.kept = kept
         return memoryview(array).cast("B")
-
-    def unmap(self, address: int, size: int) -> None:
-        self._munmap(address, size)
 
 
 @functools.lru_cache(None)
@@ -80,15 +77,15 @@ def store(memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int
 class Mapping:
     """A file's bytes, which are mapped as long as this is referred to."""
 
-    __slots__ = ("_address", "_system", "size")
+    # The finalizer is a slot that holds a C function: in one in Python a signal handler may run, and what that raises
+    # would be lost.
+    __slots__ = ("__del__", "_address", "_system", "size")
 
     def __init__(self, system: System, address: int, size: int) -> None:
         self._system = system
         self._address = address
         self.size = size
-
-    def __del__(self) -> None:
-        self._system.unmap(self._address, self.size)
+        self.__del__ = functools.partial(system.unmap, address, size)
 
     def memory(self, kept: object = None) -> memoryview:
         """All of it.  ``kept``: what stays as long as a slice of this memory does."""

@@ -55,6 +55,8 @@ SPILLED: Final = "-spill"
 LOAD: Final = "load"
 READY: Final = "ready"
 FREE: Final = 4
+FREE_HUGE: Final = 2
+"""The same of those that are too long to be mapped."""
 """Places of a producer for batch files that it is to refill: more are memory that nobody uses, and no faster."""
 PREFIX: Final = "tqshim-"
 """Anonymous queue folders are called this and something random."""

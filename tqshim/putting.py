@@ -29,6 +29,7 @@ from .core import NO_BURST, Core, looked
 from .errors import FolderError
 from .folder import NO_SPACE, spill_root
 from .ledger import SHUT_AT_ONCE, Reservation
+from .mappings import FILE_MOST
 from .names import FileId
 from .waiting import Cells
 from .weak import alive
@@ -620,14 +621,16 @@ class Putting(Claiming):
     def _refill(self, file: FileId, size: int) -> Optional[int]:
         """A file of ours that is done, to be filled again, at first with so many bytes.  ``None``: there is none.
 
-        Where whoever gets keeps up with us, we wait for one: 4 MB of new pages take 2.5 ms to fill, mapped ones 0.4 ms,
-        and where few files take turns they stay in the processor's cache."""
+        Where whoever gets keeps up with us, and the last one came back, too, we wait for it: 4 MB of new pages take 2.5
+        ms to fill, mapped ones 0.4 ms, and where few files take turns they stay in the processor's cache."""
         put, got = self.ledger.tail, self._delivered()
         keeps_up = self._consumer is None and 2 * (got - self._got_then) >= put - self._put_then
         self._put_then, self._got_then = put, got
-        until = monotonic() + tuning.REFILL_PATIENCE * max(size, tuning.LARGE_FILE_BYTES) if keeps_up else 0.0
+        waits = keeps_up and self._files_return and size <= FILE_MOST
+        until = monotonic() + tuning.REFILL_PATIENCE * max(size, tuning.LARGE_FILE_BYTES) if waits else 0.0
         while True:
             fd = self.folder.refill_batch(file)
+            self._files_return = fd is not None
             if fd is not None or monotonic() > until:
                 return fd
             time.sleep(tuning.REFILL_LOOK)

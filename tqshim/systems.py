@@ -55,6 +55,8 @@ FULL_SYNC: Final = 51 if DARWIN and not PORTABLE else None
 """``fcntl(fd, F_FULLFSYNC)``: on macOS ``fsync`` leaves the disk to keep what it was given in its own memory."""
 RESVSP: Final = (0x80305828 if _MACHINE.startswith("ppc") else 0x40305828) if _LINUX else None
 """``ioctl(fd, FS_IOC_RESVSP)`` sets disk space aside, without a change of the file's length."""
+UNRESVSP: Final = None if RESVSP is None else RESVSP + 3
+"""``ioctl(fd, FS_IOC_UNRESVSP)`` gives disk space back, without a change of the file's length."""
 SPACE_RESV: Final = struct.Struct("=hhxxxxqqiI4i")
 """``struct space_resv``: type, whence, start, length, system, process, padding."""
 PREALLOCATE: Final = 42 if DARWIN and not PORTABLE else None
