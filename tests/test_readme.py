@@ -246,7 +246,7 @@ NUMBERS: Final = (
     ("32 MB are free there", {"ENOUGH": 32 << 20}),
     ("less than 4 MB left", {"SPILL_BELOW": 4 << 20}),
     ("four a producer at most, or two above 16 MB", {"FREE": 4, "FREE_HUGE": 2, "FILE_MOST": 16 << 20}),
-    ("up to\n16 of them, or 128 MB", {"KEPT_FILES": 16, "KEPT_BYTES": 128 << 20}),
+    ("up to 16 of them, or 128 MB", {"KEPT_FILES": 16, "KEPT_BYTES": 128 << 20}),
     ("records of less than 2 MB", {"COPIED": 2 << 20}),
     ("2 ms for 4 MB", {"REFILL_PATIENCE": 5e-10}),
     ("sealed at 1 MB", {"FILE_BYTES": 1 << 20}),
