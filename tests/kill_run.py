@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import faulthandler
 import mmap
 import multiprocessing
@@ -487,7 +488,8 @@ class Run:
                 self.hung("asked to end, they did not", left)
                 continue
             if not producers:
-                self.queue.put((POISON, 0, b""))  # for those who wait for ever
+                with contextlib.suppress(Full):  # then nobody waits for an item, or the last has ended just now
+                    self.queue.put_nowait((POISON, 0, b""))  # for those who wait for ever
             elif not any(not worker.producer for worker in self.alive):
                 self.start(False)  # somebody must take what blocks them
             time.sleep(0.02)
