@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import queue
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -427,3 +429,22 @@ q._engine._put_later([pickle.dumps(7)])
     subprocess.run([sys.executable, "-c", code, path], timeout=LIMIT, check=True)
     with TurboQueue(path=path) as queue:
         assert queue.get_nowait() == 7
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_put_comes_after_what_a_handler_has_put(many: bool) -> None:
+    """What interrupted an act of the queue is left to a thread, which may come to it late."""
+    with TurboQueue() as queue:
+        queue.put(0)
+        engine = queue._engine
+
+        def late(block: bool) -> None:
+            time.sleep(0.05)
+            engine._put_many_now([pickle.dumps(1)], block, None)
+
+        engine._do_later(late)
+        if many:
+            queue.put_many([2])
+        else:
+            queue.put(2)
+        assert [queue.get(timeout=20) for _ in range(3)] == [0, 1, 2]

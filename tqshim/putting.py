@@ -44,6 +44,8 @@ class Putting(Claiming):
         """Put one record.  ``False``: the queue was full all the time."""
         if self._stands_above_itself():
             return self._put_later([record]) == 1
+        if self._later:
+            self._await_later()
         generation = self.generation
         try:
             with self._lock:
@@ -78,6 +80,11 @@ class Putting(Claiming):
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
         if self._stands_above_itself():
             return self._put_later(records)
+        if self._later:
+            self._await_later()
+        return self._put_many_now(records, block, timeout)
+
+    def _put_many_now(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
         generation = self.generation
         try:
             return self._put_many(records, block, timeout)
@@ -113,8 +120,15 @@ class Putting(Claiming):
         return put
 
     def _put_later(self, records: list[NewRecord]) -> int:
-        self._do_later(lambda block: self.put_many(records, block, None))
+        looked[0] += 1  # The next put does not go the short way: it comes after these.
+        self._do_later(lambda block: self._put_many_now(records, block, None))
         return len(records)
+
+    def _await_later(self) -> None:
+        """What a handler has put comes before what is put after it."""
+        until = monotonic() + tuning.FLUSH_PATIENCE
+        while self._later and monotonic() < until:
+            time.sleep(tuning.FLUSH_LOOK)
 
     def _do_later(self, act: Callable[[bool], object]) -> None:
         """Leave it to a thread, which does it once the act that this has interrupted is over."""
