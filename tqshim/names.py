@@ -55,9 +55,9 @@ SPILLED: Final = "-spill"
 LOAD: Final = "load"
 READY: Final = "ready"
 FREE: Final = 4
+"""Places of a producer for batch files that it is to refill: more are memory that nobody uses, and no faster."""
 FREE_HUGE: Final = 2
 """The same of those that are too long to be mapped."""
-"""Places of a producer for batch files that it is to refill: more are memory that nobody uses, and no faster."""
 PREFIX: Final = "tqshim-"
 """Anonymous queue folders are called this and something random."""
 DEAD: Final = "dead_"

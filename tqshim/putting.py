@@ -85,6 +85,7 @@ class Putting(Claiming):
         return self._put_many_now(records, block, timeout)
 
     def _put_many_now(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
+        """``put_many``, not after what handlers have put: it may be that."""
         generation = self.generation
         try:
             return self._put_many(records, block, timeout)
@@ -585,7 +586,8 @@ class Putting(Claiming):
         at = self._offset * events.UNIT
         if self._file is None or (at and at + size > self._seal_at):
             spill = self.folder.wants_spill()
-            if (spill or size >= tuning.BLOCK_BYTES) and not (large and self._set_aside_here):
+            refills = large and not spill and tuning.REFILLING
+            if (spill or size >= tuning.BLOCK_BYTES) and not (refills and self._set_aside_here):
                 self._set_space_aside()  # The disk may be full long before this journal is at its half.
             self._open_file(spill, size if large else 0)
 
