@@ -139,6 +139,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         PUBLISHED,
     ),
     "put of a large item, to a batch file that is refilled": (
+        SPARE,
+        ASIDE,
         Row("rename free_ to load_", "a batch file with old bytes that no event names", BURIED),
         Row("append OPEN", "the same; the slot's former one is sealed in the journal, not yet by name", BURIED),
         Row("rename load_ to ready_", "the same", BURIED),

@@ -312,7 +312,6 @@ class Core:
         self._shift = ledger.base * events.SIZE - self.journal.start + SHIFT
         self._half = self.journal.start + ledger.limit * events.SIZE // 2
         self._set_aside = ledger.next_limit
-        self._set_aside_here = False
 
     def _sync(self) -> None:
         """Apply all that others have written."""
@@ -385,7 +384,6 @@ class Core:
         if self._pos > self._half:
             self._half = 1 << 62
         self._set_aside = ledger.wanted_limit
-        self._set_aside_here = True
         words = ledger.words_after(min(ledger.limit - ledger.index, tuning.BLOCKS_TO_COME))
         self.folder.set_space_aside(self.journal.number + 1, self._set_aside + words)
 

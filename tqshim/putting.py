@@ -586,8 +586,7 @@ class Putting(Claiming):
         at = self._offset * events.UNIT
         if self._file is None or (at and at + size > self._seal_at):
             spill = self.folder.wants_spill()
-            refills = large and not spill and tuning.REFILLING
-            if (spill or size >= tuning.BLOCK_BYTES) and not (refills and self._set_aside_here):
+            if spill or size >= tuning.BLOCK_BYTES:
                 self._set_space_aside()  # The disk may be full long before this journal is at its half.
             self._open_file(spill, size if large else 0)
 
@@ -630,7 +629,6 @@ class Putting(Claiming):
                 fd = self._refill(file, large)
                 if fd is not None:
                     return file, fd
-                self._set_space_aside()  # again: here space goes
             with contextlib.suppress(FileExistsError):  # left by a frame that a fork in a signal handler has copied
                 return file, self.folder.create_batch(file)
 
