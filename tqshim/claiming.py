@@ -164,9 +164,7 @@ class Claiming(Getting):
         ledger = self.ledger
         if ledger.head >= ledger.tail and not ledger.returned:
             looked[0] += 1  # the last one: as good as a look into an empty queue
-        ledger.trim()
-        if ledger.done or self._pending:
-            self._reclaim()
+        self._reclaim_done()
 
     def let_go(self, hold: Hold, got: bool) -> None:
         """The block has ended: its item counts as got, or it comes back.  In a forked child: it is the parent's."""

@@ -190,10 +190,9 @@ class Core:
         self._lost: set[int] = set()
         """Items that steps took when our lease had ended before them."""
         self._lease_parts: deque[Block] = deque()
-        self._block = Block(0, 0, FileId(0, 0), 0, 0)
-        self._first = self._end = 0
-        self._body: Record = memoryview(b"")
-        self._ends: Sequence[int] = ()
+        self._body: Record
+        self._ends: Sequence[int]
+        self._forget_block()
         self._fds: dict[FileId, int] = {}
         self._viewed: tuple[Optional[FileId], Optional[BatchView]] = None, None
         """The file of large blocks that we read last, if it is mapped."""

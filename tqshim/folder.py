@@ -296,18 +296,15 @@ class RecordInFile:
 
 
 class BatchView:
-    """A mapped batch file, to be read: once it is locked it stays as it is, while there is this or a slice of its
-    memory."""
+    """A mapped batch file, to be read.  It stays as it is while there is this or a slice of its memory."""
 
     __slots__ = ("_fd", "_memory")
 
     def __init__(self, mapping: mappings.Mapping, fd: int) -> None:
-        """``fd``: from here on its own."""
+        """``fd``: from here on its own, and locked.  Raises ``OSError`` where it can't be."""
         self._fd = fd
         self._memory = mapping.memory(_Closing(fd)).toreadonly()
-
-    def lock(self) -> None:
-        _lock_to_read(self._fd)
+        _lock_to_read(fd)
 
     def block(self, offset: int, size: int) -> Optional[memoryview]:
         """So many bytes from there on.  ``None``: they are not mapped, or the file was cut short."""
@@ -380,6 +377,7 @@ class Folder:
         self._alone: Optional[bool] = None
         """The hold shuts all others out, or there is none just now; ``None``: it is as it should be."""
         self._in_memory: Optional[bool] = None
+        """What ``maps_batches`` is, once somebody has asked."""
         status = os.fstat(fd)
         self.key = status.st_dev, status.st_ino
 
@@ -766,11 +764,9 @@ class Folder:
                 os.close(fd)
             if mapping is None:
                 return None
-            view = BatchView(mapping, self.open_batch(file))
-            view.lock()
+            return BatchView(mapping, self.open_batch(file))
         except (OSError, ValueError):
             return None
-        return view
 
     def set_aside(self, file: FileId, finding: str) -> str:
         """Keep a damaged batch file for a person to look at, under a name that says so; returns its path.
@@ -815,15 +811,13 @@ class Folder:
             if size is None:
                 continue
             most = names.FREE if size <= mappings.FILE_MOST else names.FREE_HUGE
-            for at in range(most):
-                place = names.free(file.member, at)
-                if self._size_of(place) is None:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.rename(name, place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                        return
-                    break
-            else:
+            places = (names.free(file.member, at) for at in range(most))
+            place = next((place for place in places if self._size_of(place) is None), None)
+            if place is None:
                 self.remove_batch(file)
+                return
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(name, place, src_dir_fd=self.fd, dst_dir_fd=self.fd)
                 return
 
     def _size_of(self, name: str) -> Optional[int]:

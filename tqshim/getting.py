@@ -439,10 +439,7 @@ class Getting(Sleeping):
         if not isinstance(lease, Lease):
             return False
         self._hold_lease(lease, lease.first)
-        ledger = self.ledger
-        ledger.trim()
-        if ledger.done or self._pending:
-            self._reclaim()
+        self._reclaim_done()
         if self.maxsize and self.cells.anybody(waiting.AWAITS_PLACE):
             self._offer_space()
         return True

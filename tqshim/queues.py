@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import context, queues, reduction
 from operator import index
 from queue import Empty, Full
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Optional, TypeVar
 
 if TYPE_CHECKING:
@@ -118,14 +118,15 @@ def _join(written: list[Any], start: int) -> NewRecord:
     """The record whose pieces stand in a list from there on; they are taken out of it."""
     pieces = written[start:]
     del written[start:]
-    return _piece_maker()(pieces)
+    record: NewRecord = _buffers().record(pieces)
+    return record
 
 
 @functools.lru_cache(None)
-def _piece_maker() -> Callable[[list[Any]], NewRecord]:
+def _buffers() -> ModuleType:
     from . import buffers  # here: what imports this module needs no engine yet
 
-    return buffers.record
+    return buffers
 
 
 def _new_pen() -> _Pen:
@@ -150,8 +151,7 @@ _OF_MEMORY: Final = frozenset((bytes, memoryview))
 def _load(record: Taken) -> Any:
     if isinstance(record, (bytes, memoryview)):
         return _loads(record)
-    from . import buffers
-
+    buffers = _buffers()
     memory = record.memory
     if memory is not None and (len(memory) < COPIED or memory[-1] != buffers.END[0]):
         return _loads(memory)
