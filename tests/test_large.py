@@ -125,8 +125,8 @@ def test_files_of_large_items_are_refilled() -> None:
         for _ in range(30):
             turn_over(queue, 1)
             inodes |= {os.stat(os.path.join(folder, name)).st_ino for name in files(queue, "load")}
-        assert len(inodes) <= names.FREE + 1
-        assert len(files(queue, "free")) <= names.FREE
+        assert len(inodes) <= names.FREE_MAPPED + 1
+        assert len(files(queue, "free")) <= names.FREE_MAPPED
 
 
 @refills
@@ -141,7 +141,8 @@ def test_few_files_are_kept(size: int, length: int, monkeypatch: pytest.MonkeyPa
         assert len(files(queue, "ready")) == (29 // max(1, length // (size + 100)))
         for _ in range(30):
             assert len(queue.get(timeout=PATIENCE)) == size
-        assert len(files(queue, "free")) == min(names.FREE, 29 // max(1, length // (size + 100)))
+        most = names.FREE_MAPPED if queue._engine.folder.maps_batches else names.FREE
+        assert len(files(queue, "free")) == min(most, 29 // max(1, length // (size + 100)))
 
 
 def test_files_of_small_blocks_are_not_kept() -> None:
@@ -323,7 +324,7 @@ def test_a_killed_getter_keeps_no_file() -> None:
         for _ in range(10):
             turn_over(queue, 1, HUGE)
             inodes |= {os.stat(os.path.join(folder, name)).st_ino for name in files(queue, "load")}
-        assert len(inodes) <= names.FREE + 1
+        assert len(inodes) <= names.FREE_MAPPED + 1
 
 
 class Interrupted:
@@ -523,7 +524,7 @@ def test_files_that_come_back_are_mapped_and_all_is_let_go_of_at_the_end() -> No
     others = mapped_lines(root)
     turn_over(queue, 40)
     assert queue._engine._file_memory is not None
-    assert others < mapped_lines(root) <= others + names.FREE + 2
+    assert others < mapped_lines(root) <= others + names.FREE_MAPPED + 2
     descriptors = len(os.listdir("/proc/self/fd"))
     turn_over(queue, 40)
     assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
@@ -662,7 +663,7 @@ def test_where_a_mapping_is_not_worth_it_or_not_safe_files_are_read(kind: str, t
 @mapping
 def test_a_producer_waits_for_a_file_only_where_its_consumers_keep_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with TurboQueue() as queue:
-        turn_over(queue, 4)
+        turn_over(queue, 40)
         engine = queue._engine
         file = names.FileId(engine._producer_number, 4002)
         asked: list[names.FileId] = []
@@ -679,15 +680,16 @@ def test_a_producer_waits_for_a_file_only_where_its_consumers_keep_up(monkeypatc
         engine._got_then, engine._put_then = engine._delivered(), engine.ledger.tail - 1
         assert engine._refill(file, 1 << 20) is None, "nothing was got meanwhile"
         assert len(asked) == 2
-        for files_return, size in ((False, 1 << 20), (True, mappings.FILE_MOST + 1)):
+        memory = engine._file_memory
+        for files_return, kept in ((False, memory), (True, None)):
             engine._got_then, engine._put_then = engine._delivered() - 1, engine.ledger.tail - 1
-            engine._files_return = files_return
+            engine._files_return, engine._file_memory = files_return, kept
             before = len(asked)
-            assert engine._refill(file, size) is None, "none ever came back, or it would not be mapped"
+            assert engine._refill(file, 1 << 20) is None, "none came back, or it is not mapped"
             assert len(asked) == before + 1
             asked.clear()
         engine._got_then, engine._put_then = engine._delivered() - 1, engine.ledger.tail - 1
-        engine._files_return = True
+        engine._files_return, engine._file_memory = True, memory
         assert engine._refill(file, 1 << 20) == 7
         assert len(asked) == 4
         monkeypatch.undo()

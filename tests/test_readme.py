@@ -245,7 +245,7 @@ NUMBERS: Final = (
     ("1,000 at most, and waits", {"GET_MANY": 1000}),
     ("32 MB are free there", {"ENOUGH": 32 << 20}),
     ("less than 4 MB left", {"SPILL_BELOW": 4 << 20}),
-    ("four a producer at most, or two above 16 MB", {"FREE": 4, "FREE_HUGE": 2, "FILE_MOST": 16 << 20}),
+    ("two a producer at most, or four in memory with plenty of room", {"FREE": 2, "FREE_MAPPED": 4}),
     ("up to 16 of them, or 128 MB", {"KEPT_FILES": 16, "KEPT_BYTES": 128 << 20}),
     ("records of less than 2 MB", {"COPIED": 2 << 20}),
     ("2 ms for 4 MB", {"REFILL_PATIENCE": 5e-10}),

@@ -397,20 +397,25 @@ class Core:
             self._sync()
             if self.journal.number >= number:
                 return
+        whole = True
         while self.ledger.sealed is None:
             try:
-                key = self._prepare_roll(number)
+                key = self._prepare_roll(number, whole)
             except OSError as error:
                 if error.errno not in NO_SPACE:
                     raise
+                # Another may have taken the space that was set aside, and be kept from running.  A shorter journal of
+                # ours must not come before that one: not all that waits might be claimed, and nothing else frees space.
+                rolls = self.folder.has_roll(number)
                 self._sync()
                 if self.journal.number >= number:
                     return
-                # Another may have taken the space that was set aside, and be kept from running.
-                rolls = self.folder.has_roll(number)
                 if monotonic() > (begun + tuning.ROLL_PATIENCE_FULL if rolls else patience + tuning.ROLL_PATIENCE):
-                    raise
-                time.sleep(1e-3)
+                    if not whole:
+                        raise
+                    whole = False
+                else:
+                    time.sleep(1e-3)
                 continue
             end = self.journal.append(events.seal(int(key, 16)))
             self._catch_up(end)
@@ -419,11 +424,10 @@ class Core:
         self._next_journal()
         self._scan_if_due(monotonic())
 
-    def _prepare_roll(self, number: int) -> str:
+    def _prepare_roll(self, number: int, whole: bool) -> str:
         ledger = self.ledger
-        prepare = partial(
-            self.folder.prepare_roll, number, partial(ledger.snapshot, True), ledger.next_limit, ledger.wanted_limit
-        )
+        snapshot = partial(ledger.snapshot, True)
+        prepare = partial(self.folder.prepare_roll, number, snapshot, ledger.next_limit, ledger.wanted_limit, whole)
         try:
             return prepare()
         except OSError as error:

@@ -578,16 +578,22 @@ class Folder:
             fd = os.open(names.spare(number), os.O_WRONLY | os.O_CREAT | _OPEN, 0o600, dir_fd=self.fd)
         except OSError:  # there is no space, and the roll will try again
             return
-        # Whoever was first may have found less; and if this file is a journal by now, more space does it no harm.
-        while not _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT) and limit > LEAST_LIMIT:
-            limit //= 2
-        os.close(fd)
+        try:
+            # Whoever was first may have found less; and if this file is a journal by now, more space does it no harm.
+            if not _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT):
+                self.remove_free()  # Else they are refilled, and then nothing gives way.
+            while not _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT) and limit > LEAST_LIMIT:
+                limit //= 2
+        finally:
+            os.close(fd)
 
-    def prepare_roll(self, number: int, snapshot: Callable[[int], bytes], limit: int, most: int = 0) -> str:
+    def prepare_roll(
+        self, number: int, snapshot: Callable[[int], bytes], limit: int, most: int = 0, whole: bool = False
+    ) -> str:
         """Write the journal of that number under a name that only counts once the journal before it says so.
 
         ``snapshot``: makes what it begins with, for the limit for which there is space: ``limit``, up to ``most`` if
-        more was set aside, or less.  Raises ``OSError`` where there is hardly any."""
+        more was set aside, or less if not ``whole``.  Raises ``OSError`` where there is hardly any."""
         while True:
             key = os.urandom(5).hex()
             try:
@@ -609,6 +615,8 @@ class Folder:
             beside = len(begin) + _PAST_LIMIT
             limit = max(limit, min(most, (os.fstat(fd).st_blocks * 512 - beside) // events.SIZE))
             while not _reserve_space(fd, beside + limit * events.SIZE) and limit > LEAST_LIMIT:
+                if whole:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{self.path}/{names.journal(number)}")
                 limit //= 2
             _write_all(fd, begin if limit == wanted else snapshot(limit))
             if self.durable:
@@ -810,7 +818,8 @@ class Folder:
             size = self._size_of(name)
             if size is None:
                 continue
-            most = names.FREE if size <= mappings.FILE_MOST else names.FREE_HUGE
+            mapped = self.maps_batches and mappings.worth(size, self.room())
+            most = names.FREE_MAPPED if mapped else names.FREE
             places = (names.free(file.member, at) for at in range(most))
             place = next((place for place in places if self._size_of(place) is None), None)
             if place is None:
@@ -846,7 +855,7 @@ class Folder:
 
         Its old bytes are beyond the end of what its events say, until they are written over."""
         name = names.batch(names.LOAD, file)
-        for place in range(names.FREE):
+        for place in range(names.FREE_MAPPED):
             former = names.free(file.member, place)
             fd = self._open_refillable(former)
             if fd is None:

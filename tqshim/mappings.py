@@ -16,7 +16,7 @@ import mmap
 import os
 from typing import Any, Final, Optional, Union
 
-__all__ = ["Mapping", "Mappings", "System", "store", "system"]
+__all__ = ["Mapping", "Mappings", "System", "store", "system", "worth"]
 
 KEPT_FILES: Final = 16
 """Batch files of one queue that a process knows, at most."""
@@ -64,6 +64,11 @@ def system() -> Optional[System]:
         return System()
     except ImportError:  # an interpreter without ctypes
         return None
+
+
+def worth(size: int, room: int) -> bool:
+    """A file of that length is to be mapped where so many bytes are free."""
+    return 0 < size <= min(FILE_MOST, room // SHARE)
 
 
 def store(memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int) -> None:
@@ -122,9 +127,7 @@ def _map(fd: int, status: os.stat_result) -> Optional[Mapping]:
     size = status.st_size
     found = os.fstatvfs(fd)
     mapper = system()
-    if mapper is None or not 0 < size <= min(
-        FILE_MOST, status.st_blocks * 512, found.f_bavail * found.f_frsize // SHARE
-    ):
+    if mapper is None or size > status.st_blocks * 512 or not worth(size, found.f_bavail * found.f_frsize):
         return None
     address = mapper.map(fd, size, writable=True)
     return None if address is None else Mapping(mapper, address, size)

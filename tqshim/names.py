@@ -54,10 +54,10 @@ SPILLED: Final = "-spill"
 
 LOAD: Final = "load"
 READY: Final = "ready"
-FREE: Final = 4
+FREE: Final = 2
 """Places of a producer for batch files that it is to refill: more are memory that nobody uses, and no faster."""
-FREE_HUGE: Final = 2
-"""The same of those that are too long to be mapped."""
+FREE_MAPPED: Final = 4
+"""The same where it may have them mapped."""
 PREFIX: Final = "tqshim-"
 """Anonymous queue folders are called this and something random."""
 DEAD: Final = "dead_"

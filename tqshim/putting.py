@@ -29,7 +29,6 @@ from .core import NO_BURST, Core, looked
 from .errors import FolderError
 from .folder import NO_SPACE, spill_root
 from .ledger import SHUT_AT_ONCE, Reservation
-from .mappings import FILE_MOST
 from .names import FileId
 from .waiting import Cells
 from .weak import alive
@@ -584,11 +583,17 @@ class Putting(Claiming):
     def _open_file_for(self, size: int, large: bool = False) -> None:
         """Have a batch file with room for so many bytes more: a file always has room for its first block."""
         at = self._offset * events.UNIT
-        if self._file is None or (at and at + size > self._seal_at):
+        file = self._file
+        if file is None or (at and at + size > self._seal_at) or self._fills_disk(file):
             spill = self.folder.wants_spill()
             if spill or size >= tuning.BLOCK_BYTES:
                 self._set_space_aside()  # The disk may be full long before this journal is at its half.
             self._open_file(spill, size if large else 0)
+
+    def _fills_disk(self, file: FileId) -> bool:
+        """What is left of a small disk is wanted for journals: of many producers each has such a file that grows."""
+        small = self._seal_at < tuning.LARGE_FILE_BYTES
+        return file.large and not file.spilled and small and self.folder.wants_spill()
 
     def _open_file(self, spill: bool, large: int = 0) -> None:
         """Begin a new batch file.  The former one is sealed.  ``large``: bytes of the large block that comes first."""
@@ -635,12 +640,12 @@ class Putting(Claiming):
     def _refill(self, file: FileId, size: int) -> Optional[int]:
         """A file of ours that is done, to be filled again, at first with so many bytes.  ``None``: there is none.
 
-        Where whoever gets keeps up with us, and the last one came back, too, we wait for it: 4 MB of new pages take 2.5
-        ms to fill, mapped ones 0.4 ms, and where few files take turns they stay in the processor's cache."""
+        Where whoever gets keeps up with us, and the last one came back and is mapped, we wait for it: 4 MB of new pages
+        take 2.5 ms to fill, mapped ones 0.4 ms, and where few files take turns they stay in the processor's cache."""
         put, got = self.ledger.tail, self._delivered()
         keeps_up = self._consumer is None and 2 * (got - self._got_then) >= put - self._put_then
         self._put_then, self._got_then = put, got
-        waits = keeps_up and self._files_return and size <= FILE_MOST
+        waits = keeps_up and self._files_return and self._file_memory is not None
         until = monotonic() + tuning.REFILL_PATIENCE * max(size, tuning.LARGE_FILE_BYTES) if waits else 0.0
         while True:
             fd = self.folder.refill_batch(file)
