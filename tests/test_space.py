@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -192,11 +191,13 @@ def test_many_producers_of_large_items_share_a_small_disk(small_disk: pathlib.Pa
                 assert producer.exitcode == 0
 
 
-def leave(disk: pathlib.Path, size: int) -> None:
-    """Fill the disk up to so many bytes."""
-    found = os.statvfs(disk)
+@contextlib.contextmanager
+def full_but(size: int, disk: pathlib.Path, folder: tqshim.folder.Folder) -> Iterator[None]:
+    """So many bytes are left there."""
     with open(disk / "junk", "ab") as junk:
-        os.posix_fallocate(junk.fileno(), 0, found.f_bavail * found.f_frsize - size)
+        os.posix_fallocate(junk.fileno(), 0, folder.room() - size)
+    yield
+    (disk / "junk").unlink()
 
 
 @needs_reserved_space
@@ -205,11 +206,10 @@ def test_free_files_make_room_for_the_next_journal(small_disk: pathlib.Path) -> 
     with TurboQueue() as queue:
         folder = queue._engine.folder
         (small_disk / folder.path / "free_0_0").write_bytes(bytes(MB))
-        leave(small_disk, 0)
-        folder.set_space_aside(7, 10_000)
+        with full(small_disk):
+            folder.set_space_aside(7, 10_000)
         assert (small_disk / folder.path / "spare_7").stat().st_blocks * 512 >= 80_000
         assert not (small_disk / folder.path / "free_0_0").exists()
-        (small_disk / "junk").unlink()
 
 
 @needs_reserved_space
@@ -221,53 +221,48 @@ def test_a_journal_too_short_for_all_claims_gives_way_to_one_that_is_not(
         for number in range(100):
             queue.put(number)
         engine, ledger = queue._engine, queue._engine.ledger
-        queue._engine.flush()
+        engine.flush()
         with engine._lock:
             number = engine.journal.number + 1
             while ledger.index < ledger.limit:
                 engine.journal.append(tqshim.events.seal(1))  # void until then
                 engine._sync()
             engine.folder.set_space_aside(number, ledger.next_limit + 1000)
-            key = engine.folder.prepare_roll(number, partial(ledger.snapshot, True), ledger.next_limit, whole=True)
-            leave(small_disk, 4096)  # half of what a whole one takes
-            with pytest.raises(OSError) as raised:
-                engine._prepare_roll(number, whole=True)
-            assert raised.value.errno == errno.ENOSPC
-            rolls = [name for name in os.listdir(engine.folder.path) if name.startswith("roll_")]
-            assert rolls == [f"roll_{number}_{key}"]
-            seal_at = time.monotonic() + 10 * tqshim.tuning.ROLL_PATIENCE
-            limit = ledger.next_limit
+            key = engine._prepare_roll(number, whole=True)
+            with full_but(4096, small_disk, engine.folder):  # half of what a whole one takes
+                with pytest.raises(OSError) as raised:
+                    engine._prepare_roll(number, whole=True)
+                assert raised.value.errno == errno.ENOSPC
+                rolls = [name for name in os.listdir(engine.folder.path) if name.startswith("roll_")]
+                assert rolls == [f"roll_{number}_{key}"]
+                seal_at = time.monotonic() + 10 * tqshim.tuning.ROLL_PATIENCE
+                limit = ledger.next_limit
 
-            def wait(seconds: float) -> None:
-                """Who makes the whole one is kept from running so long."""
-                nonlocal seal_at
-                sleep(seconds)
-                if time.monotonic() > seal_at:
-                    seal_at += PATIENCE
-                    engine.journal.append(tqshim.events.seal(int(key, 16)))
+                def wait(seconds: float) -> None:
+                    """Who makes the whole one is kept from running so long."""
+                    nonlocal seal_at
+                    sleep(seconds)
+                    if time.monotonic() > seal_at:
+                        seal_at += PATIENCE
+                        engine.journal.append(tqshim.events.seal(int(key, 16)))
 
-            sleep = time.sleep
-            monkeypatch.setattr(time, "sleep", wait)
-            engine._roll()
-            monkeypatch.undo()
-            assert (engine.journal.number, engine.ledger.limit) == (number, limit)
-        (small_disk / "junk").unlink()
+                sleep = time.sleep
+                monkeypatch.setattr(time, "sleep", wait)
+                engine._roll()
+                monkeypatch.undo()
+                assert (engine.journal.number, engine.ledger.limit) == (number, limit)
         assert [queue.get(timeout=PATIENCE) for _ in range(100)] == list(range(100))
 
 
 @needs_reserved_space
 def test_files_that_grow_leave_a_small_disk_room_for_journals(small_disk: pathlib.Path) -> None:
-    def room() -> int:
-        found = os.statvfs(small_disk)
-        return found.f_bavail * found.f_frsize
-
     with TurboQueue() as queue:
         queue.put(bytes(70_000))
-        leave(small_disk, tqshim.folder.SPILL_BELOW + 100_000)
-        for _ in range(10):
-            queue.put(bytes(70_000))
-        assert room() > tqshim.folder.SPILL_BELOW - 100_000
-        (small_disk / "junk").unlink()
+        folder = queue._engine.folder
+        with full_but(tqshim.folder.SPILL_BELOW + 100_000, small_disk, folder):
+            for _ in range(10):
+                queue.put(bytes(70_000))
+            assert folder.room() > tqshim.folder.SPILL_BELOW - 100_000
         for _ in range(11):
             assert queue.get(timeout=PATIENCE) == bytes(70_000)
 

@@ -580,8 +580,9 @@ class Folder:
             return
         try:
             # Whoever was first may have found less; and if this file is a journal by now, more space does it no harm.
-            if not _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT):
-                self.remove_free()  # Else they are refilled, and then nothing gives way.
+            if _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT):
+                return
+            self.remove_free()  # Else they are refilled, and then nothing gives way.
             while not _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT) and limit > LEAST_LIMIT:
                 limit //= 2
         finally:
