@@ -42,9 +42,10 @@ from tqshim import (
     waiting,
 )
 from tqshim.engine import DurableEngine, DurableKeyedEngine, Engine, KeyedEngine
+from tqshim.extents import Block
 from tqshim.folder import Folder
 from tqshim.keys import Key
-from tqshim.ledger import Block, Ledger
+from tqshim.ledger import Ledger
 from tqshim.monitor import looking
 from tqshim.names import FileId
 
@@ -95,7 +96,7 @@ def fill(path: str, shape: str, authkey: Optional[bytes], count: int = 3, **opti
 def places(path: str) -> list[tuple[Path, Block]]:
     """Where the blocks of a queue stand."""
     with looking.View(path) as view:
-        return [(Path(path, names.batch(names.READY, block.file)), block) for block in view.follow().blocks]
+        return [(Path(path, names.batch(names.READY, block.file)), block) for block in view.follow().parts(0, 1 << 40)]
 
 
 def read(path: Path, block: Block) -> bytes:

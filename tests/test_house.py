@@ -78,6 +78,7 @@ HOUSE: Final = (
     Step(2, words("systems locks weak forks mappings")),
     Step(2, words("clock")),
     Step(1, words("ledger")),
+    Step(1, words("extents")),
     Step(0, words("blocks")),  # above events, for the unit in which an event counts a block's length
     Step(0, words("events names errors states figures")),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -19,17 +20,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tqshim import events
 from tqshim import ledger as ledger_module
 from tqshim.events import SIZE
+from tqshim.extents import Block, Run
 from tqshim.ledger import (
     SHUT,
     SHUT_AT_ONCE,
-    Block,
     Held,
     Lease,
     Ledger,
     Member,
     Reservation,
     Returned,
-    Run,
     Verdict,
 )
 from tqshim.names import FileId
@@ -40,11 +40,14 @@ Value = tuple[int, int]
 
 @pytest.fixture(autouse=True, scope="module")
 def short_runs() -> Iterator[None]:
-    """Runs begin behind two items, and have few: else no test here would see one."""
-    before = ledger_module.RUN_AHEAD, ledger_module.RUN_ITEMS
-    ledger_module.RUN_AHEAD, ledger_module.RUN_ITEMS = 2, 3  # type: ignore[misc]
+    """Runs begin behind two items, and have few blocks: else no test here would see one, or its end."""
+    names = "RUN_AHEAD", "RUN_BLOCKS", "SMALL_FROM"
+    before = [getattr(ledger_module, name) for name in names]
+    for name, short in zip(names, (2, 5, 2)):
+        setattr(ledger_module, name, short)
     yield
-    ledger_module.RUN_AHEAD, ledger_module.RUN_ITEMS = before  # type: ignore[misc]
+    for name, value in zip(names, before):
+        setattr(ledger_module, name, value)
 
 
 def word(event: bytes) -> int:
@@ -552,6 +555,17 @@ any_event = st.one_of(
     st.integers(1, 255).map(lambda kind: bytes([kind]) + bytes(7)),
 )
 claims = st.lists(st.builds(events.claim, slots), min_size=3, max_size=12)
+publishes = st.lists(
+    st.builds(
+        events.publish,
+        st.sampled_from([0, 0, 0, 1, 1, 2, 256]),
+        st.sampled_from([1, 1, 1, 2, 3, 0, 255, 256]),
+        st.sampled_from([1, 1, 2, 3, 255, 256, 0]),
+        st.sampled_from([False, False, False, True]),
+    ),
+    min_size=3,
+    max_size=16,
+)
 openings = st.sampled_from(
     [
         [],
@@ -562,14 +576,18 @@ openings = st.sampled_from(
             *(events.join(True), events.join(False), events.open_(1, 0), events.publish(1, 4, 1)),
             *(events.hold(0), events.hold(0), events.return_(4), events.open_(1, 3)),
         ],
+        [
+            *(events.join(False), events.open_(0, 0), events.publish(0, 3, 1), events.publish(0, 1, 1)),
+            *(events.join(False), events.open_(1, 0), events.publish(1, 1, 1), events.publish(0, 1, 1)),
+        ],
     ]
 )
 journals = st.builds(
     lambda opening, parts: [*opening, *(event for part in parts for event in part)],
     openings,
-    st.lists(st.one_of(st.lists(any_event, min_size=1, max_size=6), claims), max_size=8),
+    st.lists(st.one_of(st.lists(any_event, min_size=1, max_size=6), claims, publishes), max_size=8),
 )
-sizes = st.tuples(st.sampled_from([0, 0, 1, 4, 12]), st.integers(1, 50), st.integers(1, 60))
+sizes = st.tuples(st.sampled_from([0, 0, 1, 4, 12, 400]), st.integers(1, 50), st.integers(1, 60))
 
 
 def portions(data: st.DataObject, journal: list[bytes]) -> list[bytes]:
@@ -686,6 +704,7 @@ def test_no_event_takes_more_places_than_there_are(size: tuple[int, int, int], j
         assert set(ledger.files) <= set(ledger.members)
         assert [block.first for block in ledger.blocks][1:] == [block.end for block in ledger.blocks][:-1]
         assert not ledger.blocks or ledger.blocks[-1].end == ledger.tail
+        assert ledger._run_bytes == sum(len(run.packed) for run in [*ledger.blocks][:-1] if isinstance(run, Run))
         if verdict is None:
             now = ledger.index
             ledger.index = index
@@ -700,7 +719,7 @@ def test_no_event_takes_more_places_than_there_are(size: tuple[int, int, int], j
 @pytest.fixture(scope="module")
 def snapshot() -> bytes:
     """A snapshot that has one of everything."""
-    ledger = Ledger(40, 20, 40)
+    ledger = Ledger(40, 30, 40)
     feed(
         ledger,
         [
@@ -717,12 +736,19 @@ def snapshot() -> bytes:
             events.hold(1),
             events.hold(1),
             events.return_(10),
+            events.open_(2, 6),
+            *[events.publish(2, 1, 1), events.publish(2, 2, 3)] * 2,
+            events.join(False),
+            events.open_(0, 3),
+            events.publish(0, 1, 9),
             events.reserve(2, 7),
             events.task_done(),
             events.shutdown(False),
         ],
     )
     assert (len(ledger.held), len(ledger.returned)) == (1, 1)
+    assert [type(block) for block in ledger.blocks] == [Block, Run, Block]
+    assert len(ledger._sealed) == len(ledger._sealing) == 2
     return ledger.snapshot()
 
 
@@ -730,6 +756,19 @@ def test_a_snapshot_cut_short_is_refused(snapshot: bytes) -> None:
     for size in range(len(snapshot)):
         with pytest.raises(ValueError, match=r"journal|snapshot"):
             Ledger.load(snapshot[:size])
+
+
+@pytest.mark.parametrize(("word", "value"), [(2, 0), (2, 2), (3, 3), (5, 8), (5, 1 << 63)])
+def test_a_run_that_is_not_as_long_as_it_says_is_refused(snapshot: bytes, word: int, value: int) -> None:
+    ledger = Ledger.load(snapshot)
+    run = ledger.blocks[1]
+    assert isinstance(run, Run)
+    row = [run.first, run.end, run.blocks, run.files, run.units, 1 << 63 | len(run.packed)]
+    whole = struct.pack("<6Q", *row)
+    assert snapshot.count(whole) == 1
+    row[word] = value
+    with pytest.raises(ValueError, match="run"):
+        Ledger.load(snapshot.replace(whole, struct.pack("<6Q", *row)))
 
 
 def test_events_behind_a_snapshot_are_no_part_of_it(snapshot: bytes) -> None:
@@ -748,7 +787,7 @@ def test_damaged_snapshots_raise_value_error_only(snapshot: bytes, data: st.Data
         Ledger.load(bytes(damaged))
 
 
-@pytest.mark.parametrize("at", range(1, 21))
+@pytest.mark.parametrize("at", range(1, 24))
 @pytest.mark.parametrize("value", [0, 1, 3, 1 << 17, 1 << 40, (1 << 64) - 1])
 def test_no_number_of_a_snapshot_makes_loading_dear(snapshot: bytes, at: int, value: int) -> None:
     """A wrong count is refused before anything is built from it."""
@@ -1099,7 +1138,7 @@ def test_block_finds_what_was_just_claimed_and_nothing_older() -> None:
 
 def test_parts_are_the_blocks_that_the_items_lie_in() -> None:
     ledger = Ledger()
-    feed(ledger, [*THREE, events.publish(P, 2, 2), events.publish(P, 4, 2)])
+    feed(ledger, [*THREE, events.publish(P, 2, 2), events.publish(P, 4, 256)])
     first, second, third = ledger.blocks
     assert ledger.parts(0, 9) == [first, second, third]
     assert ledger.parts(2, 4) == [first, second]
@@ -1108,29 +1147,122 @@ def test_parts_are_the_blocks_that_the_items_lie_in() -> None:
     assert ledger.parts(9, 12) == []
 
 
-def test_single_blocks_behind_others_are_a_run() -> None:
-    """As long as they stand one behind the other, in one file, and are not too many; the parts are what they were."""
+def test_small_blocks_behind_others_are_runs() -> None:
+    """Whoever puts them, as long as they are not too many; the parts are what they were."""
     ledger = Ledger()
-    sizes = [1, 2, 255, 1, 1, 256, 1]
+    sizes = [1, 2, 255, 1, 3, 256, 1]
     feed(ledger, [*FILE, events.publish(P, 2, 1), *(events.publish(P, 1, size) for size in sizes)])
-    feed(ledger, [events.publish(P, 1, 1), events.open_(P, 9), events.publish(P, 1, 1), events.publish(P, 1, 1)])
-    file = ledger.blocks[0].file
-    new = FileId(file.member, 9)
-    assert [*ledger.blocks] == [
-        Block(0, 2, file, 0, 1),
-        Run(2, 5, file, 1, 258, bytes([1, 2, 255])),
-        Run(5, 7, file, 259, 2, bytes([1, 1])),
-        Block(7, 8, file, 261, 256),
-        Run(8, 10, file, 517, 2, bytes([1, 1])),
-        Run(10, 12, new, 0, 2, bytes([1, 1])),
-    ]
-    singles = [Block(2, 3, file, 1, 1), Block(3, 4, file, 2, 2), Block(4, 5, file, 4, 255), Block(5, 6, file, 259, 1)]
-    assert ledger.parts(2, 6) == singles
-    assert ledger.parts(4, 5) == singles[2:3] == [ledger.block(4)]
-    assert ledger.units_from(0) == 519 + 1 + 1
-    assert ledger.units_from(3) == 519 + 2 - 1 - 1
+    feed(ledger, [events.publish(P, 3, 1), events.join(False), events.open_(2, 9), events.publish(2, 7, 5)])
+    feed(ledger, [events.publish(P, 255, 1), events.publish(2, 1, 9), events.publish(2, 256, 2)])
+    file, other = FileId(0, 2), FileId(ledger.members[2].number, 9)
+    first = [Block(2, 3, file, 1, 1), Block(3, 4, file, 2, 2), Block(4, 5, file, 4, 255), Block(5, 6, file, 259, 1)]
+    first.append(Block(6, 7, file, 260, 3))
+    second = [Block(8, 9, file, 519, 1), Block(9, 12, file, 520, 1), Block(12, 19, other, 0, 5)]
+    second += [Block(19, 274, file, 521, 1), Block(274, 275, other, 5, 9)]
+    apart = [Block(0, 2, file, 0, 1), Block(7, 8, file, 263, 256), Block(275, 531, other, 14, 2)]
+    expected = [apart[0], *first, apart[1], *second, apart[2]]
     loaded = Ledger.load(ledger.snapshot())
-    assert loaded.blocks == ledger.blocks and loaded.snapshot() == ledger.snapshot()
+    for each in (ledger, loaded):
+        assert [block for block in each.blocks if isinstance(block, Block)] == apart
+        runs = [run for run in each.blocks if isinstance(run, Run)]
+        assert [(run.first, run.end, run.blocks, run.files, run.units) for run in runs] == [
+            (2, 7, 5, 1, 262),
+            (8, 275, 5, 2, 17),
+        ]
+        assert each.parts(0, 999) == expected
+        for index, block in [*enumerate(expected), *reversed([*enumerate(expected)])]:
+            for item in {block.first, block.end - 1}:
+                assert each.block(item) == block
+                assert each.parts(item, item + 1) == [block]
+                assert each.units_from(item) == sum(behind.units for behind in expected[index:])
+    assert loaded.snapshot() == ledger.snapshot()
+
+
+SECOND = [events.join(False), events.open_(2, 8)]
+"""Another producer, with a file."""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [],
+        [events.reserve(P, 4)],
+        [events.reserve(2, 4)],
+        [events.shutdown(False)],
+        [events.claim(C)] * 2,
+        [events.hold(C)] * 3,
+        [events.leave(2, 6)],
+        [events.open_(2, 10)],
+    ],
+    ids=lambda before: f"{events_name(before[0])}_{len(before)}" if before else "nothing",
+)
+@pytest.mark.parametrize("maxsize", [0, 12, 14, 40])
+@pytest.mark.parametrize(
+    "small",
+    [
+        [events.publish(P, 1, 1)] * 5,
+        [events.publish(P, 1, 1), events.publish(2, 2, 3), events.publish(2, 1, 9), events.publish(P, 1, 2)],
+        [events.publish(2, 3, 1), *[events.publish(P, 1, 255)] * 4],
+        [*[events.publish(P, 1, 1)] * 3, events.publish(P, 256, 1), events.publish(P, 1, 1)],
+        [*[events.publish(P, 1, 1)] * 3, events.publish(P, 257, 1), events.publish(P, 1, 1)],
+        [*[events.publish(P, 1, 1)] * 3, events.publish(P, 1, 256), events.publish(P, 1, 1)],
+        [events.publish(P, 1, 1, True), events.publish(2, 2, 1), events.publish(P, 1, 1)],
+        [events.publish(P, 1, 1), events.publish(256, 1, 1), events.publish(9, 1, 1), events.publish(2, 1, 1)],
+    ],
+)
+def test_small_blocks_that_are_applied_together_are_what_they_are_one_by_one(
+    before: list[bytes], maxsize: int, small: list[bytes]
+) -> None:
+    """Whatever the state is, and whichever of them count; and their files are done when they are."""
+    together, single = Ledger(maxsize, 99), Ledger(maxsize, 99)
+    begin = [*FILE, *[events.publish(P, 1, 1)] * 4, *SECOND, events.publish(2, 1, 1), *before]
+    behind = [events.open_(2, 20), *[events.claim(C)] * 9]
+    for journal in (begin, small, behind, [events.open_(P, 20)]):
+        feed(single, journal)
+        assert together.apply(b"".join(journal)) == len(journal) * SIZE
+        for ledger in (together, single):
+            ledger.trim()
+        assert notes(together) == notes(single)
+        assert together.parts(0, 999) == single.parts(0, 999)
+        assert all(run._tables is None for run in [*together.blocks][:-1] if isinstance(run, Run))
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("producer", [P, 2])
+def test_a_run_goes_on_where_it_was_loaded(producer: int, together: bool) -> None:
+    ledger = Ledger()
+    feed(ledger, [*FILE, *SECOND, *[events.publish(P, 1, 2)] * 4])
+    loaded = Ledger.load(ledger.snapshot())
+    assert isinstance(loaded.blocks[-1], Run) and loaded.blocks[-1].blocks == 2
+    more = [events.publish(producer, 1, 2), events.publish(P, 2, 1), events.publish(producer, 1, 1)] * 2
+    feed(ledger, more)
+    if together:
+        assert loaded.apply(b"".join(more)) == len(more) * SIZE
+    else:
+        feed(loaded, more)
+    assert loaded.snapshot() == ledger.snapshot()
+    assert loaded.parts(0, 99) == ledger.parts(0, 99)
+
+
+def test_a_file_in_a_run_is_done_with_its_own_last_item() -> None:
+    """Not with the run: others may put there for long."""
+    ledger = Ledger()
+    feed(ledger, [*FILE, events.publish(P, 2, 1), events.join(False), events.open_(2, 8)])
+    feed(ledger, [events.publish(P, 1, 1), events.publish(2, 1, 1), events.publish(P, 1, 1), events.leave(P, 0)])
+    feed(ledger, [events.publish(2, 1, 1)])
+    assert [type(block) for block in ledger.blocks] == [Block, Run]
+    loaded = Ledger.load(ledger.snapshot())
+    for each in (ledger, loaded):
+        feed(each, [events.claim(C)] * 4)
+        each.trim()
+        assert not each.done and not each.is_done(FileId(0, 2))
+        feed(each, [events.claim(C)])
+        assert each.is_done(FileId(0, 2))
+        each.trim()
+        assert each.done == [(FileId(0, 2), 5)]
+        assert not each.is_done(FileId(each.members[2].number, 8))
+        assert len(each.blocks) == 1
+    assert loaded.snapshot() == ledger.snapshot()
 
 
 def test_single_blocks_near_the_head_are_no_run() -> None:
@@ -1153,7 +1285,7 @@ def test_a_held_item_of_a_run_has_a_block_of_its_own() -> None:
     feed(ledger, [*FILE, *[events.publish(P, 1, 2)] * 5, *[events.claim(C)] * 3])
     held = ledger.step(word(events.hold(C)))
     assert isinstance(ledger.blocks[-1], Run)
-    assert isinstance(held, Held) and held.block == Block(3, 4, ledger.blocks[-1].file, 6, 2)
+    assert isinstance(held, Held) and held.block == Block(3, 4, FileId(0, 2), 6, 2)
     assert Ledger.load(ledger.snapshot()).held == ledger.held
 
 

@@ -252,7 +252,7 @@ NUMBERS: Final = (
     ("sealed at 1 MB", {"FILE_BYTES": 1 << 20}),
     ("large blocks at 4 MB, or at a 64th of what is free", {"LARGE_FILE_BYTES": 4 << 20, "SHARES": 64}),
     ("An item of 256 MB or more", {"GIANT": (256 << 20) - 32}),
-    ("told of 256 at a time", {"RUN_ITEMS": 256, "RUN_AHEAD": 256}),
+    ("told of 256 at a time", {"RUN_BLOCKS": 256, "RUN_AHEAD": 256}),
     ("after a minute", {"MARKER_LIFE": 60.0}),
     ("up to 1,000 or 64 KB, or what came within a\n   millisecond", {"BLOCK_RECORDS": 1000, "BLOCK_BYTES": 1 << 16}),
     ("within 0.1 to 0.5 ms", {"LINGER": 1e-3, "GAP_FIRST": 1e-4, "GAP_LAST": 5e-4}),

@@ -34,7 +34,8 @@ from checker import (
 )
 
 from tqshim import events
-from tqshim.ledger import Block, Held, Lease, Ledger, Member, Reservation, Verdict
+from tqshim.extents import Block
+from tqshim.ledger import Held, Lease, Ledger, Member, Reservation, Verdict
 from tqshim.names import FileId
 
 Make = Callable[[type[Ledger], Iterable[str]], Model]
@@ -631,9 +632,7 @@ class DoneWhileFilled(Ledger):
     """A batch file is done when its items are, sealed or not."""
 
     def is_done(self, file: FileId) -> bool:
-        return any(end <= self.low for known, end in self._ends.items() if known == file) or (
-            file not in self._ends or super().is_done(file)
-        )
+        return self._filled.get(file, self.low + 1) <= self.low or super().is_done(file)
 
 
 class OpenAnySerial(Ledger):

@@ -1,4 +1,4 @@
-"""Many items that were published one by one: blocks that the ledger tells of as runs."""
+"""Many items that were published one by one, by one producer or several: blocks that the ledger tells of as runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tqshim import CorruptBatchError, TurboQueue, monitor, tuning
+from tqshim import CorruptBatchError, TurboQueue, monitor, names, tuning
 from tqshim.engine import Engine, Use
+from tqshim.extents import Run
 from tqshim.folder import Folder
-from tqshim.ledger import Run
 
 LONG = 60.0
 COUNT = 1200
@@ -22,15 +22,21 @@ def path(tmp_path: Path) -> str:
     return str(tmp_path / "queue")
 
 
-@pytest.fixture
-def q(path: str) -> Any:
+@pytest.fixture(params=[1, 3], ids=["one_producer", "three"])
+def q(path: str, request: pytest.FixtureRequest) -> Any:
     """A queue of so many items, each published by itself, and one amid them that is too large for a run."""
     made: Any = TurboQueue(path=path)
+    producers = [made, *(newcomer(made) for _ in range(request.param - 1))]
     for number in range(COUNT):
-        made.put((number, b"." * (8000 if number == 700 else number % 50)))
-        made._engine.flush()
+        producer = producers[number % 7 % len(producers)]
+        producer.put((number, b"." * (8000 if number == 700 else number % 50)))
+        producer._engine.flush()
+    for producer in producers[1:]:
+        producer._engine.close()
+    made.qsize()
     runs = [block for block in made._engine.ledger.blocks if isinstance(block, Run)]
     assert sum(run.end - run.first for run in runs) > COUNT - 300
+    assert {run.files for run in runs} == {len(producers)}
     return made
 
 
@@ -61,11 +67,12 @@ def test_items_of_runs_come_in_order_to_whoever_gets_them(
 
 def test_one_who_opens_the_queue_later_sees_the_same(q: Any, path: str) -> None:
     assert q.get(True, LONG)[0] == 0
-    before = [*q._engine.ledger.blocks]
+    before = q._engine.ledger.parts(1, COUNT)
     q._engine.close()
     later: Any = TurboQueue(path=path)
     later.qsize()
-    assert [*later._engine.ledger.blocks] == before
+    assert later._engine.ledger.parts(1, COUNT) == before
+    assert any(isinstance(block, Run) for block in later._engine.ledger.blocks)
     assert [later.get(True, LONG)[0] for _ in range(COUNT - 1)] == [*range(1, COUNT)]
 
 
@@ -98,9 +105,9 @@ def test_a_damaged_item_of_a_run_is_the_only_one_that_is_lost(
     q: Any, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = next(block for block in q._engine.ledger.blocks if isinstance(block, Run))
-    block = run.single(run.first + 5)
+    block = run.block(run.first + 5)
     q._engine.close()
-    (file,) = Path(path).glob("ready_*")
+    file = Path(path, names.batch(names.READY, block.file))
     data = bytearray(file.read_bytes())
     data[block.offset * 16 + 9] ^= 0xFF
     file.write_bytes(data)

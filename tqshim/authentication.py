@@ -14,10 +14,10 @@ from typing import Optional
 
 from . import blocks
 from .blocks import NewRecord, Record
+from .extents import Block
 from .finishing import Finishing
 from .folder import Folder, RecordInFile
 from .keys import Key
-from .ledger import Block
 
 __all__ = ["Authentication"]
 

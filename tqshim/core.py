@@ -27,9 +27,10 @@ from . import events, locks, names, tuning, waiting
 from .blocks import NewRecord, Record
 from .clock import monotonic
 from .errors import CorruptBatchError, FolderError
+from .extents import Block
 from .folder import NO_SPACE, BatchView, Folder, Journal, RecordInFile
 from .keys import Key
-from .ledger import Block, Lease, Ledger, Verdict
+from .ledger import Lease, Ledger, Verdict
 from .mappings import Mappings
 from .names import FileId
 from .waiting import Bell, Cells

@@ -28,10 +28,11 @@ from .core import Core, Handed, Taken, looked, replay
 from .durability import Durability
 from .ending import AtExit
 from .errors import CorruptBatchError
+from .extents import Block
 from .finishing import Finishing
 from .folder import Folder, forked, reclaim, sweep
 from .keys import Key, match
-from .ledger import OPEN_FOR_ALL, Block, Ledger
+from .ledger import OPEN_FOR_ALL, Ledger
 from .putting import Flusher
 from .weak import alive
 
@@ -346,7 +347,7 @@ class Engine(Finishing):
         self._damage = damage
 
     def _giant_published(self, ledger: Ledger) -> bool:
-        return any(block.file == self._file and not block.units for block in ledger.blocks)
+        return any(not block.units and block.file == self._file for block in ledger.blocks if isinstance(block, Block))
 
     # -- looking
 

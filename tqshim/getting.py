@@ -23,8 +23,9 @@ from .blocks import Record
 from .clock import monotonic
 from .core import LEASED, NO_STEPS, Handed, Taken, looked
 from .errors import CorruptBatchError
+from .extents import Block, Run
 from .folder import RecordInFile
-from .ledger import NEAR_BOUND, OPEN_FOR_ALL, SHUT, Block, Lease, Run
+from .ledger import NEAR_BOUND, OPEN_FOR_ALL, SHUT, Lease
 from .sleeping import Sleeping
 from .waiting import Cells
 
@@ -427,7 +428,7 @@ class Getting(Sleeping):
                 continue
             units += block.units
             most = block.end - ledger.head
-            left -= len(block.sizes) if isinstance(block, Run) else 1
+            left -= block.blocks if isinstance(block, Run) else 1
             if units >= tuning.LEASE_UNITS or not block.units or most >= events.LEASE_MOST or left <= 0:
                 break
         words = self._words

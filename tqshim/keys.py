@@ -28,8 +28,8 @@ from typing import Any, Final, Optional
 
 from . import blocks, events
 from .blocks import Record
+from .extents import Block
 from .folder import Folder
-from .ledger import Block
 from .names import FileId
 
 __all__ = ["Key", "match"]

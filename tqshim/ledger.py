@@ -62,6 +62,8 @@ from binascii import crc32
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from itertools import compress
 from typing import Final, NamedTuple, Optional, Union
 
 from . import events
@@ -85,64 +87,21 @@ from .events import (
     TASK_DONE,
     TRIM,
 )
+from .extents import SMALL_MOST, Block, Extent, Run
 from .names import FileId
 
 __all__ = [
     "OPEN_FOR_ALL",
     "SHUT",
     "SHUT_AT_ONCE",
-    "Block",
     "Held",
     "Lease",
     "Ledger",
     "Member",
     "Reservation",
     "Returned",
-    "Run",
     "Verdict",
 ]
-
-
-class Block(NamedTuple):
-    """Items that were published together: ``first`` up to ``end``, and where they stand."""
-
-    first: int
-    end: int
-    file: FileId
-    offset: int
-    """In units."""
-    units: int
-    """0: a giant, alone in its file."""
-
-
-class Run(NamedTuple):
-    """Blocks of one item each that stand one behind the other: what a slow producer puts while nobody gets.
-
-    A byte for each block instead of a tuple: ten million of them cost 15 MB, not two GB."""
-
-    first: int
-    end: int
-    file: FileId
-    offset: int
-    """Of the first one, in units."""
-    units: int
-    """Of all."""
-    sizes: bytes
-    """The units of each."""
-
-    def single(self, item: int) -> Block:
-        """The block of one of the items."""
-        index = item - self.first
-        return Block(item, item + 1, self.file, self.offset + sum(self.sizes[:index]), self.sizes[index])
-
-    def singles(self, first: int, end: int) -> Iterator[Block]:
-        """The blocks of those of the items ``first`` up to ``end`` that are in it."""
-        first, end = max(first, self.first), min(end, self.end)
-        offset = self.offset + sum(self.sizes[: first - self.first])
-        for item in range(first, end):
-            units = self.sizes[item - self.first]
-            yield Block(item, item + 1, self.file, offset, units)
-            offset += units
 
 
 class Member(NamedTuple):
@@ -219,29 +178,34 @@ NEAR_BOUND: Final = 64
 
 RUN_AHEAD: Final = 256
 """Items that wait before those that are told of as a run: whoever takes one of these is far from its end."""
-RUN_ITEMS: Final = 256
-"""Items of a run, at most: of each one must look up where it stands."""
-_RUN_UNITS: Final = 255
-"""Units of a block that can be in a run."""
+SMALL_FROM: Final = 4
+"""So many PUBLISHes of small blocks are worth applying together."""
+RUN_BLOCKS: Final = 256
+"""Blocks of a run, at most: of each item one must look up where it stands, and a byte tells in which of its files."""
 
-_MAGIC: Final = 0x3730_6D69_6873_7174
-"""``tqshim07`` read as a little-endian number; the last two characters are the version of these rules."""
-_DURABLE: Final = 23
+_MAGIC: Final = 0x3830_6D69_6873_7174
+"""``tqshim08`` read as a little-endian number; the last two characters are the version of these rules."""
+_DURABLE: Final = 24
 _PROOF: Final = struct.Struct("<4Q")
-_HEAD: Final = 28
+_HEAD: Final = 29
 """Where in a snapshot the word is that says whether the queue is durable, before the proof of its key; what those are
 long that every snapshot has."""
-_IS_RUN: Final = 1 << 63
-"""Set in the units of a block of a snapshot that is a run: its sizes stand at the end, in the order of the runs."""
-_SIZES: Final = 256
-"""Bytes that the sizes of a run have there."""
-_ROW: Final = 13
+_MEMBER: Final = 14
 """Words of a member."""
+_EXTENT: Final = struct.Struct("<6Q")
+"""A block: first, end, member and serial of its file, offset in units, units.  A run: first, end, blocks, files, units,
+and the bytes of its tables, which stand at the end, in the order of the runs, with this mark."""
+_IS_RUN: Final = 1 << 63
+_SEALED: Final = 3
+"""Words of a batch file that is sealed."""
 _HELD: Final = 11
 """Words of a held item."""
 _RETURNED: Final = 8
 """Words of a returned item."""
-_NOT_CLAIM: Final = re.compile(rb"[^\x01]", re.DOTALL)
+_OTHER: Final = re.compile(rb"[^\x01]", re.DOTALL)
+"""The type of an event that is no CLAIM."""
+_SMALL: Final = re.compile(rb"(?:\x05.\x00[^\x00]\x00[^\x00]\x00\x00)+", re.DOTALL)
+"""PUBLISHes of small blocks by members of the lowest slots, without ``more``."""
 _PLAIN: Final = b"\x01"
 _SWAP: Final = sys.byteorder == "big"
 _new: Final[Callable[..., Block]] = tuple.__new__
@@ -255,9 +219,11 @@ class Ledger:
     are notes for the engine and no part of the state."""
 
     __slots__ = (
-        "_ends",
         "_filled",
         "_kept_files",
+        "_run_bytes",
+        "_sealed",
+        "_sealing",
         "apart",
         "base",
         "blocks",
@@ -320,9 +286,11 @@ class Ledger:
         """The oldest item nobody has claimed or leased."""
         self.tail = 0
         """The number of the next item."""
-        self.blocks: deque[Union[Block, Run]] = deque()
+        self.blocks: deque[Extent] = deque()
         """Blocks, or runs of them, with items that somebody may still get, oldest first (and older ones until the next
         ``trim``)."""
+        self._run_bytes = 0
+        """Of the tables of runs, but for the last of ``blocks``, in a snapshot."""
         self.members: dict[int, Member] = {}
         self.consumers = 0
         """Members that are consumers."""
@@ -330,8 +298,13 @@ class Ledger:
         """Slots below the highest ever used that are free, in no order."""
         self.files: dict[int, tuple[FileId, int]] = {}
         """By slot: the batch file that its member fills, and how many units it has."""
-        self._filled: set[FileId] = set()
-        """Those files."""
+        self._filled: dict[FileId, int] = {}
+        """Those files, and the end of the items of each: 0, if it has none."""
+        self._sealed: dict[FileId, int] = {}
+        """Batch files that nobody fills any more, with items that somebody may still get (and older ones until the next
+        ``trim``): the end of those of each."""
+        self._sealing: list[tuple[int, FileId]] = []
+        """The same as a heap, by these ends."""
         self.plain = True
         """No lease stands and no item is returned: a CLAIM takes the item at the head."""
         self.held: dict[int, Held] = {}
@@ -356,8 +329,6 @@ class Ledger:
         self.completions = 0
         """How often all the items that there were had been finished with."""
         self.shut = OPEN_FOR_ALL
-        self._ends: dict[FileId, int] = {}
-        """By batch file with items in ``blocks``: the end of its last block."""
         self.done: list[tuple[FileId, int]] = []
         """Sealed batch files that nobody needs any more, and the end of their items; the engine empties this list."""
         self.watched: Optional[int] = None
@@ -383,8 +354,9 @@ class Ledger:
         return self.tail - self.finished
 
     def words_after(self, blocks: int) -> int:
-        """About so many words its snapshot will have when so many more blocks wait: each is as long as an event."""
-        return _HEAD + _ROW * len(self.members) + 6 * (len(self.blocks) + blocks)
+        """About so many words its snapshot will have when so many more blocks wait."""
+        rows = _MEMBER * len(self.members) + 6 * (len(self.blocks) + blocks) + _SEALED * len(self._sealed)
+        return _HEAD + rows + (self._run_bytes + Run.size(RUN_BLOCKS + 1, RUN_BLOCKS, len(self.files))) // SIZE
 
     @property
     def full(self) -> bool:
@@ -395,7 +367,7 @@ class Ledger:
         """The block in which an unclaimed or just claimed item stands."""
         for block in self.blocks:
             if block.first <= item < block.end:
-                return block.single(item) if isinstance(block, Run) else block
+                return block.block(item) if isinstance(block, Run) else block
         raise LookupError(f"item {item} is not in the ledger, whose oldest is {self.low}")
 
     def parts(self, first: int, end: int) -> list[Block]:
@@ -410,7 +382,7 @@ class Ledger:
             if block.first >= end or first >= end:
                 break
             if isinstance(block, Run):
-                yield from block.singles(first, end)
+                yield from block.each(first, end)
             else:
                 yield block
 
@@ -421,12 +393,12 @@ class Ledger:
             if block.end > first:
                 total += block.units
                 if isinstance(block, Run) and block.first < first:
-                    total -= sum(block.sizes[: first - block.first])
+                    total -= block.units_before(first)
         return total
 
     def is_done(self, file: FileId) -> bool:
         """Nobody writes to the batch file and nobody can get an item from it any more."""
-        if file in self._kept_files or (file in self._ends and self._ends[file] > self.low):
+        if file in self._kept_files or self._sealed.get(file, 0) > self.low:
             return False
         for slot, member in self.members.items():
             if member.number == file.member:
@@ -463,15 +435,17 @@ class Ledger:
         at = 0
         if self.watched is None:
             last = min(count, self.limit - self.index)
-            for other in _NOT_CLAIM.finditer(types, 0, max(0, last)):
-                place = other.start()
+            while at < last:
+                other = _OTHER.search(types, at, last)
+                place = other.start() if other else last
                 if place > at:
                     self._claims(place - at)
-                self.step(_WORD.unpack_from(chunk, place * SIZE)[0])
-                at = place + 1
-            if last > at:
-                self._claims(last - at)
-                at = last
+                at = place
+                if other:
+                    small = self._publish_small(chunk, at, last) if types[at] == PUBLISH else 0
+                    if not small:
+                        self.step(_WORD.unpack_from(chunk, at * SIZE)[0])
+                    at += small or 1
         for (event,) in _WORD.iter_unpack(chunk[at * SIZE : count * SIZE]):
             self.step(event)
         return count * SIZE
@@ -555,34 +529,57 @@ class Ledger:
             file, offset = current
             self.tail = end = first + count
             blocks = self.blocks
-            if count > 1 or not blocks or not self._joins_run(blocks[-1], file, offset, units):
+            if not blocks or not self._joins_run(blocks[-1], file, offset, count, units):
                 blocks.append(_new(Block, (first, end, file, offset, units)))
-            self._ends[file] = end
+            self._filled[file] = end
             self.files[slot] = file, offset + units
             if blocks[0].end <= self.head:
                 self.trim()
         return first
 
-    def _joins_run(self, last: Union[Block, Run], file: FileId, offset: int, units: int) -> bool:
-        """A block of one item was published: tell of it together with the last one, if both are behind many others."""
-        first = last.first
-        if (
-            first - self.low < RUN_AHEAD
-            or last.file != file
-            or last.offset + last.units != offset
-            or not 0 < units <= _RUN_UNITS
-        ):
-            return False
+    def _joins_run(self, last: Extent, file: FileId, offset: int, count: int, units: int) -> bool:
+        """A block was published: tell of it together with those before it, if all are small and behind many others."""
+        joins = count <= SMALL_MOST and 0 < units <= SMALL_MOST and last.first - self.low >= RUN_AHEAD
         if isinstance(last, Run):
-            sizes = last.sizes
-            if len(sizes) >= RUN_ITEMS:
+            if not joins or last.blocks >= RUN_BLOCKS:
+                last.close()
+                self._run_bytes += len(last.packed)
                 return False
-        elif last.end - first == 1 and 0 < last.units <= _RUN_UNITS:
-            sizes = bytes((last.units,))
-        else:
+            last.append(file, offset, count, units)
+            return True
+        if not joins or not last.small:
             return False
-        self.blocks[-1] = Run(first, last.end + 1, file, last.offset, last.units + units, sizes + bytes((units,)))
+        run = self.blocks[-1] = Run.of(last)
+        run.append(file, offset, count, units)
         return True
+
+    def _publish_small(self, chunk: bytes, at: int, last: int) -> int:
+        """Apply PUBLISHes that stand one after another from event ``at`` on, without a look at each: those that the
+        last run can take.  Returns how many; 0: none, or too few."""
+        run = self.blocks[-1] if self.blocks else None
+        if not isinstance(run, Run) or run.first - self.low < RUN_AHEAD or self.shut or self.reserved or self.res:
+            return 0
+        found = _SMALL.match(chunk, at * SIZE, SIZE * min(last, at + RUN_BLOCKS - run.blocks))
+        small = found[0] if found else b""
+        count = len(small) // SIZE
+        slots, counts, sizes = small[1::SIZE], small[3::SIZE], small[5::SIZE]
+        mine = {*slots}
+        if count < SMALL_FROM or not all(slot in self.files for slot in mine):
+            return 0
+        if self.maxsize and self.used + sum(counts) > self.maxsize:
+            return 0
+        numbers = bytearray(SMALL_MOST + 1)
+        for slot in mine:
+            file, offset = self.files[slot]
+            numbers[slot] = run.number(file, offset)
+            behind = slots.rfind(slot) + 1
+            self._filled[file] = self.tail + sum(counts[:behind])
+            own = sizes if len(mine) == 1 else compress(sizes, map(slot.__eq__, slots))
+            self.files[slot] = file, offset + sum(own)
+        run.extend(slots.translate(numbers), counts, sizes)
+        self.index += count
+        self.tail = run.end
+        return count
 
     def _lease(self, slot: int, most: int) -> Optional[Lease]:
         old = self.lease
@@ -641,7 +638,7 @@ class Ledger:
         self._seal(slot)
         file = FileId(member.number, serial)
         self.files[slot] = file, 0
-        self._filled.add(file)
+        self._filled[file] = 0
         return slot
 
     def _join(self, number: int, consumer: bool) -> Optional[int]:
@@ -723,7 +720,7 @@ class Ledger:
             self._kept_files[file] = left
             return
         del self._kept_files[file]
-        if file not in self._ends and file not in self._filled:
+        if file not in self._sealed and file not in self._filled:
             self.done.append((file, self.low))
 
     def _task_done(self) -> Optional[int]:
@@ -752,26 +749,27 @@ class Ledger:
         former = self.files.pop(slot, None)
         if former is None:
             return
-        self._filled.discard(former[0])
-        if self._ends.get(former[0], 0) <= self.low:
-            self._ends.pop(former[0], None)
-            if former[0] not in self._kept_files:
-                # Not the end of its own items: whoever has loaded a snapshot since then does not know that.
-                self.done.append((former[0], self.low))
+        file = former[0]
+        end = self._filled.pop(file)
+        if end > self.low:
+            self._sealed[file] = end
+            heappush(self._sealing, (end, file))
+        elif file not in self._kept_files:
+            self.done.append((file, end))
 
     def trim(self) -> None:
         """Forget blocks all of whose items have been claimed.  Changes nothing that a snapshot shows."""
         low = self.head if self.lease is None else self.lease.first
         blocks = self.blocks
         while blocks and blocks[0].end <= low:
-            self._forget(blocks.popleft())
-
-    def _forget(self, block: Union[Block, Run]) -> None:
-        file = block.file
-        if self._ends.get(file) == block.end and file not in self._filled:
-            del self._ends[file]
+            block = blocks.popleft()
+            if blocks and isinstance(block, Run):
+                self._run_bytes -= len(block.packed)
+        while self._sealing and self._sealing[0][0] <= low:
+            end, file = heappop(self._sealing)
+            del self._sealed[file]
             if file not in self._kept_files:
-                self.done.append((file, block.end))
+                self.done.append((file, end))
 
     # -- rolls
 
@@ -805,7 +803,8 @@ class Ledger:
         self.trim()
         lease = self.lease
         blocks = self.blocks
-        sizes = b"".join([block.sizes.ljust(_SIZES, b"\0") for block in blocks if isinstance(block, Run)])
+        table_of_each = [block.packed for block in blocks if isinstance(block, Run)]
+        tables = b"".join(table_of_each)
         head = (
             self.maxsize,
             self.first_limit,
@@ -827,29 +826,36 @@ class Ledger:
             len(self.held),
             len(self.returned),
             self.redelivered,
-            len(sizes) // SIZE,
+            len(tables) // SIZE,
+            len(self._sealed),
             self.durable,
             *_PROOF.unpack(self.proof or bytes(_PROOF.size)),
         )
-        table = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
+        words = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
         for slot in sorted(self.members):
             kept = self.kept.get(slot, (0, 0))
-            table += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot), *kept)
+            words += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot), *kept)
+        sizes = map(len, table_of_each)
         for block in blocks:
-            table += _block_row(block)
+            if isinstance(block, Run):
+                words += (block.first, block.end, block.blocks, block.files, block.units, _IS_RUN + next(sizes))
+            else:
+                words += _row(block)
+        for end, file in sorted(self._sealing):
+            words += (end, *file)
         for number, slot, holder, item, times, block in self.held.values():
-            table += (number, slot, holder, item, times, *_block_row(block))
+            words += (number, slot, holder, item, times, *_row(block))
         for item, times, block in self.returned:
-            table += (item, times, *_block_row(block))
-        words = array("Q", [_MAGIC, len(table) + len(sizes) // SIZE + 3, *table])
+            words += (item, times, *_row(block))
+        rows = array("Q", [_MAGIC, len(words) + len(tables) // SIZE + 3, *words])
         if _SWAP:
-            words.byteswap()
-        data = words.tobytes() + sizes
+            rows.byteswap()
+        data = rows.tobytes() + tables
         return data + _WORD.pack(crc32(data))
 
-    def _file(self, slot: int) -> tuple[int, int, int, int]:
+    def _file(self, slot: int) -> tuple[int, int, int, int, int]:
         current = self.files.get(slot)
-        return (1, *current[0], current[1]) if current else (0, 0, 0, 0)
+        return (1, *current[0], current[1], self._filled[current[0]]) if current else (0, 0, 0, 0, 0)
 
     def _reservation(self, slot: int) -> tuple[int, int, int, int]:
         own = self.res.get(slot)
@@ -868,7 +874,8 @@ class Ledger:
     @staticmethod
     def check(snapshot: bytes) -> None:
         """Raise ``ValueError`` for a snapshot that is not as it was written."""
-        if len(snapshot) < (_HEAD + 6) * SIZE or crc32(snapshot[:-SIZE]) != _WORD.unpack(snapshot[-SIZE:])[0]:
+        body = memoryview(snapshot)[:-SIZE]  # it may be long
+        if len(snapshot) < (_HEAD + 6) * SIZE or crc32(body) != _WORD.unpack(snapshot[-SIZE:])[0]:
             raise ValueError(f"a snapshot of {len(snapshot)} bytes fails its check")
 
     @staticmethod
@@ -893,67 +900,85 @@ class Ledger:
         ledger.grants = words[11]
         slots, members, blocks = words[13:16]
         ledger.finished, ledger.completions, ledger.shut, held, returned = words[16:21]
-        ledger.redelivered, sizes = words[21:_DURABLE]
+        ledger.redelivered, tables, sealed = words[21:_DURABLE]
         if words[12]:
             ledger.lease = Lease(*words[_HEAD : _HEAD + 5])
         ledger.plain = not words[12] and not returned
         at = _HEAD + 5
-        rows = _ROW * members + 6 * blocks + sizes + _HELD * held + _RETURNED * returned
-        if words[1] != at + rows + 1 or not members <= slots <= events.SLOTS:
+        rows = _MEMBER * members + 6 * blocks + _SEALED * sealed + _HELD * held + _RETURNED * returned
+        if words[1] != at + rows + tables + 1 or not members <= slots <= events.SLOTS:
             raise ValueError(
-                f"a snapshot of {members} members, {slots} slots, {blocks} blocks, {held} held and {returned} returned "
-                f"items can't have {words[1]} words"
+                f"a snapshot of {members} members, {slots} slots, {blocks} blocks, {sealed} sealed files, {held} held "
+                f"and {returned} returned items can't have {words[1]} words"
             )
-        words = struct.unpack_from(f"<{at + rows - sizes}Q", data)
-        place, end = (at + rows - sizes) * SIZE, (at + rows) * SIZE
-        for row in range(at, at + _ROW * members, _ROW):
-            slot, number, consumer, has_file, file, serial, offset, has_res, places, grant, cut, lease, base = words[
-                row : row + _ROW
-            ]
+        for row in range(at, at + _MEMBER * members, _MEMBER):
+            slot, number, consumer, has_file, file, serial, offset, end, has_res, places, grant, cut, lease, base = (
+                struct.unpack_from(f"<{_MEMBER}Q", data, row * SIZE)
+            )
             if slot >= slots:
                 raise ValueError(f"slot {slot} of a snapshot with {slots} slots")
             ledger.members[slot] = Member(number, bool(consumer))
             ledger.consumers += bool(consumer)
             if has_file:
                 ledger.files[slot] = FileId(file, serial), offset
-                ledger._filled.add(FileId(file, serial))
+                ledger._filled[FileId(file, serial)] = end
             if has_res:
                 ledger.res[slot] = Reservation(places, grant, bool(cut))
                 ledger.reserved += places
             if lease:
                 ledger.kept[slot] = lease, base
         ledger.free = [slot for slot in range(slots) if slot not in ledger.members]
-        at += _ROW * members
-        for row in range(at, at + 6 * blocks, 6):
-            block: Union[Block, Run] = _block(words, row)
-            if block.units & _IS_RUN:
-                count = block.end - block.first
-                if not 0 < count <= _SIZES or place + _SIZES > end:
-                    raise ValueError(f"a run of {count} items in a snapshot of {sizes} words of sizes")
-                block = Run(*block[:4], block.units ^ _IS_RUN, data[place : place + count])
-                place += _SIZES
-            ledger.blocks.append(block)
-            ledger._ends[block.file] = block.end
-        at += 6 * blocks
+        at += _MEMBER * members
+        stop = at + 6 * blocks
+        end = (words[1] - 1) * SIZE
+        ledger._load_blocks(data[at * SIZE : stop * SIZE], data, end - tables * SIZE, end)
+        words = struct.unpack_from(f"<{_SEALED * sealed + _HELD * held + _RETURNED * returned}Q", data, stop * SIZE)
+        for row in range(0, _SEALED * sealed, _SEALED):
+            end, file, serial = words[row : row + _SEALED]
+            ledger._sealed[FileId(file, serial)] = end
+            ledger._sealing.append((end, FileId(file, serial)))
+        at = _SEALED * sealed
         for row in range(at, at + _HELD * held, _HELD):
             number, slot, holder, item, times = words[row : row + 5]
-            ledger.held[number] = Held(number, slot, holder, item, times, _block(words, row + 5))
+            ledger.held[number] = Held(number, slot, holder, item, times, _block(words[row + 5 : row + _HELD]))
         at += _HELD * held
         for row in range(at, at + _RETURNED * returned, _RETURNED):
-            ledger.returned.append(Returned(words[row], words[row + 1], _block(words, row + 2)))
+            item, times = words[row : row + 2]
+            ledger.returned.append(Returned(item, times, _block(words[row + 2 : row + _RETURNED])))
         ledger.apart = held + returned
         for block in (*(one.block for one in ledger.held.values()), *(one.block for one in ledger.returned)):
             ledger._kept_files[block.file] = ledger._kept_files.get(block.file, 0) + 1
         return ledger
 
+    def _load_blocks(self, rows: bytes, data: bytes, place: int, stop: int) -> None:
+        """Take on what waits: the tables of its runs stand from byte ``place`` up to ``stop``."""
+        begin = place
+        known = -1, 0, 0, 0
+        for first, end, third, fourth, fifth, sixth in _EXTENT.iter_unpack(rows):
+            if sixth < _IS_RUN:
+                self.blocks.append(Block(first, end, FileId(third, fourth), fifth, sixth))
+                continue
+            shape = end - first, third, fourth, sixth
+            if shape != known:  # most are alike, and there may be very many
+                if not third or sixth != _IS_RUN + Run.size(*shape[:3]):
+                    raise ValueError(f"a run of {third} blocks with {end - first} items in {fourth} files is damaged")
+                known = shape
+            self.blocks.append(Run(first, end, third, fourth, fifth, data, place))
+            place += sixth - _IS_RUN
+        if place != stop:
+            raise ValueError(f"the runs of a snapshot end at byte {place} instead of {stop}")
+        self._run_bytes = place - begin
+        if self.blocks and isinstance(self.blocks[-1], Run):
+            self._run_bytes -= len(self.blocks[-1].packed)
 
-def _block_row(block: Union[Block, Run]) -> tuple[int, int, int, int, int, int]:
-    """A block as words of a snapshot."""
-    return block.first, block.end, *block.file, block.offset, block.units | (_IS_RUN if len(block) > 5 else 0)
+
+def _row(block: Block) -> tuple[int, int, int, int, int, int]:
+    """As words of a snapshot."""
+    return block.first, block.end, *block.file, block.offset, block.units
 
 
-def _block(words: tuple[int, ...], at: int) -> Block:
-    first, end, member, serial, offset, units = words[at : at + 6]
+def _block(words: tuple[int, ...]) -> Block:
+    first, end, member, serial, offset, units = words
     return Block(first, end, FileId(member, serial), offset, units)
 
 

@@ -19,9 +19,10 @@ from typing import Final, Optional, Union
 
 from tqshim import blocks, events, names, systems, tuning, waiting
 from tqshim.errors import CorruptBatchError, FolderError
+from tqshim.extents import Block
 from tqshim.folder import Journal, anonymous_root, lock_owners, spill_root
 from tqshim.keys import Key, match
-from tqshim.ledger import Block, Held, Ledger, Returned
+from tqshim.ledger import Held, Ledger, Returned
 from tqshim.names import FileId
 from tqshim.waiting import Cells
 
