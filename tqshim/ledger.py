@@ -56,8 +56,6 @@ from __future__ import annotations
 
 import re
 import struct
-import sys
-from array import array
 from binascii import crc32
 from bisect import insort
 from collections import deque
@@ -207,7 +205,6 @@ _OTHER: Final = re.compile(rb"[^\x01]", re.DOTALL)
 _SMALL: Final = re.compile(rb"(?:\x05.\x00[^\x00]\x00[^\x00]\x00\x00)+", re.DOTALL)
 """PUBLISHes of small blocks by members of the lowest slots, without ``more``."""
 _PLAIN: Final = b"\x01"
-_SWAP: Final = sys.byteorder == "big"
 _new: Final[Callable[..., Block]] = tuple.__new__
 """A block costs half as much that way, and there is one a put."""
 
@@ -803,8 +800,16 @@ class Ledger:
         self.trim()
         lease = self.lease
         blocks = self.blocks
-        table_of_each = [block.packed for block in blocks if isinstance(block, Run)]
-        tables = b"".join(table_of_each)
+        rows = []
+        tables = []
+        for block in blocks:
+            if isinstance(block, Run):
+                tables.append(block.packed)
+                mark = _IS_RUN + len(tables[-1])
+                rows.append(_EXTENT.pack(block.first, block.end, block.blocks, block.files, block.units, mark))
+            else:
+                rows.append(_EXTENT.pack(*_row(block)))
+        size_of_tables = sum(map(len, tables))
         head = (
             self.maxsize,
             self.first_limit,
@@ -826,31 +831,24 @@ class Ledger:
             len(self.held),
             len(self.returned),
             self.redelivered,
-            len(tables) // SIZE,
+            size_of_tables // SIZE,
             len(self._sealed),
             self.durable,
             *_PROOF.unpack(self.proof or bytes(_PROOF.size)),
         )
-        words = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
+        front = [*map(int, head), *(lease or (0, 0, 0, 0, 0))]
         for slot in sorted(self.members):
             kept = self.kept.get(slot, (0, 0))
-            words += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot), *kept)
-        sizes = map(len, table_of_each)
-        for block in blocks:
-            if isinstance(block, Run):
-                words += (block.first, block.end, block.blocks, block.files, block.units, _IS_RUN + next(sizes))
-            else:
-                words += _row(block)
+            front += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot), *kept)
+        back: list[int] = []
         for end, file in sorted(self._sealing):
-            words += (end, *file)
+            back += (end, *file)
         for number, slot, holder, item, times, block in self.held.values():
-            words += (number, slot, holder, item, times, *_row(block))
+            back += (number, slot, holder, item, times, *_row(block))
         for item, times, block in self.returned:
-            words += (item, times, *_row(block))
-        rows = array("Q", [_MAGIC, len(words) + len(tables) // SIZE + 3, *words])
-        if _SWAP:
-            rows.byteswap()
-        data = rows.tobytes() + tables
+            back += (item, times, *_row(block))
+        size = 3 + len(front) + len(rows) * _EXTENT.size // SIZE + len(back) + size_of_tables // SIZE
+        data = b"".join([_words(_MAGIC, size, *front), *rows, _words(*back), *tables])
         return data + _WORD.pack(crc32(data))
 
     def _file(self, slot: int) -> tuple[int, int, int, int, int]:
@@ -970,6 +968,10 @@ class Ledger:
         self._run_bytes = place - begin
         if self.blocks and isinstance(self.blocks[-1], Run):
             self._run_bytes -= len(self.blocks[-1].packed)
+
+
+def _words(*words: int) -> bytes:
+    return struct.pack(f"<{len(words)}Q", *words)
 
 
 def _row(block: Block) -> tuple[int, int, int, int, int, int]:
