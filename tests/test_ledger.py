@@ -578,7 +578,7 @@ openings = st.sampled_from(
         ],
         [
             *(events.join(False), events.open_(0, 0), events.publish(0, 3, 1), events.publish(0, 1, 1)),
-            *(events.join(False), events.open_(1, 0), events.publish(1, 1, 1), events.publish(0, 1, 1)),
+            *(events.join(False), events.open_(1, 0), events.join(False), events.open_(2, 1), events.publish(0, 1, 1)),
         ],
     ]
 )
@@ -748,7 +748,7 @@ def snapshot() -> bytes:
     )
     assert (len(ledger.held), len(ledger.returned)) == (1, 1)
     assert [type(block) for block in ledger.blocks] == [Block, Run, Block]
-    assert len(ledger._sealed) == len(ledger._sealing) == 2
+    assert len(ledger._sealed) == len(ledger.sealing) == 2
     return ledger.snapshot()
 
 
@@ -1180,6 +1180,8 @@ def test_small_blocks_behind_others_are_runs() -> None:
 
 SECOND = [events.join(False), events.open_(2, 8)]
 """Another producer, with a file."""
+THIRD = [events.join(False), events.open_(3, 4)]
+"""And one whose file is in no run yet."""
 
 
 @pytest.mark.parametrize(
@@ -1201,6 +1203,8 @@ SECOND = [events.join(False), events.open_(2, 8)]
     "small",
     [
         [events.publish(P, 1, 1)] * 5,
+        [events.publish(3, 1, 1), events.publish(2, 1, 1), events.publish(3, 1, 1)],
+        [events.publish(2, 1, 1), events.publish(3, 1, 1), events.publish(P, 1, 1), events.publish(2, 1, 1)],
         [events.publish(P, 1, 1), events.publish(2, 2, 3), events.publish(2, 1, 9), events.publish(P, 1, 2)],
         [events.publish(2, 3, 1), *[events.publish(P, 1, 255)] * 4],
         [*[events.publish(P, 1, 1)] * 3, events.publish(P, 256, 1), events.publish(P, 1, 1)],
@@ -1215,7 +1219,7 @@ def test_small_blocks_that_are_applied_together_are_what_they_are_one_by_one(
 ) -> None:
     """Whatever the state is, and whichever of them count; and their files are done when they are."""
     together, single = Ledger(maxsize, 99), Ledger(maxsize, 99)
-    begin = [*FILE, *[events.publish(P, 1, 1)] * 4, *SECOND, events.publish(2, 1, 1), *before]
+    begin = [*FILE, *[events.publish(P, 1, 1)] * 4, *SECOND, *THIRD, *before]
     behind = [events.open_(2, 20), *[events.claim(C)] * 9]
     for journal in (begin, small, behind, [events.open_(P, 20)]):
         feed(single, journal)

@@ -65,6 +65,29 @@ def test_items_of_runs_come_in_order_to_whoever_gets_them(
     assert q.empty()
 
 
+def test_a_batch_file_in_a_run_goes_with_its_own_last_item(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not with the run, in which another producer may go on for long."""
+    monkeypatch.setattr(tuning, "LEASES", False)
+    q: Any = TurboQueue(path=path)
+    other = newcomer(q)
+    for number in range(400):
+        producer = other if 300 <= number < 310 else q
+        producer.put(number)
+        producer._engine.flush()
+    file = other._engine._file
+    other._engine.close()
+    q.qsize()
+    run = q._engine.ledger.blocks[-1]
+    assert isinstance(run, Run) and run.first <= 300 and run.end == 400
+    batch = Path(path, names.batch(names.READY, file))
+    for number in range(309):
+        assert q.get(True, LONG) == number
+        assert batch.exists()
+    assert q.get(True, LONG) == 309
+    assert not batch.exists()
+    assert [q.get(True, LONG) for _ in range(90)] == [*range(310, 400)]
+
+
 def test_one_who_opens_the_queue_later_sees_the_same(q: Any, path: str) -> None:
     assert q.get(True, LONG)[0] == 0
     before = q._engine.ledger.parts(1, COUNT)

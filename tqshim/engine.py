@@ -336,7 +336,7 @@ class Engine(Finishing):
         damage = self._damage
         for item, block in mine:
             try:
-                if block is not self._block:
+                if block != self._block:
                     self._read_block(block)
             except CorruptBatchError as error:  # and nothing else: a signal handler may raise anything
                 damage = error

@@ -64,7 +64,7 @@ class _Tables:
         self.at = first
         """Its first item."""
         self.places: list[int] = []
-        """For each file, where the first one of its blocks stands that does not come before that block."""
+        """For each file, where its next block stands, from that block on."""
 
     def add(self, file: FileId, offset: int) -> int:
         number = self.numbers[file] = len(self.files)
@@ -91,7 +91,7 @@ class Run:
         self.units = units
         """Of all."""
         self._source = source
-        """Its tables are here, from byte ``_at`` on: all runs of a snapshot share that.  Empty: it has grown since."""
+        """Its tables are here, from byte ``_at`` on: all runs of a snapshot share that.  Empty: it grows."""
         self._at = at
         self._tables: Optional[_Tables] = None
         """While it grows, or is read."""
@@ -162,9 +162,8 @@ class Run:
 
     def append(self, file: FileId, offset: int, count: int, units: int) -> None:
         """One more small block."""
-        tables = self._tables = self._tables or self._opened()
-        number = tables.numbers.get(file)
-        tables.whose.append(self.number(file, offset) if number is None else number)
+        tables = self._tables = self._opened()
+        tables.whose.append(self.number(file, offset))
         tables.counts.append(count)
         tables.sizes.append(units)
         self._source = b""
@@ -228,3 +227,4 @@ class Run:
 
 
 Extent = Union[Block, Run]
+"""What a ledger has a list of."""

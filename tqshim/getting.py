@@ -251,7 +251,7 @@ class Getting(Sleeping):
         words[cell] = 0
         if stop >= ledger.tail:
             looked[0] += 1  # the last one: as good as a look into an empty queue
-        if stop >= ledger.blocks[0].end:
+        if stop >= ledger.blocks[0].end or (ledger.sealing and stop >= ledger.sealing[0][0]):
             ledger.trim()
             if ledger.done or self._pending:
                 self._reclaim()
@@ -296,7 +296,7 @@ class Getting(Sleeping):
                     self._state = item, self._state[1]
                     break
             try:
-                if block is not self._block:
+                if block != self._block:
                     self._read_block(block)
             except CorruptBatchError:
                 # Those that stand there are lost; what follows them, the next take finds in the journal.
@@ -428,7 +428,7 @@ class Getting(Sleeping):
                 continue
             units += block.units
             most = block.end - ledger.head
-            left -= block.blocks if isinstance(block, Run) else 1
+            left -= min(block.blocks, block.end - ledger.head) if isinstance(block, Run) else 1
             if units >= tuning.LEASE_UNITS or not block.units or most >= events.LEASE_MOST or left <= 0:
                 break
         words = self._words

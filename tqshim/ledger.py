@@ -61,7 +61,6 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from itertools import compress
 from typing import Final, NamedTuple, Optional, Union
 
 from . import events
@@ -220,7 +219,6 @@ class Ledger:
         "_kept_files",
         "_run_bytes",
         "_sealed",
-        "_sealing",
         "apart",
         "base",
         "blocks",
@@ -250,6 +248,7 @@ class Ledger:
         "reserved",
         "returned",
         "sealed",
+        "sealing",
         "shut",
         "tail",
         "watched",
@@ -300,7 +299,7 @@ class Ledger:
         self._sealed: dict[FileId, int] = {}
         """Batch files that nobody fills any more, with items that somebody may still get (and older ones until the next
         ``trim``): the end of those of each."""
-        self._sealing: list[tuple[int, FileId]] = []
+        self.sealing: list[tuple[int, FileId]] = []
         """The same as a heap, by these ends."""
         self.plain = True
         """No lease stands and no item is returned: a CLAIM takes the item at the head."""
@@ -327,7 +326,8 @@ class Ledger:
         """How often all the items that there were had been finished with."""
         self.shut = OPEN_FOR_ALL
         self.done: list[tuple[FileId, int]] = []
-        """Sealed batch files that nobody needs any more, and the end of their items; the engine empties this list."""
+        """Sealed batch files that nobody needs any more, and the end of their items, or a later one; the engine empties
+        this list."""
         self.watched: Optional[int] = None
         """A slot whose claims are noted in ``yours``: its own process lost sight of one."""
         self.yours: list[tuple[int, int, Block]] = []
@@ -353,7 +353,9 @@ class Ledger:
     def words_after(self, blocks: int) -> int:
         """About so many words its snapshot will have when so many more blocks wait."""
         rows = _MEMBER * len(self.members) + 6 * (len(self.blocks) + blocks) + _SEALED * len(self._sealed)
-        return _HEAD + rows + (self._run_bytes + Run.size(RUN_BLOCKS + 1, RUN_BLOCKS, len(self.files))) // SIZE
+        last = self.blocks[-1] if self.blocks else None
+        files = max(len(self.files), last.files if isinstance(last, Run) else 0)
+        return _HEAD + rows + (self._run_bytes + Run.size(RUN_BLOCKS + 1, RUN_BLOCKS, files)) // SIZE
 
     @property
     def full(self) -> bool:
@@ -551,32 +553,40 @@ class Ledger:
         return True
 
     def _publish_small(self, chunk: bytes, at: int, last: int) -> int:
-        """Apply PUBLISHes that stand one after another from event ``at`` on, without a look at each: those that the
-        last run can take.  Returns how many; 0: none, or too few."""
+        """Apply PUBLISHes of small blocks that stand one after another from event ``at`` on, up to where the last run
+        is full: together, where all of them are valid.  Returns how many; 0: that is no such event, or there is no run.
+        """
         run = self.blocks[-1] if self.blocks else None
-        if not isinstance(run, Run) or run.first - self.low < RUN_AHEAD or self.shut or self.reserved or self.res:
+        if not isinstance(run, Run) or run.first - self.low < RUN_AHEAD:
             return 0
         found = _SMALL.match(chunk, at * SIZE, SIZE * min(last, at + RUN_BLOCKS - run.blocks))
-        small = found[0] if found else b""
-        count = len(small) // SIZE
+        if not found:
+            return 0
+        small = found[0]
         slots, counts, sizes = small[1::SIZE], small[3::SIZE], small[5::SIZE]
-        mine = {*slots}
-        if count < SMALL_FROM or not all(slot in self.files for slot in mine):
-            return 0
-        if self.maxsize and self.used + sum(counts) > self.maxsize:
-            return 0
-        numbers = bytearray(SMALL_MOST + 1)
+        mine = dict.fromkeys(slots)  # in the order in which a run numbers their files
+        if (
+            len(sizes) < SMALL_FROM
+            or self.shut
+            or self.res
+            or (self.maxsize and self.used + sum(counts) > self.maxsize)
+            or not self.files.keys() >= mine.keys()
+        ):
+            for (event,) in _WORD.iter_unpack(small):
+                self.step(event)
+            return len(sizes)
+        numbers = bytearray(256)
         for slot in mine:
-            file, offset = self.files[slot]
-            numbers[slot] = run.number(file, offset)
-            behind = slots.rfind(slot) + 1
-            self._filled[file] = self.tail + sum(counts[:behind])
-            own = sizes if len(mine) == 1 else compress(sizes, map(slot.__eq__, slots))
-            self.files[slot] = file, offset + sum(own)
+            numbers[slot] = run.number(*self.files[slot])
         run.extend(slots.translate(numbers), counts, sizes)
-        self.index += count
-        self.tail = run.end
-        return count
+        each = zip(slots, counts, sizes) if len(mine) > 1 else [(slots[0], sum(counts), sum(sizes))]
+        for slot, count, units in each:
+            file, offset = self.files[slot]
+            self.files[slot] = file, offset + units
+            self.tail += count
+            self._filled[file] = self.tail
+        self.index += len(sizes)
+        return len(sizes)
 
     def _lease(self, slot: int, most: int) -> Optional[Lease]:
         old = self.lease
@@ -750,20 +760,21 @@ class Ledger:
         end = self._filled.pop(file)
         if end > self.low:
             self._sealed[file] = end
-            heappush(self._sealing, (end, file))
+            heappush(self.sealing, (end, file))
         elif file not in self._kept_files:
             self.done.append((file, end))
 
     def trim(self) -> None:
-        """Forget blocks all of whose items have been claimed.  Changes nothing that a snapshot shows."""
-        low = self.head if self.lease is None else self.lease.first
+        """Forget blocks all of whose items have been claimed, and see which batch files are done.  Changes nothing that
+        a snapshot shows."""
+        low = self.low
         blocks = self.blocks
         while blocks and blocks[0].end <= low:
             block = blocks.popleft()
             if blocks and isinstance(block, Run):
                 self._run_bytes -= len(block.packed)
-        while self._sealing and self._sealing[0][0] <= low:
-            end, file = heappop(self._sealing)
+        while self.sealing and self.sealing[0][0] <= low:
+            end, file = heappop(self.sealing)
             del self._sealed[file]
             if file not in self._kept_files:
                 self.done.append((file, end))
@@ -841,7 +852,7 @@ class Ledger:
             kept = self.kept.get(slot, (0, 0))
             front += (slot, *self.members[slot], *self._file(slot), *self._reservation(slot), *kept)
         back: list[int] = []
-        for end, file in sorted(self._sealing):
+        for end, file in sorted(self.sealing):
             back += (end, *file)
         for number, slot, holder, item, times, block in self.held.values():
             back += (number, slot, holder, item, times, *_row(block))
@@ -910,7 +921,7 @@ class Ledger:
                 f"and {returned} returned items can't have {words[1]} words"
             )
         for row in range(at, at + _MEMBER * members, _MEMBER):
-            slot, number, consumer, has_file, file, serial, offset, end, has_res, places, grant, cut, lease, base = (
+            slot, number, consumer, has_file, file, serial, offset, last, has_res, places, grant, cut, lease, base = (
                 struct.unpack_from(f"<{_MEMBER}Q", data, row * SIZE)
             )
             if slot >= slots:
@@ -919,7 +930,7 @@ class Ledger:
             ledger.consumers += bool(consumer)
             if has_file:
                 ledger.files[slot] = FileId(file, serial), offset
-                ledger._filled[FileId(file, serial)] = end
+                ledger._filled[FileId(file, serial)] = last
             if has_res:
                 ledger.res[slot] = Reservation(places, grant, bool(cut))
                 ledger.reserved += places
@@ -928,13 +939,13 @@ class Ledger:
         ledger.free = [slot for slot in range(slots) if slot not in ledger.members]
         at += _MEMBER * members
         stop = at + 6 * blocks
-        end = (words[1] - 1) * SIZE
-        ledger._load_blocks(data[at * SIZE : stop * SIZE], data, end - tables * SIZE, end)
+        check = (words[1] - 1) * SIZE
+        ledger._load_blocks(data[at * SIZE : stop * SIZE], data, check - tables * SIZE, check)
         words = struct.unpack_from(f"<{_SEALED * sealed + _HELD * held + _RETURNED * returned}Q", data, stop * SIZE)
         for row in range(0, _SEALED * sealed, _SEALED):
             end, file, serial = words[row : row + _SEALED]
             ledger._sealed[FileId(file, serial)] = end
-            ledger._sealing.append((end, FileId(file, serial)))
+            ledger.sealing.append((end, FileId(file, serial)))
         at = _SEALED * sealed
         for row in range(at, at + _HELD * held, _HELD):
             number, slot, holder, item, times = words[row : row + 5]
