@@ -41,13 +41,10 @@ Value = tuple[int, int]
 @pytest.fixture(autouse=True, scope="module")
 def short_runs() -> Iterator[None]:
     """Runs begin behind two items, and have few blocks: else no test here would see one, or its end."""
-    names = "RUN_AHEAD", "RUN_BLOCKS", "SMALL_FROM"
-    before = [getattr(ledger_module, name) for name in names]
-    for name, short in zip(names, (2, 5, 2)):
-        setattr(ledger_module, name, short)
-    yield
-    for name, value in zip(names, before):
-        setattr(ledger_module, name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, short in (("RUN_AHEAD", 2), ("RUN_BLOCKS", 5), ("SMALL_FROM", 2)):
+            patch.setattr(ledger_module, name, short)
+        yield
 
 
 def word(event: bytes) -> int:

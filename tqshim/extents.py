@@ -21,12 +21,17 @@ from typing import Final, NamedTuple, Optional, Union
 
 from .names import FileId
 
-__all__ = ["SMALL_MOST", "Block", "Extent", "Run"]
+__all__ = ["Block", "Extent", "Run", "is_small"]
 
 SMALL_MOST: Final = 255
 """Units, and items, of a block in a run."""
 
 _WORD: Final = 8
+
+
+def is_small(items: int, units: int) -> bool:
+    """Such a block may be in a run."""
+    return items <= SMALL_MOST and 0 < units <= SMALL_MOST
 
 
 class Block(NamedTuple):
@@ -39,11 +44,6 @@ class Block(NamedTuple):
     """In units."""
     units: int
     """0: a giant, alone in its file."""
-
-    @property
-    def small(self) -> bool:
-        """It may be in a run."""
-        return 0 < self.units <= SMALL_MOST and self.end - self.first <= SMALL_MOST
 
 
 class _Tables:

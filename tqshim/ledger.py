@@ -84,7 +84,7 @@ from .events import (
     TASK_DONE,
     TRIM,
 )
-from .extents import SMALL_MOST, Block, Extent, Run
+from .extents import Block, Extent, Run, is_small
 from .names import FileId
 
 __all__ = [
@@ -538,7 +538,7 @@ class Ledger:
 
     def _joins_run(self, last: Extent, file: FileId, offset: int, count: int, units: int) -> bool:
         """A block was published: tell of it together with those before it, if all are small and behind many others."""
-        joins = count <= SMALL_MOST and 0 < units <= SMALL_MOST and last.first - self.low >= RUN_AHEAD
+        joins = is_small(count, units) and last.first - self.low >= RUN_AHEAD
         if isinstance(last, Run):
             if not joins or last.blocks >= RUN_BLOCKS:
                 last.close()
@@ -546,7 +546,7 @@ class Ledger:
                 return False
             last.append(file, offset, count, units)
             return True
-        if not joins or not last.small:
+        if not joins or not is_small(last.end - last.first, last.units):
             return False
         run = self.blocks[-1] = Run.of(last)
         run.append(file, offset, count, units)
