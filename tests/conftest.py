@@ -51,7 +51,7 @@ for folder in (str(PACKAGE), str(HERE)):
 
 from programs.crew import Crew  # noqa: E402
 
-import tqshim.engine  # noqa: E402
+import tqshim.choice  # noqa: E402
 import tqshim.folder  # noqa: E402
 import tqshim.tuning  # noqa: E402
 
@@ -118,7 +118,7 @@ def settle(allowed: set[str], root: str = ROOT) -> list[str]:
 
 def in_use() -> set[str]:
     """Folders of queues that this process still has handles of."""
-    return {os.path.basename(engine.folder.path) for engine in list(tqshim.engine.Engine.all)}
+    return {os.path.basename(engine.folder.path) for engine in list(tqshim.choice.Engine.all)}
 
 
 @pytest.hookimpl(hookwrapper=True)

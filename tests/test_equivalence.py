@@ -44,6 +44,7 @@ CONSTANTS: dict[str, list[Any]] = {
     "BLOCK_RECORDS": [256],
     "FILES_OPEN": [1, 16],
     "SCAN_EVERY": [0.0, 1.0],
+    "CUT_EVERY": [0],  # Each put cuts: within a millisecond the order of two processes is nobody's promise.
 }
 """Constants of the engine, and values under which its rules must hold as well."""
 

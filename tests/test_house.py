@@ -65,6 +65,15 @@ HOUSE: Final = (
     Step(4, words("family")),
     Step(4, words("queues turbo_queue")),
     Step(4, words("asynchronous buffers")),
+    Step(3, words("choice")),
+    Step(3, words("logs.registry")),
+    Step(3, words("logs.engine")),
+    Step(3, words("logs.acknowledge logs.shutdown")),
+    Step(3, words("logs.consumer logs.producer")),
+    Step(3, words("logs.reader logs.reclaim logs.wait_policy")),
+    Step(3, words("logs.membership")),
+    Step(3, words("logs.replica")),
+    Step(3, words("logs")),
     Step(3, words("engine batching")),  # its layers, each a class derived from the one below
     Step(3, words("durability authentication")),
     Step(3, words("finishing")),
@@ -74,13 +83,17 @@ HOUSE: Final = (
     Step(3, words("sleeping")),
     Step(3, words("core")),
     Step(3, words("tuning keys")),
-    Step(2, words("folder waiting sqlite_files ending")),
+    Step(2, words("storage.folder")),
+    Step(2, words("storage.batch_file storage sync")),
+    Step(2, words("folder waiting sqlite_files ending sync.cells")),
     Step(2, words("systems locks weak forks mappings")),
     Step(2, words("clock")),
     Step(1, words("ledger")),
-    Step(1, words("extents")),
-    Step(0, words("blocks")),  # above events, for the unit in which an event counts a block's length
-    Step(0, words("events names errors states figures")),
+    Step(1, words("extents protocol.snapshot")),
+    Step(1, words("protocol.ledger")),
+    Step(1, words("protocol.extents")),
+    Step(0, words("protocol.index blocks")),  # above events, for the unit in which an event counts a block's length
+    Step(0, words("events names errors states figures protocol.events protocol")),
 )
 NEVER: Final = {
     4: words("fcntl mmap select threading"),
@@ -109,7 +122,7 @@ FILE_SYSTEM: Final = words(
 )
 """What of ``os`` changes the file system, or says where an append went: the folder's alone."""
 
-KEEPERS: Final = {"folder", "sqlite_files"}
+KEEPERS: Final = {"folder", "sqlite_files", "storage.batch_file", "storage.folder"}
 """Rooms that change the file system: one for each kind of queue folder."""
 
 HEAVY: Final = (

@@ -14,7 +14,7 @@ from typing import Any, Final, Optional
 from weakref import WeakKeyDictionary
 
 from . import waiting
-from .engine import Engine
+from .choice import Engine
 
 __all__ = ["sleep"]
 

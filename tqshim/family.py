@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from .queues import TurboQueue
 
 if TYPE_CHECKING:
-    from .engine import Use
+    from .choice import Use
 
 __all__ = ["JoinableTurboQueue", "SimpleTurboQueue"]
 

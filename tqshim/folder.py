@@ -41,13 +41,14 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Container, Iterable, Iterator
-from typing import Any, ClassVar, Final, Optional, Union
+from typing import Any, ClassVar, Final, Optional, TypeVar, Union
 
 from . import events, locks, mappings, names, systems
 from .clock import monotonic
 from .errors import CorruptBatchError, FolderError, UnsupportedError
 from .ledger import Ledger
 from .names import FileId
+from .protocol import events as rules
 
 try:
     import fcntl
@@ -102,6 +103,11 @@ _IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, err
 _log: Final = logging.getLogger("tqshim")
 _OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
+_OURS: Final = frozenset(
+    (rules.CLAIM, rules.CLAIM_MANY, rules.LEASE, rules.HOLD, rules.RESERVE, rules.OPEN, rules.GOT, rules.RETURN)
+)
+"""Types of events that nobody but the member of their slot writes: what stands there once is its own."""
+
 
 class Journal:
     """One journal, opened by this process for itself: its offset is shared with nobody."""
@@ -136,6 +142,17 @@ class Journal:
         number."""
         self.write(event)
         return self.end_of(word, at)
+
+    def append_all(self, data: bytes, at: int) -> int:
+        """Append events in one piece, and return where they end.  ``at``: where the first may stand at the earliest.
+
+        Raises ``OSError``: where there is no space, nothing was written, nothing has happened."""
+        written = os.write(self.fd, data)
+        if written != len(data):
+            raise FolderError(f"journal_{self.number}", "events were torn", "recover the queue into a new folder")
+        if self.words is None or data[-8] not in _OURS:
+            return os.lseek(self.fd, 0, 1)
+        return self.end_of(int.from_bytes(data[-8:], "little"), at + written - 8)
 
     def end_of(self, word: int, at: int) -> int:
         """Where the event ends that was just written, and does not stand between byte ``at`` and there: found by
@@ -358,6 +375,9 @@ class _Members:
                 os.close(self.fd)
 
 
+_F = TypeVar("_F", bound="Folder")
+
+
 class Folder:
     """One queue folder that this process uses.  ``fd`` is its hold: only ever closed, for a forked child shares it."""
 
@@ -384,7 +404,7 @@ class Folder:
     # -- making and opening
 
     @classmethod
-    def create_anonymous(cls, maxsize: int, limits: tuple[int, int]) -> Folder:
+    def create_anonymous(cls: type[_F], maxsize: int, limits: tuple[int, int]) -> _F:
         """Make a queue folder that goes away with its last user."""
         check_platform()
         root = anonymous_root()
@@ -397,7 +417,7 @@ class Folder:
             return cls._create_in(other, maxsize, limits)
 
     @classmethod
-    def _create_in(cls, root: str, maxsize: int, limits: tuple[int, int]) -> Folder:
+    def _create_in(cls: type[_F], root: str, maxsize: int, limits: tuple[int, int]) -> _F:
         while True:
             path = os.path.join(root, names.PREFIX + os.urandom(8).hex())
             try:
@@ -417,8 +437,13 @@ class Folder:
 
     @classmethod
     def open(
-        cls, path: str, maxsize: int, limits: tuple[int, int], durable: bool = False, proof: bytes = b""
-    ) -> Folder:
+        cls: type[_F],
+        path: str,
+        maxsize: int,
+        limits: tuple[int, int],
+        durable: bool = False,
+        proof: bytes = b"",
+    ) -> _F:
         """Open the queue folder at a path, or make it one: then with that ``maxsize``, ``durable`` and proof of a key.
 
         Raises ``FolderError`` where somebody else could write to it, or where it is something else."""
@@ -444,7 +469,7 @@ class Folder:
         return folder
 
     @classmethod
-    def meet(cls, path: str, fd: Optional[int] = None) -> Folder:
+    def meet(cls: type[_F], path: str, fd: Optional[int] = None) -> _F:
         """Open a queue that must be there already; ``fd``: its hold, from the process that started this one."""
         check_platform()
         if fd is not None:
@@ -453,7 +478,7 @@ class Folder:
         return cls._hold(path)
 
     @classmethod
-    def _hold(cls, path: str) -> Folder:
+    def _hold(cls: type[_F], path: str) -> _F:
         deadline = monotonic() + HOLD_PATIENCE
         while True:
             try:
@@ -519,9 +544,8 @@ class Folder:
             with contextlib.suppress(FileExistsError):
                 os.close(self._create(name))
         self.grow_cells(1)
-        ledger = Ledger(maxsize, *limits)
         name = self.prepare_roll(
-            0, lambda limit: Ledger(maxsize, limit, limits[1], durable, proof).snapshot(), ledger.limit
+            0, lambda limit: self._first_snapshot(maxsize, limit, limits[1], durable, proof), limits[0]
         )
         self.give_name(0, name)
 
@@ -556,14 +580,14 @@ class Folder:
         fd = -1
         try:
             fd = _open_plain(name, os.O_RDWR | os.O_APPEND, self.fd)
-            size = Ledger.snapshot_size(os.pread(fd, 16, 0))
+            size = self._snapshot_size(os.pread(fd, 16, 0))
             found = os.fstat(fd).st_size
             if found < size:
                 raise ValueError(f"a snapshot of {size} bytes is cut short to {found}")
             if found % events.SIZE:
                 raise ValueError(f"{found} bytes are no whole number of events")
             data = os.pread(fd, size, 0)
-            Ledger.check(data)
+            self._check_snapshot(data)
             return Journal(fd, number, size), data
         except BaseException as error:
             if fd >= 0:
@@ -672,7 +696,17 @@ class Folder:
         """Whether the queue here was made a durable one, and the proof of its key, as its newest journal says."""
         journal, snapshot = self.open_newest()
         journal.close()
-        return Ledger.snapshot_kind(snapshot)
+        return self._snapshot_kind(snapshot)
+
+    # -- what a journal begins with
+
+    _snapshot_size = staticmethod(Ledger.snapshot_size)
+    _check_snapshot = staticmethod(Ledger.check)
+    _snapshot_kind = staticmethod(Ledger.snapshot_kind)
+
+    @staticmethod
+    def _first_snapshot(maxsize: int, limit: int, last_limit: int, durable: bool, proof: bytes) -> bytes:
+        return Ledger(maxsize, limit, last_limit, durable, proof).snapshot()
 
     # -- power cuts
 

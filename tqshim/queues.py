@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final, Optional, TypeVar
 
 if TYPE_CHECKING:
     from .blocks import NewRecord
+    from .choice import Engine, Use
     from .claiming import Hold
     from .core import Taken
-    from .engine import Engine, Use
     from .figures import Stats
 
 __all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
@@ -253,7 +253,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         durable: Optional[bool] = None,
         authkey: Optional[bytes] = None,
     ) -> None:
-        from .engine import Use
+        from .choice import Use
 
         if durable and path is None:
             raise ValueError("durable=True needs a path: a queue without one goes away with its last user")
@@ -586,7 +586,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         return folder.path, hold, marker, self._batch_size, keyed, authkey
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
-        from .engine import Use
+        from .choice import Use
 
         path, hold, marker, batch_size, keyed, authkey = state
         use = Use.meet(path, hold.detach if hold is not None else None, authkey, keyed)

@@ -9,6 +9,7 @@ have; so what runs under the switch is what runs on macOS, those layouts excepte
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import struct
@@ -42,6 +43,8 @@ MEMBARRIER: Final[Optional[int]] = {
     "riscv64": 283,
 }.get(_MACHINE if struct.calcsize("P") == 8 else "32 bits", 389 if _MACHINE == "armv7l" else None)
 """The number of that system call, or ``None``: there are no grants."""
+STORES_IN_ORDER: Final = not PORTABLE and hasattr(os, "uname") and os.uname().machine in ("x86_64", "i686")
+"""Other processors see the stores of one in its order."""
 OFD_TEST: Final = 36 if _LINUX else None
 OFD_SET: Final = 37
 """``F_OFD_GETLK`` and ``F_OFD_SETLK``: locks of what ``open`` returns, which end when all who have it closed it, forked
@@ -59,6 +62,10 @@ UNRESVSP: Final = None if RESVSP is None else RESVSP + 3
 """``ioctl(fd, FS_IOC_UNRESVSP)`` gives disk space back, without a change of the file's length."""
 SPACE_RESV: Final = struct.Struct("=hhxxxxqqiI4i")
 """``struct space_resv``: type, whence, start, length, system, process, padding."""
+ALLOCATE: Final = not PORTABLE and hasattr(os, "posix_fallocate")
+"""Space for a file's bytes can be had before they are written; macOS writes zeros."""
+CANT_ALLOCATE: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+"""What a file system says that can't."""
 PREALLOCATE: Final = 42 if DARWIN and not PORTABLE else None
 """``fcntl(fd, F_PREALLOCATE)``, the same on macOS: so many bytes beyond those that the file has on disk."""
 FSTORE: Final = struct.Struct("=IiqqQ")

@@ -59,6 +59,9 @@ PARTS: Final = 512
 """Pieces that are written at once; the kernel takes 1,024."""
 UNSEEN_PATIENCE: Final = 5.0
 """Seconds for which what another has written may stay unseen, before it is taken for damage."""
+CUT_EVERY: Final = 1_000_000
+"""Nanoseconds after the last cut of a queue from which a put cuts: so far may items of several producers be out of
+order."""
 LINGER: Final = 1e-3
 """Seconds after which a burst is published at the latest."""
 LATE: Final = 0.25
@@ -115,6 +118,9 @@ PLACES_ENOUGH: Final = 64
 """Free places for which a producer waits that has found the queue full, or a 16th of them all."""
 FULL_LATELY: Final = 0.05
 """Seconds for which it does so after it has."""
+LEASE_ITEMS: Final = 1 << 14
+LEASE_ITEMS_FEW: Final = 1 << 10
+"""Items of one lease, of a sole consumer and beside others: its batch files stay until it ends."""
 FILES_OPEN: Final = 16
 """Batch files that a consumer keeps open."""
 SCAN_EVERY: Final = 1.0

@@ -22,8 +22,8 @@ from queue import Full
 from typing import Any, Final, Optional, Union
 
 from tqshim import blocks, events, names
+from tqshim.choice import Engine, Use
 from tqshim.core import Taken
-from tqshim.engine import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import MARKER_LIFE, Folder, reclaim
 from tqshim.ledger import Held, Returned

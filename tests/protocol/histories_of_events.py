@@ -1,0 +1,253 @@
+"""Random histories of events, what the table of rules says of each, and what must hold after it.
+
+Lives here: ``some_event``, ``expected`` (the table in ``ledger``'s docstring, once more and as plainly as can be) and
+``check``.  Not here: the tests (``test_cut_ledger``, ``test_cut_snapshot``).
+
+Invariant: nothing here looks at a sum that the ledger keeps; it counts anew.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final
+
+from tqshim.names import FileId
+from tqshim.protocol import events, snapshot
+from tqshim.protocol.index import serial
+from tqshim.protocol.ledger import SHUT_AT_ONCE, Ledger, Verdict
+
+ROOM: Final = 6
+"""Records of a batch file in these tests: ends of files are met often."""
+ALL_OR_NOTHING: Final = True
+"""A CUT for which there are too few places is void; else it would cut as far as there are places."""
+KINDS: Final = (
+    ["CUT"] * 10
+    + ["CLAIM", "CLAIM_MANY", "OPEN", "RESERVE", "TRIM", "SKIP", "HOLD", "LEASE", "REVOKE"] * 3
+    + ["JOIN", "LEAVE", "GOT", "RETURN", "TASK_DONE"] * 2
+)
+LAST: Final = ["CLOSING", "SHUTDOWN"]
+
+
+def word(event: bytes) -> int:
+    return int.from_bytes(event, "little")
+
+
+def some_event(dice: random.Random, ledger: Ledger, ends: bool) -> bytes:
+    """An event that is often valid and often nearly so.  ``ends``: it may close or shut down the queue."""
+    if not ledger.members or (dice.random() < 0.05 and len(ledger.members) < 5):
+        return events.join(dice.random() < 0.4)
+    kind = dice.choice(KINDS + LAST * ends)
+    slot = dice.choice([*ledger.members, *ledger.members, dice.randrange(6)])
+    total = ledger.totals[slot]
+    member = ledger.members.get(slot)
+    if kind == "CUT":
+        return events.cut(slot, max(0, total + dice.choice([-1, 0, 1, 1, 1, 2, 2, 3, ROOM, 1 << 39])))
+    if kind == "SKIP":
+        return events.skip(slot, max(0, total + dice.choice([-1, 0, 1, 1, 2, ROOM + 1])))
+    if kind == "OPEN":
+        filling = ledger.files.get(slot)
+        count = (filling.file.serial >> 7) + dice.choice([0, 1, 1, 2]) if filling else dice.randrange(2)
+        return events.open_(slot, serial(count, 0))
+    if kind == "RESERVE":
+        return events.reserve(slot, dice.randint(0, 4))
+    if kind == "TRIM":
+        own = ledger.res.get(slot)
+        return events.trim(slot, dice.randint(0, 4), (own.grant if own else 1) + (dice.random() < 0.2))
+    if kind == "REVOKE":
+        lease = ledger.lease
+        return events.revoke(dice.randint(0, 4), lease.number if lease and dice.random() < 0.8 else dice.randrange(5))
+    if kind == "LEAVE":
+        return events.leave(slot, member.number if member and dice.random() < 0.8 else dice.randrange(9))
+    if kind in ("GOT", "RETURN"):
+        number = dice.choice([*ledger.held, *ledger.held, 3])
+        return events.got(number) if kind == "GOT" else events.return_(number)
+    if kind == "JOIN":
+        return events.join(dice.random() < 0.4)
+    if kind == "CLOSING":
+        return events.closing(dice.random() < 0.5)
+    if kind == "SHUTDOWN":
+        return events.shutdown(dice.random() < 0.5)
+    if kind == "TASK_DONE":
+        return events.task_done()
+    if kind == "CLAIM_MANY":
+        return events.claim_many(slot, dice.randint(1, 3))
+    if kind == "LEASE":
+        return events.lease(slot, dice.randint(1, 4))
+    return {"CLAIM": events.claim, "HOLD": events.hold}[kind](slot)
+
+
+def reserved(ledger: Ledger, but: int = -1) -> int:
+    return sum(max(0, own.stop - ledger.totals[slot]) for slot, own in ledger.res.items() if slot != but)
+
+
+def taken(ledger: Ledger, but: int = -1) -> int:
+    """Places that are taken; without the reservation of one slot."""
+    low = ledger.lease.first if ledger.lease else ledger.head
+    return ledger.tail - low + len(ledger.held) + len(ledger.returned) + reserved(ledger, but)
+
+
+def expected(ledger: Ledger, event: bytes) -> bool:
+    """Whether the table says that the event is valid."""
+    kind, slot, rest = event[0], word(event) >> 8 & 0xFFFF, word(event) >> 24
+    if ledger.index >= ledger.limit:
+        return kind == events.SEAL and ledger.sealed is None
+    member, filling = ledger.members.get(slot), ledger.files.get(slot)
+    total, own, lease = ledger.totals[slot] if slot < len(ledger.totals) else 0, ledger.res.get(slot), ledger.lease
+    there = ledger.head < ledger.tail
+    if kind == events.JOIN:
+        return len(ledger.members) < events.SLOTS
+    if kind == events.LEAVE:
+        return member is not None and member.number == rest
+    if kind == events.OPEN:
+        return member is not None and (filling is None or filling.file.serial < rest)
+    if kind == events.CUT:
+        return cut_of(ledger, slot, rest) > 0
+    if kind == events.SKIP:
+        return filling is not None and total < rest <= filling.first + ROOM
+    if kind in (events.CLAIM, events.CLAIM_MANY):
+        return lease is None and not ledger.returned and there
+    if kind == events.LEASE:
+        if member is None or not member.consumer or ledger.held or ledger.returned or not there:
+            return False
+        if lease is not None and lease.member != member.number:
+            return False
+        used = ledger.tail - ledger.head + reserved(ledger)
+        return not ledger.maxsize or 2 * used <= ledger.maxsize or ledger.maxsize >= 64
+    if kind == events.REVOKE:
+        return lease is not None and lease.number == rest
+    if kind == events.RESERVE:
+        open_for_all = ledger.maxsize and not ledger.shut and not ledger.shutting and filling is not None
+        return bool(open_for_all) and taken(ledger, but=slot) + rest <= ledger.maxsize
+    if kind == events.TRIM:
+        return own is not None and not own.cut and own.grant == rest >> 10
+    if kind == events.HOLD:
+        return member is not None and member.consumer and lease is None and (bool(ledger.returned) or there)
+    if kind in (events.GOT, events.RETURN):
+        return rest in ledger.held
+    if kind == events.TASK_DONE:
+        return ledger.finished < ledger.tail
+    if kind == events.CLOSING:
+        return max(ledger.shutting, ledger.shut) < 1 + (rest & 1)
+    if kind == events.SHUTDOWN:
+        return ledger.shut < 1 + (rest & 1) and not (rest & 1 and lease is not None)
+    return False
+
+
+def cut_of(ledger: Ledger, slot: int, total: int) -> int:
+    """Records that a CUT cuts."""
+    filling = ledger.files.get(slot)
+    if filling is None or ledger.shut or not ledger.totals[slot] < total <= filling.first + ROOM:
+        return 0
+    count = total - ledger.totals[slot]
+    if ledger.maxsize:
+        own = ledger.res.get(slot)
+        granted = max(0, own.stop - ledger.totals[slot]) if own else 0
+        places = granted + ledger.maxsize - taken(ledger)
+        if places < count:
+            return 0 if ALL_OR_NOTHING else max(0, places)
+    return count
+
+
+Logged = dict[int, tuple[FileId, int]]
+"""By item: the file and the record where it was cut."""
+
+
+class History:
+    """A ledger, the events that it has had, and what they must have come to."""
+
+    def __init__(self, dice: random.Random, make: type[Ledger] = Ledger, limit: int = 1 << 20) -> None:
+        self.dice = dice
+        self.ledger = make(dice.choice([0, 0, 1, 2, 3, 5, 70]), limit, limit)
+        self.journal: list[bytes] = []
+        self.verdicts: list[Verdict] = []
+        self.places: Logged = {}
+        self.seen: set[tuple[FileId, int]] = set()
+
+    def go(self, steps: int, check_each: bool = True) -> None:
+        for n in range(steps):
+            event = some_event(self.dice, self.ledger, ends=n > steps // 2 and self.dice.random() < 0.1)
+            self.step(event)
+            if check_each:
+                check(self)
+
+    def step(self, event: bytes) -> Verdict:
+        ledger = self.ledger
+        valid = expected(ledger, event)
+        before = self.numbers()
+        slot = word(event) >> 8 & 0xFFFF
+        count = cut_of(ledger, slot, word(event) >> 24) if event[0] == events.CUT else 0
+        record = ledger.totals[slot] - ledger.files[slot].first if slot in ledger.files else 0
+        state = None if valid else snapshot.dump(ledger)
+        verdict = ledger.step(word(event))
+        self.journal.append(event)
+        self.verdicts.append(verdict)
+        assert (verdict is not None) == valid, f"{event.hex()} came to {verdict}"
+        if state is not None:
+            ledger.index -= 1
+            assert snapshot.dump(ledger) == state, "a void event changes nothing"
+            ledger.index += 1
+        if event[0] == events.CUT and isinstance(verdict, range):
+            assert len(verdict) == count
+            for item in verdict:
+                place = ledger.files[slot].file, record + item - verdict.start
+                assert place not in self.seen, "two items in one place"
+                self.seen.add(place)
+                self.places[item] = place
+        if event[0] == events.OPEN and verdict is not None:
+            assert ledger.files[slot].first == ledger.totals[slot], "a file begins behind what was cut"
+        assert all(now >= then for now, then in zip(self.numbers(), before)), "what only grows has shrunk"
+        return verdict
+
+    def numbers(self) -> list[int]:
+        """What only grows."""
+        ledger = self.ledger
+        return [ledger.tail, ledger.opened, ledger.grants, ledger.leases, ledger.finished, *ledger.totals]
+
+
+def check(history: History) -> None:
+    """What holds after each event."""
+    ledger = history.ledger
+    low = ledger.lease.first if ledger.lease else ledger.head
+    assert ledger.low == low <= ledger.head <= ledger.tail
+    assert ledger.finished <= ledger.tail
+    assert ledger.reserved == reserved(ledger)
+    assert ledger.apart == len(ledger.held) + len(ledger.returned)
+    assert ledger.used == taken(ledger)
+    if ledger.maxsize:
+        assert ledger.used <= ledger.maxsize
+    for item in range(low, ledger.tail):
+        assert tuple(ledger.place(item)) == history.places[item]
+    assert ledger.tail == ledger.extents.end if len(ledger.extents) else low == ledger.tail
+    kept: dict[FileId, int] = {}
+    for one in (*ledger.held.values(), *ledger.returned):
+        assert tuple(one.place) == history.places[one.item]
+        kept[one.place.file] = kept.get(one.place.file, 0) + 1
+    assert ledger.kept_files == kept
+    assert ledger.consumers == sum(member.consumer for member in ledger.members.values())
+    assert sorted([*ledger.members, *ledger.free]) == list(range(ledger.slots))
+    assert set(ledger.files) <= set(ledger.members)
+    assert set(ledger.res) <= set(ledger.files)
+    assert ledger.plain == (ledger.lease is None and not ledger.returned)
+    assert [one.item for one in ledger.returned] == sorted(one.item for one in ledger.returned)
+    for slot, filling in ledger.files.items():
+        assert filling.first <= ledger.totals[slot] <= filling.first + ROOM
+        assert filling.file.member == ledger.members[slot].number
+    if ledger.shut == SHUT_AT_ONCE:
+        assert ledger.head == ledger.tail
+        assert not ledger.returned
+    in_done = {file for file, _ in ledger.done}
+    assert not in_done & {history.places[item][0] for item in range(low, ledger.tail)}, "a file that is needed is done"
+    assert not in_done & set(kept)
+
+
+def contents(ledger: Ledger) -> dict[str, Any]:
+    """All that a ledger's state is, once what is not needed was forgotten."""
+    ledger.trim()
+    notes = ("done", "yours", "watched", "sealed", "extents", "free", "totals", "sealing", "plain")
+    found = {name: getattr(ledger, name) for name in Ledger.__slots__ if name not in notes}
+    found["extents"] = ledger.extents.dump(), ledger.extents.first if len(ledger.extents) else ledger.low
+    found["free"] = sorted(ledger.free)
+    found["totals"] = list(ledger.totals[: ledger.slots])
+    found["sealing"] = sorted(ledger.sealing)
+    found["plain"] = ledger.plain
+    return found

@@ -1,0 +1,1053 @@
+"""An explicit-state checker of logs and cuts: every interleaving of a small case, by the package's own ``Ledger``.
+
+Lives here: a machine whose stores become visible late and in any order, to be explored by ``checker.explore``; and the
+acts of producers, cutters, buriers, newcomers, closers and leasers, step by step.  Not here: the cases, and what goes
+wrong when a rule is taken out (``test_cut_rules``).
+
+One step is one append to the journal, one look at it, one load, one call, or one buffered store that becomes visible.
+Between any two steps a process may be killed, stopped or interrupted, as often as the case says; an append may come to
+the end of its journal behind any of its events, and then its writer repeats the others in the next one.
+
+A state holds the journal as the number of a ledger, which is always one that was loaded from its snapshot: a rule that
+a snapshot forgets is a rule taken out.  Void events are dropped from it, for they change nothing.
+
+Invariant: what the account says was returned, refused, cut or delivered is decided here by what a caller sees, never by
+the ledger alone; and where a record stands is looked up in the memory as it is when its CUT is appended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple, Optional
+
+from checker import GONE, Violation
+
+from tqshim.protocol import events, index, snapshot
+from tqshim.protocol.ledger import SHUT_AT_ONCE, Lease, Ledger, Reservation, Verdict
+
+Store = tuple[Any, int]
+"""A cell or the place of a record, and what is stored there."""
+Steps = Iterator[tuple[str, Any]]
+
+CELLS: Final = 4
+COUNTER, FLAG, POSITION, LEASE_FLAG = range(CELLS)
+PUTS: Final = 6
+"""Puts of one process, at most: an item is named ``PUTS * process + put``."""
+
+
+def cell(slot: int, which: int) -> int:
+    return slot * CELLS + which
+
+
+class Rules:
+    """A ledger class as a function from state and event to state and verdict, remembered.  States are numbered.
+
+    Only JOINs advance the count of events: only members are numbered by it here."""
+
+    def __init__(self, ledger: type[Ledger] = Ledger) -> None:
+        self.ledger = ledger
+        self.views: list[Ledger] = []
+        """By number: the ledger in that state, to be looked at only."""
+        self._numbers: dict[bytes, int] = {}
+        self._steps: dict[tuple[int, bytes], tuple[int, Verdict]] = {}
+
+    def number(self, ledger: Ledger) -> int:
+        state = snapshot.dump(ledger)
+        found = self._numbers.get(state)
+        if found is None:
+            found = self._numbers[state] = len(self.views)
+            self.views.append(self.load(state))
+        return found
+
+    def load(self, state: bytes) -> Ledger:
+        view = snapshot.load(state)
+        if self.ledger is not Ledger:
+            own = self.ledger()
+            for name in Ledger.__slots__:
+                setattr(own, name, getattr(view, name))
+            return own
+        return view
+
+    def copy(self, state: int) -> Ledger:
+        return self.load(snapshot.dump(self.views[state]))
+
+    def append(self, state: int, event: bytes) -> tuple[int, Verdict]:
+        known = self._steps.get((state, event))
+        if known is None:
+            ledger = self.copy(state)
+            before = ledger.index
+            verdict = ledger.step(int.from_bytes(event, "little"))
+            if verdict is None or event[0] != events.JOIN:
+                ledger.index = before
+            known = self._steps[state, event] = self.number(ledger), verdict
+        return known
+
+    def rolled(self, state: int) -> int:
+        ledger = self.copy(state)
+        ledger.roll()
+        return self.number(ledger)
+
+
+class Clamping(Ledger):
+    """A CUT cuts as far as there are places, instead of all or nothing."""
+
+    __slots__ = ()
+
+    def _cut(self, slot: int, total: int) -> Optional[range]:
+        if self.maxsize and slot in self.files and total <= self.files[slot].stop:
+            own = self.res.get(slot)
+            former = self.totals[slot]
+            total = min(total, max(own.stop if own else 0, former) + self.maxsize - self.used)
+        return super()._cut(slot, total)
+
+
+class Account(NamedTuple):
+    """What callers know.  All but the first are sets of items, as bits."""
+
+    queue: tuple[int, ...] = ()
+    """The items that the ledger has from ``low`` up to ``tail``, as the records say."""
+    cut: int = 0
+    skipped: int = 0
+    returned: int = 0
+    refused: int = 0
+    delivered: int = 0
+
+
+class World(NamedTuple):
+    """A state of one machine."""
+
+    journal: int
+    cells: tuple[int, ...]
+    records: tuple[tuple[Any, int], ...]
+    """Records that are visible and neither cut nor skipped: (member, serial, record) and the item, sorted."""
+    processes: tuple[Any, ...]
+    locks: tuple[int, ...]
+    """By slot: who holds its lock, or -1."""
+    faults: tuple[int, int, int, int]
+    """Kills, stops, interruptions and rolls that may still come."""
+    account: Account
+
+    def put(self, i: int, process: Any, **changes: Any) -> World:
+        processes = (*self.processes[:i], process, *self.processes[i + 1 :])
+        if not changes:  # as ``_replace`` does it, which takes twice as long
+            return World(self.journal, self.cells, self.records, processes, self.locks, self.faults, self.account)
+        return self._replace(processes=processes, **changes)
+
+    def fault(self, which: int) -> tuple[int, int, int, int]:
+        left = list(self.faults)
+        left[which] -= 1
+        return tuple(left)  # type: ignore[return-value]
+
+
+class Actor(NamedTuple):
+    """A process: ``producer``, ``consumer``, ``leaser``, ``burier``, ``newcomer`` (a producer that joins first) or
+    ``closer``."""
+
+    role: str = "producer"
+    left: int = 1
+    """Puts, gets, burials or tries to join that it still wants."""
+    places: int = 0
+    """A producer of a bounded queue reserves so many at a time; 0: each put goes through the journal.  A leaser takes
+    so many leases; then it claims."""
+    trims: int = 0
+    """So often it ends the reservation, or the lease, of another that is in its way."""
+    leaves: bool = False
+    puts: int = 0
+    """Of a newcomer, once it is in."""
+    tasks: bool = False
+    """A consumer counts off what it got."""
+    immediate: bool = False
+    slot: int = -1
+    number: int = -1
+    at: str = "idle"
+    buffer: tuple[Store, ...] = ()
+    view: int = 0
+    """The ledger as it was when this process last looked."""
+    made: int = 0
+    """Puts begun."""
+    tried: bool = False
+    """This put found no reservation."""
+    seen: tuple[int, ...] = ()
+    """Counters as it has read them."""
+    mask: int = 0
+    """What had been returned when it read them."""
+    target: Any = None
+    waits: Optional[tuple[int, ...]] = None
+    rest: tuple[bytes, ...] = ()
+    """Events that came late."""
+    done: tuple[Verdict, ...] = ()
+    lease: Optional[Lease] = None
+    hand: tuple[int, ...] = ()
+    """The items of its lease."""
+    got: int = 0
+    """How far it is in its lease."""
+
+
+class Logs:
+    """Logs and cuts.  ``x86``: the stores of a process become visible in their order, and nobody needs a barrier
+    between reading a counter and cutting.  ``room``: records of a first batch file that are not cut yet.
+
+    Left out by name (``without``): parts of the protocol; ``self.without`` is asked where each of them stands."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        actors: tuple[Actor, ...],
+        without: Iterable[str] = (),
+        maxsize: int = 0,
+        room: int = 256,
+        kills: int = 0,
+        stops: int = 0,
+        breaks: int = 0,
+        rolls: int = 0,
+        x86: bool = False,
+    ) -> None:
+        self.rules = rules
+        self.actors = actors
+        self.without = frozenset(without)
+        self.maxsize = maxsize
+        self.room = room
+        self.faults = kills, stops, breaks, rolls
+        self.x86 = x86
+        self.slots = len(actors) + 1
+
+    # -- the machine
+
+    def start(self) -> World:
+        ledger = self.rules.ledger(self.maxsize)
+        cells = [0] * (CELLS * self.slots)
+        locks = [-1] * self.slots
+        ready = []
+        for i, actor in enumerate(self.actors):
+            if actor.role in ("producer", "leaser"):
+                number = ledger.index
+                slot = ledger.step(int.from_bytes(events.join(actor.role == "leaser"), "little"))
+                assert isinstance(slot, int)
+                locks[slot] = i
+                actor = actor._replace(slot=slot, number=number)
+                if actor.role == "producer":
+                    before = index.FIRST - self.room
+                    for event in (events.open_(slot, 0), events.skip(slot, before) if before else b""):
+                        if event:
+                            assert ledger.step(int.from_bytes(event, "little")) is not None
+                    cells[cell(slot, COUNTER)] = before
+            ready.append(actor)
+        journal = self.rules.number(ledger)
+        ready = [actor._replace(view=journal) for actor in ready]
+        return World(journal, tuple(cells), (), tuple(ready), tuple(locks), self.faults, Account())
+
+    def steps(self, world: World) -> Steps:
+        kills, stops, breaks, _ = world.faults
+        for i, process in enumerate(world.processes):
+            if process.at in GONE:
+                continue
+            yield from self.drains(world, i, process)
+            if kills:
+                yield f"kill {i}", self.end(world, i, "dead")._replace(faults=world.fault(0))
+            if stops:
+                yield f"stop {i}", self.end(world, i, "stopped")._replace(faults=world.fault(1))
+            if breaks and process.at in ("look", "attention", "appeal", "store"):
+                broken = process._replace(at="unsure", left=process.left - 1, made=process.made + 1, target=None)
+                yield f"stop of {i}'s put by an exception", world.put(i, broken, faults=world.fault(2))
+            yield from getattr(self, "at_" + process.at)(world, i, process)
+
+    def drains(self, world: World, i: int, process: Actor) -> Steps:
+        places = []
+        for at, (place, value) in enumerate(process.buffer):
+            if place not in places:
+                buffer = process.buffer[:at] + process.buffer[at + 1 :]
+                after = self.visible(world, ((place, value),))
+                yield f"{i}'s store of {value} to {place} is seen", after.put(i, process._replace(buffer=buffer))
+            if self.x86:
+                return
+            places.append(place)
+
+    @staticmethod
+    def visible(world: World, stores: tuple[Store, ...]) -> World:
+        if not stores:
+            return world
+        cells = list(world.cells)
+        records = dict(world.records)
+        for place, value in stores:
+            if isinstance(place, int):
+                cells[place] = value
+            else:
+                records[place] = value
+        return world._replace(cells=tuple(cells), records=tuple(sorted(records.items())))
+
+    def fence(self, world: World, i: int, process: Actor) -> tuple[World, Actor]:
+        if not process.buffer:
+            return world, process
+        after = self.visible(world, process.buffer)
+        process = process._replace(buffer=())
+        return after.put(i, process), process
+
+    def end(self, world: World, i: int, how: str) -> World:
+        world, process = self.fence(world, i, world.processes[i])
+        if how == "dead":
+            world = world._replace(locks=tuple(-1 if holder == i else holder for holder in world.locks))
+        # What else it knew is of no interest any more: fewer states.
+        hand = process.hand[process.got : process.got + 1] if process.at in ("lease_look", "contest") else ()
+        return world.put(i, Actor(process.role, 0, slot=process.slot, number=process.number, at=how, hand=hand))
+
+    def load(self, world: World, process: Actor, place: int) -> int:
+        for where, value in reversed(process.buffer):
+            if where == place:
+                return value
+        return world.cells[place]
+
+    def looks(self, world: World, i: int, process: Actor) -> tuple[World, Actor, Ledger]:
+        """Reading the journal: a full fence."""
+        world, process = self.fence(world, i, process)
+        process = process._replace(view=world.journal)
+        return world, process, self.rules.views[world.journal]
+
+    def barrier(self, world: World, i: int, process: Actor, then: str, name: str) -> Steps:
+        """``membarrier``: goes on when each other process's buffer has been empty at some moment since it began."""
+        if name in self.without:
+            yield f"{i} goes on without a barrier", world.put(i, process._replace(at=then))
+        elif process.waits is None:
+            full = tuple(j for j, other in enumerate(world.processes) if j != i and other.buffer)
+            world, process = self.fence(world, i, process)
+            if full:
+                yield f"{i} begins its barrier", world.put(i, process._replace(waits=full))
+            else:
+                yield f"{i} passes its barrier", world.put(i, process._replace(at=then))
+        else:
+            for j in process.waits:
+                other = world.processes[j]
+                after = self.visible(world, other.buffer).put(j, other._replace(buffer=()))
+                left = tuple(k for k in process.waits if k != j and after.processes[k].buffer)
+                moved = process._replace(waits=left) if left else process._replace(waits=None, at=then)
+                yield f"{i}'s barrier interrupts {j}", after.put(i, moved)
+
+    def append(self, world: World, i: int, process: Actor, batch: Iterable[bytes], then: str) -> Steps:
+        """One append, by whose verdicts ``did_<then>`` goes on."""
+        world, process = self.fence(world, i, process)
+        batch = tuple(event for event in batch if event)
+        label = f"{i} appends {' '.join(map(show, batch))}"
+        for count in range(len(batch), -1 if world.faults[3] else len(batch) - 1, -1):
+            after, verdicts = self.apply(world, batch[:count])
+            verdicts = process.done + verdicts
+            if count < len(batch):
+                late = process._replace(at="late_" + then, rest=batch[count:], done=verdicts)
+                after = after._replace(journal=self.rules.rolled(after.journal), faults=world.fault(3))
+                yield f"{label}; the journal ends behind {count}", after.put(i, late)
+            else:
+                mine = process._replace(view=after.journal, rest=(), done=())
+                for world_after in getattr(self, "did_" + then)(after.put(i, mine), i, mine, verdicts):
+                    yield f"{label}: {verdicts}", world_after
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("at_late_"):
+            then = name[len("at_late_") :]
+            return lambda world, i, process: self.append(world, i, process, process.rest, then)
+        raise AttributeError(name)
+
+    def apply(self, world: World, batch: Iterable[bytes]) -> tuple[World, tuple[Verdict, ...]]:
+        """The world behind these events, and what each came to.  Raises ``Violation``."""
+        verdicts = []
+        for event in batch:
+            before = self.rules.views[world.journal]
+            journal, verdict = self.rules.append(world.journal, event)
+            verdicts.append(verdict)
+            if verdict is None:
+                continue
+            after = self.rules.views[journal]
+            account = world.account
+            records = dict(world.records)
+            kind, slot = event[0], event[1] | event[2] << 8
+            if kind == events.CUT:
+                if before.shut:
+                    raise Violation("refused", "a record is cut after the shutdown")
+                assert isinstance(verdict, range)
+                for item in verdict:
+                    file, record = after.place(item)
+                    value = records.pop((file.member, file.serial, record), None)
+                    account = cut_one(account, value, f"record {record} of {file}")
+            elif kind == events.SKIP:
+                filling = before.files[slot]
+                for n in range(before.totals[slot], after.totals[slot]):
+                    value = records.pop((filling.file.member, filling.file.serial, n - filling.first), None)
+                    if value is not None:
+                        if account.returned >> value & 1:
+                            raise Violation("lost", f"{name_of(value)} was put, and is skipped")
+                        account = account._replace(skipped=account.skipped | 1 << value)
+            elif kind == events.LEAVE and world.cells[cell(slot, COUNTER)] > after.totals[slot]:
+                raise Violation("left over", "the next member's records would be cut before they are written")
+            elif kind == events.SHUTDOWN and account.returned & ~account.cut:
+                raise Violation("lost", f"{names_of(account.returned & ~account.cut)} put, not cut, and shut down")
+            gone = after.low - before.low
+            if kind == events.CLAIM:
+                if not account.queue:
+                    raise Violation("twice", "an item is claimed that was got before")
+                account = delivered(account, account.queue[0])
+            account = account._replace(queue=account.queue[max(0, gone) :])
+            world = world._replace(journal=journal, account=account, records=tuple(sorted(records.items())))
+            self.check(world)
+        return world, tuple(verdicts)
+
+    def check(self, world: World) -> None:
+        """What must hold in each state: the bound, and that everybody can see what was put."""
+        ledger = self.rules.views[world.journal]
+        account = world.account
+        outstanding = bin(account.returned & ~account.cut).count("1")
+        if self.maxsize and max(ledger.used, outstanding + ledger.tail - ledger.low) > self.maxsize:
+            raise Violation("bound", f"{ledger.used} places used, {outstanding} puts beyond the cut")
+        if outstanding:
+            cells = list(world.cells)
+            for process in world.processes:
+                for place, value in process.buffer:
+                    if isinstance(place, int):
+                        cells[place] = value
+            uncut = sum(
+                max(0, min(cells[cell(slot, COUNTER)], ledger.stop_of(slot)) - ledger.totals[slot])
+                for slot in range(self.slots)
+            )
+            if uncut < outstanding:
+                raise Violation("lost", f"{names_of(account.returned & ~account.cut)} put, and no cut can reach them")
+
+    def settled(self, world: World) -> None:
+        """All have come to their end: a newcomer buries the dead, gets all that was put, and can put."""
+        ledger = self.rules.views[world.journal]
+        batch = []
+        if ledger.lease:
+            position = world.cells[cell(ledger.lease.slot, POSITION)]
+            batch.append(events.revoke(max(0, position - ledger.lease.first), ledger.lease.number))
+        for slot, member in ledger.members.items():
+            counter = world.cells[cell(slot, COUNTER)]
+            if world.locks[slot] < 0:
+                batch += self.farewell(ledger, slot, counter, member.number)
+            else:
+                batch.append(events.cut(slot, min(counter, ledger.stop_of(slot))))
+        world, _ = self.apply(world, batch)
+        ledger = self.rules.views[world.journal]
+        lost = world.account.returned & ~world.account.cut
+        if lost:
+            raise Violation("lost", f"{names_of(lost)} at the end")
+        if not set(world.account.queue[ledger.head - ledger.low :]) >= set(
+            bits(world.account.cut & ~world.account.delivered & ~self.may_miss(world, ledger))
+        ):
+            raise Violation("lost", f"{names_of(world.account.cut & ~world.account.delivered)} can't be got")
+        for process in world.processes:
+            if process.at not in GONE and process.role == "consumer" and process.left and ledger.head < ledger.tail:
+                raise Violation("wedged", "a consumer waits, and an item too")
+        if ledger.shutting > ledger.shut and any(
+            process.at not in GONE and process.role == "closer" for process in world.processes
+        ):
+            raise Violation("wedged", "a closer waits")
+        self.can_put(world, ledger)
+
+    def may_miss(self, world: World, ledger: Ledger) -> int:
+        """What the dead and stopped had in hand, or what was dropped at once."""
+        if ledger.shut == SHUT_AT_ONCE:
+            return -1
+        return sum(1 << item for process in world.processes if process.at in GONE for item in process.hand)
+
+    def can_put(self, world: World, ledger: Ledger) -> None:
+        if ledger.shut:
+            return
+        state = world.journal
+        batch = [events.claim(0)] * (ledger.tail - ledger.low)
+        for slot, own in ledger.res.items():
+            if not own.cut:
+                used = min(max(0, world.cells[cell(slot, COUNTER)] - own.begin), events.RESERVE_MOST)
+                batch.append(events.trim(slot, used, own.grant))
+        # Stopped with a record in hand that it counts for put only once it has asked the journal: that may be cut or
+        # be skipped; here it must not keep the place for ever.
+        for slot in ledger.files:
+            batch.append(events.cut(slot, world.cells[cell(slot, COUNTER)]))
+        batch += [events.claim(0)] * self.maxsize
+        for event in batch:
+            state, _ = self.rules.append(state, event)
+        state, slot = self.rules.append(state, events.join(False))
+        state, opened = self.rules.append(state, events.open_(slot, 0))  # type: ignore[arg-type]
+        view = self.rules.views[state]
+        state, items = self.rules.append(state, events.cut(slot, view.totals[slot] + 1))  # type: ignore[arg-type,index]
+        if opened is None or items is None:
+            raise Violation("wedged", f"nobody can put any more: {view.used} of {self.maxsize} places")
+
+    # -- what several of them do
+
+    def farewell(self, ledger: Ledger, slot: int, counter: int, number: int) -> list[bytes]:
+        batch = []
+        if slot in ledger.files and counter > ledger.totals[slot]:
+            if "cut before leave" not in self.without:
+                batch.append(events.cut(slot, min(counter, ledger.stop_of(slot))))
+            if "skip before leave" not in self.without:
+                batch.append(events.skip(slot, counter))
+        return [*batch, events.leave(slot, number)]
+
+    def cuts(self, ledger: Ledger, seen: tuple[int, ...]) -> list[bytes]:
+        """CUTs of what has grown."""
+        found = []
+        for slot in ledger.files:
+            total = seen[slot] if "stop" in self.without else min(seen[slot], ledger.stop_of(slot))
+            if total > ledger.totals[slot]:
+                found.append(events.cut(slot, total))
+        return found
+
+    def counters(self, world: World, process: Actor) -> tuple[int, ...]:
+        return tuple(self.load(world, process, cell(slot, COUNTER)) for slot in range(self.slots))
+
+    def returns(self, world: World, i: int, process: Actor, value: int) -> World:
+        account = world.account
+        if (account.skipped | account.refused) >> value & 1:
+            raise Violation("lost", f"{name_of(value)}'s put returns, and it was skipped")
+        world = world._replace(account=account._replace(returned=account.returned | 1 << value))
+        world = world.put(i, self.next_put(process))
+        self.check(world)
+        return world
+
+    def refuses(self, world: World, i: int, process: Actor, value: int) -> World:
+        account = world.account
+        if account.cut >> value & 1:
+            raise Violation("refused", f"{name_of(value)}'s put is refused, and it was cut")
+        world = world._replace(account=account._replace(refused=account.refused | 1 << value))
+        return world.put(i, self.next_put(process))
+
+    def next_put(self, process: Actor) -> Actor:
+        at = "idle"
+        ledger = self.rules.views[process.view]
+        if ledger.shutting > ledger.shut and "help" not in self.without:
+            at = "help"
+        return process._replace(at=at, left=process.left - 1, made=process.made + 1, tried=False)
+
+    @staticmethod
+    def value(i: int, process: Actor) -> int:
+        return PUTS * i + process.made
+
+    def write(self, world: World, process: Actor, n: int, i: int) -> tuple[Store, int]:
+        filling = self.rules.views[process.view].files[process.slot]
+        value = self.value(i, process)
+        return ((filling.file.member, filling.file.serial, n - filling.first), value), value
+
+    def at_idle(self, world: World, i: int, process: Actor) -> Steps:
+        yield from getattr(self, "role_" + process.role)(world, i, process)
+
+    # -- puts
+
+    def role_producer(self, world: World, i: int, process: Actor) -> Steps:
+        ledger = self.rules.views[process.view]
+        slot = process.slot
+        if not process.left:
+            if process.leaves:
+                batch = self.farewell(ledger, slot, self.load(world, process, cell(slot, COUNTER)), process.number)
+                yield from self.append(world, i, process, batch, "leave")
+            return
+        if ledger.shut:
+            yield f"{i} finds it shut", self.refuses(world, i, process, self.value(i, process))
+            return
+        counter = self.load(world, process, cell(slot, COUNTER))
+        n = counter
+        filling = ledger.files[slot]
+        if n >= filling.stop:
+            serial = index.serial((filling.file.serial >> 7) + 1, 0)
+            batch = [] if "cut before open" in self.without else [events.cut(slot, counter)]
+            batch += [] if "skip before open" in self.without else [events.skip(slot, counter)]
+            yield from self.append(world, i, process, [*batch, events.open_(slot, serial)], "open")
+        elif n < ledger.stop_of(slot) and (process.places or not self.maxsize):
+            if "reserve when spent" in self.without and not process.tried and self.maxsize:
+                early = process._replace(buffer=(*process.buffer, (cell(slot, FLAG), 0)), at="reserve")
+                yield f"{i} lowers its flag early", world.put(i, early)
+            record, _ = self.write(world, process, n, i)
+            stores = (record, (cell(slot, COUNTER), n + 1))
+            if "record before counter" in self.without:
+                stores = (stores[1], stores[0])
+            stored = process._replace(at="look", buffer=process.buffer + stores)
+            if "counter first" in self.without:
+                stored = process._replace(at="look_first")
+                yield f"{i} looks first", world.put(i, stored)
+                return
+            yield f"{i} writes record {n} and stores {n + 1}", world.put(i, stored)
+        elif process.places and not process.tried:
+            if "flag cleared" not in self.without:
+                process = process._replace(buffer=(*process.buffer, (cell(slot, FLAG), 0)))
+            yield f"{i} lowers its flag", world.put(i, process._replace(at="reserve"))
+        else:
+            record, _ = self.write(world, process, n, i)
+            if "record before counter" in self.without:
+                yield from self.append(world, i, process, [events.cut(slot, n + 1)], "journal")
+                return
+            process = process._replace(buffer=(*process.buffer, record))
+            yield from self.append(world, i, process, [events.cut(slot, n + 1)], "journal")
+
+    def at_unsure(self, world: World, i: int, process: Actor) -> Steps:
+        """After an exception in a put: has the journal got more of it than the counter says?"""
+        after, process, ledger = self.looks(world, i, process)
+        total = ledger.totals[process.slot]
+        process = process._replace(at="idle", tried=False)
+        if total > self.load(after, process, cell(process.slot, COUNTER)) and "unsure" not in self.without:
+            process = process._replace(buffer=((cell(process.slot, COUNTER), total),))
+        yield f"{i} looks what its put came to", after.put(i, process)
+
+    def at_look_first(self, world: World, i: int, process: Actor) -> Steps:
+        """A mutant: the flag is looked at before the counter is stored."""
+        slot = process.slot
+        n = self.load(world, process, cell(slot, COUNTER))
+        up = self.load(world, process, cell(slot, FLAG))
+        yield f"{i} sees its flag {'up' if up else 'down'}", world.put(i, process._replace(at="late", target=(up, n)))
+
+    def at_late(self, world: World, i: int, process: Actor) -> Steps:
+        up, n = process.target
+        record, value = self.write(world, process, n, i)
+        stores = (record, (cell(process.slot, COUNTER), n + 1))
+        process = process._replace(buffer=process.buffer + stores, target=None)
+        if up:
+            yield f"{i} stores {n + 1}", world.put(i, process._replace(at="attention"))
+        else:
+            yield f"{i} stores {n + 1}, returns", self.returns(world, i, process, value)
+
+    def at_look(self, world: World, i: int, process: Actor) -> Steps:
+        if self.load(world, process, cell(process.slot, FLAG)) and "look" not in self.without:
+            yield f"{i} sees its flag up", world.put(i, process._replace(at="attention"))
+        else:
+            value = self.value(i, process)
+            yield f"{i} sees its flag down, returns", self.returns(world, i, process, value)
+
+    def at_attention(self, world: World, i: int, process: Actor) -> Steps:
+        after, process, ledger = self.looks(world, i, process)
+        if self.load(after, process, cell(process.slot, COUNTER)) <= ledger.totals[process.slot]:
+            known = after.account.skipped >> self.value(i, process) & 1
+            assert not known, "only its own producer or its burier skips a record"
+            yield f"{i} finds it cut", self.returns(after, i, process, self.value(i, process))
+        else:
+            yield f"{i} finds it uncut", after.put(i, process._replace(at="appeal"))
+
+    def at_appeal(self, world: World, i: int, process: Actor) -> Steps:
+        slot = process.slot
+        total = self.load(world, process, cell(slot, COUNTER))
+        own = self.rules.views[process.view].res.get(slot)
+        batch = []
+        if own and not own.cut and "own trim" not in self.without:
+            batch.append(events.trim(slot, total - own.begin, own.grant))
+        if "own cut" not in self.without:
+            batch.append(events.cut(slot, total))
+        if "trim first" in self.without:
+            batch.reverse()
+        if "skip" not in self.without:
+            batch.append(events.skip(slot, total))
+        yield from self.append(world, i, process, batch, "appeal")
+
+    def did_appeal(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        value = self.value(i, process)
+        total = self.load(world, process, cell(process.slot, COUNTER))
+        ledger = self.rules.views[process.view]
+        refused = verdicts[-1] is not None if "skip" not in self.without else ledger.totals[process.slot] < total
+        yield (self.refuses if refused else self.returns)(world, i, process, value)
+
+    def did_journal(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        slot = process.slot
+        n = self.load(world, process, cell(slot, COUNTER)) + 1
+        if verdicts[0] is not None and self.rules.views[process.view].totals[slot] == n:
+            yield world.put(i, process._replace(at="store", target=n))
+        else:
+            yield self.refuses(world, i, process, self.value(i, process))
+
+    def at_store(self, world: World, i: int, process: Actor) -> Steps:
+        stored = process._replace(buffer=(*process.buffer, (cell(process.slot, COUNTER), process.target)), target=None)
+        yield f"{i} stores {process.target}, returns", self.returns(world, i, stored, self.value(i, process))
+
+    def at_reserve(self, world: World, i: int, process: Actor) -> Steps:
+        slot = process.slot
+        batch = [events.cut(slot, self.load(world, process, cell(slot, COUNTER)))]
+        yield from self.append(world, i, process, [*batch, events.reserve(slot, process.places)], "reserve")
+
+    def did_reserve(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        if verdicts[-1] is None:
+            ledger = self.rules.views[process.view]
+            if process.trims:
+                for slot, own in ledger.res.items():
+                    if slot != process.slot and not own.cut:
+                        yield world.put(i, process._replace(at="raise", target=(slot, own), trims=process.trims - 1))
+            yield world.put(i, process._replace(at="idle", tried=True))
+        else:
+            if "flag cleared after" in self.without:
+                process = process._replace(buffer=(*process.buffer, (cell(process.slot, FLAG), 0)))
+            yield world.put(i, process._replace(at="idle"))
+
+    def did_open(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        yield world.put(i, process._replace(at="idle"))
+
+    def did_leave(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        locks = tuple(-1 if holder == i else holder for holder in world.locks)
+        yield world.put(i, process._replace(at="left"), locks=locks)
+
+    # -- ending another's reservation
+
+    def at_raise(self, world: World, i: int, process: Actor) -> Steps:
+        slot, _ = process.target
+        raised = process._replace(buffer=(*process.buffer, (cell(slot, FLAG), 1)), at="trim_barrier")
+        if "raise" in self.without:
+            raised = process._replace(at="trim_barrier")
+        yield f"{i} raises the flag of slot {slot}", world.put(i, raised)
+
+    def at_trim_barrier(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.barrier(world, i, process, "trim_read", "trim barrier")
+
+    def at_trim_read(self, world: World, i: int, process: Actor) -> Steps:
+        slot, _ = process.target
+        seen = self.load(world, process, cell(slot, COUNTER))
+        yield f"{i} reads counter {seen}", world.put(i, process._replace(at="trim", seen=(seen,)))
+
+    def at_trim(self, world: World, i: int, process: Actor) -> Steps:
+        slot, own = process.target
+        assert isinstance(own, Reservation)
+        used = min(max(0, process.seen[0] - own.begin), events.RESERVE_MOST)
+        yield from self.append(world, i, process, [events.trim(slot, used, own.grant)], "trim")
+
+    def did_trim(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        yield world.put(i, process._replace(at="idle", target=None, seen=()))
+
+    # -- gets
+
+    def role_consumer(self, world: World, i: int, process: Actor) -> Steps:
+        truth = self.rules.views[world.journal]
+        if process.left and (truth.head < truth.tail or self.cuts(truth, self.counters(world, process))):
+            after, process, ledger = self.looks(world, i, process)
+            there = ledger.head < ledger.tail
+            at = "claim" if there else "read"
+            yield f"{i} looks: {'an item' if there else 'nothing'}", after.put(i, process._replace(at=at))
+
+    def at_read(self, world: World, i: int, process: Actor) -> Steps:
+        seen = self.counters(world, process)
+        at = "cut_sync" if self.x86 else "cut_barrier"
+        mask = 0
+        if process.target == "task":
+            # A put whose stores nobody sees yet is at the same time as this look.
+            mask = world.account.returned
+            for j, other in enumerate(world.processes):
+                if j != i and other.buffer:
+                    mask &= ~((1 << PUTS) - 1 << PUTS * j)
+        process = process._replace(at=at, seen=seen, mask=mask)
+        yield f"{i} reads counters {seen}", world.put(i, process)
+
+    def at_cut_barrier(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.barrier(world, i, process, "cut_sync", "cut barrier")
+
+    def at_cut_sync(self, world: World, i: int, process: Actor) -> Steps:
+        then = {"": "claim", "task": "task"}[process.target or ""]
+        if "sync after counters" not in self.without:
+            world, process, _ = self.looks(world, i, process)
+        yield f"{i} looks again", world.put(i, process._replace(at=then))
+
+    def at_claim(self, world: World, i: int, process: Actor) -> Steps:
+        ledger = self.rules.views[process.view]
+        cuts = self.cuts(ledger, process.seen) if process.seen else []
+        if process.role == "leaser" and process.places:
+            process = process._replace(places=process.places - 1)
+            batch = [*cuts, events.lease(process.slot, 2)]
+            yield from self.append(world, i, process, batch, "lease")
+            return
+        process = process._replace(seen=())
+        yield from self.append(world, i, process, [*cuts, events.claim(9)], "claim")
+
+    def did_claim(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        if verdicts[-1] is None:
+            yield world.put(i, process._replace(at="idle", view=0))
+        elif process.tasks:
+            yield world.put(i, process._replace(at="read", target="task", left=process.left - 1))
+        else:
+            yield world.put(i, process._replace(at="idle", left=process.left - 1, view=0))
+
+    def at_task(self, world: World, i: int, process: Actor) -> Steps:
+        cuts = self.cuts(self.rules.views[process.view], process.seen)
+        if "cuts before task" in self.without:
+            cuts = []
+        process = process._replace(seen=(), target=None)
+        yield from self.append(world, i, process, [*cuts, events.task_done()], "task")
+
+    def did_task(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        if verdicts[-1] == 0 and process.mask & ~world.account.cut:
+            raise Violation("early", f"a join ends, and {names_of(process.mask & ~world.account.cut)} was put before")
+        yield world.put(i, process._replace(at="idle", mask=0, view=0))
+
+    # -- leases
+
+    def role_leaser(self, world: World, i: int, process: Actor) -> Steps:
+        """Leases what there is, two at a time, and delivers it; ends the lease of another that it meets."""
+        truth = self.rules.views[world.journal]
+        if process.lease is not None:
+            if process.got < len(process.hand) and process.left:
+                item = process.lease.first + process.got
+                stored = process._replace(at="lease_look", buffer=(*process.buffer, (self.position(process), item + 1)))
+                yield f"{i} stores position {item + 1}", world.put(i, stored)
+            else:
+                batch = [events.revoke(process.got, process.lease.number)]
+                yield from self.append(world, i, process, batch, "give_back")
+            return
+        if not process.left:
+            return
+        if truth.lease is not None:
+            if not process.trims:
+                return
+            after, process, ledger = self.looks(world, i, process)
+            process = process._replace(trims=process.trims - 1)
+            raised = (*process.buffer, (cell(truth.lease.slot, LEASE_FLAG), 1))
+            process = process._replace(at="revoke_barrier", target=ledger.lease, buffer=raised)
+            yield f"{i} raises the flag of lease {truth.lease.number}", after.put(i, process)
+        elif truth.head < truth.tail or self.cuts(truth, self.counters(world, process)):
+            after, process, ledger = self.looks(world, i, process)
+            if not process.places:
+                at = "claim" if ledger.head < ledger.tail else "read"
+                yield f"{i} wants to claim", after.put(i, process._replace(at=at))
+                return
+            cleared = ((cell(process.slot, LEASE_FLAG), 0), (self.position(process), ledger.head))
+            if "lease position cleared" in self.without:
+                cleared = cleared[:1]
+            process = process._replace(at="read", buffer=process.buffer + cleared)
+            yield f"{i} clears its flag and position", after.put(i, process)
+
+    @staticmethod
+    def position(process: Actor) -> int:
+        return cell(process.slot, POSITION)
+
+    def did_lease(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        lease = verdicts[-1]
+        process = process._replace(seen=(), mask=0, at="idle")
+        if isinstance(lease, Lease):
+            hand = world.account.queue[: lease.end - lease.first]
+            process = process._replace(lease=lease, hand=hand, got=0)
+        yield world.put(i, process)
+
+    def at_lease_look(self, world: World, i: int, process: Actor) -> Steps:
+        up = self.load(world, process, cell(process.slot, LEASE_FLAG))
+        if up and "lease look" not in self.without:
+            yield f"{i} sees its lease's flag up", world.put(i, process._replace(at="contest"))
+        else:
+            yield f"{i} sees its lease's flag down", self.gets(world, i, process)
+
+    def gets(self, world: World, i: int, process: Actor) -> World:
+        account = delivered(world.account, process.hand[process.got])
+        process = process._replace(at="idle", got=process.got + 1, left=process.left - 1)
+        return world.put(i, process, account=account)
+
+    def at_contest(self, world: World, i: int, process: Actor) -> Steps:
+        assert process.lease is not None
+        yield from self.append(world, i, process, [events.revoke(process.got + 1, process.lease.number)], "contest")
+
+    def did_contest(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        assert process.lease is not None
+        number, base = self.rules.views[process.view].kept.get(process.slot, (0, 0))
+        if number != process.lease.number:
+            raise Violation("forgotten", f"where lease {process.lease.number} ended is not known to its holder")
+        if base > process.lease.first + process.got or "contest lost" in self.without:
+            world = self.gets(world, i, process)
+            process = world.processes[i]
+        yield world.put(i, process._replace(lease=None, hand=(), got=0, at="idle"))
+
+    def did_give_back(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        yield world.put(i, process._replace(lease=None, hand=(), got=0, at="idle"))
+
+    def at_revoke_barrier(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.barrier(world, i, process, "revoke_read", "lease barrier")
+
+    def at_revoke_read(self, world: World, i: int, process: Actor) -> Steps:
+        seen = self.load(world, process, cell(process.target.slot, POSITION))
+        yield f"{i} reads position {seen}", world.put(i, process._replace(at="revoke", seen=(seen,)))
+
+    def at_revoke(self, world: World, i: int, process: Actor) -> Steps:
+        lease = process.target
+        count = min(max(0, process.seen[0] - lease.first), events.LEASE_MOST)
+        process = process._replace(seen=(), target=None, view=0)
+        yield from self.append(world, i, process, [events.revoke(count, lease.number)], "revoke")
+
+    def did_revoke(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        yield world.put(i, process._replace(at="idle"))
+
+    # -- the dead, and who comes after them
+
+    def role_burier(self, world: World, i: int, process: Actor) -> Steps:
+        if not process.left:
+            return
+        for slot, member in self.rules.views[world.journal].members.items():
+            if world.locks[slot] < 0:
+                locks = (*world.locks[:slot], i, *world.locks[slot + 1 :])
+                if "sync under the lock" in self.without:
+                    yield from self.buries(world, i, process, slot, member.number, locks, ())
+                    return
+                at = process._replace(at="bury_look", target=(slot, member.number))
+                yield f"{i} locks slot {slot} to bury {member.number}", world.put(i, at, locks=locks)
+
+    def buries(
+        self, world: World, i: int, process: Actor, slot: int, number: int, locks: tuple[int, ...], seen: Any
+    ) -> Steps:
+        """A mutant: the burier looks at the journal and only then takes the lock."""
+        at = process._replace(at="bury_read", target=(slot, number))
+        yield f"{i} locks slot {slot} to bury {number}, looks no more", world.put(i, at, locks=locks)
+
+    def at_bury_look(self, world: World, i: int, process: Actor) -> Steps:
+        slot, number = process.target
+        after, process, ledger = self.looks(world, i, process)
+        member = ledger.members.get(slot)
+        if member is None or member.number != number:
+            locks = (*world.locks[:slot], -1, *world.locks[slot + 1 :])
+            yield f"{i} finds nobody there", after.put(i, process._replace(at="idle", target=None), locks=locks)
+            return
+        yield f"{i} looks under the lock", after.put(i, process._replace(at="bury_read"))
+
+    def at_bury_read(self, world: World, i: int, process: Actor) -> Steps:
+        slot, _ = process.target
+        seen = self.load(world, process, cell(slot, COUNTER))
+        yield f"{i} reads counter {seen} of the dead", world.put(i, process._replace(at="bury", seen=(seen,)))
+
+    def at_bury(self, world: World, i: int, process: Actor) -> Steps:
+        slot, number = process.target
+        ledger = self.rules.views[process.view]
+        yield from self.append(world, i, process, self.farewell(ledger, slot, process.seen[0], number), "bury")
+
+    def did_bury(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        slot, _ = process.target
+        locks = (*world.locks[:slot], -1, *world.locks[slot + 1 :])
+        yield world.put(
+            i, process._replace(at="idle", target=None, seen=(), left=process.left - 1, view=0), locks=locks
+        )
+
+    def role_newcomer(self, world: World, i: int, process: Actor) -> Steps:
+        if process.left:
+            yield from self.append(world, i, process, [events.join(False)], "join")
+
+    def did_join(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        slot = verdicts[0]
+        assert isinstance(slot, int)
+        number = self.rules.views[process.view].members[slot].number
+        yield world.put(i, process._replace(at="lock", slot=slot, number=number, left=process.left - 1))
+
+    def at_lock(self, world: World, i: int, process: Actor) -> Steps:
+        slot = process.slot
+        if world.locks[slot] < 0:
+            locks = (*world.locks[:slot], i, *world.locks[slot + 1 :])
+            yield f"{i} locks its slot {slot}", world.put(i, process._replace(at="clear"), locks=locks)
+        else:
+            yield f"{i} finds its slot {slot} locked", world.put(i, process._replace(at="idle", slot=-1, number=-1))
+
+    def at_clear(self, world: World, i: int, process: Actor) -> Steps:
+        slot = process.slot
+        total = self.rules.views[process.view].totals[slot]
+        stores: tuple[Store, ...] = () if "join flag" in self.without else ((cell(slot, FLAG), 0),)
+        if "counter cleared" in self.without:
+            stores += ((cell(slot, COUNTER), 0),)
+        elif self.load(world, process, cell(slot, COUNTER)) != total and "counter set" not in self.without:
+            stores += ((cell(slot, COUNTER), total),)
+        at = process._replace(at="join_look", buffer=process.buffer + stores)
+        yield f"{i} clears its cells", world.put(i, at)
+
+    def at_join_look(self, world: World, i: int, process: Actor) -> Steps:
+        slot = process.slot
+        if "join sync" in self.without:
+            ledger = self.rules.views[process.view]
+            after, process = self.fence(world, i, process)
+        else:
+            after, process, ledger = self.looks(world, i, process)
+        member = ledger.members.get(slot)
+        if member is None or member.number != process.number:
+            locks = (*world.locks[:slot], -1, *world.locks[slot + 1 :])
+            yield f"{i} was buried", after.put(i, process._replace(at="idle", slot=-1, number=-1), locks=locks)
+        else:
+            yield f"{i} is in", after.put(i, process._replace(at="opens"))
+
+    def at_opens(self, world: World, i: int, process: Actor) -> Steps:
+        ledger = self.rules.views[process.view]
+        closing = ledger.shutting > ledger.shut
+        process = process._replace(target=closing)
+        yield from self.append(world, i, process, [events.open_(process.slot, 0)], "opens")
+
+    def did_opens(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        helps = process.target and "help" not in self.without
+        assert verdicts[0] is not None, "its OPEN is void"
+        if "view of open" in self.without:
+            helps = False
+        at = "help" if helps else "idle"
+        yield world.put(i, process._replace(role="producer", at=at, left=process.puts, target=None))
+
+    # -- shutting down
+
+    def role_closer(self, world: World, i: int, process: Actor) -> Steps:
+        if process.left:
+            yield from self.append(world, i, process, [events.closing(process.immediate)], "closing")
+
+    def did_closing(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        yield world.put(i, process._replace(at="help", left=0))
+
+    def at_help(self, world: World, i: int, process: Actor) -> Steps:
+        after, process, ledger = self.looks(world, i, process)
+        if ledger.shut >= ledger.shutting:
+            yield f"{i} finds it shut", after.put(i, process._replace(at="idle"))
+            return
+        raised: tuple[Store, ...] = tuple(
+            (cell(slot, FLAG), 1) for slot, member in ledger.members.items() if not member.consumer
+        )
+        if "raise" in self.without:
+            raised = ()
+        at = process._replace(at="help_barrier", buffer=process.buffer + raised)
+        yield f"{i} raises all flags", after.put(i, at)
+
+    def at_help_barrier(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.barrier(world, i, process, "help_read", "help barrier")
+
+    def at_help_read(self, world: World, i: int, process: Actor) -> Steps:
+        seen = self.counters(world, process)
+        process = process._replace(at="help_sync" if self.x86 else "help_barrier_2", seen=seen)
+        yield f"{i} reads counters {seen}", world.put(i, process)
+
+    def at_help_barrier_2(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.barrier(world, i, process, "help_sync", "cut barrier")
+
+    def at_help_sync(self, world: World, i: int, process: Actor) -> Steps:
+        if "sync after counters" not in self.without:
+            world, process, _ = self.looks(world, i, process)
+        yield f"{i} looks again", world.put(i, process._replace(at="shut"))
+
+    def at_shut(self, world: World, i: int, process: Actor) -> Steps:
+        ledger = self.rules.views[process.view]
+        cuts = [] if "cuts before shutdown" in self.without else self.cuts(ledger, process.seen)
+        event = events.shutdown(ledger.shutting == SHUT_AT_ONCE)
+        yield from self.append(world, i, process, [*cuts, event], "shut")
+
+    def did_shut(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        ledger = self.rules.views[process.view]
+        at = "idle" if ledger.shut >= ledger.shutting else "help"
+        yield world.put(i, process._replace(at=at, seen=()))
+
+
+# -- the account
+
+
+def cut_one(account: Account, value: Optional[int], where: str) -> Account:
+    if value is None:
+        raise Violation("made up", f"{where} is cut, and nobody sees what stands there")
+    if account.cut >> value & 1:
+        raise Violation("twice", f"{name_of(value)} is cut again")
+    if (account.refused | account.skipped) >> value & 1:
+        raise Violation("refused", f"{name_of(value)}'s put was refused, and it is cut")
+    later = account.cut >> value & (1 << PUTS - value % PUTS) - 1
+    if later:
+        raise Violation("order", f"{name_of(value)} is cut behind one that was put after it")
+    return account._replace(cut=account.cut | 1 << value, queue=(*account.queue, value))
+
+
+def delivered(account: Account, value: int) -> Account:
+    if account.delivered >> value & 1:
+        raise Violation("twice", f"{name_of(value)} is delivered again")
+    return account._replace(delivered=account.delivered | 1 << value)
+
+
+def bits(mask: int) -> list[int]:
+    return [bit for bit in range(mask.bit_length()) if mask >> bit & 1]
+
+
+def name_of(value: int) -> str:
+    return f"put {value % PUTS} of {value // PUTS}"
+
+
+def names_of(mask: int) -> str:
+    return ", ".join(map(name_of, bits(mask)))
+
+
+NAMES: Final = {getattr(events, name): name for name in reversed(events.__all__) if name.isupper()}
+"""Of events, by type."""
+
+
+def show(event: bytes) -> str:
+    word = int.from_bytes(event, "little")
+    return f"{NAMES[event[0]]}({word >> 8 & 0xFFFF}, {word >> 24})"

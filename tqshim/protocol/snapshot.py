@@ -1,0 +1,219 @@
+"""The form in which a ledger stands at the beginning of each journal.
+
+Lives here: a ledger's bytes, and the ledger that bytes show.  Not here: the rules (``ledger``), the file (``storage``).
+
+::
+
+    magic and version | words in all | the state's numbers | members | totals | sealed files | held | returned
+    | extents | CRC-32 of all that
+
+All of it in 8-byte words, most of them little-endian numbers.
+
+Invariant: equal ledgers have equal snapshots, whatever each of them has forgotten by then; ``load`` undoes ``dump``,
+and raises ``ValueError`` for bytes that are no snapshot.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from binascii import crc32
+from typing import Final, Optional
+
+from tqshim.names import FileId
+from tqshim.protocol import events
+from tqshim.protocol.events import SIZE
+from tqshim.protocol.extents import Extents
+from tqshim.protocol.ledger import PAGE_SLOTS, Filling, Held, Lease, Ledger, Member, Place, Reservation, Returned
+
+__all__ = ["check", "dump", "kind", "limit_of", "load", "size_of", "words_after"]
+
+MAGIC: Final = int.from_bytes(b"tqshim10", "little")
+"""The last two characters are the version of these rules."""
+_FORMER: Final = b"tqshim0"
+"""How journals of the first engine begin."""
+_PROOF: Final = struct.Struct("<4Q")
+_DURABLE: Final = 27
+"""Which word says whether the queue is durable; the proof of its key follows."""
+_HEAD: Final = _DURABLE + 1 + 4
+"""Words that every snapshot has before its lease."""
+_LEASE: Final = 5
+_MEMBER: Final = 16
+"""Words of a member."""
+_SEALED: Final = 4
+"""Words of a sealed batch file."""
+_HELD: Final = 8
+_RETURNED: Final = 5
+_WORD: Final = struct.Struct("<Q")
+
+
+def dump(ledger: Ledger, rolled: bool = False, limit: Optional[int] = None) -> bytes:
+    """The ledger as bytes; ``rolled``: as the next journal begins, with that limit.
+
+    A multiple of 8 bytes long, whatever the limit."""
+    ledger.trim()
+    extents = ledger.extents.dump()
+    lease = ledger.lease
+    slots = ledger.slots
+    head = (
+        ledger.maxsize,
+        ledger.first_limit,
+        ledger.last_limit,
+        ledger.base + ledger.limit if rolled else ledger.base,
+        0 if rolled else ledger.index,
+        (limit or ledger.next_limit) if rolled else ledger.limit,
+        ledger.head,
+        ledger.tail,
+        ledger.leases,
+        ledger.grants,
+        1 if lease else 0,
+        slots,
+        len(ledger.members),
+        ledger.opened,
+        ledger.finished,
+        ledger.completions,
+        ledger.shutting,
+        ledger.shut,
+        len(ledger.held),
+        len(ledger.returned),
+        ledger.redelivered,
+        len(ledger.sealing),
+        ledger.extents.first if len(ledger.extents) else ledger.low,
+        len(extents) // SIZE,
+        0,
+        ledger.durable,
+        *_PROOF.unpack(ledger.proof or bytes(_PROOF.size)),
+    )
+    words = [*map(int, head), *(lease or (0,) * _LEASE)]
+    for slot in sorted(ledger.members):
+        words += (slot, *ledger.members[slot], *_file(ledger, slot), *_reservation(ledger, slot))
+        words += ledger.kept.get(slot, (0, 0))
+    words += ledger.totals[:slots]
+    for end, number in sorted(ledger.sealing):
+        words += (end, number, *ledger.known_files[number])
+    for number, slot, holder, item, times, place in ledger.held.values():
+        words += (number, slot, holder, item, times, *place.file, place.record)
+    for item, times, place in ledger.returned:
+        words += (item, times, *place.file, place.record)
+    size = 3 + len(words) + len(extents) // SIZE
+    data = struct.pack(f"<{2 + len(words)}Q", MAGIC, size, *words) + extents
+    return data + _WORD.pack(crc32(data))
+
+
+def _file(ledger: Ledger, slot: int) -> tuple[int, int, int, int, int, int]:
+    filling = ledger.files.get(slot)
+    if filling is None:
+        return 0, 0, 0, 0, 0, 0
+    return 1, *filling.file, filling.number, filling.first, ledger.ends[filling.file]
+
+
+def _reservation(ledger: Ledger, slot: int) -> tuple[int, int, int, int, int]:
+    own = ledger.res.get(slot)
+    return (1, *own) if own else (0, 0, 0, 0, 0)
+
+
+def size_of(head: bytes) -> int:
+    """Bytes of the snapshot that begins so.  Raises ``ValueError`` for anything that is no snapshot."""
+    if len(head) < 2 * SIZE:
+        raise ValueError(f"a journal of {len(head)} bytes is too short")
+    magic, words = struct.unpack_from("<2Q", head)
+    if head.startswith(_FORMER):
+        raise ValueError(
+            f"a journal of format {head[6:8].decode('ascii', 'replace')}, an earlier version's; this version reads "
+            "format 10: python -m tqshim recover --into, of tqshim 0.1, copies what waits to a new folder for both"
+        )
+    if magic != MAGIC:
+        raise ValueError(f"a journal begins with {head[:8]!r}, which no known version writes")
+    return int(words) * SIZE
+
+
+def check(snapshot: bytes) -> None:
+    """Raise ``ValueError`` for a snapshot that is not as it was written."""
+    body = memoryview(snapshot)[:-SIZE]  # it may be long
+    if len(snapshot) < (_HEAD + _LEASE + 1) * SIZE or crc32(body) != _WORD.unpack(snapshot[-SIZE:])[0]:
+        raise ValueError(f"a snapshot of {len(snapshot)} bytes fails its check")
+
+
+def limit_of(head: bytes) -> int:
+    """The limit of the journal whose snapshot begins so."""
+    return int(struct.unpack_from("<8Q", head)[7])
+
+
+def kind(head: bytes) -> tuple[bool, bytes]:
+    """Whether the queue is durable whose snapshot begins so, and the proof of its key, if it has one."""
+    durable, *proof = struct.unpack_from("<5Q", head, _DURABLE * SIZE)
+    return bool(durable), _PROOF.pack(*proof) if any(proof) else b""
+
+
+def words_after(ledger: Ledger, extents: int) -> int:
+    """About so many words a ledger's snapshot will have when there are so many more extents."""
+    rows = _MEMBER * len(ledger.members) + ledger.slots + _SEALED * (len(ledger.sealing) + len(ledger.files))
+    return _HEAD + _LEASE + rows + _HELD * ledger.apart + 2 * (len(ledger.extents) + extents)
+
+
+def load(data: bytes) -> Ledger:
+    """The ledger that a snapshot shows.  Raises ``ValueError`` for bytes that are no snapshot."""
+    if size_of(data) > len(data) or len(data) < (_HEAD + _LEASE + 1) * SIZE:
+        raise ValueError(f"a snapshot of {len(data)} bytes is cut short")
+    words = struct.unpack_from(f"<{_HEAD + _LEASE}Q", data)
+    ledger = Ledger(words[2], words[3], words[4], *kind(data))
+    ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases, ledger.grants = words[5:12]
+    has_lease, slots, members, ledger.opened, ledger.finished, ledger.completions = words[12:18]
+    ledger.shutting, ledger.shut, held, returned, ledger.redelivered, sealed, first, extents = words[18:26]
+    if has_lease:
+        ledger.lease = Lease(*words[_HEAD : _HEAD + _LEASE])
+    ledger.plain = not has_lease and not returned
+    at = _HEAD + _LEASE
+    rows = _MEMBER * members + slots + _SEALED * sealed + _HELD * held + _RETURNED * returned
+    if words[1] != at + rows + extents + 1 or not members <= slots <= events.SLOTS or extents % 2:
+        raise ValueError(
+            f"a snapshot of {members} members, {slots} slots, {sealed} sealed files, {held} held and {returned} "
+            f"returned items, and {extents} words of extents can't have {words[1]} words"
+        )
+    table = struct.unpack_from(f"<{rows}Q", data, at * SIZE)
+    at = _load_members(ledger, table, members, slots)
+    totals = table[at : at + slots]
+    ledger.totals = array("Q", totals)
+    ledger.totals.frombytes(bytes(SIZE * (max(1, -(-slots // PAGE_SLOTS)) * PAGE_SLOTS - slots)))
+    at += slots
+    for row in range(at, at + _SEALED * sealed, _SEALED):
+        end, number, member, serial = table[row : row + _SEALED]
+        file = ledger.known_files[number] = FileId(member, serial)
+        ledger.ends[file] = end
+        ledger.sealing.append((end, number))
+    at += _SEALED * sealed
+    for row in range(at, at + _HELD * held, _HELD):
+        number, slot, holder, item, times, member, serial, record = table[row : row + _HELD]
+        ledger.held[number] = Held(number, slot, holder, item, times, Place(FileId(member, serial), record))
+    at += _HELD * held
+    for row in range(at, at + _RETURNED * returned, _RETURNED):
+        item, times, member, serial, record = table[row : row + _RETURNED]
+        ledger.returned.append(Returned(item, times, Place(FileId(member, serial), record)))
+    ledger.apart = held + returned
+    for place in (*(one.place for one in ledger.held.values()), *(one.place for one in ledger.returned)):
+        ledger.kept_files[place.file] = ledger.kept_files.get(place.file, 0) + 1
+    stop = (words[1] - 1) * SIZE
+    ledger.extents = Extents.load(first, data[stop - extents * SIZE : stop])
+    return ledger
+
+
+def _load_members(ledger: Ledger, table: tuple[int, ...], members: int, slots: int) -> int:
+    totals = table[_MEMBER * members : _MEMBER * members + slots]
+    for row in range(0, _MEMBER * members, _MEMBER):
+        slot, number, consumer, has_file, member, serial, opened, first, end = table[row : row + 9]
+        has_res, begin, stop, grant, cut, lease, base = table[row + 9 : row + _MEMBER]
+        if slot >= slots:
+            raise ValueError(f"slot {slot} of a snapshot with {slots} slots")
+        ledger.members[slot] = Member(number, bool(consumer))
+        ledger.consumers += bool(consumer)
+        if has_file:
+            filling = ledger.files[slot] = Filling(FileId(member, serial), opened, first)
+            ledger.known_files[opened] = filling.file
+            ledger.ends[filling.file] = end
+        if has_res:
+            ledger.res[slot] = Reservation(begin, stop, grant, bool(cut))
+            ledger.reserved += max(0, stop - totals[slot])
+        if lease:
+            ledger.kept[slot] = lease, base
+    ledger.free = [slot for slot in range(slots) if slot not in ledger.members]
+    return _MEMBER * members

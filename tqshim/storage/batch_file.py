@@ -1,0 +1,121 @@
+"""Batch files in memory: pieces of a log, mapped once, by its producer to write and by consumers to read.
+
+Lives here: mapping them, their indexes as arrays, reading records.  Not here: their layout (``index``), names and
+folders (``folder``), when a file is begun (``producer``).
+
+Invariant: all pages of a mapped batch file are there, and it is never cut short: to store or to look there needs no
+space.  What is read is copied: a file that nobody needs any more may be filled again.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Final
+
+from tqshim import mappings, systems
+from tqshim.names import FileId
+from tqshim.protocol import index
+from tqshim.protocol.index import CHECK, Record
+
+__all__ = ["BatchFile", "allocate", "map_file"]
+
+_PIECE: Final = 1 << 20
+
+
+def allocate(fd: int, size: int) -> None:
+    """Have so many bytes in a new file.  Raises ``OSError`` where the disk has no space for them."""
+    if systems.ALLOCATE:
+        try:
+            os.posix_fallocate(fd, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in systems.CANT_ALLOCATE:
+                raise
+    at = 0
+    while at < size:
+        at += os.pwrite(fd, bytes(min(_PIECE, size - at)), at)
+
+
+def map_file(fd: int, size: int, writable: bool) -> memoryview:
+    """The file's bytes, which are mapped as long as that is referred to, or a slice of it."""
+    mapper = mappings.system()
+    if mapper is not None:
+        address = mapper.map(fd, size, writable)
+        if address is not None:
+            return mappings.Mapping(mapper, address, size).memory()
+    protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    return memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, protection))
+
+
+class BatchFile:
+    """A batch file that is mapped.  ``ends``: its index."""
+
+    __slots__ = ("_begin", "_checked", "ends", "file", "memory", "size")
+
+    def __init__(self, file: FileId, fd: int, writable: bool = False) -> None:
+        """Map what ``fd`` has open, which stays the caller's.
+
+        Raises ``ValueError`` where that is too short for its index, or has holes where pages should be."""
+        status = os.fstat(fd)
+        self.file = file
+        self.size = status.st_size
+        self._begin = index.data_begin(file.serial)
+        self._checked = index.is_checked(file.serial)
+        if self.size < self._begin:
+            raise ValueError(f"{self.size} bytes can't hold the index of {index.capacity(file.serial)} records")
+        self.memory = map_file(fd, self.size, writable)
+        self.ends = self.memory[: 8 * (index.capacity(file.serial) + 1)].cast("Q")
+        if writable:
+            self.ends[0] = self._begin
+
+    def release(self) -> None:
+        """Whoever still stores there gets a ``ValueError``."""
+        self.ends.release()
+        self.memory.release()
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Where the record of that number begins and ends, its check left out.
+
+        Raises ``ValueError`` where that can't be true."""
+        begin, end = index.place(self.ends, number, self._begin, self.size)
+        return (begin, end - CHECK) if self._checked else (begin, end)
+
+    def record(self, number: int) -> bytes:
+        """A copy of that record.  Raises ``ValueError`` where it is not as it was written."""
+        begin, end = self.place(number)
+        record = bytes(self.memory[begin:end])
+        if self._checked:
+            self.verify(record, number, end)
+        return record
+
+    def verify(self, record: Record, number: int, end: int) -> None:
+        """Raise ``ValueError`` where a record is not as it was written.  ``end``: where it ends; its check follows."""
+        if self.memory[end : end + CHECK] != index.check(record, self.file, number):
+            raise ValueError(f"record {number} of {len(record)} bytes fails its check")
+
+    def window(self, number: int, count: int, most: int) -> tuple[memoryview, list[int]]:
+        """A copy of records from that one on, ``count`` or as many as ``most`` bytes hold, but one at least; and where
+        each begins, and the last one ends.
+
+        Raises ``ValueError`` where one of them is not as it was written."""
+        ends = self.ends[number : number + count + 1].tolist()
+        begin = ends[0]
+        last = ends[-1]
+        if last > begin + most:
+            limit = begin + most
+            fitting = next(at for at, end in enumerate(ends) if end > limit) - 1
+            del ends[max(1, fitting) + 1 :]
+            last = ends[-1]
+        if not self._begin <= begin or last > self.size or sorted(ends) != ends:
+            raise ValueError(f"records {number} to {number + len(ends) - 2} end at {ends[:4]}... of {self.size} bytes")
+        body = memoryview(bytes(self.memory[begin:last]))
+        if self._checked:
+            for at in range(len(ends) - 1):
+                self.verify(body[ends[at] - begin : ends[at + 1] - begin - CHECK], number + at, ends[at + 1] - CHECK)
+        return body, [end - begin for end in ends]
+
+    @property
+    def trailer(self) -> int:
+        """Bytes of a record's check behind it."""
+        return CHECK if self._checked else 0

@@ -1,0 +1,135 @@
+"""Cells: words in shared memory that are seen without a system call.
+
+Lives here: their layout, and who is thought to be asleep.  Not here: the file being made (``storage``), when to sleep
+(``wait_policy``), what a counter means (``ledger``).
+
+They are a mapped file of 8 KB pages, each with 64 slots' words of every kind; the first page has words of the whole
+queue, too::
+
+    words   0- 63   a consumer of the slot sleeps: until when, and how long it naps
+           64-127   a producer of the slot sleeps, waiting for a place
+          128-191   one of the slot sleeps until all items are finished with
+          192-255   records of the slot's log that were put, over all its members: the commit point of a put
+          256-319   flag: somebody wants to know that, or the queue to shut down
+          320-383   1 + the journal position from before a CLAIM, until its record is read: pins batch files
+          384-447   first item of its lease that a consumer has not delivered
+          448-511   flag: somebody wants to know that
+          512       consumers sleep, and none was rung for since
+          513       the same of producers that wait for a place
+          514       the same of those who wait until all items are finished with
+          515       when the counters were read for the last cut, in monotonic nanoseconds
+          516       when somebody last looked who has died, in monotonic microseconds
+
+Invariant: a word is written by its slot's member alone, flags and the words of the whole queue excepted.  A counter is
+never cleared: its log goes on over the members that follow one another in its slot.  Nobody relies on a word alone to
+own an item: the journal decides.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Final
+
+from tqshim.clock import microseconds
+
+__all__ = ["KINDS", "PAGE", "SLOTS", "Cells", "sleep_word"]
+
+PAGE: Final = 8192
+SLOTS: Final = 64
+"""Slots of one page."""
+_WORDS: Final = PAGE // 8
+
+SLEEPS: Final = 0
+AWAITS_PLACE: Final = 64
+AWAITS_DONE: Final = 128
+COUNTER: Final = 192
+FLAG: Final = 256
+POSITION: Final = 320
+LEASE_POSITION: Final = 384
+LEASE_FLAG: Final = 448
+LAST_CUT: Final = 515
+SCANNED: Final = 516
+KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
+"""What one can sleep for."""
+ASLEEP: Final = {SLEEPS: 512, AWAITS_PLACE: 513, AWAITS_DONE: 514}
+"""By kind: the word that says that somebody sleeps."""
+
+_NAP_UNIT: Final = 64
+"""Microseconds: a nap is kept in 16 bits of such units."""
+
+
+class Cells:
+    """The mapped cells of one queue.  ``words`` is the array of 64-bit words; a store to it is one store."""
+
+    __slots__ = ("_counters", "_map", "pages", "words")
+
+    def __init__(self, fd: int) -> None:
+        """Map the cells file, whose descriptor is closed."""
+        try:
+            size = os.fstat(fd).st_size // PAGE * PAGE
+            if size < PAGE:
+                raise ValueError(f"cells of {size} bytes are cut short")
+            self._view(mmap.mmap(fd, size))
+        finally:
+            os.close(fd)
+
+    def _view(self, mapped: mmap.mmap) -> None:
+        self._map = mapped
+        self.words = memoryview(mapped).cast("Q")
+        self.pages = len(mapped) // PAGE
+        starts = range(COUNTER, self.pages * _WORDS, _WORDS)
+        self._counters = [self.words[at : at + SLOTS] for at in starts]
+
+    @staticmethod
+    def place(kind: int, slot: int) -> int:
+        """The index in ``words`` of a slot's word."""
+        return (slot // SLOTS) * _WORDS + kind + slot % SLOTS
+
+    @property
+    def slots(self) -> int:
+        """Slots that have cells here."""
+        return self.pages * SLOTS
+
+    def counters(self) -> bytes:
+        """The counters of all slots, as they are now."""
+        if self.pages == 1:
+            return self._counters[0].tobytes()
+        return b"".join(self._counters)
+
+    def sleepers(self, kind: int) -> list[int]:
+        """The microseconds at which those who are asleep will look by themselves; the dead and the stopped left out."""
+        now = microseconds()
+        found = []
+        for page in range(self.pages):
+            start = page * _WORDS + kind
+            for word in filter(None, self.words[start : start + SLOTS]):
+                until = word >> 16
+                # Three naps late: dead or stopped, and no ring will reach it.
+                if until + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000 >= now:
+                    found.append(until)
+        return found
+
+    def clear(self, slot: int) -> None:
+        """Forget what a former member of the slot has left; its counter, and how far its lease has got, are kept."""
+        for kind in (FLAG, *KINDS, POSITION):
+            self.words[self.place(kind, slot)] = 0
+
+    def detach(self) -> None:
+        """Let go of the shared memory: stores of a frame that a fork has copied raise ``ValueError``, or go nowhere."""
+        self._release()
+        self._view(mmap.mmap(-1, self.pages * PAGE))
+
+    def _release(self) -> None:
+        for counters in self._counters:
+            counters.release()
+        self.words.release()
+
+    def close(self) -> None:
+        self._release()
+        self._map.close()
+
+
+def sleep_word(until: float, nap: float) -> int:
+    """The word of a sleeper that will look by itself at ``until`` (monotonic seconds), napping for ``nap`` seconds."""
+    return int(until * 1e6) << 16 | min(0xFFFF, int(nap * 1e6) // _NAP_UNIT + 1)
