@@ -174,8 +174,7 @@ def fifo_class(base: Any) -> Any:
 
         @property
         def unfinished_tasks(self) -> int:
-            self.qsize()  # It reads the journal.
-            return int(self._counts.engine.ledger.unfinished)
+            return int(self.stats().unfinished)
 
     class SettlingQueue(Queue):
         """The stdlib's documentation allows a delay between put() and empty() or get_nowait(): wait for its end."""

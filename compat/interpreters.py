@@ -42,7 +42,7 @@ QUICK: Final = tuple(
     f"tests/test_{name}.py"
     for name in (
         *("queue", "family", "async", "travel", "signals", "traps", "security", "space", "lifetime", "folder"),
-        *("turbo_queue", "patching", "systems", "blocks", "events", "names", "states"),
+        *("turbo_queue", "patching", "systems", "names", "states"),
     )
 )
 """What differs between interpreters: calls, signals, forks, pickles, exits, files.  The pure rules don't."""

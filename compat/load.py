@@ -7,6 +7,7 @@ memory grew. ``--scale 0.01`` does a hundredth of it.
 
     processes   200 processes on one queue, ten million items through it, each marked once
     waiting     ten million items wait in one queue before anybody reads them
+    in_turn     the same, put one by one by four processes in turn; how long a newcomer's first get takes
     queues      1,000 queues at once in one process, on 64 MB
     cycles      100,000 queues made, used and dropped, one after another
     leftovers   ten million batch files that dead producers have left in one folder
@@ -28,13 +29,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import tqshim.engine
 from tqshim import Empty, TurboQueue
+from tqshim.engine.engine import Engine
 from tqshim.folder import anonymous_root
 
 MB: Final = 1 << 20
 PATIENCE: Final = 300.0
 """Seconds without any progress after which a run has failed."""
+WAITING: Final = 5 * MB
+"""Bytes that items which wait may take of the memory of a process."""
 GROWTH: Final = 4 * MB
 """Bytes by which the memory of a process may grow from a quarter of its work to the end: pools of the interpreter's."""
 
@@ -177,12 +180,71 @@ def waiting(scale: float) -> str:
     check(queue.empty(), "more came than was put")
     left = _disk(queue._engine.folder.path)
     queue.close()
-    check(held < 16 * MB, f"{count} waiting items take {held / MB:.0f} MB of their producer's memory")
+    check(held < WAITING, f"{count} waiting items take {held / MB:.0f} MB of their producer's memory")
     check(left < 4 * MB, f"{left / MB:.0f} MB are left on disk")
     return (
         f"{count:,} items put in {put:.0f} s and got in {got:.0f} s; while they wait {held / MB:.1f} MB of memory, "
         f"{on_disk / MB:.0f} MB on disk; then {left >> 10} KB"
     )
+
+
+def in_turn(scale: float) -> str:
+    """Each item's neighbours are others' items."""
+    count = max(1000, int(10_000_000 * scale)) // 4 * 4
+    fork = multiprocessing.get_context("fork")
+    queue = TurboQueue()
+    turns = [fork.Semaphore(0) for _ in range(4)]
+    grown = fork.Array("q", 5)
+    tell, told = fork.Pipe()
+    producers = [fork.Process(target=_put_in_turn, args=(queue, at, count, turns, grown)) for at in range(4)]
+    newcomer = fork.Process(target=_first_get, args=(queue, told, grown))
+    began = time.monotonic()
+    for process in (*producers, newcomer):
+        process.start()
+    turns[0].release()
+    for process in producers:
+        process.join()
+    put = time.monotonic() - began
+    check(all(process.exitcode == 0 for process in producers), "a producer failed")
+    on_disk = _disk(queue._engine.folder.path)
+    tell.send(None)
+    first, took = tell.recv()
+    newcomer.join()
+    began = time.monotonic()
+    last = [-1] * 4
+    last[first % 4] = first
+    for _ in range(count - 1):
+        item = queue.get(timeout=PATIENCE)
+        check(item > last[item % 4], f"item {item} came after {last[item % 4]}")
+        last[item % 4] = item
+    got = time.monotonic() - began
+    check(queue.empty() and last == [*range(count - 4, count)], "not all came")
+    queue.close()
+    held = max(grown)
+    check(held < WAITING, f"{count} waiting items take {held / MB:.1f} MB of a process's memory")
+    return (
+        f"{count:,} items put in turn in {put:.0f} s and got in {got:.0f} s; while they wait {held / MB:.1f} MB of "
+        f"memory a process at most, {on_disk / MB:.0f} MB on disk; a newcomer's first get took {took * 1000:.1f} ms"
+    )
+
+
+def _put_in_turn(queue: Any, at: int, count: int, turns: list[Any], grown: Any) -> None:
+    before = memory()
+    for item in range(at, count, len(turns)):
+        turns[at].acquire()
+        queue.put(item)
+        turns[(at + 1) % len(turns)].release()
+    queue.qsize()
+    grown[at] = memory() - before
+
+
+def _first_get(queue: Any, told: Any, grown: Any) -> None:
+    told.recv()
+    before = memory()
+    began = time.monotonic()
+    item = queue.get(timeout=PATIENCE)
+    told.send((item, time.monotonic() - began))
+    grown[4] = memory() - before
 
 
 def _disk(path: str) -> int:
@@ -257,7 +319,7 @@ def _cycle(count: int, root: str) -> str:
     took = time.monotonic() - began
     gc.collect()
     growth = memory() - quarter
-    check(not tqshim.engine.Engine.all, f"{len(tqshim.engine.Engine.all)} engines are left")
+    check(not Engine.all, f"{len(Engine.all)} engines are left")
     left = os.listdir(root)
     check(not left, f"{len(left)} folders are left")
     opened = len(os.listdir("/dev/fd")) - descriptors
@@ -332,7 +394,7 @@ def leave(path: Path, count: int) -> None:
     try:
         source = ""
         for number in range(count):
-            name = f"load_{number % 3:x}_{number * 2 + 1000:x}"
+            name = f"load_{number % 3:x}_{number * 2 + (1 << 20):x}"  # beyond those that members there have begun
             if number % 60_000:  # no more links to one file than file systems allow
                 os.link(source, name, src_dir_fd=folder, dst_dir_fd=folder)
             else:
@@ -343,7 +405,7 @@ def leave(path: Path, count: int) -> None:
 
 
 RUNS: Final[dict[str, Callable[[float], str]]] = {
-    run.__name__: run for run in (processes, waiting, queues, cycles, leftovers)
+    run.__name__: run for run in (processes, waiting, in_turn, queues, cycles, leftovers)
 }
 
 

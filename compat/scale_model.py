@@ -9,10 +9,10 @@ came in between; how long an append holds the journal's lock, from how much two 
 other; and what all shared places cost with up to 200 processes.
 
 **Modelled** (``simulate``): processors, processes and the journal's lock, as a discrete simulation.  A producer
-computes, appends one event for a block of items, and goes on.  A consumer appends one event for its claim, reads what
-others have claimed meanwhile, delivers its item and does its task.  Whoever waits for the lock keeps its processor, as
-the kernel does.  Who finds nothing sleeps; a publish rings for one sleeper, and that one for the next, unless tasks
-are so short that whoever is awake is faster.  Left out: processes that take each other's processors and caches, memory
+appends one event that reserves places for a row of items, and puts them one by one.  A consumer appends its claim, with
+a cut where that is due, reads what others have claimed meanwhile, delivers its item and does its task.  Whoever waits
+for the lock keeps its processor, as the kernel does.  Who finds nothing sleeps; a put rings for one sleeper where none
+is waking up, and that one for the next.  Left out: processes that take each other's processors and caches, memory
 bandwidth, sockets.  How dear it is to hand the lock from one processor to another grows with the machine: so the model
 is also run with a lock that is held three times as long.
 
@@ -48,7 +48,7 @@ from tqshim.bench.measurements import BOUND, Setting, do_tasks, task_turns, thro
 from tqshim.bench.workloads import ITEM_WIDTH, PATIENCE
 from tqshim.folder import anonymous_root
 from tqshim.systems import processors
-from tqshim.tuning import BLOCK_RECORDS, FAST, NAP, SOON
+from tqshim.tuning import NAP
 
 PROCESSES: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 """Processes that use one shared place at once."""
@@ -77,7 +77,7 @@ class Costs:
     """Seconds of processor time, as measured with nobody else at work, and of holding the journal's lock."""
 
     put: float
-    """One put in a burst, its part of publishing the block included."""
+    """One put in a row of them, its part of reserving places included."""
     gets: tuple[tuple[int, float], ...]
     """One get after so many claims of others: pairs, the claims ascending."""
     lock: float
@@ -85,7 +85,7 @@ class Costs:
     append: float
     """The whole append, the lock included."""
     ring: float
-    """What a put takes longer when it is published alone and wakes somebody."""
+    """What a put takes longer when it comes alone and wakes somebody."""
     wake: float
     """What a get takes longer when it had to look, sleep and be woken."""
     had: float = 1.0
@@ -148,17 +148,17 @@ def _bell(folder: str) -> Callable[[], object]:
 def _directory(folder: str) -> Callable[[], object]:
     first, second = (os.path.join(folder, f"{state}_{os.getpid()}") for state in ("load", "ready"))
 
-    def make_seal_remove() -> None:
+    def make_rename_remove() -> None:
         os.close(os.open(first, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         os.rename(first, second)
         os.unlink(second)
 
-    return make_seal_remove
+    return make_rename_remove
 
 
 PLACES: Final[dict[str, tuple[Act, str]]] = {
-    "journal": (_journal, "one append: a claim of each item, a publish of each block"),
-    "directory": (_directory, "make, seal and remove a batch file: once a megabyte"),
+    "journal": (_journal, "one append: a claim of each item, a reservation of each row"),
+    "directory": (_directory, "make, rename and remove a batch file: once a megabyte"),
     "bell": (_bell, "ring and hear: once a wake"),
     "own file": (_own_file, "one append where nobody else appends, for comparison"),
 }
@@ -357,16 +357,18 @@ class Prediction:
 
 
 def simulate(
-    costs: Costs, cores: int, producers: int, consumers: int, task: float, items: int, block: int = BLOCK_RECORDS
+    costs: Costs, cores: int, producers: int, consumers: int, task: float, items: int, row: int = 0
 ) -> Prediction:
-    """Simulate ``items`` items on their way through a bounded queue; ``task``: seconds of work on each."""
+    """Simulate ``items`` items on their way through a bounded queue; ``task``: seconds of work on each, ``row``: places
+    of one reservation, by default as many as the queue's."""
+    row = row or min(tuning.PLACES, max(tuning.PLACES_FEW, BOUND // 64))
     environment = simpy.Environment()
     core = simpy.Resource(environment, capacity=cores)
     lock = simpy.Resource(environment, capacity=1)
-    waiting: list[tuple[float, Any]] = []
+    waiting: list[Any] = []
     blocked: list[Any] = []
     used = {"journal": 0.0, "producers": 0.0, "consumers": 0.0, "processors": 0.0}
-    state = {"there": 0, "left": items, "put": items}
+    state = {"there": 0, "taken": 0, "rung": 0, "left": items, "put": items}
     outside = max(0.0, costs.append - costs.lock)
     # The claim's own append is a part of what a get was measured to take.
     claim = max(0.0, costs.get(consumers - 1) - costs.lock)
@@ -391,45 +393,64 @@ def simulate(
         used["processors"] += environment.now - began
         used[who] += environment.now - began
 
-    def ring(who: str) -> Generator[Any, Any, None]:
-        """Wake one who sleeps, where that is worth it: not if the awake are fast, and somebody looks by itself soon."""
-        fast = task < FAST and len(waiting) < consumers
-        if waiting and not (fast and waiting[0][0] < environment.now + 1e-6 * SOON):
-            waiting.pop(0)[1].succeed()
-            yield from compute(costs.ring, who)
+    def ring() -> float:
+        """Wake one who sleeps, unless one is waking up; returns the seconds that this takes."""
+        if not waiting or state["rung"]:
+            return 0.0
+        state["rung"] = 1
+        waiting.pop(0).succeed()
+        return costs.ring
 
     def produce() -> Generator[Any, Any, None]:
         while state["put"] > 0:
-            count = min(block, state["put"])
+            count = min(row, state["put"])
             state["put"] -= count
-            yield from append(max(0.0, count * costs.put - costs.append) + outside, "producers")
-            state["there"] += count
-            yield from ring("producers")
-            while state["there"] + block > BOUND:
+            while state["taken"] + count > BOUND:
                 room = environment.event()
                 blocked.append(room)
                 yield room
+            state["taken"] += count
+            yield from append(outside, "producers")
+            # A row takes about as long as the kernel leaves the processor to one process.
+            with core.request() as place:
+                yield place
+                began = environment.now
+                for _ in range(count):
+                    yield environment.timeout(max(0.0, costs.put - costs.append / count))
+                    state["there"] += 1
+                    cost = ring()
+                    if cost:
+                        yield environment.timeout(cost)
+            used["processors"] += environment.now - began
+            used["producers"] += environment.now - began
 
     def consume() -> Generator[Any, Any, None]:
+        woken = False
         while state["left"] > 0:
             if state["there"] == 0:
-                sleeper = environment.now + NAP * consumers, environment.event()
+                sleeper = environment.event()
                 waiting.append(sleeper)
-                yield sleeper[1] | environment.timeout(NAP * consumers)
-                if sleeper in waiting:
+                state["rung"] = 0
+                yield sleeper | environment.timeout(NAP * consumers)
+                woken = sleeper not in waiting
+                if not woken:
                     waiting.remove(sleeper)
                 yield from compute(costs.wake, "consumers")
-                if state["there"] > 1:
-                    yield from ring("consumers")
+                state["rung"] = 0
                 continue
             state["there"] -= 1
             state["left"] -= 1
             if state["left"] == 0:  # nothing more will come for those who wait
-                for _, woken in waiting:
-                    woken.succeed()
+                for sleeper in waiting:
+                    sleeper.succeed()
                 waiting.clear()
             yield from append(claim, "consumers")
-            if blocked and state["there"] + block <= BOUND:
+            cost = ring() if woken and state["there"] else 0.0
+            woken = False
+            if cost:
+                yield from compute(cost, "consumers")
+            state["taken"] -= 1
+            if blocked and state["taken"] + row <= BOUND:
                 blocked.pop().succeed()
             if task:
                 yield from compute(task, "consumers")
@@ -556,7 +577,7 @@ def show_costs(costs: Costs) -> Iterator[str]:
     yield "MEASURED on this machine, µs of processor time with nobody else at work, medians"
     if costs.had < QUIET:
         yield f"  DOES NOT COUNT: only {100 * costs.had:.0f} % of two processors were to be had; end what else runs"
-    yield f"  put, its part of a block's publish included  {_micro(costs.put)}"
+    yield f"  put, its part of a reservation included      {_micro(costs.put)}"
     yield f"  append to the journal                        {_micro(costs.append)}"
     yield f"    of which it holds the lock                 {_micro(costs.lock)}"
     yield f"  waking a consumer: its producer              {_micro(costs.ring)}"

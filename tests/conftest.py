@@ -51,12 +51,12 @@ for folder in (str(PACKAGE), str(HERE)):
 
 from programs.crew import Crew  # noqa: E402
 
-import tqshim.choice  # noqa: E402
+import tqshim.engine.registry  # noqa: E402
 import tqshim.folder  # noqa: E402
 import tqshim.tuning  # noqa: E402
 
 METHODS = multiprocessing.get_all_start_methods()
-SWITCHES = ("BURSTS", "LEASES", "RESERVATIONS", "SPINNING")
+SWITCHES = ("LEASES", "RESERVATIONS", "SHORT_WAYS", "SPINNING")
 FORKED = 10
 """Forked workers: as many as any test wants."""
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -118,7 +118,7 @@ def settle(allowed: set[str], root: str = ROOT) -> list[str]:
 
 def in_use() -> set[str]:
     """Folders of queues that this process still has handles of."""
-    return {os.path.basename(engine.folder.path) for engine in list(tqshim.choice.Engine.all)}
+    return {os.path.basename(engine.folder.path) for engine in list(tqshim.engine.registry.Engine.all)}
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,10 +1,11 @@
-"""The crash table: each file-system step of each path of the protocol, and what a kill right after it leaves.
+"""The crash table: what a process leaves that is killed right after each step of each act, and who repairs it.
 
-``python tests/crash_table.py`` prints it.  ``test_crash_table`` kills a process before and after each step of each path
-and finds what the table says; a step without a row fails there, and so does a row without a step.
+``python tests/crash_table.py`` prints it.  ``test_crash_table`` kills a process right after each step, finds what the
+table says, no more and no less, and then does what the table says is enough.  A step without a row fails there, and so
+does a row without a step; ``python tests/test_crash_table.py --write`` writes the rows as they are found.
 
-A step is named for what it does to which kind of file.  ``!`` marks the commit point of a path: killed before it, the
-act has not happened; killed after it, it has.  Steps that only read are left out, for they change nothing.
+A step is named for what it changes: a file, a lock, an event in the journal, a word of the cells, a record.  ``!``
+marks the commit point of an act: killed before it, the act has not happened; killed after it, it has.
 """
 
 from __future__ import annotations
@@ -12,12 +13,65 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 
+class Left(NamedTuple):
+    """Something that is there only because somebody was killed."""
+
+    text: str
+    """What it is."""
+    repairer: str
+    """What a peer does that repairs it, by the words of ``REPAIRERS``; empty: nothing is to be repaired."""
+
+
+REPAIRERS: Final = {
+    "": "nobody needs to",
+    "gets": "the next get",
+    "puts": "the next put; in a bounded queue one that would say Full",
+    "rings": "whoever rings next: a put, a get, a task_done",
+    "uses": "whatever anybody does next",
+    "sleeps": "the sleeper itself, which looks within half a second",
+    "waits": "whoever waits: one of them scans, once a second",
+    "joins": "the next producer that joins, once it is buried",
+    "opens": "whoever opens the path",
+    "makes": "the next creation of an anonymous queue",
+}
+
+LEFT: Final = {
+    "taken": Left("the item was its own: lost, unless it had delivered it", ""),
+    "reason alone": Left("a damaged file under its former name, and the reason why it is to be set aside", "gets"),
+    "returned item": Left("an item at the head again, marked", "gets"),
+    "lease": Left("a lease of a killed process; what it has not delivered can be got", "gets"),
+    "uncut items": Left("items that were put and are not cut: they count, they can be got", "gets"),
+    "raised LEASE_FLAG": Left("a holder of a lease looks once too often", "gets"),
+    "next journal": Left("the next journal is decided, under its roll_ name", "uses"),
+    "sleeper": Left("what somebody sleeps for is there, and nobody has rung", "sleeps"),
+    "CLOSING alone": Left("the intention to shut down", "waits"),
+    "reserved places": Left("places of a killed producer", "puts"),
+    "ASLEEP": Left("a word that says that somebody sleeps", "rings"),
+    "raised FLAG": Left("a producer asks the journal at each put, until its next reservation", ""),
+    "dead member": Left("a member whose slot nobody locks", "waits"),
+    "held item": Left("an item that a killed process holds: it comes back", "waits"),
+    "pin": Left("a word that keeps batch files", "waits"),
+    "sleep cell": Left("a word that says that a killed process sleeps", "waits"),
+    "unput record": Left("a record that was never put", "waits"),
+    "batch file": Left("a batch file without items, which nobody fills", "waits"),
+    "free_ file": Left("a batch file that a killed producer was to fill again", "waits"),
+    "late COUNTER": Left("a counter below what is cut", "joins"),
+    "old journal": Left("a journal that was replaced", "waits"),
+    "roll_ file": Left("a journal that nobody uses", "waits"),
+    "second name": Left("a second name of a journal", "waits"),
+    "no journal": Left("a folder that is no queue yet", "opens"),
+    "spill link": Left("a link that leads nowhere: the next spill makes the folder", ""),
+    "marker_": Left("a marker of a handle on its way, which expires after a minute", ""),
+    "folder of nobody": Left("a folder that nobody holds", "makes"),
+    "dead_ folder": Left("a folder under its dead_ name", "makes"),
+}
+
+
 class Row(NamedTuple):
-    """What a process that is killed right after a step leaves, and who repairs it."""
+    """What is left of a process that is killed right after a step."""
 
     step: str
-    left: str
-    repaired: str = "-"
+    left: tuple[str, ...] = ()
 
     @property
     def commits(self) -> bool:
@@ -28,355 +82,519 @@ class Row(NamedTuple):
         return self.step.lstrip("!")
 
 
-SCAN = "the next scan (a consumer's JOIN, a sleeper once a second) buries it: LEAVE"
-BURIED = "the next scan buries it, removes the file once its items are claimed"
-SWEEP = "the next creation of an anonymous queue sweeps it away"
-LOOKS = "whoever waits looks by itself within half a second"
-CLAIMS = "nobody: the next CLAIM takes what is left"
-REVOKED = "whoever wants an item revokes the lease where its position cell stands"
-TRIMMED = "whoever would say Full trims it, or buries the member"
-ROLLER = "the next scan after the roll removes it"
-
-LATER = "the next scan removes it"
-DAMAGED = "who takes the next item that is damaged, too; if all others are whole nobody needs to"
-
-COMES_BACK = "the next scan buries the process: LEAVE, and the item is at the head again, marked"
-
-JOINED = Row("append JOIN", "a member whose slot nobody locks", SCAN)
-LOCKED = Row("lock slot", "a member whose lock is gone with its process", SCAN)
-CREATED = Row("create load_", "an empty batch file that no event names", BURIED)
-OPENED = Row("append OPEN", "an empty batch file; the slot's former one is sealed in the journal", BURIED)
-SPARE = Row("create spare_", "an empty file", "whoever rolls uses it")
-ASIDE = Row("reserve spare_", "disk space set aside", "whoever rolls uses it")
-WRITTEN = Row("write load_", "records that no event names: they were never put", BURIED)
-PUBLISHED = Row("!append PUBLISH", "the items are in the queue", BURIED)
-CLAIMED = Row("!append CLAIM", "an item that was in the killed process's hand: lost", CLAIMS)
-HELD_BY_IT = Row("append HOLD", "an item that a killed process holds: it keeps its place", COMES_BACK)
-ENDED = Row("!append SHUTDOWN", "a queue that is shut down; nobody may have been rung for", LOOKS)
-ENDED_AT_ONCE = Row("!append SHUTDOWN", "nothing waits any more; nobody may have been rung for", LOOKS)
-EMPTY_FOLDER = "a folder without a journal"
-DEAD = "a folder under its dead_ name, some of its files gone"
-HELD = "a folder that nobody holds any more"
-
 TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "create an anonymous queue": (
-        Row("make folder", EMPTY_FOLDER, SWEEP),
-        Row("hold folder", EMPTY_FOLDER + "; the hold ends with the process", SWEEP),
-        Row("create cells", EMPTY_FOLDER, SWEEP),
-        Row("create members", EMPTY_FOLDER, SWEEP),
-        Row("write cells", EMPTY_FOLDER, SWEEP),
-        Row("create roll_", EMPTY_FOLDER, SWEEP),
-        Row("reserve roll_", EMPTY_FOLDER, SWEEP),
-        Row("write roll_", EMPTY_FOLDER, SWEEP),
-        Row("!link roll_ to journal_", "an empty queue that nobody holds", SWEEP),
-        Row("unlink roll_", "an empty queue that nobody holds", SWEEP),
+        Row("make folder", ("folder of nobody",)),
+        Row("hold folder", ("folder of nobody",)),
+        Row("create cells", ("folder of nobody",)),
+        Row("create members", ("folder of nobody",)),
+        Row("write cells", ("folder of nobody",)),
+        Row("create roll_", ("folder of nobody",)),
+        Row("reserve roll_", ("folder of nobody",)),
+        Row("write roll_", ("folder of nobody",)),
+        Row("!link roll_ to journal_", ("folder of nobody",)),
+        Row("!unlink roll_", ("folder of nobody",)),
     ),
     "open a queue at a path": (
-        Row("make folder", "an empty folder", "whoever opens the path furnishes it"),
-        Row("hold folder", EMPTY_FOLDER, "whoever opens the path furnishes it"),
-        Row("create cells", EMPTY_FOLDER, "whoever opens the path goes on from there"),
-        Row("create members", EMPTY_FOLDER, "whoever opens the path goes on from there"),
-        Row("write cells", EMPTY_FOLDER, "whoever opens the path goes on from there"),
-        Row("create roll_", EMPTY_FOLDER, "whoever opens the path makes another; the next scan removes this one"),
-        Row("reserve roll_", EMPTY_FOLDER, "whoever opens the path makes another; the next scan removes this one"),
-        Row("write roll_", EMPTY_FOLDER, "whoever opens the path makes another; the next scan removes this one"),
-        Row("!link roll_ to journal_", "a queue, and a second name of its journal", "the next scan removes that name"),
-        Row("unlink roll_", "a queue"),
+        Row("make folder", ("no journal",)),
+        Row("hold folder", ("no journal",)),
+        Row("create cells", ("no journal",)),
+        Row("create members", ("no journal",)),
+        Row("write cells", ("no journal",)),
+        Row("create roll_", ("no journal",)),
+        Row("reserve roll_", ("no journal",)),
+        Row("write roll_", ("no journal",)),
+        Row("!link roll_ to journal_", ("second name",)),
+        Row("!unlink roll_"),
     ),
     "open a durable queue whose journal ends in a hole": (
-        Row("make folder", "what the power cut has left: makedirs finds the folder there"),
-        Row("hold folder", "what the power cut has left"),
-        Row("lock folder alone", "the same; the lock ends with the process"),
-        Row("hold folder", "the same"),
-        Row("create roll_", "a file that nobody uses", "whoever opens the path makes another; " + LATER),
-        Row("reserve roll_", "a file that nobody uses", "whoever opens the path makes another; " + LATER),
-        Row("write roll_", "a journal that nobody uses", "whoever opens the path makes another; " + LATER),
-        Row("!link roll_ to journal_", "the next journal, a second name of it; one journal too many", LATER),
-        Row("unlink roll_", "the next journal; one journal too many", LATER),
+        Row("hold folder"),
+        Row("lock folder alone"),
+        Row("hold folder"),
+        Row("create roll_", ("roll_ file",)),
+        Row("reserve roll_", ("roll_ file",)),
+        Row("write roll_", ("roll_ file",)),
+        Row("!link roll_ to journal_", ("old journal", "second name")),
+        Row("!unlink roll_", ("old journal",)),
     ),
     "pickle a handle": (
-        Row("create marker_", "a marker that nobody will fetch", "it expires after a minute; then " + SWEEP),
+        Row("create marker_", ("marker_",)),
     ),
     "unpickle a handle": (
-        Row("hold folder", "the marker", "it expires after a minute; then " + SWEEP),
-        Row("unlink marker_", "nothing"),
+        Row("unlink marker_"),
     ),
-    "first put": (JOINED, LOCKED, CREATED, OPENED, WRITTEN, PUBLISHED),
-    "put": (WRITTEN, PUBLISHED),
-    "put of a large item": (WRITTEN, PUBLISHED),
+    "first put": (
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("create load_", ("dead member", "batch file")),
+        Row("allocate load_", ("dead member", "batch file")),
+        Row("write index", ("dead member", "batch file")),
+        Row("append OPEN", ("dead member", "batch file")),
+        Row("write record", ("dead member", "unput record", "batch file")),
+        Row("write index", ("dead member", "unput record", "batch file")),
+        Row("!store COUNTER", ("uncut items", "dead member")),
+    ),
+    "put": (
+        Row("write record", ("uncut items", "dead member", "unput record")),
+        Row("write index", ("uncut items", "dead member", "unput record")),
+        Row("!store COUNTER", ("uncut items", "dead member")),
+    ),
+    "put, a millisecond after the last cut": (
+        Row("append CUT", ("dead member",)),
+        Row("store CUT_DUE", ("dead member",)),
+        Row("write record", ("dead member", "unput record")),
+        Row("write index", ("dead member", "unput record")),
+        Row("!store COUNTER", ("uncut items", "dead member")),
+    ),
+    "put while somebody sleeps": (
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("create load_", ("dead member", "batch file")),
+        Row("allocate load_", ("dead member", "batch file")),
+        Row("write index", ("dead member", "batch file")),
+        Row("append OPEN", ("dead member", "batch file")),
+        Row("write record", ("dead member", "unput record", "batch file")),
+        Row("write index", ("dead member", "unput record", "batch file")),
+        Row("!store COUNTER", ("uncut items", "sleeper", "dead member")),
+        Row("clear ASLEEP", ("uncut items", "sleeper", "dead member")),
+        Row("ring bell", ("uncut items", "dead member")),
+    ),
     "put to a full disk: spill over": (
-        JOINED,
-        LOCKED,
-        SPARE,
-        ASIDE,
-        Row(
-            "symlink spill",
-            "a link that leads nowhere",
-            "the next spill makes the folder; else goes with the queue folder",
-        ),
-        Row("make folder", "an empty spill folder", "the next spill uses it; else goes with the queue folder"),
-        CREATED,
-        OPENED,
-        WRITTEN,
-        PUBLISHED,
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("create spare_", ("dead member",)),
+        Row("reserve spare_", ("dead member",)),
+        Row("symlink spill", ("dead member", "spill link")),
+        Row("make folder", ("dead member",)),
+        Row("create load_", ("dead member", "batch file")),
+        Row("allocate load_", ("dead member", "batch file")),
+        Row("write index", ("dead member", "batch file")),
+        Row("append OPEN", ("dead member", "batch file")),
+        Row("write record", ("dead member", "unput record", "batch file")),
+        Row("write index", ("dead member", "unput record", "batch file")),
+        Row("!store COUNTER", ("uncut items", "dead member")),
     ),
-    "get of a spilled file's last item": (
-        CLAIMED,
-        Row("unlink in spill", "an item that was in the killed process's hand: lost", CLAIMS),
-    ),
-    "put after an interrupted one": (
-        Row("rename load_ to ready_", "a batch file, its end a record that no event names", BURIED),
-        Row("create load_", "an empty batch file that no event names", BURIED),
-        OPENED,
-        WRITTEN,
-        PUBLISHED,
+    "put of a large item": (
+        Row("create spare_", ("uncut items", "dead member")),
+        Row("reserve spare_", ("uncut items", "dead member")),
+        Row("create load_", ("uncut items", "dead member", "batch file")),
+        Row("allocate load_", ("uncut items", "dead member", "batch file")),
+        Row("write index", ("uncut items", "dead member", "batch file")),
+        Row("append CUT, OPEN", ("dead member", "batch file")),
+        Row("rename load_ to ready_", ("dead member", "batch file")),
+        Row("write record", ("dead member", "unput record", "batch file")),
+        Row("write index", ("dead member", "unput record", "batch file")),
+        Row("!store COUNTER", ("uncut items", "dead member")),
     ),
     "put to a full batch file": (
-        Row("create load_", "an empty batch file that no event names", BURIED),
-        Row("append OPEN", "the former file is sealed in the journal, not yet by name", BURIED),
-        Row("rename load_ to ready_", "an empty batch file", BURIED),
-        WRITTEN,
-        PUBLISHED,
+        Row("create load_", ("uncut items", "dead member", "batch file")),
+        Row("allocate load_", ("uncut items", "dead member", "batch file")),
+        Row("write index", ("uncut items", "dead member", "batch file")),
+        Row("append CUT, OPEN", ("dead member", "batch file")),
+        Row("rename load_ to ready_", ("dead member", "batch file")),
+        Row("write record", ("dead member", "unput record", "batch file")),
+        Row("write index", ("dead member", "unput record", "batch file")),
+        Row("!store COUNTER", ("uncut items", "dead member")),
     ),
-    "put of a large item, to a batch file that is refilled": (
-        SPARE,
-        ASIDE,
-        Row("rename free_ to load_", "a batch file with old bytes that no event names", BURIED),
-        Row("append OPEN", "the same; the slot's former one is sealed in the journal, not yet by name", BURIED),
-        Row("rename load_ to ready_", "the same", BURIED),
-        WRITTEN,
-        PUBLISHED,
+    "put after an interrupted one": (
+        Row("write record", ("uncut items", "dead member", "unput record")),
+        Row("write index", ("uncut items", "dead member", "unput record")),
+        Row("!store COUNTER", ("uncut items", "dead member")),
     ),
-    "put of several to a bounded queue": (
-        Row("append RESERVE", "places that are nobody's", TRIMMED),
-        WRITTEN,
-        Row("!append PUBLISH", "the first block is in the queue, the rest of the places reserved", TRIMMED),
-        WRITTEN,
-        Row("!append PUBLISH", "the items are in the queue", BURIED),
+    "put of several": (
+        Row("write record", ("uncut items", "dead member", "unput record")),
+        Row("write index", ("uncut items", "dead member", "unput record")),
+        Row("!store COUNTER", ("uncut items", "dead member")),
     ),
-    "put of very many to a bounded queue": (
-        Row("append RESERVE", "more places than a TRIM can count, nobody's", "whoever would say Full buries it"),
-        WRITTEN,
-        Row("!append PUBLISH", "the first block is in the queue, the rest of the places reserved", "the same"),
-        WRITTEN,
-        Row("!append PUBLISH", "the items are in the queue", BURIED),
+    "put where no counter counts": (
+        Row("write record", ("dead member", "unput record")),
+        Row("write index", ("dead member", "unput record")),
+        Row("!append PUBLISH", ("dead member", "late COUNTER")),
+        Row("store CUT_DUE", ("dead member", "late COUNTER")),
+        Row("store COUNTER", ("dead member",)),
     ),
-    "join beyond the cells": (
-        JOINED,
-        Row("write cells", "a member whose slot nobody locks", SCAN),
-        LOCKED,
+    "put to a durable queue": (
+        Row("write record", ("dead member", "unput record")),
+        Row("write index", ("dead member", "unput record")),
+        Row("!append PUBLISH", ("dead member", "late COUNTER")),
+        Row("store CUT_DUE", ("dead member", "late COUNTER")),
+        Row("store COUNTER", ("dead member",)),
     ),
-    "burst to a bounded queue": (
-        Row("append RESERVE", "places that are nobody's", TRIMMED),
-        Row("write load_", "records that no event names: the end of the burst is lost", TRIMMED),
-        PUBLISHED,
+    "first put where no counter counts, after one that was killed": (
+        Row("append JOIN", ("dead member", "late COUNTER")),
+        Row("lock slot", ("dead member", "late COUNTER")),
+        Row("store COUNTER", ("dead member",)),
+        Row("create load_", ("dead member", "batch file")),
+        Row("allocate load_", ("dead member", "batch file")),
+        Row("write index", ("dead member", "batch file")),
+        Row("append OPEN", ("dead member", "batch file")),
+        Row("write record", ("dead member", "unput record", "batch file")),
+        Row("write index", ("dead member", "unput record", "batch file")),
+        Row("!append PUBLISH", ("dead member", "late COUNTER")),
+        Row("store CUT_DUE", ("dead member", "late COUNTER")),
+        Row("store COUNTER", ("dead member",)),
     ),
-    "reservation that somebody contests": (
-        Row("append TRIM", "places that are nobody's: as many as were used; the end of the burst is lost", SCAN),
-        Row("write load_", "records that no event names: the end of the burst is lost", SCAN),
-        PUBLISHED,
+    "put to a bounded queue, near its bound": (
+        Row("write record", ("raised FLAG", "dead member", "unput record")),
+        Row("write index", ("raised FLAG", "dead member", "unput record")),
+        Row("!append PUBLISH", ("raised FLAG", "dead member", "late COUNTER")),
+        Row("store CUT_DUE", ("raised FLAG", "dead member", "late COUNTER")),
+        Row("store COUNTER", ("raised FLAG", "dead member")),
+    ),
+    "put to a bounded queue, far from its bound": (
+        Row("append CUT, RESERVE", ("reserved places", "raised FLAG", "dead member")),
+        Row("write record", ("reserved places", "raised FLAG", "dead member", "unput record")),
+        Row("write index", ("reserved places", "raised FLAG", "dead member", "unput record")),
+        Row("!store COUNTER", ("uncut items", "reserved places", "raised FLAG", "dead member")),
+    ),
+    "put within a reservation": (
+        Row("write record", ("uncut items", "reserved places", "raised FLAG", "dead member", "unput record")),
+        Row("write index", ("uncut items", "reserved places", "raised FLAG", "dead member", "unput record")),
+        Row("!store COUNTER", ("uncut items", "reserved places", "raised FLAG", "dead member")),
+    ),
+    "put behind a reservation that somebody has ended": (
+        Row("write record", ("uncut items", "raised FLAG", "dead member", "unput record")),
+        Row("write index", ("uncut items", "raised FLAG", "dead member", "unput record")),
+        Row("store COUNTER", ("uncut items", "raised FLAG", "dead member")),
+        Row("!append CUT, PUBLISH, SKIP", ("raised FLAG", "dead member")),
+    ),
+    "put that reserves anew": (
+        Row("clear FLAG", ("raised FLAG", "dead member")),
+        Row("append CUT, RESERVE", ("reserved places", "raised FLAG", "dead member")),
+        Row("write record", ("reserved places", "raised FLAG", "dead member", "unput record")),
+        Row("write index", ("reserved places", "raised FLAG", "dead member", "unput record")),
+        Row("!store COUNTER", ("uncut items", "reserved places", "raised FLAG", "dead member")),
+    ),
+    "put within a reservation that somebody wants to end": (
+        Row("write record", ("uncut items", "reserved places", "raised FLAG", "dead member", "unput record")),
+        Row("write index", ("uncut items", "reserved places", "raised FLAG", "dead member", "unput record")),
+        Row("!store COUNTER", ("uncut items", "reserved places", "raised FLAG", "dead member")),
+        Row("append TRIM, CUT, PUBLISH, SKIP", ("raised FLAG", "dead member")),
     ),
     "put to a queue full of others' reservations": (
-        Row("append TRIM", "the other's reservation is cut to what it used"),
-        WRITTEN,
-        PUBLISHED,
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("store FLAG", ("raised FLAG", "dead member")),
+        Row("append TRIM", ("raised FLAG", "dead member")),
+        Row("create load_", ("raised FLAG", "dead member", "batch file")),
+        Row("allocate load_", ("raised FLAG", "dead member", "batch file")),
+        Row("write index", ("raised FLAG", "dead member", "batch file")),
+        Row("append OPEN", ("raised FLAG", "dead member", "batch file")),
+        Row("write record", ("raised FLAG", "dead member", "unput record", "batch file")),
+        Row("write index", ("raised FLAG", "dead member", "unput record", "batch file")),
+        Row("!append CUT, PUBLISH", ("raised FLAG", "dead member", "late COUNTER")),
+        Row("store CUT_DUE", ("raised FLAG", "dead member", "late COUNTER")),
+        Row("store COUNTER", ("raised FLAG", "dead member")),
     ),
     "first put that waits": (
-        JOINED,
-        LOCKED,
-        Row("make space", "a FIFO in which nobody waits", "whoever waits next uses it"),
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("store sleep cell", ("dead member", "sleep cell")),
+        Row("store ASLEEP", ("ASLEEP", "dead member", "sleep cell")),
+        Row("make space", ("ASLEEP", "dead member", "sleep cell")),
+        Row("clear sleep cell", ("ASLEEP", "dead member")),
     ),
-    "first get": (JOINED, LOCKED, CLAIMED),
-    "get": (CLAIMED,),
-    "get of several": (Row("!append CLAIM_MANY", "items that were in the killed process's hand: lost", CLAIMS),),
-    "get of a file's last item": (
-        CLAIMED,
-        Row("unlink ready_", "an item that was in the killed process's hand: lost", CLAIMS),
+    "join beyond the cells": (
+        Row("!append JOIN", ("dead member",)),
+        Row("write cells", ("dead member",)),
+        Row("lock slot", ("dead member",)),
     ),
-    "get of a large file's last item": (
-        CLAIMED,
-        Row(
-            "rename ready_ to free_",
-            "an item that was in the killed process's hand: lost; a batch file to be refilled",
-            "its producer refills it, or the next scan after that one has left removes it",
-        ),
+    "first get": (
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("store POSITION", ("dead member", "pin")),
+        Row("!append CLAIM", ("taken", "dead member", "pin")),
+        Row("clear POSITION", ("taken", "dead member")),
+    ),
+    "get": (
+        Row("store POSITION", ("dead member", "pin")),
+        Row("!append CLAIM", ("taken", "dead member", "pin")),
+        Row("clear POSITION", ("taken", "dead member")),
+    ),
+    "get of what is not cut yet": (
+        Row("store POSITION", ("uncut items", "dead member", "pin")),
+        Row("!append CUT, CLAIM", ("taken", "dead member", "pin", "batch file")),
+        Row("store CUT_DUE", ("taken", "dead member", "pin", "batch file")),
+        Row("clear POSITION", ("taken", "dead member", "batch file")),
+    ),
+    "get of several": (
+        Row("store POSITION", ("dead member", "pin")),
+        Row("!append CLAIM_MANY", ("taken", "dead member", "pin")),
+        Row("clear POSITION", ("taken", "dead member")),
+    ),
+    "get of a batch file's last item": (
+        Row("store POSITION", ("uncut items", "dead member", "pin")),
+        Row("!append CLAIM", ("taken", "uncut items", "dead member", "pin", "batch file")),
+        Row("clear POSITION", ("taken", "uncut items", "dead member", "batch file")),
+        Row("unlink ready_", ("taken", "uncut items", "dead member")),
+    ),
+    "get of a spilled batch file's last item": (
+        Row("store POSITION", ("uncut items", "dead member", "pin")),
+        Row("!append CLAIM", ("taken", "uncut items", "dead member", "pin", "batch file")),
+        Row("clear POSITION", ("taken", "uncut items", "dead member", "batch file")),
+        Row("unlink in spill", ("taken", "uncut items", "dead member")),
+    ),
+    "get of a large batch file's last item": (
+        Row("store POSITION", ("uncut items", "dead member", "pin")),
+        Row("!append CLAIM", ("taken", "uncut items", "dead member", "pin", "batch file")),
+        Row("clear POSITION", ("taken", "uncut items", "dead member", "batch file")),
+        Row("rename ready_ to free_", ("taken", "uncut items", "dead member", "free_ file")),
+    ),
+    "put of a large item, to a batch file that is refilled": (
+        Row("rename free_ to load_", ("uncut items", "dead member", "batch file")),
+        Row("write load_", ("uncut items", "dead member", "batch file")),
+        Row("append CUT, OPEN", ("dead member", "unput record", "batch file")),
+        Row("rename load_ to ready_", ("dead member", "unput record", "batch file")),
+        Row("write record", ("dead member", "unput record", "batch file")),
+        Row("!store COUNTER", ("uncut items", "dead member")),
     ),
     "get from a damaged batch file": (
-        JOINED,
-        LOCKED,
-        Row("!append CLAIM", "a damaged item that was in the killed process's hand; its file as it was", DAMAGED),
-        Row("create corrupt_", "no reason beside the file yet, or a warning that was logged", DAMAGED),
-        Row("write corrupt_", "the reason, beside a file with its former name", DAMAGED),
-        Row("rename ready_ to corrupt_", "the file and the reason; what is whole in it is read from there"),
-    ),
-    "claimed, and its block": (
-        JOINED,
-        LOCKED,
-        HELD_BY_IT,
-        Row("!append GOT", "the item is got; nobody may have been rung for its place", LOOKS),
-    ),
-    "claimed, and its block raises": (
-        JOINED,
-        LOCKED,
-        HELD_BY_IT,
-        Row("!append RETURN", "the item is at the head again, marked; nobody may have been rung for", LOOKS),
-    ),
-    "get of what has come back": (
-        JOINED,
-        LOCKED,
-        HELD_BY_IT,
-        Row("!append GOT", "an item that was in the killed process's hand: lost", CLAIMS),
-    ),
-    "leave out of a block": (
-        Row("unlock slot", "a member whose lock is gone, and the item that it holds", SCAN),
-        Row("!append LEAVE", "the item is at the head again, marked; nobody may have been rung for", LOOKS),
-    ),
-    "bury a killed member that holds an item": (
-        Row("lock slot", "the killed member still, and the item that it holds", SCAN),
-        Row("!append LEAVE", "the item is at the head again, marked; nobody may have been rung for", LOOKS),
-        Row("unlock slot", "the same", LOOKS),
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("store POSITION", ("dead member", "pin")),
+        Row("!append CLAIM", ("taken", "dead member", "pin")),
+        Row("create corrupt_", ("taken", "reason alone", "dead member", "pin")),
+        Row("write corrupt_", ("taken", "reason alone", "dead member", "pin")),
+        Row("rename ready_ to corrupt_", ("taken", "dead member", "pin")),
     ),
     "first get that waits": (
-        JOINED,
-        LOCKED,
-        Row("make bell", "a FIFO in which nobody waits", "whoever waits next uses it"),
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("store sleep cell", ("dead member", "sleep cell")),
+        Row("store ASLEEP", ("ASLEEP", "dead member", "sleep cell")),
+        Row("make bell", ("ASLEEP", "dead member", "sleep cell")),
+        Row("clear sleep cell", ("ASLEEP", "dead member")),
     ),
     "lease": (
-        JOINED,
-        LOCKED,
-        Row("append LEASE", "items leased to a killed process, none of them in its hand", REVOKED),
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("append LEASE", ("lease", "dead member")),
+        Row("store POSITION", ("lease", "dead member", "pin")),
+        Row("!store LEASE_POSITION", ("taken", "lease", "dead member", "pin")),
+        Row("clear POSITION", ("taken", "lease", "dead member")),
     ),
-    "lease that somebody contests": (
-        Row("!append REVOKE", "an item that was in the killed process's hand: lost", CLAIMS),
+    "lease behind one that somebody has ended": (
+        Row("store LEASE_POSITION", ("dead member",)),
+        Row("clear LEASE_FLAG", ("dead member",)),
+        Row("append LEASE", ("lease", "dead member")),
+        Row("store POSITION", ("lease", "dead member", "pin")),
+        Row("!store LEASE_POSITION", ("taken", "lease", "dead member", "pin")),
+        Row("clear POSITION", ("taken", "lease", "dead member")),
+    ),
+    "get of what is leased": (
+        Row("!store LEASE_POSITION", ("taken", "lease", "dead member")),
+    ),
+    "get of a lease that somebody wants to end": (
+        Row("!store LEASE_POSITION", ("taken", "lease", "dead member")),
+        Row("append REVOKE", ("taken", "dead member")),
     ),
     "get of another's lease": (
-        JOINED,
-        LOCKED,
-        Row("append REVOKE", "the other's lease is over", CLAIMS),
-        CLAIMED,
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("store LEASE_FLAG", ("raised LEASE_FLAG", "dead member")),
+        Row("append REVOKE", ("dead member",)),
+        Row("store POSITION", ("dead member", "pin")),
+        Row("!append CLAIM", ("taken", "dead member", "pin")),
+        Row("clear POSITION", ("taken", "dead member")),
     ),
-    "task_done": (Row("!append TASK_DONE", "one item less is unfinished; nobody may have been rung for", LOOKS),),
+    "claimed, and its block": (
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("append HOLD", ("dead member", "held item")),
+        Row("!append GOT", ("taken", "dead member")),
+    ),
+    "claimed, and its block raises": (
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("append HOLD", ("dead member", "held item")),
+        Row("!append RETURN", ("returned item", "dead member")),
+    ),
+    "get of what has come back": (
+        Row("append JOIN", ("returned item", "dead member")),
+        Row("lock slot", ("returned item", "dead member")),
+        Row("append HOLD", ("dead member", "held item")),
+        Row("!append GOT", ("taken", "dead member")),
+    ),
+    "leave out of a block": (
+        Row("unlock slot", ("dead member", "held item")),
+        Row("!append LEAVE", ("returned item",)),
+    ),
+    "bury a killed member that holds an item": (
+        Row("lock slot", ("dead member", "held item")),
+        Row("!append LEAVE", ("returned item",)),
+        Row("unlock slot", ("returned item",)),
+    ),
+    "task_done": (
+        Row("!append TASK_DONE"),
+        Row("store CUT_DUE"),
+    ),
     "task_done of the last item": (
-        Row("!append TASK_DONE", "all is finished with; nobody may have been rung for", LOOKS),
-    ),
-    "task_done behind a burst": (
-        WRITTEN,
-        PUBLISHED,
-        Row("!append TASK_DONE", "one item less is unfinished; nobody may have been rung for", LOOKS),
+        Row("!append TASK_DONE"),
+        Row("store CUT_DUE"),
     ),
     "first join that waits": (
-        JOINED,
-        LOCKED,
-        Row("make done", "a FIFO in which nobody waits", "whoever waits next uses it"),
+        Row("append JOIN", ("dead member",)),
+        Row("lock slot", ("dead member",)),
+        Row("store sleep cell", ("dead member", "sleep cell")),
+        Row("store ASLEEP", ("ASLEEP", "dead member", "sleep cell")),
+        Row("make done", ("ASLEEP", "dead member", "sleep cell")),
+        Row("clear sleep cell", ("ASLEEP", "dead member")),
     ),
-    "shutdown": (ENDED,),
-    "shutdown behind a burst": (WRITTEN, PUBLISHED, ENDED),
-    "shutdown at once, with a burst": (
-        Row("create load_", "an empty batch file that no event names", BURIED),
-        OPENED,
-        Row("rename load_ to ready_", "an empty batch file", BURIED),
-        WRITTEN,
-        PUBLISHED,
-        ENDED_AT_ONCE,
-        Row("unlink ready_", "the same", BURIED),
+    "shutdown": (
+        Row("!append CLOSING", ("CLOSING alone",)),
+        Row("store FLAG", ("CLOSING alone",)),
+        Row("append SHUTDOWN"),
+        Row("store CUT_DUE"),
+    ),
+    "shutdown while somebody sleeps": (
+        Row("!append CLOSING", ("CLOSING alone",)),
+        Row("store FLAG", ("CLOSING alone",)),
+        Row("append SHUTDOWN", ("sleeper",)),
+        Row("store CUT_DUE", ("sleeper",)),
+        Row("clear ASLEEP", ("sleeper",)),
+        Row("ring bell"),
+    ),
+    "shutdown behind puts": (
+        Row("!append CLOSING", ("uncut items", "CLOSING alone", "dead member")),
+        Row("store FLAG", ("uncut items", "CLOSING alone", "dead member")),
+        Row("append CUT, SHUTDOWN", ("dead member",)),
+        Row("store CUT_DUE", ("dead member",)),
+    ),
+    "shutdown at once": (
+        Row("!append CLOSING", ("CLOSING alone",)),
+        Row("store FLAG", ("CLOSING alone",)),
+        Row("append SHUTDOWN"),
+        Row("store CUT_DUE"),
     ),
     "shutdown at once, with a lease": (
-        Row("append REVOKE", "the lease is over; all that it did not deliver is there"),
-        ENDED_AT_ONCE,
+        Row("!append CLOSING", ("lease", "CLOSING alone", "dead member")),
+        Row("append REVOKE", ("CLOSING alone", "dead member")),
+        Row("store FLAG", ("CLOSING alone", "dead member")),
+        Row("append SHUTDOWN", ("dead member",)),
+        Row("store CUT_DUE", ("dead member",)),
     ),
     "shutdown at once, with another's lease": (
-        Row("append REVOKE", "the other's lease is over; all that it did not deliver is there"),
-        ENDED_AT_ONCE,
+        Row("!append CLOSING", ("CLOSING alone",)),
+        Row("store LEASE_FLAG", ("raised LEASE_FLAG", "CLOSING alone")),
+        Row("append REVOKE", ("CLOSING alone",)),
+        Row("store FLAG", ("CLOSING alone",)),
+        Row("append SHUTDOWN"),
+        Row("store CUT_DUE"),
     ),
-    "burst that a shutdown overtakes": (
-        WRITTEN,
-        Row("append PUBLISH", "a void PUBLISH; the end of the burst is lost", BURIED),
-        Row("write load_", "the same", BURIED),
-        Row("!append PUBLISH_LATE", "the items are in the queue", BURIED),
+    "put to a queue that somebody is shutting down": (
+        Row("write record", ("uncut items", "CLOSING alone", "dead member", "unput record")),
+        Row("write index", ("uncut items", "CLOSING alone", "dead member", "unput record")),
+        Row("!store COUNTER", ("uncut items", "CLOSING alone", "dead member")),
+        Row("append CUT, PUBLISH, SKIP", ("CLOSING alone", "dead member")),
+        Row("append SHUTDOWN", ("dead member",)),
+        Row("store CUT_DUE", ("dead member",)),
+    ),
+    "put that a shutdown overtakes": (
+        Row("write record", ("dead member", "unput record")),
+        Row("write index", ("dead member", "unput record")),
+        Row("store COUNTER", ("dead member",)),
+        Row("append CUT, PUBLISH, SKIP", ("dead member",)),
     ),
     "put at half of a journal": (
-        WRITTEN,
-        PUBLISHED,
-        SPARE,
-        ASIDE,
+        Row("write record", ("dead member", "unput record")),
+        Row("write index", ("dead member", "unput record")),
+        Row("!append PUBLISH", ("dead member", "late COUNTER")),
+        Row("create spare_", ("dead member", "late COUNTER")),
+        Row("reserve spare_", ("dead member", "late COUNTER")),
+        Row("store CUT_DUE", ("dead member", "late COUNTER")),
+        Row("store COUNTER", ("dead member",)),
     ),
     "roll": (
-        WRITTEN,
-        Row("rename spare_ to roll_", "a file that nobody uses", ROLLER),
-        Row("reserve roll_", "a file that nobody uses", ROLLER),
-        Row("write roll_", "a journal that nobody uses", ROLLER),
-        Row("!append SEAL", "the next journal is decided, under its roll_ name", "whoever reads that far renames it"),
-        Row("rename roll_ to journal_", "the next journal; one journal too many", "a scan or the next roll removes it"),
-        Row("unlink journal_", "the next journal"),
-        SPARE,
-        ASIDE,
-        Row("!append PUBLISH", "the items are in the queue", BURIED),
+        Row("write record", ("dead member", "unput record")),
+        Row("write index", ("dead member", "unput record")),
+        Row("rename spare_ to roll_", ("dead member", "unput record", "roll_ file")),
+        Row("write roll_", ("dead member", "unput record", "roll_ file")),
+        Row("append SEAL", ("next journal", "dead member", "unput record")),
+        Row("rename roll_ to journal_", ("dead member", "unput record", "old journal")),
+        Row("unlink journal_", ("dead member", "unput record")),
+        Row("create spare_", ("dead member", "unput record")),
+        Row("reserve spare_", ("dead member", "unput record")),
+        Row("!append PUBLISH", ("dead member", "late COUNTER")),
+        Row("store CUT_DUE", ("dead member", "late COUNTER")),
+        Row("store COUNTER", ("dead member",)),
     ),
     "roll that somebody else wins": (
-        WRITTEN,
-        Row("create roll_", "a file that nobody uses", ROLLER),
-        Row("reserve roll_", "a file that nobody uses", ROLLER),
-        Row("write roll_", "a journal that nobody uses", ROLLER),
-        Row("append SEAL", "a void SEAL after the one that decided", ROLLER),
-        Row("unlink roll_", "the next journal is decided, under its roll_ name", "whoever reads that far renames it"),
-        Row("rename roll_ to journal_", "the next journal; one journal too many", "a scan or the next roll removes it"),
-        Row("unlink journal_", "the next journal"),
-        SPARE,
-        ASIDE,
-        Row("!append PUBLISH", "the items are in the queue", BURIED),
+        Row("write record", ("dead member", "unput record")),
+        Row("write index", ("dead member", "unput record")),
+        Row("create roll_", ("dead member", "unput record", "roll_ file")),
+        Row("reserve roll_", ("dead member", "unput record", "roll_ file")),
+        Row("write roll_", ("dead member", "unput record", "roll_ file")),
+        Row("append SEAL", ("next journal", "dead member", "unput record", "roll_ file")),
+        Row("unlink roll_", ("next journal", "dead member", "unput record")),
+        Row("rename roll_ to journal_", ("dead member", "unput record", "old journal")),
+        Row("unlink journal_", ("dead member", "unput record")),
+        Row("create spare_", ("dead member", "unput record")),
+        Row("reserve spare_", ("dead member", "unput record")),
+        Row("!append PUBLISH", ("dead member", "late COUNTER")),
+        Row("store CUT_DUE", ("dead member", "late COUNTER")),
+        Row("store COUNTER", ("dead member",)),
     ),
-    "leave with a lease and a burst": (
-        Row("write load_", "records that no event names: the end of the burst is lost", BURIED),
-        Row("!append PUBLISH", "the items are in the queue; the lease stands", REVOKED),
-        Row("append REVOKE", "nothing is lost; two members whose locks are gone", SCAN),
-        Row("unlock slot", "the same", SCAN),
-        Row("append LEAVE", "the producer's member", SCAN),
-        Row("unlock slot", "the same", SCAN),
-        Row("append LEAVE", "a batch file without a producer, called load_", "removed once its items are claimed"),
-        Row("rename load_ to ready_", "nothing: it has left", "the file is removed once its items are claimed"),
+    "leave with a lease and puts": (
+        Row("append REVOKE", ("uncut items", "dead member")),
+        Row("unlock slot", ("uncut items", "dead member")),
+        Row("!append LEAVE", ("uncut items", "dead member")),
+        Row("unlock slot", ("uncut items", "dead member")),
+        Row("!append CUT, LEAVE"),
+        Row("rename load_ to ready_"),
     ),
-    "bury a killed member": (
-        Row("lock slot", "the killed member still, the lock is gone with its process", SCAN),
-        Row("append LEAVE", "its batch file", "the next scan removes it"),
-        Row("unlock slot", "its batch file", "the next scan removes it"),
-        Row("unlink load_", "nothing"),
+    "bury a killed producer": (
+        Row("lock slot", ("uncut items", "dead member")),
+        Row("!append CUT, LEAVE"),
+        Row("unlock slot"),
+    ),
+    "bury a killed consumer": (
+        Row("lock slot", ("dead member", "pin", "sleep cell")),
+        Row("clear sleep cell", ("dead member", "pin")),
+        Row("clear POSITION", ("dead member",)),
+        Row("!append LEAVE"),
+        Row("unlock slot"),
     ),
     "scan of what the dead have left": (
-        Row("unlink load_", "what was not yet come to", LATER),
-        Row("unlink free_", "what was not yet come to", LATER),
-        Row("unlink roll_", "nothing"),
+        Row("store SCANNED", ("batch file", "free_ file", "roll_ file")),
+        Row("unlink load_", ("free_ file", "roll_ file")),
+        Row("unlink free_", ("roll_ file",)),
+        Row("unlink roll_"),
     ),
     "a program ends, others go on": (
-        Row("unlock slot", "a member whose lock is gone", SCAN),
-        Row("append LEAVE", "a batch file without a producer, called load_", "removed once its items are claimed"),
-        Row("rename load_ to ready_", "nothing: it has left", "the file is removed once its items are claimed"),
-        Row("hold folder", "nothing: the hold ends with the process"),
+        Row("unlock slot", ("uncut items", "dead member")),
+        Row("!append CUT, LEAVE"),
+        Row("rename load_ to ready_"),
     ),
     "last user leaves": (
-        Row("lock folder alone", HELD, SWEEP),
-        Row("!rename folder to dead_", DEAD, SWEEP),
-        Row("unlink in dead_", DEAD, SWEEP),
-        Row("remove folder", "nothing"),
+        Row("let go of folder", ("folder of nobody",)),
+        Row("lock folder alone", ("folder of nobody",)),
+        Row("!rename folder to dead_", ("dead_ folder",)),
+        Row("unlink in dead_", ("dead_ folder",)),
+        Row("remove folder"),
+        Row("let go of folder"),
     ),
     "sweep": (
-        Row("lock folder alone", HELD, SWEEP),
-        Row("!rename folder to dead_", DEAD, SWEEP),
-        Row("unlink in spill", DEAD, SWEEP),
-        Row("remove folder", DEAD, SWEEP),
-        Row("unlink in dead_", DEAD, SWEEP),
-        Row("remove folder", "nothing"),
+        Row("lock folder alone", ("folder of nobody",)),
+        Row("!rename folder to dead_", ("dead_ folder",)),
+        Row("unlink in spill", ("dead_ folder",)),
+        Row("remove folder", ("dead_ folder",)),
+        Row("unlink in dead_", ("dead_ folder",)),
+        Row("remove folder"),
+        Row("let go of folder"),
     ),
 }
 
 
 def markdown() -> str:
-    """The table as the README prints it."""
-    lines = ["| path | killed right after | on disk | repaired by |", "|---|---|---|---|"]
-    for path, rows in TABLE.items():
+    """The table as the README prints it: what may be left, then what is."""
+    lines = ["| left on disk | what it is | repaired by |", "|---|---|---|"]
+    lines += [f"| {name} | {one.text} | {REPAIRERS[one.repairer]} |" for name, one in LEFT.items()]
+    lines += ["", "| act | killed right after | left on disk |", "|---|---|---|"]
+    for act, rows in TABLE.items():
         for row in rows:
             step = f"**{row.name}**" if row.commits else row.name
-            lines.append(f"| {path} | {step} | {row.left} | {row.repaired} |")
-            path = ""
+            lines.append(f"| {act} | {step} | {', '.join(row.left) or '-'} |")
+            act = ""
     return "\n".join(lines)
 
 

@@ -4,18 +4,23 @@
 with 1 and a list of findings where the queue broke its word.  ``TQSHIM_WITHOUT`` switches optimisations off, as
 everywhere.
 
-Producers put (producer, number, padding) and note in a file of their own what ``put`` has returned; consumers note what
-they got before their next ``get``.  One process more kills, stops, continues and replaces them.  In the end:
+Each process has words of its own in an account, a mapped file that outlives it.  Producers put (producer, number,
+padding); before a put they say there up to which number they may have put by its end, and right after it how many puts
+have returned.  Consumers say there how many items they are about to take, note what they got in a file of their own,
+and take that word back.  One process more kills, stops, continues and replaces them.  In the end:
 
 - nothing arrived twice, nothing arrived that was not put, and each consumer got each producer's items in their order;
-- what is missing was in the hand of a killed consumer (one item each, or the k of its ``get_many``), or is the
-  unpublished end of a killed producer's burst: a contiguous tail, a few milliseconds of putting at most;
-- with ``--claimed`` such a share of the consumers are in blocks: of those nothing is missing, whenever they are killed,
-  and what comes to a second one is marked;
+- each item whose put has returned arrived, whatever became of its producer; and so did all that it put before one that
+  arrived;
+- but for what a killed consumer had in its hand just then: each missing item is matched with the hand of one, of which
+  it was not yet past, which had room for it, and which was killed after the item may have been put;
+- with ``--claimed`` such a share of the consumers are in blocks: they have nothing in their hands, whenever they are
+  killed, and what comes to a second one is marked;
 - with ``--joinable`` the queue counts as many items as finished as ``task_done`` was called for them, but for the one
-  call that a killed consumer had no time to note, and ``join`` returns once the rest is finished with;
-- some are not killed but asked to end, by SIGTERM: those that leave in an orderly way lose nothing that they had put;
+  call that a killed consumer was in, and ``join`` returns once the rest is finished with;
+- some are not killed but asked to end, by SIGTERM, at any instant; some of them leave in an orderly way;
 - every process that was not killed ended when it was asked to;
+- what the dead held, and their files, were seen to by whoever waited for an item, with no other call;
 - a bounded queue takes exactly ``maxsize`` items again;
 - no batch file and no folder is left.
 """
@@ -45,20 +50,25 @@ sys.path.insert(0, str(pathlib.Path(__file__).absolute().parent.parent))
 
 import own_folder
 
-import tqshim.engine
+import tqshim.engine.supply
 import tqshim.tuning
-from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
+from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue, names
+from tqshim.sync.cells import COUNTER, SLOTS
 
-PUT = struct.Struct("<qdd")
-"""Number, when put was called, when it returned, by the ``Clock`` of its producer."""
+RETURNED, MAY_BE_PUT, HAND, FINISHED, FINISHING, CLAIMING = range(6)
+"""A process's words in the account.  Of a producer: puts that have returned; the number up to which, by the end of the
+put that is under way, it may have put.  Of a consumer: the items that it may have taken and not noted; its calls of
+``task_done`` that have returned; whether it is in one; whether it may have an item in a block and has not noted it."""
+ROW = 8
+"""Words of one process."""
 GOT = struct.Struct("<qq")
 """Producer, number."""
 SEEN = struct.Struct("<qqqq")
 """Producer, number, how often it had come back, and what a block notes."""
 BEGUN, ENDING, ENDED = range(3)
 """That it has begun; that it ends well, as the last it does; that it has ended."""
-TAIL = 0.002
-"""Seconds of putting that a killed producer may take with it: a burst is published after one millisecond of puts."""
+STARTED_A_SECOND = 100
+"""Processes that a run starts, at most."""
 PATIENCE = 40.0
 """Seconds after which something is called hung: generous, for slow machines."""
 STOP_PRODUCERS, STOP_CONSUMERS = 0, 1
@@ -90,22 +100,6 @@ class Refused(Exception):
     """What a block raises that does not do its work."""
 
 
-class Clock:
-    """Seconds that a thread has worked or chosen to sleep: not those for which it was stopped or had no processor.
-
-    Whatever keeps a producer from putting also keeps it from publishing."""
-
-    def __init__(self) -> None:
-        self.slept = 0.0
-
-    def now(self) -> float:
-        return time.thread_time() + self.slept
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
-        self.slept += seconds
-
-
 class Worker:
     """One process of the run, and what became of it."""
 
@@ -118,9 +112,9 @@ class Worker:
         self.claims = claims
         self.killed = False
         """By SIGKILL, or asked to end by SIGTERM."""
-        self.orderly = False
-        """It has ended by itself, though it was asked to."""
         self.stopped_until = 0.0
+        self.issued: list[int] = []
+        """What all producers may have put by its end, if it had something in its hand then."""
 
 
 # --- the processes that may be killed --------------------------------------------------------------------------------
@@ -138,32 +132,46 @@ def ask_to_end(number: int, frame: Any) -> None:
 
 
 def seal_at(length: int) -> None:
-    """Seal batch files at so many bytes, those of large items at four times as many."""
+    """Have batch files of so many bytes, those of large items four times as many."""
     tqshim.tuning.FILE_BYTES, tqshim.tuning.LARGE_FILE_BYTES = length, 4 * length  # type: ignore[misc]
+    tqshim.engine.supply.FIRST_BYTES = length  # type: ignore[misc]
 
 
-def set_up(options: Options, folder: str, number: int) -> tuple[random.Random, mmap.mmap, int]:
+def map_words(path: str) -> memoryview:
+    """A file's words in shared memory: a store outlives the process that has made it."""
+    with open(path, "r+b") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+
+
+class Place:
+    """What one process has of the run: its words, its log, the flags."""
+
+    def __init__(self, options: Options, folder: str, number: int) -> None:
+        self.random = random.Random(options.seed * 1_000_003 + number)
+        self.flags = map_words(f"{folder}/flags")
+        self.words = map_words(f"{folder}/account")[number * ROW : (number + 1) * ROW]
+        self.log = os.open(f"{folder}/log_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def set_up(options: Options, folder: str, number: int) -> Place:
     if number % 2:  # the others die of it, as of SIGKILL
         signal.signal(signal.SIGTERM, ask_to_end)
     if options.file_bytes:
         seal_at(options.file_bytes)
     stacks = open(f"{folder}/stack_{number}", "w")  # noqa: SIM115 - open as long as the process
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
-    with open(f"{folder}/flags", "r+b") as file:
-        flags = mmap.mmap(file.fileno(), 4096)
-    log = os.open(f"{folder}/log_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    return random.Random(options.seed * 1_000_003 + number), flags, log
+    return Place(options, folder, number)
 
 
-def done(queue: Any, options: Options, folder: str, number: int, count: int) -> None:
+def done(queue: Any, options: Options, words: memoryview, count: int) -> None:
     """So many items are finished with; each call is noted."""
     if not options.joinable:
         return
-    log = os.open(f"{folder}/done_{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for _ in range(count):
+        words[FINISHING] = 1
         queue.task_done()
-        os.write(log, b".")
-    os.close(log)
+        words[FINISHED] += 1
+        words[FINISHING] = 0
 
 
 def failed(folder: str, number: int) -> None:
@@ -173,8 +181,7 @@ def failed(folder: str, number: int) -> None:
 
 def produce(queue: Any, options: Options, folder: str, number: int) -> None:
     try:
-        rng, flags, log = set_up(options, folder, number)
-        _produce(queue, options, number, rng, flags, log)
+        _produce(queue, options, number, set_up(options, folder, number))
     except SystemExit:
         raise
     except BaseException:
@@ -184,31 +191,29 @@ def produce(queue: Any, options: Options, folder: str, number: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _produce(queue: Any, options: Options, me: int, rng: random.Random, flags: mmap.mmap, log: int) -> None:
+def _produce(queue: Any, options: Options, me: int, place: Place) -> None:
+    rng, flags, words = place.random, place.flags, place.words
     number = 0
-    clock = Clock()
     lifetime = time.monotonic() + rng.expovariate(0.3)
     while not flags[STOP_PRODUCERS] and time.monotonic() < lifetime:
         way = rng.randrange(6)
         if way < 2 and options.many > 1:
             size = rng.randint(1, options.many)
             items = [(me, n, padding(n, me, options.big)) for n in range(number, number + size)]
-            before = clock.now()
+            words[MAY_BE_PUT] = number + size
             try:
                 queue.put_many(items, timeout=0.5 if options.maxsize else None)
             except Full as full:
-                words = str(full).split()
-                size = int(words[0]) if words else 0
-            after = clock.now()
-            os.write(log, b"".join(PUT.pack(n, before, after) for n in range(number, number + size)))
-            number += size
+                said = str(full).split()
+                size = int(said[0]) if said else 0
+            words[RETURNED] = number = number + size
             burst = 0
         else:
             burst = 1 if way == 2 else rng.choice((2, 10, 300, 2000))
         while burst and not flags[STOP_PRODUCERS]:
             burst -= 1
             item = (me, number, padding(number, me, options.big))
-            before = clock.now()
+            words[MAY_BE_PUT] = number + 1
             try:
                 if way == 3:
                     queue.put_nowait(item)
@@ -217,27 +222,26 @@ def _produce(queue: Any, options: Options, me: int, rng: random.Random, flags: m
                 else:
                     queue.put(item)
             except Full:
-                clock.sleep(0.001)
+                time.sleep(0.001)
                 continue
-            os.write(log, PUT.pack(number, before, clock.now()))
-            number += 1
+            words[RETURNED] = number = number + 1
         if rng.random() < 0.5:
-            clock.sleep(rng.expovariate(1 / options.pause))
+            time.sleep(rng.expovariate(1 / options.pause))
         if options.joinable and rng.random() < 0.1:
             queue.join(timeout=rng.choice((0.0, 0.01)))
         while not options.maxsize and rng.random() < 0.5 and not flags[STOP_PRODUCERS] and queue.qsize() > 20_000:
-            clock.sleep(0.01)
+            time.sleep(0.01)
 
 
 def consume(
     queue: Any, options: Options, folder: str, number: int, most: int, blocking: bool, life: float, claims: bool
 ) -> None:
     try:
-        rng, flags, log = set_up(options, folder, number)
+        place = set_up(options, folder, number)
         if claims:
-            _claim(queue, options, folder, number, rng, flags, log, blocking, life)
+            _claim(queue, options, number, place, blocking, life)
         else:
-            _consume(queue, options, folder, number, rng, flags, log, most, blocking, life)
+            _consume(queue, options, place, most, blocking, life)
     except SystemExit:
         raise
     except BaseException:
@@ -247,31 +251,25 @@ def consume(
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _consume(
-    queue: Any,
-    options: Options,
-    folder: str,
-    me: int,
-    rng: random.Random,
-    flags: mmap.mmap,
-    log: int,
-    most: int,
-    blocking: bool,
-    life: float,
-) -> None:
+def _consume(queue: Any, options: Options, place: Place, most: int, blocking: bool, life: float) -> None:
+    rng, flags, words, log = place.random, place.flags, place.words, place.log
     lifetime = time.monotonic() + life
     slow = rng.random() < 0.3
     while not flags[STOP_CONSUMERS] and (blocking or time.monotonic() < lifetime):
         timeout = None if blocking else rng.choice((0.0, 0.001, 0.02, 0.3))
+        count = rng.randint(1, most)
+        words[HAND] = count
         try:
-            items = [queue.get(timeout=timeout)] if most == 1 else queue.get_many(True, timeout, rng.randint(1, most))
+            items = [queue.get(timeout=timeout)] if most == 1 else queue.get_many(True, timeout, count)
         except Empty:
+            words[HAND] = 0
             continue
         for producer, number, pad in items:
             if producer != POISON and pad != padding(number, producer, options.big):
                 raise AssertionError(f"item {number} of producer {producer} arrived damaged")
         os.write(log, b"".join(GOT.pack(producer, number) for producer, number, _ in items))
-        done(queue, options, folder, me, len(items))
+        words[HAND] = 0
+        done(queue, options, words, len(items))
         if any(producer == POISON for producer, _, _ in items):
             return
         if slow and rng.random() < 0.02:
@@ -280,25 +278,18 @@ def _consume(
             return
 
 
-def _claim(
-    queue: Any,
-    options: Options,
-    folder: str,
-    me: int,
-    rng: random.Random,
-    flags: mmap.mmap,
-    log: int,
-    blocking: bool,
-    life: float,
-) -> None:
+def _claim(queue: Any, options: Options, me: int, place: Place, blocking: bool, life: float) -> None:
+    rng, flags, words, log = place.random, place.flags, place.words, place.log
     lifetime = time.monotonic() + life
     slow = rng.random() < 0.3
     while not flags[STOP_CONSUMERS] and (blocking or time.monotonic() < lifetime):
         timeout = None if blocking else rng.choice((0.0, 0.001, 0.02, 0.3))
         claim = queue.claimed(True, timeout)
+        words[CLAIMING] = 1
         try:
             with claim as (producer, number, pad):
                 os.write(log, SEEN.pack(producer, number, claim.redelivered, BEGUN))
+                words[CLAIMING] = 0
                 if producer != POISON and pad != padding(number, producer, options.big):
                     raise AssertionError(f"item {number} of producer {producer} arrived damaged")
                 if slow and rng.random() < 0.02:
@@ -307,8 +298,9 @@ def _claim(
                     raise Refused
                 os.write(log, SEEN.pack(producer, number, claim.redelivered, ENDING))
             os.write(log, SEEN.pack(producer, number, claim.redelivered, ENDED))
-            done(queue, options, folder, me, 1)
+            done(queue, options, words, 1)
         except (Empty, Refused):
+            words[CLAIMING] = 0
             continue
         if producer == POISON or (time.monotonic() > lifetime and rng.random() < 0.001):
             return
@@ -328,14 +320,15 @@ class Run:
         self.alive: list[Worker] = []
         self.findings: list[str] = []
         self.events: collections.Counter[str] = collections.Counter()
-        self.longest = 0.0
         self.unknown: set[tuple[int, int]] = set()
-        self.late: list[str] = []
         """Items whose blocks may have ended when their claimers were killed."""
-        with open(f"{folder}/flags", "wb") as file:
-            file.write(bytes(4096))
-        with open(f"{folder}/flags", "r+b") as file:
-            self.flags = mmap.mmap(file.fileno(), 4096)
+        self.late: list[str] = []
+        """Items that came after later ones of their producer, to a consumer, and no block has said that it had them."""
+        for name, size in ("flags", 4096), ("account", int(options.seconds + 100) * STARTED_A_SECOND * ROW * 8):
+            with open(f"{folder}/{name}", "wb") as file:
+                file.truncate(size)
+        self.flags = map_words(f"{folder}/flags")
+        self.account = map_words(f"{folder}/account")
         if options.limits:
             tqshim.tuning.LIMITS = options.limits
         if options.file_bytes:
@@ -369,6 +362,10 @@ class Run:
         self.workers.append(worker)
         self.alive.append(worker)
         self.events["started by " + method] += 1
+
+    def said(self, worker: Worker, word: int) -> int:
+        """What that process has in the account."""
+        return self.account[worker.number * ROW + word]
 
     def signal(self, worker: Worker, number: int) -> None:
         if worker.process.exitcode is None:  # else it has come to its own end, and Process.start may have reaped it
@@ -420,12 +417,14 @@ class Run:
         kind = "producers" if worker.producer else "claimers" if worker.claims else "consumers"
         if not finally_ and self.random.random() < self.options.terminate:
             self.events["asked to end: " + kind] += 1
+            worker.killed = True
             self.signal(worker, signal.SIGTERM)  # seen when it goes on, if it is stopped
         else:
             self.events["killed " + kind] += 1
             self.signal(worker, signal.SIGKILL)
             worker.process.join()
-        worker.killed = True
+            worker.killed = True
+            self.reap(replace=False)  # now: what may be put from here on it did not take
 
     def reap(self, replace: bool) -> None:
         for worker in list(self.alive):
@@ -434,7 +433,11 @@ class Run:
                 continue
             self.alive.remove(worker)
             worker.process.close()
-            worker.orderly = code == 0
+            self.events["left in an orderly way when asked to"] += worker.killed and code == 0
+            if self.said(worker, HAND):
+                worker.issued = self.account[: len(self.workers) * ROW].tolist()[MAY_BE_PUT::ROW]
+                if not worker.killed:
+                    self.findings.append(f"process {worker.number} ended by itself, with something in its hand")
             if (code and not worker.killed) or code not in (0, -signal.SIGKILL, -signal.SIGTERM):
                 self.findings.append(f"process {worker.number} ended with {code}")
         if replace:
@@ -449,7 +452,7 @@ class Run:
         for worker in workers:
             self.signal(worker, signal.SIGUSR1)
         time.sleep(0.5)
-        for worker in workers:
+        for worker in list(workers):
             kind = "producer" if worker.producer else "consumer"
             stack = pathlib.Path(f"{self.folder}/stack_{worker.number}").read_text()[-3000:]
             finding += f"\n--- {kind} {worker.number}, blocking={worker.blocking}, most={worker.most}:\n{stack}"
@@ -457,15 +460,16 @@ class Run:
         self.findings.append(f"hung: {finding}\nledger: {self.ledger()}")
 
     def ledger(self) -> str:
-        engine = self.queue._engine
-        with engine._lock:
-            engine._sync()
-            found = engine.ledger
-            return (
-                f"head={found.head} tail={found.tail} lease={found.lease} res={found.res} reserved={found.reserved} "
-                f"held={found.held} returned={found.returned} "
-                f"maxsize={found.maxsize} members={found.members} journal={engine.journal.number}"
-            )
+        parts = self.queue._engine.parts
+        self.queue.qsize()
+        found = parts.replica.ledger
+        return (
+            f"head={found.head} tail={found.tail} lease={found.lease} res={found.res} reserved={found.reserved} "
+            f"held={found.held} returned={found.returned} files={found.files} "
+            f"totals={found.totals[: found.slots].tolist()} "
+            f"counters={parts.members.cells.words[COUNTER : COUNTER + min(SLOTS, found.slots)].tolist()} "
+            f"maxsize={found.maxsize} members={found.members} journal={parts.replica.journal.number}"
+        )
 
     def finish(self) -> None:
         """Continue everybody, ask them to end, and drain what is left."""
@@ -496,85 +500,107 @@ class Run:
 
     # -- counting
 
-    def bury(self) -> bool:
-        """All claimers have ended: what they held comes back.  ``False``: they held nothing."""
-        engine = self.queue._engine
-        with engine._lock:
-            engine._begin()
-            engine._sync()
-            held = bool(engine.ledger.held)
-            engine._scan()
-            if engine.ledger.held:
-                self.findings.append(f"items of the dead are held: {engine.ledger.held}, {engine.ledger.members}")
-                held = False
-            engine._unsure = False
-        return held
-
-    def count(self) -> None:
+    def drain(self) -> list[tuple[int, int]]:
+        """Get what is left, and what comes back from the dead meanwhile: a get that waits looks for them."""
         drained: list[tuple[int, int]] = []
         while True:
             try:
                 for producer, number, _ in self.queue.get_many(timeout=2.5):
                     drained.append((producer, number))
             except Empty:
-                if not self.bury():
-                    break
+                break
+        ledger = self.queue._engine.parts.replica.ledger
+        if ledger.held:
+            self.findings.append(f"items of the dead are held: {ledger.held}, {ledger.members}")
         if self.queue.qsize() or not self.queue.empty():
             self.findings.append(f"drained, but qsize() is {self.queue.qsize()}")
-        put: dict[int, list[tuple[int, float, float]]] = {}
+        return drained
+
+    def count(self) -> None:
+        drained = self.drain()
         got: collections.Counter[tuple[int, int]] = collections.Counter()
         takers: dict[tuple[int, int], list[int]] = {}
         blocks = self.read_blocks()
+        noted: dict[int, dict[int, int]] = {}
         for worker in self.workers:
-            log = pathlib.Path(f"{self.folder}/log_{worker.number}")
-            data = log.read_bytes() if log.exists() else b""
-            if worker.producer:
-                put[worker.number] = list(PUT.iter_unpack(data[: len(data) // PUT.size * PUT.size]))
-            elif not worker.claims:
-                self.count_consumer(worker.number, list(GOT.iter_unpack(data)), got, takers, blocks)
+            if not worker.producer and not worker.claims:
+                items = self.notes(worker, GOT)
+                noted[worker.number] = self.count_consumer(worker.number, items, got, takers, blocks)
         self.count_consumer(-1, drained, got, takers, blocks)
-        claimers = sum(worker.killed and worker.claims for worker in self.workers)
+        claimers = sum(worker.killed and self.said(worker, CLAIMING) for worker in self.workers)
         if len(self.late) > claimers:
-            self.findings.append(f"out of order, though {claimers} claimers were killed: {self.late[:20]}")
+            self.findings.append(f"out of order, {claimers} claimers were killed with one unnoted: {self.late[:20]}")
         self.count_blocks(blocks, got, takers)
         self.events["items"] = sum(got.values())
         doubled = [item for item, times in got.items() if times > 1]
         if doubled:
             self.findings.append(f"{len(doubled)} items arrived twice: {[(i, takers[i]) for i in sorted(doubled)[:8]]}")
-        in_hand = 0
-        hands = sum(
-            worker.most for worker in self.workers if worker.killed and not worker.producer and not worker.claims
-        )
         if self.options.joinable:
             self.count_done()
-        producers = {worker.number: worker for worker in self.workers if worker.producer}
         arrived: dict[int, set[int]] = collections.defaultdict(set)
         for producer, number in got:
             arrived[producer].add(number)
-        missing_list = []
-        for number, worker in producers.items():
-            noted = put[number]
-            missing = [n for n, _, _ in noted if n not in arrived[number]]
-            strangers = [n for n in arrived[number] if n > len(noted) + self.options.many]
-            if strangers:
-                self.findings.append(f"items {strangers[:5]} of producer {number} arrived, it had put {len(noted)}")
-            if worker.killed and not worker.orderly and missing:
-                cut = len(noted)
-                last = noted[-1][1]
-                while cut and noted[cut - 1][0] not in arrived[number] and noted[cut - 1][2] >= last - TAIL:
-                    cut -= 1
-                if any(n >= len(noted) for n in arrived[number]):
-                    cut = len(noted)  # something later arrived: that was no tail
-                self.events["unpublished ends"] += len(noted) - cut
-                if cut < len(noted):
-                    self.longest = max(self.longest, last - noted[cut][2])
-                missing = [n for n in missing if n < cut]
-            in_hand += len(missing)
-            missing_list += [(number, n, len(noted), worker.killed) for n in missing]
-        self.events["missing, in hand"] = in_hand
-        self.events["hands that were killed"] = hands
-        if in_hand > hands:
-            self.findings.append(f"{in_hand} items are missing, killed hands held {hands} at most: {missing_list[:10]}")
+        missing = []
+        for worker in self.workers:
+            if worker.producer:
+                missing += self.missing(worker, arrived[worker.number])
+        self.account_for(missing, noted)
+
+    def notes(self, worker: Worker, form: struct.Struct) -> list[tuple[Any, ...]]:
+        """What a process has noted in its log; of what it was writing when it was killed, the whole entries."""
+        log = pathlib.Path(f"{self.folder}/log_{worker.number}")
+        data = log.read_bytes() if log.exists() else b""
+        return list(form.iter_unpack(data[: len(data) // form.size * form.size]))
+
+    def missing(self, worker: Worker, arrived: set[int]) -> list[tuple[int, int]]:
+        """Items of a producer that must have arrived, and have not."""
+        returned, most = self.said(worker, RETURNED), self.said(worker, MAY_BE_PUT)
+        strangers = [number for number in arrived if not 0 <= number < most]
+        if strangers:
+            self.findings.append(
+                f"items {strangers[:5]} of producer {worker.number} arrived, it had put {most} at most"
+            )
+        self.events["of puts that had not returned"] += sum(number >= returned for number in arrived)
+        top = max(returned, max(arrived, default=-1) + 1)
+        return [(worker.number, number) for number in range(top) if number not in arrived]
+
+    def account_for(self, missing: list[tuple[int, int]], noted: dict[int, dict[int, int]]) -> None:
+        """Match each missing item with the hand of a killed consumer in which it may have been."""
+        hands = [worker for worker in self.workers if worker.issued]
+        self.events["killed with something in hand"] = len(hands)
+        self.events["missing"] = len(missing)
+        full: dict[int, list[tuple[int, int]]] = {worker.number: [] for worker in hands}
+
+        def fits(worker: Worker, item: tuple[int, int]) -> bool:
+            producer, number = item
+            before = noted[worker.number].get(producer, -1) < number
+            return before and producer < len(worker.issued) and number < worker.issued[producer]
+
+        def place(item: tuple[int, int], tried: set[int]) -> bool:
+            for worker in hands:
+                if worker.number in tried or not fits(worker, item):
+                    continue
+                tried.add(worker.number)
+                hand = full[worker.number]
+                if len(hand) < self.said(worker, HAND):
+                    hand.append(item)
+                    return True
+                for at, other in enumerate(hand):
+                    if place(other, tried):
+                        hand[at] = item
+                        return True
+            return False
+
+        lost = [item for item in missing if not place(item, set())]
+        for producer, number in lost[:10]:
+            worker = self.workers[producer]
+            fate = "which was killed" if worker.killed else "which was not"
+            self.findings.append(
+                f"item {number} of producer {producer}, {fate}, is missing, and was in nobody's hand; "
+                f"{self.said(worker, RETURNED)} of its puts had returned"
+            )
+        if len(lost) > 10:
+            self.findings.append(f"so are {len(lost) - 10} others")
 
     def count_consumer(
         self,
@@ -583,7 +609,8 @@ class Run:
         got: collections.Counter[tuple[int, int]],
         takers: dict[tuple[int, int], list[int]],
         blocks: dict[tuple[int, int], list[tuple[int, int, bool]]],
-    ) -> None:
+    ) -> dict[int, int]:
+        """Count what one consumer got; returns the last of each producer's."""
         last: dict[int, int] = {}
         for item in items:
             producer, count = item
@@ -595,15 +622,15 @@ class Run:
                 # One that has come back is late; a claimer that was killed at once had no time to note that it held it.
                 self.late.append(f"consumer {number} got item {count} of producer {producer} after {last[producer]}")
             last[producer] = max(count, last.get(producer, -1))
+        return last
 
     def read_blocks(self) -> dict[tuple[int, int], list[tuple[int, int, bool]]]:
         """Of each item that blocks have had: by whom, how often it had come back, and whether that block ended well."""
         blocks: dict[tuple[int, int], list[tuple[int, int, bool]]] = {}
         for worker in self.workers:
-            log = pathlib.Path(f"{self.folder}/log_{worker.number}")
-            if not worker.claims or not log.exists():
+            if not worker.claims:
                 continue
-            entries = list(SEEN.iter_unpack(log.read_bytes()))
+            entries = self.notes(worker, SEEN)
             last: dict[int, int] = {}
             for at, (producer, number, times, note) in enumerate(entries):
                 if producer == POISON or note != BEGUN:
@@ -641,13 +668,15 @@ class Run:
             self.events["came back"] += max(marks)
 
     def count_done(self) -> None:
-        noted = sum(path.stat().st_size for path in pathlib.Path(self.folder).glob("done_*"))
-        killed = sum(worker.killed and not worker.producer for worker in self.workers)
-        ledger = self.queue._engine.ledger
-        self.events["finished"] = ledger.finished
-        if not noted <= ledger.finished <= noted + killed:
-            self.findings.append(f"{ledger.finished} items count as finished, {noted} do, {killed} did not say")
-        left = ledger.unfinished
+        consumers = [worker for worker in self.workers if not worker.producer]
+        noted = sum(self.said(worker, FINISHED) for worker in consumers)
+        killed = sum(worker.killed and self.said(worker, FINISHING) for worker in consumers)
+        figures = self.queue.stats()
+        left = figures.unfinished
+        finished = figures.put - left
+        self.events["finished"] = finished
+        if not noted <= finished <= noted + killed:
+            self.findings.append(f"{finished} items count as finished, {noted} do, {killed} did not say")
         if left and self.queue.join(timeout=0.0):
             self.findings.append(f"join returned, with {left} items unfinished")
         for _ in range(left):
@@ -680,30 +709,29 @@ class Run:
             pass
 
     def check_folder(self) -> None:
-        engine = self.queue._engine
-        path = engine.folder.path
-        with engine._lock:
-            engine._scan()
-        own = f"load_{engine._file.member:x}_{engine._file.serial:x}" if engine._file else ""
-        left = [name for name in os.listdir(path) if name.startswith(("load_", "ready_")) and name != own]
-        if left:
-            self.findings.append(f"batch files are left in a drained queue: {sorted(left)[:8]}; {self.ledger()}")
-        rolls = [f for f in os.listdir(path) if f.startswith(("journal_", "roll_", "spare_", "corrupt_"))]
-        if len(rolls) > 4:
-            self.findings.append(f"journals are left: {sorted(rolls)}, the newest is {engine.journal.number}")
-        if len(engine.ledger.members) > 2:
-            self.findings.append(f"dead members are left: {self.ledger()}")
-        del engine
+        parts = self.queue._engine.parts
+        path = self.queue._engine.folder.path
+        batch = parts.producer.log.batch
+        own = names.batch(names.LOAD, batch.file) if batch else ""
+        for _ in range(5):
+            # Who waits looks for what the dead have left, every second, and at many names in several pieces.
+            with contextlib.suppress(Empty):
+                self.queue.get(timeout=1.5)
+            left = [name for name in os.listdir(path) if name.startswith(("load_", "ready_")) and name != own]
+            rolls = [f for f in os.listdir(path) if f.startswith(("journal_", "roll_", "spare_", "corrupt_"))]
+            if not left and len(rolls) <= 4 and len(parts.replica.ledger.members) <= 2:
+                break
+        else:
+            self.findings.append(
+                f"files, journals or members are left in a drained queue: {sorted(left)[:8]}; {sorted(rolls)}, "
+                f"{self.ledger()}"
+            )
+        del parts, batch
         root = os.environ["TQSHIM_DIR"]
         self.queue.close()
         del self.queue
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            TurboQueue().close()
-            left = os.listdir(root)
-            if not left or time.monotonic() > deadline:
-                break
-            time.sleep(0.01)  # a flusher thread may hold an engine for a moment
+        TurboQueue().close()
+        left = os.listdir(root)
         if left:
             self.findings.append(f"folders are left: {left}, the queue's was {path}")
 
@@ -717,13 +745,13 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument("--consumers", type=int, default=3)
     parser.add_argument("--many", type=int, default=1, help="items of one put_many and get_many, at most")
     parser.add_argument("--limits", type=int, nargs=2, default=None, help="events of the first and the largest journal")
-    parser.add_argument("--file-bytes", type=int, default=0, help="length at which a batch file is sealed")
+    parser.add_argument("--file-bytes", type=int, default=0, help="bytes of a batch file")
     parser.add_argument("--spawn", type=float, default=0.1, help="share of processes started by spawn")
     parser.add_argument("--forkserver", type=float, default=0.05, help="share of processes started by forkserver")
     parser.add_argument("--terminate", type=float, default=0.2, help="share of kills that are SIGTERM")
     parser.add_argument("--stopped", type=float, nargs=2, default=(0.05, 2.0), help="seconds for which one is stopped")
     parser.add_argument("--joinable", action="store_true", help="a JoinableTurboQueue, and its counts")
-    parser.add_argument("--pause", type=float, default=0.01, help="mean seconds between two bursts")
+    parser.add_argument("--pause", type=float, default=0.01, help="mean seconds between two bursts of puts")
     parser.add_argument("--big", action="store_true", help="some items of 100 KB")
     parser.add_argument("--claimed", type=float, default=0.0, help="share of consumers that claim")
     parser.add_argument("--durable", action="store_true", help="a durable queue, on the disk of the temporary folder")
@@ -751,7 +779,6 @@ def main(arguments: Optional[list[str]] = None) -> int:
         for path in (folder, root):
             shutil.rmtree(path, ignore_errors=True)
     print("kill_run:", ", ".join(f"{count} {what}" for what, count in run.events.items()), flush=True)
-    print(f"kill_run: the longest unpublished end took {run.longest * 1000:.3f} ms to put", flush=True)
     for finding in run.findings:
         print("FOUND:", finding, flush=True)
     if run.findings:

@@ -1,14 +1,15 @@
 """A power cut, simulated: what a disk may hold after one, for every legal choice of what it was not yet told to keep.
 
-A ``Recorder`` stands in for ``os`` in ``tqshim.folder``, the only room that changes files, and notes each change and
-each ``fsync`` while a program uses a queue.  ``Disk`` then makes what may be there if the power goes at some moment:
+A ``Recorder`` stands in for ``os`` in the rooms that change files, and notes each change and each ``fsync`` while a
+program uses a queue.  ``Disk`` then makes what may be there if the power goes at some moment:
 
 - A file has what was written to it before its last ``fsync`` began that has returned.  Of what was written later each
   64 bytes are there or not, by themselves, and so is the file's length: it may be longer than what is there, and then
   there are zeros.  (No disk writes less than 512 bytes; with less, short programs already leave holes in a journal.)
 - A folder has the names that it had when its last ``fsync`` began that has returned.  Each later change of a name
   (made, renamed, linked, deleted) has happened or not, by itself, if what it builds on has.
-- Mapped memory, the cells, is as it was made, or as it was last, each 64 bytes by themselves.
+- Mapped memory, the cells, is as it was made, or as it was last, each 64 bytes by themselves.  What is stored to that
+  of batch files is not there.
 - FIFOs and locks are gone.
 """
 
@@ -22,15 +23,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 import tqshim.folder
+import tqshim.storage.batch_file
+import tqshim.storage.folder
+import tqshim.storage.large_records
 
+ROOMS: Any = (tqshim.folder, tqshim.storage.folder, tqshim.storage.batch_file, tqshim.storage.large_records)
+"""Those that change files."""
 SECTOR = 64
 CELLS = "cells"
-_QUIET = {"harden", "harden_names", "_harden_names", "_harden_journal", "_make_sure"}
+_QUIET = {"harden", "harden_names", "_harden_names", "harden_journal", "_then_hardened", "act"}
+_QUIET |= {"_surely", "_unless_forked", "<lambda>"}
 """Functions that harden for others: a seam is named for those."""
 
 
 class Write(NamedTuple):
-    """Bytes were written to a file."""
+    """Bytes were written to a file; if they are none, it became as long as that, if it was not."""
 
     file: int
     offset: int
@@ -118,11 +125,13 @@ class Recorder:
 
     @contextmanager
     def standing_in(self) -> Iterator[None]:
-        tqshim.folder.os = _Stand(self)  # type: ignore[assignment]
+        for room in ROOMS:
+            room.os = _Stand(self)
         try:
             yield
         finally:
-            tqshim.folder.os = os
+            for room in ROOMS:
+                room.os = os
             for file, path in self.cells.items():
                 with open(path, "rb") as there:
                     self.cells[file] = there.read()  # type: ignore[assignment]
@@ -204,6 +213,10 @@ class Recorder:
             end = os.lseek(fd, 0, os.SEEK_CUR)
             self.steps.append(Write(file, end - written, bytes(data[:written])))
         return written
+
+    def posix_fallocate(self, fd: int, offset: int, size: int) -> None:
+        os.posix_fallocate(fd, offset, size)
+        self.steps.append(Write(self.open_files[fd], offset + size, b""))
 
     def pwrite(self, fd: int, data: bytes, offset: int) -> int:
         written = os.pwrite(fd, data, offset)

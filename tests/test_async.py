@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from programs import family
+from watching import AWAITS_PLACE, asleep
 
-import tqshim
 from tqshim import ShutDown, SimpleTurboQueue, TurboQueue
 
 PATIENCE = 60.0
@@ -36,10 +36,6 @@ def run(request: pytest.FixtureRequest) -> Run:
             assert not watchers.get(loop)
 
     return run
-
-
-def asleep(turbo: Any, kind: int = tqshim.waiting.SLEEPS) -> bool:
-    return bool(turbo._engine.cells.sleepers(kind))
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -167,7 +163,7 @@ def test_a_put_that_waits_for_a_place_wakes_up_and_a_cancelled_one_put_nothing(r
     async def main() -> None:
         cancelled = asyncio.ensure_future(turbo.put_async("cancelled"))
         waiting = [asyncio.ensure_future(turbo.put_async(number)) for number in (1, 2)]
-        await until(lambda: asleep(turbo, tqshim.waiting.AWAITS_PLACE))
+        await until(lambda: asleep(turbo, AWAITS_PLACE))
         cancelled.cancel()
         assert [await turbo.get_async() for _ in range(3)] == [0, 1, 2]
         await asyncio.gather(*waiting)
@@ -246,7 +242,7 @@ def test_closed_and_broken_queues_raise_in_the_one_who_waits(run: Run, monkeypat
         def fail(*_: object) -> Any:
             raise OSError("no more")
 
-        monkeypatch.setattr(type(turbo._engine), "_available", fail)
+        monkeypatch.setattr(type(turbo._engine), "watch", fail)
         with pytest.raises(OSError, match="no more"):
             await waiting
         monkeypatch.undo()

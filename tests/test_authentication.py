@@ -1,6 +1,6 @@
 """A queue with a key: what nobody with that key has written is never unpickled.
 
-Somebody who can write to the folder, and knows all but the key, makes blocks whose checks are right; unpickling them
+Somebody who can write to the folder, and knows all but the key, makes records whose checks are right; unpickling them
 would leave a mark.  The same is done to a queue without a key, where it does: the attack is one.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hmac
 import itertools
 import json
 import logging
@@ -19,13 +20,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs.things import Array
 
+import tqshim.sync.membarrier
 import tqshim.tuning
 from tqshim import (
     CorruptBatchError,
@@ -33,21 +35,19 @@ from tqshim import (
     FolderError,
     JoinableTurboQueue,
     TurboQueue,
-    blocks,
     cli,
-    events,
     monitor,
     names,
     queues,
-    waiting,
 )
-from tqshim.engine import DurableEngine, DurableKeyedEngine, Engine, KeyedEngine
-from tqshim.extents import Block
-from tqshim.folder import Folder
-from tqshim.keys import Key
-from tqshim.ledger import Ledger
-from tqshim.monitor import looking
+from tqshim.engine import producer, supply
+from tqshim.keys import TAG, Key
+from tqshim.monitor.view import View
 from tqshim.names import FileId
+from tqshim.protocol import events, index, snapshot
+from tqshim.protocol.index import CHECK
+from tqshim.protocol.ledger import Ledger
+from tqshim.storage.folder import LogFolder
 
 KEY = b"a key of some length"
 PATIENCE = 60.0
@@ -68,7 +68,12 @@ def no_code_of_others() -> None:
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(blocks, "GIANT", GIANT)
+
+
+@pytest.fixture(params=[False, True])
+def checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queues without checks, and with."""
+    monkeypatch.setattr(tqshim.tuning, "CHECK_ALL", request.param)
 
 
 SHAPES: dict[str, Callable[[int], list[Any]]] = {
@@ -79,69 +84,80 @@ SHAPES: dict[str, Callable[[int], list[Any]]] = {
     "buffer": lambda number: [["beside", Array(bytearray([number]) * 700_000)]],
     "giant": lambda number: [bytes([number]) * GIANT],
 }
-"""What is put as one block."""
+"""What is put at once."""
 
 
 def fill(path: str, shape: str, authkey: Optional[bytes], count: int = 3, **options: Any) -> list[list[Any]]:
-    """A queue with so many blocks of that shape, which nobody has open; returns what each holds."""
+    """A queue into which that shape was put so often, which nobody has open; returns what each put has put."""
     held = [SHAPES[shape](number) for number in range(count)]
     queue = TurboQueue(path=path, authkey=authkey, **options)
     for items in held:
         queue.put_many(items)
-        queue._engine.flush()
     queue._engine.close()
     return held
 
 
-def places(path: str) -> list[tuple[Path, Block]]:
-    """Where the blocks of a queue stand."""
-    with looking.View(path) as view:
-        return [(Path(path, names.batch(names.READY, block.file)), block) for block in view.follow().parts(0, 1 << 40)]
+class Stand(NamedTuple):
+    """Where a record stands, with all that follows it."""
+
+    path: Path
+    file: FileId
+    number: int
+    begin: int
+    end: int
+
+    @property
+    def check(self) -> int:
+        """Bytes of its check."""
+        return CHECK if index.is_checked(self.file.serial) else 0
+
+    def read(self) -> bytes:
+        return self.path.read_bytes()[self.begin : self.end]
+
+    def write(self, record: bytes, tag: bytes) -> None:
+        """Write a record there, with that tag, and a check that is right."""
+        data = record + tag
+        if self.check:
+            data += index.check(data, self.file, self.number)
+        assert len(data) == self.end - self.begin
+        with open(self.path, "r+b") as file:
+            file.seek(self.begin)
+            file.write(data)
+
+    def split(self, keyed: bool) -> tuple[bytes, bytes]:
+        """The record that stands there, and its tag."""
+        data = self.read()
+        size = len(data) - self.check
+        return data[: size - TAG * keyed], data[size - TAG * keyed : size]
 
 
-def read(path: Path, block: Block) -> bytes:
-    data = path.read_bytes()
-    start = block.offset * events.UNIT
-    return data[start : start + block.units * events.UNIT] if block.units else data
+def stand(path: str, file: FileId, number: int) -> Stand:
+    (there,) = (Path(path, name) for name in names.of_batch(file) if Path(path, name).exists())
+    ends = memoryview(there.read_bytes()[: index.data_begin(file.serial)]).cast("Q")
+    return Stand(there, file, number, ends[number], ends[number + 1])
 
 
-def write(path: Path, block: Block, data: bytes) -> None:
-    with open(path, "r+b") as file:
-        file.seek(block.offset * events.UNIT)
-        file.write(data)
+def places(path: str, each: int = 1) -> list[list[Stand]]:
+    """Where the records of a queue stand, so many together."""
+    with View(path) as view:
+        ledger = view.follow()
+        found = [
+            stand(path, place.file, place.record + at)
+            for first, end, place in ledger.each_place(ledger.low, ledger.tail)
+            for at in range(end - first)
+        ]
+    return [found[at : at + each] for at in range(0, len(found), each)]
 
 
-def records_of(data: bytes, block: Block) -> list[bytes]:
-    if not block.units:
-        length = int.from_bytes(data[:8], "little")
-        return [data[blocks.GIANT_HEADER : blocks.GIANT_HEADER + length]]
-    count = block.end - block.first
-    ends = blocks.index(data, count)
-    body = data[4 + 4 * count :]
-    return [body[start:end] for start, end in zip((0, *ends), ends)]
+def forge(path: str, at: int, keyed: bool, shape: str = "one") -> None:
+    """Put pickles that leave a mark in the place of all records of that put, each as long as it was."""
+    for one in places(path, len(SHAPES[shape](0)))[at]:
+        forge_record(one, keyed)
 
 
-def made_of(records: list[bytes], block: Block, tag: bytes) -> bytes:
-    """A block of these records, with its check as it must be, and that tag."""
-    seed = blocks.seed(block.file, block.offset)
-    if block.units:
-        return blocks.join(records, seed) + tag
-    return b"".join(blocks.join_giant(records[0], seed)) + tag
-
-
-def forge(path: str, at: int, keyed: bool) -> None:
-    """Put pickles that leave a mark in the place of all records of that block, each as long as it was."""
-    forge_block(*places(path)[at], keyed)
-
-
-def forge_block(file: Path, block: Block, keyed: bool) -> None:
-    data = read(file, block)
-    mark = pickle.dumps(Marks(), 0)
-    evil = [mark.ljust(len(record), b"\0") for record in records_of(data, block)]
-    assert all(len(one) == len(other) for one, other in zip(evil, records_of(data, block)))
-    forged = made_of(evil, block, data[-blocks.TAG :] if keyed else b"")
-    assert len(forged) == len(data)
-    write(file, block, forged)
+def forge_record(one: Stand, keyed: bool) -> None:
+    record, tag = one.split(keyed)
+    one.write(pickle.dumps(Marks(), 0).ljust(len(record), b"\0"), tag)
 
 
 def get(queue: Any) -> list[Any]:
@@ -192,7 +208,7 @@ def opened(path: str, authkey: Optional[bytes] = KEY, **options: Any) -> Iterato
 def test_without_a_key_what_others_have_written_runs(shape: str) -> None:
     """Else the tests below would show nothing."""
     fill("queue", shape, None)
-    forge("queue", 1, keyed=False)
+    forge("queue", 1, False, shape)
     with opened("queue", None) as queue, contextlib.suppress(FileExistsError):
         take(queue, get)
     assert os.path.exists("mark")
@@ -207,7 +223,7 @@ def test_what_others_have_written_is_never_unpickled(
 ) -> None:
     """It is set aside with a reason and one warning, and all others arrive."""
     held = fill("queue", shape, KEY, maxsize=maxsize, durable=durable)
-    forge("queue", 1, keyed=True)
+    forge("queue", 1, True, shape)
     with caplog.at_level(logging.WARNING, "tqshim"), opened("queue") as queue:
         got, errors = take(queue, WAYS[way])
         assert got == [*held[0], *held[2]]
@@ -223,121 +239,110 @@ def test_what_others_have_written_is_never_unpickled(
 def test_what_others_have_written_is_never_unpickled_off_a_lease() -> None:
     """A single consumer, before which much waits, takes it in steps that need no lock."""
     held = fill("queue", "many", KEY, count=40)
-    forge("queue", 20, keyed=True)
+    forge("queue", 20, True, "many")
     with opened("queue") as queue:
         got = [queue.get() for _ in range(200)]
-        assert queue._engine._lease is not None or not (tqshim.tuning.LEASES and waiting.barrier_works())
+        leases = tqshim.tuning.LEASES and tqshim.sync.membarrier.barrier_works()
+        assert queue._engine.parts.consumer.lease is not None or not leases
         rest, errors = take(queue, get)
         assert got + rest == [*itertools.chain(*held[:20], *held[21:])]
         assert errors
     no_code_of_others()
 
 
+def key_of(path: str) -> Key:
+    return Key(KEY, proof(path)[:16])
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_byte_can_be_changed(shape: str) -> None:
-    """Of the records and of the tag, be the check right or not."""
+    """Of the record and of the tag."""
     fill("queue", shape, KEY)
-    file, block = places("queue")[1]
-    data = read(file, block)
-    key = Key(KEY, proof("queue")[:16])
-    with open(file, "r+b") as changed:
-        assert key.load(changed.fileno(), block)
-        step = max(1, len(data) // 50)
-        for at in {*range(0, len(data), step), len(data) - 1, len(data) - blocks.TAG}:
-            for again in (False, True):
-                other = bytearray(data)
-                other[at] ^= 1
-                if again:
-                    with contextlib.suppress(ValueError):
-                        records = records_of(bytes(other), block)
-                        other[: -blocks.TAG] = made_of(records, block, b"")
-                write(file, block, bytes(other))
-                if other != data:
-                    with pytest.raises(ValueError):
-                        key.load(changed.fileno(), block)
+    one = places("queue", len(SHAPES[shape](0)))[1][0]
+    key = key_of("queue")
+    data = one.read()[: one.end - one.begin - one.check]
+    assert key.opened(one.file, one.number, data) == one.split(True)[0]
+    step = max(1, len(data) // 50)
+    for at in {*range(0, len(data), step), len(data) - 1, len(data) - TAG}:
+        other = bytearray(data)
+        other[at] ^= 1
+        with pytest.raises(ValueError, match="fails its HMAC"):
+            key.opened(one.file, one.number, bytes(other))
 
 
 def proof(path: str) -> bytes:
-    with looking.View(path) as view:
+    with View(path) as view:
         return view.follow().proof
 
 
-def test_no_block_can_be_taken_for_one_of_fewer_records() -> None:
-    """How many it has is told by an event, which others may write."""
+def test_no_index_can_make_another_record_of_these_bytes() -> None:
+    """Where a record begins and ends is told by its file's index, which others may write."""
     fill("queue", "many", KEY)
-    file, block = places("queue")[0]
-    key = Key(KEY, proof("queue")[:16])
-    data = read(file, block)
-    body, tag = data[: -blocks.TAG], data[-blocks.TAG :]
-    fewer = block._replace(end=block.end - 1)
-    with open(file, "rb") as there, pytest.raises(ValueError, match="HMAC"):
-        key.load(there.fileno(), fewer)
-    assert key.tag(block.file, block.offset, 10, body) == tag != key.tag(block.file, block.offset, 9, body)
+    first, one, *_ = places("queue", 10)[0]
+    key = key_of("queue")
+    data = one.path.read_bytes()
+    end = one.end - one.check
+    for begin, stop in itertools.product(range(first.begin, end + 1), range(first.begin, end + 40)):
+        if begin <= stop and (begin, stop) != (one.begin, end):
+            with pytest.raises(ValueError, match="fails its HMAC"):
+                key.opened(one.file, one.number, data[begin:stop])
+    assert key.opened(one.file, one.number, data[one.begin : end])
+
+
+@pytest.mark.parametrize("entry", [0, 1 << 20, -1, 1, -TAG, TAG, -40])
+def test_an_index_that_others_have_changed_costs_what_it_tells_of(entry: int) -> None:
+    held = fill("queue", "one", KEY)
+    ((_,), (one,), (_,)) = places("queue")
+    with open(one.path, "r+b") as file:
+        file.seek(8 * (one.number + 1))
+        file.write((one.end + entry if abs(entry) < 1000 and entry else entry).to_bytes(8, "little"))
+    with opened("queue") as queue:
+        got, errors = take(queue, get)
+    assert got == held[0]
+    assert len(errors) == 2  # it tells where the next begins, too
 
 
 # -- where it belongs
 
 
-def moved(data: bytes, to: Block) -> bytes:
-    """A block's bytes as they must be elsewhere, but for the tag."""
-    return made_of(records_of(data, to), to, data[-blocks.TAG :])
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_block_that_was_moved_to_another_place_fails(shape: str) -> None:
-    """Two blocks of one producer change places; giants and large ones may lie in two files, others in one."""
+@pytest.mark.parametrize("shape", sorted({*SHAPES} - {"buffer"}))  # which is as long as its place makes it
+def test_a_record_that_was_moved_to_another_place_fails(shape: str, checked: None) -> None:
+    """Those of two puts of one producer change places; large ones may lie in two files, others in one."""
     held = fill("queue", shape, KEY, count=4)
-    found = places("queue")
-    data = [read(*one) for one in found]
+    found = places("queue", len(SHAPES[shape](0)))
+    data = [[one.split(True) for one in group] for group in found]
     for to, other in ((1, 2), (2, 1)):
-        write(*found[to], moved(data[other], found[to][1]))
+        for one, (record, tag) in zip(found[to], data[other]):
+            one.write(record, tag)
     with opened("queue") as queue:
         got, errors = take(queue, get)
     assert got == [*held[0], *held[3]] and errors
+    assert all("HMAC" in error.finding for error in errors)
 
 
-def test_a_block_of_another_producer_fails() -> None:
-    """At the same offset, in a file of another name."""
+def test_a_record_of_another_producer_fails(checked: None) -> None:
+    """Of the same number, in a file of another name."""
     for number in range(2):
         with opened("queue") as queue:
             queue.put(f"of producer {number}".ljust(100))
-    (first, one), (second, other) = places("queue")
-    assert one.offset == other.offset and first != second
-    write(second, other, moved(read(first, one), other))
+    ((one,), (other,)) = places("queue")
+    assert one.number == other.number and one.path != other.path
+    other.write(*one.split(True))
     with opened("queue") as queue:
         got, errors = take(queue, get)
     assert got == ["of producer 0".ljust(100)] and len(errors) == 1
-
-
-def test_a_block_fails_in_another_place_where_its_check_is_right() -> None:
-    """A check begins with where the block belongs, but it has 32 bits: it begins alike in other places."""
-    found = 0
-    for count in range(3, 12):
-        path = f"queue{count}"
-        for items in (count, 1):
-            with opened(path) as queue:
-                for _ in range(items):
-                    queue.put("of one length")
-                    queue._engine.flush()
-        *others, (file, block) = places(path)
-        for theirs, other in others:
-            if blocks.seed(*other[2:4]) == blocks.seed(*block[2:4]):
-                found += 1
-                write(file, block, read(theirs, other))
-                with opened(path) as queue:
-                    got, errors = take(queue, get)
-                assert len(got) == count and len(errors) == 1
-    assert found
+    assert "HMAC" in errors[0].finding
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_block_of_another_queue_with_the_same_key_fails(shape: str) -> None:
+def test_a_record_of_another_queue_with_the_same_key_fails(shape: str) -> None:
     """At the very same place: each queue has something of its own in its tags."""
     fill("other", shape, KEY)
     held = fill("queue", shape, KEY)
-    (theirs, there), (ours, here) = places("other")[1], places("queue")[1]
-    assert there == here and theirs.name == ours.name
-    write(ours, here, read(theirs, there))
+    each = len(SHAPES[shape](0))
+    for theirs, ours in zip(places("other", each)[1], places("queue", each)[1]):
+        assert theirs[1:] == ours[1:] and theirs.path.name == ours.path.name
+        ours.write(*theirs.split(True))
     with opened("queue") as queue:
         got, errors = take(queue, get)
     assert got == [*held[0], *held[2]] and errors
@@ -348,10 +353,10 @@ def test_what_is_read_does_not_change_any_more() -> None:
     held = fill("queue", "large", KEY)
     with opened("queue") as queue:
         got: list[Any] = []
-        file, block = places("queue")[0]
-        with open(file, "r+b") as changed:
+        ((one,), *_) = places("queue")
+        with open(one.path, "r+b") as changed:
             queue._engine.get(got, 1, False, None)
-            changed.write(b"\xff" * block.units * events.UNIT)
+            changed.write(b"\xff" * one.end)
         assert queues._load(got[0]) == held[0][0]
 
 
@@ -384,6 +389,27 @@ def test_what_the_journal_says_is_not_guarded() -> None:
         assert take(queue, get) == ([*held[1], *held[2]], [])
 
 
+def test_a_record_that_never_counted_can_be_put_in_the_place_of_the_one_that_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A put was interrupted, and the next wrote over what it had written; others have kept that."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with opened("queue") as queue:
+        with monkeypatch.context() as patched:
+            patched.setattr(producer.Producer, "_commit", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                queue.put("former")
+        (file,) = Path("queue").glob("load_*")
+        former = file.read_bytes()
+        queue.put("latter")
+        assert file.read_bytes() != former
+        file.write_bytes(former)
+        assert queue.get(block=False) == "former"
+
+
 def test_an_old_copy_of_the_whole_folder_is_taken_for_the_queue() -> None:
     held = fill("queue", "one", KEY)
     shutil.copytree("queue", "backup")
@@ -398,8 +424,9 @@ def test_an_old_copy_of_the_whole_folder_is_taken_for_the_queue() -> None:
 # -- who has the key
 
 
-def kinds(*handles: Any) -> list[type]:
-    return [type(handle._engine) for handle in handles]
+def kinds(*handles: Any) -> list[tuple[bool, bool]]:
+    """Of each: it is durable, it has a key."""
+    return [(handle._engine.durable, handle._engine.key is not None) for handle in handles]
 
 
 @pytest.mark.parametrize("key", [b"", "text", bytearray(b"bytes"), 5])
@@ -417,7 +444,6 @@ def test_a_queue_without_a_path_has_no_key() -> None:
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_key_is_a_property_of_the_queue(durable: bool, many_rolls: None) -> None:
     """Who opens it must have the same, as long as it is there; who opens one without must have none."""
-    kind = DurableKeyedEngine if durable else KeyedEngine
     for _ in range(2):  # first in a process that has it open, then in one that has not
         first = TurboQueue(path="queue", authkey=KEY, durable=durable)
         plain = TurboQueue(path="plain", durable=durable)
@@ -428,8 +454,8 @@ def test_a_key_is_a_property_of_the_queue(durable: bool, many_rolls: None) -> No
             JoinableTurboQueue(path="queue")
         with pytest.raises(ValueError, match=r"plain: .*made without an authkey; leave authkey out"):
             TurboQueue(path="plain", authkey=KEY)
-        assert kinds(first, TurboQueue(path="queue", authkey=KEY)) == [kind, kind]
-        assert kinds(plain) == [DurableEngine if durable else Engine]
+        assert kinds(first, TurboQueue(path="queue", authkey=KEY)) == [(durable, True)] * 2
+        assert kinds(plain) == [(durable, False)]
         for number in range(100):  # rolls of the journal
             first.put(number)
             assert first.get() == number
@@ -468,8 +494,8 @@ def test_two_queues_with_one_key_have_different_proofs() -> None:
 def test_those_who_make_it_at_once_meet_in_one_queue() -> None:
     """One's journal becomes the queue's, and with it one's nonce."""
     limits = tqshim.tuning.LIMITS
-    one = Folder.open("queue", 0, limits, False, Key(KEY).proof)
-    late = Folder.open("queue", 0, limits, False, Key(KEY).proof)
+    one = LogFolder.open("queue", 0, limits, False, Key(KEY).proof)
+    late = LogFolder.open("queue", 0, limits, False, Key(KEY).proof)
     assert one.kind() == late.kind()
     late._furnish(0, limits, False, Key(KEY).proof)  # it had seen no journal yet
     assert one.kind() == late.kind()
@@ -482,9 +508,9 @@ def test_those_who_make_it_at_once_meet_in_one_queue() -> None:
 
 def test_snapshots_keep_the_proof() -> None:
     of = Ledger(5, 16, 32, True, bytes(range(32)))
-    assert Ledger.load(of.snapshot()).proof == bytes(range(32))
-    assert Ledger.snapshot_kind(of.snapshot()) == (True, bytes(range(32)))
-    assert Ledger.snapshot_kind(Ledger().snapshot()) == (False, b"")
+    assert snapshot.load(snapshot.dump(of)).proof == bytes(range(32))
+    assert snapshot.kind(snapshot.dump(of)) == (True, bytes(range(32)))
+    assert snapshot.kind(snapshot.dump(Ledger())) == (False, b"")
 
 
 # -- handles travel
@@ -494,7 +520,7 @@ def test_a_pickled_handle_does_not_carry_the_key() -> None:
     with opened("queue") as queue:
         data = pickle.dumps(queue)
         assert KEY not in data
-        assert kinds(pickle.loads(data)) == [KeyedEngine]  # this process uses the queue already
+        assert kinds(pickle.loads(data)) == [(False, True)]  # this process uses the queue already
     program = (
         "import pickle, sys\n"
         "from multiprocessing import current_process\n"
@@ -534,7 +560,7 @@ def test_a_handle_falls_for_no_queue_without_a_key_in_the_place_of_its_own() -> 
 
 
 def answer(queue: Any, number: int) -> None:
-    assert type(queue._engine) is KeyedEngine
+    assert kinds(queue) == [(False, True)]
     queue.put(number)
 
 
@@ -603,7 +629,7 @@ def test_items_of_any_sizes_come_in_order(
     path = str(tmp_path_factory.mktemp("any") / "queue")
     waiting: list[Any] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(blocks, "GIANT", 20_000)
+        patched.setattr(supply, "FIRST_BYTES", 4096)
         patched.setattr(tqshim.tuning, "FILE_BYTES", 8192)
         patched.setattr(tqshim.tuning, "BLOCK_BYTES", 4096)
         patched.setattr(tqshim.tuning, "LIMITS", (16, 64))
@@ -622,16 +648,16 @@ def test_items_of_any_sizes_come_in_order(
             assert queue.empty()
 
 
-@pytest.mark.parametrize("short", [GIANT - 100, GIANT - blocks.TAG - 30, GIANT - blocks.TAG, GIANT - 1, GIANT])
 @pytest.mark.parametrize("count", [1, 2])
-def test_sizes_just_below_a_giants_have_room_for_their_tag(short: int, count: int) -> None:
-    """Alone, or together in one block."""
-    items = [os.urandom(short // count)] * count
-    with opened("queue") as queue:
-        while len(pickle.dumps(items[0], 5)) * count + 4 * count > short:
-            items = [items[0][:-1]] * count
-        queue.put_many(items)
-        assert queue.get_many() == items
+def test_records_that_just_fit_into_their_file_have_room_for_their_tags(count: int, checked: None) -> None:
+    """Alone, or together; and such as just don't."""
+    room = supply.FIRST_BYTES - index.data_begin(index.serial(1, 0))
+    around = len(pickle.dumps(b"1" * 5000, 5)) - 5000 + TAG + CHECK
+    for size in range(room // count - around - 10, room // count - around + 20):
+        with opened(f"queue{size}") as queue:
+            items = [os.urandom(size)] * count
+            queue.put_many(items)
+            assert queue.get_many() == items
 
 
 @pytest.mark.parametrize("way", [get, get_many, claim])
@@ -641,29 +667,25 @@ def test_an_item_that_came_back_is_never_unpickled_if_others_have_changed_it(way
     with opened("queue") as queue:
         with pytest.raises(ZeroDivisionError), queue.claimed():
             raise ZeroDivisionError
-    with looking.View("queue") as view:
+    with View("queue") as view:
         (returned,) = view.follow().returned
-    forge_block(Path("queue", names.batch(names.READY, returned.block.file)), returned.block, keyed=True)
+    forge_record(stand("queue", *returned.place), keyed=True)
     with opened("queue") as queue:
         got, errors = take(queue, way)
         assert got == [*held[1], *held[2]] and len(errors) == 1
     no_code_of_others()
 
 
-def test_a_producer_killed_between_write_and_publish_leaves_nothing_of_it() -> None:
-    """The bytes lie there with their tag, and no event names them."""
+def test_a_producer_killed_before_a_record_counts_leaves_nothing_of_it() -> None:
+    """The bytes lie there with their tag, and no counter says so."""
     with opened("queue") as queue:
         queue.put("first")
-        queue._engine.flush()
         pid = os.fork()
         if not pid:
-            journal = queue._engine.journal.__class__
             queue.put("of the child")
-            queue._engine.flush()
-            journal.write = lambda *_: os._exit(9)
+            producer.Producer._commit = lambda *_: os._exit(9)  # type: ignore[assignment]
             with contextlib.suppress(BaseException):
                 queue.put("never published")
-                queue._engine.flush()
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
         assert any(b"never published" in file.read_bytes() for file in Path("queue").glob("load_*"))
@@ -725,7 +747,7 @@ def test_check_with_the_key_finds_what_others_have_written(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill("queue", "many", KEY)
-    forge("queue", 1, keyed=True)
+    forge("queue", 1, True, "many")
     (note,) = monitor.check("queue")
     assert note.level == "note" and "HMACs are not checked" in note.finding
     assert command("check", "queue") == 0
@@ -744,7 +766,7 @@ def test_check_with_the_key_finds_what_others_have_written(
 @pytest.mark.parametrize("durable", [False, True])
 def test_recover_copies_what_the_key_has_tagged(durable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     held = fill("queue", "many", KEY, durable=durable)
-    forge("queue", 1, keyed=True)
+    forge("queue", 1, True, "many")
     assert command("recover", "queue", "--into", "copy") == 2  # without a key
     monkeypatch.setenv("TQSHIM_AUTHKEY", KEY.decode())
     assert command("recover", "queue", "--into", "copy") == 1
@@ -802,9 +824,19 @@ def test_stat_says_that_there_is_a_key(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_tag_is_bound_to_all_that_it_is_made_of() -> None:
     key = Key(KEY, bytes(16))
     tags = {
-        key.tag(FileId(member, serial), offset, count, body)
-        for member, serial, offset, count in itertools.product((1, 11), (1, 11), (1, 11), (1, 11))
-        for body in (b"", b"1", b"\0", b"1 ", b" 1")
+        key.tag(FileId(member, serial), number, record)
+        for member, serial, number in itertools.product((1, 11), (1, 11), (1, 11))
+        for record in (b"", b"1", b"\0", b"1 ", b" 1")
     }
-    assert len(tags) == 16 * 5
+    assert len(tags) == 8 * 5
     assert Key(KEY, bytes(16)).proof == key.proof != Key(KEY).proof
+
+
+@pytest.mark.parametrize("record", [b"", b"a record", bytes(100_000)])
+def test_a_tag_is_the_hmac_that_others_make(record: bytes) -> None:
+    nonce = bytes(range(16))
+    key = Key(KEY, nonce)
+    secret = hmac.digest(b"tqshim queue\0" + nonce, KEY, "sha256")
+    assert key.proof == nonce + hmac.digest(secret, b"", "sha256")[:16]
+    assert key.tag(FileId(3, 77), 12, record) == hmac.digest(secret, b"3 77 12\0" + record, "sha256")
+    assert key.opened(FileId(3, 77), 12, record + key.tag(FileId(3, 77), 12, record)) == record

@@ -405,7 +405,7 @@ def test_every_measurement_gives_all_its_figures() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_start_method_serves(method: str) -> None:
-    names = ("bounded/1x1", "cpu/tuple", "making", "waiting/single")
+    names = ("bounded/1x1", "cpu/tuple", "making", "waiting")
     read = document(*chosen(*names), *TINY, "--kind", TURBO, "--kind", PICKLE, "--start-method", method)
     assert read["machine"]["start_method"] == method
     assert [result["name"] for result in read["measurements"]] == sorted(names, key=list(ALL).index)

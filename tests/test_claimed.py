@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,13 +20,20 @@ import pytest
 from programs import claiming
 from programs.claiming import Refused
 from programs.things import BadAtLoading
+from watching import AWAITS_PLACE, asleep, no_naps, until, until_asleep
 
 import tqshim
-from tqshim import Empty, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor, tuning, waiting
-from tqshim.claiming import Hold
-from tqshim.engine import Engine, Use
+from tqshim import Empty, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor, tuning
+from tqshim.engine.acknowledge import Acknowledging, Hold
+from tqshim.engine.engine import Engine
+from tqshim.engine.membership import Membership
+from tqshim.engine.replica import Replica
 from tqshim.errors import CorruptBatchError
-from tqshim.folder import Folder
+from tqshim.protocol import events
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import membarrier
+from tqshim.sync.bell import Bell
+from tqshim.sync.cells import SCANNED
 
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
@@ -56,16 +64,13 @@ def claim_all(q: Any) -> list[tuple[Any, int]]:
             return found
 
 
+def ledger(q: Any) -> Any:
+    return q._engine.parts.replica.ledger
+
+
 def held_by(q: Any) -> int:
     q.qsize()
-    return len(q._engine.ledger.held)
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    return len(ledger(q).held)
 
 
 # -- one process
@@ -222,12 +227,13 @@ def test_an_item_that_fails_to_unpickle_is_gone_and_all_others_arrive() -> None:
 
 def test_an_item_that_can_not_be_read_is_gone_and_all_others_arrive() -> None:
     q: Any = TurboQueue(6)
-    q.put_many("abc")
-    engine = q._engine
-    (name,) = (name for name in os.listdir(engine.folder.path) if name.startswith("load_"))
-    path = os.path.join(engine.folder.path, name)
-    data = Path(path).read_bytes()
-    Path(path).write_bytes(bytes(len(data)))
+    child = FORK.Process(target=q.put_many, args=("abc",))
+    child.start()
+    child.join(PATIENCE)
+    (path,) = (path for path in Path(q._engine.folder.path).iterdir() if path.name.startswith(("load_", "ready_")))
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.write(bytes(size))
     for _ in range(2):
         with pytest.raises(CorruptBatchError):
             q.claimed(False).__enter__()
@@ -289,17 +295,17 @@ def test_many_threads_claim_each_item_once() -> None:
 # -- interrupted acts, one by one
 
 
-def interrupt_got(q: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupt_got(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next GOT of this process is interrupted before it is written."""
-    append = q._engine._append
+    append = Replica.append
 
-    def interrupted(event: bytes, ours: bool = False) -> Any:
-        if event[0] == tqshim.events.GOT:
+    def interrupted(replica: Replica, data: bytes) -> Any:
+        if data[-events.SIZE] == events.GOT:
             monkeypatch.undo()
             raise KeyboardInterrupt
-        return append(event, ours)
+        return append(replica, data)
 
-    monkeypatch.setattr(q._engine, "_append", interrupted)
+    monkeypatch.setattr(Replica, "append", interrupted)
 
 
 def test_a_get_that_is_interrupted_before_its_got_has_the_item(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +313,7 @@ def test_a_get_that_is_interrupted_before_its_got_has_the_item(monkeypatch: pyte
     q: Any = TurboQueue()
     q.put_many("ab")
     fails(q)
-    interrupt_got(q, monkeypatch)
+    interrupt_got(monkeypatch)
     got: list[Any] = []
     with pytest.raises(KeyboardInterrupt):
         q._engine.get(got, 1, False, None)
@@ -320,7 +326,7 @@ def test_a_get_that_is_interrupted_before_its_got_comes_to_the_next_get(monkeypa
     q: Any = TurboQueue()
     q.put_many("ab")
     fails(q)
-    interrupt_got(q, monkeypatch)
+    interrupt_got(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         q.get()
     assert rest(q) == ["a", "b"]
@@ -353,24 +359,22 @@ def test_the_end_of_a_block_that_is_interrupted_is_carried_out_by_the_next_act(
     got: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether in its own append or in the recovery before that."""
-    for method in ("_append", "_begin", "_end_hold"):
+    for room, method in ((Replica, "append"), (Engine, "_recover"), (Acknowledging, "_end_hold")):
         q: Any = TurboQueue()
         q.put_many("ab")
         claim = q.claimed()
         claim.__enter__()
-        engine = q._engine
 
         def interrupted(*_: Any, **__: Any) -> None:
             monkeypatch.undo()
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(engine, method, interrupted)
+        monkeypatch.setattr(room, method, interrupted)
+        q._engine.unsure = method == "_recover"  # as an act leaves it that was interrupted
         with pytest.raises(KeyboardInterrupt):
             claim.__exit__(None if got else Refused, None, None)
         del claim
         gc.collect()
-        if method == "_begin":
-            engine._unsure = True  # as an act leaves it that was interrupted there
         assert claim_all(q) == ([("b", 0)] if got else [("a", 1), ("b", 0)])
 
 
@@ -411,14 +415,13 @@ def test_no_lease_stands_while_an_item_is_held_and_one_may_after_that() -> None:
     q: Any = TurboQueue()
     q.put_many(range(100))
     assert q.get() == 0
-    engine = q._engine
-    assert (engine.ledger.lease is not None) == (tuning.LEASES and waiting.barrier_works())
+    assert (ledger(q).lease is not None) == (tuning.LEASES and membarrier.barrier_works())
     with q.claimed() as item:
         assert item == 1
         assert [q.get() for _ in range(20)] == list(range(2, 22))
-        assert engine.ledger.lease is None
+        assert ledger(q).lease is None
     assert [q.get() for _ in range(20)] == list(range(22, 42))
-    assert (engine.ledger.lease is not None) == (tuning.LEASES and waiting.barrier_works())
+    assert (ledger(q).lease is not None) == (tuning.LEASES and membarrier.barrier_works())
     with pytest.raises(Refused):
         with q.claimed() as item:
             assert item == 42
@@ -467,7 +470,7 @@ def test_an_item_comes_back_whose_process_ends_in_the_block(how: str, maxsize: i
 
 @pytest.mark.parametrize("maxsize", [0, 1000])
 def test_what_a_block_has_put_is_there_once_its_item_is_got(maxsize: int) -> None:
-    """Also in a burst, the end of which its process would publish later."""
+    """Although its process was killed just behind the block."""
     q, results = TurboQueue(), TurboQueue(maxsize)
     q.put("a")
     child = FORK.Process(target=claiming.pass_on_and_die, args=(q, results))
@@ -478,28 +481,7 @@ def test_what_a_block_has_put_is_there_once_its_item_is_got(maxsize: int) -> Non
     assert rest(results) == [("a", number) for number in range(50)]
 
 
-def test_what_was_held_back_before_the_block_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be that of a frame that holds the queue's lock, below a signal handler in which the block runs."""
-    q: Any = TurboQueue()
-    others: Any = TurboQueue()
-    q.put_many("ab")
-    monkeypatch.setattr(others._engine, "_is_due", lambda: False)
-    for number in range(3):
-        others.put(number)
-    held_back = list(others._engine.records)
-    assert held_back
-    with others._engine._lock:
-        thread, _ = in_thread(lambda: claim_all(q))
-        thread.join(PATIENCE)
-        assert not thread.is_alive() and others._engine.records == held_back
-    q.put("c")
-    with q.claimed():
-        others.put(3)
-    assert not others._engine.records
-    assert rest(others) == [0, 1, 2, 3]
-
-
-def test_an_item_comes_back_if_there_is_no_space_for_what_its_block_has_put(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_comes_back_if_there_is_no_space_for_what_its_block_puts(monkeypatch: pytest.MonkeyPatch) -> None:
     q: Any = TurboQueue()
     results: Any = TurboQueue()
     q.put("a")
@@ -507,19 +489,17 @@ def test_an_item_comes_back_if_there_is_no_space_for_what_its_block_has_put(monk
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    # Held back until somebody publishes: no flusher, no interval.
-    monkeypatch.setattr(results._engine, "_is_due", lambda: False)
     with monkeypatch.context() as patch:
         with pytest.raises(OSError, match="full"):
             with q.claimed():
-                for number in range(3):
-                    results.put(number)
-                assert results._engine.records
-                patch.setattr(results._engine, "_write", full)
+                results.put(0)
+                patch.setattr(LogFolder, "create_log", full)
+                results.put(bytes(100_000))
     claim = q.claimed(False)
     with claim as item:
         assert (item, claim.redelivered) == ("a", 1)
-    assert rest(results)[-1] == 2
+    results.put("goes on")
+    assert rest(results) == [0, "goes on"]
 
 
 @pytest.mark.parametrize("take", ["get", "claimed", "get_nowait", "get_many"])
@@ -558,22 +538,15 @@ def test_who_takes_items_notices_that_a_holder_was_killed(context: Any, take: st
 
 def engines(q: Any, count: int) -> list[Any]:
     """The queue's, and others, as other processes have them."""
-    others = [Use(Engine(Folder.meet(q._engine.folder.path))).engine for _ in range(count - 1)]
-    for engine in others:
-        with engine._lock:
-            engine._begin()
-            engine._join(consumer=True)
-            engine._act_ends()
+    others = [Engine(LogFolder.meet(q._engine.folder.path)) for _ in range(count - 1)]
+    for other in others:
+        other.act(other.parts.consumer.join)
     return [q._engine, *others]
 
 
-def looks(engine: Any, now: float) -> bool:
+def looks(one: Any, now: float) -> bool:
     """A waiter wakes up at that time: whether it looks who has died."""
-    with engine._lock:
-        engine._begin()
-        looked: bool = engine._scan_if_due(now)
-        engine._act_ends()
-    return looked
+    return bool(one.act(one.parts.acknowledging.scan_if_due, now))
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
@@ -587,8 +560,8 @@ def test_one_of_all_who_wait_looks_each_second_however_many_they_are(count: int)
     gaps = [after - before for before, after in zip(times, times[1:])]
     assert all(tuning.SCAN_EVERY <= gap <= tuning.SCAN_EVERY + 0.5 for gap in gaps)
     assert 20 <= len(times) <= 31
-    for engine in waiters:
-        engine.close()
+    for waiter in waiters:
+        waiter.close()
 
 
 def test_who_waits_looks_each_second_though_forty_others_might(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -597,21 +570,25 @@ def test_who_waits_looks_each_second_though_forty_others_might(monkeypatch: pyte
     waiters = engines(q, 40)
     now, looks = [time.monotonic()], []
 
-    def sleep(bell: waiting.Bell, seconds: float) -> bool:
+    def sleep(bell: Bell, seconds: float) -> bool:
         now[0] += seconds
         return False
 
-    for room in (tqshim.core, tqshim.claiming, tqshim.getting, tqshim.sleeping):
-        monkeypatch.setattr(room, "monotonic", lambda: now[0])
+    rooms = [room for name, room in sys.modules.items() if name.startswith("tqshim.engine.")]
+    for room in rooms:
+        if hasattr(room, "monotonic"):
+            monkeypatch.setattr(room, "monotonic", lambda: now[0])
+        if hasattr(room, "monotonic_ns"):
+            monkeypatch.setattr(room, "monotonic_ns", lambda: int(now[0] * 1e9))
     monkeypatch.setattr(tuning, "SPINNING", False)
-    monkeypatch.setattr(waiting.Bell, "sleep", sleep)
-    monkeypatch.setattr(q._engine, "_bury_the_dead", lambda: looks.append(now[0]))
+    monkeypatch.setattr(Bell, "sleep", sleep)
+    monkeypatch.setattr(Membership, "bury_the_dead", lambda members: looks.append(now[0]))
     with pytest.raises(Empty):
         q.get(timeout=60)
     assert 35 <= len(looks) <= 60
     monkeypatch.undo()
-    for engine in waiters:
-        engine.close()
+    for waiter in waiters:
+        waiter.close()
 
 
 def test_a_look_that_never_came_to_its_end_is_made_up_for_a_second_later() -> None:
@@ -619,14 +596,14 @@ def test_a_look_that_never_came_to_its_end_is_made_up_for_a_second_later() -> No
     q: Any = TurboQueue()
     first, second = engines(q, 2)
     now = time.monotonic() + 1000
-    cell = waiting.SCANNED
-    q._engine.cells.words[cell] = int(now * 1e6)
+    words = q._engine.parts.members.cells.words
+    words[SCANNED] = int(now * 1e6)
     assert not looks(first, now + 0.5)
     assert looks(first, now + 1.5)
     assert not looks(second, now + 1.6)
-    q._engine.cells.words[cell] = int((now + 1e6) * 1e6)
+    words[SCANNED] = int((now + 1e6) * 1e6)
     assert looks(second, now + 3)
-    assert q._engine.cells.words[cell] == int((now + 3) * 1e6)
+    assert words[SCANNED] == int((now + 3) * 1e6)
     second.close()
 
 
@@ -650,7 +627,7 @@ def test_naps_are_short_however_many_consumers_there_are(monkeypatch: pytest.Mon
     q: Any = TurboQueue()
     naps: list[float] = []
     monkeypatch.setattr(tuning, "NAP", 10.0)
-    monkeypatch.setattr(waiting.Bell, "sleep", lambda bell, seconds: naps.append(seconds) or q.put(1))
+    monkeypatch.setattr(Bell, "sleep", lambda bell, seconds: naps.append(seconds) or q.put(1))
     assert q.get() == 1
     assert naps and max(naps) <= tuning.NAP_LAST
 
@@ -669,9 +646,7 @@ def test_a_stopped_holder_keeps_its_item_and_nobody_waiting_for_others() -> None
     with pytest.raises(Full):
         q.put_nowait("d")
     assert q.get() == "c"
-    engine = q._engine
-    with engine._lock:
-        engine._scan()
+    assert not q._engine.act(q._engine.parts.members.bury_the_dead)
     assert held_by(q) == 1
     child.kill()
     child.join(PATIENCE)
@@ -700,7 +675,7 @@ def test_a_child_that_is_forked_in_a_block_does_not_end_it() -> None:
     if not pid:
         os._exit(3)
     assert claim_all(q) == []
-    assert q._engine.ledger.finished == 0
+    assert ledger(q).finished == 0
 
 
 def test_a_child_of_a_block_may_hold_items_of_its_own() -> None:
@@ -720,8 +695,7 @@ def test_a_child_of_a_block_may_hold_items_of_its_own() -> None:
 
 @pytest.fixture
 def nobody_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "NAP", 1000.0)
-    monkeypatch.setattr(tuning, "NAP_LAST", 1000.0)
+    no_naps(monkeypatch)
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any) -> tuple[threading.Thread, list[Any]]:
@@ -746,12 +720,13 @@ def test_who_waits_for_an_item_is_woken_when_one_comes_back(way: str) -> None:
     claim = q.claimed()
     claim.__enter__()
     thread, found = in_thread(q.get if way == "get" else q.claimed().__enter__)
-    wait_until(lambda: q._engine.cells.sleepers(waiting.SLEEPS))
+    until_asleep(q)
     claim.__exit__(Refused, None, None)
     thread.join(PATIENCE)
     assert found == ["a"]
 
 
+@pytest.mark.usefixtures("nobody_looks_by_itself")
 def test_as_many_who_wait_go_on_as_items_come_back() -> None:
     q: Any = TurboQueue()
     q.put_many("abc")
@@ -759,8 +734,7 @@ def test_as_many_who_wait_go_on_as_items_come_back() -> None:
     for claim in claims:
         claim.__enter__()
     waiters = [in_thread(q.get) for _ in range(3)]
-    engine = q._engine
-    wait_until(lambda: len(engine._waiters[waiting.SLEEPS]) == 3 and engine.cells.sleepers(waiting.SLEEPS))
+    until_asleep(q, threads=3)
     for claim in claims:
         claim.__exit__(Refused, None, None)
     for thread, _ in waiters:
@@ -780,7 +754,7 @@ def test_who_waits_for_a_place_is_woken_when_a_held_item_is_got(way: str) -> Non
     if way == "claimed":
         claim.__enter__()
     thread, found = in_thread(q.put, "b")
-    wait_until(lambda: q._engine.cells.sleepers(waiting.AWAITS_PLACE))
+    until_asleep(q, AWAITS_PLACE)
     if way == "get":
         assert q.get() == "a"
     else:
@@ -799,7 +773,7 @@ def test_who_awaits_in_an_event_loop_is_woken_when_an_item_comes_back() -> None:
 
     async def main() -> Any:
         getting = asyncio.ensure_future(q.get_async())
-        while not q._engine.cells.sleepers(waiting.SLEEPS):
+        while not asleep(q):
             await asyncio.sleep(0)
         claim.__exit__(Refused, None, None)
         return await asyncio.wait_for(getting, PATIENCE)
@@ -843,7 +817,7 @@ def test_who_waits_for_what_others_hold_is_woken_when_that_is_got(crews: Any) ->
     q.shutdown()
     assert q.get() == "b"
     thread, found = in_thread(q.get)
-    wait_until(lambda: q._engine.cells.sleepers(waiting.SLEEPS))
+    until_asleep(q)
     crew.call(0, let_go, True)
     thread.join(PATIENCE)
     assert [type(one) for one in found] == [ShutDown]
@@ -916,10 +890,10 @@ def test_a_worker_that_claims_does_what_others_were_killed_over_also_after_a_shu
     killed = [FORK.Process(target=claiming.claim_until_shut, args=(q, done, True)) for _ in range(2)]
     for child in killed:
         child.start()
-    wait_until(lambda: held_by(q) == 2)
+    until(lambda: held_by(q) == 2)
     worker = FORK.Process(target=claiming.claim_until_shut, args=(q, done, False))
     worker.start()
-    wait_until(q.empty)
+    until(q.empty)
     q.shutdown()
     for child in (*killed, worker):
         child.join(PATIENCE)
@@ -933,9 +907,8 @@ def test_a_worker_that_claims_does_what_others_were_killed_over_also_after_a_shu
 def test_what_is_held_or_has_come_back_outlives_rolls_and_its_files_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the last of them is got, and then they go."""
     monkeypatch.setattr(tuning, "LIMITS", (20, 40))
-    monkeypatch.setattr(tuning, "FILE_BYTES", 64)
     monkeypatch.setattr(tuning, "SCAN_EVERY", 0.0)
-    q: Any = TurboQueue()
+    q: Any = TurboQueue(batch_size=1)
     q.put("first")
     q.put_many(["second", "third"])
     q.put("fourth")
@@ -962,24 +935,17 @@ def test_what_is_held_or_has_come_back_outlives_rolls_and_its_files_stay(monkeyp
     assert claim_all(q) == [("first", 2)]
     q.put("last")
     assert q.get() == "last"
-    engine = q._engine
-    with engine._lock:
-        engine._begin()
-        engine._scan()
-        engine._unsure = False
+    looks(q._engine, time.monotonic() + 1000)
     names = [name for name in os.listdir(path) if name.startswith(("load_", "ready_"))]
     assert len(names) == 1
 
 
 def roll(q: Any) -> None:
     """Void events, until the next journal is there."""
-    engine = q._engine
-    with engine._lock:
-        engine._begin()
-        number = engine.journal.number
-        while engine.journal.number == number:
-            engine._append(tqshim.events.revoke(0, 0))
-        engine._unsure = False
+    replica = q._engine.parts.replica
+    number = replica.journal.number
+    while replica.journal.number == number:
+        q._engine.act(replica.append, events.revoke(0, 0))
 
 
 def tell_peeked(path: str, pipe: Any) -> None:
@@ -1016,9 +982,8 @@ def test_the_monitor_tells_what_is_held_and_what_has_come_back() -> None:
     assert rest(q) == [3, 4, 5]
 
 
-def test_check_finds_a_held_item_that_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "FILE_BYTES", 16)
-    q: Any = TurboQueue()
+def test_check_finds_a_held_item_that_can_not_be_read() -> None:
+    q: Any = TurboQueue(batch_size=1)
     q.put("a")
     q.put("b")
     claim = q.claimed()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import multiprocessing
 import os
 import pickle
@@ -23,30 +24,48 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-import tqshim.core
+import tqshim.engine.reclaim
 import tqshim.folder
 import tqshim.tuning
 from compat.load import leave
 from tqshim import CorruptBatchError, Empty, FolderError, Full, ShutDown, TurboQueue, monitor, names
+from tqshim.protocol import index
 
 PATIENCE = 60.0
 RECORD = 40
-"""Characters of an item, so that each stands in a block of its own with room for damage."""
+"""Characters of an item: room for damage."""
 
 
 def item(number: int) -> str:
     return f"{number} ".ljust(RECORD, ".")
 
 
-def blocks_in_one_file(path: Path, count: int = 4) -> Path:
-    """A queue with so many items, each in a block of its own, all in one sealed batch file, which is returned."""
+def all_in_one_file(path: Path, count: int = 4) -> Path:
+    """A queue with so many items, all in one batch file, which is returned."""
     queue = TurboQueue(path=str(path))
     for number in range(count):
         queue.put(item(number))
-        queue._engine.flush()
     queue._engine.close()
     (file,) = path.glob("ready_*")
     return file
+
+
+def index_of(file: Path) -> Any:
+    """Where its records begin; then, of each, where it ends.  What is stored there is in the file."""
+    found = names.parse(file.name)
+    assert found is not None
+    with file.open("r+b") as there:
+        whole = memoryview(mmap.mmap(there.fileno(), 0))
+    return whole[: 8 * (index.capacity(found.numbers[1]) + 1)].cast("Q")
+
+
+def flip(file: Path, at: int) -> None:
+    """Have one bit there be another."""
+    with file.open("r+b") as there:
+        there.seek(at)
+        (byte,) = there.read(1)
+        there.seek(at)
+        there.write(bytes([byte ^ 1]))
 
 
 def drain(path: Path, most: int = 100) -> tuple[list[Any], list[CorruptBatchError]]:
@@ -73,15 +92,16 @@ def drain(path: Path, most: int = 100) -> tuple[list[Any], list[CorruptBatchErro
 def test_damaged_file_is_set_aside_with_a_reason_and_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = blocks_in_one_file(tmp_path / "queue")
+    file = all_in_one_file(tmp_path / "queue")
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2 + 1])
+    cut = whole[: index_of(file)[2] + 1]
+    file.write_bytes(cut)
     with caplog.at_level(logging.WARNING, "tqshim"):
         got, errors = drain(tmp_path / "queue")
     assert got == [item(0), item(1)]
     assert len(errors) == 2
     aside = file.with_name(names.corrupt(file.name))
-    assert aside.read_bytes() == whole[: len(whole) // 2 + 1]
+    assert aside.read_bytes() == cut
     assert not file.exists()
     assert all(error.path == str(aside) for error in errors)
     (record,) = caplog.records
@@ -89,13 +109,13 @@ def test_damaged_file_is_set_aside_with_a_reason_and_one_warning(
     assert errors[0].finding in file.with_name(names.reason(file.name)).read_text()
 
 
-def test_blocks_that_are_whole_arrive_from_a_file_that_was_set_aside(tmp_path: Path) -> None:
-    file = blocks_in_one_file(tmp_path / "queue", 5)
-    data = bytearray(file.read_bytes())
-    data[1:3] = b"\xff\xff"  # the first record reaches beyond the block
-    file.write_bytes(data)
+def test_records_that_are_whole_arrive_from_a_file_that_was_set_aside(tmp_path: Path) -> None:
+    file = all_in_one_file(tmp_path / "queue", 5)
+    index_of(file)[0] = (1 << 64) - 1  # the first record begins behind the end of the file
+    (damage,) = monitor.check(str(tmp_path / "queue"))
+    assert (damage.level, damage.path) == ("damage", str(file)) and ": 1 items that nobody got" in damage.finding
     queue = TurboQueue(path=str(tmp_path / "queue"))
-    with pytest.raises(CorruptBatchError, match="items 0 to 0"):
+    with pytest.raises(CorruptBatchError, match="item 0 stands"):
         queue.get(timeout=PATIENCE)
     queue._engine.close()
     aside = names.corrupt(file.name)
@@ -103,12 +123,74 @@ def test_blocks_that_are_whole_arrive_from_a_file_that_was_set_aside(tmp_path: P
         (number, aside, "") for number in range(1, 5)
     ]
     found = {os.path.basename(finding.path) for finding in monitor.check(str(tmp_path / "queue"))}
-    assert found == {aside, names.reason(file.name)}, "no block is missing"
+    assert found == {aside, names.reason(file.name)}, "no other item is missing"
     # Another process, which has never seen the file under its former name.
     program = "import sys; from tqshim import TurboQueue; print(TurboQueue(path=sys.argv[1]).get_many())"
     words = [sys.executable, "-c", program, str(tmp_path / "queue")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.strip() == str([item(number) for number in range(1, 5)]), done.stderr
+
+
+WORDS: dict[str, Callable[[Any], int]] = {
+    "ones": lambda ends: (1 << 64) - 1,
+    "nothing": lambda ends: 0,
+    "in the index": lambda ends: 8,
+    "behind the next": lambda ends: ends[3] + 1,
+    "a byte off": lambda ends: ends[2] - 1,
+}
+"""What the third word may be instead."""
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("word", WORDS)
+def test_a_damaged_word_of_the_index_costs_the_records_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, many: bool
+) -> None:
+    """The one before it and the one behind it; what then has bytes of another's fails its check."""
+    monkeypatch.setattr(tqshim.tuning, "CHECK_ALL", True)
+    file = all_in_one_file(tmp_path / "queue", 5)
+    ends = index_of(file)
+    ends[2] = WORDS[word](ends)
+    got, errors = drain_some(tmp_path / "queue", many)
+    assert got == [item(0), item(3), item(4)]
+    assert errors == 2
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_changed_byte_is_found_where_all_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: bool
+) -> None:
+    """By whoever gets it, whatever it checks itself: the file says that it can be."""
+    with monkeypatch.context() as producers:
+        producers.setattr(tqshim.tuning, "CHECK_ALL", checked)
+        file = all_in_one_file(tmp_path / "queue")
+    flip(file, file.read_bytes().index(b"2 ...") + 4)
+    got, errors = drain(tmp_path / "queue")
+    if checked:
+        assert got == [item(0), item(1), item(3)]
+        assert [error.finding.partition(" of ")[0] for error in errors] == ["record 2"]
+        assert "fails its check" in errors[0].finding
+    else:
+        assert got == [item(0), item(1), item(2).replace("2 ...", "2 ../"), item(3)] and not errors
+
+
+def test_a_record_of_another_place_or_file_fails_its_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole as it is: a file system that has mixed up its blocks gives no item twice."""
+    monkeypatch.setattr(tqshim.tuning, "CHECK_ALL", True)
+    path = tmp_path / "queue"
+    first = all_in_one_file(path)
+    second = TurboQueue(path=str(path))
+    second.put_many([item(number) for number in range(4, 8)])
+    second._engine.close()
+    (other,) = set(path.glob("ready_*")) - {first}
+    shutil.copyfile(first, other)
+    ends = index_of(first)
+    records = first.read_bytes()
+    one, two = slice(ends[0], ends[1]), slice(ends[1], ends[2])
+    first.write_bytes(records[: ends[0]] + records[two] + records[one] + records[ends[2] :])
+    got, errors = drain(path)
+    assert got == [item(2), item(3)]
+    assert len(errors) == 6
 
 
 def in_place_of(file: Path, make: Callable[[Path], object]) -> None:
@@ -141,7 +223,7 @@ def test_whatever_stands_in_a_batch_files_place_the_others_items_arrive(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path must be short
     path = Path("queue")
-    file = blocks_in_one_file(path)
+    file = all_in_one_file(path)
     second = TurboQueue(path=str(path))
     second.put_many(["in another file"])
     second._engine.close()
@@ -158,7 +240,7 @@ def test_whatever_stands_in_a_batch_files_place_the_others_items_arrive(
 def test_something_in_place_of_a_file_whose_items_were_got_stops_nobody(tmp_path: Path, way: str) -> None:
     """The one who deletes batch files finds it."""
     path = tmp_path / "queue"
-    blocks_in_one_file(path)
+    all_in_one_file(path)
     queue = TurboQueue(path=str(path))
     assert queue.get(timeout=PATIENCE) == item(0)
     (file,) = path.glob("ready_*")
@@ -170,17 +252,18 @@ def test_something_in_place_of_a_file_whose_items_were_got_stops_nobody(tmp_path
     assert not list(path.glob("ready_*"))
 
 
-def test_damage_met_while_an_interrupted_get_is_made_good_reaches_the_next_get_alone(tmp_path: Path) -> None:
+def test_damage_met_while_an_interrupted_get_is_made_good_reaches_the_next_get_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not a put or a look, which are no business of that item's."""
+    monkeypatch.setattr(tqshim.tuning, "CHECK_ALL", True)
     path = tmp_path / "queue"
-    file = blocks_in_one_file(path, 6)
-    data = bytearray(file.read_bytes())
-    size = 64  # of each block: 4 bytes of index and the record, in units of 16
-    for block in (1, 3):
-        data[block * size + 1 : block * size + 3] = b"\xff\xff"
-    file.write_bytes(data)
+    file = all_in_one_file(path, 6)
+    ends = index_of(file)
+    for number in (1, 3):
+        flip(file, ends[number] + 20)
     queue = TurboQueue(path=str(path))
-    with pytest.raises(CorruptBatchError, match="items 1 to 1"):
+    with pytest.raises(CorruptBatchError, match="where item 1 stands"):
         queue.get_many()
     assert queue.qsize() >= 0
     queue.put("last")
@@ -203,7 +286,6 @@ def test_a_spill_folder_that_is_gone_costs_its_own_items_only(tmp_path: Path, mo
     queue = TurboQueue()
     monkeypatch.setattr(tqshim.folder.Folder, "wants_spill", lambda self: True)
     queue.put("lost")
-    queue._engine.flush()
     monkeypatch.setattr(tqshim.folder.Folder, "wants_spill", lambda self: False)
     (home,) = spill.iterdir()
     shutil.rmtree(home)
@@ -220,7 +302,7 @@ def test_something_in_place_of_a_queues_own_file_is_said_at_once(
     """What a queue can't do without: where it is, what was found, what to do; the items stay."""
     monkeypatch.chdir(tmp_path)
     path = Path("queue")
-    blocks_in_one_file(path, 1)
+    all_in_one_file(path, 1)
     bell_is_one = name == "bell" and way == "fifo"
     kept = path / "kept"
     if name != "bell":
@@ -261,7 +343,6 @@ class Whole:
         queue = TurboQueue(path=str(path))
         for item in self.items[:10]:
             queue.put(item)
-            queue._engine.flush()
         queue.put_many(self.items[10:40])
         queue._engine.close()
         other = TurboQueue(path=str(path))
@@ -295,7 +376,7 @@ def remove(path: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tqshim.tuning, "CHECK_ALL", True)  # of large items, else, the bytes are not checked
+        patch.setattr(tqshim.tuning, "CHECK_ALL", True)  # else the bytes are not checked
         return Whole(tmp_path_factory.mktemp("damage") / "queue")
 
 
@@ -364,7 +445,7 @@ def check_damaged_batch_file(whole: Whole, data: st.DataObject) -> None:
 
 
 def drain_some(path: Path, many: bool) -> tuple[list[Any], int]:
-    """All that can be got from there; what raises costs an item, or a block of them, and no more."""
+    """All that can be got from there; what raises costs an item and no more."""
     queue = TurboQueue(path=str(path))
     got: list[Any] = []
     errors = 0
@@ -552,22 +633,26 @@ def _pass_on(queue: Any, results: Any) -> None:
 
 def scan(queue: Any) -> None:
     """As whoever waits does once a second."""
-    with queue._engine._lock:
-        queue._engine._begin()
-        queue._engine._scan()
-        queue._engine._act_ends()
+    queue._engine.act(queue._engine.parts.reclaimer._scan)
+
+
+def listing(queue: Any) -> Any:
+    """Names that the next scan goes on with, or none."""
+    return queue._engine.parts.reclaimer._listing
 
 
 def check_leftovers(path: Path, count: int) -> None:
+    """Whoever waits finds them."""
     queue = TurboQueue(path=str(path))
     queue.put("item")
     queue._engine.close()
     leave(path, count)
     queue = TurboQueue(path=str(path))
     assert queue.get(timeout=PATIENCE) == "item"
-    scan(queue)
-    while queue._engine._listing is not None:
-        scan(queue)
+    until = time.monotonic() + PATIENCE
+    while any(name.startswith("load_") for name in os.listdir(path)) and time.monotonic() < until:
+        with contextlib.suppress(Empty):
+            queue.get(timeout=0.1)
     queue.put("goes on")
     assert queue.get(timeout=PATIENCE) == "goes on"
     queue._engine.close()
@@ -596,14 +681,14 @@ def test_a_look_at_leftovers_takes_as_many_as_the_disk_deletes_in_a_moment(
         now += sum(costs[len(looked) - 1 : len(looked)]) * len(listed)
         return []
 
-    monkeypatch.setattr(tqshim.core, "monotonic", lambda: now)
+    monkeypatch.setattr(tqshim.engine.reclaim, "monotonic", lambda: now)
     monkeypatch.setattr(tqshim.folder.Folder, "batches", batches)
     least, most = tqshim.tuning.SCAN_NAMES_LEAST, tqshim.tuning.SCAN_NAMES
     for _ in costs:
         scan(queue)
     assert looked == [least, 2 * least, 4 * least, 8 * least, 250, 500, least]
     for _ in range(10):
-        queue._engine._listing = iter(["load_0_0"] * 5000)
+        queue._engine.parts.reclaimer._listing = iter(["load_0_0"] * 5000)
         scan(queue)
     assert looked[-1] == most
 
@@ -617,9 +702,9 @@ def test_a_look_at_very_many_leftovers_is_no_longer_than_at_some(
     monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES_LEAST", 10)
     monkeypatch.setattr(tqshim.tuning, "FILE_BYTES", 16)
     queue = TurboQueue(path=str(path))
-    for number in range(40):  # a file each
-        queue.put_many([number])
-        queue._engine.flush()
+    items = [(number, "." * 10_000) for number in range(40)]  # a file each
+    for item in items:
+        queue.put(item)
     queue._engine.close()
     queue = TurboQueue(path=str(path))
     kept = {file.name for file in path.glob("ready_*")}
@@ -640,13 +725,13 @@ def test_a_look_at_very_many_leftovers_is_no_longer_than_at_some(
     monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES", 3)
     monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES_LEAST", 3)
     scan(queue)
-    while queue._engine._listing is None:
+    while listing(queue) is None:
         scan(queue)
-    assert [queue.get(timeout=PATIENCE) for _ in range(40)] == list(range(40))
+    assert [queue.get(timeout=PATIENCE) for _ in items] == items
     pid = os.fork()  # a child does not go on with the parent's listing, whose place in the folder both would move
     if not pid:
         queue.qsize()
-        os._exit(queue._engine._listing is not None)
+        os._exit(listing(queue) is not None)
     assert os.waitpid(pid, 0)[1] == 0
     queue._engine.close()
     assert len(os.listdir("/dev/fd")) < descriptors

@@ -7,6 +7,7 @@ queue there must find it as it is promised.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import gc
@@ -30,16 +31,20 @@ from power_cut import Disk, Recorder, Said
 
 import tqshim.tuning
 from compat import durable_cost
-from tqshim import Empty, FolderError, Full, JoinableTurboQueue, ShutDown, TurboQueue, blocks, events, monitor
-from tqshim.engine import DurableEngine, Engine, Use
+from tqshim import Empty, FolderError, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor
+from tqshim.engine import supply
+from tqshim.engine.engine import Engine
+from tqshim.engine.registry import Use
 from tqshim.folder import Folder
+from tqshim.protocol import events, snapshot
+from tqshim.storage.folder import LogFolder
 
 pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc/self/fd"), reason="mapped cells are found with the help of /proc"
 )
 
 SMALL, LARGE, GIANT = 10, 5000, 30000
-"""Bytes of an item: of one among many, of one that has a batch file of its own, of one that is alone in its file."""
+"""Bytes of an item: of one among many, of a large one, of one that finds no room in the file of another."""
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +54,10 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 32))
     monkeypatch.setattr(tqshim.tuning, "FILE_BYTES", 4096)
     monkeypatch.setattr(tqshim.tuning, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr(blocks, "GIANT", GIANT)
+    monkeypatch.setattr(tqshim.tuning, "LARGE_FILE_BYTES", 8192)
+    monkeypatch.setattr(supply, "FIRST_BYTES", 4096)
     monkeypatch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", 0.0)
     monkeypatch.setattr(tqshim.tuning, "SCAN_EVERY", 0.0)
-    monkeypatch.setattr(tqshim.tuning, "LATE", 0.0)
 
 
 Item = tuple[int, int, bytes]
@@ -80,8 +85,7 @@ class Program:
                 yield self
                 self.recorder.without = ""
                 for queue in self.queues.values():
-                    queue._counts = None  # it keeps the engine
-                    queue.close()
+                    queue._engine.close()
                 self.queues.clear()
         finally:
             shutil.rmtree(self.root)
@@ -90,8 +94,8 @@ class Program:
         """The handle of that process, which opens the queue if it has not yet."""
         if process not in self.queues:
             queue: Any = JoinableTurboQueue.__new__(JoinableTurboQueue)
-            folder = Folder.open(self.path, self.maxsize, tqshim.tuning.LIMITS, True)
-            queue._attach(Use(DurableEngine(folder)), None)
+            folder = LogFolder.open(self.path, self.maxsize, tqshim.tuning.LIMITS, True)
+            queue._attach(Use(Engine(folder)), None)
             self.queues[process] = queue
         return self.queues[process]
 
@@ -166,9 +170,7 @@ class Program:
         queue = self.queue(process)
         del self.queues[process]
         begun = self._begin()
-        queue._counts = None
-        queue.close()
-        del queue
+        queue._engine.close()
         self._end(begun)
 
     def meanwhile(self, seam: str, act: Callable[[], Any]) -> None:
@@ -336,18 +338,19 @@ def rolling_beside_a_newcomer(program: Program) -> None:
 def killed_while_rolling(program: Program) -> None:
     """The next journal is decided, and has no name yet, when the next process comes."""
     program.put(1, count=3)
-    engine = program.queue(1)._engine
-    while engine.ledger.index < engine.ledger.limit:
-        engine._append(events.revoke(0, 0))
-    key = engine.folder.prepare_roll(1, partial(engine.ledger.snapshot, True), engine.ledger.next_limit)
-    engine.journal.append(events.seal(int(key, 16)))
+    replica = program.queue(1)._engine.parts.replica
+    ledger = replica.ledger
+    while ledger.index < ledger.limit:
+        replica.append(events.revoke(0, 0))
+    key = replica.folder.prepare_roll(1, partial(snapshot.dump, ledger, True), ledger.next_limit)
+    replica.journal.append(events.seal(int(key, 16)))
     program.put(2)
     program.get(1)
 
 
 def making_beside_a_newcomer(program: Program) -> None:
     """Whoever makes the folders has not come to make sure of them when another has put already."""
-    program.meanwhile("_load: names", lambda: program.put(2))
+    program.meanwhile("open_surely: names", lambda: program.put(2))
     program.put(1)
 
 
@@ -436,14 +439,13 @@ SEAMS = {
     "prepare_roll: bytes": "rolling",
     "prepare_roll: names": "rolling",
     "harden_path: names": "making_beside_a_newcomer",
-    "_load: names": "rolling_beside_a_newcomer",
+    "open_surely: names": "rolling_beside_a_newcomer",
     "finish_roll: names": "rolling",
-    "_next_journal: names": "rolling_beside_a_put",
-    "_write: bytes": "ordinary",
-    "_write: names": "ordinary",
-    "_lead: bytes": "ordinary",
-    "_put_many: bytes": "full",
-    "_remove: bytes": "reclaiming",
+    "has_rolled: names": "rolling_beside_a_put",
+    "harden_records: bytes": "ordinary",
+    "harden_records: names": "ordinary",
+    "_put_all: bytes": "ordinary",
+    "lets_remove: bytes": "reclaiming",
     "task_done: bytes": "finishing",
     "_leave: bytes": "finishing",
     "shutdown: bytes": "finishing",
@@ -473,8 +475,8 @@ def synced(monkeypatch: pytest.MonkeyPatch, instead: Callable[[int], None]) -> N
     monkeypatch.setattr(Folder, "harden", staticmethod(instead))
 
 
-def kinds(*queues: Any) -> list[type]:
-    return [type(queue._engine) for queue in queues]
+def kinds(*queues: Any) -> list[bool]:
+    return [queue._engine.durable for queue in queues]
 
 
 def test_durable_is_a_property_of_the_queue(tmp_path: Path) -> None:
@@ -482,10 +484,10 @@ def test_durable_is_a_property_of_the_queue(tmp_path: Path) -> None:
     path, plain = str(tmp_path / "durable"), str(tmp_path / "plain")
     first = TurboQueue(5, path=path, durable=True)
     copied = pickle.loads(pickle.dumps(first))
-    assert kinds(first, TurboQueue(path=path), TurboQueue(path=path, durable=True), copied) == [DurableEngine] * 4
+    assert kinds(first, TurboQueue(path=path), TurboQueue(path=path, durable=True), copied) == [True] * 4
     with pytest.raises(ValueError, match="made with durable=True"):
         TurboQueue(path=path, durable=False)
-    assert kinds(TurboQueue(path=plain), TurboQueue(path=plain, durable=False)) == [Engine] * 2
+    assert kinds(TurboQueue(path=plain), TurboQueue(path=plain, durable=False)) == [False] * 2
     with pytest.raises(ValueError, match="made with durable=False"):
         JoinableTurboQueue(path=plain, durable=True)
     assert (monitor.status(path).durable, monitor.status(plain).durable) == (True, False)
@@ -494,14 +496,14 @@ def test_durable_is_a_property_of_the_queue(tmp_path: Path) -> None:
     copied.close()
     gc.collect()
     again = JoinableTurboQueue(path=path)
-    assert kinds(again) == [DurableEngine]
+    assert kinds(again) == [True]
     assert (again.get(), again._maxsize) == ("item", 5)
 
 
 def test_a_queue_without_a_path_is_not_durable() -> None:
     with pytest.raises(ValueError, match="needs a path"):
         TurboQueue(durable=True)
-    assert kinds(TurboQueue(durable=False)) == [Engine]
+    assert kinds(TurboQueue(durable=False)) == [False]
 
 
 def test_a_queue_that_is_not_durable_never_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,44 +514,208 @@ def test_a_queue_that_is_not_durable_never_waits_for_the_disk(tmp_path: Path, mo
         assert queue.get_many() == [*range(100)]
 
 
-def test_threads_that_put_at_once_share_what_they_wait_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one waits for the disk, seven others put: one block, and and no more fsyncs than for one."""
+def published(path: Path) -> list[int]:
+    """What the PUBLISHes say in the first journal of a queue."""
+    data = (path / "journal_0").read_bytes()
+    words = memoryview(data[snapshot.size_of(data) :]).cast("Q")
+    return [word >> 24 for word in words if word & 0xFF == events.PUBLISH]
+
+
+class Rounds:
+    """``fsync``s of a queue into which threads put: the first waits until so many wait behind it; from then on what
+    ``instead`` does with the number of each is done in its place."""
+
+    def __init__(self, queue: Any, instead: Callable[[int], object] = lambda count: None) -> None:
+        self.crowd = queue._engine.parts.crowd
+        self.waits, self.on = threading.Event(), threading.Event()
+        self.count = 0
+        self.instead = instead
+
+    def fsync(self, fd: int) -> None:
+        self.count += 1
+        if self.count == 1:
+            self.waits.set()
+            assert self.on.wait(30)
+        self.instead(self.count)
+
+    def run(self, puts: Sequence[Callable[[], object]]) -> None:
+        """The first of these puts, and the others behind it."""
+        threads = [threading.Thread(target=put) for put in puts]
+        with pytest.MonkeyPatch.context() as patched:
+            synced(patched, self.fsync)
+            threads[0].start()
+            assert self.waits.wait(30)
+            for count, thread in enumerate(threads[1:], 2):
+                thread.start()
+                while len(self.crowd.waiting) < count:
+                    time.sleep(0.001)
+            self.on.set()
+            for thread in threads:
+                thread.join(30)
+
+
+def test_threads_that_put_at_once_share_what_they_wait_for(tmp_path: Path) -> None:
+    """While one waits for the disk, seven others come: they are put as one, with no more fsyncs than for one."""
     queue: Any = TurboQueue(path=str(tmp_path / "queue"), durable=True)
     queue.put("first")
-    engine = queue._engine
-    waits, on = threading.Event(), threading.Event()
-    count = 0
+    rounds = Rounds(queue)
+    rounds.run([partial(queue.put, number) for number in range(8)])
+    assert rounds.count == 4  # of the batch file and of the journal, for the first and for all others
+    assert published(tmp_path / "queue") == [1, 2, 9]
+    assert queue.get_many() == ["first", *range(8)]
+
+
+@pytest.mark.parametrize("fails_at", [3, 4])
+def test_what_an_interrupted_thread_has_put_for_others_is_put_once(fails_at: int, tmp_path: Path) -> None:
+    """It is interrupted before its PUBLISH, or after it: another goes on, and what the first has put it leaves."""
+    queue: Any = TurboQueue(path=str(tmp_path / "queue"), durable=True)
+    queue.put("first")
+    interrupted = []
+
+    def fail(count: int) -> None:
+        if count == fails_at:
+            raise KeyboardInterrupt
+
+    def put(number: int) -> None:
+        try:
+            queue.put(number)
+        except KeyboardInterrupt:
+            interrupted.append(number)
+
+    rounds = Rounds(queue, fail)
+    rounds.run([partial(put, number) for number in range(8)])
+    assert rounds.count == 5  # the first's two, the interrupted one, and what it takes to make sure of the others
+    assert len(interrupted) == 1 and interrupted != [0]
+    wanted = [number for number in range(8) if fails_at == 4 or number not in interrupted]
+    assert queue.get_many() == ["first", *wanted]
+
+
+def test_threads_that_put_at_once_share_the_places_of_a_bounded_queue(tmp_path: Path) -> None:
+    """All of what each puts, or nothing of it; what finds no place keeps no smaller one out."""
+    queue: Any = TurboQueue(6, path=str(tmp_path / "queue"), durable=True)
+    queue.put("first")
+    full = []
+
+    def put(number: int, count: int) -> None:
+        try:
+            queue.put_many_nowait([number] * count)
+        except Full:
+            full.append(number)
+
+    Rounds(queue).run([partial(put, number, count) for number, count in enumerate([1, 2, 3, 1, 2])])
+    assert sorted(full) == [2, 4]
+    assert queue.get_many() == ["first", 0, 1, 1, 3]
+
+
+def test_what_found_no_place_is_not_told_as_put_when_the_one_that_tells_is_interrupted(tmp_path: Path) -> None:
+    """Though another thread's put, behind it, has brought the log to where it would have."""
+    queue: Any = TurboQueue(6, path=str(tmp_path / "queue"), durable=True)
+    queue.put("first")
+    not_put = []
+    made_room: list[int] = []
+
+    def fail(count: int) -> None:
+        if count == 4 and not made_room:  # of what the third behind the first puts: there was no place for the second
+            made_room.append(0)
+            assert queue.get() == "first"
+            made_room[0] = rounds.count
+        elif made_room and count == made_room[0] + 2:  # of the journal, when all that had come are put
+            raise KeyboardInterrupt
+
+    def put(number: int, count: int) -> None:
+        try:
+            queue.put_many_nowait([number] * count)
+        except (Full, KeyboardInterrupt):
+            not_put.append(number)
+
+    rounds = Rounds(queue, fail)
+    rounds.run([partial(put, number, count) for number, count in enumerate([1, 2, 3, 2, 1])])
+    assert made_room[0] + 2 <= rounds.count
+    assert 2 in not_put and len(not_put) <= 2
+    assert queue.get_many() == [0, 1, 1, 3, 3, 4]
+
+
+def test_a_put_that_interrupts_one_that_leads_goes_its_own_way(tmp_path: Path) -> None:
+    """As a signal handler's: while the lock is held, and before."""
+    queue: Any = TurboQueue(path=str(tmp_path / "queue"), durable=True)
+    crowd = type(queue._engine.parts.crowd)
+    lead = crowd._lead
+    inner = ["before", "within"]
+
+    def interrupted(self: Any, *arguments: Any) -> None:
+        if inner == ["before", "within"]:
+            queue.put(inner.pop(0))
+        lead(self, *arguments)
 
     def fsync(fd: int) -> None:
-        nonlocal count
-        count += 1
-        if count == 1:
-            waits.set()
-            assert on.wait(30)
+        if inner == ["within"] and queue._engine.lock._is_owned():
+            queue.put(inner.pop())
 
-    synced(monkeypatch, fsync)
-    threads = [threading.Thread(target=queue.put, args=(number,)) for number in range(8)]
-    threads[0].start()
-    assert waits.wait(30)
-    for thread in threads[1:]:
-        thread.start()
-    while len(engine._crowd) < 8:
-        time.sleep(0.001)
-    on.set()
-    for thread in threads:
-        thread.join(30)
-    assert count == 3  # of each block, and of the journal once
-    assert [block.end - block.first for block in engine.ledger.blocks] == [1, 1, 7]
-    assert queue.get_many(max_messages_to_get=2) == ["first", 0]
-    assert sorted(queue.get_many()) == [*range(1, 8)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(crowd, "_lead", interrupted)
+        synced(patched, fsync)
+        queue.put("outer")
+    assert inner == []
+    assert queue.get_many() == ["before", "within", "outer"]
+
+
+def test_a_child_that_is_forked_while_a_thread_leads_puts_by_itself(tmp_path: Path) -> None:
+    queue: Any = TurboQueue(path=str(tmp_path / "queue"), durable=True)
+    queue.put("first")
+    parent = os.getpid()
+    statuses = []
+
+    def fork(count: int) -> None:
+        if count == 1 and os.getpid() == parent:
+            child = os.fork()
+            if not child:
+                with contextlib.suppress(BaseException):
+                    queue.put("of a child")
+                    queue._engine.close()
+                    os._exit(0)
+                os._exit(1)
+            statuses.append(os.waitpid(child, 0)[1])
+
+    rounds = Rounds(queue, fork)
+    rounds.on.set()
+    rounds.run([partial(queue.put, "of the parent")])
+    assert statuses == [0]
+    assert queue.get_many() == ["first", "of a child", "of the parent"]
+
+
+def test_a_child_that_is_forked_above_the_thread_that_leads_does_not_put_what_is_its_parents(tmp_path: Path) -> None:
+    """In a signal handler: the child goes on in the very frame that was interrupted."""
+    queue: Any = TurboQueue(path=str(tmp_path / "queue"), durable=True)
+    queue.put("first")
+    parent = os.getpid()
+    children = []
+
+    def fsync(fd: int) -> None:
+        if not children:
+            children.append(os.fork())
+
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            synced(patched, fsync)
+            queue.put("of the parent")
+        if os.getpid() != parent:
+            queue.put("of a child")
+            queue._engine.close()
+            os._exit(0)
+    finally:
+        if os.getpid() != parent:
+            os._exit(1)
+    assert os.waitpid(children[0], 0)[1] == 0
+    got = queue.get_many()
+    assert got[0] == "first" and sorted(got[1:]) == ["of a child", "of the parent"]
 
 
 def test_threads_learn_that_the_queue_was_shut_down(tmp_path: Path) -> None:
     """Their items were not put, and are not kept for later."""
     path = str(tmp_path / "queue")
     queue: Any = TurboQueue(path=path, durable=True)
-    other = Use(DurableEngine(Folder.meet(path)))
-    other.engine.shutdown(False)
+    other = Engine(LogFolder.meet(path))
+    other.shutdown(False)
     raised = []
 
     def put(number: int) -> None:
@@ -563,7 +729,7 @@ def test_threads_learn_that_the_queue_was_shut_down(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(30)
     assert sorted(raised) == [*range(4)]
-    assert queue._engine.records == [] and queue._engine._crowd == []
+    assert queue._engine.parts.crowd.waiting == []
     with pytest.raises(ShutDown):
         queue.get()
 
@@ -599,7 +765,7 @@ def test_a_journal_or_a_name_that_does_not_reach_the_disk_ends_all_puts(
     with monkeypatch.context() as patched:
 
         def fail(fd: int) -> None:
-            if fd == (engine.journal.fd if broken == "journal" else engine.folder.fd):
+            if fd == (engine.parts.replica.journal.fd if broken == "journal" else engine.folder.fd):
                 raise OSError(errno.EIO, "broken")
 
         synced(patched, fail)
@@ -614,7 +780,7 @@ def test_a_journal_or_a_name_that_does_not_reach_the_disk_ends_all_puts(
 
 
 def put_one(queue: Any, item: Any) -> None:
-    assert type(queue._engine) is DurableEngine
+    assert queue._engine.durable
     queue.put(item)
 
 
@@ -754,14 +920,14 @@ def test_what_another_is_just_writing_is_waited_for(tmp_path: Path, monkeypatch:
     with TurboQueue(path=str(path)) as queue:
         os.close(hold)
         assert looks == [False] * 3
-        assert queue._engine.journal.number == 0
+        assert queue._engine.parts.replica.journal.number == 0
         assert queue.get() == "before"
 
 
 def test_a_hold_that_others_share_says_nothing_about_being_alone(tmp_path: Path) -> None:
     path = tmp_path / "queue"
     with TurboQueue(path=str(path), durable=True) as queue:
-        theirs = Folder.meet(str(path), os.dup(queue._engine.folder.fd))
+        theirs = LogFolder.meet(str(path), os.dup(queue._engine.folder.fd))
         assert not theirs.hold_alone()
         theirs.hold_again()
         theirs.close()

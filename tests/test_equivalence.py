@@ -29,7 +29,7 @@ from tqshim import TurboQueue, tuning
 
 SIZES = [0, 1, 2, 3, 7, 20, 1000, 3000]
 CONSTANTS: dict[str, list[Any]] = {
-    "BURSTS": [True, True, False],
+    "SHORT_WAYS": [True, True, False],
     "LEASES": [True, True, False],
     "RESERVATIONS": [True, True, False],
     "SPINNING": [False, False, True],
@@ -38,11 +38,9 @@ CONSTANTS: dict[str, list[Any]] = {
     "PLACES": [1, 2, 256],
     "PLACES_LEAST": [1, 16],
     "LEASE_FROM": [1, 2, 8],
-    "LEASE_UNITS": [1, 4, 1 << 18],
+    "LEASE_ITEMS": [1, 4, 1 << 14],
     "FILE_BYTES": [64, 256, 1 << 20],
     "LARGE_FILE_BYTES": [64, 1 << 20, 4 << 20],
-    "BLOCK_RECORDS": [256],
-    "FILES_OPEN": [1, 16],
     "SCAN_EVERY": [0.0, 1.0],
     "CUT_EVERY": [0],  # Each put cuts: within a millisecond the order of two processes is nobody's promise.
 }

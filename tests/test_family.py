@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 from programs import family
 from programs.things import Unpicklable
+from watching import AWAITS_DONE, AWAITS_PLACE, SLEEPS, no_naps, until_asleep
 
 import tqshim
 from tqshim import Empty, Full, JoinableTurboQueue, ShutDown, SimpleTurboQueue, TurboQueue
+from tqshim.protocol import events
 
 PATIENCE = 60.0
 
@@ -36,14 +38,6 @@ def started(context: Any, target: Callable[..., Any], *arguments: Any) -> Any:
 def ended(process: Any, code: int = 0) -> None:
     process.join(PATIENCE)
     assert process.exitcode == code
-
-
-def asleep(engine: Any, kind: int) -> None:
-    """Wait until somebody else sleeps for this."""
-    deadline = time.monotonic() + PATIENCE
-    while not engine.cells.sleepers(kind):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 # -- the names
@@ -104,8 +98,9 @@ def test_items_that_a_worker_puts_count_before_it_is_done(context: Any) -> None:
         ended(worker)
 
 
-def test_all_who_join_wake_up_at_once(context: Any) -> None:
-    """In several processes, and several threads of one: each is rung for, no nap has to end."""
+def test_all_who_join_wake_up_at_once(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several processes, and several threads of one: each is rung for, no nap ends."""
+    no_naps(monkeypatch)
     tasks, says = JoinableTurboQueue(), SimpleTurboQueue()
     tasks.put("task")
     joiners = [started(context, family.wait_for_all, tasks, says) for _ in range(2)]
@@ -113,7 +108,7 @@ def test_all_who_join_wake_up_at_once(context: Any) -> None:
     for thread in threads:
         thread.start()
     assert [says.get() for _ in joiners] == ["waits", "waits"]
-    asleep(tasks._engine, tqshim.waiting.AWAITS_DONE)
+    until_asleep(tasks, AWAITS_DONE, 3, 4)
     tasks.get()
     tasks.task_done()
     for thread in threads:
@@ -130,16 +125,32 @@ def test_whoever_joins_is_released_although_more_is_put_at_once() -> None:
     tasks.put(1)
     thread = threading.Thread(target=tasks.join)
     thread.start()
-    asleep(tasks._engine, tqshim.waiting.AWAITS_DONE)
+    until_asleep(tasks, AWAITS_DONE)
     tasks.get()
-    with tasks._engine._lock:
-        engine = tasks._engine
-        engine._append(tqshim.events.task_done())
-        engine._publish_block([b"N."])
-        engine._ring_all(tqshim.waiting.AWAITS_DONE)
+    with tasks._engine.lock:  # whoever joins can't look in between
+        tasks.task_done()
+        tasks._engine.act(lambda: tasks._engine.parts.producer.put([b"N."]))
     thread.join(timeout=PATIENCE)
     assert not thread.is_alive()
     assert not tasks.join(timeout=0)
+
+
+def test_items_that_nobody_has_cut_yet_count_for_join_and_task_done(context: Any) -> None:
+    """Another process's put has returned: its item is to be waited for, whoever has looked at it or not."""
+    tasks, says = JoinableTurboQueue(), SimpleTurboQueue()
+    for _ in range(10):
+        assert tasks.join(timeout=0) is True
+        producer = started(context, family.put_then_say, tasks, says, 3)
+        assert says.get() == "all put"
+        assert tasks.join(timeout=0) is False
+        for left in (2, 1, 0):
+            tasks.task_done()  # of items that nobody has got
+            assert tasks.join(timeout=0) is (left == 0)
+        with pytest.raises(ValueError, match="too many times"):
+            tasks.task_done()
+        producer.kill()
+        ended(producer, -signal.SIGKILL)
+        assert tasks.get_many() == [0, 1, 2]
 
 
 def test_join_with_a_timeout_ends_although_a_consumer_was_killed(context: Any) -> None:
@@ -245,7 +256,7 @@ def test_drain_yields_what_is_there_and_ends(many_rolls: None) -> None:
 
 def test_shutdown_ends_put_at_once_and_get_when_nothing_is_left(without: str) -> None:
     turbo = TurboQueue()
-    for item in range(1000):  # a burst, whose end is published on the way
+    for item in range(1000):
         turbo.put(item)
     turbo.shutdown()
     for put in (lambda: turbo.put(1), lambda: turbo.put_nowait(1), lambda: turbo.put_many([1])):
@@ -281,7 +292,10 @@ def test_shutdown_at_once_drops_what_waits(without: str) -> None:
 
 
 @pytest.mark.parametrize("immediate", [False, True])
-def test_whoever_waits_in_get_or_put_wakes_up_in_every_process(context: Any, immediate: bool) -> None:
+def test_whoever_waits_in_get_or_put_wakes_up_in_every_process(
+    context: Any, immediate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_naps(monkeypatch)
     empty, full, says = TurboQueue(), TurboQueue(1), SimpleTurboQueue()
     full.put("first")
     getters = [started(context, family.report, says, empty.get) for _ in range(2)]
@@ -299,8 +313,8 @@ def test_whoever_waits_in_get_or_put_wakes_up_in_every_process(context: Any, imm
     for thread in threads:
         thread.start()
     assert [says.get() for _ in range(4)] == ["begins"] * 4
-    asleep(empty._engine, tqshim.waiting.SLEEPS)
-    asleep(full._engine, tqshim.waiting.AWAITS_PLACE)
+    until_asleep(empty, SLEEPS, 3, 3)
+    until_asleep(full, AWAITS_PLACE, 3, 3)
     empty.shutdown(immediate)
     full.shutdown(immediate)
     for thread in threads:
@@ -311,56 +325,110 @@ def test_whoever_waits_in_get_or_put_wakes_up_in_every_process(context: Any, imm
         ended(process)
 
 
-def test_a_burst_that_began_before_a_shutdown_arrives(context: Any) -> None:
-    """What its puts have returned for: whoever shuts the queue down need not know of it."""
-    tasks, says = TurboQueue(), SimpleTurboQueue()
-    producer = started(context, family.burst_then_say, tasks, says, 700)
+@pytest.mark.parametrize("count", [1, 3, 700])
+@pytest.mark.parametrize("maxsize", [0, 1000])
+def test_what_was_put_before_a_shutdown_arrives(context: Any, count: int, maxsize: int) -> None:
+    """Whoever shuts the queue down need not have looked at it; nor need its producer do anything any more."""
+    tasks, says = TurboQueue(maxsize), SimpleTurboQueue()
+    producer = started(context, family.put_then_say, tasks, says, count)
     assert says.get() == "all put"
+    os.kill(producer.pid, signal.SIGSTOP)
     tasks.shutdown()
-    found = []
+    assert tasks.qsize() == count
+    assert [tasks.get_nowait() for _ in range(count)] == list(range(count))
     with pytest.raises(ShutDown):
-        while True:
-            found.append(tasks.get())
-    assert found == list(range(700))
+        tasks.get()
     os.kill(producer.pid, signal.SIGKILL)
     ended(producer, -signal.SIGKILL)
 
 
-@pytest.mark.skipif(not tqshim.tuning.BURSTS, reason="nothing is held back")
-def test_a_stopped_producer_keeps_nobody_waiting_and_what_it_held_back_still_arrives(
-    context: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While it may come, ``get_nowait`` says that the queue is empty now; ``get`` waits, but not for ever."""
-    monkeypatch.setattr(tqshim.tuning, "LATE", 1000.0)
+@pytest.mark.parametrize("immediate", [False, True])
+def test_a_stopped_producer_keeps_no_shutdown_waiting_and_puts_nothing_after_it(context: Any, immediate: bool) -> None:
+    """What it had put is there at once, what it puts when it goes on is refused, and nothing comes late."""
     tasks, says = TurboQueue(), SimpleTurboQueue()
-    producer = started(context, family.hold_back_until_continued, tasks, says)
-    assert says.get() == "held back"
+    producer = started(context, family.put_and_be_stopped, tasks, says, 10)
+    assert says.get() == "all put"
     os.kill(producer.pid, signal.SIGSTOP)
-    tasks.shutdown()
-    published = list(tasks.drain())
-    assert len(published) < 10
-    with pytest.raises(Empty):
-        tasks.get_nowait()
-    monkeypatch.setattr(tqshim.tuning, "LATE", 0.2)
+    tasks.shutdown(immediate)
+    assert list(tasks.drain()) == ([] if immediate else list(range(10)))
     with pytest.raises(ShutDown):
         tasks.get()
-    with pytest.raises(ShutDown):
-        tasks.get_nowait()
     os.kill(producer.pid, signal.SIGCONT)
+    assert says.get() == "too late"
     ended(producer)
-    assert [*published, *tasks.drain()] == list(range(10))
+    assert tasks.qsize() == 0
     with pytest.raises(ShutDown):
-        tasks.get()
+        tasks.get_nowait()
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+@pytest.mark.parametrize("who", ["get", "get_nowait", "put", "put_nowait", "join", "is_shutdown"])
+def test_a_shutdown_whose_process_was_killed_in_its_middle_is_finished_by_anybody(who: str, immediate: bool) -> None:
+    """It had said that it wants to, and no more."""
+    tasks = JoinableTurboQueue(10)
+    tasks.put(0)
+    child = os.fork()
+    if child == 0:
+        tasks.put(1)
+        engine = tasks._engine
+        engine.act(lambda: engine.parts.replica.append(events.closing(immediate)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    if who.startswith("put"):
+        with pytest.raises(ShutDown):
+            getattr(tasks, who)(2)
+    elif who == "join":
+        assert tasks.join(timeout=0) is immediate
+    elif who == "is_shutdown":
+        assert tasks.is_shutdown
+    found = []
+    with pytest.raises(ShutDown):
+        while True:
+            found.append(tasks.get_nowait() if who == "get_nowait" else tasks.get())
+    assert tasks.is_shutdown
+    if immediate and who.startswith("get"):
+        assert found == [0, 1][: len(found)]  # whoever finds items need not finish it
+    else:
+        assert found == ([] if immediate else [0, 1])
+
+
+@pytest.mark.parametrize("kind", ["get", "put", "join"])
+def test_who_waits_finishes_a_shutdown_whose_process_was_killed_in_its_middle(kind: str) -> None:
+    tasks = JoinableTurboQueue(1)
+    if kind != "get":
+        tasks.put(0)
+    acts: dict[str, Callable[[], Any]] = {"get": tasks.get, "put": lambda: tasks.put(1), "join": tasks.join}
+    outcome: list[str] = []
+
+    def wait_here() -> None:
+        try:
+            outcome.append(str(acts[kind]()))
+        except ShutDown:
+            outcome.append("ShutDown")
+
+    thread = threading.Thread(target=wait_here)
+    thread.start()
+    until_asleep(tasks, {"get": SLEEPS, "put": AWAITS_PLACE, "join": AWAITS_DONE}[kind])
+    child = os.fork()
+    if child == 0:
+        engine = tasks._engine
+        engine.act(lambda: engine.parts.replica.append(events.closing(True)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    thread.join(PATIENCE)
+    assert outcome == ["True" if kind == "join" else "ShutDown"]
 
 
 @pytest.mark.parametrize("wait", ["get", "put", "join"])
-def test_a_process_that_waits_has_published_what_it_has_put_elsewhere(context: Any, wait: str) -> None:
+def test_what_a_process_has_put_that_waits_elsewhere_is_there(context: Any, wait: str) -> None:
     """Whoever is to answer it waits for that."""
     tasks, other = TurboQueue(), JoinableTurboQueue(1)
     if wait != "get":
         other.put("full")
-    producer = started(context, family.hold_back_and_wait, tasks, other, wait)
-    assert [tasks.get(timeout=PATIENCE) for _ in range(10)] == list(range(10))
+    producer = started(context, family.put_and_wait, tasks, other, wait)
+    until_asleep(other, {"get": SLEEPS, "put": AWAITS_PLACE, "join": AWAITS_DONE}[wait])
+    assert tasks.qsize() == 10
+    assert [tasks.get_nowait() for _ in range(10)] == list(range(10))
     if wait == "get":
         other.put("item")
     else:
@@ -369,8 +437,8 @@ def test_a_process_that_waits_has_published_what_it_has_put_elsewhere(context: A
     ended(producer)
 
 
-def test_a_producer_in_a_burst_learns_of_a_shutdown() -> None:
-    """By another process: its next put may still succeed and arrive; soon one raises, and what was put is all there."""
+def test_a_producer_that_goes_on_learns_of_a_shutdown() -> None:
+    """By another process: one of its puts raises, and all those before it have put, no more and no less."""
     turbo = TurboQueue()
     child = os.fork()
     if child == 0:
@@ -406,7 +474,7 @@ def test_a_queue_at_a_path_stays_shut_down(many_rolls: None, tmp_path: Path) -> 
 
 def test_put_many_says_how_many_were_put_before_the_shutdown() -> None:
     turbo = TurboQueue(4)
-    thread = threading.Thread(target=lambda: (asleep(turbo._engine, tqshim.waiting.AWAITS_PLACE), turbo.shutdown()))
+    thread = threading.Thread(target=lambda: (until_asleep(turbo, AWAITS_PLACE), turbo.shutdown()))
     thread.start()
     with pytest.raises(ShutDown, match="4 of 10 items were put"):
         turbo.put_many(range(10))

@@ -118,7 +118,7 @@ def test_symbolic_link_in_a_folder_is_not_followed(tmp_path: Path, name: str) ->
 
 
 NOBODY = """
-import os, sys, pickle, tqshim.engine
+import os, sys, pickle, tqshim.engine.registry
 os.setgroups([]); os.setgid(12345); os.setuid(12345)
 for way in (lambda: tqshim.TurboQueue(path=sys.argv[1]), lambda: pickle.loads(bytes.fromhex(sys.argv[2]))):
     try:

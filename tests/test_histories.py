@@ -152,7 +152,7 @@ def get_some(q: Any, most: int) -> list[Any]:
 # -- one get, one item
 
 
-@pytest.mark.parametrize("batch", [False, True], ids=["burst", "put_many"])
+@pytest.mark.parametrize("batch", [False, True], ids=["put", "put_many"])
 def test_no_worker_sits_on_another_workers_end(crew: GetCrew, batch: bool) -> None:
     """100 items and 4 ends in one go; each worker stops at its end and waits for the others, holding its handle."""
     team = crew(4)
@@ -224,7 +224,7 @@ def keep_handle(q: Any) -> None:
 
 @pytest.mark.parametrize("maxsize", [0, 2000])
 def test_what_was_put_can_be_got_at_once(maxsize: int) -> None:
-    """In bursts of all lengths, through the same handle and another, `empty`, `qsize` and `get_nowait` agree."""
+    """However many, through the same handle and another, `empty`, `qsize` and `get_nowait` agree."""
     q: Any = TurboQueue(maxsize)
     other = pickle.loads(pickle.dumps(q))
     for length in [1, 2, 3, 7, 255, 256, 257, 600] * 3:
@@ -254,19 +254,57 @@ def test_put_then_get_nowait_never_finds_it_empty_while_others_put_and_wait(crew
 
 @pytest.mark.parametrize("count", [1, 2, 50, 256, 1000])
 @pytest.mark.parametrize("maxsize", [0, 5000])
-def test_a_burst_is_seen_by_others_without_another_call(crew: GetCrew, count: int, maxsize: int) -> None:
-    """The producer makes its last put and then only waits, with its handle open."""
+def test_what_another_process_has_put_can_be_got_at_once(crew: GetCrew, count: int, maxsize: int) -> None:
+    """Its puts have returned, and it does nothing any more with its handle, which is open.  Nothing is ever late."""
     q: Any = TurboQueue(maxsize)
     team = crew(1)
-    team.call(0, histories.keep_and_put_range, "queue", q, 0, count)
-    assert [q.get(True, LONG) for _ in range(count)] == list(range(count))
-    # Again: the flusher may have gone to rest in the meantime.
-    for turn in range(3):
+    for turn in range(4):
         team.call(0, histories.keep_and_put_range, "queue", q, 0, count)
-        assert [q.get(True, LONG) for _ in range(count)] == list(range(count)), turn
+        look = (q.qsize(), q.empty(), q.full())
+        assert look == (count, False, False), turn
+        assert [q.get_nowait() for _ in range(count)] == list(range(count)), turn
+        assert (q.qsize(), q.empty()) == (0, True)
+        team.call(0, histories.keep_and_put_range, "queue", q, 0, count)
+        assert q.get_many_nowait(count + 1) == list(range(count)), turn
 
 
-def test_a_waiting_consumer_gets_the_end_of_a_burst(crew: GetCrew) -> None:
+@pytest.mark.parametrize("maxsize", [0, 100])
+@pytest.mark.parametrize("turns", [400, pytest.param(10_000, marks=pytest.mark.stress)])
+def test_each_single_put_of_another_process_is_seen_at_once(crews: Any, maxsize: int, turns: int) -> None:
+    """By all kinds of looks, in the process that has made the queue and in a third one."""
+    q: Any = TurboQueue(maxsize)
+    team = crews("fork", 2)
+    for worker in (0, 1):
+        team.call(worker, keep_handle, q)
+    for turn in range(turns):
+        team.call(0, histories.act, "queue", "put", turn)
+        if turn % 4 == 0:
+            assert q.qsize() == 1
+        elif turn % 4 == 1:
+            assert not q.empty()
+        elif turn % 4 == 2:
+            assert team.call(1, histories.sizes, "queue") == (1, False, False)
+        if turn % 8 < 6:
+            assert q.get_nowait() == turn
+        else:
+            assert team.call(1, histories.act, "queue", "get_nowait") == turn
+    assert q.empty()
+    team.forget()
+
+
+def test_each_place_that_another_process_frees_is_seen_at_once(crews: Any) -> None:
+    q: Any = TurboQueue(1)
+    team = crews("fork", 1)
+    team.call(0, keep_handle, q)
+    for turn in range(400):
+        q.put_nowait(turn)
+        assert q.full()
+        assert team.call(0, histories.act, "queue", "get_nowait") == turn
+        assert not q.full()
+    team.forget()
+
+
+def test_a_waiting_consumer_gets_all_that_is_put(crew: GetCrew) -> None:
     q: Any = TurboQueue()
     team = crew(1)
     for count in [1, 3, 10, 100] * 5:
@@ -277,7 +315,7 @@ def test_a_waiting_consumer_gets_the_end_of_a_burst(crew: GetCrew) -> None:
         assert team.result(0) == list(range(count))
 
 
-def test_the_end_of_a_burst_is_there_after_exit(context: Any) -> None:
+def test_all_that_was_put_is_there_after_exit(context: Any) -> None:
     """The process returns, with no word to its queue after the last put."""
     q: Any = TurboQueue()
     for count in (1, 3, 300):
@@ -291,13 +329,24 @@ def test_the_end_of_a_burst_is_there_after_exit(context: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "ending", ["pass", "sys.exit(3)", "raise SystemExit", "1/0", "threading.Thread(target=more).start()"]
+    "ending",
+    [
+        "pass",
+        "sys.exit(3)",
+        "raise SystemExit",
+        "1/0",
+        "threading.Thread(target=more).start()",
+        "os._exit(0)",
+        "os.abort()",
+        "os.kill(os.getpid(), signal.SIGTERM)",
+    ],
 )
-def test_the_end_of_a_burst_is_there_however_a_program_exits(ending: str, tmp_path: Any) -> None:
+def test_all_that_was_put_is_there_however_a_program_exits(ending: str, tmp_path: Any) -> None:
     path = str(tmp_path / "queue")
     program = f"""
-import sys, threading, time
+import os, resource, signal, sys, threading
 from tqshim import TurboQueue
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 q = TurboQueue(path={path!r})
 def more():
     threading.main_thread().join()
@@ -359,8 +408,6 @@ def test_qsize_is_exact_in_every_process_when_all_are_quiet(crew: GetCrew, maxsi
         for _ in range(gets):
             team.call(worker, histories.act, "queue", "get_nowait")
         size += puts - gets
-        # First where the puts were: that ends the burst.
-        assert team.call(worker, histories.sizes, "queue")[0] == size, turn
         assert q.qsize() == size, turn
         assert q.empty() == (size == 0)
         assert q.full() == (size == maxsize > 0)
@@ -368,7 +415,7 @@ def test_qsize_is_exact_in_every_process_when_all_are_quiet(crew: GetCrew, maxsi
             assert team.call(other, histories.sizes, "queue") == (size, size == 0, size == maxsize > 0), turn
 
 
-def test_qsize_counts_a_handles_burst_of_another_thread() -> None:
+def test_qsize_counts_what_another_thread_has_put() -> None:
     q: Any = TurboQueue()
     done = threading.Event()
     thread = threading.Thread(target=lambda: (histories.put_range(q, 0, 77), done.set()))

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 KILL_RUN = pathlib.Path(__file__).absolute().parent / "kill_run.py"
-ALL_OFF = "bursts,leases,reservations,spinning,in_files,short_ways"
+ALL_OFF = "leases,reservations,spinning"
 
 
 def kill_run(seconds: int, options: str, without: str = "") -> None:
@@ -78,7 +78,7 @@ def test_claimed_items_survive_random_kills_for_a_minute(maxsize: int, claimed: 
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("without", ["", ALL_OFF, "bursts", "leases", "reservations", "spinning"])
+@pytest.mark.parametrize("without", ["", ALL_OFF, "leases", "reservations", "spinning"])
 @pytest.mark.parametrize("consumers", [1, 4])
 @pytest.mark.parametrize("maxsize", [0, 1, 10, 1000, 100_000])
 def test_random_kills_for_a_minute(maxsize: int, consumers: int, without: str) -> None:

@@ -20,10 +20,10 @@ from typing import Any
 import own_folder
 import pytest
 
-import tqshim.engine
 import tqshim.folder
 import tqshim.tuning
 from tqshim import Empty, TurboQueue
+from tqshim.engine.registry import Engine
 
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
@@ -73,6 +73,10 @@ def fork(target: Any, *arguments: Any) -> Any:
 
 def path_of(queue: Any) -> str:
     return str(queue._engine.folder.path)
+
+
+def ledger_of(queue: Any) -> Any:
+    return queue._engine.parts.replica.ledger
 
 
 def descriptors() -> int:
@@ -399,7 +403,7 @@ def test_300_processes_one_after_the_other_leave_nothing_in_their_queue(
         assert queue.get(timeout=PATIENCE) == -number
         if number in (50, 299):
             deadline = time.monotonic() + PATIENCE
-            while len(queue._engine.ledger.members) > 2 and time.monotonic() < deadline:
+            while len(ledger_of(queue).members) > 2 and time.monotonic() < deadline:
                 with contextlib.suppress(Empty):
                     queue.get(timeout=0.3)  # a waiter looks for what the killed ones left
         if number == 50:
@@ -408,7 +412,7 @@ def test_300_processes_one_after_the_other_leave_nothing_in_their_queue(
     assert after[0][0] <= before[0][0] + 1
     assert after[0][1] <= before[0][1] + 16  # a spare journal is there or not
     assert after[1] <= before[1] + 2  # of the few batch files that a consumer keeps open
-    ledger = queue._engine.ledger
+    ledger = ledger_of(queue)
     assert len(ledger.members) <= 2
     assert len(ledger.members) + len(ledger.free) <= 8, "slots are used again"
     queue.close()
@@ -425,7 +429,7 @@ def test_300_children_of_multiprocessing_leave_nothing_in_their_queue(root: Path
         child.join()
         child.close()
         assert [queue.get(timeout=PATIENCE), queue.get(timeout=PATIENCE)] == [number, -number]
-        counts.append((usage(path)[0], descriptors(), len(queue._engine.ledger.members)))
+        counts.append((usage(path)[0], descriptors(), len(ledger_of(queue).members)))
     assert max(counts[-10:]) <= max(counts[10:50])
     queue.close()
 
@@ -454,26 +458,19 @@ def test_300_queues_made_and_dropped_leave_no_descriptor_file_or_memory(root: Pa
         with contextlib.suppress(Empty):
             queue.get(timeout=0.0001)
 
-    def let_go() -> None:
-        """A flusher may be the last that refers to its engine, for a moment."""
-        until = time.monotonic() + PATIENCE
-        while (os.listdir(root) or tqshim.engine.Engine.all) and time.monotonic() < until:
-            time.sleep(0.001)
-            gc.collect()
-
     for _ in range(50):
         cycle()
-    let_go()
+    gc.collect()
     before = descriptors(), len(gc.get_objects()), resident()
     for _ in range(300):
         cycle()
-    let_go()
+    gc.collect()
     after = descriptors(), len(gc.get_objects()), resident()
     assert os.listdir(root) == []
     assert after[0] <= before[0]
     assert after[1] - before[1] < 300, "not one object a queue"
     assert after[2] - before[2] < 4096
-    assert not tqshim.engine.Engine.all
+    assert not Engine.all
 
 
 THOUSAND = """

@@ -24,11 +24,21 @@ from hypothesis import strategies as st
 from programs import claiming
 
 import tqshim
+import tqshim.protocol.pieces
 import tqshim.systems
-from tqshim import FolderError, TurboQueue, cli, events, monitor, names
-from tqshim.folder import Folder, lock_owners
-from tqshim.ledger import Ledger
-from tqshim.monitor import looking, moving, watching
+from tqshim import FolderError, TurboQueue, cli, keys, monitor, names
+from tqshim.engine.consumer import Consumer
+from tqshim.engine.engine import Engine
+from tqshim.engine.registry import Use
+from tqshim.folder import lock_owners
+from tqshim.monitor import looking, moving, view, watching
+from tqshim.monitor.records import SeenBatch
+from tqshim.names import FileId
+from tqshim.protocol import events, index, snapshot
+from tqshim.protocol.ledger import Ledger
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import cells as words_of
+from tqshim.sync.cells import Cells
 
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -76,7 +86,7 @@ def snapshot_of(path: str) -> dict[str, tuple[Any, ...]]:
 def record_of(item: Any) -> bytes:
     """The bytes that an item is put as."""
     record = tqshim.queues._dumps(item)
-    return b"".join(record.parts) if isinstance(record, tqshim.blocks.Pieces) else bytes(record)
+    return b"".join(record.parts) if isinstance(record, tqshim.protocol.pieces.Pieces) else bytes(record)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -301,8 +311,8 @@ def test_anonymous_queue_that_is_looked_at_goes_with_its_last_user() -> None:
     queue = TurboQueue()
     folder = queue._engine.folder.path  # type: ignore[union-attr]
     queue.put(1)
-    with looking.View(folder) as view, monitor.Watch(folder) as watch:
-        view.follow()
+    with view.View(folder) as seen, monitor.Watch(folder) as watch:
+        seen.follow()
         watch.look()
         queue.close()
         del queue
@@ -312,30 +322,30 @@ def test_anonymous_queue_that_is_looked_at_goes_with_its_last_user() -> None:
 
 
 def test_view_follows_rolls_and_starts_anew_where_it_lags(path: str, many_rolls: None) -> None:
-    with TurboQueue(path=path) as queue, looking.View(path) as view:
+    with TurboQueue(path=path) as queue, view.View(path) as seen:
         for number in range(3000):
             queue.put(number)
             queue.get()
             if number % 1000 == 999 or (number < 1000 and number % 7 == 0):
-                ledger = view.follow()
-                assert (ledger.tail, view.delivered(view.cells())) == (number + 1, number + 1)
-        assert view.journal.number > 3
+                seen.look()
+                assert (seen.put, seen.delivered, seen.waiting) == (number + 1, number + 1, 0)
+        assert seen.journal.number > 3
 
 
 def test_view_goes_to_a_sealed_journals_next_before_it_has_its_name(path: str) -> None:
     """A roller that was killed after the decision leaves the next journal under its other name."""
     filled(path, "a", "b")
-    folder = Folder.meet(path)
+    folder = LogFolder.meet(path)
     try:
-        opened, snapshot = folder.open_newest()
-        ledger = Ledger.load(snapshot)
+        opened, begin = folder.open_newest()
+        ledger = snapshot.load(begin)
         while chunk := opened.read(opened.start + ledger.index * 8, 4096):
             ledger.apply(chunk)
         for _ in range(ledger.limit - ledger.index):
             ledger.apply(events.claim(40))
             opened.append(events.claim(40))
         # 448 CLAIMs have emptied the queue: what counts is that the next journal is found.
-        key = folder.prepare_roll(1, lambda limit: ledger.snapshot(True, limit), ledger.next_limit)
+        key = folder.prepare_roll(1, lambda limit: snapshot.dump(ledger, True, limit), ledger.next_limit)
         opened.append(events.seal(int(key, 16)))
         opened.close()
     finally:
@@ -445,7 +455,7 @@ def test_peek_shows_the_oldest_and_takes_nothing(path: str) -> None:
         found = monitor.peek(path, 100, whole=True)
         assert [pickle.loads(one.record or b"") for one in found] == [*range(1, 10), "b" * 10_000]
         assert [one.number for one in found] == [*range(1, 11)]
-        assert all(one.preview == (one.record or b"")[: looking.PREVIEW] for one in found)
+        assert all(one.preview == (one.record or b"")[: view.PREVIEW] for one in found)
         assert queue.qsize() == 10
 
 
@@ -502,7 +512,7 @@ def test_queues_with_spilled_batch_files_are_seen_whole(path: str, tmp_path: Pat
     filled(path, "a", "b")
     (tmp_path / "spilled").mkdir(0o700)
     os.symlink(tmp_path / "spilled", os.path.join(path, names.SPILL))
-    folder = Folder.meet(path)
+    folder = LogFolder.meet(path)
     try:
         file = names.FileId(7, 3)
         os.close(folder.create_batch(file))
@@ -563,12 +573,215 @@ def test_check_goes_on_while_items_are_put_and_got(path: str, monkeypatch: pytes
             queue.put(str(number) * 200_000)
 
         def open_batch(view: Any, file: Any) -> Any:
-            queue.put(queue.get())
+            for _ in range(5):
+                queue.put(queue.get())
             raise FileNotFoundError
 
-        monkeypatch.setattr(looking.View, "open_batch", open_batch)
+        monkeypatch.setattr(view.View, "open_batch", open_batch)
         assert {one.level for one in monitor.check(path)} <= {"note"}
         assert [queue.get()[0] for _ in range(5)] == list("01234")
+
+
+# -- what is put and not cut
+
+
+@pytest.fixture
+def nobody_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody cuts because it is time to: only who gets, leaves, or counts off."""
+    monkeypatch.setattr(tqshim.tuning, "CUT_EVERY", 1 << 62)
+
+
+def newcomer(path: str) -> Any:
+    """A handle of a queue as another process has it."""
+    other: Any = TurboQueue.__new__(TurboQueue)
+    other._attach(Use(Engine(LogFolder.meet(path))), None)
+    return other
+
+
+KILLED = (
+    "import os, signal, sys, tqshim.tuning; from tqshim import TurboQueue; tqshim.tuning.CUT_EVERY = 1 << 62;"
+    "queue = TurboQueue(path=sys.argv[1]); {};"
+    "os.kill(os.getpid(), signal.SIGKILL)"
+)
+
+
+def killed_after(path: str, acts: str) -> str:
+    """The queue at that path, whose one user has done this with it, and was killed."""
+    done = subprocess.run([sys.executable, "-c", KILLED.format(acts), path], capture_output=True, timeout=LONG)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return path
+
+
+def test_what_is_put_and_not_cut_is_seen_and_said(
+    path: str, nobody_cuts: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = TurboQueue(path=path), newcomer(path)
+    first.put("a")
+    second.put("b")
+    first.put("c")
+    with monitor.Watch(path) as watch:
+        rates = watch.look()
+        assert (rates.put, rates.got, rates.items) == (3, 0, 3)
+    found = monitor.status(path)
+    assert (found.items, found.put, found.got, found.unfinished, found.uncut) == (3, 3, 0, 3, 3)
+    stats = first.stats()
+    assert (stats.items, stats.put, stats.got, stats.unfinished) == (3, 3, 0, 3)
+    assert stats.bytes == found.item_bytes == sum(map(len, map(record_of, "abc")))
+    (summary,) = (one for one in monitor.queues([path]) if one.path == path)
+    assert summary.items == 3
+    peeked = monitor.peek(path, 9, whole=True)
+    assert [(one.number, one.record, one.uncut) for one in peeked] == [
+        (number, record_of(item), True) for number, item in enumerate("acb")
+    ], "by slot: nobody has decided their order"
+    assert [one.record for one in monitor.peek(path, 2, whole=True)] == [record_of("a"), record_of("c")]
+    assert monitor.check(path) == []
+    assert cli.main(["stat", path]) == cli.main(["peek", path]) == 0
+    shown = capsys.readouterr().out
+    assert "3 waiting, 3 of them not cut yet;" in shown and "item 0, not cut yet, " in shown
+    assert first.get(timeout=LONG) == "a"
+    second.put("d")
+    found = monitor.status(path)
+    assert (found.items, found.put, found.got, found.uncut) == (3, 4, 1, 1)
+    peeked = monitor.peek(path, 9, whole=True)
+    assert [(one.number, one.uncut) for one in peeked] == [(1, False), (2, False), (3, True)]
+    assert {one.record for one in peeked[:2]} == {record_of("b"), record_of("c")}
+    assert peeked[2].record == record_of("d")
+    assert cli.main(["peek", path]) == 0
+    assert "not cut" not in capsys.readouterr().out
+    for one in (first, second):
+        one.close()
+
+
+def test_what_is_not_cut_in_a_bounded_queue_takes_reserved_places(path: str, nobody_cuts: None) -> None:
+    with TurboQueue(1000, path=path) as queue:
+        for number in range(20):
+            queue.put(number)
+        found = monitor.status(path)
+        assert found.uncut > 0 and found.reserved > 0 and found.places is not None
+        assert found.items == 20 and found.items + found.reserved + found.places == 1000
+
+
+def test_what_a_killed_producer_had_put_and_nobody_cut_is_recovered(path: str) -> None:
+    killed_after(path, "queue.put('a'); queue.put(['b']); queue.put('c' * 100_000)")
+    found = monitor.status(path)
+    assert found.uncut > 0 and (found.items, found.put) == (3, 3)
+    assert {one.level for one in monitor.check(path)} == {"note"}
+    before = snapshot_of(path)
+    done = monitor.recover(path, path + "-saved")
+    assert (done.copied, done.unreadable, done.guessed) == (3, [], False)
+    assert snapshot_of(path) == before
+    assert monitor.recover(path).removed == []
+    for place in (path, path + "-saved"):
+        with TurboQueue(path=place) as queue:
+            assert queue.qsize() == 3
+            assert [queue.get(timeout=LONG) for _ in range(3)] == ["a", ["b"], "c" * 100_000]
+
+
+def test_what_is_not_cut_and_can_t_be_read_is_named(path: str) -> None:
+    killed_after(path, "queue.put('a'); queue.put('b')")
+    uncut = monitor.status(path).uncut
+    os.unlink(batch_files(path)[0])
+    peeked = monitor.peek(path, 9)
+    assert [one.problem for one in peeked] == ["its batch file is missing"] * 2
+    assert [one.uncut for one in peeked].count(True) == uncut > 0
+    (damage,) = (one for one in monitor.check(path) if one.level == "damage")
+    assert damage.finding == "is missing: 2 items that nobody got"
+    done = monitor.recover(path, path + "-saved")
+    assert (done.copied, len(done.unreadable)) == (0, 2)
+
+
+def test_what_is_got_while_it_is_looked_for_is_left_out(
+    path: str, nobody_cuts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TurboQueue(path=path) as queue:
+        for number in range(3):
+            queue.put(number)
+        assert monitor.status(path).uncut > 0
+
+        def open_batch(view: Any, file: Any) -> Any:
+            assert [queue.get(timeout=LONG) for _ in range(queue.qsize())] in ([0, 1, 2], [])
+            raise FileNotFoundError
+
+        monkeypatch.setattr(view.View, "open_batch", open_batch)
+        assert monitor.peek(path, 9) == []
+
+
+def set_counter(path: str, count: int) -> None:
+    with open(os.path.join(path, names.CELLS), "r+b") as file:
+        file.seek(8 * Cells.place(words_of.COUNTER, 0))
+        file.write(count.to_bytes(8, "little"))
+
+
+def test_a_counter_beyond_what_its_file_can_hold_is_damage_and_makes_up_no_items(path: str) -> None:
+    killed_after(path, "queue.put('a')")
+    assert "damage" not in levels(path)
+    set_counter(path, index.FIRST)
+    assert not [one for one in monitor.check(path) if one.path.endswith(names.CELLS)]
+    set_counter(path, index.FIRST + 1)
+    (damage,) = (one for one in monitor.check(path) if one.path.endswith(names.CELLS))
+    assert damage.level == "damage" and f"slot 0 has put {index.FIRST + 1} records" in damage.finding
+    done = monitor.recover(path, path + "-saved")
+    assert (done.copied, done.unreadable) == (0, [])
+
+
+def test_a_counter_of_a_durable_queue_makes_no_items(path: str) -> None:
+    killed_after(path, "queue.close(); queue = TurboQueue(path=sys.argv[1] + '-2', durable=True); queue.put('a')")
+    path += "-2"
+    assert (monitor.status(path).items, monitor.status(path).uncut) == (1, 0)
+    set_counter(path, 100)
+    assert (monitor.status(path).items, monitor.status(path).uncut) == (1, 0)
+    assert [one.record for one in monitor.peek(path, 9, whole=True)] == [record_of("a")]
+
+
+def test_a_batch_file_that_is_to_be_filled_and_has_no_index_is_damage(path: str) -> None:
+    killed_after(path, "queue.put('a'); queue.get()")
+    (file,) = batch_files(path)
+    os.truncate(file, 100)
+    (damage,) = (one for one in monitor.check(path) if one.level == "damage")
+    assert damage.path == file and f"100 bytes can't hold the index of {index.FIRST} records" in damage.finding
+    Path(path, "load_0_fff80").touch(0o600)
+    notes = [one for one in monitor.check(path) if one.path.endswith("load_0_fff80")]
+    assert [one.level for one in notes] == ["note"], "it may be just being made"
+
+
+def test_the_oldest_item_s_age_is_not_that_of_its_batch_file(path: str) -> None:
+    """A store to mapped memory leaves no time behind; what the journal, or the file's seal, came after does."""
+    with TurboQueue(path=path) as queue:
+        queue.put_many(range(3))
+        assert queue.get(timeout=LONG) == 0  # so that they are cut
+        (file,) = batch_files(path)
+        os.utime(file, (0, 0))
+        age = monitor.status(path).oldest_at_least
+        assert age is not None and age < LONG
+        now = time.time()
+        os.utime(journal(path), (now - 1000, now - 1000))
+        age = monitor.status(path).oldest_at_least
+        assert age is not None and 1000 <= age < 1000 + LONG
+
+
+def test_a_folder_of_the_former_format_is_refused_in_words(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(path, "a")
+    with open(journal(path), "r+b") as file:
+        file.write(b"tqshim08")
+    before = snapshot_of(path)
+    said = "a journal of format 08, an earlier version's; this version reads format 10: python -m tqshim recover --into"
+    for act in (
+        lambda: monitor.status(path),
+        lambda: monitor.peek(path),
+        lambda: monitor.Watch(path),
+        lambda: monitor.recover(path),
+        lambda: monitor.recover(path, path + "-saved"),
+        lambda: TurboQueue(path=path),
+    ):
+        with pytest.raises(FolderError) as caught:
+            act()
+        assert said in str(caught.value)
+    assert not os.path.exists(path + "-saved"), "its batch files are not guessed at"
+    assert [one.level for one in monitor.check(path) if said in one.finding] == ["damage"]
+    assert [one.items for one in monitor.queues([path]) if one.path == path and said in one.problem] == [None]
+    assert cli.main(["stat", path]) == 2
+    assert said in capsys.readouterr().err
+    assert snapshot_of(path) == before
 
 
 # -- watching
@@ -739,16 +952,16 @@ def test_stats_are_those_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     queue: Any = TurboQueue()
     queue.put(1)
     other = threading.Thread(target=queue.put_many, args=([2],))
-    size = queue._engine._size
+    size = Consumer.size
 
-    def meanwhile() -> int:
-        items: int = size()
+    def meanwhile(self: Consumer) -> int:
+        items = size(self)
         if not other.ident:
             other.start()
             other.join(0.2)  # it waits until the look is over
         return items
 
-    monkeypatch.setattr(queue._engine, "_size", meanwhile)
+    monkeypatch.setattr(Consumer, "size", meanwhile)
     found = queue.stats()
     assert (found.put, found.got, found.items) == (1, 0, 1)
     other.join(LONG)
@@ -889,6 +1102,11 @@ def cut_cells(path: str) -> None:
 
 
 @damage("damage")
+def impossible_counter(path: str) -> None:
+    set_counter(path, 1 << 40)
+
+
+@damage("damage")
 def no_members(path: str) -> None:
     os.unlink(os.path.join(path, names.MEMBERS))
 
@@ -962,7 +1180,7 @@ SAVED: dict[str, Any] = {
     "missing_batch_file": [],
     "empty_batch_file": [],
     "cut_batch_file": [],
-    "garbled_batch_file": [],
+    "garbled_batch_file": [["b"], {"c": 1}],
     "folder_for_a_batch_file": [],
     "fifo_for_a_batch_file": [],
     "link_for_a_batch_file": [],
@@ -1023,23 +1241,66 @@ def test_recover_keeps_the_bound_and_the_items_that_nobody_got(path: str, many_r
         assert queue.get_many() == [*range(120, 200)]
 
 
+def laid(file: FileId, records: list[bytes], key: Any = None) -> bytes:
+    """A batch file with these records."""
+    begin = index.data_begin(file.serial)
+    ends, body = [begin], b""
+    for number, record in enumerate(records):
+        body += record
+        if key is not None:
+            body += key.tag(file, number, record)
+        if index.is_checked(file.serial):
+            body += index.check(body[ends[-1] - begin :], file, number)
+        ends.append(begin + len(body))
+    words = b"".join(end.to_bytes(8, "little") for end in ends)
+    return words.ljust(begin, b"\0") + body
+
+
+def found_in(folder: Path, data: bytes, file: FileId) -> list[bytes]:
+    """What ``recover`` finds in a file of these bytes, without a journal."""
+    (folder / "file").write_bytes(data)
+    try:
+        batch = SeenBatch(os.open(folder / "file", os.O_RDONLY), file, "file")
+    except ValueError:
+        return []
+    try:
+        return [*moving.records_in(batch)]
+    finally:
+        batch.close()
+
+
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(st.binary(max_size=300) | st.text(max_size=5) | st.none(), min_size=1, max_size=40)))
-def test_records_are_found_without_a_journal(groups: list[list[Any]]) -> None:
-    records = [[record_of(item) for item in group] for group in groups]
-    file = names.FileId(3, 8)
-    data = b""
-    for group in records:
-        data += tqshim.blocks.join(group, tqshim.blocks.seed(file, len(data) // 16))
-    assert [*moving._records_in(data, file)] == [record for group in records for record in group]
-    assert [*moving._records_in(data.rstrip(b"\0"), file)] == [record for group in records for record in group]
-    assert [*moving._records_in(data, names.FileId(3, 12))] == [], "what a refilled file held under its former name"
+@given(
+    items=st.lists(st.binary(max_size=300) | st.text(max_size=5) | st.none(), min_size=1, max_size=100),
+    checked=st.booleans(),
+    keyed=st.booleans(),
+    padding=st.integers(0, 5000),
+)
+def test_records_are_found_without_a_journal(
+    tmp_path_factory: pytest.TempPathFactory, items: list[Any], checked: bool, keyed: bool, padding: int
+) -> None:
+    folder = tmp_path_factory.mktemp("records")
+    records = [record_of(item) for item in items]
+    file = FileId(3, index.serial(1, 0, checked=checked))
+    key = keys.Key(b"key", bytes(16)) if keyed else None
+    data = laid(file, records, key)
+    assert found_in(folder, data + bytes(padding), file) == records
+    if checked:
+        assert found_in(folder, data, FileId(3, index.serial(2, 0, checked=True))) == [], (
+            "what a refilled file held under its former name"
+        )
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=400))
-def test_what_is_found_in_garbage_looks_like_pickles(data: bytes) -> None:
-    assert all(map(moving._looks_pickled, moving._records_in(data, names.FileId(3, 8))))
+@given(data=st.binary(max_size=400), ends=st.lists(st.integers(0, 3000), max_size=20))
+def test_what_is_found_in_garbage_looks_like_pickles(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, ends: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("garbage")
+    file = FileId(3, index.serial(1, 0))
+    words = b"".join(end.to_bytes(8, "little") for end in (index.data_begin(file.serial), *ends))
+    for garbage in (data, words.ljust(index.data_begin(file.serial), b"\0") + data):
+        assert all(map(moving._looks_pickled, found_in(folder, garbage, file)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -1153,7 +1414,7 @@ def test_draining_goes_on_behind_a_damaged_batch(path: str) -> None:
     done = monitor.drain(path, lines.append)
     assert lines == ['"a"', '"c"'] and done.items == 2
     (text,) = done.damaged
-    assert "bytes can't hold 1 records" in text
+    assert "bytes can't hold the index" in text
 
 
 def test_draining_into_a_closed_pipe_loses_nothing(path: str) -> None:

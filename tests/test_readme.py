@@ -42,12 +42,9 @@ from tqshim import (  # noqa: E402
     Full,
     TurboQueue,
     UnsupportedError,
-    events,
-    ledger,
     names,
-    tuning,
-    waiting,
 )
+from tqshim.protocol import events, ledger  # noqa: E402
 
 README: Final = ROOT / "README.md"
 TEXT: Final = README.read_text("utf-8")
@@ -249,24 +246,19 @@ NUMBERS: Final = (
     ("up to 16 of them, or 128 MB", {"KEPT_FILES": 16, "KEPT_BYTES": 128 << 20}),
     ("records of less than 2 MB", {"COPIED": 2 << 20}),
     ("2 ms for 4 MB", {"REFILL_PATIENCE": 5e-10}),
-    ("sealed at 1 MB", {"FILE_BYTES": 1 << 20}),
-    ("large blocks at 4 MB, or at a 64th of what is free", {"LARGE_FILE_BYTES": 4 << 20, "SHARES": 64}),
-    ("An item of 256 MB or more", {"GIANT": (256 << 20) - 32}),
-    ("told of 256 at a time", {"RUN_BLOCKS": 256, "RUN_AHEAD": 256}),
+    ("first batch file has\n16 KB", {"FIRST_BYTES": 16 << 10}),
+    ("up to 1 MB, one of large records", {"FILE_BYTES": 1 << 20}),
+    ("large records up to 4 MB, or a 64th of what is free", {"LARGE_FILE_BYTES": 4 << 20, "SHARES": 64}),
     ("after a minute", {"MARKER_LIFE": 60.0}),
-    ("up to 1,000 or 64 KB, or what came within a\n   millisecond", {"BLOCK_RECORDS": 1000, "BLOCK_BYTES": 1 << 16}),
-    ("within 0.1 to 0.5 ms", {"LINGER": 1e-3, "GAP_FIRST": 1e-4, "GAP_LAST": 5e-4}),
-    ("for 60 µs at most", {"SPIN": 60e-6}),
+    ("The last cut is older than a millisecond", {"CUT_EVERY": 1_000_000}),
+    ("look at them for 60 µs", {"SPIN": 60e-6}),
     ("eight items or more", {"LEASE_FROM": 8}),
-    ("delivers six items in 60 µs", {"WATCH": 60e-6, "WATCH_ITEMS": 6}),
     (
         "RESERVE(256 places, in queues of more than 16,384 a 64th of them, up to 1,000)",
         {"PLACES_FEW": 256, "PLACES": 1000},
     ),
-    ("up to 16 batch files", {"FILES_OPEN": 16}),
     ("448 events at first, doubling to 65,536", {"FIRST_LIMIT": 448, "LAST_LIMIT": 1 << 16}),
     ("once a second", {"SCAN_EVERY": 1.0}),
-    ("padding to 16 bytes", {"UNIT": 16}),
     ("nothing new there for five seconds", {"UNSEEN_PATIENCE": 5.0}),
 )
 
@@ -274,8 +266,9 @@ NUMBERS: Final = (
 def constants() -> dict[str, Any]:
     """All constants of all rooms."""
     found: dict[str, Any] = {}
-    for path in (ROOT / "tqshim").glob("[a-z]*.py"):
-        module = importlib.import_module(f"tqshim.{path.stem}")
+    for path in [*(ROOT / "tqshim").glob("[a-z]*.py"), *(ROOT / "tqshim").glob("[eps]*/[a-z]*.py")]:
+        room = path.relative_to(ROOT).with_suffix("")
+        module = importlib.import_module(".".join(room.parts))
         found.update({name: value for name, value in vars(module).items() if name.isupper()})
     return found
 
@@ -551,13 +544,10 @@ def test_differs_fast_consumer_takes_more_at_a_time() -> None:
     """It leases what is there; but nobody has to wait who does not want to, and nobody waits for long."""
     queue = TurboQueue()
     queue.put_many(range(10_000))
-    engine = queue._engine
-    assert engine is not None
     mine, other = CONTEXT.Pipe()
     with child(get_twice, queue, other):
         assert mine.recv() == "got"
         assert queue.qsize() == 9000
-        assert (engine.ledger.lease is not None) == (tuning.LEASES and waiting.barrier_works())
         taken = [queue.get_nowait() for _ in range(20)]
         mine.send("go on")
         taken += [queue.get(timeout=PATIENCE) for _ in range(20)]
@@ -582,8 +572,7 @@ def test_differs_order_between_producers() -> None:
                 queue.put(Slow())
                 for number in range(2000):
                     queue.put(b"%1000d" % number)
-                if isinstance(queue, TurboQueue):
-                    assert not queue.empty()  # that has published the whole burst
+                time.sleep(0.002)
                 mine.send("now")
                 assert mine.recv() == "put"
                 wait_until(lambda: not queue.empty())
@@ -611,15 +600,13 @@ def test_differs_exit_without_a_reader() -> None:
 
 @pytest.mark.parametrize("end", ["wait", "cancel"])
 def test_differs_nothing_dies_with_its_producer(end: str) -> None:
-    """``wait``: killed a moment after its last put; ``cancel``: it had called ``cancel_join_thread``."""
+    """``wait``: killed right after its last put; ``cancel``: it had called ``cancel_join_thread``."""
     for make, loses in ((CONTEXT.Queue, True), (TurboQueue, False)):
         queue = make()
         mine, other = CONTEXT.Pipe()
         with child(put_unread, queue, other, 1000, end) as process:
             assert mine.recv() == "put"
             if end == "wait":
-                if not loses:
-                    wait_until(lambda queue=queue: queue.qsize() == 1000)
                 kill(process)
             process.join(PATIENCE)
             assert process.exitcode == (-signal.SIGKILL if end == "wait" else 0)
@@ -809,20 +796,6 @@ def test_differs_claimed() -> None:
 def claim_and_be_killed(queue: Any) -> None:
     with queue.claimed():
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_differs_join_beside_bursts() -> None:
-    """Without us an item counts in ``put``; with us when it is published, in ``put`` unless that is part of a burst."""
-    theirs, ours = CONTEXT.JoinableQueue(), tqshim.JoinableQueue()
-    theirs.cancel_join_thread()
-    for item in range(200):
-        theirs.put(item)
-        assert theirs._unfinished_tasks.get_value() == item + 1  # type: ignore[attr-defined]
-        ours.put(item)
-    assert 0 < ours._engine.ledger.unfinished <= 200
-    assert ours.join(timeout=0) is False
-    assert ours._engine.ledger.unfinished == 200
-    theirs.close()
 
 
 def test_differs_simple_queue_has_no_bound() -> None:

@@ -59,7 +59,7 @@ def test_one_processor_does_all_the_work_one_after_the_other() -> None:
 
 def test_no_more_items_than_appends_fit_behind_each_other() -> None:
     costs = dataclasses.replace(PLAIN, put=0.01 * MICRO)
-    found = simulate(costs, 256, 4, 200, 0.0, ITEMS, block=256)
+    found = simulate(costs, 256, 4, 200, 0.0, 10 * ITEMS, row=256)
     assert found.rate <= 1.001 / costs.lock
     assert found.rate >= 0.8 / costs.lock
     assert found.first() == "journal"

@@ -148,7 +148,7 @@ try:
 except OSError as error:
     print(type(error).__name__, error)
 """
-    command = [sys.executable, "-c", "import tqshim.engine\n" + program, path]
+    command = [sys.executable, "-c", "import tqshim.engine.registry\n" + program, path]
     try:
         for folder, mode in former.items():
             if mode & 0o005 != 0o005:

@@ -12,18 +12,25 @@ from types import FrameType
 from typing import Any, Optional
 
 import pytest
+from watching import AWAITS_PLACE, until_asleep
 
 import tqshim
-from tqshim import TurboQueue, events, queues, tuning, waiting
-from tqshim.putting import Putting
+from tqshim import TurboQueue, queues, tuning
+from tqshim.engine.consumer import NO_STEPS
+from tqshim.engine.engine import Engine
+from tqshim.engine.producer import Producer
+from tqshim.protocol import events
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import cells as words_of
+from tqshim.sync import membarrier
 
 LONG = 60.0
-PUTS = pytest.mark.skipif(not (tuning.SHORT_WAYS and tuning.BURSTS), reason="there is no short way to put")
+PUTS = pytest.mark.skipif(not (tuning.SHORT_WAYS and membarrier.barrier_works()), reason="there is no short way to put")
 GETS = pytest.mark.skipif(
-    not (tuning.STEPS and tuning.LEASES and waiting.barrier_works()), reason="there is no short way to get"
+    not (tuning.SHORT_WAYS and tuning.LEASES and membarrier.barrier_works()), reason="there is no short way to get"
 )
 BOUNDED = pytest.mark.skipif(
-    not (tuning.RESERVATIONS and waiting.barrier_works()), reason="there is no short way to put into a bounded queue"
+    not (tuning.RESERVATIONS and membarrier.barrier_works()), reason="there is no short way to put into a bounded queue"
 )
 
 
@@ -32,12 +39,6 @@ def q(request: pytest.FixtureRequest) -> Iterator[Any]:
     queue: Any = TurboQueue(request.param)
     yield queue
     queue._engine.close()
-
-
-@pytest.fixture
-def no_flusher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A burst ends where the test wants it to."""
-    monkeypatch.setattr(Putting, "_start_flusher", lambda engine: setattr(engine, "_flusher_busy", True))
 
 
 @contextlib.contextmanager
@@ -63,26 +64,31 @@ def meanwhile(line: str, act: Callable[[], Any]) -> Iterator[list[Any]]:
     assert done, f"no line {line!r} was run"
 
 
-def start_burst(q: Any) -> list[int]:
+def start_short_puts(q: Any) -> list[int]:
     """Put so many that the next put takes the short way; returns what was put."""
-    engine = q._engine
     put: list[int] = []
-    while not engine._tickets:
+    producer = q._engine.parts.producer
+    while not put or producer.log.counts[producer.log.cell] >= producer.log.stop:
         put.append(len(put))
         q.put(put[-1])
-        assert len(put) < 500, "no burst has begun"
+        assert len(put) < 500, "no put takes the short way"
     return put
 
 
 def start_window(q: Any) -> list[int]:
     """Have items of which the next get takes the short way; returns which."""
     q.put_many(range(200))
-    engine = q._engine
+    consumer = q._engine.parts.consumer
     for number in range(200):
         assert q.get(True, LONG) == number
-        if engine._window:
+        if consumer.steps is not NO_STEPS:
             return list(range(number + 1, 200))
     raise AssertionError("no lease was taken")
+
+
+def raise_flag(q: Any, lease: Any) -> None:
+    """As another does that wants the lease to end."""
+    q._engine.parts.members.raise_flag(words_of.LEASE_FLAG, lease.slot)
 
 
 def drained(q: Any) -> list[Any]:
@@ -93,74 +99,150 @@ def drained(q: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.usefixtures("no_flusher")
 @PUTS
-def test_what_others_do_between_place_and_record(q: Any) -> None:
-    """Another thread publishes the burst, takes its items, puts, or asks: the record is neither lost nor put twice."""
-    engine = q._engine
+def test_what_others_do_while_a_put_takes_the_short_way(q: Any) -> None:
+    """Before its record is written: it is neither lost nor put twice, and comes behind what they have put."""
     acts: dict[str, Callable[[], Any]] = {
-        "flush": engine.flush,
         "put": lambda: q.put("other"),
         "put_many": lambda: q.put_many(["other"]),
         "qsize": q.qsize,
         "get": lambda: q.get(True, LONG),
+        "interrupted": lambda: q._engine.act(q._engine._recover),
     }
     for name, act in acts.items():
-        put: list[Any] = start_burst(q)
-        with meanwhile("engine.records.append(record)", act) as done:
+        put: list[Any] = start_short_puts(q)
+        with meanwhile("if type(record) is bytes:", act) as done:
             q.put("mine")
         put += ["other"] * name.startswith("put") + ["mine"]
-        got = done * (name == "get") + drained(q)
-        assert sorted(map(str, got)) == sorted(map(str, put)), name
-        assert got[: len(put) - 2] == put[: len(put) - 2]
+        assert [*done * (name == "get"), *drained(q)] == put, name
         if name == "qsize":
             assert done == [len(put) - 1]
 
 
-@pytest.mark.usefixtures("no_flusher")
 @PUTS
 @BOUNDED
-def test_a_place_that_went_in_that_moment_is_waited_for() -> None:
-    """The queue fills up between the place and its record: put waits, or raises ``Full``, and the bound holds."""
-    for block in (False, True):
-        q: Any = TurboQueue(400)
-        put = start_burst(q)
+@pytest.mark.parametrize("block", [False, True])
+def test_a_place_that_went_in_that_moment_is_waited_for(block: bool) -> None:
+    """Another process takes all places before the record is written: put waits, or raises ``Full``, and the bound
+    holds."""
+    q: Any = TurboQueue(400)
+    other = Engine(LogFolder.meet(q._engine.folder.path))
+    put = start_short_puts(q)
 
-        def fill(q: Any = q) -> None:
-            q._engine.flush()
-            with contextlib.suppress(tqshim.Full):
-                while True:
-                    q.put("other", False)
+    def fill() -> None:
+        while other.put(b"\x80\x05N.", False, None):
+            pass
 
-        with meanwhile("engine.records.append(record)", fill):
-            if block:
-                threading.Timer(0.05, q.get).start()
-                q.put("mine", True, LONG)
-            else:
-                with pytest.raises(tqshim.Full):
-                    q.put("mine", False)
-        assert q.qsize() == 400
-        assert q.full()
-        got = drained(q)
-        assert got.count("mine") == block
-        assert got[: len(put) - 1] == put[block : len(put) - 1 + block]
-        q._engine.close()
+    with meanwhile("if type(record) is bytes:", fill):
+        if block:
+            taker = threading.Thread(target=lambda: (until_asleep(q, AWAITS_PLACE), q.get()))
+            taker.start()
+            q.put("mine", True, LONG)
+            taker.join()
+        else:
+            with pytest.raises(tqshim.Full):
+                q.put("mine", False)
+    assert q.qsize() == 400
+    assert q.full()
+    got = drained(q)
+    assert got == [*put[block:], *[None] * (400 - len(put)), *["mine"] * block]
+    other.close()
+    q._engine.close()
 
 
-@pytest.mark.usefixtures("no_flusher")
 @PUTS
 @BOUNDED
 def test_a_record_whose_place_is_cut_down_goes_the_long_way() -> None:
     q: Any = TurboQueue(1000)
-    engine = q._engine
-    put = start_burst(q)
-    granted = engine.ledger.res[engine._producer]
-    engine._words[engine._used_flag] = 1  # as a producer does that finds no place
+    parts = q._engine.parts
+    put = start_short_puts(q)
+    slot = parts.producer.slot
+    granted = parts.replica.ledger.res[slot]
+    parts.members.raise_flag(words_of.FLAG, slot)  # as a producer does that finds no place
     for number in range(len(put), len(put) + 50):
         q.put(number)
-        assert engine.ledger.res.get(engine._producer) != granted
+        assert parts.replica.ledger.res.get(slot) != granted
     assert drained(q) == list(range(len(put) + 50))
-    engine.close()
+    q._engine.close()
+
+
+@PUTS
+@pytest.mark.parametrize("later_first", [False, True])
+@pytest.mark.parametrize("end", ["full", "shut", "one place"])
+def test_two_threads_whose_records_come_too_late_learn_it_both(
+    q: Any, end: str, later_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has put its record, and then asks whether it counts; the first to ask answers for the other's, too."""
+    if end != "shut" and not q._maxsize:
+        pytest.skip("there is always a place")
+    monkeypatch.setattr(tuning, "LEASES", False)  # a place is free once its item is got
+    engine = q._engine
+    producer = engine.parts.producer
+    put = start_short_puts(q)
+    other = Engine(LogFolder.meet(engine.folder.path))
+    theirs = taken = 0
+    if end == "shut":
+        other.shutdown(False)
+    else:
+        while other.put(b"\x80\x05N.", False, None):
+            theirs += 1
+        if end == "one place":
+            assert other.get([], 1, False, None) == 0
+            taken = 1
+    log = producer.log
+    log.counts[words_of.CUT_DUE] = 1 << 62  # no cut comes first
+    totals = [log.put(b"\x80\x05K" + bytes([number]) + b".") for number in (201, 202)]
+    assert totals == [len(put) + 1, len(put) + 2]
+    if later_first:
+        answers = [engine.has_put(total) for total in reversed(totals)][::-1]
+    else:
+        answers = [engine.has_put(total) for total in totals]
+    assert answers == [end == "one place", False]
+    assert not producer.lost
+    assert q.qsize() == len(put) + theirs - taken + sum(answers)
+    found = []
+    with contextlib.suppress(tqshim.Empty, tqshim.ShutDown):
+        while True:
+            found.append(q.get(True, 0.05))
+    assert [item for item in found if item is not None] == [*put[taken:], *[201] * sum(answers)]
+    assert found.count(None) == theirs
+    other.close()
+
+
+@BOUNDED
+@pytest.mark.parametrize("free", [0, 1, 2, 3])
+def test_a_batch_whose_places_others_take_in_that_moment_is_put_whole_or_not_at_all(
+    free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q: Any = TurboQueue(20)
+    other = Engine(LogFolder.meet(q._engine.folder.path))
+    q.put_many(range(3))
+    q.put_many(range(3, 6))
+    commit = Producer._commit
+    theirs: list[None] = []
+
+    def in_between(producer: Producer, total: int, new: int, by_counter: bool) -> int:
+        if producer is q._engine.parts.producer:
+            monkeypatch.undo()
+            while other.put(b"\x80\x05N.", False, None):
+                theirs.append(None)
+            if free:
+                other.get([], free, False, None)
+        return commit(producer, total, new, by_counter)
+
+    monkeypatch.setattr(Producer, "_commit", in_between)
+    if free < 3:
+        with pytest.raises(tqshim.Full) as caught:
+            q.put_many_nowait(range(6, 9))
+        assert str(caught.value) == ""
+    else:
+        q.put_many_nowait(range(6, 9))
+    assert len(theirs) == 14
+    got = drained(q)
+    assert [item for item in got if item is not None] == [*range(free, 6), *([6, 7, 8] if free == 3 else [])]
+    assert got.count(None) == 14
+    other.close()
+    q._engine.close()
 
 
 @GETS
@@ -177,7 +259,7 @@ def test_what_others_do_while_a_get_takes_the_short_way(q: Any) -> None:
         "claimed": work,
         "put": lambda: q.put(200),
         "qsize": q.qsize,
-        "interrupted": engine._recover,
+        "interrupted": lambda: engine.act(engine._recover),
     }
     for name, act in acts.items():
         left = start_window(q)
@@ -194,20 +276,19 @@ def test_what_others_do_while_a_get_takes_the_short_way(q: Any) -> None:
 @pytest.mark.parametrize("ours", [False, True])
 def test_a_step_that_somebody_objects_to_asks_the_journal(q: Any, ours: bool) -> None:
     """Another consumer ends the lease before, or after, it can see that this item is taken."""
-    engine = q._engine
+    parts = q._engine.parts
     left = start_window(q)
-    lease = engine.ledger.lease
-    flag = engine._lease_flag
-    engine._words[flag] = 1
+    lease = parts.replica.ledger.lease
+    raise_flag(q, lease)
 
     def end_lease() -> None:
-        engine.journal.append(events.revoke(left[0] + ours - lease.first, lease.number))
+        parts.replica.journal.append(events.revoke(left[0] + ours - lease.first, lease.number))
 
     with meanwhile("generation = engine.generation", end_lease):
         assert q.get(True, LONG) == left[0]
     # Its own lease ended; the item was got by a step, or by the claim that followed.
-    assert engine.ledger.kept[lease.slot] == (lease.number, left[0] + ours)
-    assert not engine._lost
+    assert parts.replica.ledger.kept[lease.slot] == (lease.number, left[0] + ours)
+    assert not parts.consumer._lost
     assert drained(q) == left[1:]
 
 
@@ -216,12 +297,13 @@ def test_steps_beyond_the_end_of_a_lease_find_out_each(q: Any) -> None:
     """Three threads have taken a step each when the lease ends before the second: one item is theirs."""
     engine = q._engine
     left = start_window(q)
-    lease = engine.ledger.lease
-    engine._words[engine._lease_flag] = 1
-    steps = [next(engine.steps) for _ in range(3)]
+    parts = engine.parts
+    lease = parts.replica.ledger.lease
+    raise_flag(q, lease)
+    steps = [next(parts.consumer.steps) for _ in range(3)]
     assert [item for _, item, _, _ in steps] == left[:3]
     assert all(contested for *_, contested in steps)
-    engine.journal.append(events.revoke(left[1] - lease.first, lease.number))
+    parts.replica.journal.append(events.revoke(left[1] - lease.first, lease.number))
     generation = engine.generation
     assert [engine.confirm(item, generation) for _, item, _, _ in reversed(steps)] == [False, False, True]
     assert not engine.confirm(left[0], generation - 1), "a forked child's"
@@ -230,9 +312,9 @@ def test_steps_beyond_the_end_of_a_lease_find_out_each(q: Any) -> None:
 
 @GETS
 def test_an_interrupt_before_the_journal_has_answered_loses_nothing(q: Any) -> None:
-    engine = q._engine
+    parts = q._engine.parts
     left = start_window(q)
-    engine._words[engine._lease_flag] = 1
+    raise_flag(q, parts.replica.ledger.lease)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -241,9 +323,9 @@ def test_an_interrupt_before_the_journal_has_answered_loses_nothing(q: Any) -> N
         with pytest.raises(KeyboardInterrupt), meanwhile(line, interrupt):
             q.get(True, LONG)
         assert q.get(True, LONG) == left.pop(0)
-        if not engine._window:
+        if parts.replica.ledger.lease is None:
             break
-        engine._words[engine._lease_flag] = 1
+        raise_flag(q, parts.replica.ledger.lease)
     assert drained(q) == left
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import queue
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +91,7 @@ def test_an_interrupted_put_happens_once_or_not_at_all(what: str, kind: str, max
 
 
 @raised
-@pytest.mark.parametrize(
-    "off", ["short_ways", "bursts", "leases", "reservations", "bursts,leases,reservations,spinning"]
-)
+@pytest.mark.parametrize("off", ["short_ways", "leases", "reservations", "short_ways,leases,reservations,spinning"])
 def test_interrupts_do_no_harm_without_optimisations(off: str) -> None:
     interrupted("get", "keyboard", 3000, 0, 2, 100, TQSHIM_WITHOUT=off)
     interrupted("put", "keyboard", 4000, 3000, 2, 100, TQSHIM_WITHOUT=off)
@@ -377,11 +373,11 @@ _asked: list[TurboQueue[Any]] = []
 
 
 def _ask() -> bool:
-    return _asked[0]._engine._stands_above_itself()  # type: ignore[union-attr]
+    return _asked[0]._engine.is_interrupted  # type: ignore[union-attr]
 
 
 def test_what_is_unpickled_interrupts_no_act_of_the_queue_that_it_comes_from() -> None:
-    """The get has no lock then: a put in there need not be left to a thread."""
+    """The get has no lock then: a put in there needs no engine of its own."""
     with TurboQueue() as queue:
         _asked[:] = [queue]
         queue.put_many([Asks(), Asks()])
@@ -400,7 +396,9 @@ for number in range(5):
     q.put(number)
     q.qsize()
 (name,) = [name for name in os.listdir(path) if name.startswith(("load_", "ready_"))]
-os.truncate(os.path.join(path, name), 16)
+with open(os.path.join(path, name), "r+b") as file:
+    file.seek(8)
+    file.write(bytes([255] * 8))
 logging.basicConfig(handlers=[logging.handlers.QueueHandler(q)])
 found = None
 while not isinstance(found, logging.LogRecord):
@@ -416,35 +414,33 @@ print(found.getMessage().count("it is kept as"))
 
 
 def test_what_a_handler_has_put_at_the_very_end_is_there(tmp_path: Path) -> None:
-    """The program ends in the handler's frame, so to say: no thread comes to put it."""
+    """The program ends in the handler's frame, in the middle of an act of that queue."""
     code = """
-import pickle, sys
-import tqshim.putting
+import os, sys
 from tqshim import TurboQueue
 q = TurboQueue(path=sys.argv[1])
-tqshim.putting._thread.start_new_thread = lambda *_: None
-q._engine._put_later([pickle.dumps(7)])
+def handle():
+    q.put(7)
+    q.put_many([8, 9])
+    os._exit(0)
+q._engine.act(handle)
 """
     path = str(tmp_path / "queue")
     subprocess.run([sys.executable, "-c", code, path], timeout=LIMIT, check=True)
     with TurboQueue(path=path) as queue:
-        assert queue.get_nowait() == 7
+        assert [queue.get_nowait() for _ in range(3)] == [7, 8, 9]
 
 
+@pytest.mark.parametrize("durable", ["", "durable"])
 @pytest.mark.parametrize("many", [False, True])
-def test_a_put_comes_after_what_a_handler_has_put(many: bool) -> None:
-    """What interrupted an act of the queue is left to a thread, which may come to it late."""
-    with TurboQueue() as queue:
-        queue.put(0)
-        engine = queue._engine
-
-        def late(block: bool) -> None:
-            time.sleep(0.05)
-            engine._put_many_now([pickle.dumps(1)], block, None)
-
-        engine._do_later(late)
-        if many:
-            queue.put_many([2])
-        else:
-            queue.put(2)
-        assert [queue.get(timeout=20) for _ in range(3)] == [0, 1, 2]
+def test_a_put_comes_after_what_a_handler_has_put(many: bool, durable: str, tmp_path: Path) -> None:
+    """What has interrupted an act of the queue has put it into a log of its own."""
+    with TurboQueue(path=str(tmp_path / "queue"), durable=bool(durable)) as queue:
+        for turn in range(0, 30, 3):
+            queue.put(turn)
+            queue._engine.act(queue.put, turn + 1)  # type: ignore[union-attr]
+            if many:
+                queue.put_many([turn + 2])
+            else:
+                queue.put(turn + 2)
+        assert [queue.get(timeout=20) for _ in range(30)] == list(range(30))

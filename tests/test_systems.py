@@ -68,7 +68,6 @@ for maxsize in (0, 3000):
     where = q._engine.folder.path
     assert where in [found.path for found in tqshim.monitor.queues()]
     q.close()
-    q.join_thread()  # its flusher may hold it for a moment
     assert not os.path.exists(where)
 import tqshim.sqlite_files
 tqshim.sqlite_files._open_now()

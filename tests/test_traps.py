@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import gc
 import multiprocessing
 import os
@@ -23,19 +22,20 @@ from typing import Any, Callable
 import pytest
 from programs import histories, travel
 
-import tqshim.engine
+import tqshim.engine.engine
 import tqshim.folder
-import tqshim.putting
 import tqshim.systems
 import tqshim.tuning
-from tqshim import CorruptBatchError, TurboQueue, UnsupportedError, waiting
+from tqshim import CorruptBatchError, TurboQueue, UnsupportedError
+from tqshim.engine.reader import Reader
+from tqshim.protocol import events
+from tqshim.sync import membarrier
 from tqshim.weak import alive
 
 LONG = 60.0
 
-needs_flusher = pytest.mark.skipif(not tqshim.tuning.BURSTS, reason="there is no flusher")
 needs_reservations = pytest.mark.skipif(
-    not (tqshim.tuning.BURSTS and tqshim.tuning.RESERVATIONS and waiting.barrier_works()),
+    not (tqshim.tuning.RESERVATIONS and membarrier.barrier_works()),
     reason="no reservations: they are switched off, or this system has no barrier for them",
 )
 
@@ -107,8 +107,8 @@ def test_a_forked_child_has_a_journal_offset_of_its_own() -> None:
         os.close(fd)
 
 
-def test_a_forked_child_forgets_the_records_that_its_parent_holds_back() -> None:
-    """Else they are published twice."""
+def test_a_forked_child_puts_into_a_log_of_its_own() -> None:
+    """Else it would write over what its parent has put, or put that twice."""
     for maxsize in (0, 5000):
         q: Any = TurboQueue(maxsize)
         for turn in range(10):
@@ -163,10 +163,10 @@ def test_a_stopped_producers_reservation_keeps_no_put_waiting(maxsize: int) -> N
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        tqshim.tuning.LINGER = 1000.0  # type: ignore[misc]
         q.put(0)
-        q.put(1)  # in a burst, however slow this is: with a reservation
-        room = q._engine._granted - q._engine._used
+        q.put(1)  # with a reservation
+        producer, ledger = q._engine.parts.producer, q._engine.parts.replica.ledger
+        room = ledger.res[producer.slot].stop - producer.end()[1]
         os.write(writer, bytes([room > 0]))
         os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(0)
@@ -188,9 +188,9 @@ def test_a_stopped_producers_reservation_keeps_no_put_waiting(maxsize: int) -> N
 def test_a_reservation_left_by_an_interrupted_act_keeps_no_put_waiting() -> None:
     q: Any = TurboQueue(10)
     q.put(0)
-    engine = q._engine
-    assert engine._reserve(9)
-    engine._granted = engine._used = 0  # what recovery makes of it
+    parts = q._engine.parts
+    assert q._engine.act(lambda: parts.replica.append_one(events.reserve(parts.producer.slot, 9)))
+    q._engine.unsure = True
     started = threading.Thread(target=lambda: [q.put(number) for number in range(9)], daemon=True)
     started.start()
     started.join(LONG)
@@ -203,7 +203,7 @@ def test_a_forked_child_meets_no_lock_that_another_thread_held() -> None:
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with q._engine._lock:
+        with q._engine.lock:
             held.set()
             release.wait(LONG)
 
@@ -255,67 +255,11 @@ def test_a_forked_child_wakes_for_what_is_put_after_the_fork() -> None:
         assert os.waitpid(child, 0)[1] == 0
 
 
-FORK_BESIDE_THE_FLUSHER = """
-import os, signal, sys, threading, time
-import tqshim.putting
-from tqshim import TurboQueue
-q = TurboQueue()
-engine = q._engine
-has, go_on, forked = threading.Event(), threading.Event(), threading.Event()
-rest = tqshim.putting.Putting.rest
-
-def held_up(self):
-    if threading.current_thread() is not threading.main_thread():
-        has.set()
-        go_on.wait()
-    rest(self)
-
-def handle(number, frame):
-    while frame is not None and frame.f_code.co_filename != tqshim.putting.__file__:
-        frame = frame.f_back
-    if frame is None or not has.is_set() or forked.is_set():
-        return  # not yet in the call that waits for the lock
-    forked.set()
-    os.fork()
-    go_on.set()
-
-def ring():
-    while not forked.is_set():
-        os.kill(os.getpid(), signal.SIGUSR1)
-        time.sleep(0.001)
-
-tqshim.putting.Putting.rest = held_up
-signal.signal(signal.SIGUSR1, handle)
-parent = os.getpid()
-for number in range(3):
-    q.put(number)  # a burst: its flusher comes to an end, holding the lock
-has.wait()
-threading.Thread(target=ring).start()
-engine.put(b"N.", True, None)
-q.put("parent" if os.getpid() == parent else "child")
-q.close()
-if os.getpid() != parent:
-    os._exit(0)
-assert os.wait()[1] == 0
-"""
-
-
-@needs_flusher
-def test_a_fork_in_a_handler_is_not_kept_waiting_by_the_flusher_that_had_the_lock(tmp_path: Path) -> None:
-    """The call below the handler waits for a lock that a thread had which the child does not have."""
-    path = str(tmp_path / "queue")
-    code = FORK_BESIDE_THE_FLUSHER.replace("TurboQueue()", "TurboQueue(path=sys.argv[1])")
-    program(code, path)
-    got = drain(TurboQueue(path=path))
-    assert [item for item in got if item not in (None, "child")] == [0, 1, 2, "parent"]
-    assert (got.count("child"), got.count(None)) == (1, 2), "the child has gone on with the call, too"
-
-
 # -- one engine a process and folder
 
 
 def test_two_handles_of_one_program_are_one_producer(tmp_path: Path) -> None:
-    """However they came about; else a burst through one of them would come out after what was put later."""
+    """However they came about; else what was put through one of them could come out after what was put later."""
     path = str(tmp_path / "queue")
     q: Any = TurboQueue(path=path)
     handles = [q, TurboQueue(path=path), pickle.loads(pickle.dumps(q))]
@@ -338,8 +282,8 @@ def test_closing_one_handle_leaves_the_others_open() -> None:
     assert drain(other) == [1, 2]
 
 
-def test_threads_that_put_while_blocks_are_published_lose_nothing() -> None:
-    """Swapping the buffer and publishing it are one act: the flusher, the threads and qsize all do both."""
+def test_threads_that_put_while_others_cut_and_open_files_lose_nothing() -> None:
+    """A put without the lock, and one that needs another batch file, are of one log."""
     q: Any = TurboQueue(batch_size=5)
     threads = [threading.Thread(target=histories.produce, args=(q, n, 2000, "put", n)) for n in range(4)]
     for thread in threads:
@@ -351,18 +295,6 @@ def test_threads_that_put_while_blocks_are_published_lose_nothing() -> None:
     histories.check([drain(q)], dict.fromkeys(range(4), 2000))
 
 
-def test_the_first_put_is_published_at_once_however_lately_the_machine_has_started(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The clock of waits begins there: nothing has been published before must not look like just now."""
-    monkeypatch.setattr(tqshim.tuning, "LINGER", 1e9)
-    q: Any = TurboQueue()
-    q._engine.looked_then = q._engine.looked[0]  # nobody has found a queue empty in the meantime
-    q.put(1)
-    assert q._engine.ledger.tail == 1
-    q.close()
-
-
 # -- exceptions between append and delivery
 
 
@@ -372,17 +304,20 @@ def test_an_item_that_was_claimed_but_not_delivered_comes_with_the_next_get(
     monkeypatch: pytest.MonkeyPatch, error: type[BaseException], waiting: int
 ) -> None:
     """The journal says it is ours; nobody else will ever get it."""
-    engine = tqshim.engine.Engine
     q: Any = TurboQueue()
     q.put_many(range(waiting))
-    read, failures = engine._read_block, [error(), error()]
+    failures = [error(), error()]
 
-    def fail_at_first(self: Any, *arguments: Any) -> Any:
-        if failures:
-            raise failures.pop()
-        return read(self, *arguments)
+    def fails_at_first(read: Any) -> Any:
+        def fail(self: Any, *arguments: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return read(self, *arguments)
 
-    monkeypatch.setattr(engine, "_read_block", fail_at_first)
+        return fail
+
+    for way in ("open", "read", "read_many"):
+        monkeypatch.setattr(Reader, way, fails_at_first(getattr(Reader, way)))
     got = []
     for _ in range(waiting + 2):
         try:
@@ -397,7 +332,7 @@ def test_an_item_that_was_claimed_but_not_delivered_comes_with_the_next_get(
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
-def test_a_forked_producers_last_burst_is_not_lost(depth: int) -> None:
+def test_a_forked_producers_last_put_is_not_lost(depth: int) -> None:
     """Its child's child's neither: each clears the registry of finalizers, and must enter again."""
     context = multiprocessing.get_context("fork")
     q: Any = TurboQueue()
@@ -515,39 +450,12 @@ print("all")
     assert program(code) == "all\n"
 
 
-@needs_flusher
-def test_an_exception_while_the_flusher_is_started_leaves_no_burst_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = tqshim.putting._thread.start_new_thread
-    left = [KeyboardInterrupt]
-
-    def start_new_thread(*arguments: Any) -> int:
-        if left:
-            raise left.pop()
-        return start(*arguments)
-
-    monkeypatch.setattr(tqshim.putting._thread, "start_new_thread", start_new_thread)
-    with TurboQueue() as queue:
-        number = 0
-        while left:
-            with contextlib.suppress(KeyboardInterrupt):
-                queue.put(number)
-            number += 1
-        for _ in range(3):
-            queue.put(number)
-            number += 1
-        deadline = time.monotonic() + LONG
-        while queue._engine.records:  # type: ignore[union-attr]
-            assert time.monotonic() < deadline, "nobody publishes what is held back"
-            time.sleep(0.001)
-        assert {queue.get() for _ in range(queue.qsize())} >= {number - 3, number - 2, number - 1}
-
-
 def test_a_queue_that_can_not_be_opened_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
         raise OSError("no more descriptors")
 
     before = len(os.listdir("/dev/fd"))
-    monkeypatch.setattr(tqshim.engine.Engine, "__init__", fails)
+    monkeypatch.setattr(tqshim.engine.engine.Engine, "__init__", fails)
     with pytest.raises(OSError, match="no more"):
         TurboQueue()
     assert len(os.listdir("/dev/fd")) == before
@@ -607,36 +515,52 @@ def test_a_garbage_collection_may_destroy_other_queues_at_any_step() -> None:
     assert steps > 5
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        pytest.param("q = tqshim.TurboQueue()", marks=needs_flusher),
-        pytest.param("q = tqshim.TurboQueue(); end = q.close", marks=needs_flusher),
-        pytest.param("q = tqshim.TurboQueue(); end = lambda: time.sleep(0.1)", marks=needs_flusher),
-        pytest.param("q = tqshim.TurboQueue(10**6)", marks=needs_reservations),
-        "q = Enqueue(); q.queue_name = 'events'; q.root_path = sys.argv[1]; q.put = q.add",
-    ],
-)
-def test_no_thread_is_left_when_the_interpreter_ends(use: str, tmp_path: Path) -> None:
+def test_no_thread_of_ours_is_left_when_the_interpreter_ends(tmp_path: Path) -> None:
     """One that is left is stopped for good with the locks that it holds, and before 3.10.8 the interpreter may wait for
     it for ever (CPython's gh-96387)."""
-    code = f"""
-import _thread, atexit, sys, time
+    code = """
+import _thread, atexit, sys
 atexit.register(lambda: print(_thread._count()))
 import tqshim
 from tqshim.turbo_queue import Enqueue
-end = list
-{use}
+q = Enqueue()
+q.queue_name = "events"
+q.root_path = sys.argv[1]
 while not _thread._count():
-    q.put("event")
-end()
+    q.add("event")
 print(_thread._count())
 """
     assert program(code, str(tmp_path)).split()[-1] == "0"
 
 
-def test_forking_after_a_burst_warns_of_no_threads() -> None:
-    """Python 3.12 and later do, where a thread runs: the flusher must have ended."""
+def test_a_queue_has_no_thread_of_its_own(tmp_path: Path) -> None:
+    """Whatever is done with it, in whatever process."""
+    code = """
+import _thread, multiprocessing, sys
+import tqshim
+def use(q):
+    for number in range(3000):
+        q.put(number)
+        q.put(b"x" * 100_000) if not number % 500 else None
+        if number > 50:
+            q.get()
+    q.put_many(range(10))
+    with q.claimed():
+        pass
+    q.qsize(), q.stats()
+    assert _thread._count() == 0, _thread._count()
+for q in (tqshim.TurboQueue(), tqshim.TurboQueue(1000), tqshim.TurboQueue(path=sys.argv[1])):
+    use(q)
+    child = multiprocessing.get_context("fork").Process(target=use, args=(q,))
+    child.start()
+    child.join()
+    assert not child.exitcode and not _thread._count()
+"""
+    program(code, str(tmp_path / "queue"))
+
+
+def test_forking_after_puts_warns_of_no_threads() -> None:
+    """Python 3.12 and later do, where a thread runs."""
     code = """
 import os, warnings
 warnings.simplefilter("error")
@@ -654,60 +578,6 @@ for turn in range(5):
 print(q.qsize())
 """
     assert program(code, options=("-W", "error")) == "105\n"
-
-
-def test_the_flusher_starts_again_after_a_fork() -> None:
-    """In the parent and in the child: a burst's end is published without another call."""
-    q, other = TurboQueue(), TurboQueue()
-    for number in range(20):
-        q.put(number)
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=put_and_then_get, args=(other, theirs, q))
-    process.start()
-    assert [other.get(True, LONG) for _ in range(20)] == list(range(20))
-    for number in range(20, 40):
-        q.put(number)
-    ours.send(40)
-    # The parent makes no call but this, of another queue.
-    assert other.get(True, LONG) == "all forty"
-    process.join(LONG)
-    assert process.exitcode == 0
-    assert q.empty()
-
-
-def test_a_fork_while_the_flusher_is_started_leaves_the_child_none_with_its_parents_lock(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A signal handler forks there; the child's copy of the frame goes on, and starts it in the child."""
-    start = tqshim.putting._thread.start_new_thread
-    children: list[int] = []
-
-    def fork_first(run: Any, args: Any) -> Any:
-        monkeypatch.undo()
-        child = os.fork()
-        if not child:
-            # What that thread would do first; at this point the engine is still as the parent had it.
-            os._exit(0 if run.__self__._flush(*args) is tqshim.putting._State.DISMISSED else 1)
-        children.append(child)
-        return start(run, args)
-
-    q: Any = TurboQueue()
-    monkeypatch.setattr(tqshim.putting._thread, "start_new_thread", fork_first)
-    number = 0
-    while not children:
-        q.put(number)
-        number += 1
-    assert os.waitpid(children[0], 0)[1] == 0
-    assert [q.get(True, LONG) for _ in range(number)] == list(range(number))
-
-
-def put_and_then_get(other: Any, connection: Any, q: Any) -> None:
-    for number in range(20):
-        other.put(number)
-    count = connection.recv()
-    assert [q.get(True, LONG) for _ in range(count)] == list(range(count))
-    other.put("all forty")
 
 
 # -- room
@@ -841,14 +711,11 @@ def test_a_queue_lives_only_as_long_as_its_handles() -> None:
             q: Any = TurboQueue(maxsize)
             q.put_many(range(100))
             for number in range(50):
-                q.put(number)  # its flusher runs
+                q.put(number)
             q.get()
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 del q
-        deadline = time.monotonic() + LONG
-        while set(os.listdir(root)) - before:  # the flusher may hold the engine for a moment
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+            assert set(os.listdir(root)) <= before
     finally:
         gc.enable()

@@ -169,6 +169,29 @@ def test_to_grandchildren(context: Any) -> None:
     assert q.empty()
 
 
+def test_the_first_thing_a_child_does_with_its_handle_may_be_to_pass_it_on(context: Any) -> None:
+    """To a child of its own, of each start method, or in a pickle."""
+    q: Any = TurboQueue()
+    mine = context.get_start_method()
+    for method in multiprocessing.get_all_start_methods():
+        if (mine, method) == ("fork", "forkserver"):
+            continue  # a forked child waits for its parent's fork server, if there is one, and fails
+        process = context.Process(target=travel.spawn_first, args=(q, method))
+        process.start()
+        finish(process)
+        assert q.get_nowait() == method
+    ours, theirs = context.Pipe(False)
+    process = context.Process(target=travel.pickle_first, args=(q, theirs))
+    process.start()
+    data = ours.recv_bytes()
+    finish(process)
+    q.put("kept")
+    q.close()
+    del q
+    TurboQueue().close()  # sweeps
+    assert pickle.loads(data).get_nowait() == "kept"
+
+
 def test_a_subclass_keeps_its_attributes(context: Any) -> None:
     q = Labelled(3, "left", batch_size=2)
     q.count = 41

@@ -13,8 +13,8 @@ from collections import deque
 from typing import Any, Final, Optional
 from weakref import WeakKeyDictionary
 
-from . import waiting
-from .choice import Engine
+from .engine.registry import Engine
+from .sync.cells import AWAITS_PLACE, SLEEPS
 
 __all__ = ["sleep"]
 
@@ -107,7 +107,7 @@ _watchers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Engine,
 
 async def sleep(engine: Engine, for_a_place: bool) -> None:
     """Wait until there is something to get, or a place to put to."""
-    kind = waiting.AWAITS_PLACE if for_a_place else waiting.SLEEPS
+    kind = AWAITS_PLACE if for_a_place else SLEEPS
     loop = asyncio.get_running_loop()
     watchers = _watchers.setdefault(loop, {})
     watcher = watchers.get((engine, kind))

@@ -6,10 +6,12 @@ mapping (``folder``), any other pickling (``queues``).
 ::
 
     a record    pickle | trailer
-    a trailer   per buffer: where it begins, 8 bytes, its length, 8 bytes | how many, 1 byte | "B"
+    a trailer   per buffer: where it begins, in bytes before the record's end, 8 bytes, its length, 8 bytes
+                | how many, 1 byte | "B"
 
 An unpickler stops where a pickle ends, and every pickle ends with a full stop: a record with a trailer is unpickled as
-one without.  Before each buffer stand as many bytes of opcodes that do nothing as it takes to align it.
+one without.  Before each buffer stand as many bytes of opcodes that do nothing as it takes to align it, if the record
+is aligned itself; before the record, once it is known where that will stand, as many as it takes for that.
 
 Invariant: ``load`` returns what ``pickle.loads`` of the whole record does, but for who owns the bytes of its arrays.
 """
@@ -21,13 +23,12 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final, Union
 
-from . import blocks
+from .protocol.pieces import ALIGNMENT, END, Pieces, nothing
 
 __all__ = ["END", "LEAST", "find", "lay_out", "load", "record"]
 
 LEAST: Final = 1 << 19
 """Bytes of a buffer that is worth a mapping: to make one and to look at its pages costs as much as to copy so many."""
-ALIGNMENT: Final = 64
 MOST: Final = 255
 """Buffers of a record that are told of."""
 _BYTEARRAY8: Final = 0x96
@@ -36,13 +37,11 @@ _PREFIX: Final = struct.Struct("<BQ")
 """That opcode and the length behind it."""
 _HEADER: Final = _PREFIX.size
 _ENTRY: Final = struct.Struct("<2Q")
-END: Final = b"B"
-"""The last byte of a trailer."""
 
 
-def record(written: Sequence[Any]) -> blocks.Pieces:
+def record(written: Sequence[Any]) -> Pieces:
     """The record of what its pickler wrote."""
-    return blocks.Pieces(lay_out(written))
+    return Pieces(lay_out(written))
 
 
 def lay_out(written: Sequence[Any]) -> list[Union[bytes, memoryview]]:
@@ -50,8 +49,8 @@ def lay_out(written: Sequence[Any]) -> list[Union[bytes, memoryview]]:
 
     ``written``: bytes, what has bytes, and buffers, each behind a piece that ends with its opcode and its length."""
     pieces: list[Union[bytes, memoryview]] = []
-    entries: list[bytes] = []
-    at = blocks.LARGE_HEADER
+    found: list[tuple[int, int]] = []
+    at = 0
     for piece in written:
         if type(piece) is bytes:
             pieces.append(piece)
@@ -59,27 +58,19 @@ def lay_out(written: Sequence[Any]) -> list[Union[bytes, memoryview]]:
             raw = piece.raw()
             before = pieces[-1]
             is_writable = before[-_HEADER:] == _PREFIX.pack(_BYTEARRAY8, len(raw))
-            if is_writable and len(raw) >= LEAST and len(entries) < MOST:
-                filling = _nothing(-at % ALIGNMENT)
+            if is_writable and len(raw) >= LEAST and len(found) < MOST:
+                filling = nothing(-at % ALIGNMENT)
                 pieces[-1:] = [before[:-_HEADER], filling, before[-_HEADER:]]
                 at += len(filling)
-                entries.append(_ENTRY.pack(at - blocks.LARGE_HEADER, len(raw)))
+                found.append((at, len(raw)))
             pieces.append(raw)
         else:
             pieces.append(memoryview(piece).cast("B"))
         at += len(pieces[-1])
-    if entries:
-        pieces += [*entries, bytes([len(entries)]), END]
+    if found:
+        at += len(found) * _ENTRY.size + 2
+        pieces += [*(_ENTRY.pack(at - begin, size) for begin, size in found), bytes([len(found)]), END]
     return pieces
-
-
-def _nothing(size: int) -> bytes:
-    """Opcodes of so many bytes, or of ``ALIGNMENT`` more, that push something and take it away again."""
-    if size % 2 == 0:
-        return b"N0" * (size // 2)
-    if size == 1:
-        size += ALIGNMENT
-    return b"K\x000" + b"N0" * ((size - 3) // 2)
 
 
 def find(record: memoryview) -> list[tuple[int, int]]:
@@ -90,9 +81,12 @@ def find(record: memoryview) -> list[tuple[int, int]]:
     trailer = len(record) - 2 - count * _ENTRY.size
     if trailer < 0:
         return []
-    found = [(begin, begin + size) for begin, size in _ENTRY.iter_unpack(record[trailer:-2])]
+    entries = _ENTRY.iter_unpack(record[trailer:-2])
+    found = [(len(record) - back, len(record) - back + size) for back, size in entries]
     at = 0
     for begin, end in found:
+        if begin < 0:
+            return []
         header = record[max(at, begin - _HEADER) : begin]
         if header != _PREFIX.pack(_BYTEARRAY8, end - begin) or end > trailer:
             return []

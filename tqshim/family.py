@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from .queues import TurboQueue
 
 if TYPE_CHECKING:
-    from .choice import Use
+    from .engine.registry import Use
 
 __all__ = ["JoinableTurboQueue", "SimpleTurboQueue"]
 
@@ -35,9 +35,7 @@ class JoinableTurboQueue(TurboQueue, queues.JoinableQueue):  # type: ignore[misc
             raise ValueError("task_done() called too many times")
 
     def join(self, *, timeout: Optional[float] = None) -> bool:  # type: ignore[override]
-        """Wait until all items are done, for ``timeout`` seconds, for ever by default; whether they are.
-
-        Of another process's burst, what was put within the last millisecond may not count yet."""
+        """Wait until all items are done, for ``timeout`` seconds, for ever by default; whether they are."""
         return self._counts.engine.join(timeout)
 
 

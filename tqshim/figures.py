@@ -16,7 +16,7 @@ class Stats:
     them, so nothing that a process does to end changes them."""
 
     put: int
-    """Items that were published.  Another process's burst is counted when it is, a millisecond later at most."""
+    """Items whose ``put`` has returned, whoever put them."""
     got: int
     """Items that somebody has got, or whose block of ``claimed`` has ended well; also those that were dropped by
     ``shutdown(immediate=True)``, lost to damage, or could not be unpickled."""
@@ -36,7 +36,7 @@ class Stats:
     unfinished: int
     """Items for which nobody has called ``task_done``: of interest where somebody does."""
     bytes: int
-    """Bytes of the blocks in which waiting items stand; a giant, alone in its file, counts as none."""
+    """Bytes of the records of the items that wait, with what checks them, but for those that have come back."""
     maxsize: int
     consumers: int
     """Processes that have got something, or tried to; a killed one counts until it is noticed."""

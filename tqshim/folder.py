@@ -34,21 +34,22 @@ import contextlib
 import errno
 import functools
 import logging
-import mmap
 import os
 import stat
 import tempfile
 import time
-import weakref
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, ClassVar, Final, Optional, TypeVar, Union
 
-from . import events, locks, mappings, names, systems
+from . import locks, mappings, names, systems
 from .clock import monotonic
 from .errors import CorruptBatchError, FolderError, UnsupportedError
-from .ledger import Ledger
 from .names import FileId
 from .protocol import events as rules
+from .protocol import snapshot
+from .protocol.ledger import Ledger
+from .storage.batch_file import read_at
+from .storage.large_records import BatchView, RecordInFile, is_being_read, lock_to_read
 
 try:
     import fcntl
@@ -58,6 +59,7 @@ except ImportError:  # Windows: said at construction, in check_platform
 
 __all__ = [
     "NO_SPACE",
+    "BatchView",
     "Folder",
     "Journal",
     "RecordInFile",
@@ -91,10 +93,6 @@ _CANT_SYNC: Final = (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY)
 """What a file system says that knows no more than ``fsync``."""
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
-MAPPED: Final = 3
-"""Records that a process has mapped, at most: one is used while the next is taken.  Whoever keeps more has copies."""
-PEEK: Final = 256
-"""Bytes of a large record that an unpickler looks at before it knows how many it wants."""
 NEAR: Final = 8
 """Events among which one looks for one's own, before one asks the kernel where it is."""
 _REFUSED_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuseblk", "ceph", "glusterfs", "afs", "lustre"}
@@ -146,9 +144,12 @@ class Journal:
     def append_all(self, data: bytes, at: int) -> int:
         """Append events in one piece, and return where they end.  ``at``: where the first may stand at the earliest.
 
-        Raises ``OSError``: where there is no space, nothing was written, nothing has happened."""
+        Raises ``OSError``: where there is no space nothing has happened, or what the first of them say."""
         written = os.write(self.fd, data)
         if written != len(data):
+            if written % rules.SIZE == 0:
+                # The first of them have happened, which is known once the journal is read; nothing is damaged.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"journal_{self.number}")
             raise FolderError(f"journal_{self.number}", "events were torn", "recover the queue into a new folder")
         if self.words is None or data[-8] not in _OURS:
             return os.lseek(self.fd, 0, 1)
@@ -169,7 +170,7 @@ class Journal:
                 event_there = words[found]
                 if event_there == word:
                     return (found + 1) << 3
-                if event_there & 0xFF != events.CLAIM:
+                if event_there & 0xFF != rules.CLAIM:
                     self.only_claims = False
         except IndexError:  # far past the limit
             pass
@@ -199,7 +200,7 @@ class Journal:
         system = mappings.system()
         if system is None:
             return
-        size = self.start + limit * events.SIZE + _PAST_LIMIT
+        size = self.start + limit * rules.SIZE + _PAST_LIMIT
         address = system.map(self.fd, size)
         if address is not None:
             self._address, self._size = address, size
@@ -225,117 +226,12 @@ class Journal:
         return os.pread(self.fd, self.start, 0)
 
     def close(self) -> None:
+        """Close it, unless it is closed already."""
         self.unmap()
-        os.close(self.fd)
-
-
-_mapped: Final[list[weakref.ref[mmap.mmap]]] = []
-
-
-class RecordInFile:
-    """A large record that stands in its batch file until it is unpickled from there: each byte is copied once.
-
-    While there is one, its file is not refilled, though all may have been told that its item is got: it holds a lock,
-    which ends with it, and with its process."""
-
-    __slots__ = ("_at", "_begin", "_closing", "_end", "fd", "memory")
-
-    def __init__(self, fd: int, begin: int) -> None:
-        """``fd``: its own, from here on."""
-        self.fd = fd
-        self._closing = _Closing(fd)
-        self.memory: Optional[memoryview] = None
-        """The record, if its file is mapped."""
-        self._begin = self._at = self._end = begin
-
-    def reaches(self, size: int) -> bool:
-        """So many bytes are its own, if the file has so many."""
-        self._end = self._begin + size
-        return os.fstat(self.fd).st_size >= self._end
-
-    def __len__(self) -> int:
-        return self._end - self._begin
-
-    def __bytes__(self) -> bytes:
-        return Folder.read_at(self.fd, len(self), self._begin)
-
-    def rewound(self) -> RecordInFile:
-        """This, to be read from its start on."""
-        self._at = self._begin
-        return self
-
-    def last(self) -> bytes:
-        """Its last byte."""
-        return os.pread(self.fd, 1, self._end - 1)
-
-    def map(self) -> Optional[memoryview]:
-        """It as memory of this process alone, which may write there.  ``None``: there are enough such mappings.
-
-        As long as one is there the file is not refilled, and once it is done with, its space is not free."""
-        _mapped[:] = [reference for reference in _mapped if reference() is not None]
-        if len(_mapped) >= MAPPED:
-            return None
-        begin = self._begin // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        try:
-            mapping = mmap.mmap(
-                self.fd, self._end - begin, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=begin
-            )
-        except OSError:
-            return None
-        _mapped.append(weakref.ref(mapping))
-        return memoryview(mapping)[self._begin - begin :]
-
-    def peek(self, size: int) -> bytes:
-        """The next bytes; they stay to be read."""
-        return os.pread(self.fd, min(size, self._end - self._at, PEEK), self._at)
-
-    def read(self, size: int) -> bytes:
-        """So many bytes, or fewer at the end of the record."""
-        data = Folder.read_at(self.fd, min(size, self._end - self._at), self._at)
-        self._at += len(data)
-        return data
-
-    def readline(self) -> bytes:
-        """The bytes up to the next line feed, which is the last of them."""
-        line = bytearray()
-        while not line.endswith(b"\n") and (more := self.read(1)):
-            line += more
-        return bytes(line)
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer; returns how many bytes there were."""
-        view = memoryview(buffer)[: self._end - self._at]
-        size = 0
-        while size < len(view) and (count := os.preadv(self.fd, [view[size:]], self._at)):
-            size += count
-            self._at += count
-        return size
-
-
-class BatchView:
-    """A mapped batch file, to be read.  It stays as it is while there is this or a slice of its memory."""
-
-    __slots__ = ("_fd", "_memory")
-
-    def __init__(self, mapping: mappings.Mapping, fd: int) -> None:
-        """``fd``: from here on its own, and locked.  Raises ``OSError`` where it can't be."""
-        self._fd = fd
-        self._memory = mapping.memory(_Closing(fd)).toreadonly()
-        _lock_to_read(fd)
-
-    def block(self, offset: int, size: int) -> Optional[memoryview]:
-        """So many bytes from there on.  ``None``: they are not mapped, or the file was cut short."""
-        end = offset + size
-        return self._memory[offset:end] if end <= min(len(self._memory), os.fstat(self._fd).st_size) else None
-
-
-class _Closing:
-    """A descriptor that is closed with this, by C code, as in ``Mapping``."""
-
-    __slots__ = ("__del__",)
-
-    def __init__(self, fd: int) -> None:
-        self.__del__ = functools.partial(os.close, fd)
+        # Forgotten first: interrupted in between, its number may be another file's when this is called again.
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class _Members:
@@ -348,9 +244,9 @@ class _Members:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.users = 0
-        self.closed = False
-        """In a forked child, which must not close it twice."""
-        self.slots: set[int] = set()
+        self.slots: dict[int, tuple[Folder]] = {}
+        """Whose record locks this process has, or is just taking, and for which of its uses of the folder: one that is
+        interrupted in an act of another has its own."""
 
     @classmethod
     def of(cls, key: tuple[int, int], open_file: Callable[[], int]) -> _Members:
@@ -360,10 +256,11 @@ class _Members:
             # Looked up again: a garbage collection may let go of any at any step.  One without users stays.
             if not idle.users and cls.opened.get(other) is idle and not os.fstat(idle.fd).st_nlink:
                 del cls.opened[other]
-                os.close(idle.fd)
+                idle.close()
         members = cls.opened.get(key)
         if members is None:
-            members = cls.opened[key] = cls(open_file())
+            # A signal handler may have opened it just now: then that one stays, and this one is never closed, either.
+            members = cls.opened.setdefault(key, cls(open_file()))
         return members
 
     def let_go(self, key: tuple[int, int]) -> None:
@@ -372,7 +269,13 @@ class _Members:
             self.users -= 1
             if not self.users:
                 self.opened.pop(key, None)
-                os.close(self.fd)
+                self.close()
+
+    def close(self) -> None:
+        """Close it, unless it is closed already: several folders, and frames that a fork has copied, may know this."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 _F = TypeVar("_F", bound="Folder")
@@ -496,14 +399,16 @@ class Folder:
                     folder = cls(path, fd)
                     folder._own_hold = True
                     return folder
-                os.close(fd)
+                fd, stale = -1, fd
+                os.close(stale)
             except BlockingIOError:  # a reclaimer holds it: in a moment it is gone
                 os.close(fd)
                 if monotonic() > deadline:
                     raise _locked(path) from None
                 time.sleep(0.001)
             except BaseException:
-                os.close(fd)
+                if fd >= 0:
+                    os.close(fd)
                 raise
 
     def hold_alone(self) -> bool:
@@ -545,7 +450,7 @@ class Folder:
                 os.close(self._create(name))
         self.grow_cells(1)
         name = self.prepare_roll(
-            0, lambda limit: self._first_snapshot(maxsize, limit, limits[1], durable, proof), limits[0]
+            0, lambda limit: snapshot.dump(Ledger(maxsize, limit, limits[1], durable, proof)), limits[0]
         )
         self.give_name(0, name)
 
@@ -580,14 +485,14 @@ class Folder:
         fd = -1
         try:
             fd = _open_plain(name, os.O_RDWR | os.O_APPEND, self.fd)
-            size = self._snapshot_size(os.pread(fd, 16, 0))
+            size = snapshot.size_of(os.pread(fd, 16, 0))
             found = os.fstat(fd).st_size
             if found < size:
                 raise ValueError(f"a snapshot of {size} bytes is cut short to {found}")
-            if found % events.SIZE:
+            if found % rules.SIZE:
                 raise ValueError(f"{found} bytes are no whole number of events")
             data = os.pread(fd, size, 0)
-            self._check_snapshot(data)
+            snapshot.check(data)
             return Journal(fd, number, size), data
         except BaseException as error:
             if fd >= 0:
@@ -604,10 +509,10 @@ class Folder:
             return
         try:
             # Whoever was first may have found less; and if this file is a journal by now, more space does it no harm.
-            if _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT):
+            if _reserve_space(fd, limit * rules.SIZE + 2 * _PAST_LIMIT):
                 return
             self.remove_free()  # Else they are refilled, and then nothing gives way.
-            while not _reserve_space(fd, limit * events.SIZE + 2 * _PAST_LIMIT) and limit > LEAST_LIMIT:
+            while not _reserve_space(fd, limit * rules.SIZE + 2 * _PAST_LIMIT) and limit > LEAST_LIMIT:
                 limit //= 2
         finally:
             os.close(fd)
@@ -638,8 +543,8 @@ class Folder:
                 os.ftruncate(fd, 0)
             wanted, begin = limit, snapshot(limit)
             beside = len(begin) + _PAST_LIMIT
-            limit = max(limit, min(most, (os.fstat(fd).st_blocks * 512 - beside) // events.SIZE))
-            while not _reserve_space(fd, beside + limit * events.SIZE) and limit > LEAST_LIMIT:
+            limit = max(limit, min(most, (os.fstat(fd).st_blocks * 512 - beside) // rules.SIZE))
+            while not _reserve_space(fd, beside + limit * rules.SIZE) and limit > LEAST_LIMIT:
                 if whole:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{self.path}/{names.journal(number)}")
                 limit //= 2
@@ -694,19 +599,9 @@ class Folder:
 
     def kind(self) -> tuple[bool, bytes]:
         """Whether the queue here was made a durable one, and the proof of its key, as its newest journal says."""
-        journal, snapshot = self.open_newest()
+        journal, begin = self.open_newest()
         journal.close()
-        return self._snapshot_kind(snapshot)
-
-    # -- what a journal begins with
-
-    _snapshot_size = staticmethod(Ledger.snapshot_size)
-    _check_snapshot = staticmethod(Ledger.check)
-    _snapshot_kind = staticmethod(Ledger.snapshot_kind)
-
-    @staticmethod
-    def _first_snapshot(maxsize: int, limit: int, last_limit: int, durable: bool, proof: bytes) -> bytes:
-        return Ledger(maxsize, limit, last_limit, durable, proof).snapshot()
+        return snapshot.kind(begin)
 
     # -- power cuts
 
@@ -783,7 +678,7 @@ class Folder:
         try:
             record = RecordInFile(self.open_batch(file), offset + header)
             # Before the header is looked at: from here on the file stays as it is.
-            _lock_to_read(record.fd)
+            lock_to_read(record.fd)
             size = measure(os.pread(record.fd, header, offset))
             whole = size is not None and record.reaches(size)
         except (OSError, ValueError):
@@ -913,7 +808,7 @@ class Folder:
             fd = os.open(name, os.O_RDWR | os.O_NONBLOCK | _OPEN, dir_fd=self.fd)
         except OSError:  # none there, or something in its place that nobody can write to
             return None
-        if stat.S_ISREG(os.fstat(fd).st_mode) and not _is_being_read(fd):
+        if stat.S_ISREG(os.fstat(fd).st_mode) and not is_being_read(fd):
             return fd
         os.close(fd)
         return None
@@ -956,18 +851,7 @@ class Folder:
             while written < len(view):
                 written += os.pwrite(fd, view[written:], offset + written)
 
-    @staticmethod
-    def read_at(fd: int, size: int, offset: int) -> bytes:
-        """So many bytes, or fewer at the end of the file."""
-        data = os.pread(fd, size, offset)
-        if len(data) == size:
-            return data
-        parts = [data]
-        got = len(data)
-        while got < size and parts[-1]:
-            parts.append(os.pread(fd, size - got, offset + got))
-            got += len(parts[-1])
-        return b"".join(parts)
+    read_at = staticmethod(read_at)
 
     def listing(self) -> Iterator[str]:
         """The names of what lies here, then of what lies in the spill folder.  They are read as they are asked for, and
@@ -1110,22 +994,32 @@ class Folder:
                 members = _Members.of(self.key, functools.partial(self._open_ours, names.MEMBERS, os.O_RDWR))
                 members.users += 1
             self._members = members
-        if slot in members.slots:
+        mine = (self,)
+        # Noted first: if this is interrupted, ``unlock_slots`` finds it.
+        if members.slots.setdefault(slot, mine) is not mine:
             return False
         try:
             fcntl.lockf(members.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
         except OSError as error:
+            members.slots.pop(slot, None)
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
             raise
-        members.slots.add(slot)
         return True
 
     def unlock_slot(self, slot: int) -> None:
         members = self._members
-        if members is not None and slot in members.slots:
+        if members is not None and members.slots.get(slot, (None,))[0] is self:
             fcntl.lockf(members.fd, fcntl.LOCK_UN, 1, slot)
-            members.slots.discard(slot)
+            members.slots.pop(slot, None)
+
+    def unlock_slots(self, keep: Container[int] = ()) -> None:
+        """Give back all locks of slots that this has but those."""
+        members = self._members
+        if members is not None:
+            for slot, (whose,) in list(members.slots.items()):
+                if whose is self and slot not in keep:
+                    self.unlock_slot(slot)
 
     # -- lifetime
 
@@ -1141,19 +1035,26 @@ class Folder:
 
     def close(self) -> None:
         """Let go of the folder.  Never ``LOCK_UN``: forked children and parents share the hold."""
-        members = self._members
-        if members is not None:
-            members.let_go(self.key)
-        for fd in (self._spill, self.fd):
-            if fd is not None and fd >= 0:
-                os.close(fd)
-        self._members = self._spill = None
-        self.fd = -1
+        # Forgotten first, each: interrupted in between, its number may be another file's when this is called again.
+        members, self._members = self._members, None
+        try:
+            if members is not None:
+                members.let_go(self.key)
+        finally:
+            spill, self._spill = self._spill, None
+            try:
+                if spill is not None and spill >= 0:
+                    os.close(spill)
+            finally:
+                fd, self.fd = self.fd, -1
+                if fd >= 0:
+                    os.close(fd)
 
     def let_go(self) -> None:
         """At the end of the program: delete the folder if nobody else uses it, else hold it on for late threads."""
-        os.close(self.fd)
-        self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
         if not reclaim(self.path):
             with contextlib.suppress(OSError):
                 self.fd = Folder._hold(self.path).fd
@@ -1164,8 +1065,8 @@ class Folder:
             if self._preparing >= 0:  # the parent is writing to it, at an offset that both would share
                 os.dup2(self.fd, self._preparing, inheritable=False)
             self._suspended = self.fd, self._spill
-            self.fd, self._spill = -1, None
-            self._own_hold = False
+        self.fd, self._spill = -1, None
+        self._own_hold = False
 
     def _check_frame(self) -> None:
         if self._suspended is not None:
@@ -1176,13 +1077,11 @@ class Folder:
         if self._suspended is not None:
             self.fd, self._spill = self._suspended
             self._suspended = None
-        members = self._members
-        if members is not None and not members.closed:
+        members, self._members = self._members, None
+        if members is not None:
             if _Members.opened.get(self.key) is members:  # a frame that a fork has copied has put it there
                 del _Members.opened[self.key]
-            members.closed = True
-            os.close(members.fd)
-        self._members = None
+            members.close()
 
 
 def _locked(path: str) -> FolderError:
@@ -1267,7 +1166,9 @@ def _lock_owners(members: _Members, slots: Iterable[int]) -> dict[int, int]:
 def forked() -> None:
     """In a forked child: another thread of the parent may have held the lock."""
     _Members.lock = locks.RLock()
-    # The parent's: each is closed by the first of its folders that goes on here, or by none.
+    # The parent's, with its locks: each is closed by the first of its folders that goes on here, or by none.
+    for members in _Members.opened.values():
+        members.slots = {}
     _Members.opened = {}
 
 
@@ -1398,19 +1299,6 @@ def _open_plain(name: str, flags: int, home: int) -> int:
         return fd
     os.close(fd)
     raise ValueError(finding or "no file, but something else of its name")
-
-
-def _lock_to_read(fd: int) -> None:
-    """From here on, and until all who have what was opened there have closed it, the file stays as it is."""
-    fcntl.fcntl(fd, systems.OFD_SET, systems.flock(fcntl.F_RDLCK, 0, 0))
-
-
-def _is_being_read(fd: int) -> bool:
-    """There are records in this file that somebody has taken and may still read."""
-    if systems.OFD_TEST is None:
-        return False
-    answer = fcntl.fcntl(fd, systems.OFD_TEST, systems.flock(fcntl.F_WRLCK, 0, 0))
-    return systems.kind_and_process(answer)[0] != fcntl.F_UNLCK
 
 
 def _list(fd: int) -> list[str]:

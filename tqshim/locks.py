@@ -9,6 +9,7 @@ Invariant: nothing but the step of an iterator, after which no handler runs, tak
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from typing import Any
 
 from .clock import monotonic
 
-__all__ = ["Lock", "Marked", "RLock", "is_free"]
+__all__ = ["Lock", "Marked", "RLock", "forked", "is_free"]
 
 LOOK_EVERY = 1e-4
 """Seconds."""
@@ -39,12 +40,15 @@ def is_free(lock: Any, patience: float) -> bool:
 class _Sure:
     """A lock around ``inner``: entered by Python code without a call, left by a call without Python code."""
 
-    __slots__ = ("__exit__", "_entering", "acquire", "locked", "release")
+    __slots__ = ("__exit__", "_at_fork_reinit", "_entering", "_is_owned", "acquire", "locked", "release")
 
     def __init__(self, inner: Any) -> None:
         self._entering = iter(inner.acquire, None)
         self.acquire, self.release, self.locked = inner.acquire, inner.release, inner.locked
         self.__exit__ = inner.__exit__
+        self._is_owned = getattr(inner, "_is_owned", None)
+        """Of an ``RLock``: the caller's own thread has it."""
+        self._at_fork_reinit = inner._at_fork_reinit
 
     def __enter__(self) -> None:
         for _ in self._entering:
@@ -70,6 +74,20 @@ class Marked:
 
     def __exit__(self, *_: object) -> None:
         next(self._leave)
+
+
+def forked(lock: Any) -> None:
+    """In a forked child, which has an ``RLock`` of its own in the place of this one.  A signal handler may have forked
+    while the frame below it waited for this one, which a thread had that the child has not: that frame gets it.
+
+    A frame of this very thread that has it, as where a handler has interrupted an act, leaves it as ever."""
+    if lock._is_owned():
+        return
+    if sys.version_info >= (3, 14):
+        lock._at_fork_reinit()
+    else:  # Before, that makes another one in its place, and who waits goes on to wait for the former.
+        with contextlib.suppress(RuntimeError):  # nobody had it
+            lock._release_save()
 
 
 if sys.version_info < (3, 14):

@@ -1,7 +1,7 @@
 """Files that are mapped: longer than they are, or as long as they are filled again and again.
 
 Lives here: the system's mmap, which batch files are mapped and for how long, memory that keeps something else alive.
-Not here: opening (``folder``), when a file is worth it (``putting``, ``getting``).
+Not here: opening (``folder``), when a file is worth it (``supply``, ``reader``).
 
 To copy to or from pages that are mapped already takes half as long as ``pwrite`` or ``pread``; to map 4 MB takes as
 long as to copy them twice.  So a file is mapped when it comes back: a producer fills the same few under ever new names.
@@ -15,6 +15,8 @@ import functools
 import mmap
 import os
 from typing import Any, Final, Optional, Union
+
+from . import systems
 
 __all__ = ["Mapping", "Mappings", "System", "store", "system", "worth"]
 
@@ -44,10 +46,11 @@ class System:
         self.unmap = library.munmap
         self.unmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 
-    def map(self, fd: int, size: int, writable: bool = False) -> Optional[int]:
-        """Map the file's first bytes; returns where they are.  ``writable``: with all its pages, which are there."""
+    def map(self, fd: int, size: int, writable: bool = False, at_once: bool = True) -> Optional[int]:
+        """Map the file's first bytes; returns where they are.  ``writable``: and its pages, which are there, are found
+        now if ``at_once``."""
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        flags = mmap.MAP_SHARED | (_POPULATE if writable else 0)
+        flags = mmap.MAP_SHARED | (_POPULATE if writable and at_once else 0)
         address: Optional[int] = self._mmap(None, size, access, flags, fd, 0)
         return None if address == self._ctypes.c_void_p(-1).value else address
 
@@ -60,6 +63,9 @@ class System:
 
 @functools.lru_cache(None)
 def system() -> Optional[System]:
+    """``None``: Python's own has to do."""
+    if not systems.OWN_MMAP:
+        return None
     try:
         return System()
     except ImportError:  # an interpreter without ctypes

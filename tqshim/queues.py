@@ -22,11 +22,11 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Optional, TypeVar
 
 if TYPE_CHECKING:
-    from .blocks import NewRecord
-    from .choice import Engine, Use
-    from .claiming import Hold
-    from .core import Taken
+    from .engine.acknowledge import Hold
+    from .engine.reader import Taken
+    from .engine.registry import Engine, Use
     from .figures import Stats
+    from .protocol.pieces import NewRecord
 
 __all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
 
@@ -229,19 +229,18 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     ``durable``: what ``put`` and ``put_many`` have put when they return survives a power cut; items that were got just
     before it may come back.  A property of the queue at ``path``, chosen by whoever makes it, and kept by all handles.
     Each put waits for the disk twice; threads that put at the same time share that.
-    ``authkey``: bytes that whoever opens the queue at ``path`` must have, too: those that it was made with.  Each block
-    that is written carries an HMAC, of its bytes and of where it belongs; what fails it is never unpickled, but set
-    aside as damaged.  A pickled handle carries the authkey only to a child that is being spawned; where any other one
-    arrives, the queue is open already, or ``multiprocessing.current_process().authkey`` is tried.
-    ``batch_size``: records that a burst of puts collects before it publishes them, at most; one number a process and
-    queue, that of the newest handle.
+    ``authkey``: bytes that whoever opens the queue at ``path`` must have, too: those that it was made with.  Each
+    record that is written carries an HMAC, of its bytes and of where it belongs; what fails it is never unpickled, but
+    set aside as damaged.  A pickled handle carries the authkey only to a child that is being spawned; where any other
+    one arrives, the queue is open already, or ``multiprocessing.current_process().authkey`` is tried.
+    ``batch_size``: records of a batch file, at most; one number a process and queue, that of the newest handle.
 
     Raises ``FolderError`` for a folder that others could write to, ``UnsupportedError`` where queues can't work,
     ``ValueError`` for a ``maxsize``, a ``durable`` or an ``authkey`` other than that of the queue at ``path``, and for
     ``durable=True`` or an ``authkey`` without one.
 
-    A process that is killed loses what it held in its own memory: the item that it was just getting, the end of a burst
-    that it was just putting (a millisecond's).  It blocks nobody."""
+    What a put has put when it returns is in the queue, whatever becomes of its process.  A process that is killed loses
+    the item that it was just getting, and no other.  It blocks nobody."""
 
     def __init__(
         self,
@@ -253,7 +252,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         durable: Optional[bool] = None,
         authkey: Optional[bytes] = None,
     ) -> None:
-        from .choice import Use
+        from .engine.registry import Use
 
         if durable and path is None:
             raise ValueError("durable=True needs a path: a queue without one goes away with its last user")
@@ -266,6 +265,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         self._attach(use, batch_size)
 
     def _attach(self, use: Use, batch_size: Optional[int]) -> None:
+        _buffers()  # Not in a put: a signal handler may interrupt that, and would find a module that is half there.
         self._closed = False
         self._use: Optional[Use] = use
         engine = use.engine
@@ -275,7 +275,6 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         self._maxsize = engine.maxsize
         self._last_size = 0
         self._has_put = False
-        self._flusher_holds: Any = None
 
     def _open_engine(self) -> Engine:
         engine = self._engine
@@ -298,17 +297,13 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         except Exception as error:
             self._pickling_failed(error, obj)
             return
-        if len(record) <= engine.small and engine.looked[0] == engine.looked_then:
-            burst = engine.burst
-            for _, _, contested in burst:  # the short way
-                if not contested:
-                    engine.records.append(record)
-                    if engine.burst is burst:
-                        return
-                    if engine.put_again(record, block, timeout):
-                        return
-                    raise ShutDown if engine.shut else Full
-                break
+        if type(record) is bytes:
+            try:
+                total = engine.parts.producer.log.put(record)
+            except ValueError:  # this process was forked just now, in a signal handler: its own log is another
+                total = 0
+            if total < 0 or (total and engine.has_put(total)):
+                return
         if not engine.put(record, block, timeout):
             raise ShutDown if engine.shut else Full
 
@@ -324,7 +319,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         record: Optional[Taken] = None
         loading = contested = 0
         try:
-            for record, item, _, contested in engine.steps:  # the short way
+            for record, item, _, contested in engine.parts.consumer.steps:  # the short way
                 if contested:
                     generation = engine.generation
                     if not engine.confirm(item, generation):
@@ -332,7 +327,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                         break
                     contested = 0
                 loading = 1
-                return _loads(record)
+                return _loads(record)  # none of these stays in its file
             engine.get(got, 1, block, timeout)
             if got:
                 loading, record = 1, got[0]
@@ -363,8 +358,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         or claims next; a process that was killed is noticed within a second or so.  So each item is worked on at least
         once; ``redelivered`` of what this returns says how often the item at hand had come back.
 
-        What the block has put, into whatever queue, is published before its item counts as got.  Where there is no
-        space for that, the end of the block raises ``OSError``, and the item comes back.
+        What the block has put, into whatever queue, is there before its item counts as got.
 
         Until then it keeps its place in a bounded queue, and does not count in ``qsize``.  While the queue is shut down
         and others are in such blocks, ``get`` waits for what may come back.  Raises what ``get`` raises, when the block
@@ -375,8 +369,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         """Put items in their order, as one batch: all of them, or none and ``Full``.
 
         More than ``maxsize`` items go in pieces while it blocks; without blocking they are refused.  If time runs out
-        between two pieces, ``Full`` says how many were put.  A batch that closely follows another is published together
-        with it, within about a millisecond, as puts of a burst are."""
+        between two pieces, ``Full`` says how many were put."""
         engine = self._open_engine()
         records = _dumps_many(items, self._pickling_failed)
         if records:
@@ -507,10 +500,9 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def stats(self) -> Stats:
         """Figures for metrics, all of one moment: what was put, got, delivered again, set aside; what waits, and who.
 
-        ``Stats`` says what each means.  The journal has the counts anyway, since the queue was made and for all
-        processes: nothing is counted while nobody asks.  A call costs a look like ``qsize``, a step for each waiting
-        block, and a listing of the queue's folder.  What this process has put is published first.  Raises
-        ``ValueError`` for a closed handle."""
+        ``Stats`` says what each means.  The journal and the counters have them anyway, since the queue was made and for
+        all processes: nothing is counted while nobody asks.  A call costs a look like ``qsize``, a step for each
+        stretch of a log that waits, and a listing of the queue's folder.  Raises ``ValueError`` for a closed handle."""
         return self._open_engine().stats()
 
     # -- ending
@@ -527,34 +519,22 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         From now on ``put`` raises ``ShutDown``, and so does ``get`` once nothing is left.  Whoever waits in either
         wakes up.
 
-        ``immediate``: what is left is dropped, and counts as done for ``join``.  A put of another process's burst may
-        still succeed for a millisecond; it arrives, unless this was immediate: ``get`` waits for it, ``get_nowait``
-        raises ``Empty`` until then.  Raises ``ValueError`` for a closed
-        handle."""
+        ``immediate``: what is left is dropped, and counts as done for ``join``.  What puts return, in whatever process,
+        and what can be got agree exactly.  Raises ``ValueError`` for a closed handle."""
         self._open_engine().shutdown(immediate)
 
     def close(self) -> None:
-        """This process is done with this handle.  What it has put is there for others, whenever they come.
-
-        Raises ``OSError`` where the disk is too full for that: the handle stays open."""
+        """This process is done with this handle.  What it has put is there for others, whenever they come."""
         engine = self._engine
         if engine is not None:
-            engine.flush()
             self._last_size = engine.qsize()
-            self._has_put = engine.has_put
-            self._flusher_holds = engine.flusher_holds
+            self._has_put = engine.is_producer
             self._engine = self._use = None
         self._closed = True
 
     def join_thread(self) -> None:
-        """Wait until the queue is let go, if this was the last handle of this process.
-
-        Everything is published since ``close``.  Raises ``AssertionError`` before ``close``."""
+        """Nothing to wait for: no thread has a part in what was put.  Raises ``AssertionError`` before ``close``."""
         assert self._closed, f"Queue {self!r} not closed"
-        held, self._flusher_holds = self._flusher_holds, None
-        # Not for ever: this may be a forked child's copy, and the flusher the parent's.
-        if held is not None and held.acquire(timeout=1):
-            held.release()
 
     def cancel_join_thread(self) -> None:
         """Nothing to cancel: a process that has put never waits for a reader when it exits."""
@@ -574,7 +554,6 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         engine = self._engine
         if engine is None:
             raise OSError(f"Queue {self!r} is closed")
-        engine.flush()
         folder = engine.folder
         hold = marker = authkey = None
         keyed = engine.key is not None
@@ -582,11 +561,11 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             hold = engine.hold_for_child()
             authkey = engine.key.authkey if engine.key is not None else None
         elif folder.anonymous:
-            marker = folder.mark()
+            marker = engine.mark()
         return folder.path, hold, marker, self._batch_size, keyed, authkey
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
-        from .choice import Use
+        from .engine.registry import Use
 
         path, hold, marker, batch_size, keyed, authkey = state
         use = Use.meet(path, hold.detach if hold is not None else None, authkey, keyed)

@@ -35,6 +35,8 @@ EPOLL: Final = not PORTABLE and hasattr(select, "EPOLLEXCLUSIVE")
 """One ring wakes one sleeper; with ``poll`` all wake and all but one sleep again."""
 MAPS_AHEAD: Final = _LINUX and sys.byteorder == "little"
 """Files can be mapped longer than they are, and what ``write`` has written is in the mapping at once."""
+OWN_MMAP: Final = _LINUX
+"""The system's mmap is called by ctypes; Python's keeps a descriptor for each mapping."""
 MEMBARRIER: Final[Optional[int]] = {
     "x86_64": 324,
     "aarch64": 283,

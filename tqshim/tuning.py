@@ -9,11 +9,10 @@ import os
 import sys
 from typing import Final
 
-from . import events, ledger
+from .protocol import ledger
 
 _WITHOUT: Final = frozenset(os.environ.get("TQSHIM_WITHOUT", "").split(","))
 """Optimisations that are switched off: the suites run with and without each."""
-BURSTS: Final = "bursts" not in _WITHOUT
 LEASES: Final = "leases" not in _WITHOUT
 RESERVATIONS: Final = "reservations" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
@@ -22,25 +21,18 @@ IN_FILES: Final = "in_files" not in _WITHOUT
 MAPPINGS: Final = "mappings" not in _WITHOUT
 GIL: Final = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 """Without it views of one buffer must not be made and dropped by several threads: each record is copied."""
-SHORT_WAYS: Final = "short_ways" not in _WITHOUT and sys.implementation.name == "cpython" and GIL
-"""What is one call of C code is done in one piece: the GIL is held."""
-STEPS: Final = SHORT_WAYS and sys.version_info >= (3, 10)
-"""And before 3.10 a signal handler may run between any two instructions."""
+SHORT_WAYS: Final = (
+    "short_ways" not in _WITHOUT and sys.implementation.name == "cpython" and GIL and sys.version_info >= (3, 10)
+)
+"""Threads change, and signal handlers run, at calls and jumps back alone; before 3.10 between any two instructions."""
 
 CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
 """Blocks that this process publishes are checked whole, also where their records are large."""
 
 LIMITS = (ledger.FIRST_LIMIT, ledger.LAST_LIMIT)
 """Events of the first and of the largest journal of a new queue."""
-BLOCK_RECORDS: Final = 1000
 BLOCK_BYTES: Final = 1 << 16
-"""A burst is published at so many records or bytes: each event is read by all members."""
-SMALL: Final = 256
-"""Bytes of a record that needs no weighing: a burst takes no more of them than its block has room for, if all are so
-large."""
-BLOCKS_TO_COME: Final = 1 << 12
-"""Blocks that may be published in a journal before space for the next one can be set aside again: each takes 48 bytes
-there."""
+"""Bytes from which a record is a large one: it goes to a file that was made for such."""
 FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
 LARGE_FILE_BYTES: Final = 4 << 20
@@ -62,22 +54,6 @@ UNSEEN_PATIENCE: Final = 5.0
 CUT_EVERY: Final = 1_000_000
 """Nanoseconds after the last cut of a queue from which a put cuts: so far may items of several producers be out of
 order."""
-LINGER: Final = 1e-3
-"""Seconds after which a burst is published at the latest."""
-LATE: Final = 0.25
-"""Seconds for which whoever finds a queue shut down and empty waits for producers that hold records back: they may have
-been stopped, or killed."""
-GAP_FIRST: Final = 1e-4
-GAP_LAST: Final = 5e-4
-"""Seconds between two blocks of a burst while consumers wait: it grows from the one to the other."""
-FLUSH_PATIENCE: Final = 0.5
-"""Seconds after which what the flusher should have published is published without it, and its end is not awaited."""
-FLUSH_LOOK: Final = 2.5e-4
-"""Seconds between two looks whether it has."""
-FORK_PATIENCE: Final = 0.01
-"""Seconds for which a fork waits for an act that is under way: it may be below the very frame that forks."""
-FLUSHER_REST: Final = 1.0
-"""Seconds of rest after which the flusher ends."""
 READ_SMALL: Final = 1 << 12
 READ_LARGE: Final = 1 << 16
 """Bytes of journal that are read at once."""
@@ -88,14 +64,8 @@ NAPS: Final = 8
 """Naps before they begin to double."""
 SPIN: Final = 60e-6
 """Seconds for which a consumer looks before it sleeps: about what waking it would cost."""
-FAST: Final = 20e-6
-"""Seconds an item that a fast consumer takes: it empties a queue sooner than another consumer can wake."""
-SOON: Final = 3000
-"""Microseconds within which another waiter must look by itself, if one that could be rung for is to be left asleep."""
 LEASE_FROM: Final = 8
 """Waiting items from which a lease is worth its event."""
-WINDOW: Final = 256
-"""Items of a lease that are taken out of their block at once."""
 PACE_ITEMS: Final = 4
 """Items over which a consumer measures how fast it is, at least."""
 LEASE_PACE: Final = 10e-6
@@ -103,26 +73,16 @@ LEASE_PACE: Final = 10e-6
 WATCH: Final = 60e-6
 WATCH_ITEMS: Final = 6
 """Seconds within which the holder of a lease delivers so many items, if another consumer is to leave them to it."""
-LEASE_UNITS: Final = (4 << 20) // events.UNIT
-"""Bytes of one lease: its batch files stay until it ends."""
 LEASE_BLOCKS: Final = 16
 """Blocks of one lease beside other consumers, one of which is likely to end it soon: each costs a look."""
-LEASE_BLOCKS_ALONE: Final = 1 << 12
-"""Blocks of one lease of a sole consumer: to look at so many before its first item takes it some milliseconds."""
 PLACES: Final = 1000
 PLACES_FEW: Final = 256
 """Places of one reservation, at most: a 64th of all, but never fewer than the one or more than the other."""
 PLACES_LEAST: Final = 3
 """Places from which a reservation is worth its event."""
-PLACES_ENOUGH: Final = 64
-"""Free places for which a producer waits that has found the queue full, or a 16th of them all."""
-FULL_LATELY: Final = 0.05
-"""Seconds for which it does so after it has."""
 LEASE_ITEMS: Final = 1 << 14
 LEASE_ITEMS_FEW: Final = 1 << 10
 """Items of one lease, of a sole consumer and beside others: its batch files stay until it ends."""
-FILES_OPEN: Final = 16
-"""Batch files that a consumer keeps open."""
 SCAN_EVERY: Final = 1.0
 """Seconds between two looks for members that died and batch files that they left, by one of all who wait or claim."""
 SCAN_LOOK: Final = 0.02

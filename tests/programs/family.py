@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import Any
 
-from tqshim import Empty, ShutDown, tuning, waiting
+from watching import sleep_on, until_asleep
+
+from tqshim import Empty, ShutDown
 
 
 def count_off(tasks: Any, results: Any, number: int) -> None:
@@ -33,13 +34,15 @@ def die_with_an_item(tasks: Any) -> None:
 
 
 def wait_for_all(tasks: Any, says: Any) -> None:
+    sleep_on()
     says.put("waits")
     tasks.join()
     says.put("joined")
 
 
 def report(says: Any, act: Any, *arguments: Any) -> None:
-    """Say what an act on a queue comes to."""
+    """Say what an act on a queue comes to; who sleeps in it is to be rung for."""
+    sleep_on()
     says.put("begins")
     try:
         says.put(("returns", act(*arguments)))
@@ -53,8 +56,8 @@ def echo(calls: Any, answers: Any) -> None:
         answers.put(item)
 
 
-def burst_then_say(tasks: Any, says: Any, number: int) -> None:
-    """Put so many items in one burst, say so, and stay until told to go."""
+def put_then_say(tasks: Any, says: Any, number: int) -> None:
+    """Put so many items, say so, and do nothing any more."""
     for item in range(number):
         tasks.put(item)
     says.put("all put")
@@ -62,27 +65,25 @@ def burst_then_say(tasks: Any, says: Any, number: int) -> None:
 
 
 def shut_down_when_somebody_waits(tasks: Any, says: Any) -> None:
-    engine = tasks._engine
-    tasks.empty()  # a forked engine is its own from its first act on
-    while not engine.cells.sleepers(waiting.SLEEPS):
-        time.sleep(0.001)
+    until_asleep(tasks)
     tasks.shutdown()
 
 
-def hold_back_until_continued(tasks: Any, says: Any) -> None:
-    """Put a burst of ten, most of it not published, and wait to be stopped; published are they when this process goes
-    on and ends."""
+def put_and_be_stopped(tasks: Any, says: Any, number: int) -> None:
+    """Put so many items, be stopped, and put another when somebody continues this process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
-    tuning.LINGER = tuning.GAP_FIRST = 1000.0  # type: ignore[misc]
-    for item in range(10):
+    for item in range(number):
         tasks.put(item)
-    says.put("held back")
+    says.put("all put")
     signal.sigwait({signal.SIGCONT})
+    try:
+        tasks.put("late")
+    except ShutDown:
+        says.put("too late")
 
 
-def hold_back_and_wait(tasks: Any, other: Any, wait: str) -> None:
-    """Put a burst of ten that would not be published by itself, and wait in a method of another queue."""
-    tuning.LINGER = tuning.GAP_FIRST = 1000.0  # type: ignore[misc]
+def put_and_wait(tasks: Any, other: Any, wait: str) -> None:
+    """Put ten, and wait in a method of another queue."""
     for item in range(10):
         tasks.put(item)
     getattr(other, wait)(*([0] if wait == "put" else []))

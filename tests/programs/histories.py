@@ -36,13 +36,11 @@ def produce(q: Any, producer: int, count: int, style: str, seed: int) -> None:
             if not patiently(q.put_nowait, (producer, number)):
                 continue
         elif way == "pause":
-            time.sleep(choose.random() * 0.002)  # past a burst's end: no order comes from this
+            time.sleep(choose.random() * 0.002)  # so that a cut is due, or is not: no order comes from this
             continue
         else:
             q.put((producer, number), True, LONG)
         number += 1
-    # Publishes the end of the last burst: whoever hears that this is done may rely on it.
-    q.qsize()
 
 
 def patiently(put: Callable[[Any], None], items: Any) -> bool:

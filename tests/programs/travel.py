@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 from typing import Any
 
 from tqshim import TurboQueue
@@ -88,3 +89,17 @@ def alternate(one: Any, two: Any, more: list[Any]) -> None:
 def number_them(queues: list[Any]) -> None:
     for number, q in enumerate(queues):
         q.put(number)
+
+
+def spawn_first(q: Any, method: str) -> None:
+    """Use the handle for the first time to give it to a child."""
+    child: Any = multiprocessing.get_context(method).Process(target=put_both, args=(q, method))
+    child.start()
+    child.join(LONG)
+    assert child.exitcode == 0
+
+
+def pickle_first(q: Any, pipe: Any) -> None:
+    """Use the handle for the first time to send it somewhere; then it is closed here."""
+    pipe.send_bytes(pickle.dumps(q))
+    q.close()

@@ -18,14 +18,14 @@ from tqshim.protocol.ledger import SHUT_AT_ONCE, Ledger, Verdict
 
 ROOM: Final = 6
 """Records of a batch file in these tests: ends of files are met often."""
-ALL_OR_NOTHING: Final = True
-"""A CUT for which there are too few places is void; else it would cut as far as there are places."""
 KINDS: Final = (
     ["CUT"] * 10
+    + ["PUBLISH"] * 4
     + ["CLAIM", "CLAIM_MANY", "OPEN", "RESERVE", "TRIM", "SKIP", "HOLD", "LEASE", "REVOKE"] * 3
     + ["JOIN", "LEAVE", "GOT", "RETURN", "TASK_DONE"] * 2
 )
 LAST: Final = ["CLOSING", "SHUTDOWN"]
+CUTS: Final = (events.CUT, events.PUBLISH)
 
 
 def word(event: bytes) -> int:
@@ -40,8 +40,9 @@ def some_event(dice: random.Random, ledger: Ledger, ends: bool) -> bytes:
     slot = dice.choice([*ledger.members, *ledger.members, dice.randrange(6)])
     total = ledger.totals[slot]
     member = ledger.members.get(slot)
-    if kind == "CUT":
-        return events.cut(slot, max(0, total + dice.choice([-1, 0, 1, 1, 1, 2, 2, 3, ROOM, 1 << 39])))
+    if kind in ("CUT", "PUBLISH"):
+        new = max(0, total + dice.choice([-1, 0, 1, 1, 1, 2, 2, 3, ROOM, 1 << 39]))
+        return events.cut(slot, new) if kind == "CUT" else events.publish(slot, new)
     if kind == "SKIP":
         return events.skip(slot, max(0, total + dice.choice([-1, 0, 1, 1, 2, ROOM + 1])))
     if kind == "OPEN":
@@ -100,8 +101,8 @@ def expected(ledger: Ledger, event: bytes) -> bool:
         return member is not None and member.number == rest
     if kind == events.OPEN:
         return member is not None and (filling is None or filling.file.serial < rest)
-    if kind == events.CUT:
-        return cut_of(ledger, slot, rest) > 0
+    if kind in CUTS:
+        return cut_of(ledger, event) > 0
     if kind == events.SKIP:
         return filling is not None and total < rest <= filling.first + ROOM
     if kind in (events.CLAIM, events.CLAIM_MANY):
@@ -133,8 +134,9 @@ def expected(ledger: Ledger, event: bytes) -> bool:
     return False
 
 
-def cut_of(ledger: Ledger, slot: int, total: int) -> int:
-    """Records that a CUT cuts."""
+def cut_of(ledger: Ledger, event: bytes) -> int:
+    """Records that a CUT cuts, as many as have places; or a PUBLISH, all of them or none."""
+    slot, total = word(event) >> 8 & 0xFFFF, word(event) >> 24
     filling = ledger.files.get(slot)
     if filling is None or ledger.shut or not ledger.totals[slot] < total <= filling.first + ROOM:
         return 0
@@ -144,7 +146,7 @@ def cut_of(ledger: Ledger, slot: int, total: int) -> int:
         granted = max(0, own.stop - ledger.totals[slot]) if own else 0
         places = granted + ledger.maxsize - taken(ledger)
         if places < count:
-            return 0 if ALL_OR_NOTHING else max(0, places)
+            return 0 if event[0] == events.PUBLISH else max(0, places)
     return count
 
 
@@ -175,8 +177,9 @@ class History:
         valid = expected(ledger, event)
         before = self.numbers()
         slot = word(event) >> 8 & 0xFFFF
-        count = cut_of(ledger, slot, word(event) >> 24) if event[0] == events.CUT else 0
-        record = ledger.totals[slot] - ledger.files[slot].first if slot in ledger.files else 0
+        count = cut_of(ledger, event) if event[0] in CUTS else 0
+        former = ledger.totals[slot] if slot < len(ledger.totals) else 0
+        record = former - ledger.files[slot].first if slot in ledger.files else 0
         state = None if valid else snapshot.dump(ledger)
         verdict = ledger.step(word(event))
         self.journal.append(event)
@@ -186,13 +189,15 @@ class History:
             ledger.index -= 1
             assert snapshot.dump(ledger) == state, "a void event changes nothing"
             ledger.index += 1
-        if event[0] == events.CUT and isinstance(verdict, range):
+        if event[0] in CUTS and isinstance(verdict, range):
             assert len(verdict) == count
             for item in verdict:
                 place = ledger.files[slot].file, record + item - verdict.start
                 assert place not in self.seen, "two items in one place"
                 self.seen.add(place)
                 self.places[item] = place
+        if event[0] == events.SKIP and verdict is not None:
+            assert verdict == former, "a SKIP says what was cut before it"
         if event[0] == events.OPEN and verdict is not None:
             assert ledger.files[slot].first == ledger.totals[slot], "a file begins behind what was cut"
         assert all(now >= then for now, then in zip(self.numbers(), before)), "what only grows has shrunk"

@@ -1,8 +1,8 @@
 """An explicit-state checker of logs and cuts: every interleaving of a small case, by the package's own ``Ledger``.
 
-Lives here: a machine whose stores become visible late and in any order, to be explored by ``checker.explore``; and the
-acts of producers, cutters, buriers, newcomers, closers and leasers, step by step.  Not here: the cases, and what goes
-wrong when a rule is taken out (``test_cut_rules``).
+Lives here: the acts of producers, cutters, buriers, newcomers, closers, leasers and holders, step by step, to be
+explored by ``explorer.explore``.  Not here: the machine (``store_buffers``); the cases, and what goes wrong when a rule
+is taken out (``test_cut_rules``); who sleeps and who is woken (``wait_checker``).
 
 One step is one append to the journal, one look at it, one load, one call, or one buffered store that becomes visible.
 Between any two steps a process may be killed, stopped or interrupted, as often as the case says; an append may come to
@@ -17,22 +17,24 @@ the ledger alone; and where a record stands is looked up in the memory as it is 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, Optional
 
-from checker import GONE, Violation
+from explorer import GONE, Violation
+from store_buffers import Machine, Steps, Store
 
 from tqshim.protocol import events, index, snapshot
-from tqshim.protocol.ledger import SHUT_AT_ONCE, Lease, Ledger, Reservation, Verdict
-
-Store = tuple[Any, int]
-"""A cell or the place of a record, and what is stored there."""
-Steps = Iterator[tuple[str, Any]]
+from tqshim.protocol.ledger import SHUT_AT_ONCE, Held, Lease, Ledger, Reservation, Verdict
 
 CELLS: Final = 4
 COUNTER, FLAG, POSITION, LEASE_FLAG = range(CELLS)
 PUTS: Final = 6
-"""Puts of one process, at most: an item is named ``PUTS * process + put``."""
+"""Records of one process, at most: an item is named ``PUTS * process + record``."""
+FREE: Final = frozenset(("idle", "look", "attention", *GONE))
+"""Steps of a short put, and others at which no lock is held."""
+ACTS: Final = ("look", "attention", "appeal", "store", "reserve", "opened", "journal")
+"""Steps of a put at which an exception may end it."""
 
 
 def cell(slot: int, which: int) -> int:
@@ -42,7 +44,7 @@ def cell(slot: int, which: int) -> int:
 class Rules:
     """A ledger class as a function from state and event to state and verdict, remembered.  States are numbered.
 
-    Only JOINs advance the count of events: only members are numbered by it here."""
+    Only JOINs and HOLDs advance the count of events: only members and holds are numbered by it here."""
 
     def __init__(self, ledger: type[Ledger] = Ledger) -> None:
         self.ledger = ledger
@@ -77,7 +79,7 @@ class Rules:
             ledger = self.copy(state)
             before = ledger.index
             verdict = ledger.step(int.from_bytes(event, "little"))
-            if verdict is None or event[0] != events.JOIN:
+            if verdict is None or event[0] not in (events.JOIN, events.HOLD):
                 ledger.index = before
             known = self._steps[state, event] = self.number(ledger), verdict
         return known
@@ -86,19 +88,6 @@ class Rules:
         ledger = self.copy(state)
         ledger.roll()
         return self.number(ledger)
-
-
-class Clamping(Ledger):
-    """A CUT cuts as far as there are places, instead of all or nothing."""
-
-    __slots__ = ()
-
-    def _cut(self, slot: int, total: int) -> Optional[range]:
-        if self.maxsize and slot in self.files and total <= self.files[slot].stop:
-            own = self.res.get(slot)
-            former = self.totals[slot]
-            total = min(total, max(own.stop if own else 0, former) + self.maxsize - self.used)
-        return super()._cut(slot, total)
 
 
 class Account(NamedTuple):
@@ -111,6 +100,8 @@ class Account(NamedTuple):
     returned: int = 0
     refused: int = 0
     delivered: int = 0
+    apart: tuple[tuple[int, int], ...] = ()
+    """Items that are held or returned, by their number in the queue."""
 
 
 class World(NamedTuple):
@@ -140,12 +131,16 @@ class World(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """A process: ``producer``, ``consumer``, ``leaser``, ``burier``, ``newcomer`` (a producer that joins first) or
-    ``closer``."""
+    """A process: ``producer``, ``consumer``, ``leaser``, ``holder``, ``burier``, ``newcomer`` (a producer that joins
+    first) or ``closer``."""
 
     role: str = "producer"
     left: int = 1
     """Puts, gets, burials or tries to join that it still wants."""
+    sizes: tuple[int, ...] = ()
+    """Records of each of its next puts, of which all are put, or none; then it is one each."""
+    large: int = -1
+    """The record with that number finds no space in a file that has others."""
     places: int = 0
     """A producer of a bounded queue reserves so many at a time; 0: each put goes through the journal.  A leaser takes
     so many leases; then it claims."""
@@ -156,17 +151,25 @@ class Actor(NamedTuple):
     """Of a newcomer, once it is in."""
     tasks: bool = False
     """A consumer counts off what it got."""
+    gives_back: int = 0
+    """So many blocks of a holder end with an exception."""
     immediate: bool = False
+    of: int = -1
+    """A producer that is another thread of that one's process, which is neither killed nor interrupted."""
     slot: int = -1
     number: int = -1
     at: str = "idle"
     buffer: tuple[Store, ...] = ()
     view: int = 0
     """The ledger as it was when this process last looked."""
+    log: tuple[int, int] = (-1, 0)
+    """The batch file that it writes to: its serial number, and the records before it."""
     made: int = 0
-    """Puts begun."""
-    tried: bool = False
-    """This put found no reservation."""
+    """Records of the puts begun before this one."""
+    mode: str = ""
+    """How this put is put, once that is decided: by ``counter`` or through the ``journal``.  Of a helper: ``help``."""
+    lost: bool = False
+    """Another thread has skipped what this one has just put."""
     seen: tuple[int, ...] = ()
     """Counters as it has read them."""
     mask: int = 0
@@ -174,18 +177,25 @@ class Actor(NamedTuple):
     target: Any = None
     waits: Optional[tuple[int, ...]] = None
     rest: tuple[bytes, ...] = ()
-    """Events that came late."""
+    """Events that came late, or are to be appended next."""
     done: tuple[Verdict, ...] = ()
     lease: Optional[Lease] = None
     hand: tuple[int, ...] = ()
-    """The items of its lease."""
+    """The items of its lease, or the one that it holds."""
     got: int = 0
     """How far it is in its lease."""
+    hold: int = -1
+    """The number of its HOLD."""
+
+    @property
+    def many(self) -> int:
+        """Records of its put."""
+        return self.sizes[0] if self.sizes else 1
 
 
-class Logs:
-    """Logs and cuts.  ``x86``: the stores of a process become visible in their order, and nobody needs a barrier
-    between reading a counter and cutting.  ``room``: records of a first batch file that are not cut yet.
+class Logs(Machine):
+    """Logs and cuts.  ``x86``: nobody needs a barrier between reading a counter and cutting.  ``room``: records of a
+    first batch file that are not cut yet.  ``counting``: what a counter says is put; else only what is cut.
 
     Left out by name (``without``): parts of the protocol; ``self.without`` is asked where each of them stands."""
 
@@ -201,6 +211,7 @@ class Logs:
         breaks: int = 0,
         rolls: int = 0,
         x86: bool = False,
+        counting: bool = True,
     ) -> None:
         self.rules = rules
         self.actors = actors
@@ -209,7 +220,13 @@ class Logs:
         self.room = room
         self.faults = kills, stops, breaks, rolls
         self.x86 = x86
+        self.counting = counting
         self.slots = len(actors) + 1
+        heads = [i if actor.of < 0 else actor.of for i, actor in enumerate(actors)]
+        self.threads = [
+            tuple(j for j, other in enumerate(heads) if other == head and j != i) for i, head in enumerate(heads)
+        ]
+        """By thread: the others of its process."""
 
     # -- the machine
 
@@ -219,12 +236,14 @@ class Logs:
         locks = [-1] * self.slots
         ready = []
         for i, actor in enumerate(self.actors):
-            if actor.role in ("producer", "leaser"):
+            if actor.of >= 0:
+                actor = actor._replace(slot=ready[actor.of].slot, number=ready[actor.of].number, log=(0, 0))
+            elif actor.role in ("producer", "leaser", "holder"):
                 number = ledger.index
-                slot = ledger.step(int.from_bytes(events.join(actor.role == "leaser"), "little"))
+                slot = ledger.step(int.from_bytes(events.join(actor.role != "producer"), "little"))
                 assert isinstance(slot, int)
                 locks[slot] = i
-                actor = actor._replace(slot=slot, number=number)
+                actor = actor._replace(slot=slot, number=number, log=(0, 0))
                 if actor.role == "producer":
                     before = index.FIRST - self.room
                     for event in (events.open_(slot, 0), events.skip(slot, before) if before else b""):
@@ -242,28 +261,37 @@ class Logs:
             if process.at in GONE:
                 continue
             yield from self.drains(world, i, process)
+            if self.threads[i]:
+                yield from self.thread_steps(world, i)
+                continue
             if kills:
                 yield f"kill {i}", self.end(world, i, "dead")._replace(faults=world.fault(0))
             if stops:
                 yield f"stop {i}", self.end(world, i, "stopped")._replace(faults=world.fault(1))
-            if breaks and process.at in ("look", "attention", "appeal", "store"):
-                broken = process._replace(at="unsure", left=process.left - 1, made=process.made + 1, target=None)
+            if breaks and process.at in ACTS:
+                broken = self.next_put(process)._replace(at="unsure", target=None, seen=(), waits=None)
                 yield f"stop of {i}'s put by an exception", world.put(i, broken, faults=world.fault(2))
             yield from getattr(self, "at_" + process.at)(world, i, process)
 
-    def drains(self, world: World, i: int, process: Actor) -> Steps:
-        places = []
-        for at, (place, value) in enumerate(process.buffer):
-            if place not in places:
-                buffer = process.buffer[:at] + process.buffer[at + 1 :]
-                after = self.visible(world, ((place, value),))
-                yield f"{i}'s store of {value} to {place} is seen", after.put(i, process._replace(buffer=buffer))
-            if self.x86:
-                return
-            places.append(place)
+    def thread_steps(self, world: World, i: int) -> Steps:
+        """Those of one of several threads: the interpreter changes threads neither between a look at the counter and
+        the look at the flag, nor without a fence; and all but short puts is done with the process's lock held."""
+        others = [world.processes[j] for j in self.threads[i]]
+        if any(other.at == "look" for other in others):
+            return
+        if is_free(world.processes[i]) and not all(map(is_free, others)):
+            return
+        for j in self.threads[i]:
+            world, _ = self.fence(world, j, world.processes[j])
+        yield from getattr(self, "at_" + world.processes[i].at)(world, i, world.processes[i])
 
-    @staticmethod
-    def visible(world: World, stores: tuple[Store, ...]) -> World:
+    def share(self, world: World, i: int, **changes: Any) -> World:
+        """The other threads of a process see the same."""
+        for j in self.threads[i]:
+            world = world.put(j, world.processes[j]._replace(**changes))
+        return world
+
+    def visible(self, world: World, stores: tuple[Store, ...]) -> World:
         if not stores:
             return world
         cells = list(world.cells)
@@ -275,51 +303,27 @@ class Logs:
                 records[place] = value
         return world._replace(cells=tuple(cells), records=tuple(sorted(records.items())))
 
-    def fence(self, world: World, i: int, process: Actor) -> tuple[World, Actor]:
-        if not process.buffer:
-            return world, process
-        after = self.visible(world, process.buffer)
-        process = process._replace(buffer=())
-        return after.put(i, process), process
-
     def end(self, world: World, i: int, how: str) -> World:
         world, process = self.fence(world, i, world.processes[i])
         if how == "dead":
             world = world._replace(locks=tuple(-1 if holder == i else holder for holder in world.locks))
         # What else it knew is of no interest any more: fewer states.
         hand = process.hand[process.got : process.got + 1] if process.at in ("lease_look", "contest") else ()
-        return world.put(i, Actor(process.role, 0, slot=process.slot, number=process.number, at=how, hand=hand))
-
-    def load(self, world: World, process: Actor, place: int) -> int:
-        for where, value in reversed(process.buffer):
-            if where == place:
-                return value
-        return world.cells[place]
+        hold = -1
+        if process.hold >= 0 and how == "stopped":
+            hand, hold = process.hand, process.hold
+        gone = Actor(process.role, 0, slot=process.slot, number=process.number, at=how, hand=hand, hold=hold)
+        return world.put(i, gone)
 
     def looks(self, world: World, i: int, process: Actor) -> tuple[World, Actor, Ledger]:
         """Reading the journal: a full fence."""
         world, process = self.fence(world, i, process)
         process = process._replace(view=world.journal)
-        return world, process, self.rules.views[world.journal]
+        return self.share(world, i, view=world.journal), process, self.rules.views[world.journal]
 
-    def barrier(self, world: World, i: int, process: Actor, then: str, name: str) -> Steps:
-        """``membarrier``: goes on when each other process's buffer has been empty at some moment since it began."""
-        if name in self.without:
-            yield f"{i} goes on without a barrier", world.put(i, process._replace(at=then))
-        elif process.waits is None:
-            full = tuple(j for j, other in enumerate(world.processes) if j != i and other.buffer)
-            world, process = self.fence(world, i, process)
-            if full:
-                yield f"{i} begins its barrier", world.put(i, process._replace(waits=full))
-            else:
-                yield f"{i} passes its barrier", world.put(i, process._replace(at=then))
-        else:
-            for j in process.waits:
-                other = world.processes[j]
-                after = self.visible(world, other.buffer).put(j, other._replace(buffer=()))
-                left = tuple(k for k in process.waits if k != j and after.processes[k].buffer)
-                moved = process._replace(waits=left) if left else process._replace(waits=None, at=then)
-                yield f"{i}'s barrier interrupts {j}", after.put(i, moved)
+    def reached(self, process: Actor) -> bool:
+        """It has registered for barriers."""
+        return "registered" not in self.without or bool(self.maxsize) or process.role != "producer"
 
     def append(self, world: World, i: int, process: Actor, batch: Iterable[bytes], then: str) -> Steps:
         """One append, by whose verdicts ``did_<then>`` goes on."""
@@ -335,6 +339,7 @@ class Logs:
                 yield f"{label}; the journal ends behind {count}", after.put(i, late)
             else:
                 mine = process._replace(view=after.journal, rest=(), done=())
+                after = self.share(after, i, view=after.journal)
                 for world_after in getattr(self, "did_" + then)(after.put(i, mine), i, mine, verdicts):
                     yield f"{label}: {verdicts}", world_after
 
@@ -357,7 +362,7 @@ class Logs:
             account = world.account
             records = dict(world.records)
             kind, slot = event[0], event[1] | event[2] << 8
-            if kind == events.CUT:
+            if kind in (events.CUT, events.PUBLISH):
                 if before.shut:
                     raise Violation("refused", "a record is cut after the shutdown")
                 assert isinstance(verdict, range)
@@ -373,6 +378,9 @@ class Logs:
                         if account.returned >> value & 1:
                             raise Violation("lost", f"{name_of(value)} was put, and is skipped")
                         account = account._replace(skipped=account.skipped | 1 << value)
+                for j, process in enumerate(world.processes):
+                    if process.slot == slot and process.at in FREE and (process.target or 0) > before.totals[slot]:
+                        world = world.put(j, process._replace(lost=True))
             elif kind == events.LEAVE and world.cells[cell(slot, COUNTER)] > after.totals[slot]:
                 raise Violation("left over", "the next member's records would be cut before they are written")
             elif kind == events.SHUTDOWN and account.returned & ~account.cut:
@@ -382,18 +390,42 @@ class Logs:
                 if not account.queue:
                     raise Violation("twice", "an item is claimed that was got before")
                 account = delivered(account, account.queue[0])
+            elif isinstance(verdict, Held):
+                account = self.holds(world, account, verdict.item)
+            elif kind == events.GOT:
+                held = before.held[int.from_bytes(event, "little") >> 24]
+                account = delivered(account, dict(account.apart)[held.item])
             account = account._replace(queue=account.queue[max(0, gone) :])
+            if account.apart:
+                there = {one.item for one in (*after.held.values(), *after.returned)}
+                account = account._replace(apart=tuple(one for one in account.apart if one[0] in there))
             world = world._replace(journal=journal, account=account, records=tuple(sorted(records.items())))
             self.check(world)
         return world, tuple(verdicts)
+
+    @staticmethod
+    def holds(world: World, account: Account, item: int) -> Account:
+        """An item is held, for the first time or again."""
+        known = dict(account.apart)
+        if item not in known:
+            if not account.queue:
+                raise Violation("twice", "an item is held that was got before")
+            known[item] = account.queue[0]
+        value = known[item]
+        if account.delivered >> value & 1 or any(
+            process.hold >= 0 and value in process.hand and process.at != "dead" for process in world.processes
+        ):
+            raise Violation("twice", f"{name_of(value)} is another's, who lives, or was got")
+        return account._replace(apart=tuple(sorted(known.items())))
 
     def check(self, world: World) -> None:
         """What must hold in each state: the bound, and that everybody can see what was put."""
         ledger = self.rules.views[world.journal]
         account = world.account
         outstanding = bin(account.returned & ~account.cut).count("1")
-        if self.maxsize and max(ledger.used, outstanding + ledger.tail - ledger.low) > self.maxsize:
-            raise Violation("bound", f"{ledger.used} places used, {outstanding} puts beyond the cut")
+        kept = ledger.tail - ledger.low + len(account.apart)
+        if self.maxsize and max(ledger.used, outstanding + kept) > self.maxsize:
+            raise Violation("bound", f"{ledger.used} places used, {kept} items, {outstanding} puts beyond the cut")
         if outstanding:
             cells = list(world.cells)
             for process in world.processes:
@@ -417,7 +449,7 @@ class Logs:
         for slot, member in ledger.members.items():
             counter = world.cells[cell(slot, COUNTER)]
             if world.locks[slot] < 0:
-                batch += self.farewell(ledger, slot, counter, member.number)
+                batch += self.farewells(ledger, slot, counter, member.number)
             else:
                 batch.append(events.cut(slot, min(counter, ledger.stop_of(slot))))
         world, _ = self.apply(world, batch)
@@ -425,17 +457,23 @@ class Logs:
         lost = world.account.returned & ~world.account.cut
         if lost:
             raise Violation("lost", f"{names_of(lost)} at the end")
-        if not set(world.account.queue[ledger.head - ledger.low :]) >= set(
-            bits(world.account.cut & ~world.account.delivered & ~self.may_miss(world, ledger))
-        ):
+        there = set(world.account.queue[ledger.head - ledger.low :])
+        apart = dict(world.account.apart)
+        there |= {apart[one.item] for one in ledger.returned}
+        if not there >= set(bits(world.account.cut & ~world.account.delivered & ~self.may_miss(world, ledger))):
             raise Violation("lost", f"{names_of(world.account.cut & ~world.account.delivered)} can't be got")
         for process in world.processes:
-            if process.at not in GONE and process.role == "consumer" and process.left and ledger.head < ledger.tail:
+            if process.at in GONE or not process.left:
+                continue
+            if process.role == "consumer" and ledger.head < ledger.tail:
                 raise Violation("wedged", "a consumer waits, and an item too")
-        if ledger.shutting > ledger.shut and any(
-            process.at not in GONE and process.role == "closer" for process in world.processes
-        ):
-            raise Violation("wedged", "a closer waits")
+            if process.role == "holder" and (ledger.head < ledger.tail or ledger.returned):
+                raise Violation("wedged", "a holder waits, and an item too")
+        if ledger.shutting > ledger.shut:
+            for i, process in enumerate(world.processes):
+                seen = self.rules.views[process.view].shutting and process.role in ("closer", "producer")
+                if process.at not in GONE and seen:
+                    raise Violation("wedged", f"{i} knows that somebody wants to shut down, and nobody does")
         self.can_put(world, ledger)
 
     def may_miss(self, world: World, ledger: Ledger) -> int:
@@ -448,6 +486,11 @@ class Logs:
         if ledger.shut:
             return
         state = world.journal
+        if ledger.returned:
+            state, slot = self.rules.append(state, events.join(True))
+            for _ in ledger.returned:
+                state, held = self.rules.append(state, events.hold(slot))  # type: ignore[arg-type]
+                state, _ = self.rules.append(state, events.got(held.number))  # type: ignore[union-attr]
         batch = [events.claim(0)] * (ledger.tail - ledger.low)
         for slot, own in ledger.res.items():
             if not own.cut:
@@ -469,41 +512,77 @@ class Logs:
 
     # -- what several of them do
 
-    def farewell(self, ledger: Ledger, slot: int, counter: int, number: int) -> list[bytes]:
-        batch = []
-        if slot in ledger.files and counter > ledger.totals[slot]:
-            if "cut before leave" not in self.without:
-                batch.append(events.cut(slot, min(counter, ledger.stop_of(slot))))
-            if "skip before leave" not in self.without:
-                batch.append(events.skip(slot, counter))
+    def farewell(self, ledger: Ledger, slot: int, counter: int) -> list[bytes]:
+        """The events after which no CUT can cut anything of this log up to now."""
+        if slot not in ledger.files or counter <= ledger.totals[slot]:
+            return []
+        batch = [events.cut(slot, min(counter, ledger.stop_of(slot)))] if self.counting else []
+        if "skip behind" not in self.without or counter > ledger.stop_of(slot):
+            batch.append(events.skip(slot, counter))
+        return batch
+
+    def farewells(self, ledger: Ledger, slot: int, counter: int, number: int) -> list[bytes]:
+        batch = self.farewell(ledger, slot, counter)
+        for left_out, kind in (("cut before leave", events.CUT), ("skip before leave", events.SKIP)):
+            if left_out in self.without:
+                batch = [event for event in batch if event[0] != kind]
         return [*batch, events.leave(slot, number)]
 
-    def cuts(self, ledger: Ledger, seen: tuple[int, ...]) -> list[bytes]:
+    def cuts(self, ledger: Ledger, seen: tuple[int, ...], last: int = -1) -> list[bytes]:
         """CUTs of what has grown."""
-        found = []
-        for slot in ledger.files:
-            total = seen[slot] if "stop" in self.without else min(seen[slot], ledger.stop_of(slot))
-            if total > ledger.totals[slot]:
-                found.append(events.cut(slot, total))
-        return found
+        data = ledger.cuts(array("Q", seen).tobytes(), last) if self.counting else b""
+        return [data[at : at + events.SIZE] for at in range(0, len(data), events.SIZE)]
 
     def counters(self, world: World, process: Actor) -> tuple[int, ...]:
         return tuple(self.load(world, process, cell(slot, COUNTER)) for slot in range(self.slots))
 
-    def returns(self, world: World, i: int, process: Actor, value: int) -> World:
+    # Reading counters, and cutting by them: whoever cuts for an act of its own looks once more behind that.
+
+    def reads(self, world: World, i: int, process: Actor, then: str) -> Steps:
+        """Goes to ``then`` with the counters in ``seen``."""
+        mask = 0
+        if then == "task":
+            # A put whose stores nobody sees yet is at the same time as this look.
+            mask = world.account.returned
+            for j, other in enumerate(world.processes):
+                if j != i and other.buffer:
+                    mask &= ~((1 << PUTS) - 1 << PUTS * j)
+        seen = self.counters(world, process)
+        at = self.after_barrier(then) if self.x86 or not self.counting else "cut_barrier"
+        process = process._replace(at=at, seen=seen, mask=mask, target=then)
+        yield f"{i} reads counters {seen}", world.put(i, process)
+
+    @staticmethod
+    def after_barrier(then: str) -> str:
+        return then if then == "claim" else "cut_sync"
+
+    def at_cut_barrier(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.barrier(world, i, process, self.after_barrier(process.target), "cut barrier")
+
+    def at_cut_sync(self, world: World, i: int, process: Actor) -> Steps:
+        if "sync after counters" not in self.without:
+            world, process, _ = self.looks(world, i, process)
+        yield f"{i} looks again", world.put(i, process._replace(at=process.target))
+
+    # What a put comes to.
+
+    def returns(self, world: World, i: int, process: Actor) -> World:
         account = world.account
-        if (account.skipped | account.refused) >> value & 1:
-            raise Violation("lost", f"{name_of(value)}'s put returns, and it was skipped")
-        world = world._replace(account=account._replace(returned=account.returned | 1 << value))
+        mask = self.mask(i, process)
+        if (account.skipped | account.refused) & mask:
+            raise Violation("lost", f"{names_of(mask)}: their put returns, and they were skipped")
+        world = world._replace(account=account._replace(returned=account.returned | mask))
         world = world.put(i, self.next_put(process))
         self.check(world)
         return world
 
-    def refuses(self, world: World, i: int, process: Actor, value: int) -> World:
+    def refuses(self, world: World, i: int, process: Actor) -> World:
         account = world.account
-        if account.cut >> value & 1:
-            raise Violation("refused", f"{name_of(value)}'s put is refused, and it was cut")
-        world = world._replace(account=account._replace(refused=account.refused | 1 << value))
+        mask = self.mask(i, process)
+        if account.cut & mask:
+            kind = "torn" if mask & ~account.cut else "refused"
+            raise Violation(kind, f"{names_of(mask)}: their put is refused, and {names_of(account.cut & mask)} is cut")
+        world = world._replace(account=account._replace(refused=account.refused | mask))
         return world.put(i, self.next_put(process))
 
     def next_put(self, process: Actor) -> Actor:
@@ -511,16 +590,21 @@ class Logs:
         ledger = self.rules.views[process.view]
         if ledger.shutting > ledger.shut and "help" not in self.without:
             at = "help"
-        return process._replace(at=at, left=process.left - 1, made=process.made + 1, tried=False)
+        made = process.made + process.many
+        return process._replace(
+            at=at, left=process.left - 1, made=made, mode="", sizes=process.sizes[1:], target=None, lost=False
+        )
 
     @staticmethod
-    def value(i: int, process: Actor) -> int:
-        return PUTS * i + process.made
+    def mask(i: int, process: Actor) -> int:
+        return (1 << process.many) - 1 << PUTS * i + process.made
 
-    def write(self, world: World, process: Actor, n: int, i: int) -> tuple[Store, int]:
-        filling = self.rules.views[process.view].files[process.slot]
-        value = self.value(i, process)
-        return ((filling.file.member, filling.file.serial, n - filling.first), value), value
+    def writes(self, process: Actor, n: int, i: int) -> tuple[Store, ...]:
+        """Records from ``n`` on, where the process believes that its log goes on."""
+        serial, first = process.log
+        return tuple(
+            ((process.number, serial, n + k - first), PUTS * i + process.made + k) for k in range(process.many)
+        )
 
     def at_idle(self, world: World, i: int, process: Actor) -> Steps:
         yield from getattr(self, "role_" + process.role)(world, i, process)
@@ -532,51 +616,73 @@ class Logs:
         slot = process.slot
         if not process.left:
             if process.leaves:
-                batch = self.farewell(ledger, slot, self.load(world, process, cell(slot, COUNTER)), process.number)
-                yield from self.append(world, i, process, batch, "leave")
+                yield from self.leaves(world, i, process)
             return
         if ledger.shut:
-            yield f"{i} finds it shut", self.refuses(world, i, process, self.value(i, process))
+            yield f"{i} finds it shut", self.refuses(world, i, process)
             return
-        counter = self.load(world, process, cell(slot, COUNTER))
-        n = counter
-        filling = ledger.files[slot]
-        if n >= filling.stop:
-            serial = index.serial((filling.file.serial >> 7) + 1, 0)
-            batch = [] if "cut before open" in self.without else [events.cut(slot, counter)]
-            batch += [] if "skip before open" in self.without else [events.skip(slot, counter)]
+        if ledger.shutting and not process.mode and "help" not in self.without:
+            yield f"{i} helps first", world.put(i, process._replace(at="help"))
+            return
+        n = self.load(world, process, cell(slot, COUNTER))
+        new = n + process.many
+        filling = ledger.files.get(slot)
+        fits = filling is not None and new <= filling.stop and (process.made != process.large or n == process.log[1])
+        here = filling is not None and process.log == (filling.file.serial, filling.first)
+        mode = process.mode
+        if not mode and not (self.counting and new <= ledger.stop_of(slot)):
+            mode = self.way(process, ledger, new)
+            if mode == "reserve":
+                if "flag cleared" not in self.without:
+                    process = process._replace(buffer=(*process.buffer, (cell(slot, FLAG), 0)))
+                yield f"{i} lowers its flag", world.put(i, process._replace(at="reserve"))
+                return
+        # Its file is the one in which its log goes on: not so where an exception came just after an OPEN.
+        if not fits or not (here or ("log checked" in self.without and not process.mode and process.many == 1)):
+            batch = [] if filling is None else self.farewell(ledger, slot, n)
+            for left_out, kind in (("cut before open", events.CUT), ("skip before open", events.SKIP)):
+                if left_out in self.without:
+                    batch = [event for event in batch if event[0] != kind]
+            serial = index.serial((filling.file.serial >> 7) + 1 if filling else 0, 0)
+            process = process._replace(mode=mode or "counter")
             yield from self.append(world, i, process, [*batch, events.open_(slot, serial)], "open")
-        elif n < ledger.stop_of(slot) and (process.places or not self.maxsize):
-            if "reserve when spent" in self.without and not process.tried and self.maxsize:
-                early = process._replace(buffer=(*process.buffer, (cell(slot, FLAG), 0)), at="reserve")
-                yield f"{i} lowers its flag early", world.put(i, early)
-            record, _ = self.write(world, process, n, i)
-            stores = (record, (cell(slot, COUNTER), n + 1))
-            if "record before counter" in self.without:
-                stores = (stores[1], stores[0])
-            stored = process._replace(at="look", buffer=process.buffer + stores)
-            if "counter first" in self.without:
-                stored = process._replace(at="look_first")
-                yield f"{i} looks first", world.put(i, stored)
-                return
-            yield f"{i} writes record {n} and stores {n + 1}", world.put(i, stored)
-        elif process.places and not process.tried:
-            if "flag cleared" not in self.without:
-                process = process._replace(buffer=(*process.buffer, (cell(slot, FLAG), 0)))
-            yield f"{i} lowers its flag", world.put(i, process._replace(at="reserve"))
-        else:
-            record, _ = self.write(world, process, n, i)
-            if "record before counter" in self.without:
-                yield from self.append(world, i, process, [events.cut(slot, n + 1)], "journal")
-                return
-            process = process._replace(buffer=(*process.buffer, record))
-            yield from self.append(world, i, process, [events.cut(slot, n + 1)], "journal")
+            return
+        records = self.writes(process, n, i)
+        if mode == "journal":
+            process = process._replace(buffer=process.buffer + records, mode=mode)
+            if self.counting:
+                yield from self.reads(world, i, process, "journal")
+            else:
+                yield f"{i} writes record {n}", world.put(i, process._replace(at="journal"))
+            return
+        stores = (*records, (cell(slot, COUNTER), new))
+        if "record before counter" in self.without:
+            stores = (stores[-1], *records)
+        if "counter first" in self.without:
+            yield f"{i} looks first", world.put(i, process._replace(at="look_first"))
+            return
+        stored = process._replace(at="look", buffer=process.buffer + stores, target=new)
+        yield f"{i} writes record {n} and stores {new}", world.put(i, stored)
+
+    def way(self, process: Actor, ledger: Ledger, new: int) -> str:
+        """How a put is to be put that can't simply go on."""
+        slot = process.slot
+        if not self.counting:
+            return "journal"
+        if not self.maxsize:
+            return "counter"
+        if process.many > 1 and "several published" not in self.without:
+            return "journal"
+        own = ledger.res.get(slot)
+        if own and not own.cut and new <= own.stop:
+            return "counter"
+        return "reserve" if process.places and slot in ledger.files else "journal"
 
     def at_unsure(self, world: World, i: int, process: Actor) -> Steps:
         """After an exception in a put: has the journal got more of it than the counter says?"""
         after, process, ledger = self.looks(world, i, process)
         total = ledger.totals[process.slot]
-        process = process._replace(at="idle", tried=False)
+        process = process._replace(at="idle")
         if total > self.load(after, process, cell(process.slot, COUNTER)) and "unsure" not in self.without:
             process = process._replace(buffer=((cell(process.slot, COUNTER), total),))
         yield f"{i} looks what its put came to", after.put(i, process)
@@ -590,67 +696,86 @@ class Logs:
 
     def at_late(self, world: World, i: int, process: Actor) -> Steps:
         up, n = process.target
-        record, value = self.write(world, process, n, i)
-        stores = (record, (cell(process.slot, COUNTER), n + 1))
-        process = process._replace(buffer=process.buffer + stores, target=None)
+        new = n + process.many
+        stores = (*self.writes(process, n, i), (cell(process.slot, COUNTER), new))
+        process = process._replace(buffer=process.buffer + stores, target=new)
         if up:
-            yield f"{i} stores {n + 1}", world.put(i, process._replace(at="attention"))
+            yield f"{i} stores {new}", world.put(i, process._replace(at="attention"))
         else:
-            yield f"{i} stores {n + 1}, returns", self.returns(world, i, process, value)
+            yield f"{i} stores {new}, returns", self.returns(world, i, process)
 
     def at_look(self, world: World, i: int, process: Actor) -> Steps:
-        if self.load(world, process, cell(process.slot, FLAG)) and "look" not in self.without:
+        # Who wants to shut down may have looked for flags to raise before our OPEN: then our OPEN has seen CLOSING.
+        closing = self.rules.views[process.view].shutting and "closing seen" not in self.without
+        if "look" not in self.without and (closing or self.load(world, process, cell(process.slot, FLAG))):
             yield f"{i} sees its flag up", world.put(i, process._replace(at="attention"))
         else:
-            value = self.value(i, process)
-            yield f"{i} sees its flag down, returns", self.returns(world, i, process, value)
+            yield f"{i} sees its flag down, returns", self.returns(world, i, process)
 
     def at_attention(self, world: World, i: int, process: Actor) -> Steps:
         after, process, ledger = self.looks(world, i, process)
-        if self.load(after, process, cell(process.slot, COUNTER)) <= ledger.totals[process.slot]:
-            known = after.account.skipped >> self.value(i, process) & 1
-            assert not known, "only its own producer or its burier skips a record"
-            yield f"{i} finds it cut", self.returns(after, i, process, self.value(i, process))
+        if process.lost and "skipped told" not in self.without:
+            yield f"{i} finds it skipped", self.refuses(after, i, process)
+        elif process.target <= ledger.totals[process.slot]:
+            yield f"{i} finds it cut", self.returns(after, i, process)
         else:
             yield f"{i} finds it uncut", after.put(i, process._replace(at="appeal"))
 
     def at_appeal(self, world: World, i: int, process: Actor) -> Steps:
-        slot = process.slot
-        total = self.load(world, process, cell(slot, COUNTER))
-        own = self.rules.views[process.view].res.get(slot)
+        slot, total = process.slot, process.target
         batch = []
-        if own and not own.cut and "own trim" not in self.without:
-            batch.append(events.trim(slot, total - own.begin, own.grant))
+        if "own trim" not in self.without:
+            batch += self.trims_own(process, total)
         if "own cut" not in self.without:
-            batch.append(events.cut(slot, total))
-        if "trim first" in self.without:
-            batch.reverse()
+            batch += [events.cut(slot, total - process.many), events.publish(slot, total)]
         if "skip" not in self.without:
             batch.append(events.skip(slot, total))
         yield from self.append(world, i, process, batch, "appeal")
 
+    def trims_own(self, process: Actor, total: int) -> list[bytes]:
+        """Its reservation ends there."""
+        own = self.rules.views[process.view].res.get(process.slot)
+        if own is None or own.cut:
+            return []
+        used = min(max(0, total - own.begin), events.RESERVE_MOST)
+        return [events.trim(process.slot, used, own.grant)]
+
     def did_appeal(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
-        value = self.value(i, process)
-        total = self.load(world, process, cell(process.slot, COUNTER))
-        ledger = self.rules.views[process.view]
-        refused = verdicts[-1] is not None if "skip" not in self.without else ledger.totals[process.slot] < total
-        yield (self.refuses if refused else self.returns)(world, i, process, value)
+        total = process.target
+        kept = self.rules.views[process.view].totals[process.slot]
+        if "skip" not in self.without:
+            kept = total if verdicts[-1] is None else verdicts[-1]  # type: ignore[assignment]
+        if kept >= total:
+            yield self.returns(world, i, process)
+        else:
+            yield self.refuses(world, i, process)
+
+    def at_journal(self, world: World, i: int, process: Actor) -> Steps:
+        slot = process.slot
+        new = self.load(world, process, cell(slot, COUNTER)) + process.many
+        cuts = self.cuts(self.rules.views[process.view], process.seen, slot) if process.seen else []
+        event = events.cut(slot, new) if "published whole" in self.without else events.publish(slot, new)
+        process = process._replace(seen=(), target=None)
+        yield from self.append(world, i, process, [*cuts, event], "journal")
 
     def did_journal(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         slot = process.slot
-        n = self.load(world, process, cell(slot, COUNTER)) + 1
-        if verdicts[0] is not None and self.rules.views[process.view].totals[slot] == n:
-            yield world.put(i, process._replace(at="store", target=n))
+        new = self.load(world, process, cell(slot, COUNTER)) + process.many
+        if self.rules.views[process.view].totals[slot] < new:
+            yield self.refuses(world, i, process)
         else:
-            yield self.refuses(world, i, process, self.value(i, process))
+            yield world.put(i, process._replace(at="store", target=new))
 
     def at_store(self, world: World, i: int, process: Actor) -> Steps:
         stored = process._replace(buffer=(*process.buffer, (cell(process.slot, COUNTER), process.target)), target=None)
-        yield f"{i} stores {process.target}, returns", self.returns(world, i, stored, self.value(i, process))
+        yield f"{i} stores {process.target}, returns", self.returns(world, i, stored)
 
     def at_reserve(self, world: World, i: int, process: Actor) -> Steps:
         slot = process.slot
-        batch = [events.cut(slot, self.load(world, process, cell(slot, COUNTER)))]
+        # Whoever wants the former one to end, and has raised the flag before, must not end it later.
+        total = self.load(world, process, cell(slot, COUNTER))
+        batch = [] if "trim before reserve" in self.without else self.trims_own(process, total)
+        batch.append(events.cut(slot, total))
         yield from self.append(world, i, process, [*batch, events.reserve(slot, process.places)], "reserve")
 
     def did_reserve(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
@@ -660,18 +785,37 @@ class Logs:
                 for slot, own in ledger.res.items():
                     if slot != process.slot and not own.cut:
                         yield world.put(i, process._replace(at="raise", target=(slot, own), trims=process.trims - 1))
-            yield world.put(i, process._replace(at="idle", tried=True))
+            yield world.put(i, process._replace(at="idle", mode="journal"))
         else:
             if "flag cleared after" in self.without:
                 process = process._replace(buffer=(*process.buffer, (cell(process.slot, FLAG), 0)))
-            yield world.put(i, process._replace(at="idle"))
+            yield world.put(i, process._replace(at="idle", mode="counter"))
 
     def did_open(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
-        yield world.put(i, process._replace(at="idle"))
+        if verdicts[-1] is None:
+            raise Violation("buried", f"{i} goes on in a new file, and is no member")
+        yield world.put(i, process._replace(at="opened"))
+
+    def at_opened(self, world: World, i: int, process: Actor) -> Steps:
+        filling = self.rules.views[process.view].files[process.slot]
+        process = process._replace(at="idle", log=(filling.file.serial, filling.first))
+        yield f"{i} goes on in file {filling.file.serial}", self.share(world, i, log=process.log).put(i, process)
+
+    def leaves(self, world: World, i: int, process: Actor) -> Steps:
+        slot = process.slot
+        ledger = self.rules.views[process.view]
+        batch = self.farewells(ledger, slot, self.load(world, process, cell(slot, COUNTER)), process.number)
+        world, process = self.fence(world, i, process._replace(buffer=(*process.buffer, (cell(slot, FLAG), 0))))
+        locks = tuple(-1 if holder == i else holder for holder in world.locks)
+        process = process._replace(at="leave", rest=tuple(batch))
+        # Unlocked first: who is stopped here must not keep the slot's next member waiting.
+        yield f"{i} clears its cells, unlocks slot {slot}", world.put(i, process, locks=locks)
+
+    def at_leave(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.append(world, i, process, process.rest, "leave")
 
     def did_leave(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
-        locks = tuple(-1 if holder == i else holder for holder in world.locks)
-        yield world.put(i, process._replace(at="left"), locks=locks)
+        yield world.put(i, process._replace(at="left"))
 
     # -- ending another's reservation
 
@@ -710,36 +854,17 @@ class Logs:
             yield f"{i} looks: {'an item' if there else 'nothing'}", after.put(i, process._replace(at=at))
 
     def at_read(self, world: World, i: int, process: Actor) -> Steps:
-        seen = self.counters(world, process)
-        at = "cut_sync" if self.x86 else "cut_barrier"
-        mask = 0
-        if process.target == "task":
-            # A put whose stores nobody sees yet is at the same time as this look.
-            mask = world.account.returned
-            for j, other in enumerate(world.processes):
-                if j != i and other.buffer:
-                    mask &= ~((1 << PUTS) - 1 << PUTS * j)
-        process = process._replace(at=at, seen=seen, mask=mask)
-        yield f"{i} reads counters {seen}", world.put(i, process)
-
-    def at_cut_barrier(self, world: World, i: int, process: Actor) -> Steps:
-        yield from self.barrier(world, i, process, "cut_sync", "cut barrier")
-
-    def at_cut_sync(self, world: World, i: int, process: Actor) -> Steps:
-        then = {"": "claim", "task": "task"}[process.target or ""]
-        if "sync after counters" not in self.without:
-            world, process, _ = self.looks(world, i, process)
-        yield f"{i} looks again", world.put(i, process._replace(at=then))
+        yield from self.reads(world, i, process, process.target or "claim")
 
     def at_claim(self, world: World, i: int, process: Actor) -> Steps:
         ledger = self.rules.views[process.view]
         cuts = self.cuts(ledger, process.seen) if process.seen else []
+        process = process._replace(seen=(), target=None)
         if process.role == "leaser" and process.places:
             process = process._replace(places=process.places - 1)
             batch = [*cuts, events.lease(process.slot, 2)]
             yield from self.append(world, i, process, batch, "lease")
             return
-        process = process._replace(seen=())
         yield from self.append(world, i, process, [*cuts, events.claim(9)], "claim")
 
     def did_claim(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
@@ -778,14 +903,13 @@ class Logs:
             return
         if not process.left:
             return
-        if truth.lease is not None:
-            if not process.trims:
-                return
-            after, process, ledger = self.looks(world, i, process)
-            process = process._replace(trims=process.trims - 1)
-            raised = (*process.buffer, (cell(truth.lease.slot, LEASE_FLAG), 1))
-            process = process._replace(at="revoke_barrier", target=ledger.lease, buffer=raised)
-            yield f"{i} raises the flag of lease {truth.lease.number}", after.put(i, process)
+        if truth.returned:
+            after, process, _ = self.looks(world, i, process)
+            yield f"{i} sees that an item has come back", after.put(i, process._replace(at="hold"))
+        elif truth.lease is not None:
+            if process.trims:
+                after, process, _ = self.looks(world, i, process)
+                yield from self.revokes(after, i, process._replace(trims=process.trims - 1))
         elif truth.head < truth.tail or self.cuts(truth, self.counters(world, process)):
             after, process, ledger = self.looks(world, i, process)
             if not process.places:
@@ -798,13 +922,21 @@ class Logs:
             process = process._replace(at="read", buffer=process.buffer + cleared)
             yield f"{i} clears its flag and position", after.put(i, process)
 
+    def revokes(self, world: World, i: int, process: Actor) -> Steps:
+        """Begins to end the lease that it sees."""
+        lease = self.rules.views[process.view].lease
+        assert lease is not None
+        raised = (*process.buffer, (cell(lease.slot, LEASE_FLAG), 1))
+        process = process._replace(at="revoke_barrier", target=lease, buffer=raised)
+        yield f"{i} raises the flag of lease {lease.number}", world.put(i, process)
+
     @staticmethod
     def position(process: Actor) -> int:
         return cell(process.slot, POSITION)
 
     def did_lease(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         lease = verdicts[-1]
-        process = process._replace(seen=(), mask=0, at="idle")
+        process = process._replace(seen=(), mask=0, at="idle", target=None)
         if isinstance(lease, Lease):
             hand = world.account.queue[: lease.end - lease.first]
             process = process._replace(lease=lease, hand=hand, got=0)
@@ -815,6 +947,8 @@ class Logs:
         if up and "lease look" not in self.without:
             yield f"{i} sees its lease's flag up", world.put(i, process._replace(at="contest"))
         else:
+            if self.rules.views[world.journal].returned:
+                raise Violation("overlooked", "an item has come back, and a lease goes on")
             yield f"{i} sees its lease's flag down", self.gets(world, i, process)
 
     def gets(self, world: World, i: int, process: Actor) -> World:
@@ -849,11 +983,54 @@ class Logs:
     def at_revoke(self, world: World, i: int, process: Actor) -> Steps:
         lease = process.target
         count = min(max(0, process.seen[0] - lease.first), events.LEASE_MOST)
-        process = process._replace(seen=(), target=None, view=0)
+        process = process._replace(seen=(), target=None)
         yield from self.append(world, i, process, [events.revoke(count, lease.number)], "revoke")
 
     def did_revoke(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
-        yield world.put(i, process._replace(at="idle"))
+        yield world.put(i, process._replace(at=process.mode or "idle", mode="", view=0))
+
+    # -- blocks, whose items may come back
+
+    def role_holder(self, world: World, i: int, process: Actor) -> Steps:
+        """Holds the oldest item while a block runs; ends any lease that is in its way."""
+        truth = self.rules.views[world.journal]
+        uncut = self.cuts(truth, self.counters(world, process))
+        if not process.left or not (truth.returned or truth.low < truth.tail or uncut):
+            return
+        after, process, ledger = self.looks(world, i, process)
+        if ledger.lease is not None:
+            yield from self.revokes(after, i, process)
+        elif ledger.returned or ledger.head < ledger.tail:
+            yield f"{i} looks: an item", after.put(i, process._replace(at="hold"))
+        else:
+            yield f"{i} looks: nothing", after.put(i, process._replace(at="read", target="hold"))
+
+    def at_hold(self, world: World, i: int, process: Actor) -> Steps:
+        cuts = self.cuts(self.rules.views[process.view], process.seen) if process.seen else []
+        process = process._replace(seen=(), target=None)
+        yield from self.append(world, i, process, [*cuts, events.hold(process.slot)], "hold")
+
+    def did_hold(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        held = verdicts[-1]
+        if isinstance(held, Held):
+            hand = (dict(world.account.apart)[held.item],)
+            yield world.put(i, process._replace(at="block", hold=held.number, hand=hand))
+        else:
+            yield world.put(i, process._replace(at="idle", view=0))
+
+    def at_block(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.append(world, i, process, [events.got(process.hold)], "got")
+        if process.gives_back:
+            given = process._replace(gives_back=process.gives_back - 1)
+            yield from self.append(world, i, given, [events.return_(process.hold)], "return")
+
+    def did_got(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        if verdicts[-1] is None:
+            raise Violation("forgotten", f"{names_of(sum(1 << one for one in process.hand))} was held, and is not")
+        yield world.put(i, process._replace(at="idle", left=process.left - 1, hold=-1, hand=(), view=0))
+
+    def did_return(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        yield world.put(i, process._replace(at="idle", hold=-1, hand=(), view=0))
 
     # -- the dead, and who comes after them
 
@@ -889,12 +1066,13 @@ class Logs:
     def at_bury_read(self, world: World, i: int, process: Actor) -> Steps:
         slot, _ = process.target
         seen = self.load(world, process, cell(slot, COUNTER))
-        yield f"{i} reads counter {seen} of the dead", world.put(i, process._replace(at="bury", seen=(seen,)))
+        at = process._replace(at="bury", seen=(seen,), buffer=(*process.buffer, (cell(slot, FLAG), 0)))
+        yield f"{i} reads counter {seen} of the dead, clears its cells", world.put(i, at)
 
     def at_bury(self, world: World, i: int, process: Actor) -> Steps:
         slot, number = process.target
         ledger = self.rules.views[process.view]
-        yield from self.append(world, i, process, self.farewell(ledger, slot, process.seen[0], number), "bury")
+        yield from self.append(world, i, process, self.farewells(ledger, slot, process.seen[0], number), "bury")
 
     def did_bury(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         slot, _ = process.target
@@ -922,13 +1100,7 @@ class Logs:
             yield f"{i} finds its slot {slot} locked", world.put(i, process._replace(at="idle", slot=-1, number=-1))
 
     def at_clear(self, world: World, i: int, process: Actor) -> Steps:
-        slot = process.slot
-        total = self.rules.views[process.view].totals[slot]
-        stores: tuple[Store, ...] = () if "join flag" in self.without else ((cell(slot, FLAG), 0),)
-        if "counter cleared" in self.without:
-            stores += ((cell(slot, COUNTER), 0),)
-        elif self.load(world, process, cell(slot, COUNTER)) != total and "counter set" not in self.without:
-            stores += ((cell(slot, COUNTER), total),)
+        stores: tuple[Store, ...] = () if "join flag" in self.without else ((cell(process.slot, FLAG), 0),)
         at = process._replace(at="join_look", buffer=process.buffer + stores)
         yield f"{i} clears its cells", world.put(i, at)
 
@@ -943,22 +1115,11 @@ class Logs:
         if member is None or member.number != process.number:
             locks = (*world.locks[:slot], -1, *world.locks[slot + 1 :])
             yield f"{i} was buried", after.put(i, process._replace(at="idle", slot=-1, number=-1), locks=locks)
-        else:
-            yield f"{i} is in", after.put(i, process._replace(at="opens"))
-
-    def at_opens(self, world: World, i: int, process: Actor) -> Steps:
-        ledger = self.rules.views[process.view]
-        closing = ledger.shutting > ledger.shut
-        process = process._replace(target=closing)
-        yield from self.append(world, i, process, [events.open_(process.slot, 0)], "opens")
-
-    def did_opens(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
-        helps = process.target and "help" not in self.without
-        assert verdicts[0] is not None, "its OPEN is void"
-        if "view of open" in self.without:
-            helps = False
-        at = "help" if helps else "idle"
-        yield world.put(i, process._replace(role="producer", at=at, left=process.puts, target=None))
+            return
+        total = 0 if "counter cleared" in self.without else ledger.totals[slot]
+        if self.load(after, process, cell(slot, COUNTER)) != total and "counter set" not in self.without:
+            process = process._replace(buffer=(*process.buffer, (cell(slot, COUNTER), total)))
+        yield f"{i} is in", after.put(i, process._replace(role="producer", at="idle", left=process.puts))
 
     # -- shutting down
 
@@ -974,9 +1135,10 @@ class Logs:
         if ledger.shut >= ledger.shutting:
             yield f"{i} finds it shut", after.put(i, process._replace(at="idle"))
             return
-        raised: tuple[Store, ...] = tuple(
-            (cell(slot, FLAG), 1) for slot, member in ledger.members.items() if not member.consumer
-        )
+        if ledger.shutting == SHUT_AT_ONCE and ledger.lease is not None:
+            yield from self.revokes(after, i, process._replace(mode="help"))
+            return
+        raised: tuple[Store, ...] = tuple((cell(slot, FLAG), 1) for slot in ledger.files)
         if "raise" in self.without:
             raised = ()
         at = process._replace(at="help_barrier", buffer=process.buffer + raised)
@@ -1030,6 +1192,11 @@ def delivered(account: Account, value: int) -> Account:
     if account.delivered >> value & 1:
         raise Violation("twice", f"{name_of(value)} is delivered again")
     return account._replace(delivered=account.delivered | 1 << value)
+
+
+def is_free(process: Actor) -> bool:
+    """It does not hold its process's lock."""
+    return process.at in FREE and not process.mode
 
 
 def bits(mask: int) -> list[int]:

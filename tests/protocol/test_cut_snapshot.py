@@ -130,7 +130,7 @@ def test_damage_is_a_value_error_or_another_ledger() -> None:
     for _ in range(FLIPS):
         data = damaged(dice, dice.choice(kinds))
         try:
-            snapshot.dump(snapshot.load(data))
+            snapshot.load(data)
         except ValueError:
             refused += 1
     assert 0 < refused < FLIPS
@@ -172,6 +172,7 @@ def test_an_event_is_eight_bytes_and_never_of_type_nothing() -> None:
         events.leave(65535, most),
         events.open_(65535, most),
         events.cut(65535, most),
+        events.publish(65535, most),
         events.skip(65535, most),
         events.claim(65535),
         events.claim_many(65535, most),
@@ -188,4 +189,4 @@ def test_an_event_is_eight_bytes_and_never_of_type_nothing() -> None:
         events.return_(most),
     ]
     assert all(len(event) == events.SIZE and event[0] for event in made)
-    assert len({event[0] for event in made}) == len(made) == 18
+    assert len({event[0] for event in made}) == len(made) == 19

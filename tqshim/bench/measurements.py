@@ -83,8 +83,8 @@ WAITING_WINDOW: Final = 100_000
 """Items at the beginning and at the end whose rates are compared."""
 WORK_SECONDS: Final = 1e-3
 WORK_CONSUMERS: Final = 2
-WORK_BURSTS: Final = 100
-WORK_BURST: Final = 100
+WORK_ROWS: Final = 100
+WORK_ROW: Final = 100
 CONSUMERS: Final = (1, 2, 4, 8, 16, 24, 32, 40)
 CONSUMERS_ITEMS: Final = 200_000
 FEW, MANY_CONSUMERS = 4, 40
@@ -279,14 +279,13 @@ def _processor_time(kind: Kind, setting: Setting, item: Any) -> list[float]:
             return [1e6 * seconds for seconds in crew.result(member)]
 
 
-def _waiting(kind: Kind, setting: Setting, batch_size: int) -> list[float]:
+def _waiting(kind: Kind, setting: Setting) -> list[float]:
     """Return rates of putting and of getting at the end over those at the beginning, seconds of a newcomer's first get,
     and bytes by which producer and consumer grew."""
     context = setting.context
     window = setting.count(WAITING_WINDOW, 100)
     count = setting.count(WAITING_ITEMS, 4 * window)
-    queue = TurboQueue(ctx=context, batch_size=batch_size) if batch_size else TurboQueue(ctx=context)
-    with queue, Crew(context, setting.limit) as crew:
+    with TurboQueue(ctx=context) as queue, Crew(context, setting.limit) as crew:
         producer = crew.start(workloads.fill_and_watch, queue, count, window)
         put: workloads.WaitingPut = crew.result(producer)
         crew.join(producer)
@@ -302,17 +301,17 @@ def _waiting(kind: Kind, setting: Setting, batch_size: int) -> list[float]:
 
 
 def _sharing(kind: Kind, setting: Setting) -> list[float]:
-    """Return the time to the last results of bursts over that of perfect sharing: waiting work, and computing work."""
+    """Return the time to the last results of rows over that of perfect sharing: waiting work, and computing work."""
     context = setting.context
-    bursts = setting.count(WORK_BURSTS, 2)
-    room = WORK_BURST * RECORD_ROOM
+    rows = setting.count(WORK_ROWS, 2)
+    room = WORK_ROW * RECORD_ROOM
     figures = []
     for computing in (False, True):
         with queues(kind, context, 2, room=room) as (tasks, results), Crew(context, setting.limit) as crew:
             gate = context.Barrier(WORK_CONSUMERS + 1, timeout=setting.limit)
             for _ in range(WORK_CONSUMERS):
                 crew.start(workloads.consume_working, tasks, results, WORK_SECONDS, computing, gate, kind.endless)
-            arguments = (tasks, results, bursts, WORK_BURST, WORK_CONSUMERS, gate, setting.limit)
+            arguments = (tasks, results, rows, WORK_ROW, WORK_CONSUMERS, gate, setting.limit)
             figures.append(crew.result(crew.start(workloads.serve, *arguments)))
     return figures
 
@@ -485,18 +484,10 @@ def measurements() -> Iterator[Measurement]:
         Metric("producer grows by", "MB", 1, 1e6, compared=False),
         Metric("consumer grows by", "MB", 1, 1e6, compared=False),
     )
-    for label, batch_size in (("bursts", 0), ("single", 1)):
-        yield Measurement(
-            f"waiting/{label}",
-            "many items wait, put " + ("in bursts" if label == "bursts" else "and published one by one"),
-            (TURBO,),
-            growth,
-            partial(_waiting, batch_size=batch_size),
-            shares=(0.005, 0.015 if batch_size else 0.03),
-        )
+    yield Measurement("waiting", "many items wait", (TURBO,), growth, _waiting, shares=(0.005, 0.03))
     yield Measurement(
         "sharing",
-        f"{WORK_CONSUMERS} consumers that work 1 ms an item, bursts of {WORK_BURST}: time to the last result, where"
+        f"{WORK_CONSUMERS} consumers that work 1 ms an item, rows of {WORK_ROW}: time to the last result, where"
         " they wait for something and where they compute",
         _SINGLE,
         (

@@ -459,20 +459,20 @@ def consume_working(
         results.put((task, time.monotonic() - began))
 
 
-def serve(tasks: Any, results: Any, bursts: int, size: int, consumers: int, gate: Any, limit: float) -> float:
-    """Put bursts of tasks, each when the one before it is done; return the time that all bursts took, over the time
+def serve(tasks: Any, results: Any, rows: int, size: int, consumers: int, gate: Any, limit: float) -> float:
+    """Put rows of tasks, each when the one before it is done; return the time that all rows took, over the time
     that sharing the work perfectly would have taken."""
     gate.wait()
     time.sleep(PATIENCE)  # until the consumers wait
     taken = perfect = 0.0
-    for burst in range(bursts):
+    for row in range(rows):
         began = time.monotonic()
         for number in range(size):
-            tasks.put((burst, number))
+            tasks.put((row, number))
         got = [results.get(True, limit) for _ in range(size)]
         taken += time.monotonic() - began
-        if sorted(task for task, _ in got) != [(burst, number) for number in range(size)]:
-            raise RunError(f"results of burst {burst} are lost or doubled")
+        if sorted(task for task, _ in got) != [(row, number) for number in range(size)]:
+            raise RunError(f"results of row {row} are lost or doubled")
         perfect += sum(worked for _, worked in got) / consumers
     for _ in range(consumers):
         tasks.put(None)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tqshim import monitor
 from tqshim.commands.showing import add_common, authkey, count, guarded, plain, print_json, say, size
-from tqshim.folder import Folder
+from tqshim.storage.folder import LogFolder
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the items.  Exit status: 0; 1 where one can't be read; 2 where it is no queue."""
     if options.unpickle:
         # The same looks at owner and mode as before any other unpickling: refused is refused.
-        Folder.meet(options.path).close()
+        LogFolder.meet(options.path).close()
     found = monitor.peek(options.path, options.number, whole=options.unpickle, authkey=authkey())
     bad = 0
     shown = []
@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
             del fields["record"]
             shown.append({**fields, "object": text or None})
         else:
-            say(f"item {one.number}, {size(one.size)}, at byte {one.offset} of {one.file}")
+            uncut = ", not cut yet" if one.uncut else ""
+            say(f"item {one.number}{uncut}, {size(one.size)}, at byte {one.offset} of {one.file}")
             say(f"  {one.problem or text or _bytes(one)}")
     if options.json:
         print_json(shown)

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
             if done.guessed:
                 say("the journal could not be read: among them may be items that somebody had got")
             for lost in done.unreadable:
-                say(f"lost: item {lost.number}, in {lost.file}: {lost.problem or 'cut short'}")
+                say(f"lost: item {lost.number}, in {lost.file}: {lost.problem}")
         else:
             say(" ".join((f"{len(done.removed)} files removed", *done.removed)))
         for one in damage:

@@ -47,13 +47,14 @@ def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
     leased = f", {queue.leased} of them leased to one consumer" if queue.leased else ""
     returned = f", {queue.returned} of them for another time" if queue.returned else ""
     held = f", {queue.held} in blocks of claimed" if queue.held else ""
-    waiting = f"{queue.items} waiting{leased}{returned}{held}"
+    uncut = f", {queue.uncut} of them not cut yet" if queue.uncut else ""
+    waiting = f"{queue.items} waiting{uncut}{leased}{returned}{held}"
     yield "items", f"{waiting}; {queue.put} put and {queue.got} got since it was made"
     if queue.items:
         waited = (
             "" if queue.oldest_at_least is None else f"; the oldest waits for {span(queue.oldest_at_least)} or longer"
         )
-        yield "", f"{size(queue.item_bytes)} in their blocks{waited}"
+        yield "", f"{size(queue.item_bytes)} in their records{waited}"
     yield "", f"{queue.unfinished} for which nobody has called task_done"
     if queue.places is None:
         yield "places", "unbounded"

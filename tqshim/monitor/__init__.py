@@ -9,7 +9,7 @@ queue open; ``recover``, ``drain``, ``fill`` and ``remove`` do something to it.
 from __future__ import annotations
 
 from tqshim.monitor.checking import Finding, check
-from tqshim.monitor.looking import Member, Peeked, Process, Status, Summary, peek, queues, status
+from tqshim.monitor.looking import Status, Summary, peek, queues, status
 from tqshim.monitor.metrics import Stats, stats
 from tqshim.monitor.moving import (
     Drained,
@@ -26,6 +26,7 @@ from tqshim.monitor.moving import (
     recover,
     remove,
 )
+from tqshim.monitor.view import Member, Peeked, Process
 from tqshim.monitor.watching import Rates, Watch, watch
 
 __all__ = [

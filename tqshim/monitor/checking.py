@@ -15,14 +15,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Optional
+from typing import Final, NamedTuple, Optional
 
-from tqshim import events, names, waiting
+from tqshim import names
 from tqshim.errors import FolderError
 from tqshim.folder import MARKER_LIFE
-from tqshim.ledger import Ledger
-from tqshim.monitor.looking import View, in_use
+from tqshim.monitor.looking import in_use
+from tqshim.monitor.records import SeenBatch
+from tqshim.monitor.view import Stretch, View
 from tqshim.names import FileId
+from tqshim.protocol import events, index
+from tqshim.protocol.ledger import Ledger
+from tqshim.sync.cells import PAGE
 
 __all__ = ["Finding", "Level", "check"]
 
@@ -37,6 +41,7 @@ DAMAGE: Final[Level] = "damage"
 _KNOWN: Final = {getattr(events, maker.rstrip("_").upper()) for maker in events.__all__ if maker.islower()}
 """Types of events: for each there is a function that makes it.  All others are void."""
 _CHUNK: Final = 1 << 16
+"""Bytes of a journal, and records of a batch file, that are looked at together."""
 _KINDS: Final = {**dict.fromkeys((names.BELL, names.SPACE, names.DONE), stat.S_ISFIFO), names.SPILL: stat.S_ISLNK}
 """What a name of that kind must be; all others are plain files."""
 _LATER: Final = re.compile(r"[a-z]+(_[0-9a-f]+)*")
@@ -59,10 +64,19 @@ class Finding:
         return (NOTE, LEFTOVER, DAMAGE).index(self.level)
 
 
+class _Lost(NamedTuple):
+    """Items that can't be read."""
+
+    items: Stretch
+    name: str
+    """The file's."""
+    problem: str
+
+
 def check(path: str, *, authkey: Optional[bytes] = None) -> list[Finding]:
     """All that is wrong with a queue folder; nothing: it is sound.
 
-    ``authkey``: that of the queue, if it has one: then the HMAC of each block that somebody may still get is checked.
+    ``authkey``: that of the queue, if it has one: then the HMAC of each record that somebody may still get is checked.
     A queue in use is looked at as it is in one moment; what its users are about to remove is a note.  Raises
     ``FileNotFoundError``, ``NotADirectoryError``, ``PermissionError``; ``FolderError`` where it is no queue;
     ``ValueError`` for a wrong ``authkey``."""
@@ -76,7 +90,6 @@ class _Check:
         self.listed = view.names()
         self.in_use = bool(in_use(view))
         self.ledger: Optional[Ledger] = None
-        self.delivered = 0
 
     def run(self) -> Iterator[Finding]:
         kinds = Counter(name.kind for name in map(names.parse, self.listed) if name is not None)
@@ -89,7 +102,8 @@ class _Check:
         if self.ledger is not None:
             if self.ledger.proof and self.view.key is None:
                 remedy = "give it (TQSHIM_AUTHKEY, or authkey=) to have them checked"
-                yield self._found(NOTE, "", "was made with an authkey: its blocks' HMACs are not checked", remedy)
+                yield self._found(NOTE, "", "was made with an authkey: its records' HMACs are not checked", remedy)
+            yield from self._counters()
             yield from self._items(self.ledger)
             yield from self._batches(self.ledger, spilled)
             yield from self._members(self.ledger)
@@ -148,7 +162,7 @@ class _Check:
                 yield self._leftover(name, "was to be refilled by a producer that is gone")
             elif parsed.kind == "marker" and abs(time.time() - status.st_mtime) > MARKER_LIFE:
                 yield self._leftover(name, "speaks of a handle that never arrived")
-            elif parsed.kind == "cells" and (not status.st_size or status.st_size % waiting.PAGE):
+            elif parsed.kind == "cells" and (not status.st_size or status.st_size % PAGE):
                 yield self._damage(name, f"has {status.st_size} bytes, no whole pages", "recover into a new folder")
 
     def _is_a_members(self, number: int) -> bool:
@@ -168,16 +182,16 @@ class _Check:
             yield self._damage("", "has no journal", remedy)
             return
         try:
-            self.ledger = self.view.follow()
+            self.ledger = self.view.look()
         except FileNotFoundError:
             raise
         except FolderError as error:
-            yield Finding(DAMAGE, error.path, error.finding, "recover can't read it either; restore it if you can")
+            remedy = "recover can't read it either; restore it if you can"
+            yield Finding(DAMAGE, error.path, error.finding, error.remedy if self.view.former else remedy)
             return
         except OSError as error:
             yield self._damage("", f"its journal can't be read: {error}", "see who may read it")
             return
-        self.delivered = self.view.delivered(self.view.cells())
         yield from self._events()
 
     def _events(self) -> Iterator[Finding]:
@@ -218,40 +232,63 @@ class _Check:
 
     # -- batch files
 
+    def _counters(self) -> Iterator[Finding]:
+        for slot, counter, most in self.view.impossible_counters():
+            finding = f"says that slot {slot} has put {counter} records: it can have put {most} at most"
+            yield self._damage(names.CELLS, finding, "recover the items into a new folder")
+
     def _items(self, ledger: Ledger) -> Iterator[Finding]:
         """Items that can't be read."""
         view = self.view
-        for peeked in (*view.read_returned(ledger.held.values()), *view.read_returned(ledger.returned)):
+        for peeked in (*view.read_apart(ledger.held.values()), *view.read_apart(ledger.returned)):
             if peeked.problem and not self._has_gone(peeked.number):
                 finding = f"{peeked.problem}: item {peeked.number}, which a block of claimed has or had"
                 yield self._damage(peeked.file, finding, "who gets it next is told, all others arrive")
-        unreadable: list[tuple[int, Finding]] = []
-        for block in ledger.each_part(self.delivered, ledger.tail):
-            name = names.batch(names.READY, block.file)
-            count = block.end - max(block.first, self.delivered)
+        lost = [one for stretch in view.stretches() for one in self._lost(stretch)]
+        if lost and self.in_use:  # what has been got since we looked may have gone
+            view.look()
+            wait = view.still_wait(one.items.part(at, 1).place for one in lost for at in range(one.items.size))
+            counts = [sum(one.items.part(at, 1).place in wait for at in range(one.items.size)) for one in lost]
+        else:
+            counts = [one.items.size for one in lost]
+        by_file: dict[str, tuple[str, int]] = {}
+        for one, count in zip(lost, counts):
+            if count:
+                problem, before = by_file.get(one.name, (one.problem, 0))
+                by_file[one.name] = problem, before + count
+        for name, (problem, count) in by_file.items():
+            finding = f"{problem}: {count} items that nobody got"
+            yield self._damage(name, finding, "get raises CorruptBatchError for them, all others arrive")
+
+    def _lost(self, stretch: Stretch) -> Iterator[_Lost]:
+        """Those of the items that can't be read."""
+        name = names.batch(names.READY, stretch.place.file)
+        try:
+            batch = self.view.batch(stretch.place.file)
+            for at in range(0, stretch.size, _CHUNK):
+                yield from self._lost_of(batch, stretch.part(at, _CHUNK))
+        except FileNotFoundError:
+            yield _Lost(stretch, name, "is missing")
+        except (ValueError, OSError) as error:
+            yield _Lost(stretch, name, str(error))
+
+    def _lost_of(self, batch: SeenBatch, part: Stretch) -> Iterator[_Lost]:
+        if not batch.verified and batch.is_sound(part.place.record, part.size):
+            return
+        for at in range(part.size):
             try:
-                fd, name = self.view.open_batch(block.file)
-                try:
-                    self.view.records(fd, block)
-                finally:
-                    os.close(fd)
-                continue
-            except FileNotFoundError:
-                finding = f"is missing, with {count} items that nobody got"
-            except (ValueError, OSError) as error:
-                finding = f"{error}, at byte {block.offset * events.UNIT}: {count} items that nobody got"
-            remedy = "get raises CorruptBatchError for them, all others arrive"
-            unreadable.append((block.end, self._damage(name, finding, remedy)))
-        if unreadable and self.in_use:  # what has been got since we looked may have gone
-            view.follow()
-            self.delivered = view.delivered(view.cells())
-        yield from (found for end, found in unreadable if end > self.delivered)
+                if batch.verified:
+                    batch.record(part.place.record + at)
+                else:
+                    batch.place(part.place.record + at)
+            except ValueError as error:
+                yield _Lost(part.part(at, 1), batch.name, str(error))
 
     def _has_gone(self, item: int) -> bool:
         """That item, which was held or had come back, counts as got since we looked."""
         if not self.in_use:
             return False
-        ledger = self.view.follow()
+        ledger = self.view.look()
         held, returned = ledger.held.values(), ledger.returned
         return all(one.item != item for one in held) and all(one.item != item for one in returned)
 
@@ -269,10 +306,25 @@ class _Check:
                     yield self._damage(place, "lies in the wrong folder of the two", "see who moved it")
                 elif ledger.is_done(file):
                     yield self._leftover(place, "has no items that somebody could get")
+                else:
+                    yield from self._index(ledger, place, name, bool(home), file)
+
+    def _index(self, ledger: Ledger, place: str, name: str, spilled: bool, file: FileId) -> Iterator[Finding]:
+        """A batch file that some producer fills, or that has items, and no index."""
+        try:
+            status = os.stat(name, dir_fd=self.view.spill() if spilled else self.view.fd, follow_symlinks=False)
+        except OSError:  # gone since it was listed
+            return
+        if not stat.S_ISREG(status.st_mode) or status.st_size >= index.data_begin(file.serial):
+            return
+        finding = f"{status.st_size} bytes can't hold the index of {index.capacity(file.serial)} records"
+        if file not in ledger.ends and file not in ledger.kept_files:
+            yield self._found(NOTE, place, finding, "its producer is just making it, or was killed then")
+        elif ledger.ends.get(file, 0) <= self.view.delivered and file not in ledger.kept_files:
+            yield self._damage(place, finding, "its producer can't put any more: end it")
 
     def _members(self, ledger: Ledger) -> Iterator[Finding]:
-        cells = self.view.cells()
-        for member in self.view.members(cells):
+        for member in self.view.members():
             if member.state == "dead":
                 finding = f"the {member.role} of slot {member.slot} was killed, or no lock of it can be seen from here"
                 yield self._found(NOTE, names.MEMBERS, finding, "the next user's scan buries it")

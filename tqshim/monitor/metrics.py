@@ -12,7 +12,6 @@ __all__ = ["Stats", "stats"]
 
 
 def stats(queue: TurboQueue) -> Stats:
-    """``queue.stats()``: the figures of a queue that this process has open.
-
-    What this process has put is published first.  Raises ``ValueError`` for a closed handle."""
+    """``queue.stats()``: the figures of a queue that this process has open.  Raises ``ValueError`` for a closed
+    handle."""
     return queue.stats()

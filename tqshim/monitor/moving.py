@@ -14,22 +14,26 @@ import json
 import os
 import pickle
 import time
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from queue import Full
 from typing import Any, Final, Optional, Union
 
-from tqshim import blocks, events, names
-from tqshim.choice import Engine, Use
-from tqshim.core import Taken
+from tqshim import names
+from tqshim.engine.consumer import Taken
+from tqshim.engine.registry import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
-from tqshim.folder import MARKER_LIFE, Folder, reclaim
-from tqshim.ledger import Held, Returned
+from tqshim.folder import MARKER_LIFE, reclaim
+from tqshim.keys import TAG
 from tqshim.monitor.checking import Finding, check
-from tqshim.monitor.looking import Peeked, Process, View, in_use, is_queue
+from tqshim.monitor.looking import in_use, is_queue
+from tqshim.monitor.records import SeenBatch
+from tqshim.monitor.view import Peeked, Process, View
+from tqshim.protocol import index
+from tqshim.protocol.ledger import Held, Returned
 from tqshim.queues import ShutDown
+from tqshim.storage.folder import LogFolder
 
 __all__ = [
     "Drained",
@@ -50,6 +54,8 @@ __all__ = [
 BATCH: Final = 256
 BATCH_BYTES: Final = 8 << 20
 """Items that ``drain`` takes at once: so many, and one at least."""
+TRIED: Final = 64
+"""Records of a batch file that tell whether all of them are tagged."""
 PATIENCE: Final = 5.0
 """Seconds for which putting back waits for a place."""
 
@@ -216,7 +222,7 @@ def _encode_ahead(view: View, count: int, encode: Callable[[bytes], str]) -> Opt
         if fitting and size > BATCH_BYTES:
             break
         fitting += 1
-    if not fitting and not view.waiting(view.cells()):
+    if not fitting and not view.waiting:
         return None
     lines: dict[bytes, str] = {}
     for one in view.peek(max(1, fitting), whole=True):
@@ -258,7 +264,6 @@ def _put_back(engine: Engine, records: list[bytes]) -> None:
         # One by one: a bounded queue may have places for some of them.
         while at < len(records) and engine.put(records[at], True, PATIENCE):
             at += 1
-        engine.flush()
     except OSError:
         raise NotPutBackError(records[at:]) from None
     if at < len(records):
@@ -306,7 +311,6 @@ def fill(
                 raise Full(f"line {number}: no place came free within {timeout} s; {done} items were put")
             done += 1
     finally:
-        engine.flush()
         _keep(engine)
     return done
 
@@ -352,9 +356,11 @@ def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
     unreadable: list[Peeked] = []
     guessed = durable = False
     try:
-        ledger = view.follow()
+        ledger = view.look()
         maxsize, durable, records = ledger.maxsize, ledger.durable, _records(view, unreadable)
     except FolderError:
+        if view.former:
+            raise
         if authkey is not None:
             remedy = "restore it, or recover without the authkey what may be anybody's"
             raise FolderError(
@@ -366,30 +372,20 @@ def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
     if guessed and first is None:
         raise FolderError(view.path, "has no journal that can be read, and no items", "restore the journal")
     use = Use.open(into, maxsize, durable, authkey)
-    engine = use.engine
     copied = 0
-    try:
-        if first is not None:
-            engine.put(first, True, None)
-            copied = 1
-        for record in records:
-            engine.put(record, True, None)
-            copied += 1
-    finally:
-        engine.flush()
+    for record in chain(() if first is None else (first,), records):
+        use.engine.put(record, True, None)
+        copied += 1
     return Recovery(copied, unreadable, [], guessed, check(view.path, authkey=authkey))
 
 
 def _records(view: View, unreadable: list[Peeked]) -> Iterator[bytes]:
     """The records of all items that nobody has got; those that can't be read are noted."""
-    first = view.delivered(view.cells())
     ledger = view.ledger
     apart: list[Union[Held, Returned]] = sorted((*ledger.held.values(), *ledger.returned), key=_item)
-    waiting = (
-        view.read(max(first, block.first), block.end, whole=True) for block in ledger.each_part(first, ledger.tail)
-    )
-    for one in chain(view.read_returned(apart, whole=True), chain.from_iterable(waiting)):
-        if one.record is None or len(one.record) < one.size:
+    waiting = (view.read(stretch, whole=True) for stretch in view.stretches())
+    for one in chain(view.read_apart(apart, whole=True), chain.from_iterable(waiting)):
+        if one.record is None:
             unreadable.append(one)
         else:
             yield one.record
@@ -405,66 +401,60 @@ def _scavenge(view: View) -> Iterator[bytes]:
     files = {names.FileId(*name.numbers) for name in parsed if name and name.kind in (names.LOAD, names.READY)}
     for file in sorted(files):
         try:
-            fd, _ = view.open_batch(file)
-        except OSError:
+            fd, name = view.open_batch(file)
+            batch = SeenBatch(fd, file, name)
+        except (OSError, ValueError):
             continue
         try:
-            data = os.pread(fd, os.fstat(fd).st_size, 0)
+            yield from records_in(batch)
         finally:
-            os.close(fd)
-        yield from _records_in(data, file)
+            batch.close()
 
 
-def _records_in(data: bytes, file: names.FileId) -> Iterator[bytes]:
-    try:
-        if data:
-            length = blocks.split_giant(data, len(data), blocks.seed(file, 0))
-            if length >= blocks.GIANT:
-                yield data[blocks.GIANT_HEADER : blocks.GIANT_HEADER + length]
-                return
-    except ValueError:
-        pass
-    at = 0
-    while at + 4 < len(data):
-        found = _block_at(data, at, blocks.seed(file, at // events.UNIT))
-        if not found:  # a torn block, or none: the next begins at some later unit
-            at += events.UNIT
-            continue
-        yield from found
-        at += events.UNIT * blocks.units(len(found), sum(map(len, found)))
-
-
-def _block_at(data: bytes, at: int, seed: int) -> list[bytes]:
-    """The records of the block that begins there: it passes its check, and each of them looks like a pickle."""
-    ends = array("I")
-    for count in range(1, events.PUBLISH_MOST + 1):
-        start = at + 4 + 4 * count
-        if start > len(data):
-            return []
-        end = int.from_bytes(data[start - 4 : start], "little")
-        if end < 3 or (ends and end < ends[-1] + 3) or at + end > len(data):
-            return []
-        ends.append(end)
-        if data[start : start + 1] != b"\x80":
-            continue
-        if start + end > len(data):
-            continue
-        stops = [start + one for one in ends]
-        records = [data[begin:stop] for begin, stop in zip([start, *stops], stops)]
-        size = events.UNIT * blocks.units(count, end)
+def records_in(batch: SeenBatch) -> Iterator[bytes]:
+    """The records of a batch file by its index alone: up to the first that can't end where that says."""
+    capacity = index.capacity(batch.file.serial)
+    tag = TAG if _is_tagged(batch, capacity) else 0
+    for number in range(capacity):
+        begin, end = batch.ends(number, 1)
+        if not _goes_on(batch, number, begin, end):
+            return
         try:
-            blocks.split(data[at : at + size].ljust(size, b"\0"), count, seed)
-        except ValueError:
+            record = batch.record(number)
+        except (ValueError, OSError):  # it fails its check
             continue
-        if all(map(_looks_pickled, records)):
-            return records
-    return []
+        record = record[: len(record) - tag]
+        if _looks_pickled(record):
+            yield record
+
+
+def _goes_on(batch: SeenBatch, number: int, begin: int, end: int) -> bool:
+    """There is a record of that number, as far as can be told."""
+    least = index.data_begin(batch.file.serial)
+    return (begin >= least if number else begin == least) and begin < end <= batch.size
+
+
+def _is_tagged(batch: SeenBatch, capacity: int) -> bool:
+    """The records of a file seem to be those of a queue with a key: more of the first few look like pickles without the
+    length of a tag than with it."""
+    with_tag = without = 0
+    for number in range(min(capacity, TRIED)):
+        begin, end = batch.ends(number, 1)
+        if not _goes_on(batch, number, begin, end):
+            break
+        try:
+            record = batch.record(number)
+        except (ValueError, OSError):
+            continue
+        without += _looks_pickled(record)
+        with_tag += _looks_pickled(record[:-TAG])
+    return with_tag > without
 
 
 def _tidy(view: View, in_use: bool) -> Recovery:
-    ledger = view.follow()
+    ledger = view.look()
     number = view.newest()
-    folder = Folder.meet(view.path)
+    folder = LogFolder.meet(view.path)
     try:
         if ledger.durable:  # What goes is not needed again, whatever a power cut takes.
             folder.harden(view.journal.fd)
@@ -503,8 +493,7 @@ def remove(path: str) -> int:
         if strangers:
             raise FolderError(path, f"holds {strangers[0]!r}, which is no part of a queue", "delete that first")
         try:
-            ledger = view.follow()
-            items = view.waiting(view.cells()) + len(ledger.held)
+            items = len(view.look().held) + view.waiting
         except FolderError:
             pass
         if reclaim(path):

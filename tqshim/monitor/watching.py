@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Optional
 
-from tqshim import waiting
-from tqshim.monitor.looking import View
-from tqshim.waiting import Cells
+from tqshim.monitor.view import View
+from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
 
 __all__ = ["Rates", "Watch", "watch"]
 
@@ -57,9 +56,9 @@ class Watch:
     def __init__(self, path: str) -> None:
         self._view = View(path)
         try:
-            ledger = self._view.follow()
+            self._view.look()
             self._at = monotonic()
-            self._put, self._got = ledger.tail, self._got_of(self._view.cells())
+            self._put, self._got = self._view.put, self._count_got()
         except BaseException:
             self._view.close()
             raise
@@ -79,35 +78,33 @@ class Watch:
         """What has happened since the last look.  Raises ``FileNotFoundError`` where the queue has gone."""
         view = self._view
         view.check_presence()
-        ledger = view.follow()
+        ledger = view.look()
         now = monotonic()
-        cells = view.cells()
-        got = self._got_of(cells)
-        put = ledger.tail
+        put, got, cells = view.put, self._count_got(), view.cells
         seconds = max(now - self._at, 1e-9)
-        at_least, at_most = self._oldest(view.delivered(cells), put, now)
+        at_least, at_most = self._oldest(view.delivered, put, now)
         rates = Rates(
             path=view.path,
             seconds=seconds,
             put_rate=max(0.0, (put - self._put) / seconds),
             got_rate=max(0.0, (got - self._got) / seconds),
-            items=view.waiting(cells),
+            items=view.waiting,
             put=put,
             got=got,
             maxsize=ledger.maxsize,
             consumers=ledger.consumers,
             producers=len(ledger.members) - ledger.consumers,
-            waiting_consumers=len(cells.sleepers(waiting.SLEEPS)) if cells else 0,
-            waiting_producers=len(cells.sleepers(waiting.AWAITS_PLACE)) if cells else 0,
+            waiting_consumers=len(cells.sleepers(SLEEPS)) if cells else 0,
+            waiting_producers=len(cells.sleepers(AWAITS_PLACE)) if cells else 0,
             oldest_at_least=at_least,
             oldest_at_most=at_most,
         )
         self._at, self._put, self._got = now, put, got
         return rates
 
-    def _got_of(self, cells: Optional[Cells]) -> int:
+    def _count_got(self) -> int:
         """Items that count as got: in no block of ``claimed``, nor come back from one."""
-        return self._view.delivered(cells) - self._view.ledger.apart
+        return self._view.delivered - self._view.ledger.apart
 
     def _oldest(self, got: int, put: int, now: float) -> tuple[Optional[float], Optional[float]]:
         """Seconds for which item ``got`` has waited: at least, at most."""
@@ -125,8 +122,7 @@ class Watch:
         before, _, until = seen[0]
         if before > got:  # it was there when the watch began
             at_least = now - seen[0][1]
-            written = self._view.oldest_at_least(got)
-            return max(at_least, written or 0.0), None
+            return max(at_least, self._view.oldest_at_least or 0.0), None
         return now - seen[1][1], now - until
 
 

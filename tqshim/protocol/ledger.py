@@ -134,7 +134,7 @@ class Filling(NamedTuple):
     @property
     def stop(self) -> int:
         """Records of the log that there are at most while it goes on there."""
-        return self.first + capacity(self.file.serial)
+        return self.first + capacity(self.file[1])
 
 
 class Place(NamedTuple):
@@ -403,13 +403,20 @@ class Ledger:
         """The CUTs of all that the counters, by slot and one word each, are beyond what is cut.  ``last``: whose comes
         behind the others'."""
         grown = self._grown(counters)
-        if len(grown) > 1:
-            grown.sort(key=lambda one: one[0] == last)
+        if len(grown) < 2:
+            return events.cut(*grown[0]) if grown else b""
+        grown.sort(key=lambda one: one[0] == last)
         return b"".join([events.cut(slot, total) for slot, total in grown])
 
     def uncut(self, counters: bytes) -> int:
         """Items that are put and not cut, by these counters, which were read before what is applied here."""
         return sum([total - self.totals[slot] for slot, total in self._grown(counters)])
+
+    def each_uncut(self, counters: bytes) -> Iterator[tuple[int, int, Place]]:
+        """The same, by slot: the slot, how many, and where the first of them stands, with the others behind it."""
+        for slot, total in sorted(self._grown(counters)):
+            filling = self.files[slot]
+            yield slot, total - self.totals[slot], Place(filling.file, self.totals[slot] - filling.first)
 
     def _grown(self, counters: bytes) -> list[tuple[int, int]]:
         """By slot: what is beyond its last cut, and can be cut."""
@@ -417,10 +424,12 @@ class Ledger:
             return []
         found = []
         words = memoryview(counters).cast("Q")
-        for slot in self.files:
-            if slot < len(words) and words[slot] > self.totals[slot]:
+        known, totals = len(words), self.totals
+        for slot, filling in self.files.items():
+            # Beyond what its file can hold it is damaged, and makes up no items.
+            if slot < known and totals[slot] < words[slot] <= filling.stop:
                 total = min(words[slot], self.stop_of(slot))
-                if total > self.totals[slot]:
+                if total > totals[slot]:
                     found.append((slot, total))
         return found
 

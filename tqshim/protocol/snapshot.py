@@ -26,7 +26,7 @@ from tqshim.protocol.events import SIZE
 from tqshim.protocol.extents import Extents
 from tqshim.protocol.ledger import PAGE_SLOTS, Filling, Held, Lease, Ledger, Member, Place, Reservation, Returned
 
-__all__ = ["check", "dump", "kind", "limit_of", "load", "size_of", "words_after"]
+__all__ = ["check", "dump", "is_former", "kind", "limit_of", "load", "size_of", "words_after"]
 
 MAGIC: Final = int.from_bytes(b"tqshim10", "little")
 """The last two characters are the version of these rules."""
@@ -112,12 +112,17 @@ def _reservation(ledger: Ledger, slot: int) -> tuple[int, int, int, int, int]:
     return (1, *own) if own else (0, 0, 0, 0, 0)
 
 
+def is_former(head: bytes) -> bool:
+    """A journal of the first engine begins so."""
+    return head.startswith(_FORMER)
+
+
 def size_of(head: bytes) -> int:
     """Bytes of the snapshot that begins so.  Raises ``ValueError`` for anything that is no snapshot."""
     if len(head) < 2 * SIZE:
         raise ValueError(f"a journal of {len(head)} bytes is too short")
     magic, words = struct.unpack_from("<2Q", head)
-    if head.startswith(_FORMER):
+    if is_former(head):
         raise ValueError(
             f"a journal of format {head[6:8].decode('ascii', 'replace')}, an earlier version's; this version reads "
             "format 10: python -m tqshim recover --into, of tqshim 0.1, copies what waits to a new folder for both"
@@ -146,9 +151,11 @@ def kind(head: bytes) -> tuple[bool, bytes]:
 
 
 def words_after(ledger: Ledger, extents: int) -> int:
-    """About so many words a ledger's snapshot will have when there are so many more extents."""
+    """About so many words a ledger's snapshot will have when there are so many more extents, half of which begin with
+    a batch file."""
     rows = _MEMBER * len(ledger.members) + ledger.slots + _SEALED * (len(ledger.sealing) + len(ledger.files))
-    return _HEAD + _LEASE + rows + _HELD * ledger.apart + 2 * (len(ledger.extents) + extents)
+    to_come = 2 * extents + _SEALED * extents // 2
+    return _HEAD + _LEASE + rows + _HELD * ledger.apart + 2 * len(ledger.extents) + to_come
 
 
 def load(data: bytes) -> Ledger:

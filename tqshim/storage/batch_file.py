@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Final
+from typing import Final, Optional
 
 from tqshim import mappings, systems
 from tqshim.names import FileId
 from tqshim.protocol import index
 from tqshim.protocol.index import CHECK, Record
 
-__all__ = ["BatchFile", "allocate", "map_file"]
+__all__ = ["BatchFile", "allocate", "map_file", "read_at"]
 
 _PIECE: Final = 1 << 20
 
@@ -37,11 +37,26 @@ def allocate(fd: int, size: int) -> None:
         at += os.pwrite(fd, bytes(min(_PIECE, size - at)), at)
 
 
-def map_file(fd: int, size: int, writable: bool) -> memoryview:
-    """The file's bytes, which are mapped as long as that is referred to, or a slice of it."""
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """So many bytes, or fewer at the end of the file."""
+    data = os.pread(fd, size, offset)
+    if len(data) == size:
+        return data
+    parts = [data]
+    got = len(data)
+    while got < size and parts[-1]:
+        parts.append(os.pread(fd, size - got, offset + got))
+        got += len(parts[-1])
+    return b"".join(parts)
+
+
+def map_file(fd: int, size: int, writable: bool, at_once: bool = True) -> memoryview:
+    """The file's bytes, which are mapped as long as that is referred to, or a slice of it.
+
+    ``at_once``: if it is writable, with all its pages: to find one at the first store there costs more."""
     mapper = mappings.system()
     if mapper is not None:
-        address = mapper.map(fd, size, writable)
+        address = mapper.map(fd, size, writable, at_once)
         if address is not None:
             return mappings.Mapping(mapper, address, size).memory()
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
@@ -51,12 +66,20 @@ def map_file(fd: int, size: int, writable: bool) -> memoryview:
 class BatchFile:
     """A batch file that is mapped.  ``ends``: its index."""
 
-    __slots__ = ("_begin", "_checked", "ends", "file", "memory", "size")
+    __slots__ = ("_begin", "_checked", "_closing", "ends", "fd", "file", "in_memory", "memory", "size")
 
-    def __init__(self, file: FileId, fd: int, writable: bool = False) -> None:
-        """Map what ``fd`` has open, which stays the caller's.
+    def __init__(
+        self,
+        file: FileId,
+        fd: int,
+        writable: bool = False,
+        closing: object = None,
+        memory: Optional[memoryview] = None,
+    ) -> None:
+        """Map what ``fd`` has open.  ``closing``: what closes that, and with this: it is for large records, which are
+        written by system calls; else it stays the caller's.  ``memory``: it is mapped there, with all its pages.
 
-        Raises ``ValueError`` where that is too short for its index, or has holes where pages should be."""
+        Raises ``ValueError`` where that is too short for its index."""
         status = os.fstat(fd)
         self.file = file
         self.size = status.st_size
@@ -64,7 +87,11 @@ class BatchFile:
         self._checked = index.is_checked(file.serial)
         if self.size < self._begin:
             raise ValueError(f"{self.size} bytes can't hold the index of {index.capacity(file.serial)} records")
-        self.memory = map_file(fd, self.size, writable)
+        self.fd = -1 if closing is None else fd
+        self._closing = closing
+        self.in_memory = closing is None or memory is not None
+        """Large records are copied to its memory, too."""
+        self.memory = map_file(fd, self.size, writable, closing is None) if memory is None else memory
         self.ends = self.memory[: 8 * (index.capacity(file.serial) + 1)].cast("Q")
         if writable:
             self.ends[0] = self._begin

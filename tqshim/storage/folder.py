@@ -1,18 +1,18 @@
-"""The queue folder of logs.
+"""The queue folder, with the batch files of logs.
 
-Lives here: what such a folder has that the first engine's has not.
+Lives here: what is made and read there of logs.  Not here: all else in the folder (``tqshim.folder``).
 """
 
 from __future__ import annotations
 
 import os
+from typing import Optional
 
 from tqshim import names
-from tqshim.folder import Folder
+from tqshim.folder import NO_SPACE, Folder
 from tqshim.names import FileId
-from tqshim.protocol import snapshot
-from tqshim.protocol.ledger import Ledger
 from tqshim.storage.batch_file import BatchFile, allocate
+from tqshim.storage.large_records import Closing, LargeFile
 
 __all__ = ["LogFolder"]
 
@@ -20,29 +20,56 @@ __all__ = ["LogFolder"]
 class LogFolder(Folder):
     """One queue folder that this process uses."""
 
-    _snapshot_size = staticmethod(snapshot.size_of)
-    _check_snapshot = staticmethod(snapshot.check)
-    _snapshot_kind = staticmethod(snapshot.kind)
-
-    @staticmethod
-    def _first_snapshot(maxsize: int, limit: int, last_limit: int, durable: bool, proof: bytes) -> bytes:
-        return snapshot.dump(Ledger(maxsize, limit, last_limit, durable, proof))
-
     def create_log(self, file: FileId, size: int) -> BatchFile:
         """A new batch file of so many bytes, mapped for writing.
 
         Raises ``OSError``, and leaves nothing, where there is no space; ``FileExistsError``."""
         home = self._spill_folder(create=True) if file.spilled else self.fd
         fd = self._create(names.batch(names.LOAD, file), os.O_RDWR, home)
+        closing = Closing(fd)
         try:
-            try:
-                allocate(fd, size)
-                return BatchFile(file, fd, writable=True)
-            except BaseException:
-                self.remove_batch(file)
-                raise
-        finally:
+            allocate(fd, size)
+            return BatchFile(file, fd, True, closing if file.large or self.durable else None)
+        except BaseException:
+            self.remove_batch(file)
+            raise
+
+    def refill_log(self, file: FileId, size: int, least: int) -> Optional[int]:
+        """One of the producer's free files under that new name, open for writing, with room for so many bytes, or for
+        ``least`` where the disk is full.  ``None``: there is none."""
+        fd = self.refill_batch(file)
+        if fd is None:
+            return None
+        try:
+            status = os.fstat(fd)
+            if status.st_size < size or status.st_blocks * 512 < status.st_size:
+                try:
+                    # Longer, never shorter: somebody may have it mapped.
+                    allocate(fd, max(size, status.st_size))
+                except OSError as error:
+                    if error.errno not in NO_SPACE:
+                        raise
+            status = os.fstat(fd)
+            if status.st_size >= least and status.st_blocks * 512 >= status.st_size:
+                return fd
+            self.remove_batch(file)
+        except BaseException:
             os.close(fd)
+            self.remove_batch(file)
+            raise
+        os.close(fd)
+        return None
+
+    def open_large(self, file: FileId) -> LargeFile:
+        """A batch file to be read by system calls.  Raises ``ValueError`` where it is not there, or something else."""
+        return LargeFile(file, self.open_batch(file))
+
+    def room_for(self, spilled: bool) -> int:
+        """Bytes that are free where a new batch file will lie."""
+        if not spilled:
+            return self.room()
+        found = os.fstatvfs(self._spill_folder(create=True))
+        return found.f_bavail * found.f_frsize
 
     def read_log(self, file: FileId) -> BatchFile:
         """A batch file, mapped for reading.  Raises ``ValueError`` where it is not there, or is something else."""

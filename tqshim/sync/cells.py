@@ -17,7 +17,7 @@ queue, too::
           512       consumers sleep, and none was rung for since
           513       the same of producers that wait for a place
           514       the same of those who wait until all items are finished with
-          515       when the counters were read for the last cut, in monotonic nanoseconds
+          515       when a put is to cut next, in monotonic nanoseconds
           516       when somebody last looked who has died, in monotonic microseconds
 
 Invariant: a word is written by its slot's member alone, flags and the words of the whole queue excepted.  A counter is
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Final
+from typing import Final, Union
 
 from tqshim.clock import microseconds
 
@@ -48,7 +48,7 @@ FLAG: Final = 256
 POSITION: Final = 320
 LEASE_POSITION: Final = 384
 LEASE_FLAG: Final = 448
-LAST_CUT: Final = 515
+CUT_DUE: Final = 515
 SCANNED: Final = 516
 KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
 """What one can sleep for."""
@@ -62,7 +62,7 @@ _NAP_UNIT: Final = 64
 class Cells:
     """The mapped cells of one queue.  ``words`` is the array of 64-bit words; a store to it is one store."""
 
-    __slots__ = ("_counters", "_map", "pages", "words")
+    __slots__ = ("_counters", "_map", "pages", "slots", "words")
 
     def __init__(self, fd: int) -> None:
         """Map the cells file, whose descriptor is closed."""
@@ -74,10 +74,19 @@ class Cells:
         finally:
             os.close(fd)
 
-    def _view(self, mapped: mmap.mmap) -> None:
-        self._map = mapped
+    @classmethod
+    def seen(cls, data: bytes) -> Cells:
+        """Cells as somebody has read them, a page at least: to be looked at."""
+        cells = cls.__new__(cls)
+        cells._view(data[: len(data) // PAGE * PAGE])
+        return cells
+
+    def _view(self, mapped: Union[mmap.mmap, bytes]) -> None:
+        if isinstance(mapped, mmap.mmap):
+            self._map = mapped
         self.words = memoryview(mapped).cast("Q")
         self.pages = len(mapped) // PAGE
+        self.slots = self.pages * SLOTS
         starts = range(COUNTER, self.pages * _WORDS, _WORDS)
         self._counters = [self.words[at : at + SLOTS] for at in starts]
 
@@ -85,11 +94,6 @@ class Cells:
     def place(kind: int, slot: int) -> int:
         """The index in ``words`` of a slot's word."""
         return (slot // SLOTS) * _WORDS + kind + slot % SLOTS
-
-    @property
-    def slots(self) -> int:
-        """Slots that have cells here."""
-        return self.pages * SLOTS
 
     def counters(self) -> bytes:
         """The counters of all slots, as they are now."""

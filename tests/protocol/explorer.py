@@ -1,0 +1,96 @@
+"""The explorer of small models: every state that can be reached, breadth first.
+
+Lives here: ``explore``, what it wants of a model, and what it finds.  Not here: the models (``logs_checker``,
+``wait_checker``).
+
+Invariant: a violation is shown by one of the shortest ways to it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import deque
+from collections.abc import Hashable, Iterator
+from typing import Any, Final, NamedTuple, Optional, Protocol
+
+FAULTS: Final = ("kill", "stop")
+"""How the labels of steps begin that need not happen."""
+GONE: Final = ("dead", "stopped", "left")
+"""Where a process is that does nothing more."""
+
+
+class Violation(Exception):
+    """Something that must never be was reached."""
+
+    def __init__(self, kind: str, what: str) -> None:
+        super().__init__(f"{kind}: {what}")
+        self.kind = kind
+        self.what = what
+
+
+class Model(Protocol):
+    """What ``explore`` explores."""
+
+    def start(self) -> Hashable:
+        """The first state."""
+
+    def steps(self, state: Any) -> Iterator[tuple[str, Any]]:
+        """Each step that can be made, with a label, and where it leads.  Raises ``Violation``."""
+
+    def settled(self, state: Any) -> None:
+        """Called where nothing moves any more.  Raises ``Violation`` if that is no good end."""
+
+
+class Result(NamedTuple):
+    """How many states there are; or the first violation, and the shortest way to it."""
+
+    states: int
+    kind: Optional[str] = None
+    what: str = ""
+    path: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind is None:
+            return f"{self.states} states"
+        return f"{self.kind}: {self.what}; after {len(self.path)} steps:\n  " + "\n  ".join(self.path)
+
+
+def explore(model: Model, most: int = 6_000_000) -> Result:
+    """Every state that can be reached, breadth first, so that a violation is shown by one of the shortest ways."""
+    collecting = gc.isenabled()
+    gc.disable()  # Nothing here is garbage, and looking for some takes a third of the time.
+    try:
+        return _explore(model, most)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _explore(model: Model, most: int) -> Result:
+    first = model.start()
+    origin: dict[Any, Any] = {first: None}
+    """Of each state that was seen, the one it was reached from, and by which step."""
+    waiting: deque[Any] = deque([first])
+    while waiting:
+        state = waiting.popleft()
+        try:
+            moves = False
+            for label, following in model.steps(state):
+                if following == state:
+                    continue
+                moves = moves or not label.startswith(FAULTS)
+                seen = len(origin)
+                origin.setdefault(following, (state, label))
+                if len(origin) > seen:
+                    waiting.append(following)
+            if not moves:
+                model.settled(state)
+        except Violation as violation:
+            path = []
+            while origin[state]:
+                state, label = origin[state]
+                path.append(label)
+            return Result(len(origin), violation.kind, violation.what, tuple(reversed(path)))
+        if len(origin) > most:
+            raise AssertionError(f"more than {most} states: make the case smaller")
+    return Result(len(origin))

@@ -1,0 +1,115 @@
+"""Nobody sleeps while there is something for him: small cases of waiting hold in every interleaving.
+
+Lives here: the cases, the parts of the protocol that are left out, and where sleepers depend on their naps.  Not here:
+the acts of those who sleep and ring (``wait_checker``).
+
+Invariant: all cases of ``CASES`` hold, and each mutant of ``MUTANTS`` is caught by the case that stands with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+from explorer import Result, explore
+from wait_checker import Waiter, Waits
+
+PUTS = Waiter("putter")
+GETS = Waiter()
+WANTS = Waiter("wanter")
+CLOSES = Waiter("closer")
+TWO = PUTS._replace(left=2)
+THREADS = GETS._replace(slot=1), GETS._replace(slot=1)
+
+
+class Case(NamedTuple):
+    """Threads, and what may happen to them."""
+
+    waiters: tuple[Waiter, ...]
+    sizes: dict[str, Any]
+
+
+def case(*waiters: Waiter, **sizes: Any) -> Case:
+    return Case(waiters, sizes)
+
+
+CASES: dict[str, Case] = {
+    "one puts, one gets": case(TWO, GETS._replace(left=2)),
+    "one puts, two get": case(TWO, GETS, GETS),
+    "one puts through the journal, one gets": case(TWO, GETS._replace(left=2), counting=False),
+    "two threads of a process get": case(TWO, *THREADS),
+    "two want a place": case(PUTS, WANTS, WANTS),
+    "one wants a place, one wants two": case(PUTS, WANTS._replace(wants=2), WANTS),
+    "two threads want a place, and two": case(TWO, WANTS._replace(slot=1, wants=2), WANTS._replace(slot=1)),
+    "one shuts down": case(PUTS, GETS, CLOSES),
+    "a nap ends": case(PUTS, GETS, GETS, naps=1),
+    "an exception ends a wait": case(PUTS, GETS, GETS, breaks=1),
+    "one is killed": case(PUTS, GETS, GETS, kills=1),
+}
+LARGE: dict[str, Case] = {
+    "two put, two get": case(PUTS, PUTS, GETS, GETS),
+    "two get, one of them twice": case(TWO._replace(left=3), GETS, GETS._replace(left=2)),
+    "three get": case(TWO, GETS, GETS, GETS),
+    "two get, through the journal": case(TWO._replace(left=3), GETS, GETS._replace(left=2), counting=False),
+    "three threads of two processes get": case(TWO, *THREADS, GETS),
+    "places are wanted": case(TWO, WANTS._replace(wants=2), WANTS, WANTS),
+    "places are wanted, a wait is ended": case(TWO, WANTS._replace(wants=2), WANTS, breaks=1),
+    "one shuts down": case(PUTS, GETS, GETS, CLOSES),
+    "naps end": case(TWO, GETS, GETS, naps=2),
+    "exceptions end waits": case(TWO, GETS, GETS, breaks=2),
+    "one is killed, an exception ends a wait": case(TWO, GETS, GETS, kills=1, breaks=1),
+}
+MUTANTS: list[tuple[str, str]] = [
+    ("sleep barrier", "one puts, one gets"),
+    ("ring fence", "one puts, one gets"),
+    ("cell first", "one puts, one gets"),
+    ("put fence", "one puts through the journal, one gets"),
+    ("sleep fence", "one puts through the journal, one gets"),
+    ("more", "one puts, two get"),
+    ("said again", "one puts, two get"),
+    ("pass barrier", "one puts, two get"),
+    ("aside", "one wants a place, one wants two"),
+    ("rung again", "an exception ends a wait"),
+]
+
+
+def check(found: Case, x86: bool, **more: Any) -> Result:
+    return explore(Waits(*found.waiters, x86=x86, **found.sizes, **more))
+
+
+@pytest.mark.parametrize("x86", [True, False], ids=["x86", "other"])
+@pytest.mark.parametrize("name", CASES)
+def test_nobody_sleeps_while_there_is_something_for_him(name: str, x86: bool) -> None:
+    """And whoever puts next rings for who sleeps."""
+    found = check(CASES[name], x86)
+    assert found.kind is None, str(found)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("x86", [True, False], ids=["x86", "other"])
+@pytest.mark.parametrize("name", LARGE)
+def test_nobody_sleeps_in_a_larger_case(name: str, x86: bool) -> None:
+    """The same, with more threads and more that happens to them."""
+    found = check(LARGE[name], x86)
+    assert found.kind is None, str(found)
+
+
+@pytest.mark.parametrize("x86", [True, False], ids=["x86", "other"])
+@pytest.mark.parametrize(("what", "name"), MUTANTS)
+def test_without_this_part_somebody_sleeps_on(what: str, name: str, x86: bool) -> None:
+    """Each fence and each look is there for a reason that the checker finds."""
+    assert check(CASES[name], x86, without=[what]).kind == "asleep"
+
+
+def test_where_stores_come_in_any_order_the_cell_is_seen_before_the_word() -> None:
+    """Else a ring clears the word and finds nobody; on x86-64 they come in their order."""
+    found = CASES["one puts, one gets"]
+    assert check(found, x86=True, without=["cell fence"]).kind is None
+    assert check(found, x86=False, without=["cell fence"]).kind == "asleep"
+
+
+def test_a_ring_that_is_lost_with_its_process_leaves_the_others_to_their_naps() -> None:
+    """Who was rung for, or is about to ring, is killed: this is what naps are for."""
+    found = check(CASES["one is killed"], True, excused=False)
+    assert found.kind in ("asleep", "deaf")
+    assert any(step.startswith("kill") for step in found.path)

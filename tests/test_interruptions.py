@@ -1,0 +1,460 @@
+"""Mixed work of three processes, each act of which may be interrupted at any instant; descriptors that nobody uses, or
+closes, when their numbers may be another file's.
+
+The program is ``programs.mixed``: it says what is checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import linecache
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+from programs.mixed import LEFT_OUT
+
+import tqshim.tuning
+from tqshim import Empty, TurboQueue
+from tqshim.engine.engine import Engine
+from tqshim.folder import Folder, Journal
+from tqshim.protocol import events
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import cells as words_of
+from tqshim.sync.bell import Bell
+from tqshim.sync.cells import Cells
+
+LIMIT = 200
+WRONG = ("missing", "doubled", "strange", "parts", "late", "errors", "corrupt")
+CALLS = "calls" if sys.version_info >= (3, 11) else "lines"
+"""Where just after a call one can raise as the interpreter does, is known from 3.11 on."""
+
+raised = pytest.mark.skipif(
+    sys.version_info < (3, 10),
+    reason="3.9 may run a handler between the end of a with block and the release of its lock, which stays taken then",
+)
+
+
+def mixed(acts: int, maxsize: int, seed: int, how: str, *words: str, limit: float = LIMIT) -> dict[str, Any]:
+    """Run the program; what it found, which must be nothing wrong."""
+    command = [sys.executable, "-X", "faulthandler", "-m", "programs.mixed", str(acts), str(maxsize), str(seed), how]
+    child = subprocess.Popen(
+        [*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, err = child.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGABRT)  # faulthandler writes where each of its processes hangs
+        _, err = child.communicate()
+        pytest.fail(f"hangs: {err[-6000:]}")
+    assert child.returncode == 0, err[-3000:]
+    assert "Traceback" not in err and "Exception ignored" not in err, err[-3000:]
+    report: dict[str, Any] = json.loads(out.splitlines()[-1])
+    assert not any(report[what] for what in WRONG), report
+    assert report["codes"] == [0, 0, 0], report
+    assert sum(report["hits"].values()) > acts / 4, report
+    assert report["arrived"] > acts / 4, report
+    return report
+
+
+@raised
+@pytest.mark.parametrize(
+    ("maxsize", "how", "words"),
+    [
+        (0, "lines", ["joinable"]),
+        (20, f"lines,{CALLS}", ["claims", "rolls"]),
+        (2000, "timer,lines", ["claims", "joinable", "rolls"]),
+        (0, "timer,use", []),
+        (500, f"use,{CALLS}", ["rolls"]),
+        (3, f"use,lines,{CALLS},timer", ["claims", "joinable"]),
+    ],
+)
+def test_interrupted_acts_lose_double_and_damage_nothing(maxsize: int, how: str, words: list[str]) -> None:
+    report = mixed(300, maxsize, 1, how, *words)
+    assert report["processes"] > 4, "children have put and got, too"
+
+
+@raised
+@pytest.mark.parametrize("words", ["durable", "authkey"])
+def test_interrupted_acts_do_no_harm_to_queues_of_other_kinds(words: str) -> None:
+    mixed(100, 0, 2, f"lines,{CALLS},timer,use", "claims", words)
+
+
+@raised
+@pytest.mark.stress
+@pytest.mark.parametrize("seed", range(200))
+def test_ten_thousand_acts_lose_double_and_damage_nothing(seed: int) -> None:
+    how = ["lines", CALLS, "timer", "use", f"use,lines,{CALLS},timer"][seed % 5]
+    words = [word for at, word in enumerate(("claims", "joinable", "rolls")) if seed >> at & 1]
+    mixed(10_000, [0, 20, 0, 2000, 3, 500, 0][seed % 7], seed, how, *words, limit=10 * LIMIT)
+
+
+# -- descriptors: forgotten first, then closed
+
+
+class Interrupt(BaseException):
+    pass
+
+
+class Own:
+    """Files of the program's own, which take all numbers that are free."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "own"
+        self.path.write_bytes(b"")
+        self.files: list[tuple[int, int]] = []
+
+    def take(self, count: int = 12) -> None:
+        for _ in range(count):
+            fd = os.open(self.path, os.O_RDWR)
+            self.files.append((fd, os.fstat(fd).st_ino))
+
+    def check(self) -> None:
+        """They are still open, and the program's own, and nobody has written to them."""
+        while self.files:
+            fd, inode = self.files.pop()
+            assert os.fstat(fd).st_ino == inode
+            os.close(fd)
+        assert not self.path.stat().st_size
+
+
+@pytest.mark.parametrize("stride", [9, pytest.param(1, marks=pytest.mark.stress)])
+def test_no_descriptor_is_used_when_its_number_may_be_another_files(stride: int, tmp_path: Path) -> None:
+    """A forked child's first put is interrupted at each of its lines, while it closes what its parent had open; then
+    the program opens files of its own, puts and gets go on, and the child leaves."""
+    queue: Any = TurboQueue(batch_size=100)
+    large = b"x" * 100_000
+    queue.put_many([0, 1, large, 2])
+    assert queue.get() == 0
+    with pytest.raises(Empty):
+        TurboQueue().get(timeout=0.01)
+    step = lines = 0
+    while not lines:
+        step += 1 if step < 100 else stride
+        child = os.fork()
+        if not child:
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(60)
+                own = Own(tmp_path)
+
+                def go_on(own: Own = own) -> None:
+                    own.take()
+                    for _ in range(2):
+                        queue.put(large)
+                        queue.put(1)
+                        assert queue.get() in (1, 2, 3, large)
+                        queue.qsize()
+                    own.check()
+
+                count = one_interruption(lambda: queue.put(3), step, go_on)
+                queue._engine.close()
+                own.take()
+                queue._engine.close()
+                own.check()
+                os._exit(77 if count else 0)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, 77), f"interrupted at line {step}"
+        lines = step if status == 77 else 0
+        while queue.qsize() > 20:
+            queue.get()
+    assert lines > 60
+
+
+def one_interruption(call: Callable[[], object], step: int, go_on: Callable[[], None]) -> bool:
+    """Interrupt the call at that line.  ``True``: it has fewer."""
+    left = step
+
+    def trace(frame: Any, event: str, _: Any) -> Optional[Callable[..., Any]]:
+        nonlocal left
+        if f"{os.sep}tqshim{os.sep}" not in frame.f_code.co_filename:
+            return None
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if event == "line" and not line.startswith(LEFT_OUT):
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                raise Interrupt
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(Interrupt):
+            call()
+    finally:
+        sys.settrace(former)
+    go_on()
+    return left > 0
+
+
+@pytest.mark.parametrize("what", ["journal", "bell", "folder", "let go", "engine"])
+def test_what_is_closed_is_forgotten_first(what: str, tmp_path: Path) -> None:
+    """A close that is interrupted just behind ``os.close`` and made again closes nobody else's file."""
+    queue: Any = TurboQueue(path=str(tmp_path / "queue"))
+    queue.put(1)
+    folder: Any = LogFolder.meet(queue._engine.folder.path)
+    journal, _ = folder.open_newest()
+    bell = Bell(folder.open_fifo("bell"))
+    engine = Engine(folder) if what == "engine" else None
+    if engine is not None:
+        assert engine.put(b"N.", True, None)
+    act: dict[str, Callable[[], object]] = {
+        "journal": journal.close,
+        "bell": bell.close,
+        "folder": folder.close,
+        "let go": folder.let_go,
+        "engine": engine.close if engine is not None else folder.close,
+    }
+    own = Own(tmp_path)
+    real, me = os.close, threading.get_ident()
+    closed = []
+
+    def close_and_raise(fd: int) -> None:
+        real(fd)
+        if threading.get_ident() != me:
+            return
+        closed.append(fd)
+        own.take(1)  # which gets that number
+        raise Interrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "close", close_and_raise)
+        for _ in range(3):
+            with contextlib.suppress(Interrupt):
+                act[what]()
+    assert closed and len(set(closed)) == len(closed), "nothing was closed twice"
+    own.check()
+    assert isinstance(journal, Journal) and isinstance(folder, Folder)
+    assert {queue.get() for _ in range(queue.qsize())} == ({1, None} if what == "engine" else {1})
+    if what != "journal":
+        journal.close()
+
+
+# -- what is ours though the journal has been rolled since
+
+
+@pytest.mark.parametrize("before", range(3))
+@pytest.mark.parametrize("after", range(3))
+@pytest.mark.parametrize("how", ["interrupted", "recovered", "claimed"])
+def test_what_an_interrupted_get_had_taken_of_a_lease_is_not_lost(
+    before: int, after: int, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another has ended the lease, and the journals that say so are gone."""
+    if not tqshim.tuning.LEASES:
+        pytest.skip("leases are switched off")
+    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
+    queue: Any = TurboQueue()
+    queue.put_many(range(40))
+    engine = queue._engine
+    got = [queue.get() for _ in range(3)]
+    queue.qsize()
+    consumer = engine.parts.consumer
+    assert consumer.lease is not None
+    # As a get leaves it that is interrupted behind its store.
+    cell = Cells.place(words_of.LEASE_POSITION, consumer.slot)
+    engine.parts.members.cells.words[cell] += 10
+    engine.unsure = True
+    if how == "recovered":
+        queue.qsize()
+    other = Engine(LogFolder.meet(engine.folder.path))
+    replica = other.parts.replica
+
+    def roll(count: int) -> None:
+        first = replica.journal.number
+        while replica.journal.number < first + count:
+            other.act(lambda: replica.append(events.trim(5, 1, 1)))
+
+    roll(before)
+    other.act(lambda: other.parts.consumer.end_any_lease())
+    roll(after)
+    if how == "claimed":
+        with queue.claimed() as item:
+            got.append(item)
+    while queue.qsize():
+        got += queue.get_many()
+    assert got == list(range(40))
+    other.close()
+
+
+def test_a_file_that_was_opened_by_an_interrupted_put_is_not_written_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal says that the log goes on there, and this process still has the former one."""
+    queue: Any = TurboQueue()
+    queue.put(0)
+    parts = queue._engine.parts
+    seal = LogFolder.seal_batch
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupt
+
+    former = parts.producer.log
+    monkeypatch.setattr(LogFolder, "seal_batch", interrupt)
+    with pytest.raises(Interrupt):
+        queue.put(b"x" * (former.size // 2 + 100_000))
+    monkeypatch.setattr(LogFolder, "seal_batch", seal)
+    parts.producer.log = former  # as if it had not come to the store
+    queue.qsize()
+    for number in range(1, 5):
+        queue.put(number)
+    assert [queue.get() for _ in range(queue.qsize())] == [0, 1, 2, 3, 4]
+
+
+def test_an_item_of_the_hand_comes_back_whose_block_was_interrupted_at_its_end() -> None:
+    queue: Any = TurboQueue()
+    queue.put_many([1, 2])
+    engine = queue._engine
+    engine.give_back([*_take(engine)])
+    claim = queue.claimed()
+    assert claim.__enter__() == 1
+    assert claim._hold.number is None, "it was in the hand"
+    claim._hold = None  # as an interrupted end leaves it
+    assert queue.qsize() == 2
+    with queue.claimed() as item:
+        assert item == 1
+    assert queue.get() == 2
+    assert queue.empty()
+
+
+def _take(engine: Any) -> list[Any]:
+    got: list[Any] = []
+    engine.get(got, 1, False, None)
+    return got
+
+
+# -- engines of interrupted engines
+
+
+def in_a_handler(queue: Any, use: Callable[[], Any]) -> Any:
+    """What a signal handler does that has interrupted an act of this queue."""
+    return queue._engine.act(use)
+
+
+def test_what_a_handler_has_put_comes_before_what_is_put_after_it() -> None:
+    queue: Any = TurboQueue()
+    with TurboQueue():
+        for turn in range(0, 60, 3):
+            queue.put(turn)
+            in_a_handler(queue, lambda turn=turn: queue._engine.put_many([_dumped(turn + 1)], True, None))
+            queue.put(turn + 2)
+        assert [queue.get() for _ in range(60)] == list(range(60))
+
+
+def _dumped(item: Any) -> bytes:
+    import pickle
+
+    return pickle.dumps(item)
+
+
+def test_what_an_interrupted_handler_had_taken_comes_with_the_next_get() -> None:
+    """It is not left with an engine that nobody asks."""
+    queue: Any = TurboQueue()
+    queue.put_many([1, 2, 3])
+
+    def use() -> None:
+        got = queue._engine.above()
+        taken: list[Any] = []
+        got.get(taken, 1, False, None)
+        got.give_back(taken)
+
+    in_a_handler(queue, use)
+    assert queue.qsize() == 3
+    assert [queue.get(timeout=5) for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("ends", ["in the handler", "after it"])
+@pytest.mark.parametrize("good", [False, True])
+def test_a_block_may_end_in_another_frame_than_it_began(ends: str, good: bool) -> None:
+    """One of a handler after it, one that a handler has interrupted in it."""
+    queue: Any = TurboQueue()
+    queue.put(1)
+    claim = queue.claimed(timeout=5)
+    end = (None, None, None) if good else (KeyError, KeyError(), None)
+    if ends == "after it":
+        assert in_a_handler(queue, claim.__enter__) == 1
+        claim.__exit__(*end)
+    else:
+        assert claim.__enter__() == 1
+        in_a_handler(queue, lambda: claim.__exit__(*end))
+    assert queue.qsize() == (not good)
+    if not good:
+        again = queue.claimed(timeout=5)
+        with again as item:
+            assert (item, again.redelivered) == (1, 1)
+    assert queue.empty()
+    assert queue.stats().held == 0
+
+
+def test_a_folder_goes_with_its_last_handle_though_handlers_have_used_the_queue() -> None:
+    root = os.environ["TQSHIM_DIR"]
+    before = set(os.listdir(root))
+    descriptors = len(os.listdir("/dev/fd"))
+    queue: Any = TurboQueue()
+    in_a_handler(queue, lambda: (queue.put(1), queue.get()))
+    assert queue._engine.beside is not None
+    queue.close()
+    assert set(os.listdir(root)) == before
+    assert len(os.listdir("/dev/fd")) == descriptors
+
+
+def test_a_folder_goes_at_exit_though_handlers_have_used_the_queue() -> None:
+    root = os.environ["TQSHIM_DIR"]
+    before = set(os.listdir(root))
+    code = """
+from tqshim import TurboQueue
+queue = TurboQueue()
+queue._engine.act(lambda: (queue.put(1), queue.get()))
+assert queue._engine.beside is not None
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(os.listdir(root)) == before
+
+
+@pytest.mark.parametrize("where", ["handler", "handler above", "later"])
+def test_a_child_forked_beside_an_engine_above_has_its_own(where: str) -> None:
+    """It works on in the frames of its parent's act, in the handler's, and afterwards."""
+    queue: Any = TurboQueue()
+    queue.put("parent")
+    main = os.getpid()
+
+    def fork() -> None:
+        child = os.fork()
+        if not child:
+            queue.put("handler")
+        else:
+            assert os.waitpid(child, 0)[1] == 0
+
+    def use() -> None:
+        queue._engine.above()
+        if where == "handler":
+            fork()
+        elif where == "handler above":
+            queue._engine.beside.act(fork)
+
+    try:
+        with contextlib.suppress(OSError, ValueError):  # the rest of an act that is the parent's
+            in_a_handler(queue, use)
+        if where == "later":
+            fork()
+        if os.getpid() != main:
+            queue.put("child")
+            in_a_handler(queue, lambda: queue.put_many(["child's handler"]))
+            assert queue.get(timeout=5) == "parent"
+            queue.close()
+            os._exit(0)
+    finally:
+        if os.getpid() != main:
+            os._exit(1)
+    assert [queue.get(timeout=5) for _ in range(3)] == ["handler", "child", "child's handler"]
+    assert queue.empty()

@@ -1,0 +1,253 @@
+"""Who waits is woken by whoever brings what it waits for: no nap ends here, so one that is not woken hangs for good."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from watching import AWAITS_PLACE, SLEEPS, no_naps, until_asleep
+
+from tqshim import ShutDown, TurboQueue
+
+PATIENCE = 60.0
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(autouse=True)
+def nobody_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    no_naps(monkeypatch)
+    yield
+    while CHILDREN:  # of a test that has failed one may sleep for ever
+        child = CHILDREN.pop()
+        child.kill()
+        child.join()
+
+
+CHILDREN: list[Any] = []
+
+
+def started(target: Callable[..., Any], *arguments: Any) -> Any:
+    child = FORK.Process(target=target, args=arguments)
+    child.start()
+    CHILDREN.append(child)
+    return child
+
+
+def ended(*children: Any) -> None:
+    for child in children:
+        child.join(PATIENCE)
+        if child.exitcode is None:
+            child.kill()
+            pytest.fail("a child sleeps on")
+        assert child.exitcode == 0
+
+
+def in_thread(act: Callable[..., Any], *arguments: Any) -> tuple[threading.Thread, list[Any]]:
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(act(*arguments))
+        except Exception as error:
+            found.append(type(error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, found
+
+
+def joined(*threads: threading.Thread) -> None:
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "a thread sleeps on"
+
+
+def tell_gets(q: Any, says: Any, count: int, threads: int) -> None:
+    """Get so many items in each of so many threads, and say which."""
+    them = [in_thread(lambda: [says.send(q.get()) for _ in range(count)])[0] for _ in range(threads)]
+    joined(*them)
+
+
+def put_all(q: Any, items: list[Any], threads: int) -> None:
+    them = [in_thread(lambda part: [q.put(item) for item in part], items[n::threads])[0] for n in range(threads)]
+    joined(*them)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_as_many_getters_wake_as_items_are_put(threads: int, batch: bool) -> None:
+    """In three processes, of so many threads each."""
+    q: Any = TurboQueue()
+    ours, theirs = FORK.Pipe(False)
+    count = 3 * threads
+    for turn in range(10):
+        children = [started(tell_gets, q, theirs, 1, threads) for _ in range(3)]
+        until_asleep(q, SLEEPS, 3)
+        items = [(turn, number) for number in range(count)]
+        if batch:
+            q.put_many(items)
+        else:
+            for item in items:
+                q.put(item)
+        assert sorted(ours.recv() for _ in items) == items
+        ended(*children)
+
+
+@pytest.mark.parametrize("maxsize", [1, 5])
+def test_as_many_putters_wake_as_places_become_free(maxsize: int) -> None:
+    q: Any = TurboQueue(maxsize)
+    q.put_many(range(maxsize))
+    children = [started(put_all, q, [(child, number) for number in range(8)], 2) for child in range(3)]
+    until_asleep(q, AWAITS_PLACE, 3)
+    got = [q.get() for _ in range(maxsize + 24)]
+    assert sorted(got[maxsize:]) == [(child, number) for child in range(3) for number in range(8)]
+    ended(*children)
+
+
+@pytest.mark.parametrize("first", ["many", "one"])
+def test_who_wants_many_places_keeps_none_from_who_wants_one(first: str) -> None:
+    """It is rung for when there are too few for it: then the next is."""
+    q: Any = TurboQueue(20)
+    q.put_many(range(20))
+    waiters = {"many": lambda: q.put_many(["many"] * 15), "one": lambda: q.put("one")}
+    threads = []
+    for name in (first, *({"many", "one"} - {first})):
+        threads.append(in_thread(waiters[name])[0])
+        until_asleep(q, AWAITS_PLACE, 1, len(threads))
+    assert q.get() == 0
+    joined(threads[0 if first == "one" else 1])
+    got = [q.get() for _ in range(35)]
+    assert got == [*range(1, 20), "one", *["many"] * 15]
+    joined(*threads)
+
+
+def test_many_who_want_many_places_do_not_wake_each_other_for_ever() -> None:
+    q: Any = TurboQueue(20)
+    q.put_many(range(20))
+    threads = [in_thread(q.put_many, [name] * 15)[0] for name in "abc"]
+    until_asleep(q, AWAITS_PLACE, 1, 3)
+    assert q.get_many(max_messages_to_get=5) == list(range(5))
+    got = [q.get() for _ in range(15 + 45)]
+    assert got[:15] == list(range(5, 20))
+    assert sorted(got[15:]) == sorted("abc" * 15)
+    joined(*threads)
+
+
+def test_one_in_each_process_is_rung_for_at_a_shutdown_and_wakes_the_others_there() -> None:
+    for kind in (SLEEPS, AWAITS_PLACE):
+        q: Any = TurboQueue(1)
+        if kind == AWAITS_PLACE:
+            q.put(0)
+        act = q.get if kind == SLEEPS else lambda q=q: q.put(1)
+        children = [started(expect_shutdowns, act, 3) for _ in range(2)]
+        waiters = [in_thread(act) for _ in range(3)]
+        until_asleep(q, kind, 3, 3)
+        q.shutdown()
+        joined(*(thread for thread, _ in waiters))
+        assert [found for _, found in waiters] == [[ShutDown]] * 3
+        ended(*children)
+
+
+def expect_shutdowns(act: Callable[[], Any], threads: int) -> None:
+    waiters = [in_thread(act) for _ in range(threads)]
+    joined(*(thread for thread, _ in waiters))
+    assert [found for _, found in waiters] == [[ShutDown]] * threads
+
+
+@pytest.mark.parametrize("round", range(5))
+def test_who_is_interrupted_in_its_sleep_passes_the_ring_on(round: int) -> None:
+    """It may have been rung for just then, and does not come back for the item."""
+    q: Any = TurboQueue()
+    ours, theirs = FORK.Pipe(False)
+    interrupted = [started(get_until_interrupted, q) for _ in range(3)]
+    child = started(tell_gets, q, theirs, 1, 1)
+    until_asleep(q, SLEEPS, 4)
+    for one in interrupted:
+        os.kill(one.pid, signal.SIGUSR1)
+    q.put("item")
+    assert ours.recv() == "item"
+    for one in interrupted:
+        while one.is_alive():  # a signal just before a system call is heard after it only
+            os.kill(one.pid, signal.SIGUSR1)
+            one.join(0.01)
+    ended(child, *interrupted)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def get_until_interrupted(q: Any) -> None:
+    """What it has got, or has in its hand because it was interrupted too late, it puts back."""
+    items: list[Any] = []
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        raise Interrupted
+
+    signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        items.append(q.get())
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    except Interrupted:
+        pass
+    q.qsize()  # asks the journal what is ours
+    if q._engine.parts.consumer.state[1]:
+        items.append(q.get_nowait())
+    q.put_many(items)
+
+
+def test_a_stopped_sleeper_keeps_nobody_asleep() -> None:
+    q: Any = TurboQueue()
+    ours, theirs = FORK.Pipe(False)
+    children = [started(tell_gets, q, theirs, 5, 1) for _ in range(2)]
+    until_asleep(q, SLEEPS, 2)
+    os.kill(children[0].pid, signal.SIGSTOP)
+    os.waitpid(children[0].pid, os.WUNTRACED)
+    for item in range(5):
+        q.put(item)
+        assert ours.recv() == item
+    ended(children[1])
+    os.kill(children[0].pid, signal.SIGCONT)
+    q.put_many(range(5))
+    assert [ours.recv() for _ in range(5)] == list(range(5))
+    ended(children[0])
+
+
+def stress_get(q: Any, says: Any, seed: int) -> None:
+    choose = random.Random(seed)
+    got = []
+    while (item := q.get(True, PATIENCE)) is not None:
+        got.append(item)
+        if choose.random() < 0.3:
+            time.sleep(choose.random() * 3e-4)  # so that it is awake or asleep when the next comes
+    says.send(got)
+
+
+def stress_put(q: Any, number: int, count: int) -> None:
+    choose = random.Random(number)
+    for item in range(count):
+        q.put((number, item), True, PATIENCE)
+        if choose.random() < 0.3:
+            time.sleep(choose.random() * 3e-4)
+
+
+@pytest.mark.parametrize("maxsize", [0, 1, 3, 40])
+def test_whenever_one_falls_asleep_it_is_woken(maxsize: int) -> None:
+    q: Any = TurboQueue(maxsize)
+    ours, theirs = FORK.Pipe(False)
+    consumers = [started(stress_get, q, theirs, seed) for seed in range(3)]
+    producers = [started(stress_put, q, number, 700) for number in range(3)]
+    ended(*producers)
+    for _ in consumers:
+        q.put(None, True, PATIENCE)
+    got = [item for _ in consumers for item in ours.recv()]
+    ended(*consumers)
+    assert sorted(got) == [(number, item) for number in range(3) for item in range(700)]

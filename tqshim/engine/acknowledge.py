@@ -1,0 +1,294 @@
+"""Items that may come back: each is held while a block runs, and then is got, or given back.
+
+Lives here: holding an item, letting it go, and getting what has come back.  Not here: blocks and unpickling
+(``queues``), waiting (``engine``).
+
+Invariant: an item that is held here belongs to a block that runs, or to an act that is under way.  Whatever becomes of
+this process, the journal has it: a GOT ends it, or it comes back.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Optional
+
+from tqshim.clock import monotonic
+from tqshim.engine.consumer import Consumer, Handed, Taken
+from tqshim.engine.membership import Membership
+from tqshim.engine.reader import Reader
+from tqshim.engine.reclaim import Reclaimer
+from tqshim.engine.replica import Replica
+from tqshim.engine.wait_policy import Waiter
+from tqshim.errors import CorruptBatchError
+from tqshim.protocol import events
+from tqshim.protocol.ledger import Held
+from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
+
+__all__ = ["Acknowledging", "Hold"]
+
+
+class Hold:
+    """An item that a block of this process has.  Where nobody refers to this any more, it comes back."""
+
+    __slots__ = ("__weakref__", "done", "generation", "number", "record", "times")
+
+    def __init__(self, record: Taken, number: Optional[int], times: int, generation: int) -> None:
+        self.record = record
+        self.number = number
+        """That of its HOLD; ``None``: an interrupted get had taken the item, so it is this process's own."""
+        self.times = times
+        """How often it had come back before."""
+        self.generation = generation
+        self.done = [False]
+        """Whether the block has ended well."""
+
+
+_Out = tuple["weakref.ref[Hold]", Taken, int, list[bool]]
+"""A hold on a record of the hand, that record, how often it had come back before, and whether its block ended well."""
+
+
+class Acknowledging:
+    """The items of one queue that this process holds."""
+
+    __slots__ = (
+        "_again",
+        "_blocks",
+        "_consumer",
+        "_ended",
+        "_members",
+        "_reader",
+        "_reclaimer",
+        "_replica",
+        "_waiter",
+        "out",
+    )
+
+    def __init__(
+        self,
+        replica: Replica,
+        members: Membership,
+        reader: Reader,
+        reclaimer: Reclaimer,
+        consumer: Consumer,
+        waiter: Waiter,
+    ) -> None:
+        self._replica = replica
+        self._members = members
+        self._reader = reader
+        self._reclaimer = reclaimer
+        self._consumer = consumer
+        self._waiter = waiter
+        consumer.take_returned = self._take_returned
+        self._ended: dict[int, bool] = {}
+        """By number: items that we hold, and are to let go: got, or to come back."""
+        self._blocks: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()
+        """By number: what the blocks have that run in this process."""
+        self.out: tuple[_Out, ...] = ()
+        """What blocks have that was in the hand."""
+        self._again: list[tuple[Taken, int]] = []
+        """Records in the hand that blocks have had, and how often."""
+
+    # -- holding
+
+    def hold(self, found: list[Hold], generation: int) -> None:
+        """Append to ``found`` the oldest item, if there is one.
+
+        If this raises, what ``found`` holds is held, and is to be let go."""
+        consumer, replica = self._consumer, self._replica
+        damage, consumer.damage = consumer.damage, None
+        if damage is not None:
+            raise damage
+        self.scan_if_due(monotonic())  # what a dead one held comes first
+        while True:
+            last, hand = consumer.state
+            if hand:
+                record = hand[0]
+                times = max((times for again, times in self._again if again is record), default=0)
+                hold = Hold(record, None, times, generation)
+                out = (*self.out, (weakref.ref(hold), record, times, hold.done))
+                found.append(hold)
+                # At once: a signal handler finds both done, or neither.
+                self.out, consumer.state = out, (last, hand[1:])
+                return
+            ledger = replica.ledger
+            cuts = b""
+            if ledger.head >= ledger.tail and not ledger.returned:
+                replica.sync()
+                ledger = replica.ledger
+                if ledger.head >= ledger.tail and not ledger.returned:
+                    cuts = self._members.pending()
+                    if not cuts and consumer.delivered() >= ledger.head:
+                        return
+            if consumer.slot is None:
+                consumer.join()
+                continue
+            if consumer.end_any_lease():
+                continue
+            held = self._append_hold(bool(cuts))
+            if held is not None:
+                hold = Hold(self._record(held), held.number, held.times, generation)
+                self._blocks[held.number] = hold
+                found.append(hold)
+                self._reclaimer.reclaim_done()
+                return
+
+    def _append_hold(self, cut: bool = False) -> Optional[Held]:
+        consumer = self._consumer
+        assert consumer.slot is not None
+        consumer.claim_from = self._replica.now  # No claim of ours before that is under way any more.
+        hold = events.hold(consumer.slot)
+        # Commit point: the item is held.
+        held = self._members.cut(-1, hold)[-1] if cut else self._replica.append_one(hold)
+        return held if isinstance(held, Held) else None
+
+    def _record(self, held: Held) -> Taken:
+        """The record of an item that we hold.  If it can't be read it is lost, as in a get."""
+        try:
+            return self._reader.read(held.place, held.item)
+        except CorruptBatchError:
+            self._replica.append(events.got(held.number))
+            raise
+
+    def let_go(self, hold: Hold, got: bool) -> None:
+        """The block has ended: its item counts as got, or it comes back."""
+        number = hold.number
+        if number is None:
+            out = tuple([entry for entry in self.out if entry[1] is not hold.record])
+            if len(out) == len(self.out):  # another engine's of this process, which sees to it: ``is_to_end`` said it
+                return
+            if got:
+                self.out = out
+            else:
+                self._come_back([(hold.record, hold.times)], out)
+            return
+        self._end_hold(number, got)
+
+    def _come_back(self, entries: list[tuple[Taken, int]], out: tuple[_Out, ...]) -> None:
+        hand = self._consumer.state[1]
+        self._again = [entry for entry in self._again if any(entry[0] is record for record in hand)]
+        self._again += [(record, times + 1) for record, times in entries]
+        state = self._consumer.with_these([record for record, _ in entries])
+        # At once, as above.
+        self.out, self._consumer.state = out, state
+
+    def take_back(self) -> None:
+        """Blocks that had records of the hand were thrown away, or interrupted at their end: these come back."""
+        left = [entry for entry in self.out if entry[0]() is None]
+        if left:
+            out = tuple([entry for entry in self.out if entry not in left])
+            self._come_back([(record, times) for _, record, times, done in left if not done[0]], out)
+
+    def is_to_end(self, hold: Hold, got: bool) -> None:
+        """From here on the end of that hold is carried out, if need be by the next act."""
+        hold.done[0] = got
+        if hold.number is not None:
+            self._ended[hold.number] = got
+
+    def has_ended(self, hold: Hold) -> None:
+        """Another engine of this process has carried that out."""
+        if hold.number is not None:
+            self._ended.pop(hold.number, None)
+
+    def _end_hold(self, number: int, got: bool) -> None:
+        if number not in self._replica.ledger.held:
+            self._replica.sync()  # it is another's of this process, that of a handler's engine
+        if number in self._replica.ledger.held:  # else this process has left meanwhile, and it has come back
+            # Commit point.
+            self._replica.append(events.got(number) if got else events.return_(number))
+        self._ended.pop(number, None)
+        if not got:
+            self.announce()
+            return
+        self._tell_got()
+        if self._replica.ledger.done:
+            self._reclaimer.reclaim_done()
+
+    def settle(self) -> None:
+        """Let go what we hold and no block has: of acts that were interrupted, and of blocks that were thrown away."""
+        consumer = self._consumer
+        member = self._members.slots.get(consumer.slot) if consumer.slot is not None else None
+        if member is None:
+            return
+        handed = consumer.state.number if isinstance(consumer.state, Handed) else None
+        for held in list(self._replica.ledger.held.values()):
+            if held.member != member or held.number == handed:
+                continue
+            if held.number in self._ended or self._blocks.get(held.number) is None:
+                self._end_hold(held.number, self._ended.get(held.number, False))
+
+    def recover(self) -> None:
+        """An act was interrupted: what it had handed out is got, and what it was to end, ends."""
+        consumer = self._consumer
+        state = consumer.state
+        if isinstance(state, Handed):
+            self._ended[state.number] = True
+            consumer.state = state[0], state[1]
+        if self._replica.ledger.held:
+            self.settle()
+        self._ended.clear()
+
+    # -- who is told
+
+    def announce(self) -> None:
+        """Items have come back: wake consumers."""
+        if self._replica.ledger.shut:
+            self._waiter.ring_all(SLEEPS)
+        else:
+            self._waiter.ring(SLEEPS)
+
+    def _tell_got(self) -> None:
+        """An item that was held is got: wake who awaits its place, or the end of a queue that was shut down."""
+        ledger = self._replica.ledger
+        if ledger.maxsize:
+            self._waiter.ring(AWAITS_PLACE)
+        if ledger.shut and not ledger.held:
+            self._waiter.ring_all(SLEEPS)  # nothing comes back any more
+
+    # -- for those who get
+
+    def held_by_others(self) -> bool:
+        """Items may still come back from other processes."""
+        slot = self._consumer.slot
+        mine = None if slot is None else self._members.slots.get(slot)
+        return any(held.member != mine for held in self._replica.ledger.held.values())
+
+    def _take_returned(self, got: list[Taken], most: int) -> None:
+        wanted = len(got) + most
+        while self._replica.ledger.returned and len(got) < wanted:
+            held = self._append_hold()
+            if held is not None:
+                self._deliver_held(got, held)
+        self._consumer.cut_short = len(got) < wanted
+        self._reclaimer.reclaim_done()
+
+    def _deliver_held(self, got: list[Taken], held: Held) -> None:
+        """Deliver it, then say that it is got: killed in between, nobody has got it, and it comes back."""
+        consumer = self._consumer
+        record = self._record(held)
+        before = len(got)
+        state = consumer.state
+        last, hand = state
+        handed = Handed((last, hand))
+        handed.number = held.number
+        try:
+            got.append(record)
+            consumer.state = handed
+        except BaseException:
+            if consumer.state is state:
+                del got[before:]
+            raise
+        consumer.taken += 1
+        self._replica.append(events.got(held.number))
+        consumer.state = last, hand
+        self._tell_got()
+
+    def scan_if_due(self, now: float) -> bool:
+        """Look who has died, and let go what nobody here holds any more: what we hold, nobody else can look for."""
+        before = self._reclaimer.scanned
+        returned = len(self._replica.ledger.returned)
+        scanned = self._reclaimer.scan_if_due(now)
+        if self._reclaimer.scanned != before and self._replica.ledger.held:
+            self.settle()
+        if len(self._replica.ledger.returned) > returned:
+            self.announce()
+        return scanned

@@ -1,0 +1,318 @@
+"""Acts: one at a time, each begun in a state that is known.
+
+Lives here: the lock; what an interrupted act leaves; who has interrupted one; forks, leaving, handles that travel.  Not
+here: what an act does (the parts), waiting (``waits``, ``gets``, ``puts``).
+
+Invariant: the lock is held over every act, ``unsure`` is set while one is under way.  An exception in between (Ctrl-C,
+a signal handler, a full disk) leaves it set, and the next act begins by asking the journal what has happened.  Who uses
+the queue in a signal handler or destructor that has interrupted an act of the same thread gets an engine of its own for
+it, which works as another process would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from multiprocessing import context, reduction
+from typing import Any, ClassVar, Optional, TypeVar
+
+from tqshim import locks
+from tqshim.engine.consumer import NO_STEPS, Consumer
+from tqshim.engine.parts import Parts, load
+from tqshim.engine.producer import NO_LOG
+from tqshim.engine.replica import Replica
+from tqshim.folder import NO_SPACE, reclaim
+from tqshim.keys import Key
+from tqshim.protocol.ledger import OPEN_FOR_ALL, Ledger
+from tqshim.storage.folder import LogFolder
+
+__all__ = ["Acts", "a_full_disk_is_no_matter"]
+
+_T = TypeVar("_T")
+_A = TypeVar("_A", bound="Acts")
+
+
+class Acts:
+    """The acts of one process in one queue folder."""
+
+    all: ClassVar[weakref.WeakSet[Acts]] = weakref.WeakSet()
+    """Those of this process: of a queue whose handles are gone one may still wait, and another be found."""
+
+    def __init__(self, folder: LogFolder, key: Optional[Key] = None) -> None:
+        self.folder = folder
+        self.key = key
+        """Of a queue that has one."""
+        self.generation = 0
+        """How many forks lie between this and the process that has made it."""
+        self.closed = False
+        self.over = False
+        """A get has found it shut down, and empty for good."""
+        self.lock: Any = locks.RLock()
+        self.fence: Any = locks.Lock()
+        self.unsure = self.stale = False
+        self._known: Optional[Ledger] = None
+        self._batch_size: Optional[int] = None
+        self.beside: Any = None
+        """That of those who have interrupted this one."""
+        self._spawning: tuple[Optional[weakref.ref[Any]], Any] = (None, None)
+        replica = Replica(folder)
+        load(replica)
+        self.parts = self._made(replica)
+        self.maxsize = self.parts.replica.ledger.maxsize
+        self.all.add(self)
+
+    def _made(self, replica: Replica) -> Parts:
+        parts = Parts(self.folder, replica, self.fence, self.key)
+        if self._batch_size is not None:
+            parts.producer.batch_size = self._batch_size
+        return parts
+
+    def act(self, do: Callable[..., _T], *arguments: Any) -> _T:
+        """Do something with the lock held, in a state that is known.
+
+        ``do`` finds the parts by itself: in a forked child they are made anew first."""
+        with self.lock:
+            if self.unsure:
+                self._recover()
+            self.unsure = True
+            self.parts.consumer.settle()
+            if self.beside is not None:
+                self._take_over()
+            found = do(*arguments)
+            self.unsure = self.stale  # a handler may have forked just now
+            return found
+
+    def surely(self, do: Callable[..., _T], *arguments: Any) -> _T:
+        """An act; in a durable queue it will be so after a power cut."""
+        return self.act(lambda: self._then_hardened(do, *arguments))
+
+    def _then_hardened(self, do: Callable[..., _T], *arguments: Any) -> _T:
+        found = do(*arguments)
+        if self.parts.disk is not None:
+            self.parts.disk.harden_journal()
+        return found
+
+    def unless_forked(self, default: _T, act: Callable[..., _T], *arguments: Any) -> _T:
+        """An act; in a process that was forked in the middle of it it is the parent's."""
+        generation = self.generation
+        try:
+            return act(*arguments)
+        except (OSError, ValueError):
+            if generation == self.generation:
+                raise
+            return default
+
+    def _recover(self) -> None:
+        """An act was interrupted, or this process was forked: ask the journal how things stand."""
+        if self.stale:
+            self._begin_anew()
+            return
+        parts = self.parts
+        parts.consumer.recover()
+        parts.members.recover((parts.consumer.slot, parts.producer.slot))
+        parts.producer.recover()
+        parts.acknowledging.recover()
+        parts.waiter.ring_again()
+        self.unsure = self.stale
+
+    @property
+    def is_interrupted(self) -> bool:
+        """This runs in a signal handler, or a destructor, that has interrupted an act of this very engine."""
+        crowd = self.parts.crowd
+        return bool(self.lock._is_owned()) or (crowd is not None and crowd.is_led_here)
+
+    def above(self: _A) -> _A:
+        """An engine for who has interrupted this one: another member of the queue, as another process would be.
+
+        What the interrupted act has put by now comes first."""
+        above: Optional[_A] = self.beside
+        if above is None or above.closed:
+            folder = LogFolder.meet(self.folder.path)
+            try:
+                above = type(self)(folder, self.key)
+            except BaseException:
+                folder.close()
+                raise
+            above.generation = self.generation
+            above.set_batch_size(self._batch_size)
+            self.beside = above
+        above.cut()
+        return above
+
+    def _take_over(self) -> None:
+        """What gets of signal handlers had taken, and were interrupted themselves, is for the next get from here on."""
+        above = self.beside
+        if above is None or above.closed:
+            return
+        theirs = above.parts
+        if above.unsure or above.beside or theirs.acknowledging.out or theirs.consumer.state[1]:
+            with a_full_disk_is_no_matter():
+                above.act(above._hand_down, self.parts.consumer)
+
+    def _hand_down(self, below: Consumer) -> None:
+        self.parts.acknowledging.take_back()
+        self.parts.consumer.hand_down(below)
+
+    def cut(self) -> None:
+        with a_full_disk_is_no_matter():
+            self.unless_forked(None, self.act, lambda: self.parts.producer.cut())
+
+    @property
+    def shut(self) -> bool:
+        """The queue was shut down, as far as this process knows."""
+        above = self.beside
+        return self.parts.replica.ledger.shut != OPEN_FOR_ALL or (above is not None and above.shut)
+
+    @property
+    def durable(self) -> bool:
+        """What a put has put survives a power cut."""
+        return self.parts.replica.ledger.durable
+
+    def set_batch_size(self, size: Optional[int]) -> None:
+        """How many records a batch file has at most: the newest handle's, or as many as go."""
+        if size is not None:
+            self._batch_size = self.parts.producer.batch_size = size
+
+    def hold_for_child(self) -> Any:
+        """Our hold on the folder, as an object that the child being spawned receives it through; one a child."""
+        if self.is_interrupted:
+            return self.above().hold_for_child()
+        return self.act(self._hold_for_child)
+
+    def _hold_for_child(self) -> Any:
+        child = context.get_spawning_popen()
+        reference, hold = self._spawning
+        if reference is None or reference() is not child:
+            hold = reduction.DupFd(self.folder.fd)
+            self._spawning = weakref.ref(child), hold
+        return hold
+
+    def mark(self) -> str:
+        """Keep the folder alive for a pickled handle that is on its way; returns the marker's key."""
+        if self.is_interrupted:
+            return self.above().mark()
+        return self.act(self.folder.mark)
+
+    def arrived(self, key: str) -> None:
+        """A pickled handle has been unpickled here: its marker is not needed any more."""
+        if self.is_interrupted:
+            self.above().arrived(key)
+            return
+        self.act(self.folder.unmark, key)
+
+    def close(self) -> None:
+        """Leave the queue, and delete its folder if nobody else uses it."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            try:
+                if not self.stale:
+                    self.act(self._leave)
+            finally:
+                try:
+                    if self.beside is not None:
+                        self.beside.close()
+                finally:
+                    self._let_all_go()
+        if self.folder.anonymous:
+            reclaim(self.folder.path)
+
+    def _let_all_go(self) -> None:
+        try:
+            self.parts.close()
+        finally:
+            try:
+                if self.stale:
+                    self.folder.after_fork()
+            finally:
+                self.folder.close()
+
+    def retire(self) -> None:
+        """The program ends: leave, as ``close`` does, but let threads that still run put and get."""
+        with self.lock:
+            if self.closed:
+                return
+            if not self.stale:
+                self.act(self._leave)
+            if self.beside is not None:
+                self.beside.close()
+            if self.folder.anonymous:
+                self.folder.let_go()
+
+    def _leave(self) -> None:
+        parts = self.parts
+        parts.consumer.leave()
+        parts.producer.leave()
+        if parts.replica.ledger.returned:
+            parts.acknowledging.announce()
+        parts.reclaimer.reclaim_done()
+        if parts.disk is not None:
+            parts.disk.harden_journal()
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except Exception:  # in these words: names of modules may be gone by then
+            pass
+
+    def forked(self) -> None:
+        """In a forked child, before anything else.  What was under way in the parent must not go on here, not even in a
+        frame of this very thread (a fork in a signal handler): its descriptors are of no use from now on, its log is
+        not to be written to."""
+        parts = self.parts
+        self._known = parts.replica.ledger if not self.unsure else None
+        self.stale = self.unsure = True
+        self.generation += 1
+        former, self.lock = self.lock, locks.RLock()
+        locks.forked(former)
+        self.fence = locks.Lock()
+        self.beside = None
+        if self.closed:
+            return
+        parts.replica.stale = True
+        parts.consumer.steps = NO_STEPS
+        log = parts.producer.log
+        if log.batch is not None:
+            log.batch.release()
+        if self.folder.fd >= 0:
+            # A folder's descriptor: reads and writes through it fail.
+            for fd in (parts.replica.journal.fd, -1 if log.batch is None else log.batch.fd):
+                if fd >= 0:
+                    os.dup2(self.folder.fd, fd, inheritable=False)
+        parts.producer.log = NO_LOG  # Now: if a signal handler raises before, all of this is done once more.
+        self.folder.suspend()
+        parts.replica.journal.unmap()
+        parts.members.cells.detach()
+
+    def _begin_anew(self) -> None:
+        """This process is a forked child: be a member of its own."""
+        generation = self.generation
+        former, known = self.parts, self._known
+        self._known = None  # What follows changes it: if that is interrupted, it is of no use any more.
+        former.close()
+        self.folder.after_fork()
+        replica = Replica(self.folder)
+        try:
+            if known is None:
+                raise FileNotFoundError
+            # The parent was in the middle of nothing: go on from what it knew.
+            replica.follow(former.replica.journal.number, known, former.replica.pos)
+        except FileNotFoundError:  # rolled in the meantime
+            load(replica)
+        self.parts = self._made(replica)
+        if generation == self.generation:
+            self.stale = False
+        self.unsure = self.stale
+
+
+@contextlib.contextmanager
+def a_full_disk_is_no_matter() -> Iterator[None]:
+    """What is put is put, and whoever wants it cuts."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise

@@ -1,0 +1,612 @@
+"""Getting: claims and leases.
+
+Lives here: taking items out of the order of the journal, and having their records.  Not here: unpickling (``queues``),
+items that may come back (``acknowledge``).
+
+Invariant: the store to ``state`` is what makes items delivered.  An exception before it leaves them to the journal, an
+exception after it leaves them with the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from operator import getitem, setitem
+from struct import Struct
+from time import monotonic_ns
+from typing import Final, Optional, cast
+
+from tqshim import tuning
+from tqshim.clock import monotonic
+from tqshim.engine.membership import Membership
+from tqshim.engine.reader import Reader, Taken
+from tqshim.engine.reclaim import LEASED, Reclaimer
+from tqshim.engine.replica import Replica
+from tqshim.errors import CorruptBatchError
+from tqshim.protocol import events
+from tqshim.protocol.index import Record
+from tqshim.protocol.ledger import NEAR_BOUND, Lease, Ledger, Place
+from tqshim.sync import cells as words_of
+from tqshim.sync import membarrier
+from tqshim.sync.cells import Cells
+
+__all__ = ["NO_STEPS", "Consumer", "Handed", "Taken"]
+
+Step = tuple[Record, int, None, int]
+NO_STEPS: Final[Iterator[Step]] = iter(())
+
+_WORD: Final = Struct("<Q")
+FEW: Final = 4
+"""Consumers among whom it is worth looking for dead ones at once: all but one may be."""
+
+
+class Handed(tuple[int, tuple[Taken, ...]]):
+    """A ``state`` in which an item has been delivered that is still held in the journal, under that number."""
+
+    number: int
+
+
+class Consumer:
+    """What this process gets from one queue."""
+
+    __slots__ = (
+        "_ahead",
+        "_at",
+        "_lost",
+        "_members",
+        "_pace",
+        "_reader",
+        "_reclaimer",
+        "_replica",
+        "_window",
+        "claim_from",
+        "cut_short",
+        "damage",
+        "lease",
+        "slot",
+        "state",
+        "steps",
+        "take_returned",
+        "taken",
+    )
+
+    def __init__(self, replica: Replica, members: Membership, reader: Reader, reclaimer: Reclaimer) -> None:
+        self._replica = replica
+        self._members = members
+        self._reader = reader
+        self._reclaimer = reclaimer
+        self.slot: Optional[int] = None
+        self.claim_from = 0
+        """Where the journal stood before our last claim, as a position cell says it."""
+        self.state: tuple[int, tuple[Taken, ...]] = (-1, ())
+        """The last item that was taken and delivered, unless ``_at`` is beyond it, and the hand: records that are to be
+        delivered (again) first.  One tuple: an exception finds both changed, or neither."""
+        self.lease: Optional[Lease] = None
+        """Ours."""
+        self._at = 0
+        """The first item of it that is not delivered."""
+        self._window: tuple[int, list[Taken]] = (0, [])
+        """Records of our lease that are read already, from that item on."""
+        self.steps: Iterator[Step] = NO_STEPS
+        """The next records of our lease, which go without the lock: a step takes one, stores in our cell that it is
+        taken, and looks whether somebody wants the lease to end, in one piece that neither a thread nor a signal
+        handler divides.  It yields the record, its item, nothing, and the flag.  Ended by ``settle``; while it is not,
+        the cell holds what ``_at`` will be."""
+        self._ahead: list[Record] = []
+        """The records of ``steps``."""
+        self._lost: set[int] = set()
+        """Items that steps took when our lease had ended before them."""
+        self.cut_short = False
+        """The last take ended where a lease does, and there may be more."""
+        self.damage: Optional[CorruptBatchError] = None
+        """What was found where no get could be told: the next one is."""
+        self.take_returned: Callable[[list[Taken], int], None] = lambda got, most: None
+        """Appends what has come back, to so many records."""
+        self.taken = 0
+        """Items that we have taken."""
+        self._pace = (0, 0.0, float("inf"))
+        """From which of our items, and since when, we measure how fast we are, and how many seconds each of the last
+        took us, without the waiting."""
+
+    # -- what there is
+
+    def delivered(self) -> int:
+        """The oldest item that nobody has got, as far as can be seen without asking: a lease may be going on."""
+        lease = self._replica.ledger.lease
+        if lease is None:
+            return self._replica.ledger.head
+        if self._holds(lease) and self.steps is NO_STEPS:
+            return self._at
+        position = self._members.word(words_of.LEASE_POSITION, lease.slot)
+        return max(lease.first, min(position, lease.end))
+
+    def taken_elsewhere(self) -> int:
+        """``delivered``, where this process gets nothing itself; else -1."""
+        return self.delivered() if self.slot is None else -1
+
+    def size(self) -> int:
+        """Items that nobody has got and nobody holds, as far as the ledger knows them: those that are put and not cut
+        come on top."""
+        ledger = self._replica.ledger
+        return ledger.tail - self.delivered() + len(ledger.returned)
+
+    def count(self) -> int:
+        """Items that could be got now."""
+        return self.uncut(self._members.look()) + self.size() + len(self.state[1])
+
+    def uncut(self, counters: bytes) -> int:
+        """Items that are put and not cut yet, by these counters, after which the journal was read."""
+        return self._replica.ledger.uncut(counters) if counters else 0
+
+    # -- taking
+
+    def take(self, got: list[Taken], most: int, polite: bool = False) -> None:
+        """Append to ``got`` what is there, ``most`` records or fewer; ``polite``: not from under another's hands."""
+        if self.damage is not None:
+            damage, self.damage = self.damage, None
+            raise damage
+        last, hand = self.state
+        if hand:
+            got += hand[:most]
+            self.state = last, hand[most:]
+            return
+        if self.lease is not None and self._at < self.lease.end and self._take_leased(got, most):
+            return
+        replica, members = self._replica, self._members
+        while True:
+            ledger = replica.ledger
+            cuts, began = b"", 0
+            if ledger.tail - ledger.head < most:
+                # Before that: what is put behind an OPEN or a RESERVE that is not known yet is not cut by this.
+                began = monotonic_ns()
+                replica.sync()
+                ledger = replica.ledger
+                if ledger.tail - ledger.head < most:
+                    cuts = members.pending()
+                    if not (cuts or ledger.head < ledger.tail or self.delivered() < ledger.head) and (
+                        not self._comes_back(ledger)
+                    ):
+                        return
+            if self.slot is None:
+                self.join()
+                continue
+            lease = ledger.lease
+            if ledger.returned:
+                self.take_returned(got, most)
+                if got:
+                    return
+                continue
+            if lease is not None and not self._holds(lease):
+                if polite and self._keeps_up(lease):
+                    return
+                self._revoke(lease)
+                continue
+            if self.lease is not None and self._at < self.lease.end:
+                if self._take_leased(got, most):
+                    return
+                continue
+            waiting_items = ledger.tail - ledger.head + _cut_by(cuts, ledger)
+            if waiting_items >= tuning.LEASE_FROM:
+                wanted = self._wants_lease(waiting_items, most, cuts)
+                if wanted and self._take_lease(cuts, began):
+                    continue
+            if self.lease is not None:
+                self.end_lease()
+                continue
+            if replica.journal.words is None:
+                replica.journal.map(ledger.limit)
+            if self._claim(got, most, cuts, began):
+                return
+
+    def join(self) -> None:
+        """Be a consumer."""
+        slot = self._members.join(consumer=True)
+        self.claim_from = self._replica.now
+        self.slot = slot
+        if self._replica.ledger.consumers <= FEW:
+            self._members.bury_the_dead()  # so that we may be the only one, and lease
+
+    def _comes_back(self, ledger: Ledger) -> bool:
+        """Nothing waits; but items have come back, if need be of holders that died."""
+        if ledger.held:
+            self._reclaimer.scan_if_due(monotonic())
+        return bool(self._replica.ledger.returned)
+
+    def _holds(self, lease: Lease) -> bool:
+        """That lease is ours."""
+        return self.lease is not None and self.lease.number == lease.number
+
+    def _claim(self, got: list[Taken], most: int, cuts: bytes, began: int) -> bool:
+        """Claim items at the head, and read them.  ``False``: others were faster, or the journal was rolled."""
+        replica, slot = self._replica, self.slot
+        assert slot is not None
+        words = self._members.cells.words
+        cell = Cells.place(words_of.POSITION, slot)
+        # Before the CLAIM: from now on no batch file goes in which it may take an item.
+        words[cell] = self.claim_from = replica.now
+        claim = events.claim(slot) if most == 1 else events.claim_many(slot, most)
+        # Commit point: the items at the head are ours.
+        claimed = replica.append_one(cuts + claim)
+        if cuts:
+            self._members.has_cut(began)
+        if not isinstance(claimed, range):
+            words[cell] = 0
+            return False
+        ledger = replica.ledger
+        item = claimed.start
+        while item < claimed.stop:
+            file, record, stop = ledger.extents.place(item)
+            place = Place(ledger.known_files[file], record)
+            stop = min(stop, claimed.stop)
+            item = self._deliver(got, place, item, stop, most == 1)
+        words[cell] = 0
+        if ledger.done or (ledger.sealing and claimed.stop >= ledger.sealing[0][0]):
+            self._reclaimer.reclaim_done()
+        return True
+
+    def _deliver(self, got: list[Taken], place: Place, item: int, stop: int, alone: bool) -> int:
+        """Read and deliver the first of these items, which stand there; returns the first that is not.  ``alone``: it
+        is the only one that is wanted."""
+        try:
+            if stop == item + 1:
+                records: Sequence[Taken] = [self._reader.read(place, item, alone)]
+            else:
+                records = self._reader.read_many(place, item, stop)
+        except CorruptBatchError:
+            # It is lost; those that follow it, the next take finds in the journal.
+            self.state = item, self.state[1]
+            raise
+        return self._hand_over(got, records, item)
+
+    # -- leases
+
+    def _wants_lease(self, waiting_items: int, most: int, cuts: bytes) -> bool:
+        """So many items are wanted now: a lease is worth its event, and no shorter than that."""
+        ledger = self._replica.ledger
+        return (
+            tuning.LEASES
+            and self._members.counting
+            and not ledger.apart
+            and (ledger.consumers == 1 or (waiting_items >= tuning.LEASE_FROM and self._is_fast()))
+            and (
+                not ledger.maxsize
+                or 2 * (waiting_items + ledger.reserved) <= ledger.maxsize
+                or ledger.maxsize // NEAR_BOUND >= max(tuning.LEASE_FROM, most)
+            )
+            and self._small_ahead(cuts) > 0
+        )
+
+    def _small_ahead(self, cuts: bytes = b"") -> int:
+        """Items at the head of which no lease keeps a file of large records, or but one: each that is got is to be
+        filled again at once.  0: too few for a lease."""
+        ledger = self._replica.ledger
+        first, ahead, extents = ledger.head, 0, tuning.LEASE_BLOCKS
+        while first < ledger.tail and extents:
+            number, _, stop = ledger.extents.place(first)
+            extents -= 1
+            if ledger.known_files[number].large:
+                alone = min(stop, ledger.tail) - first
+                return ahead or (alone if alone >= tuning.LEASE_FROM else 0)
+            ahead += stop - first
+            first = stop
+        if cuts and any(filling.file.large for filling in ledger.files.values()):
+            return ahead
+        return tuning.LEASE_ITEMS
+
+    def _is_fast(self) -> bool:
+        """We are so fast that others could take little meanwhile."""
+        self.measure_pace()
+        return self._pace[2] < tuning.LEASE_PACE
+
+    def measure_pace(self, slept: float = 0.0) -> None:
+        """See how fast we are.  ``slept``: seconds that we have waited since the last time."""
+        begin, since, pace = self._pace
+        count = self.taken - begin
+        if count >= tuning.PACE_ITEMS:
+            now = monotonic()
+            self._pace = self.taken, now + slept, (now - since) / count
+        elif slept:
+            self._pace = begin, since + slept, pace
+
+    def _keeps_up(self, lease: Lease) -> bool:
+        """The holder of another's lease delivers it as fast as all of us could claim these items."""
+        self._members.see_all()
+        words, cell = self._members.cells.words, Cells.place(words_of.LEASE_POSITION, lease.slot)
+        goal = words[cell] + tuning.WATCH_ITEMS
+        if goal > lease.end:
+            return False
+        stop = monotonic() + tuning.WATCH
+        while words[cell] < goal:
+            if monotonic() > stop:
+                return False
+        return True
+
+    def _take_lease(self, cuts: bytes, began: int) -> bool:
+        ledger, slot = self._replica.ledger, self.slot
+        assert slot is not None
+        words = self._members.cells.words
+        membarrier.register_for_barrier()
+        # Ours alone, and no lease of ours stands: whatever they say of an earlier one does not count any more.
+        words[Cells.place(words_of.LEASE_FLAG, slot)] = 0
+        words[Cells.place(words_of.LEASE_POSITION, slot)] = ledger.head
+        # So many that its batch files do not stay for long.
+        most = tuning.LEASE_ITEMS if ledger.consumers == 1 else tuning.LEASE_ITEMS_FEW
+        most = min(most, self._small_ahead(cuts) or tuning.LEASE_FROM)
+        lease = self._replica.append_one(cuts + events.lease(slot, most))
+        if cuts:
+            self._members.has_cut(began)
+        if not isinstance(lease, Lease):
+            return False
+        self.hold_lease(lease, lease.first)
+        self._reclaimer.reclaim_done()
+        return True
+
+    def hold_lease(self, lease: Lease, at: int) -> None:
+        """That lease is ours, and items of it up to that one are delivered."""
+        self._at = at
+        self._window = at, []
+        self.lease = lease
+
+    def _take_leased(self, got: list[Taken], most: int) -> bool:
+        """Deliver items of our lease.  ``False``: it was revoked, and none of them is ours any more."""
+        lease = self.lease
+        assert lease is not None
+        words = self._members.cells.words
+        item = self._at
+        stop = min(item + most, lease.end)
+        begin, records = self._window
+        cached = begin <= item and stop <= begin + len(records)
+        self.cut_short = stop < item + most
+        if not cached:
+            # Until it is copied its batch file stays: should another end our lease, this item is still ours.
+            words[Cells.place(words_of.POSITION, lease.slot)] = LEASED | item
+        words[Cells.place(words_of.LEASE_POSITION, lease.slot)] = stop
+        contested = words[Cells.place(words_of.LEASE_FLAG, lease.slot)]
+        known: list[tuple[int, int, Place]] = []
+        if contested:
+            # Before the journal is read on, which may not know any more where these items stand.
+            if self._replica.ledger.lease == lease:  # else it has ended before we took any of these
+                known = list(self._replica.ledger.each_place(item, stop))
+            self._replica.keep()
+            stop = self._contest(lease, stop)
+        at = item
+        while at < stop:
+            if not cached:
+                begin, records = self._window = at, self._read_window(at, lease.end, most == 1, known)
+            at = self._hand_over(got, records[at - begin : stop - begin], at)
+        self._at = stop
+        if stop >= begin + len(records):
+            self._window = stop, []  # it may keep a large record, or a file from being filled again
+        if not cached:
+            words[Cells.place(words_of.POSITION, lease.slot)] = 0
+        if contested:
+            self.forget_lease()
+            self._replica.settled()
+        elif tuning.SHORT_WAYS and most == 1 and stop < begin + len(records) and not self.state[1]:
+            # Of several that were read at once none stays in its file.
+            self._open_window(lease, stop, cast("list[Record]", records[stop - begin :]))
+        return item < stop
+
+    def _open_window(self, lease: Lease, first: int, records: list[Record]) -> None:
+        """Let ``steps`` deliver these records of our lease, of which the first is that item's."""
+        words = repeat(self._members.cells.words)
+        cell, flag = Cells.place(words_of.LEASE_POSITION, lease.slot), Cells.place(words_of.LEASE_FLAG, lease.slot)
+        end = first + len(records)
+        self._ahead = records
+        stores: Iterator[None] = map(setitem, words, repeat(cell), range(first + 1, end + 1))  # type: ignore[arg-type]
+        self.steps = zip(records, range(first, end), stores, map(getitem, words, repeat(flag)))
+
+    def settle(self) -> None:
+        """No step goes on from here: ``_at`` says what they have delivered."""
+        if self.steps is not NO_STEPS and self.lease is not None:
+            self._ahead.clear()
+            at = self._members.cells.words[Cells.place(words_of.LEASE_POSITION, self.lease.slot)]
+            self.taken += at - self._at
+            self._at = at
+            self.steps = NO_STEPS  # Last: if this is interrupted, the next call does the same.
+
+    def confirm(self, item: int) -> bool:
+        """A step has taken that item, but somebody wanted our lease to end: it is ours if the journal says so."""
+        lease = self.lease
+        if lease is not None and self._members.cells.words[Cells.place(words_of.LEASE_FLAG, lease.slot)]:
+            self._at = self._contest(lease, self._at)
+            self.forget_lease()
+        if item in self._lost:
+            self._lost.discard(item)
+            return False
+        return True
+
+    def _lose(self, base: int) -> None:
+        """Our lease has ended at that item.  Steps that have gone beyond it, in other threads or in frames below a
+        signal handler's, find theirs among the lost ones."""
+        self._lost.update(range(base, self._at))
+
+    def _hand_over(self, got: list[Taken], records: Sequence[Taken], item: int) -> int:
+        """Deliver records, of which the first is that item's; returns the item behind them.  The store to ``state`` is
+        what makes them delivered."""
+        before = len(got)
+        end = item + len(records)
+        try:
+            got += records
+            self.taken += len(records)
+            self.state = end - 1, self.state[1]
+        except BaseException:
+            if self.state[0] < end - 1:
+                del got[before:]
+            raise
+        return end
+
+    def _read_window(self, item: int, end: int, alone: bool, known: list[tuple[int, int, Place]]) -> list[Taken]:
+        """Records of our lease, of which the first is that item's.  ``known``: where, if no ledger says it."""
+        if known:
+            begin, stop, first = next(one for one in known if one[0] <= item < one[1])
+            place = Place(first.file, first.record + item - begin)
+        else:
+            number, record, stop = self._replica.ledger.extents.place(item)
+            place = Place(self._replica.ledger.known_files[number], record)
+        try:
+            return self._reader.read_many(place, item, min(stop, end), alone)
+        except CorruptBatchError:
+            self.state = item, self.state[1]
+            self._at = item + 1
+            raise
+
+    def forget_lease(self) -> None:
+        """We have none."""
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            self.state = max(self.state[0], self._at - 1), self.state[1]
+        self._at = 0
+        self._window = 0, []
+
+    def _contest(self, lease: Lease, wanted: int) -> int:
+        """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours, or
+        ``wanted`` if that comes before it."""
+        self._replica.sync()
+        if self._replica.ledger.lease == lease:  # else it has ended already: an event less for all to read
+            self._replica.append(events.revoke(wanted - lease.first, lease.number))
+        number, base = self._replica.ledger.kept[lease.slot]
+        assert number == lease.number
+        self._lose(base)
+        return min(base, wanted)
+
+    def end_lease(self) -> None:
+        """End our lease where we are."""
+        lease = self.lease
+        if lease is not None:
+            self._replica.keep()
+            self._replica.append(events.revoke(self._at - lease.first, lease.number))
+            base = self._replica.ledger.kept[lease.slot][1]
+            if base > self._at:
+                # A get was interrupted when the cell had said that it takes one, and another has ended the lease there.
+                self.recover()
+            else:
+                self._lose(base)
+                self._at = base
+                self.forget_lease()
+                self._replica.settled()
+
+    def end_used_lease(self) -> None:
+        """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
+        if self.lease is not None and self._at >= self.lease.end:
+            self.end_lease()
+            self._reclaimer.reclaim_done()
+
+    def end_any_lease(self) -> bool:
+        """End the lease that stands, ours or another's.  ``False``: none does."""
+        lease = self._replica.ledger.lease
+        if lease is None:
+            return False
+        if self._holds(lease):
+            self.end_lease()
+        else:
+            self._revoke(lease)
+        return True
+
+    def _revoke(self, lease: Lease) -> None:
+        """End another's lease."""
+        self._members.raise_flag(words_of.LEASE_FLAG, lease.slot)
+        membarrier.barrier()
+        position = self._members.word(words_of.LEASE_POSITION, lease.slot)
+        count = max(0, min(position, lease.end) - lease.first)
+        self._replica.append(events.revoke(count, lease.number))
+
+    # -- being sure
+
+    def recover(self) -> None:
+        """An act was interrupted: ask the journal what is ours."""
+        self.settle()
+        former = self.lease
+        ledger = self._replica.reload(self.slot, self.claim_from)
+        lease = ledger.lease
+        number = self._members.slots.get(self.slot) if self.slot is not None else None
+        kept = ledger.kept.get(former.slot) if former is not None else None
+        if former is not None and kept is not None and kept[0] == former.number:
+            self._lose(kept[1])
+            # What follows it may become ours again, and must not look delivered then.
+            self._at = min(self._at, kept[1])
+        last = max(self.state[0], self._at - 1)
+        mine = [(item, place) for _, item, place in ledger.yours if item > last]
+        ledger.yours = []
+        if lease is not None and lease.member == number:
+            words = self._members.cells.words
+            taken = min(words[Cells.place(words_of.LEASE_POSITION, lease.slot)], lease.end)
+            at = max(lease.first, last + 1)
+            if taken > at:
+                # Our cell says that these are taken; whether so in time, the journal says.
+                known = [(item, ledger.place(item)) for item in range(at, taken)]
+                self._replica.append(events.revoke(taken - lease.first, lease.number))
+                end = self._replica.ledger.kept[lease.slot][1]
+                mine += [(item, place) for item, place in known if item < end]
+                self._lose(end)
+                self._at = min(self._at, end)
+                lease = None
+        # Before our lease is touched: if this is interrupted, the next try must find the same.
+        self._recover_items(mine)
+        if lease is not None and lease.member == number:
+            self.hold_lease(lease, max(lease.first, last + 1))
+        else:
+            self.forget_lease()
+        if self.slot is not None:
+            self._members.cells.words[Cells.place(words_of.POSITION, self.slot)] = 0
+        self._replica.settled()
+
+    def _recover_items(self, mine: list[tuple[int, Place]]) -> None:
+        """Items that were taken, but not delivered, come into the hand."""
+        if not mine:
+            return
+        found: list[Taken] = []
+        damage = self.damage
+        for item, place in mine:
+            try:
+                found.append(self._reader.read(place, item, False))
+            except CorruptBatchError as error:  # and nothing else: a signal handler may raise anything
+                damage = error
+        self.state = mine[-1][0], (*self.state[1], *found)
+        self.damage = damage
+
+    def put_back(self, records: Sequence[Taken]) -> None:
+        """Records that were got but not delivered: the next take delivers them first."""
+        self.state = self.with_these(records)
+
+    def with_these(self, records: Sequence[Taken]) -> tuple[int, tuple[Taken, ...]]:
+        """The ``state`` with these records at the head of the hand."""
+        state = self.state
+        last, hand = state
+        together: tuple[int, tuple[Taken, ...]] = last, (*records, *hand)
+        if isinstance(state, Handed):
+            # Its last item is among these, and counts as got: the next act says so.
+            handed = Handed(together)
+            handed.number = state.number
+            together = handed
+        return together
+
+    def hand_down(self, below: Consumer) -> None:
+        """Leave what is in the hand to the consumer of the engine that this one's handler had interrupted."""
+        last, hand = self.state
+        other, before = below.state
+        # At once: a signal handler finds both done, or neither.
+        below.state, self.state = (other, (*before, *hand)), (last, ())
+        below.damage, self.damage = below.damage or self.damage, None
+
+    def end_of(self, lease: Optional[Lease]) -> int:
+        """Where another's lease has ended, of this process: it ends now, if it has not."""
+        if lease is None:
+            return 0
+        self._replica.sync()
+        if self._replica.ledger.lease == lease:
+            self._revoke(lease)
+        number, end = self._replica.ledger.kept.get(lease.slot, (0, 0))
+        return end if number == lease.number else 0
+
+    def leave(self) -> None:
+        """Be no consumer any more."""
+        self.end_lease()
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            self._members.leave(slot)
+
+
+def _cut_by(cuts: bytes, ledger: Ledger) -> int:
+    """Items that these CUTs are of, at most."""
+    return sum([(word >> 24) - ledger.totals[word >> 8 & 0xFFFF] for (word,) in _WORD.iter_unpack(cuts)])

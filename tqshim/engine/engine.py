@@ -1,0 +1,265 @@
+"""The engine: one a process and folder, shared by all its handles and threads.
+
+Lives here: what a handle asks.  Not here: how an act begins and ends (``acts``), what it does (the parts), how a
+process finds its engine (``registry``), pickling (``queues``).
+
+Invariant: who has interrupted an act of this very engine is served by another one, which works as another process
+would.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Optional
+
+from tqshim.clock import monotonic
+from tqshim.engine import gets, puts, waits
+from tqshim.engine.acknowledge import Hold
+from tqshim.engine.acts import Acts
+from tqshim.engine.consumer import Taken
+from tqshim.protocol.pieces import NewRecord
+from tqshim.sync.bell import Bell
+from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, SLEEPS
+
+if TYPE_CHECKING:
+    from tqshim.figures import Stats
+
+__all__ = ["Engine"]
+
+_ASLEEP: int = ASLEEP[SLEEPS]
+
+
+class Engine(Acts):
+    """What one process does in one queue folder."""
+
+    def put(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
+        """Put one record.  ``False``: the queue was full all the time, or was shut down."""
+        if self.lock._is_owned():
+            return self.put_many([record], block, timeout) == 1
+        # Before the item is there: whoever cuts in between must not find it beside older ones that are not cut.
+        if type(record) is bytes and puts.cut_if_due(self):
+            try:
+                total = self.parts.producer.log.put(record)
+            except ValueError:  # as in the handles: forked just now
+                total = 0
+            if total < 0 or (total and self.has_put(total)):
+                return True
+        return self.put_many([record], block, timeout) == 1
+
+    def has_put(self, total: int) -> bool:
+        """``Log.put`` has put a record, and there is more to do.  ``False``: it does not count, for somebody wanted to
+        know that, or to shut down, and has looked before."""
+        owner = self.parts.producer
+        log = owner.log
+        engine = self.above() if self.is_interrupted else self
+        if log.counts[log.flag] or log.stop < total or owner.lost:
+            put = self.unless_forked(total, engine.act, lambda: engine.parts.producer.confirm(total, owner))
+            if put < total:
+                return False
+        if log.counts[_ASLEEP]:
+            puts.ring(engine)
+        return True
+
+    def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
+        """Put records, all or none where they fit into the queue at all; returns how many were put."""
+        if self.is_interrupted:
+            above = self.above()
+            put = above.put_many(records, block, timeout)
+            above.cut()  # It is before what this engine puts from here on.
+            return put
+        if self.folder.fd < 0 and not (self.closed or self.stale):
+            return len(records)  # the end of the program, and nobody else uses the queue
+        deadline = None if timeout is None else monotonic() + timeout
+        size = len(records)
+        if self.maxsize and size > self.maxsize:
+            if not block:
+                return 0
+            size = max(1, self.maxsize // 4)
+        put = 0
+        while put < len(records):
+            piece = records[put : put + size] if size < len(records) else records
+            count = self.unless_forked(len(piece), partial(puts.put_waiting, self), piece, block, deadline)
+            put += count
+            if count < len(piece):
+                break
+        return put
+
+    def get(self, got: list[Taken], most: int, block: bool, timeout: Optional[float]) -> int:
+        """Append to ``got`` what is there, ``most`` records or fewer; nothing: the queue was empty all the time.
+        Returns the generation whose they are: a later one, of a forked child, does not own them.
+
+        If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
+        if self.is_interrupted:
+            above = self.above()
+            above.get(got, most, block, timeout)
+            self.over = above.over
+            return self.generation
+        return gets.take_or_wait(self, lambda: gets.take(self, got, most), got, block, timeout)
+
+    def give_back(self, records: list[Taken]) -> None:
+        """Records that were got but not delivered: the next get delivers them first."""
+        if self.is_interrupted:
+            self.above().give_back(records)
+            return
+        with self.lock:
+            self.parts.consumer.settle()
+            self.parts.consumer.put_back(records)
+
+    def confirm(self, item: int, generation: int) -> bool:
+        """A step has taken that item, but somebody wanted our lease to end: it is ours if the journal says so, and if
+        this is not a forked child: ``generation`` was ours at the step."""
+        if self.is_interrupted:
+            above, lease = self.above(), self.parts.consumer.lease
+            end = self.unless_forked(0, above.act, lambda: above.parts.consumer.end_of(lease))
+            return item < end and generation == self.generation
+        ours = self.unless_forked(False, self.act, lambda: self.parts.consumer.confirm(item))
+        return ours and generation == self.generation
+
+    @property
+    def cut_short(self) -> bool:
+        """The last take ended where a lease does, and there may be more."""
+        return self.parts.consumer.cut_short
+
+    def hold(self, found: list[Hold], block: bool, timeout: Optional[float]) -> None:
+        """Append to ``found`` the oldest item; nothing: the queue was empty all the time.
+
+        If this raises, what ``found`` holds is held, and is to be let go."""
+        if self.is_interrupted:
+            above = self.above()
+            above.hold(found, block, timeout)
+            self.over = above.over
+            return
+        gets.take_or_wait(self, lambda: self.parts.acknowledging.hold(found, self.generation), found, block, timeout)
+
+    def let_go(self, hold: Hold, got: bool) -> None:
+        """The block has ended: its item counts as got, or it comes back.  In a forked child: it is the parent's."""
+        if self.is_interrupted:
+            self._let_go_above(hold, got)
+        elif not self.closed and hold.generation == self.generation:
+            self.parts.acknowledging.is_to_end(hold, got)
+            self.unless_forked(None, self.act, lambda: self.parts.acknowledging.let_go(hold, got))
+
+    def _let_go_above(self, hold: Hold, got: bool) -> None:
+        if not self.closed and hold.generation == self.generation:
+            self.parts.acknowledging.is_to_end(hold, got)
+            if hold.number is not None:
+                self.above().let_go(hold, got)
+                self.parts.acknowledging.has_ended(hold)
+
+    def bell(self, kind: int) -> Bell:
+        """The bell that is rung for who waits for that."""
+        return self.act(lambda: self.parts.waiter.bell(kind))
+
+    def watch(self, kind: int, me: object, wanted: int, naps: int, rung: bool) -> tuple[int, float]:
+        """Say that somebody sleeps who wants so many items or places, woke up by itself so often, or was rung for.
+
+        Returns how many there are, and within how many seconds ``me`` must look again.  Where there are enough, ``me``
+        sleeps no more."""
+        return self.act(partial(waits.watch, self), kind, me, wanted, naps, rung)
+
+    def unwatch(self, kind: int, me: object) -> None:
+        """Nobody sleeps there any more, or another takes over."""
+        with self.lock:
+            if not self.stale and not self.closed:
+                waits.forget_waiter(self, kind, me, False)
+
+    def qsize(self) -> int:
+        """Items that could be got now."""
+        if self.is_interrupted:
+            return self.above().qsize() + len(self.parts.consumer.state[1])
+        return self.act(lambda: self.parts.count())
+
+    def empty(self) -> bool:
+        """Nothing could be got now."""
+        return not self.qsize()
+
+    def full(self) -> bool:
+        """Nothing could be put now."""
+        if not self.maxsize:
+            return False
+        if self.is_interrupted:
+            return self.above().full()
+        return self.act(self._is_full)
+
+    def _is_full(self) -> bool:
+        parts = self.parts
+        return parts.consumer.count() - len(parts.consumer.state[1]) + len(parts.replica.ledger.held) >= self.maxsize
+
+    def stats(self) -> Stats:
+        """The figures of this moment: a look like ``qsize``, a step for each extent, a listing of the folder."""
+        if self.is_interrupted:
+            return self.above().stats()
+        return self.act(self._stats)
+
+    def _stats(self) -> Stats:
+        from tqshim.figures import Stats  # here: dataclasses are dear to import
+
+        parts = self.parts
+        counters = parts.members.look()
+        ledger = parts.replica.ledger
+        uncut, held = parts.consumer.uncut(counters), len(ledger.held)
+        put = ledger.tail + uncut
+        items = uncut + parts.consumer.size() + len(parts.consumer.state[1])
+        return Stats(
+            put=put,
+            got=put - items - held,
+            redelivered=ledger.redelivered,
+            corrupt=self.folder.count_corrupt(),
+            items=items,
+            held=held,
+            returned=len(ledger.returned),
+            unfinished=put - ledger.finished,
+            bytes=self._bytes(counters),
+            maxsize=ledger.maxsize,
+            consumers=ledger.consumers,
+            producers=len(ledger.members) - ledger.consumers,
+            waiting_consumers=len(parts.members.cells.sleepers(SLEEPS)),
+            waiting_producers=len(parts.members.cells.sleepers(AWAITS_PLACE)),
+        )
+
+    def _bytes(self, counters: bytes) -> int:
+        """Bytes of the records that wait, cut or not."""
+        ledger, reader = self.parts.replica.ledger, self.parts.reader
+        first = max(self.parts.consumer.delivered(), ledger.extents.first)
+        waiting_ones = [(end - begin, place) for begin, end, place in ledger.each_place(first, ledger.tail)]
+        if counters:
+            waiting_ones += [(count, place) for _, count, place in ledger.each_uncut(counters)]
+        return reader.bytes_in(waiting_ones)
+
+    @property
+    def is_producer(self) -> bool:
+        """This process has put something."""
+        return self.parts.producer.slot is not None
+
+    def task_done(self) -> bool:
+        """One more item is finished with.  ``False``: all were."""
+        if self.is_interrupted:
+            return self.above().task_done()
+        return self.unless_forked(True, self.surely, lambda: self.parts.ending.task_done())
+
+    def join(self, timeout: Optional[float]) -> bool:
+        """Wait until all items are finished with, or were so for a moment.  ``False``: they were not for so long."""
+        if self.is_interrupted:
+            return self.above().join(timeout)
+        deadline = None if timeout is None else monotonic() + timeout
+        unfinished, wanted = self.act(self._unfinished)
+        while unfinished:
+            if deadline is not None and monotonic() >= deadline:
+                return False
+            self.unless_forked(None, partial(waits.wait, self), AWAITS_DONE, deadline, wanted)
+            unfinished = not self.act(lambda: self.parts.is_done(wanted))
+        return True
+
+    def _unfinished(self) -> tuple[int, int]:
+        return self.parts.ending.unfinished(), self.parts.replica.ledger.completions + 1
+
+    def shutdown(self, immediate: bool) -> None:
+        """Nothing is put from now on; ``immediate``: and all that waits is dropped.  All who wait wake up."""
+        if self.is_interrupted:
+            self.above().shutdown(immediate)
+            return
+        self.unless_forked(None, self.surely, self._shut_down, immediate)
+
+    def _shut_down(self, immediate: bool) -> None:
+        self.parts.ending.shut_down(immediate)
+        self.parts.reclaimer.reclaim_done()

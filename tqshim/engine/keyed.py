@@ -1,0 +1,49 @@
+"""Queues that have a key: what nobody with that key has written is never unpickled.
+
+Lives here: what of putting and getting is other with a key.  Not here: tags, and what they do not tell (``keys``).
+
+Each record is followed by its tag, within its place in the batch file.  Where records have checks, too, the check is
+behind the tag, and covers both.
+
+Invariant: a record reaches an unpickler only out of memory of this process, after its tag was found right: it is copied
+first.  It is never left in its file, where it could change between the one and the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tqshim.engine.producer import Producer
+from tqshim.engine.reader import Reader
+from tqshim.keys import TAG, Key
+from tqshim.names import FileId
+from tqshim.protocol.pieces import NewRecord, Pieces
+
+__all__ = ["use_key"]
+
+
+def use_key(key: Key, producer: Producer, reader: Reader) -> None:
+    """From here on these write tags, and ask for them."""
+    producer.protected = _Tagging(key)
+    producer.beside = TAG
+    reader.opened = key.opened
+    reader.in_place = False
+
+
+class _Tagging:
+    """What is written of records."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+
+    def __call__(self, file: FileId, number: int, records: Sequence[NewRecord]) -> list[NewRecord]:
+        """Copies, each with its tag: what was tagged is what is written, whatever another thread makes of an array
+        meanwhile.  ``number``: that of the first in its file."""
+        return [self._tagged(file, at, record) for at, record in enumerate(records, number)]
+
+    def _tagged(self, file: FileId, number: int, record: NewRecord) -> NewRecord:
+        data = b"".join(record.parts) if isinstance(record, Pieces) else bytes(record)
+        tag = self._key.tag(file, number, data)
+        return Pieces([data, tag]) if isinstance(record, Pieces) else data + tag

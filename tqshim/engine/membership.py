@@ -1,0 +1,196 @@
+"""Being a member: slots, the locks that say who lives, the burial of those who died.
+
+Lives here: joining, leaving, burying, cells of all slots.  Not here: what members do (``producer``, ``consumer``).
+
+Invariant: a member's LEAVE is preceded by a CUT of what its counter says, and a SKIP of what of that can't be cut: no
+CUT that comes later can cut anything of its log, and its slot's next member goes on behind it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container
+from time import monotonic_ns
+from typing import Optional
+
+from tqshim import systems, tuning
+from tqshim.clock import monotonic
+from tqshim.engine.replica import Replica
+from tqshim.errors import FolderError
+from tqshim.protocol import events
+from tqshim.protocol.ledger import Verdict
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import cells as words_of
+from tqshim.sync import membarrier
+from tqshim.sync.cells import SLOTS, Cells
+
+__all__ = ["Membership"]
+
+
+class Membership:
+    """The slots that this engine has, and everybody's cells."""
+
+    __slots__ = ("_folder", "_replica", "cells", "counted", "counting", "slots")
+
+    def __init__(self, folder: LogFolder, replica: Replica, counting: bool) -> None:
+        self._folder = folder
+        self._replica = replica
+        self.cells = Cells(folder.open_cells())
+        if self.cells.words[words_of.CUT_DUE] > monotonic_ns() + tuning.CUT_EVERY:
+            self.cells.words[words_of.CUT_DUE] = 0  # from before the machine was started
+        self.slots: dict[int, int] = {}
+        """Ours, and the number of the JOIN of each."""
+        self.counted = not replica.ledger.durable
+        """What the counters say is put; else only what is cut."""
+        self.counting = counting
+        """So this process may put; else it cuts what it puts."""
+
+    def join(self, consumer: bool) -> int:
+        """Become a member: JOIN, lock the slot's byte, see that nobody took us for dead in between."""
+        replica = self._replica
+        if self.counting:
+            membarrier.register_for_barrier()
+        while True:
+            slot = replica.append_one(events.join(consumer))
+            if not isinstance(slot, int):
+                raise FolderError(self._folder.path, f"has {events.SLOTS} members", "let some of them leave")
+            number = replica.ledger.members[slot].number
+            if slot >= self.cells.slots:
+                self._folder.grow_cells(slot // SLOTS + 1)
+                self.see_all()
+            deadline = monotonic() + tuning.SLOT_PATIENCE
+            locked = self._folder.lock_slot(slot)
+            while not locked and monotonic() < deadline:
+                time.sleep(1e-4)
+                locked = self._folder.lock_slot(slot)
+            if not locked:
+                continue  # Whoever was stopped there keeps it; somebody will bury that member of ours. Take another.
+            self.cells.clear(slot)
+            # After the flag was lowered: if somebody has raised it before, his CLOSING is seen now.
+            replica.sync()
+            if replica.ledger.members.get(slot) == (number, consumer):
+                break
+            self._folder.unlock_slot(slot)
+        # What is cut but not counted was put by an act that ended in between.
+        self.cells.words[Cells.place(words_of.COUNTER, slot)] = replica.ledger.totals[slot]
+        self.slots[slot] = number
+        return slot
+
+    def recover(self, used: Container[Optional[int]]) -> None:
+        """An act was interrupted: members whose slots nobody uses leave, others that nobody is can be buried."""
+        for slot in [slot for slot in self.slots if slot not in used]:
+            self.leave(slot)
+        self._folder.unlock_slots(self.slots)
+
+    def close(self) -> None:
+        """What is left of ours can be buried, also by another engine of this process."""
+        self._folder.unlock_slots()
+        self.cells.close()
+
+    def see_all(self) -> None:
+        """Map the cells of members that have joined beyond ours.  The old mapping is not closed: it shows the same
+        memory, and a caller may be about to store there."""
+        if len(self._replica.ledger.totals) > self.cells.slots:
+            self.cells = Cells(self._folder.open_cells())
+
+    def word(self, kind: int, slot: int) -> int:
+        """A slot's word of that kind; 0 where its member has not grown the cells yet."""
+        self.see_all()
+        return self.cells.words[Cells.place(kind, slot)] if slot < self.cells.slots else 0
+
+    def raise_flag(self, kind: int, slot: int) -> None:
+        self.see_all()
+        if slot < self.cells.slots:
+            self.cells.words[Cells.place(kind, slot)] = 1
+
+    def counters(self) -> bytes:
+        """By slot: what is put; nothing where counters don't count.  What is cut by these can be read by everybody."""
+        if not self.counted:
+            return b""
+        self.see_all()
+        counters = self.cells.counters()
+        if not systems.STORES_IN_ORDER:
+            membarrier.barrier()  # whoever has stored a counter has stored its records before, and that is seen now
+        return counters
+
+    def look(self) -> bytes:
+        """The counters, and then the journal: what the first say beyond that is put and not cut.
+
+        Those of members, too, that have joined beyond the cells that were mapped."""
+        while True:
+            pages = self.cells.pages
+            counters = self.cells.counters() if self.counted else b""
+            self._replica.sync()
+            self.see_all()
+            if self.cells.pages == pages or not self.counted:
+                return counters
+
+    def pending(self, last: int = -1) -> bytes:
+        """CUTs of all that is put and not cut, as the ledger stands; that slot's behind the others'."""
+        return self._replica.ledger.cuts(self.counters(), last)
+
+    def cut(self, last: int = -1, then: bytes = b"") -> list[Verdict]:
+        """Cut all that is put, and append more in the same piece; what each event came to."""
+        began = monotonic_ns()
+        # The journal after them: what has been put behind an OPEN that is not known yet would be taken for damage.
+        counters = self.look()
+        if counters and not systems.STORES_IN_ORDER:
+            membarrier.barrier()  # as in counters
+        data = self._replica.ledger.cuts(counters, last) + then
+        verdicts = self._replica.append(data) if data else []
+        self.has_cut(began)
+        return verdicts
+
+    def has_cut(self, began: int) -> None:
+        """All that was put by then, before the counters were read, has been cut: no put cuts for a moment.  Stored
+        after the append, never lowered: one who was stopped in between must keep nobody from cutting."""
+        words, due = self.cells.words, began + tuning.CUT_EVERY
+        if words[words_of.CUT_DUE] < due:
+            words[words_of.CUT_DUE] = due
+
+    def leave(self, slot: int) -> None:
+        """Leave one of our slots."""
+        number = self.slots.pop(slot)
+        # Unlocked first: a process that is stopped here must not keep the slot's next member waiting.
+        end = self.end_of_log(slot)
+        self.cells.clear(slot)
+        self._folder.unlock_slot(slot)
+        self._replica.append(end + events.leave(slot, number))
+
+    def end_of_log(self, slot: int) -> bytes:
+        """The events after which no CUT can cut anything of this member's log."""
+        ledger = self._replica.ledger
+        if slot not in ledger.files or slot >= self.cells.slots:
+            return b""
+        counter = self.cells.words[Cells.place(words_of.COUNTER, slot)]
+        if counter > ledger.files[slot].stop:
+            return b""  # it is damaged
+        total = min(counter, ledger.stop_of(slot))
+        end = events.cut(slot, total) if self.counted and total > ledger.totals[slot] else b""
+        if ledger.maxsize and counter > ledger.totals[slot]:
+            # Whatever comes before these: as many may be cut as there are places, and what is not never will be.
+            end += events.skip(slot, counter)
+        return end
+
+    def bury(self, slot: int) -> bool:
+        """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""
+        member = self._replica.ledger.members.get(slot)
+        if member is None or slot in self.slots or not self._folder.lock_slot(slot):
+            return False
+        try:
+            self._replica.sync()
+            if self._replica.ledger.members.get(slot) != member:
+                return False  # another was faster; or it had left before it was locked
+            self.see_all()
+            end = self.end_of_log(slot)
+            if slot < self.cells.slots:
+                # Under the lock, and before its LEAVE: the slot can have no new member yet.
+                self.cells.clear(slot)
+            self._replica.append(end + events.leave(slot, member.number))
+        finally:
+            self._folder.unlock_slot(slot)
+        return True
+
+    def bury_the_dead(self) -> bool:
+        """Bury all who died; whether there were any."""
+        return sum([self.bury(slot) for slot in list(self._replica.ledger.members)]) > 0

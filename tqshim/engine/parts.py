@@ -1,0 +1,118 @@
+"""What an engine is made of.
+
+Lives here: making the parts, and what is asked of several of them.  Not here: what each does.
+
+Invariant: a forked child makes all of them anew, before anything else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from tqshim.engine.acknowledge import Acknowledging
+from tqshim.engine.consumer import Consumer, Taken
+from tqshim.engine.durable import Crowd, Disk, open_surely
+from tqshim.engine.keyed import use_key
+from tqshim.engine.membership import Membership
+from tqshim.engine.producer import Producer
+from tqshim.engine.reader import Reader
+from tqshim.engine.reclaim import Reclaimer
+from tqshim.engine.replica import Replica
+from tqshim.engine.shutdown import Ending
+from tqshim.engine.wait_policy import Waiter
+from tqshim.keys import Key
+from tqshim.protocol.ledger import SHUT
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import membarrier
+
+__all__ = ["Parts", "load", "nothing"]
+
+
+class Parts:
+    """What an engine is made of: all that a forked child makes anew."""
+
+    __slots__ = (
+        "acknowledging",
+        "consumer",
+        "crowd",
+        "disk",
+        "ending",
+        "members",
+        "producer",
+        "reader",
+        "reclaimer",
+        "replica",
+        "waiter",
+    )
+
+    def __init__(self, folder: LogFolder, replica: Replica, fence: Any, key: Optional[Key]) -> None:
+        self.replica = replica
+        self.members = Membership(folder, replica, membarrier.barrier_works() and not replica.ledger.durable)
+        self.reclaimer = Reclaimer(folder, replica, self.members, fence)
+        self.reader = Reader(folder, replica)
+        self.waiter = Waiter(folder, replica, self.members, fence)
+        self.producer = Producer(folder, replica, self.members, self.reclaimer)
+        self.consumer = Consumer(replica, self.members, self.reader, self.reclaimer)
+        self.acknowledging = Acknowledging(
+            replica, self.members, self.reader, self.reclaimer, self.consumer, self.waiter
+        )
+        self.ending = Ending(replica, self.members, self.consumer, self.waiter.ring_all)
+        self.producer.help_to_shut = self.ending.help
+        self.producer.supply.taken_elsewhere = self.consumer.taken_elsewhere
+        self.reclaimer.forget = self.reader.forget
+        self.disk: Optional[Disk] = None
+        self.crowd: Optional[Crowd] = None
+        """Of a durable queue."""
+        if replica.ledger.durable:
+            disk = self.disk = Disk(folder, replica)
+            self.crowd = Crowd(disk, replica, self.members, self.producer)
+            self.producer.harden = disk.harden_records
+            self.reclaimer.may_remove = disk.lets_remove
+            replica.rolled = disk.has_rolled
+        if key is not None:
+            use_key(key, self.producer, self.reader)
+
+    def close(self) -> None:
+        self.replica.close()
+        self.waiter.close()
+        self.reader.close()
+        self.producer.close()
+        self.consumer.take_returned = nothing  # which would keep all of this
+        self.replica.rolled = int
+        self.members.close()
+
+    def make_room(self) -> bool:
+        """The queue looks full: end the grants that may hide a place.  ``True``: look again."""
+        changed = self.consumer.end_any_lease()
+        for slot in list(self.replica.ledger.res):
+            changed |= self.producer.trim(slot)
+        return changed
+
+    def is_over(self) -> bool:
+        """The queue was shut down, and nothing can be got any more."""
+        if self.consumer.count():
+            return False
+        ledger = self.replica.ledger
+        return ledger.shut != SHUT or not (ledger.held and self.acknowledging.held_by_others())
+
+    def count(self) -> int:
+        """Items that could be got now.  Who was to shut the queue down may have been killed in the middle of it."""
+        self.acknowledging.take_back()
+        count = self.consumer.count()
+        if self.ending.is_wanted:
+            self.ending.help()
+            count = self.consumer.count()
+        return count
+
+    def is_done(self, completions: int) -> bool:
+        return not self.ending.unfinished() or self.replica.ledger.completions >= completions
+
+
+def load(replica: Replica) -> None:
+    replica.load()
+    if replica.ledger.durable:
+        open_surely(replica)
+
+
+def nothing(got: list[Taken], most: int) -> None:
+    pass

@@ -1,0 +1,478 @@
+"""Putting: a log of one's own, and the places of a bounded queue.
+
+Lives here: where a record is written, when it is put, what it needs of batch files and reservations.  Not here:
+pickling (``queues``), waiting for a place (``engine``).
+
+Where counters count, a record is put by the store of the log's new total to its producer's counter, wherever that is
+killed next; else by the CUT that its producer appends.
+
+Invariant: a record is in place before its total is stored, or cut.  The next record's place follows from the index at
+that total: what an interrupted put has left there is written over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from array import array
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from sys import gettrace
+from time import monotonic_ns
+from typing import Final, Optional
+
+from tqshim import mappings, tuning
+from tqshim.engine.membership import Membership
+from tqshim.engine.reclaim import Reclaimer
+from tqshim.engine.replica import Replica
+from tqshim.engine.supply import Supply
+from tqshim.folder import NO_SPACE
+from tqshim.names import FileId
+from tqshim.protocol import events, index, pieces
+from tqshim.protocol.index import Record
+from tqshim.protocol.pieces import NewRecord, Pieces
+from tqshim.storage.batch_file import BatchFile
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import cells as words_of
+from tqshim.sync import membarrier
+from tqshim.sync.cells import ASLEEP, CUT_DUE, SLEEPS, Cells
+
+__all__ = ["NO_LOG", "Log", "Producer"]
+
+_ASLEEP: Final = ASLEEP[SLEEPS]
+
+
+class Log:
+    """The end of a log: the batch file in which it goes on, and the words that say how far it has got."""
+
+    __slots__ = ("batch", "cell", "counts", "ends", "first", "flag", "memory", "size", "stop")
+
+    def __init__(self, counts: memoryview, slot: int, batch: Optional[BatchFile], first: int, stop: int) -> None:
+        self.counts = counts
+        self.cell = Cells.place(words_of.COUNTER, slot)
+        self.flag = Cells.place(words_of.FLAG, slot)
+        self.batch = batch
+        self.first = first
+        """Records of the log before this file."""
+        self.stop = stop
+        """Records of the log up to which a put need not ask anybody."""
+        if batch is not None:
+            self.memory, self.ends, self.size = batch.memory, batch.ends, batch.size
+
+    def put(self, record: bytes) -> int:
+        """The short way of a put: write a small record and store the new total.
+
+        0: ask, it is not put.  -1: it is put.  Else it is the new total, and there is more to do (``Engine.has_put``).
+
+        Without the lock: CPython changes threads, and runs signal handlers, at calls and jumps back alone, and from the
+        first look at the counter to the store there is none.  Before 3.12 to make a slice may collect garbage, which
+        may run anything; the one that is made here first is kept by the interpreter, and used again below."""
+        size = len(record)
+        record[:0]
+        counts = self.counts
+        if self.stop and monotonic_ns() > counts[CUT_DUE]:
+            return 0  # a cut comes first
+        if gettrace() is not None:
+            return 0  # a tracer lets other threads run between any two lines
+        total = counts[self.cell]
+        if total < self.stop:
+            ends, number = self.ends, total - self.first
+            begin = ends[number]
+            end = begin + size
+            if end <= self.size:
+                self.memory[begin:end] = record
+                ends[number + 1] = end
+                # Commit point: from here on the item is in the queue.
+                counts[self.cell] = total = total + 1
+                if counts[self.flag] or counts[_ASLEEP]:
+                    return total
+                return -1
+        return 0
+
+
+NO_LOG: Final = Log(memoryview(bytes(Cells.place(words_of.FLAG, 1) * 8)).cast("Q"), 0, None, 0, 0)
+"""That of who has put nothing: each put asks."""
+
+
+class Producer:
+    """What this process puts into one queue."""
+
+    __slots__ = (
+        "_folder",
+        "_members",
+        "_places",
+        "_reclaimer",
+        "_replica",
+        "batch_size",
+        "beside",
+        "harden",
+        "help_to_shut",
+        "log",
+        "lost",
+        "protected",
+        "slot",
+        "supply",
+    )
+
+    def __init__(self, folder: LogFolder, replica: Replica, members: Membership, reclaimer: Reclaimer) -> None:
+        self._folder = folder
+        self._replica = replica
+        self._members = members
+        self._reclaimer = reclaimer
+        self.slot: Optional[int] = None
+        self.log = NO_LOG
+        self.lost: set[int] = set()
+        """Records that other threads have put without the lock, and that are none: they were skipped with ours."""
+        self.supply = Supply(folder, replica, reclaimer)
+        maxsize = replica.ledger.maxsize
+        self._places = min(tuning.PLACES, max(tuning.PLACES_FEW, maxsize // 64))
+        """Places of a reservation, where so many are free."""
+        self.batch_size = index.capacity(-1)
+        """Records of a batch file, at most."""
+        self.help_to_shut: Callable[[], object] = lambda: None
+        """Called where somebody wants to shut the queue down."""
+        self.protected: Callable[[FileId, int, Sequence[NewRecord]], Sequence[NewRecord]] = _as_they_are
+        """What is written of records: what follows each makes its file, and its place there, known."""
+        self.beside = 0
+        """Bytes that this puts behind each."""
+        self.harden: Optional[Callable[[BatchFile], object]] = None
+        """Of a durable queue: have on the disk what was written to that file."""
+
+    # -- putting
+
+    def put(self, records: Sequence[NewRecord]) -> int:
+        """Put records; in a bounded queue all of them, or none.  Returns how many were put: fewer where there are no
+        places, or where the queue was shut down.
+
+        Raises ``OSError`` where there is no space; those before are put."""
+        put = 0
+        while put < len(records):
+            self.log.stop = 0  # No other thread grows the log meanwhile.
+            left = records[put:] if put else records
+            count = self._put(left)
+            put += count
+            if not count:
+                break
+        self._limit()
+        return put
+
+    def _put(self, records: Sequence[NewRecord]) -> int:
+        """Put the first of these, all of them in a bounded queue; returns how many were put."""
+        replica = self._replica
+        if self.slot is None:
+            self.slot = self._members.join(consumer=False)
+        if replica.ledger.shutting or self.log.counts[self.log.flag]:
+            replica.sync()
+            if replica.ledger.shutting:
+                self.help_to_shut()
+                return 0
+        by_counter = self._members.counting
+        if replica.ledger.maxsize:
+            # Several at once: a cut of the counter by others may be of the first ones alone.
+            by_counter = len(records) == 1 and self._has_places(1)
+            if replica.ledger.shut or not (by_counter or self._may_cut(len(records))):
+                return 0
+        total = self._position()
+        count = self._fitting(total, records)
+        if not count:
+            self._open_for(records)
+            total = self._position()
+            count = self._fitting(total, records)
+        return self._commit(total, total + self._write(total, records[:count]), by_counter)
+
+    def end(self) -> tuple[int, int]:
+        """Be a producer; the number of the member that we are, and records of its log so far."""
+        if self.slot is None:
+            self.slot = self._members.join(consumer=False)
+        return self._members.slots[self.slot], self._position()
+
+    def _position(self) -> int:
+        """Records of the log so far."""
+        assert self.slot is not None
+        return max(self.log.counts[self.log.cell], self._replica.ledger.totals[self.slot])
+
+    def _fitting(self, total: int, records: Sequence[NewRecord]) -> int:
+        """How many of these go into the batch file; of a bounded queue all, or none."""
+        log = self.log
+        if log.batch is None:
+            return 0
+        assert self.slot is not None
+        filling = self._replica.ledger.files.get(self.slot)
+        if filling is None or filling.file != log.batch.file:  # an act was interrupted just after its OPEN
+            return 0
+        begin = log.ends[total - log.first]
+        # 0: somebody has cut it short.
+        room = log.size - begin if begin else -1
+        # All of them, whatever ``batch_size`` says, where they must be put at once and the file is empty.
+        stop = filling.stop if total == log.first else min(filling.stop, log.first + self.batch_size)
+        most = min(len(records), stop - total if self._replica.ledger.maxsize else log.first + self.batch_size - total)
+        most = min(most, stop - total)
+        if self._replica.ledger.maxsize and most < len(records):
+            return 0
+        count = size = 0
+        for record in records[:most]:
+            size += self._room_of(record)
+            if size > room:
+                break
+            count += 1
+        return 0 if self._replica.ledger.maxsize and count < len(records) else count
+
+    def _room_of(self, record: NewRecord) -> int:
+        """Bytes that a record takes in a file, at most."""
+        return len(record) + self._beside + (pieces.MOST_BEFORE if isinstance(record, Pieces) else 0)
+
+    @property
+    def _beside(self) -> int:
+        """Bytes that follow each record."""
+        return self.beside + (index.CHECK if tuning.CHECK_ALL else 0)
+
+    def _write(self, total: int, records: Sequence[NewRecord]) -> int:
+        """Write records behind the last one; returns how many."""
+        log = self._own_log()
+        assert log.batch is not None
+        number = total - log.first
+        begin = log.ends[number]
+        records = pieces.placed(records, begin, self._beside)
+        records = self.protected(log.batch.file, number, records)
+        if tuning.CHECK_ALL:
+            records = [_checked(log.batch.file, at, record) for at, record in enumerate(records, number)]
+        if self.harden is not None:
+            # By system calls, for what was stored to memory no ``fsync`` of a descriptor tells on every system.
+            self._write_pieces(log.batch, begin, pieces.parts(records))
+            ends = array("Q", accumulate(map(len, records), initial=begin))
+            self._folder.write_at(log.batch.fd, ends.tobytes(), number * ends.itemsize)
+            self.harden(log.batch)
+            return len(records)
+        if log.batch.fd >= 0 and sum(map(len, records)) >= tuning.BLOCK_BYTES:
+            self._write_large(log.batch, begin, records)
+        else:
+            mappings.store(log.memory, pieces.parts(records), begin)
+        if len(records) == 1:
+            log.ends[number + 1] = begin + len(records[0])
+            return 1
+        for place, end in enumerate(accumulate(map(len, records), initial=begin), number):
+            log.ends[place] = end
+        return len(records)
+
+    def _own_log(self) -> Log:
+        """The log.  Raises ``OSError`` where this process was forked just now, in a signal handler: it has none yet."""
+        if self.log is NO_LOG:
+            raise OSError(errno.EBADF, "this frame's process was forked")
+        return self.log
+
+    def _write_large(self, batch: BatchFile, begin: int, records: Sequence[NewRecord]) -> None:
+        """Write records to a file that was made for large ones."""
+        parts = pieces.parts(records)
+        # A system call finds pages that are not mapped more cheaply than a store, and has not to clear those that it
+        # fills.  Nor does it mind a file that somebody has cut short.
+        if batch.in_memory and os.fstat(batch.fd).st_size >= batch.size:
+            mappings.store(batch.memory, parts, begin)
+        else:
+            self._write_pieces(batch, begin, parts)
+
+    def _write_pieces(self, batch: BatchFile, at: int, parts: list[Record]) -> None:
+        for first in range(0, len(parts), tuning.PARTS):
+            some = parts[first : first + tuning.PARTS]
+            self._folder.write_parts(batch.fd, some, at)
+            at += sum(map(len, some))
+
+    def _commit(self, total: int, new: int, by_counter: bool) -> int:
+        """The log has grown from ``total`` to ``new`` records; returns how many of them are put."""
+        log = self._own_log()
+        slot = self.slot
+        assert slot is not None
+        if by_counter:
+            # Commit point: from here on they are in the queue.
+            log.counts[log.cell] = new
+            # Whoever wants to shut down may have looked for flags to raise before our OPEN, but not after it.
+            if log.counts[log.flag] or self._replica.ledger.shutting:
+                kept = self.settle(new, count=new - total)
+                self.lost.update(range(kept, total))
+                return max(0, kept - total)
+            return new - total
+        # Commit point.
+        self._members.cut(slot, events.publish(slot, new))
+        if self._replica.ledger.totals[slot] < new:
+            return 0
+        log.counts[log.cell] = new
+        return new - total
+
+    def confirm(self, total: int, owner: Producer) -> int:
+        """``settle`` of a record that this thread has put to that producer's log without the lock: others may have
+        settled theirs behind it, or have lowered the flag, since."""
+        log, slot = owner.log, owner.slot
+        if total - 1 in owner.lost:
+            owner.lost.discard(total - 1)
+            return total - 1
+        if slot is None or (not log.counts[log.flag] and self._replica.ledger.stop_of(slot) >= total):
+            return total
+        kept = self.settle(total, slot)
+        owner.lost.update(range(kept, total - 1))
+        return kept
+
+    def settle(self, total: int, whose: Optional[int] = None, count: int = 1) -> int:
+        """Somebody wants to know how far our log has got, and may have looked before our last store: the journal
+        decides.  ``total``: what our counter says; ``whose``: that of another slot of this process; ``count``: of so
+        many records at the end of that, which are put together or not at all.  Returns how much is put."""
+        replica, slot = self._replica, self.slot if whose is None else whose
+        assert slot is not None
+        self.log.stop = 0
+        replica.sync()
+        if replica.ledger.totals[slot] >= total:
+            kept = total
+        else:
+            own = replica.ledger.res.get(slot)
+            data = b""
+            if own is not None and not own.cut:
+                data = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
+            # What can't be cut now never will be: its numbers are not used again.
+            data += events.cut(slot, total - count) + events.publish(slot, total)
+            former = replica.append_one(data + events.skip(slot, total))
+            kept = former if isinstance(former, int) else total
+        if replica.ledger.shutting and not replica.ledger.shut:
+            self.help_to_shut()
+        self._limit()
+        return kept
+
+    def _limit(self) -> None:
+        """Let puts that ask nobody go as far as they may by now."""
+        log, slot = self.log, self.slot
+        ledger = self._replica.ledger
+        short = tuning.SHORT_WAYS and self._members.counting and not ledger.shutting
+        filling = None if slot is None else ledger.files.get(slot)
+        short = short and not self._beside and self.protected is _as_they_are
+        # Another file: an act was interrupted just after its OPEN.
+        if log.batch is None or slot is None or not short or filling is None or filling.file != log.batch.file:
+            log.stop = 0
+        else:
+            log.stop = min(ledger.stop_of(slot), log.first + self.batch_size)
+
+    def cut(self) -> None:
+        """Cut all logs, ours last."""
+        self._members.cut(-1 if self.slot is None else self.slot)
+
+    # -- places
+
+    def _has_places(self, count: int) -> bool:
+        """Our reservation has so many places left, if need be a new one.  ``False``: it must be asked for each."""
+        replica, slot, log = self._replica, self.slot, self.log
+        assert slot is not None
+        total = self._position()
+        own = replica.ledger.res.get(slot)
+        if own is not None and not own.cut and total + count <= own.stop:
+            return True
+        replica.sync()
+        ledger = replica.ledger
+        own = ledger.res.get(slot)
+        unused = max(0, own.stop - total) if own is not None else 0
+        places = min(self._places, ledger.maxsize - ledger.used + unused)
+        if (
+            not (self._members.counting and tuning.RESERVATIONS)
+            or slot not in ledger.files
+            or places < max(tuning.PLACES_LEAST, 2 * count)
+            or log.batch is None
+        ):
+            return False
+        membarrier.register_for_barrier()
+        # Whoever wants the former one to end, and has raised the flag, must not end it later: nobody would see that.
+        end = b""
+        if own is not None and not own.cut:
+            end = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
+        # Before the event: whoever wants this new reservation to end raises it after.
+        log.counts[log.flag] = 0
+        granted = replica.append_one(end + events.cut(slot, total) + events.reserve(slot, places))
+        return granted is not None
+
+    def _may_cut(self, count: int) -> bool:
+        """As far as we know there are places for so many records, though we have none reserved."""
+        assert self.slot is not None
+        ledger = self._replica.ledger
+        former = ledger.totals[self.slot]
+        own = ledger.res.get(self.slot)
+        beyond = self._position() + count - (max(own.stop, former) if own is not None else former)
+        return ledger.used + max(0, beyond) <= ledger.maxsize
+
+    def trim(self, slot: int) -> bool:
+        """End another's reservation.  ``False``: there is nothing to end."""
+        replica, members = self._replica, self._members
+        own = replica.ledger.res.get(slot)
+        if own is None or own.cut or own.stop <= replica.ledger.totals[slot]:
+            return False
+        if slot == self.slot:
+            self.log.stop = 0
+            if own.stop <= self._position():
+                return False
+            used = self._position() - own.begin
+        elif members.bury(slot):
+            return True
+        elif own.stop - own.begin > events.RESERVE_MOST:
+            return False
+        else:
+            members.raise_flag(words_of.FLAG, slot)
+            membarrier.barrier()
+            used = members.word(words_of.COUNTER, slot) - own.begin
+        replica.append(events.trim(slot, min(max(0, used), events.RESERVE_MOST), own.grant))
+        if slot == self.slot:
+            self._limit()
+        return True
+
+    # -- batch files
+
+    def _open_for(self, records: Sequence[NewRecord]) -> None:
+        """Go on in a new batch file, with room for the first of these records; of a bounded queue for all of them."""
+        slot = self.slot
+        assert slot is not None
+        wanted = records if self._replica.ledger.maxsize else records[:1]
+        former = self.log.batch
+        batch = self.supply.next(self._members.slots[slot], sum(map(self._room_of, wanted)), len(wanted), former)
+        # The file begins behind what is cut by then: nothing of the log may be left between.
+        counter = self.log.counts[self.log.cell]
+        try:
+            verdicts = self._replica.append(self._members.end_of_log(slot) + events.open_(slot, batch.file.serial))
+        except OSError as error:
+            if error.errno in NO_SPACE and not self._replica.stale:
+                self._folder.remove_batch(batch.file)
+            raise
+        if len(verdicts) > 1 and isinstance(verdicts[-2], int):  # a SKIP: other threads wait to be told of theirs
+            self.lost.update(range(verdicts[-2], counter))
+        filling = self._replica.ledger.files[slot]
+        self.log = Log(self._members.cells.words, slot, batch, filling.first, 0)
+        if former is not None:
+            self._folder.seal_batch(former.file)
+        self._reclaimer.reclaim_done()
+
+    # -- leaving
+
+    def leave(self) -> None:
+        """Be no producer any more."""
+        log, self.log = self.log, NO_LOG
+        log.stop = 0
+        slot, self.slot = self.slot, None
+        if slot is not None:
+            self._members.leave(slot)
+        if log.batch is not None:
+            self._folder.seal_batch(log.batch.file)
+
+    def close(self) -> None:
+        """Store nowhere any more."""
+        self.log = NO_LOG
+        self.supply.close()
+
+    def recover(self) -> None:
+        """An act was interrupted: see how far the log has got."""
+        if self.slot is None:
+            return
+        log = self.log
+        total = self._position()
+        if log.counts[log.cell] < total and log.batch is not None:
+            log.counts[log.cell] = total
+        self._limit()
+
+
+def _as_they_are(file: FileId, number: int, records: Sequence[NewRecord]) -> Sequence[NewRecord]:
+    return records
+
+
+def _checked(file: FileId, number: int, record: NewRecord) -> NewRecord:
+    data = b"".join(record.parts) if isinstance(record, Pieces) else bytes(record)
+    return data + index.check(data, file, number)

@@ -1,0 +1,88 @@
+"""Putting: what goes round a put, and waiting for a place.
+
+Lives here: the cut before a put, the ring after it, many puts at once.  Not here: where a record is written
+(``producer``), the short way (``Log.put``).
+
+Invariant: what is put comes behind a cut, if one is due: whoever cuts meanwhile must not find it beside older items.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from time import monotonic_ns
+from typing import Optional
+
+from tqshim.clock import monotonic
+from tqshim.engine import waits
+from tqshim.engine.acts import Acts, a_full_disk_is_no_matter
+from tqshim.engine.parts import nothing
+from tqshim.protocol.pieces import NewRecord
+from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, CUT_DUE, SLEEPS
+
+__all__ = ["cut_if_due", "put_waiting", "ring"]
+
+_ASLEEP: int = ASLEEP[SLEEPS]
+
+
+def ring(engine: Acts) -> None:
+    """Items are there: wake who sleeps."""
+    engine.unless_forked(None, engine.act, lambda: engine.parts.waiter.ring(SLEEPS))
+
+
+def cut_if_due(engine: Acts) -> bool:
+    """Cut, if it is time for that: what is put from here on comes behind all that was put before."""
+    log = engine.parts.producer.log
+    try:
+        if not log.stop or monotonic_ns() <= log.counts[CUT_DUE]:
+            return False
+    except ValueError:  # forked just now
+        return False
+    engine.cut()
+    return True
+
+
+def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: Optional[float]) -> int:
+    put = 0
+    while True:
+        left = records[put:] if put else records
+        crowd = engine.parts.crowd
+        if crowd is None:
+            put += engine.act(partial(put_once, engine), left, not put)
+        else:
+            put += put_with_others(engine, left)
+        if put == len(records) or engine.parts.replica.ledger.shut:
+            return put
+        if not engine.maxsize:
+            continue
+        if not block or (deadline is not None and monotonic() >= deadline):
+            if engine.act(lambda: engine.parts.make_room()):
+                continue
+            return put
+        waits.wait(engine, AWAITS_PLACE, deadline, len(records) - put)
+
+
+def put_with_others(engine: Acts, records: list[NewRecord]) -> int:
+    if engine.stale:
+        engine.act(nothing, [], 0)  # In a forked child, first: the crowd is the parent's.
+    crowd = engine.parts.crowd
+    assert crowd is not None
+    return crowd.put(records, engine.act, partial(put_once, engine))
+
+
+def put_once(engine: Acts, records: list[NewRecord], again: bool) -> int:
+    parts = engine.parts
+    if parts.members.counting and monotonic_ns() > parts.members.cells.words[CUT_DUE]:
+        with a_full_disk_is_no_matter():
+            parts.producer.cut()  # first, as above
+    put = parts.producer.put(records)
+    if not put and again and engine.maxsize and engine.parts.make_room():
+        put = parts.producer.put(records)
+    if put:
+        words = parts.members.cells.words
+        with engine.fence:  # as above
+            pass
+        if words[_ASLEEP]:
+            parts.waiter.ring(SLEEPS)
+        if parts.replica.wants_space_aside:
+            parts.replica.set_space_aside()
+    return put

@@ -1,0 +1,206 @@
+"""Removing batch files that nobody needs, and what killed members have left.
+
+Lives here: who may still be about to read a file, the scan for the dead.  Not here: which files hold no items any more
+(``ledger``), deleting them (``storage``).
+
+Invariant: a batch file goes when all its items are claimed, and no consumer's position cell says that it began to claim
+before that and may still have to open it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Final, Optional
+
+from tqshim import tuning
+from tqshim.clock import monotonic
+from tqshim.engine.membership import Membership
+from tqshim.engine.replica import SHIFT, Replica, replay
+from tqshim.names import FileId
+from tqshim.protocol import snapshot
+from tqshim.protocol.events import SIZE
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import cells as words_of
+from tqshim.sync.cells import Cells
+
+__all__ = ["LEASED", "Reclaimer"]
+
+LEASED: Final = 1 << 63
+"""Set in a position cell that holds the number of a leased item."""
+
+
+class Reclaimer:
+    """What this process may delete."""
+
+    __slots__ = (
+        "_fence",
+        "_folder",
+        "_glance",
+        "_listing",
+        "_long_pins",
+        "_members",
+        "_pending",
+        "_replica",
+        "forget",
+        "may_remove",
+        "scanned",
+    )
+
+    def __init__(self, folder: LogFolder, replica: Replica, members: Membership, fence: Any) -> None:
+        self._folder = folder
+        self._replica = replica
+        self._members = members
+        self._fence = fence
+        self.scanned = monotonic()
+        """When this process, or another, last looked for the dead."""
+        self._listing: Optional[Iterator[str]] = None
+        """Names in the folder that the next scan looks at."""
+        self._glance = tuning.SCAN_NAMES_LEAST
+        """So many of them."""
+        self.forget: Callable[[FileId], object] = lambda file: None
+        """Called before a file goes: who reads it here has no lock on it any more."""
+        self.may_remove: Callable[[], bool] = lambda: True
+        """Asked before a file goes."""
+        self._pending: list[tuple[FileId, int, int]] = []
+        self._long_pins: dict[int, tuple[int, float, Optional[set[FileId]]]] = {}
+
+    # -- scans
+
+    def scan_if_due(self, now: float) -> bool:
+        """Scan, unless somebody has within the last second: one does it for all."""
+        if now - self.scanned <= tuning.SCAN_EVERY:
+            return False
+        words = self._members.cells.words
+        at = words[words_of.SCANNED] / 1e6
+        # Else it is long ago, or from before the machine was started; or we are in the middle of one.
+        if self._listing is None and 0 <= now - at < tuning.SCAN_EVERY:
+            self.scanned = at
+            return False
+        words[words_of.SCANNED] = int(now * 1e6)
+        self.scanned = now
+        self._scan()
+        return True
+
+    def _scan(self) -> None:
+        """Look for members that died, and for files that nobody removed.  Of very many names it looks at as many as
+        takes a moment, and the next scan, which then follows soon, goes on: whoever scans may be about to get."""
+        began = monotonic()
+        replica = self._replica
+        replica.sync()
+        self._members.bury_the_dead()
+        if self._listing is None:
+            self._listing = self._folder.listing()
+        listed = list(islice(self._listing, self._glance))
+        found = self._folder.batches(listed)
+        # After the listing: a file's producer had joined before it made the file.
+        replica.sync()
+        ledger = replica.ledger
+        known = {file for file, _, _ in self._pending}
+        self._pending += [(file, 1 << 62, replica.now) for file in found if file not in known and ledger.is_done(file)]
+        self.reclaim()
+        self._folder.remove_free({member.number for member in ledger.members.values()}, listed)
+        self._folder.remove_old_journals(replica.journal.number, listed)
+        if len(listed) < self._glance:
+            self._listing = None
+        else:
+            ended = monotonic()
+            took = max(ended - began, 1e-6)
+            self.scanned = ended + tuning.SCAN_REST * took - tuning.SCAN_EVERY
+            fitting = min(int(self._glance * tuning.SCAN_LOOK / took), 2 * self._glance, tuning.SCAN_NAMES)
+            self._glance = max(fitting, tuning.SCAN_NAMES_LEAST)
+
+    # -- reclaiming
+
+    def reclaim_done(self) -> None:
+        """Remove what is done by now."""
+        self._replica.ledger.trim()
+        if self._replica.ledger.done or self._pending:
+            self.reclaim()
+
+    def reclaim(self) -> None:
+        """Remove the batch files that nobody needs, as far as no member can still be about to open one."""
+        replica, members = self._replica, self._members
+        done = replica.ledger.done
+        if done:
+            self._pending += [(file, end, replica.now) for file, end in done]
+            done.clear()
+        if not self._pending:
+            return
+        with self._fence:  # a barrier: their CLAIMs were read before their cells are
+            pass
+        members.see_all()
+        words = members.cells.words
+        # Whoever has joined beyond that has not grown the cells yet, and so has claimed nothing.
+        pins = [
+            (slot, words[Cells.place(words_of.POSITION, slot)])
+            for slot, member in replica.ledger.members.items()
+            if member.consumer and slot not in members.slots and slot < members.cells.slots
+        ]
+        kept = []
+        for file, end, when in self._pending:
+            if any(word and self._pins(slot, word, file, end, when) for slot, word in pins) or not self.may_remove():
+                kept.append((file, end, when))
+            else:
+                self._remove(file)
+        self._pending = kept
+
+    def _remove(self, file: FileId) -> None:
+        """Delete a batch file that nobody needs any more, or leave it to its producer."""
+        self.forget(file)
+        if file.large and not file.spilled and self._will_be_refilled(file):
+            self._folder.free_batch(file)
+        else:
+            self._folder.remove_batch(file)
+
+    def _will_be_refilled(self, file: FileId) -> bool:
+        """Its producer is still there, and so is space for others."""
+        members = self._replica.ledger.members.values()
+        return any(member.number == file.member for member in members) and not self._folder.is_nearly_full()
+
+    def _pins(self, slot: int, word: int, file: FileId, end: int, when: int) -> bool:
+        """The member of that slot may be about to open the batch file, its position cell says."""
+        if word & LEASED:
+            return end > word - LEASED
+        if word > when:  # it began to claim after all items of this file had been claimed
+            return False
+        files = self._files_pinned(slot, word)
+        return files is None or file in files
+
+    def _files_pinned(self, slot: int, word: int) -> Optional[set[FileId]]:
+        """The batch files of the items that the slot has claimed since then; ``None``: not known, so any."""
+        now = monotonic()
+        seen = self._long_pins.get(slot)
+        if seen is None or seen[0] != word:
+            self._long_pins[slot] = word, now + tuning.PIN_PATIENCE, None
+            return None
+        _, ask_at, files = seen
+        if files is None and now >= ask_at:
+            files = self._files_claimed(slot, word)
+            # None found: it was stopped before its CLAIM, and may pin later files yet.
+            self._long_pins[slot] = word, now + tuning.PIN_PATIENCE, files or None
+        return files
+
+    def _files_claimed(self, slot: int, word: int) -> Optional[set[FileId]]:
+        """Where the items lie that the slot has claimed since then; read from the journal."""
+        number = (word - SHIFT) // SIZE
+        for back in (1, 0):
+            try:
+                journal, begin = self._folder.open_journal(self._replica.journal.number - back)
+            except FileNotFoundError:
+                continue
+            try:
+                ledger = snapshot.load(begin)
+                if ledger.base + ledger.limit <= number:
+                    continue
+                if ledger.base > number:
+                    return None
+                at = replay(journal, ledger, word)
+                ledger.watched = slot
+                while not ledger.yours and (applied := ledger.apply(journal.read(at, SIZE * 8))):
+                    at += applied
+                if ledger.yours:
+                    return {place.file for _, _, place in ledger.yours}
+            finally:
+                journal.close()
+        return set()

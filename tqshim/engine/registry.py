@@ -1,0 +1,129 @@
+"""A process's use of queues: each folder has one engine, which its handles find.
+
+Lives here: finding and making engines, forks, the end of the program.  Not here: what an engine does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Callable
+from multiprocessing import process
+from typing import Any, ClassVar, Optional
+
+from tqshim import forks, locks, tuning
+from tqshim.ending import AtExit
+from tqshim.engine.engine import Engine
+from tqshim.folder import forked, sweep
+from tqshim.keys import Key, match
+from tqshim.storage.folder import LogFolder
+from tqshim.weak import alive
+
+__all__ = ["Engine", "Use"]
+
+
+class Use:
+    """One process's use of a queue: each of its handles holds it, and with the last one it goes.
+
+    An engine itself can't be what is found: another thread could get hold of one whose finalizer runs."""
+
+    __slots__ = ("__weakref__", "engine")
+
+    _all: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Use]] = weakref.WeakValueDictionary()
+    """By device and inode of the folder."""
+    lock: ClassVar[Any] = locks.RLock()
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def create(cls, maxsize: int) -> Use:
+        """That of a new anonymous queue; what killed programs left of theirs is deleted on the way."""
+        others = [engine.folder.path for engine in alive(Engine.all)]
+        folder = LogFolder.create_anonymous(maxsize, tuning.LIMITS)
+        with cls.lock:
+            use = cls._of(folder)
+        sweep(os.path.dirname(folder.path), [folder.path, *others])
+        return use
+
+    @classmethod
+    def open(cls, path: str, maxsize: int, durable: Optional[bool] = None, authkey: Optional[bytes] = None) -> Use:
+        """That of the queue at a path, which is made if it is not there."""
+        proof = b"" if authkey is None else Key(authkey).proof
+        with cls.lock:
+            use = cls._of(LogFolder.open(path, maxsize, tuning.LIMITS, bool(durable), proof), authkey)
+        if maxsize > 0 and use.engine.maxsize != maxsize:
+            raise ValueError(
+                f"{path}: the queue there has maxsize={use.engine.maxsize}, not {maxsize}; leave maxsize out to join it"
+            )
+        if durable is not None and use.engine.durable != durable:
+            raise ValueError(
+                f"{path}: the queue there was made with durable={use.engine.durable}, which holds for all its handles; "
+                "leave durable out to join it, or use another folder"
+            )
+        return use
+
+    @classmethod
+    def meet(
+        cls,
+        path: str,
+        receive: Optional[Callable[[], int]] = None,
+        authkey: Optional[bytes] = None,
+        keyed: bool = False,
+    ) -> Use:
+        """That of a queue whose handle was just unpickled; ``receive`` fetches the hold that came with it.
+
+        ``keyed``: the queue has an authkey.  If it did not come with the handle this process uses the queue already, or
+        its own authkey is the queue's."""
+        with cls.lock:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(path)
+                use = cls._all.get((status.st_dev, status.st_ino))
+                if use is not None and not use.engine.closed:
+                    return use._checked(authkey, keyed)
+            folder = LogFolder.meet(path, receive() if receive else None)
+            return cls._of(folder, process.current_process().authkey if keyed and authkey is None else authkey)
+
+    @classmethod
+    def _of(cls, folder: Any, authkey: Optional[bytes] = None) -> Use:
+        use = cls._all.get(folder.key)
+        if use is not None and not use.engine.closed:
+            folder.close()
+            return use._checked(authkey)
+        try:
+            _, proof = (False, b"") if folder.anonymous else folder.kind()
+            engine = Engine(folder, match(folder.path, proof, authkey))
+        except BaseException:
+            folder.close()
+            raise
+        _at_exit.arm()
+        use = cls._all[folder.key] = cls(engine)
+        return use
+
+    def _checked(self, authkey: Optional[bytes], keyed: bool = False) -> Use:
+        """This, for somebody who has that authkey; see ``match`` and ``meet``."""
+        key = self.engine.key
+        if keyed and authkey is None:
+            authkey = key.authkey if key else b""
+        match(self.engine.folder.path, key.proof if key else b"", authkey)
+        return self
+
+
+def _leave_all() -> None:
+    for engine in alive(Engine.all):
+        with contextlib.suppress(OSError):
+            engine.retire()
+
+
+def _after_fork_in_child() -> None:
+    Use.lock = locks.RLock()
+    forked()
+    for engine in alive(Engine.all):
+        engine.forked()
+    # For children of a bare os.fork; those of multiprocessing clear the registry after this, and enter again.
+    _at_exit.enter_again()
+
+
+_at_exit = AtExit(lambda: None, _leave_all, lambda: bool(Engine.all))
+forks.register(lambda: None, _after_fork_in_child)

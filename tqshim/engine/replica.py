@@ -1,0 +1,310 @@
+"""The journal as this process sees it: a ledger that follows it.
+
+Lives here: appending, catching up, rolls.  Not here: what an event does (``ledger``), what to append (the acts).
+
+Invariant: ``ledger`` has applied what stands before byte ``pos`` of ``journal``, or an act was interrupted, and the
+next one begins with ``reload``.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from functools import partial
+from struct import Struct
+from typing import Final, Optional
+
+from tqshim import names, tuning
+from tqshim.clock import monotonic
+from tqshim.errors import CorruptBatchError
+from tqshim.folder import NO_SPACE, Journal
+from tqshim.protocol import events, snapshot
+from tqshim.protocol.events import SIZE
+from tqshim.protocol.ledger import Ledger, Verdict
+from tqshim.storage.folder import LogFolder
+
+__all__ = ["SHIFT", "Replica", "replay"]
+
+SHIFT: Final = 1 << 32
+"""Added to a position, so that a cell with a position is never 0."""
+_WORD: Final = Struct("<Q")
+_EXTENTS_TO_COME: Final = 1 << 12
+"""Extents that may be made in a journal before space for the next one can be set aside again."""
+
+
+class Replica:
+    """One journal after another, and the ledger that they make."""
+
+    __slots__ = ("_half", "_kept", "_set_aside", "folder", "journal", "ledger", "pos", "rolled", "shift", "stale")
+
+    def __init__(self, folder: LogFolder) -> None:
+        self.folder = folder
+        self._kept: Optional[Journal] = None
+        """Open as long as what it says of us may have to be read again."""
+        self.stale = False
+        """This process was forked: nothing here is its own."""
+        self.rolled: Callable[[], object] = lambda: None
+        """Called when the next journal has been opened."""
+
+    def load(self) -> None:
+        """Start at the newest journal."""
+        self.journal, begin = self.folder.open_newest()
+        self._check_frame()
+        # Before: this journal may be sealed, and its successor have no name yet.
+        self.folder.durable = snapshot.kind(begin)[0]
+        self.start(snapshot.load(begin))
+        self.sync()
+
+    def follow(self, number: int, known: Ledger, pos: int) -> None:
+        """Go on where the process stood that has forked this one.
+
+        Raises ``FileNotFoundError`` where that journal was replaced."""
+        self.journal, _ = self.folder.open_journal(number)
+        self._check_frame()
+        self.start(known)
+        self.pos = pos
+        self.sync()
+
+    def start(self, ledger: Ledger) -> None:
+        """Go on at the start of a journal, of which the ledger has applied nothing."""
+        journal = self.journal
+        self.ledger = ledger
+        self.pos = journal.start
+        # A position cell holds the number of an event in all the journals; this much lies between it and the bytes.
+        self.shift = ledger.base * SIZE - journal.start + SHIFT
+        self._half = journal.start + ledger.limit * SIZE // 2
+        self._set_aside = ledger.next_limit
+
+    def reload(self, slot: Optional[int] = None, word: int = 0) -> Ledger:
+        """Follow the journal anew from its start, noting in the ledger's ``yours`` what has become the slot's since
+        that word of its position cell."""
+        self.keep()
+        assert self._kept is not None
+        later, self.journal = self.journal, self._kept
+        if later is not self._kept:  # this is another try, and the last one has got so far
+            later.close()
+        self.start(snapshot.load(self.journal.snapshot()))
+        if slot is not None:
+            self.pos = replay(self.journal, self.ledger, word)
+            self.ledger.watched = slot
+        self.sync()
+        self.ledger.watched = None
+        return self.ledger
+
+    def keep(self) -> None:
+        """From here on an event may say what is ours, and be followed by a roll before we have it: until ``settled``,
+        ``reload`` begins with this journal."""
+        if self._kept is None:
+            self._kept = self.journal
+
+    def settled(self) -> None:
+        """What is ours we have."""
+        kept, self._kept = self._kept, None
+        if kept is not None and kept is not self.journal:
+            kept.close()
+
+    def close(self) -> None:
+        self.settled()
+        self.journal.close()
+
+    @property
+    def now(self) -> int:
+        """Where the ledger stands, as a position cell says it."""
+        return self.pos + self.shift
+
+    def _check_frame(self) -> None:
+        """Called where a file has just been opened and stored.  A fork before that (in a signal handler) left it to
+        this frame, which goes no further; a fork after that finds it, and makes it useless."""
+        if self.stale:
+            raise OSError(errno.EBADF, "this frame's process was forked")
+
+    # -- following
+
+    def sync(self) -> None:
+        """Apply all that others have written."""
+        size = tuning.READ_SMALL
+        while True:
+            chunk = self.journal.read(self.pos, size)
+            applied = self.ledger.apply(chunk) if chunk else 0
+            self.pos += applied
+            if self.ledger.sealed is not None:
+                self._next_journal()
+                continue
+            if applied < size:
+                return
+            size = tuning.READ_LARGE
+
+    def _catch_up(self, end: int) -> None:
+        """Apply what stands before byte ``end`` of this journal: another's events, appended before ours."""
+        deadline = 0.0
+        while self.pos < end:
+            applied = self.ledger.apply(self.journal.read_written(self.pos, min(tuning.READ_LARGE, end - self.pos)))
+            self.pos += applied
+            if not applied:  # written, but not to be seen yet
+                deadline = deadline or monotonic() + tuning.UNSEEN_PATIENCE
+                if monotonic() > deadline:
+                    raise self.damaged(f"no event at byte {self.pos}, before others")
+
+    def damaged(self, finding: str) -> CorruptBatchError:
+        """The error that says so of this journal."""
+        path = f"{self.folder.path}/{names.journal(self.journal.number)}"
+        return CorruptBatchError(path, finding, "use another folder")
+
+    # -- appending
+
+    def append(self, data: bytes) -> list[Verdict]:
+        """Append events, all in one piece, and say what each came to; after a roll those that came too late for this
+        journal.  The last of them names our slot, so nobody else writes the same.
+
+        Commit point of whatever they say.  Raises ``OSError``: where there is no space, nothing has happened."""
+        verdicts: list[Verdict] = []
+        while True:
+            ledger = self.ledger
+            if ledger.index >= ledger.limit:
+                # Not yet more void events, if there is no space for a roll.
+                self.roll()
+            size = len(data)
+            end = self.journal.append_all(data, self.pos)
+            if end - size != self.pos:
+                self._catch_up(end - size)
+            ledger = self.ledger
+            counts = (ledger.limit - ledger.index) * SIZE
+            for (event,) in _WORD.iter_unpack(data):
+                verdicts.append(ledger.step(event))
+            self.pos = end
+            if counts >= size:
+                if end > self._half:
+                    self.set_space_aside()
+                return verdicts
+            data = data[max(0, counts) :]
+            del verdicts[len(verdicts) - len(data) // SIZE :]
+
+    def append_one(self, data: bytes) -> Verdict:
+        """``append``, and what the last of the events came to."""
+        return self.append(data)[-1]
+
+    def set_space_aside(self) -> None:
+        """Reserve space for the next journal: for what it begins with, if from now on each event makes an extent, and
+        for a claim of each waiting item.  On a disk that is full by then, and on which others take whatever is given
+        back, they can still all be claimed."""
+        ledger = self.ledger
+        if self.pos > self._half:
+            self._half = 1 << 62
+        self._set_aside = ledger.wanted_limit
+        words = snapshot.words_after(ledger, min(ledger.limit - ledger.index, _EXTENTS_TO_COME))
+        self.folder.set_space_aside(self.journal.number + 1, self._set_aside + words)
+
+    @property
+    def wants_space_aside(self) -> bool:
+        """More waits than the space that was set aside has room for."""
+        ledger = self.ledger
+        return ledger.tail - ledger.head > self._set_aside and self._set_aside < 2 * ledger.last_limit
+
+    # -- rolls
+
+    def roll(self) -> None:
+        """This journal is full: decide on the next, and go there."""
+        number = self.journal.number + 1
+        # Whoever takes the spare is likely to win: the others need not all write down the same state.
+        begun = monotonic()
+        patience = begun + tuning.ROLL_PATIENCE + tuning.ROLL_PATIENCE_BLOCK * len(self.ledger.extents)
+        while self.ledger.sealed is None and monotonic() < patience and not self.folder.has_spare(number):
+            time.sleep(1e-3)
+            self.sync()
+            if self.journal.number >= number:
+                return
+        whole = True
+        while self.ledger.sealed is None:
+            try:
+                key = self._prepare_roll(number, whole)
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    raise
+                # Another may have taken the space that was set aside, and be kept from running.  A shorter journal of
+                # ours must not come before that one: not all that waits might be claimed, and nothing else frees space.
+                rolls = self.folder.has_roll(number)
+                self.sync()
+                if self.journal.number >= number:
+                    return
+                if monotonic() > (begun + tuning.ROLL_PATIENCE_FULL if rolls else patience + tuning.ROLL_PATIENCE):
+                    if not whole:
+                        raise
+                    whole = False
+                else:
+                    time.sleep(1e-3)
+                continue
+            self._catch_up(self.journal.append(events.seal(int(key, 16))))
+            if self.ledger.sealed != int(key, 16):
+                self.folder.drop_roll(number, key)
+        self._next_journal()
+
+    def _prepare_roll(self, number: int, whole: bool) -> str:
+        ledger = self.ledger
+        begin = partial(snapshot.dump, ledger, True)
+        prepare = partial(self.folder.prepare_roll, number, begin, ledger.next_limit, ledger.wanted_limit, whole)
+        try:
+            return prepare()
+        except OSError as error:
+            if error.errno not in NO_SPACE or not self.folder.remove_free():
+                raise
+            return prepare()
+
+    def _next_journal(self) -> None:
+        assert self.ledger.sealed is not None
+        old = self.journal
+        new = self.folder.finish_roll(old.number + 1, self.ledger.sealed)
+        if new is None:  # this process lags: even the next journal is gone
+            former = self.ledger
+            deadline = monotonic() + tuning.UNSEEN_PATIENCE
+            while True:
+                self.journal, begin = self.folder.open_newest()
+                self._check_frame()
+                if self.journal.number > old.number:
+                    break
+                # A listing may miss what is renamed in that moment.
+                if monotonic() > deadline:
+                    self.journal.close()
+                    self.journal = old
+                    raise self.damaged(f"sealed, but journal_{old.number + 1} is not there")
+                self.journal.close()
+            self.start(snapshot.load(begin))
+            self._go_on_watching(former)
+        else:
+            self.journal, begin = new
+            self._check_frame()
+            self.ledger.roll(snapshot.limit_of(begin))
+            self.start(self.ledger)
+        if old is not self._kept:
+            old.close()
+        # Now, and again at its half if it did not work: old journals go when the last process leaves them.
+        self.set_space_aside()
+        self.rolled()
+
+    def _go_on_watching(self, former: Ledger) -> None:
+        """Events were not seen, and are gone.  Of what they made the watched slot's only the end of its lease can be
+        among them: for while it asks what is its own it claims nothing."""
+        ledger = self.ledger
+        ledger.watched, ledger.yours = former.watched, former.yours
+        lease, watched = former.lease, former.watched
+        if (
+            lease is None
+            or watched is None
+            or lease.slot != watched
+            or ledger.kept.get(watched, (0,))[0] != lease.number
+        ):
+            return
+        end = ledger.kept[watched][1]
+        ledger.yours += [(former.base + former.index, item, former.place(item)) for item in range(lease.first, end)]
+
+
+def replay(journal: Journal, ledger: Ledger, word: int) -> int:
+    """Apply a journal's events up to where a position cell had that word; returns where that is."""
+    number = (word - SHIFT) // SIZE
+    at = journal.start
+    while (missing := number - ledger.base - ledger.index) > 0:
+        applied = ledger.apply(journal.read(at, min(tuning.READ_LARGE, missing * SIZE)))
+        if not applied:
+            break
+        at += applied
+    return at

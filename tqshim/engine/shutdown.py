@@ -1,0 +1,90 @@
+"""The ends: items that are finished with, and shutting the queue down.
+
+Lives here: counting off, and what helpers of a shutdown do.  Not here: waiting for the end (``engine``).
+
+A shutdown is an intention first, CLOSING: whoever reads it raises the flags of all producers, which stay up, and then
+cuts what they have put by then, in one piece with the SHUTDOWN.  A put that finds its flag up cuts itself: it is in, or
+refused, whoever was stopped in the middle of helping.
+
+Invariant: all that was put when the queue is found shut down is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tqshim.engine.consumer import Consumer
+from tqshim.engine.membership import Membership
+from tqshim.engine.replica import Replica
+from tqshim.protocol import events
+from tqshim.protocol.ledger import SHUT, SHUT_AT_ONCE
+from tqshim.sync import cells as words_of
+from tqshim.sync import membarrier
+from tqshim.sync.cells import KINDS
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """What this process says of the end of one queue."""
+
+    __slots__ = ("_consumer", "_members", "_replica", "_ring_all")
+
+    def __init__(
+        self, replica: Replica, members: Membership, consumer: Consumer, ring_all: Callable[[int], object]
+    ) -> None:
+        self._replica = replica
+        self._members = members
+        self._consumer = consumer
+        self._ring_all = ring_all
+
+    def task_done(self) -> bool:
+        """One more item is finished with.  ``False``: all were."""
+        # All that is put is cut first, in the same piece: no join ends while an item that was put is not counted.
+        # Commit point.
+        left = self._members.cut(-1, events.task_done())[-1]
+        if left == 0:
+            self._ring_all(words_of.AWAITS_DONE)
+        return left is not None
+
+    def unfinished(self) -> int:
+        """Items that were put and not finished with."""
+        counters = self._members.look()
+        if self.is_wanted:
+            self.help()
+            counters = self._members.look()
+        ledger = self._replica.ledger
+        return ledger.unfinished + (ledger.uncut(counters) if counters else 0)
+
+    def shut_down(self, immediate: bool) -> None:
+        """Nothing is put from now on; ``immediate``: and all that waits is dropped.  All who wait wake up."""
+        self._replica.sync()
+        ledger = self._replica.ledger
+        wanted = SHUT_AT_ONCE if immediate else SHUT
+        if max(ledger.shut, ledger.shutting) < wanted:
+            self._replica.append(events.closing(immediate))
+        self.help()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Somebody has begun to shut the queue down, and not finished it."""
+        ledger = self._replica.ledger
+        return ledger.shut < ledger.shutting
+
+    def help(self) -> None:
+        """Finish the shutdown that somebody wants."""
+        replica, members = self._replica, self._members
+        replica.sync()
+        while self.is_wanted:
+            ledger = replica.ledger
+            immediate = ledger.shutting == SHUT_AT_ONCE
+            if immediate and self._consumer.end_any_lease():
+                continue
+            if members.counted:
+                for slot in list(ledger.files):
+                    members.raise_flag(words_of.FLAG, slot)
+                membarrier.barrier()
+            # Commit point, the first of them.
+            members.cut(-1, events.shutdown(immediate))
+        for kind in KINDS:
+            self._ring_all(kind)

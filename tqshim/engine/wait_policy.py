@@ -1,0 +1,185 @@
+"""When a process looks, sleeps, rings and is rung for.
+
+Lives here: whom to wake and when; looking before sleeping.  Not here: how one sleeps (``waiting``), what one waits for
+(``consumer``, ``producer``).
+
+Who falls asleep says so in its own cell, then in the queue's word of that kind, and looks once more.  Who has put
+something looks at that word alone: it is cleared, and one sleeper is rung for, who sets it again if there are others.
+
+Invariant: nobody depends on being rung: a sleeper looks by itself, soon at first, then every half second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, Optional
+
+from tqshim import names, systems, tuning
+from tqshim.clock import monotonic
+from tqshim.engine.membership import Membership
+from tqshim.engine.replica import Replica
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import membarrier
+from tqshim.sync.bell import Bell
+from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, KINDS, SLEEPS, Cells, sleep_word
+
+__all__ = ["Waiter"]
+
+SEVERAL_PROCESSORS: Final = systems.processors() > 1
+_BELLS: Final = {SLEEPS: names.BELL, AWAITS_PLACE: names.SPACE, AWAITS_DONE: names.DONE}
+ASIDE: Final = 5e-3
+"""Seconds between two looks of who stands aside."""
+_LUCK: Final = 0.3
+"""Part of the last looks that must have found something, if one is to look before one sleeps."""
+
+
+class Waiter:
+    """The sleep of one process in one queue."""
+
+    __slots__ = ("_bells", "_fence", "_folder", "_luck", "_members", "_replica", "waiting")
+
+    def __init__(self, folder: LogFolder, replica: Replica, members: Membership, fence: Any) -> None:
+        self._folder = folder
+        self._replica = replica
+        self._members = members
+        self._fence = fence
+        self._bells: dict[int, Bell] = {}
+        self._luck = 1.0
+        self.waiting: dict[int, dict[object, bool]] = {kind: {} for kind in KINDS}
+        """Who of this process sleeps: threads, and event loops; and whether it stands aside."""
+
+    def close(self) -> None:
+        while self._bells:
+            self._bells.popitem()[1].close()
+
+    def bell(self, kind: int) -> Bell:
+        """The bell that is rung for who waits for that."""
+        bell = self._bells.get(kind)
+        if bell is None:
+            bell = self._bells[kind] = Bell(self._folder.open_fifo(_BELLS[kind]))
+        return bell
+
+    # -- ringing
+
+    def ring(self, kind: int) -> None:
+        """Wake one who sleeps, if somebody does."""
+        cells = self._members.cells
+        word = ASLEEP[kind]
+        if not cells.words[word]:
+            return
+        cells.words[word] = 0
+        # A barrier: who falls asleep from here on says so again, who slept before is seen.
+        with self._fence:
+            pass
+        self._members.see_all()
+        if self._members.cells.sleepers(kind):
+            self.bell(kind).ring()
+
+    def ring_again(self) -> None:
+        """An act was interrupted that may have rung for nobody, or for nobody but us: one of each kind looks."""
+        for kind in KINDS:
+            if self._members.cells.sleepers(kind):
+                self._members.cells.words[ASLEEP[kind]] = 1
+                self.ring(kind)
+
+    def ring_all(self, kind: int) -> None:
+        """Wake all who sleep."""
+        self._members.see_all()
+        cells = self._members.cells
+        cells.words[ASLEEP[kind]] = 0
+        with self._fence:
+            pass
+        for _ in cells.sleepers(kind):
+            self.bell(kind).ring()
+
+    # -- sleeping
+
+    def fall_asleep(self, kind: int, slot: int, me: object, until: float, nap: float) -> None:
+        """Say that ``me`` sleeps, and looks by itself then.  What is there must be looked at once more."""
+        cells = self._members.cells
+        cell = Cells.place(kind, slot)
+        self.waiting[kind].setdefault(me, False)
+        word = sleep_word(until, nap)
+        if len(self.waiting[kind]) > 1:
+            word = max(word, cells.words[cell])
+        cells.words[cell] = word
+        if not systems.STORES_IN_ORDER and self._members.counting:
+            membarrier.barrier()  # Whoever sees the next word sees this one.
+        cells.words[ASLEEP[kind]] = 1
+        # Whoever puts after this look sees that we sleep: it is for us to see to that, a put has no barrier.
+        if self._members.counting:
+            membarrier.barrier()
+        with self._fence:
+            pass
+
+    def wake(self, kind: int, slot: int, me: object, more: bool) -> None:
+        """``me`` sleeps no more.  ``more``: there is something for another, who is rung for."""
+        cells = self._members.cells
+        self.waiting[kind].pop(me, None)
+        if not self.waiting[kind]:
+            cells.words[Cells.place(kind, slot)] = 0
+            if kind == SLEEPS and self._replica.ledger.consumers == 1:
+                return  # nobody else can sleep
+        if cells.sleepers(kind):
+            cells.words[ASLEEP[kind]] = 1
+            if more:
+                self.ring(kind)
+
+    def pass_on(self, kind: int, me: object, there: int, rung: bool) -> None:
+        """``me`` wants more than there is, and sleeps on.  It was rung for: another may want less, and is rung for.
+
+        Until what is there is gone, or enough, ``me`` stands aside: it must not take the other's ring."""
+        waiting_here = self.waiting[kind]
+        aside = waiting_here[me]
+        others = there > 0 and max(len(waiting_here), len(self._members.cells.sleepers(kind))) > 1
+        waiting_here[me] = others and (rung or aside)
+        if waiting_here[me] and not aside:
+            self._members.cells.words[ASLEEP[kind]] = 1
+            self.ring(kind)
+
+    def rest(self, kind: int, me: object, bell: Bell, seconds: float) -> bool:
+        """Sleep for so long, or until somebody rings: ``True``."""
+        if self.waiting[kind].get(me):
+            time.sleep(max(0.0, min(seconds, ASIDE)))
+            return False
+        return bell.sleep(seconds)
+
+    def nap(self, kind: int, naps: int) -> float:
+        """Seconds to sleep for who has slept so often already."""
+        ledger = self._replica.ledger
+        waiters = ledger.consumers if kind == SLEEPS else len(ledger.members)
+        nap = tuning.NAP * max(1, waiters) * (1 << max(0, min(naps, 64) - tuning.NAPS))
+        return min(tuning.NAP_LAST, nap)
+
+    # -- looking
+
+    def _is_more(self, counters: bytes) -> bool:
+        """They are beyond what is cut, as it seems: the lock is not held."""
+        try:
+            return self._replica.ledger.uncut(counters) > 0
+        except RuntimeError:  # another thread reads the journal at this moment
+            return True
+
+    def spin(self, deadline: Optional[float], seen: bytes) -> bool:
+        """Look for a moment before sleeping: waking up would cost more.  ``seen``: the counters as they were.
+
+        Not on a machine where others want the processor: there most looks find nothing."""
+        if not (tuning.SPINNING and SEVERAL_PROCESSORS):
+            return False
+        if self._luck < _LUCK:
+            self._luck += 0.0005
+            return False
+        counters: Callable[[], bytes] = self._members.cells.counters
+        now = monotonic()
+        stop = now + tuning.SPIN if deadline is None else min(now + tuning.SPIN, deadline)
+        hit = True
+        last = counters()
+        # Not all that differs can be got: where a producer was killed between its event and its store, nothing comes.
+        while last == counters() and (last == seen or not self._is_more(last)):
+            if monotonic() > stop:
+                hit = False
+                break
+        # What took that long was no luck: we may have kept the very producer from running.
+        self._luck += ((hit and monotonic() < stop) - self._luck) * 0.1
+        return hit

@@ -1,0 +1,124 @@
+"""Waiting: for places, for the end of all work, and in event loops.
+
+Lives here: falling asleep, and looking again.  Not here: waiting for items (``gets``), whom to wake (``wait_policy``).
+
+Invariant: whoever sleeps has said so, and has looked once more since.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Optional
+
+from tqshim import tuning
+from tqshim.clock import monotonic
+from tqshim.engine.acts import Acts
+from tqshim.sync.bell import Bell
+from tqshim.sync.cells import AWAITS_DONE, SLEEPS
+
+__all__ = ["forget_waiter", "slot_for", "wait", "watch"]
+
+
+def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) -> None:
+    """Wait until there is something to get, or a place to put to, or all is finished with; returns at the deadline
+    too."""
+    parts = engine.parts
+    started = monotonic()
+    me = object()
+    interrupted = True
+    try:
+        nap(engine, kind, deadline, places, me)
+        interrupted = False
+    finally:
+        with engine.lock:
+            if parts is engine.parts and not engine.stale:
+                # Where a signal handler has raised, what we may have been rung for is another's.
+                forget_waiter(engine, kind, me, interrupted)
+                parts.consumer.measure_pace(monotonic() - started)
+
+
+def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: object) -> None:
+    naps = 0
+    rung = False
+    while True:
+        now = monotonic()
+        nap = engine.parts.waiter.nap(kind, naps)
+        seconds = nap if deadline is None else min(nap, deadline - now)
+        bell = engine.act(partial(fall_asleep, engine), kind, places, me, now + max(0.0, seconds), nap, rung)
+        if bell is None or seconds <= 0:
+            return
+        rung = engine.parts.waiter.rest(kind, me, bell, seconds)
+        naps += 1
+
+
+def fall_asleep(
+    engine: Acts, kind: int, places: int, me: object, until: float, nap: float, rung: bool
+) -> Optional[Bell]:
+    """Say that we sleep.  ``None``: what we wait for is there."""
+    parts = engine.parts
+    slot = slot_for(engine, kind)
+    parts.waiter.fall_asleep(kind, slot, me, until, nap)
+    there = available(engine, kind, places)
+    if there < places and parts.acknowledging.scan_if_due(monotonic()):
+        there = available(engine, kind, places)
+    if there < places:
+        parts.waiter.pass_on(kind, me, there, rung)
+        return parts.waiter.bell(kind)
+    forget_waiter(engine, kind, me, rung and there > places)
+    return None
+
+
+def slot_for(engine: Acts, kind: int) -> int:
+    consumer, producer = engine.parts.consumer, engine.parts.producer
+    if kind == SLEEPS or (kind == AWAITS_DONE and producer.slot is None):
+        if consumer.slot is None:
+            consumer.join()
+        assert consumer.slot is not None
+        return consumer.slot
+    if producer.slot is None:
+        producer.slot = engine.parts.members.join(consumer=False)
+    return producer.slot
+
+
+def forget_waiter(engine: Acts, kind: int, me: object, more: bool) -> None:
+    consumer, producer = engine.parts.consumer, engine.parts.producer
+    slot = consumer.slot if kind == SLEEPS or producer.slot is None else producer.slot
+    if slot is not None:
+        engine.parts.waiter.wake(kind, slot, me, more)
+
+
+def available(engine: Acts, kind: int, places: int) -> int:
+    """How many could go who wait for that: items, places, or those who wait for the end; all if the queue was shut
+    down."""
+    parts = engine.parts
+    if kind == SLEEPS:
+        count = engine.parts.count()
+        return sys.maxsize if not count and parts.replica.ledger.shut and engine.parts.is_over() else count
+    if kind == AWAITS_DONE:
+        return sys.maxsize if engine.parts.is_done(places) else 0
+    parts.replica.sync()
+    ledger = parts.replica.ledger
+    if ledger.shut or ledger.shutting:
+        return sys.maxsize
+    if ledger.used + places > engine.maxsize:
+        engine.parts.make_room()
+        ledger = parts.replica.ledger
+    return engine.maxsize - ledger.used
+
+
+def watch(engine: Acts, kind: int, me: object, wanted: int, naps: int, rung: bool) -> tuple[int, float]:
+    parts = engine.parts
+    nap = parts.waiter.nap(kind, naps)
+    now = monotonic()
+    parts.waiter.fall_asleep(kind, slot_for(engine, kind), me, now + nap, nap)
+    there = available(engine, kind, wanted)
+    if there < wanted and parts.acknowledging.scan_if_due(now):
+        there = available(engine, kind, wanted)
+    if there >= wanted:
+        forget_waiter(engine, kind, me, rung and there > wanted)
+    else:
+        parts.waiter.pass_on(kind, me, there, rung)
+    if naps == tuning.NAPS:
+        parts.consumer.end_used_lease()
+    return there, nap

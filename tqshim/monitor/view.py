@@ -1,0 +1,569 @@
+"""A queue folder as a bystander sees it.
+
+Lives here: reading a queue's journal, cells and batch files.  Not here: which queues there are, and who has them open
+(``looking``), a file's records (``records``).
+
+What is put is a store to a counter, and in the journal only once somebody has cut it: a look reads the counters, then
+the journal, and what the first say beyond the second is put and not cut yet.
+
+Invariant: nothing here writes, locks, joins or waits.  All files are opened for reading only, relative to the folder's
+own descriptor, and never through a symbolic link; what is no plain file is not read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Optional, Union
+
+from tqshim import names, systems, tuning
+from tqshim.errors import CorruptBatchError, FolderError
+from tqshim.folder import Journal, lock_owners
+from tqshim.keys import Key, match
+from tqshim.monitor.records import SeenBatch
+from tqshim.names import FileId
+from tqshim.protocol import snapshot
+from tqshim.protocol.ledger import Held, Ledger, Place, Returned
+from tqshim.sync import membarrier
+from tqshim.sync.cells import KINDS, LEASE_POSITION, PAGE, Cells
+
+__all__ = ["FOLDER", "Member", "Peeked", "Process", "Stretch", "View", "command"]
+
+SEEN: Final = 1000
+"""Listings in which a journal may be missed: one is missed only if it is rolled in that very moment."""
+PREVIEW: Final = 32
+"""Bytes of a record that ``peek`` shows."""
+FILES: Final = 64
+"""Batch files that are open at once, at most."""
+_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK
+FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
+"""How folders are opened."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that has a queue open."""
+
+    pid: int
+    """0: one that can't be seen from here."""
+    command: str
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process in one of its two roles, as the journal and the locks tell."""
+
+    slot: int
+    number: int
+    role: str
+    """``"consumer"`` or ``"producer"``."""
+    state: str
+    """``"alive"``, ``"dead"``, or ``"unknown"`` where the locks can't be asked."""
+    process: Optional[Process]
+    waits: bool
+    """It sleeps until there is an item, or a place, or until all items are finished with."""
+
+
+@dataclass(frozen=True)
+class Peeked:
+    """An item that nobody has got, and the beginning of its record."""
+
+    number: int
+    """Its place among all items that were ever put, from 0."""
+    size: int
+    """Bytes of its record, its pickle."""
+    preview: bytes
+    file: str
+    offset: int
+    """Where in the file its record begins."""
+    record: Optional[bytes]
+    """All of it, where that was asked for."""
+    problem: str
+    """Why it can't be read, or nothing."""
+    uncut: bool = False
+    """It is put and not cut yet.  Of several producers' such items nobody has decided the order: ``number`` is what it
+    would be if they were cut now, one producer's after another's."""
+
+
+class Stretch(NamedTuple):
+    """Items whose records stand one behind the other."""
+
+    number: int
+    """Of the first."""
+    size: int
+    place: Place
+    uncut: bool
+
+    def holds(self, place: Place) -> bool:
+        """One of them stands there."""
+        return place.file == self.place.file and 0 <= place.record - self.place.record < self.size
+
+    def part(self, at: int, count: int) -> Stretch:
+        """So many of them, from the one at that place among them on."""
+        place = Place(self.place.file, self.place.record + at)
+        return Stretch(self.number + at, min(count, self.size - at), place, self.uncut)
+
+
+class View:
+    """A queue folder seen from outside.
+
+    Raises ``FileNotFoundError`` where nothing is there, ``NotADirectoryError``, ``PermissionError``; ``FolderError``
+    where it is no queue; ``CorruptBatchError`` where its newest journal is damaged.
+
+    ``authkey``: that of the queue, whose records are then only read where their HMACs are right; all that reads its
+    journal raises ``ValueError`` where it is another, or where the queue has none."""
+
+    def __init__(self, path: str, authkey: Optional[bytes] = None) -> None:
+        self.path = os.path.abspath(path)
+        self._authkey = authkey
+        self.key: Optional[Key] = None
+        """That of the queue, where it was given."""
+        self.former = False
+        """Its newest journal is of an earlier version's format."""
+        self.cells: Optional[Cells] = None
+        """As they were at the last look; ``None`` where they are missing or cut short."""
+        self.counters = b""
+        """By slot, as they were just before the journal was read: what is put."""
+        self.ledger = Ledger()
+        self._spill = -1
+        self._journal: Optional[Journal] = None
+        self._at = 0
+        self._batches: dict[FileId, SeenBatch] = {}
+        self.fd = os.open(self.path, FOLDER)
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._forget_batches()
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        for fd in (self._spill, self.fd):
+            if fd >= 0:
+                os.close(fd)
+        self._spill = self.fd = -1
+
+    # -- files
+
+    def names(self) -> list[str]:
+        """What lies in the folder."""
+        return _list(self.fd)
+
+    def spill(self) -> int:
+        """The descriptor of the spill folder.  Raises ``FileNotFoundError`` where there is none."""
+        if self._spill < 0:
+            path = os.readlink(names.SPILL, dir_fd=self.fd)
+            self._spill = os.open(path, FOLDER | getattr(os, "O_NOFOLLOW", 0))
+        return self._spill
+
+    def spill_path(self) -> Optional[str]:
+        try:
+            return os.readlink(names.SPILL, dir_fd=self.fd)
+        except OSError:
+            return None
+
+    def spilled_names(self) -> list[str]:
+        """What lies in the spill folder; nothing where there is none."""
+        try:
+            return _list(self.spill())
+        except OSError:
+            return []
+
+    def open_file(self, name: str, home: Optional[int] = None) -> int:
+        """A plain file of the folder, open for reading.  Raises ``FileNotFoundError``, or ``FolderError`` for what is
+        something else: a FIFO must not keep anybody waiting here."""
+        fd = os.open(name, _FLAGS, dir_fd=self.fd if home is None else home)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise FolderError(f"{self.path}/{name}", "is no plain file", "see who put it there")
+        return fd
+
+    def open_batch(self, file: FileId) -> tuple[int, str]:
+        """A batch file, open for reading, and its name: also one that was set aside, for it is read on where it is
+        whole.  Raises ``FileNotFoundError``."""
+        home = self.spill() if file.spilled else self.fd
+        for name in names.of_batch(file):
+            with contextlib.suppress(FileNotFoundError):
+                return self.open_file(name, home), name
+        raise FileNotFoundError(names.batch(names.READY, file))
+
+    def batch(self, file: FileId) -> SeenBatch:
+        """A batch file, open until the next look at most.  Raises ``OSError``; ``ValueError`` where it has no index."""
+        found = self._batches.get(file)
+        if found is None:
+            found = SeenBatch(*self._opened(file), bool(self.ledger.proof), self.key)
+            if len(self._batches) >= FILES:
+                self._batches.pop(next(iter(self._batches))).close()
+            self._batches[file] = found
+        return found
+
+    def _opened(self, file: FileId) -> tuple[int, FileId, str]:
+        fd, name = self.open_batch(file)
+        return fd, file, name
+
+    def _forget_batches(self) -> None:
+        while self._batches:
+            self._batches.popitem()[1].close()
+
+    def read_cells(self) -> Optional[Cells]:
+        """The cells as they are now; ``None`` where they are missing or cut short."""
+        try:
+            fd = self.open_file(names.CELLS)
+        except OSError:
+            return None
+        try:
+            data = os.pread(fd, os.fstat(fd).st_size, 0)
+        finally:
+            os.close(fd)
+        return Cells.seen(data) if len(data) >= PAGE else None
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes that all files take on disk, and how many batch files there are."""
+        taken = count = 0
+        homes = [(self.fd, self.names())]
+        spilled = self.spilled_names()
+        if spilled:
+            homes.append((self.spill(), spilled))
+        for home, listed in homes:
+            for name in listed:
+                with contextlib.suppress(OSError):
+                    taken += os.stat(name, dir_fd=home, follow_symlinks=False).st_blocks * 512
+                parsed = names.parse(name)
+                count += parsed is not None and parsed.kind in (names.LOAD, names.READY)
+        return taken, count
+
+    # -- the journal
+
+    def open_journal(self, name: str, number: int) -> tuple[Journal, bytes]:
+        """A journal, open for reading only, and the snapshot that it begins with."""
+        fd = self.open_file(name)
+        try:
+            length = os.fstat(fd).st_size
+            head = os.pread(fd, 16, 0)
+            self.former = snapshot.is_former(head)
+            try:
+                size = snapshot.size_of(head)
+                if size > length:
+                    raise ValueError(f"a snapshot of {size} bytes is cut short to {length}")
+                data = os.pread(fd, size, 0)
+                snapshot.check(data)
+            except ValueError as error:
+                raise self._damaged(name, error) from None
+            return Journal(fd, number, size), data
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _damaged(self, name: str, error: Exception) -> CorruptBatchError:
+        path = f"{self.path}/{name}"
+        remedy = "python -m tqshim check says more, recover saves what can be read"
+        return CorruptBatchError(path, str(error), "this version can't read it" if self.former else remedy)
+
+    def newest(self) -> Optional[int]:
+        """The number of the newest journal; ``None`` where none was seen."""
+        numbers = [name.numbers[0] for name in map(names.parse, self.names()) if name and name.kind == "journal"]
+        return max(numbers, default=None)
+
+    @property
+    def journal(self) -> Journal:
+        """The journal that is being followed."""
+        if self._journal is None:
+            self.follow()
+        assert self._journal is not None
+        return self._journal
+
+    @property
+    def read_to(self) -> int:
+        """The byte of that journal up to which it has been read."""
+        return self._at
+
+    def look(self) -> Ledger:
+        """See the queue as it is now: its counters, then its journal, then how far a lease has got."""
+        cells = self.read_cells()
+        self.counters = cells.counters() if cells is not None else b""
+        if not systems.STORES_IN_ORDER and membarrier.barrier_works():  # without it counters follow the journal
+            membarrier.barrier()  # what their records are is seen by now, too
+        ledger = self.follow()
+        self.cells = self.read_cells()
+        return ledger
+
+    def follow(self) -> Ledger:
+        """The ledger as it is now: what was appended since the last look is applied.
+
+        Who lags behind a roll starts at the newest journal: a look costs one journal's events at most."""
+        # Large ones are filled again, under another name.
+        self._forget_batches()
+        for _ in range(SEEN):
+            if (self._journal is None or not os.fstat(self._journal.fd).st_nlink) and not self._start():
+                continue
+            assert self._journal is not None
+            while chunk := self._journal.read(self._at, tuning.READ_LARGE):
+                applied = self.ledger.apply(chunk)
+                self._at += applied
+                if applied < tuning.READ_LARGE:
+                    break
+            if self.ledger.sealed is None:
+                return self.ledger
+            self._next()
+        raise FolderError(self.path, "has no journal", "it is no queue, or its journal was deleted; see who deletes")
+
+    def _start(self) -> bool:
+        """Begin at the newest journal.  ``False``: it has been replaced meanwhile."""
+        self.check_presence()
+        number = self.newest()
+        if number is None:
+            return False
+        try:
+            journal, begin = self.open_journal(names.journal(number), number)
+        except FileNotFoundError:  # rolled since we listed
+            return False
+        self._go_to(journal, begin)
+        return True
+
+    def _go_to(self, journal: Journal, begin: bytes) -> None:
+        try:
+            ledger = snapshot.load(begin)
+        except ValueError as error:
+            journal.close()
+            raise self._damaged(names.journal(journal.number), error) from None
+        try:
+            self.key = match(self.path, ledger.proof, self._authkey) if self._authkey is not None else None
+        except ValueError:
+            journal.close()
+            raise
+        if self._journal is not None:
+            self._journal.close()
+        self._journal, self.ledger, self._at = journal, ledger, journal.start
+
+    def _next(self) -> None:
+        """The journal is sealed: go to the next, whether or not somebody has given it its name yet."""
+        assert self._journal is not None and self.ledger.sealed is not None
+        number = self._journal.number + 1
+        for name in (names.journal(number), names.roll(number, f"{self.ledger.sealed:010x}"), names.journal(number)):
+            with contextlib.suppress(FileNotFoundError):
+                self._go_to(*self.open_journal(name, number))
+                return
+        self._start()
+
+    def check_presence(self) -> None:
+        """Raise ``FileNotFoundError`` where the queue has gone since it was opened."""
+        there = os.stat(self.path)
+        mine = os.fstat(self.fd)
+        if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            raise FileNotFoundError(f"{self.path}: another queue has taken its place")
+
+    # -- what there is
+
+    @property
+    def delivered(self) -> int:
+        """The oldest item that nobody has got: a lease tells how far it is in its cell."""
+        lease = self.ledger.lease
+        if lease is None:
+            return self.ledger.head
+        return max(lease.first, min(self.word(LEASE_POSITION, lease.slot), lease.end))
+
+    def word(self, kind: int, slot: int) -> int:
+        """A slot's word of that kind; 0 where there is none."""
+        if self.cells is None or slot >= self.cells.slots:
+            return 0
+        return self.cells.words[Cells.place(kind, slot)]
+
+    @property
+    def uncut(self) -> int:
+        """Items that are put and not cut yet."""
+        return self.ledger.uncut(self._counting)
+
+    @property
+    def _counting(self) -> bytes:
+        """The counters, where they count: what a durable queue's are beyond its journal, nobody has put."""
+        return b"" if self.ledger.durable else self.counters
+
+    @property
+    def put(self) -> int:
+        """Items that were ever put."""
+        return self.ledger.tail + self.uncut
+
+    @property
+    def waiting(self) -> int:
+        """Items that can be got now: those that wait, and those that have come back."""
+        return self.put - self.delivered + len(self.ledger.returned)
+
+    def stretches(self) -> Iterator[Stretch]:
+        """Where the items stand that wait: those that are cut in their order, then the others, by slot."""
+        ledger = self.ledger
+        for first, end, place in ledger.each_place(max(self.delivered, ledger.extents.first), ledger.tail):
+            yield Stretch(first, end - first, place, False)
+        number = ledger.tail
+        for _, count, place in ledger.each_uncut(self._counting):
+            yield Stretch(number, count, place, True)
+            number += count
+
+    def still_wait(self, found: Iterable[Place]) -> set[Place]:
+        """Those of the records that nobody has got yet."""
+        by_file: dict[FileId, list[Place]] = {}
+        for place in found:
+            by_file.setdefault(place.file, []).append(place)
+        return {
+            place
+            for stretch in self.stretches()
+            for place in by_file.get(stretch.place.file, ())
+            if stretch.holds(place)
+        }
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of all records that wait, with what checks them, as far as they can be read."""
+        total = 0
+        for stretch in self.stretches():
+            with contextlib.suppress(ValueError, OSError):
+                batch = self.batch(stretch.place.file)
+                begin, end = batch.ends(stretch.place.record, 0)[0], batch.ends(*_behind(stretch))[0]
+                total += max(0, min(end, batch.size) - begin)
+        return total
+
+    @property
+    def oldest_at_least(self) -> Optional[float]:
+        """Seconds for which the oldest item that waits has done so at least; ``None`` where there is none.
+
+        A store to a counter leaves no time behind: it was put before its batch file was sealed, and if it is cut before
+        the journal was last written to."""
+        if not self.waiting:
+            return None
+        now, since = time.time(), 0.0
+        returned = self.ledger.returned
+        oldest = next(self.stretches(), None)
+        place = returned[0].place if returned else oldest.place if oldest else None
+        if returned or (oldest is not None and not oldest.uncut):
+            since = now - os.fstat(self.journal.fd).st_mtime
+        with contextlib.suppress(ValueError, OSError):
+            batch = self.batch(place.file) if place is not None else None
+            if batch is not None and not batch.name.startswith(names.LOAD):
+                since = max(since, now - os.fstat(batch.fd).st_ctime)
+        return max(0.0, since)
+
+    def age(self) -> float:
+        """Seconds since the queue was made: nobody writes to its members file, and the wall clock may step."""
+        status = os.fstat(self.fd)
+        with contextlib.suppress(OSError):
+            status = os.stat(names.MEMBERS, dir_fd=self.fd, follow_symlinks=False)
+        return max(0.0, time.time() - status.st_mtime)
+
+    # -- items
+
+    def peek(self, count: int, whole: bool = False) -> list[Peeked]:
+        """The oldest items, ``count`` or fewer, as they are now; ``whole``: with all of their records.
+
+        An item that somebody gets meanwhile is left out.  One that can't be read is there, with its problem.  Raises
+        ``ValueError`` for whole records of a queue with a key that was not given."""
+        ledger = self.look()
+        found = [
+            (one.place, peeked) for one, peeked in zip(ledger.returned, self.read_apart(ledger.returned[:count], whole))
+        ]
+        for stretch in self.stretches():
+            wanted = stretch.part(0, count - len(found))
+            found += zip((wanted.part(at, 1).place for at in range(wanted.size)), self.read(wanted, whole))
+            if len(found) >= count:
+                break
+        # What somebody has got meanwhile may have gone with its file, or its file is refilled, if its blocks are large.
+        doubtful = {place for place, peeked in found if peeked.problem or place.file.large}
+        if not doubtful:
+            return [peeked for _, peeked in found]
+        ledger = self.look()
+        wait = self.still_wait(doubtful).union(one.place for one in ledger.returned)
+        return [peeked for place, peeked in found if place not in doubtful or place in wait]
+
+    def read_apart(self, apart: Iterable[Union[Held, Returned]], whole: bool = False) -> Iterator[Peeked]:
+        """Items that are held, or have come back."""
+        for one in apart:
+            yield from self.read(Stretch(one.item, 1, one.place, False), whole)
+
+    def read(self, stretch: Stretch, whole: bool = False) -> Iterator[Peeked]:
+        """The items of a stretch, one by one."""
+        if whole and self.key is None:
+            match(self.path, self.ledger.proof, None)
+        for at in range(stretch.size):
+            yield self._read(stretch.part(at, 1), whole)
+
+    def _read(self, one: Stretch, whole: bool) -> Peeked:
+        number, _, place, uncut = one
+        name, begin = names.batch(names.READY, place.file), 0
+        try:
+            batch = self.batch(place.file)
+            name = batch.name
+            begin, end = batch.place(place.record)
+            if whole or self.key is not None:
+                record: Optional[bytes] = batch.record(place.record)
+                assert record is not None
+                preview = record[:PREVIEW]
+            else:
+                record, preview = None, batch.head(place.record, PREVIEW)
+            if batch.is_gone:
+                raise FileNotFoundError(batch.name)
+            return Peeked(number, end - begin, preview, name, begin, record if whole else None, "", uncut)
+        except FileNotFoundError:
+            problem = "its batch file is missing"
+        except (ValueError, OSError) as error:
+            problem = str(error)
+        return Peeked(number, 0, b"", name, begin, None, problem, uncut)
+
+    # -- members
+
+    def members(self) -> list[Member]:
+        """Its members, by slot."""
+        ledger = self.ledger
+        try:
+            owners: Optional[dict[int, int]] = lock_owners(self.fd, ledger.members)
+        except OSError:
+            owners = None
+        found = []
+        for slot, member in sorted(ledger.members.items()):
+            pid = None if owners is None else owners.get(slot)
+            state = "unknown" if owners is None else "dead" if pid is None else "alive"
+            waits = state != "dead" and any(self.word(kind, slot) for kind in KINDS)
+            process = None if pid is None else Process(pid, command(pid))
+            role = "consumer" if member.consumer else "producer"
+            found.append(Member(slot, member.number, role, state, process, waits))
+        return found
+
+    def impossible_counters(self) -> Iterator[tuple[int, int, int]]:
+        """Slots whose counter is beyond all that their batch file can hold: the slot, the counter, what it can be."""
+        ledger = self.ledger
+        for slot, counter in enumerate(memoryview(self.counters).cast("Q")):
+            most = ledger.totals[slot] if slot < len(ledger.totals) else 0
+            filling = ledger.files.get(slot)
+            if filling is not None:
+                most = max(most, filling.stop)
+            if counter > most:
+                yield slot, counter, most
+
+
+def _behind(stretch: Stretch) -> tuple[int, int]:
+    """Where the index says where the last record of a stretch ends."""
+    return stretch.place.record + stretch.size, 0
+
+
+def _list(fd: int) -> list[str]:
+    """The names in a folder.  Opened anew: two that list through one descriptor skip each other's names."""
+    own = os.open(".", FOLDER, dir_fd=fd)
+    try:
+        return os.listdir(own)
+    finally:
+        os.close(own)
+
+
+def command(pid: int) -> str:
+    """What a process is called; nothing where that can't be told."""
+    if pid > 0:
+        with contextlib.suppress(OSError):
+            with open(f"{systems.PROC}/{pid}/cmdline", "rb") as file:
+                words = file.read(4096).split(b"\0")
+            return b" ".join(words).strip().decode(errors="replace")
+    return ""

@@ -1,0 +1,69 @@
+"""The barrier between processes: what one has stored is seen by another, though it did nothing for that.
+
+Lives here: the system call, and whether there is one.  Not here: who needs it (the acts).
+
+Invariant: after ``barrier`` every store that a registered process made before it is seen, and every load that it makes
+after it sees what the caller had stored.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import Final, Optional
+
+from tqshim import systems
+
+__all__ = ["barrier", "barrier_works", "register_for_barrier"]
+
+_GLOBAL_EXPEDITED: Final = 1 << 1
+_REGISTER: Final = 1 << 2
+_works: Optional[bool] = None
+_registered: set[int] = set()
+
+
+@functools.lru_cache(None)
+def _syscall() -> Callable[..., int]:
+    import ctypes  # here: not every program needs it
+
+    return functools.partial(ctypes.CDLL(None, use_errno=True).syscall, systems.MEMBARRIER)
+
+
+def _membarrier(command: int) -> int:
+    return _syscall()(command, 0, 0)
+
+
+def barrier_works() -> bool:
+    """This kernel can order another process's stores and loads from here; without that there are no grants."""
+    global _works
+    if _works is None:
+        _works = False
+        if systems.MEMBARRIER is not None:
+            wanted = _GLOBAL_EXPEDITED | _REGISTER
+            try:
+                offered = _membarrier(0)
+            except ImportError:  # an interpreter without ctypes
+                offered = -1
+            _works = offered > 0 and offered & wanted == wanted
+    return _works
+
+
+def register_for_barrier() -> None:
+    """Let other processes' barriers reach this one: before its first grant, and again after a fork."""
+    if os.getpid() not in _registered:
+        _membarrier(_REGISTER)
+        _registered.clear()
+        _registered.add(os.getpid())
+
+
+def barrier() -> None:
+    """Every store that a registered process made before this is seen; every load that it makes after it sees ours."""
+    try:
+        done = _membarrier(_GLOBAL_EXPEDITED) == 0
+    except (ImportError, KeyError):
+        done = False
+    if not done:
+        # Not to be had here, though it was to the holder: by then its store buffer is long empty.
+        time.sleep(0.05)
