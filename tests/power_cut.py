@@ -32,7 +32,7 @@ ROOMS: Any = (tqshim.folder, tqshim.storage.folder, tqshim.storage.batch_file, t
 SECTOR = 64
 CELLS = "cells"
 _QUIET = {"harden", "harden_names", "_harden_names", "harden_journal", "_then_hardened", "act"}
-_QUIET |= {"_surely", "_unless_forked", "<lambda>"}
+_QUIET |= {"surely", "unless_forked", "<lambda>"}
 """Functions that harden for others: a seam is named for those."""
 
 

@@ -318,6 +318,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         got: list[Taken] = []
         record: Optional[Taken] = None
         loading = contested = 0
+        generation = -1
         try:
             for record, item, _, contested in engine.parts.consumer.steps:  # the short way
                 if contested:
@@ -335,6 +336,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         except BaseException as error:
             # Ctrl-C, or a signal handler's exception, before the item was returned: the next get returns it.
             if contested:
+                generation = engine.generation if generation < 0 else generation
                 got = [record] if record is not None and engine.confirm(item, generation) else []
             elif record is not None:
                 got = [record]
