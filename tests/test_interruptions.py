@@ -288,6 +288,37 @@ def test_what_an_interrupted_get_had_taken_of_a_lease_is_not_lost(
     other.close()
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_an_item_that_was_not_ours_does_not_become_so_by_an_interruption(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A get takes it of a lease that another has ended, asks whose it is, and is interrupted with the answer."""
+    if not (tqshim.tuning.LEASES and tqshim.tuning.SHORT_WAYS):
+        pytest.skip("leases, or their short way, are switched off")
+    queue: Any = TurboQueue()
+    queue.put_many(range(40))
+    engine = queue._engine
+    got = [queue.get() for _ in range(4)]
+    other = Engine(LogFolder.meet(engine.folder.path))
+    other.act(lambda: other.parts.consumer.end_any_lease())
+    theirs: list[Any] = []
+    other.get(theirs, most, False, None)
+    confirm = type(engine).confirm
+
+    def interrupted(self: Any, item: int, generation: int) -> bool:
+        monkeypatch.undo()
+        assert not confirm(self, item, generation)
+        raise Interrupt
+
+    monkeypatch.setattr(type(engine), "confirm", interrupted)
+    with pytest.raises(Interrupt):
+        queue.get()
+    got += [queue.get() for _ in range(queue.qsize())]
+    assert len(theirs) == most
+    assert got == [*range(4), *range(4 + most, 40)]
+    other.close()
+
+
 def test_a_file_that_was_opened_by_an_interrupted_put_is_not_written_past(monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal says that the log goes on there, and this process still has the former one."""
     queue: Any = TurboQueue()

@@ -325,6 +325,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                     generation = engine.generation
                     if not engine.confirm(item, generation):
                         record, contested = None, 0
+                        engine.parts.consumer.forget_lost(item)
                         break
                     contested = 0
                 loading = 1
@@ -338,6 +339,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             if contested:
                 generation = engine.generation if generation < 0 else generation
                 got = [record] if record is not None and engine.confirm(item, generation) else []
+                engine.parts.consumer.forget_lost(item)
             elif record is not None:
                 got = [record]
             if got and not (loading and isinstance(error, _FAULTS) and _is_bad(got[0])):

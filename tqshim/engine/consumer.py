@@ -411,10 +411,11 @@ class Consumer:
         if lease is not None and self._members.cells.words[Cells.place(words_of.LEASE_FLAG, lease.slot)]:
             self._at = self._contest(lease, self._at)
             self.forget_lease()
-        if item in self._lost:
-            self._lost.discard(item)
-            return False
-        return True
+        return item not in self._lost
+
+    def forget_lost(self, item: int) -> None:
+        """Whoever has taken it knows that it is not ours.  Not before: if that is interrupted, it asks once more."""
+        self._lost.discard(item)
 
     def _lose(self, base: int) -> None:
         """Our lease has ended at that item.  Steps that have gone beyond it, in other threads or in frames below a

@@ -109,7 +109,7 @@ class Membership:
             return b""
         self.see_all()
         counters = self.cells.counters()
-        if not systems.STORES_IN_ORDER:
+        if not systems.STORES_IN_ORDER and self.counting:
             membarrier.barrier()  # whoever has stored a counter has stored its records before, and that is seen now
         return counters
 
@@ -134,7 +134,7 @@ class Membership:
         began = monotonic_ns()
         # The journal after them: what has been put behind an OPEN that is not known yet would be taken for damage.
         counters = self.look()
-        if counters and not systems.STORES_IN_ORDER:
+        if not systems.STORES_IN_ORDER and self.counting:
             membarrier.barrier()  # as in counters
         data = self._replica.ledger.cuts(counters, last) + then
         verdicts = self._replica.append(data) if data else []

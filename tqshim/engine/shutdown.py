@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tqshim import systems
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
@@ -80,7 +81,7 @@ class Ending:
             immediate = ledger.shutting == SHUT_AT_ONCE
             if immediate and self._consumer.end_any_lease():
                 continue
-            if members.counted:
+            if members.counted and systems.MEMBARRIER is not None:
                 for slot in list(ledger.files):
                     members.raise_flag(words_of.FLAG, slot)
                 membarrier.barrier()
