@@ -168,7 +168,11 @@ class Path:
         """Before the end is looked at."""
 
     def look(self) -> View:
-        return View(self.root)
+        while True:
+            try:
+                return View(self.root)
+            except FileNotFoundError:  # a helper has just rolled the journal, after it was listed
+                pass
 
     def is_left(self, name: str, before: View) -> bool:
         view = self.look()
