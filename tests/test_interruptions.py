@@ -319,6 +319,40 @@ def test_an_item_that_was_not_ours_does_not_become_so_by_an_interruption(
     other.close()
 
 
+def test_what_was_delivered_of_a_lease_stays_so_when_its_end_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each act that is interrupted later asks the journal again."""
+    queue: Any = TurboQueue()
+    queue.put_many(range(40))
+    engine = queue._engine
+    got = [queue.get() for _ in range(10)]
+    consumer = engine.parts.consumer
+    forget = type(consumer).forget_lease
+
+    def interrupted(self: Any) -> None:
+        monkeypatch.undo()
+        sys.settrace(trace)
+        forget(self)
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        if event == "line" and "_at = 0" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+            sys.settrace(None)
+            raise Interrupt
+        return trace
+
+    monkeypatch.setattr(type(consumer), "forget_lease", interrupted)
+    former = sys.gettrace()
+    with pytest.raises(Interrupt):
+        engine.act(lambda: consumer.end_lease())
+    sys.settrace(former)
+    for _ in range(2):
+        queue.qsize()
+        engine.unsure = True
+    assert queue.qsize() == 30
+    got += [queue.get() for _ in range(30)]
+    assert got == list(range(40))
+    assert queue.empty()
+
+
 def test_a_file_that_was_opened_by_an_interrupted_put_is_not_written_past(monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal says that the log goes on there, and this process still has the former one."""
     queue: Any = TurboQueue()

@@ -454,9 +454,10 @@ class Consumer:
 
     def forget_lease(self) -> None:
         """We have none."""
-        lease, self.lease = self.lease, None
-        if lease is not None:
-            self.state = max(self.state[0], self._at - 1), self.state[1]
+        # First: steps deliver without saying so there, and if this is interrupted the next act must know it.
+        if self._at > self.state[0] + 1:
+            self.state = self._at - 1, self.state[1]
+        self.lease = None
         self._at = 0
         self._window = 0, []
 
@@ -550,6 +551,7 @@ class Consumer:
             self.forget_lease()
         if self.slot is not None:
             self._members.cells.words[Cells.place(words_of.POSITION, self.slot)] = 0
+        self.claim_from = self._replica.now  # All before that is known.
         self._replica.settled()
 
     def _recover_items(self, mine: list[tuple[int, Place]]) -> None:

@@ -161,7 +161,7 @@ class Producer:
         replica = self._replica
         if self.slot is None:
             self.slot = self._members.join(consumer=False)
-        if replica.ledger.shutting or self.log.counts[self.log.flag]:
+        if replica.ledger.shutting or self.log.counts[self.log.flag] or not self._members.counting:
             replica.sync()
             if replica.ledger.shutting:
                 self.help_to_shut()
