@@ -1743,7 +1743,7 @@ ELSEWHERE = {
     "__init__: words": "a time from before the machine was started",
     "_delete_batch: ioctl": "of a file that has no name any more: test_large",
     "_mkfifo_by_path: mkfifo": "where a FIFO can't be made relative to a folder: test_systems",
-    "allocate: pwrite": "where a file system can't set space aside: test_systems",
+    "allocate: write": "where a file system can't set space aside: test_systems",
     "pass_on: words": "who was rung for in vain tells the next; it sleeps on itself: test_waking",
     "prepare_roll: ftruncate": "only a power cut leaves a file that long under a new name: test_durability",
     "recover: counts": "what an interrupted act has left in its own cells: test_signals",

@@ -34,7 +34,8 @@ def allocate(fd: int, size: int) -> None:
                 raise
     at = 0
     while at < size:
-        at += os.pwrite(fd, bytes(min(_PIECE, size - at)), at)
+        # At the file's own offset, which a forked child shares: a copy of this frame writes behind what is there.
+        at += os.write(fd, bytes(min(_PIECE, size - at)))
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
