@@ -255,6 +255,53 @@ def test_a_forked_child_wakes_for_what_is_put_after_the_fork() -> None:
         assert os.waitpid(child, 0)[1] == 0
 
 
+FORK_BESIDE_A_THREAD = """
+import os, signal, sys, threading, time
+from tqshim import TurboQueue
+q = TurboQueue(path=sys.argv[1])
+q.put(0)
+has, go_on, forked = threading.Event(), threading.Event(), threading.Event()
+parent = os.getpid()
+
+def hold():
+    with q._engine.lock:
+        has.set()
+        go_on.wait()
+
+def handle(number, frame):
+    if frame is None or "tqshim" not in frame.f_code.co_filename or forked.is_set():
+        return  # not yet in the call that waits for the lock
+    forked.set()
+    os.fork()
+    go_on.set()
+
+def ring():
+    while not forked.is_set():
+        os.kill(parent, signal.SIGUSR1)
+        time.sleep(0.001)
+
+signal.signal(signal.SIGUSR1, handle)
+threading.Thread(target=hold).start()
+has.wait()
+threading.Thread(target=ring).start()
+q.put_many(["both"])
+q.put("parent" if os.getpid() == parent else "child")
+q.close()
+if os.getpid() != parent:
+    os._exit(0)
+assert os.wait()[1] == 0
+"""
+
+
+def test_a_fork_in_a_handler_is_not_kept_waiting_by_a_thread_that_had_the_lock(tmp_path: Path) -> None:
+    """The call below the handler waits for a lock that a thread had which the child does not have."""
+    path = str(tmp_path / "queue")
+    program(FORK_BESIDE_A_THREAD, path)
+    got = drain(TurboQueue(path=path))
+    assert [item for item in got if item not in ("both", "child")] == [0, "parent"]
+    assert (got.count("child"), got.count("both")) == (1, 2), "the child has gone on with the call, too"
+
+
 # -- one engine a process and folder
 
 
