@@ -24,7 +24,7 @@ def filled(dice: random.Random, extents: Extents, places: dict[int, tuple[int, i
             record = ends.get(file, 0) + (dice.random() < 0.2)
             for n in range(count):
                 places[extents.end + n] = file, record + n
-            extents.append(file, record, count)
+            extents.append(extents.end, file, record, count)
             ends[file] = record + count
         else:
             low = dice.randint(extents.first - 1, extents.end) if len(extents) else extents.first
@@ -69,8 +69,8 @@ def test_what_is_loaded_is_what_was_dumped(seed: int, steps: int) -> None:
         extents.dump(),
     )
     for one in (extents, other):
-        one.append(3, 99, 2)
-        one.append(3, 101, 2)
+        one.append(one.end, 3, 99, 2)
+        one.append(one.end, 3, 101, 2)
         one.forget(one.end - 1)
     assert other.dump() == extents.dump()
 
@@ -84,8 +84,8 @@ def test_forgetting_later_leaves_the_same(seed: int) -> None:
     low = 0
     for _ in range(dice.randint(1, 60)):
         file, record, count = dice.randrange(3), dice.randrange(50), dice.randint(1, 4)
-        slow.append(file, record, count)
-        quick.append(file, record, count)
+        slow.append(slow.end, file, record, count)
+        quick.append(quick.end, file, record, count)
         low = max(low, dice.randint(0, slow.end - 1))
         slow.forget(low)
     quick.forget(low)
@@ -96,10 +96,10 @@ def test_neighbours_are_one_extent() -> None:
     """Records that follow one another in one file take no more space for being cut one by one."""
     extents = Extents()
     for record in range(1000):
-        extents.append(2, record, 1)
+        extents.append(extents.end, 2, record, 1)
     assert len(extents) == 1
-    extents.append(2, 1001, 1)
-    extents.append(3, 1002, 1)
+    extents.append(extents.end, 2, 1001, 1)
+    extents.append(extents.end, 3, 1002, 1)
     assert len(extents) == 3
     assert len(extents.dump()) == 3 * 16
 
@@ -108,7 +108,7 @@ def test_the_space_of_what_was_forgotten_comes_back() -> None:
     """A long queue that is always short keeps few words."""
     extents = Extents()
     for item in range(5000):
-        extents.append(item % 2, item, 1)
+        extents.append(extents.end, item % 2, item, 1)
         extents.forget(item - 1)
     assert len(extents) == 2
     assert len(extents._ends) < 2000
@@ -117,8 +117,8 @@ def test_the_space_of_what_was_forgotten_comes_back() -> None:
 def test_cleared_extents_begin_at_the_item_that_is_told() -> None:
     """As after a queue that has run empty."""
     extents = Extents()
-    extents.append(0, 0, 5)
+    extents.append(extents.end, 0, 0, 5)
     extents.clear(9)
     assert (len(extents), extents.first, extents.end) == (0, 9, 9)
-    extents.append(1, 4, 1)
+    extents.append(extents.end, 1, 4, 1)
     assert extents.place(9) == (1, 4, 10)

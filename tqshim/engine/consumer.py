@@ -58,6 +58,8 @@ class Consumer:
         "_reader",
         "_reclaimer",
         "_replica",
+        "_seen",
+        "_seen_at",
         "_window",
         "claim_from",
         "cut_short",
@@ -104,6 +106,8 @@ class Consumer:
         """Appends what has come back, to so many records."""
         self.taken = 0
         """Items that we have taken."""
+        self._seen, self._seen_at = b"", -1
+        """The counters, and where the journal ended behind them, when there was nothing to take."""
         self._pace = (0, 0.0, float("inf"))
         """From which of our items, and since when, we measure how fast we are, and how many seconds each of the last
         took us, without the waiting."""
@@ -140,6 +144,17 @@ class Consumer:
 
     # -- taking
 
+    def finds_nothing_new(self) -> bool:
+        """There was nothing to take, and since then nothing was put, and nothing written to the journal."""
+        replica = self._replica
+        return (
+            self._seen == self._members.cells.counters()
+            and self._seen_at == replica.pos + replica.shift
+            and not replica.journal.read(replica.pos, events.SIZE)
+            and not self.state[1]
+            and self.damage is None
+        )
+
     def take(self, got: list[Taken], most: int, polite: bool = False) -> None:
         """Append to ``got`` what is there, ``most`` records or fewer; ``polite``: not from under another's hands."""
         if self.damage is not None:
@@ -155,17 +170,24 @@ class Consumer:
         replica, members = self._replica, self._members
         while True:
             ledger = replica.ledger
-            cuts, began = b"", 0
+            cuts = counters = b""
+            began = uncut = 0
             if ledger.tail - ledger.head < most:
                 # Before that: what is put behind an OPEN or a RESERVE that is not known yet is not cut by this.
                 began = monotonic_ns()
                 replica.sync()
                 ledger = replica.ledger
                 if ledger.tail - ledger.head < most:
-                    cuts = members.pending()
+                    counters = members.counters()
+                    grown = ledger.grown(counters)
+                    cuts = ledger.cuts_of(grown)
+                    for slot, total in grown:
+                        uncut += total - ledger.totals[slot]
                     if not (cuts or ledger.head < ledger.tail or self.delivered() < ledger.head) and (
                         not self._comes_back(ledger)
                     ):
+                        if not ledger.held:  # whose holder may die
+                            self._seen, self._seen_at = counters, replica.now
                         return
             if self.slot is None:
                 self.join()
@@ -185,7 +207,7 @@ class Consumer:
                 if self._take_leased(got, most):
                     return
                 continue
-            waiting_items = ledger.tail - ledger.head + _cut_by(cuts, ledger)
+            waiting_items = ledger.tail - ledger.head + uncut
             if waiting_items >= tuning.LEASE_FROM:
                 wanted = self._wants_lease(waiting_items, most, cuts)
                 if wanted and self._take_lease(cuts, began):
@@ -196,6 +218,9 @@ class Consumer:
             if replica.journal.words is None:
                 replica.journal.map(ledger.limit)
             if self._claim(got, most, cuts, began):
+                ledger = replica.ledger
+                if ledger.head == ledger.tail and counters == ledger.totals.tobytes() and not ledger.held:
+                    self._seen, self._seen_at = counters, replica.now
                 return
 
     def join(self) -> None:
@@ -223,10 +248,10 @@ class Consumer:
         words = self._members.cells.words
         cell = Cells.place(words_of.POSITION, slot)
         # Before the CLAIM: from now on no batch file goes in which it may take an item.
-        words[cell] = self.claim_from = replica.now
+        words[cell] = self.claim_from = replica.pos + replica.shift
         claim = events.claim(slot) if most == 1 else events.claim_many(slot, most)
         # Commit point: the items at the head are ours.
-        claimed = replica.append_one(cuts + claim)
+        claimed = replica.append(cuts + claim)[-1]
         if cuts:
             self._members.has_cut(began)
         if not isinstance(claimed, range):
@@ -249,7 +274,7 @@ class Consumer:
         is the only one that is wanted."""
         try:
             if stop == item + 1:
-                records: Sequence[Taken] = [self._reader.read(place, item, alone)]
+                records: Sequence[Taken] = (self._reader.read(place, item, alone),)
             else:
                 records = self._reader.read_many(place, item, stop)
         except CorruptBatchError:
@@ -608,8 +633,3 @@ class Consumer:
         slot, self.slot = self.slot, None
         if slot is not None:
             self._members.leave(slot)
-
-
-def _cut_by(cuts: bytes, ledger: Ledger) -> int:
-    """Items that these CUTs are of, at most."""
-    return sum([(word >> 24) - ledger.totals[word >> 8 & 0xFFFF] for (word,) in _WORD.iter_unpack(cuts)])

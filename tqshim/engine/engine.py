@@ -51,13 +51,13 @@ class Engine(Acts):
         know that, or to shut down, and has looked before."""
         owner = self.parts.producer
         log = owner.log
-        engine = self.above() if self.is_interrupted else self
         if log.counts[log.flag] or log.stop < total or owner.lost:
+            engine = self.above() if self.is_interrupted else self
             put = self.unless_forked(total, engine.act, lambda: engine.parts.producer.confirm(total, owner))
             if put < total:
                 return False
         if log.counts[_ASLEEP]:
-            puts.ring(engine)
+            self.unless_forked(None, self.parts.waiter.ring, SLEEPS)
         return True
 
     def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
@@ -94,7 +94,7 @@ class Engine(Acts):
             above.get(got, most, block, timeout)
             self.over = above.over
             return self.generation
-        return gets.take_or_wait(self, lambda: gets.take(self, got, most), got, block, timeout)
+        return gets.take_or_wait(self, got, most, block, timeout)
 
     def give_back(self, records: list[Taken]) -> None:
         """Records that were got but not delivered: the next get delivers them first."""
@@ -129,7 +129,7 @@ class Engine(Acts):
             above.hold(found, block, timeout)
             self.over = above.over
             return
-        gets.take_or_wait(self, lambda: self.parts.acknowledging.hold(found, self.generation), found, block, timeout)
+        gets.take_or_wait(self, found, gets.HOLD_ONE, block, timeout)
 
     def let_go(self, hold: Hold, got: bool) -> None:
         """The block has ended: its item counts as got, or it comes back.  In a forked child: it is the parent's."""

@@ -9,25 +9,24 @@ the act in which it says that it sleeps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Any, Optional
+from typing import Any, Final, Optional
 
-from tqshim import tuning
 from tqshim.clock import monotonic
-from tqshim.engine import puts, waits
+from tqshim.engine import waits
 from tqshim.engine.acknowledge import Hold
 from tqshim.engine.acts import Acts
-from tqshim.engine.consumer import Taken
+from tqshim.engine.consumer import NO_STEPS
 from tqshim.engine.parts import Parts
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, SLEEPS
 
-__all__ = ["take", "take_or_wait"]
+__all__ = ["HOLD_ONE", "take_or_wait"]
 
 _ASLEEP: int = ASLEEP[SLEEPS]
+HOLD_ONE: Final = 0
 
 
 class Sleep:
@@ -44,18 +43,13 @@ class Sleep:
         """The last nap ended so."""
 
 
-def take(engine: Acts, got: list[Taken], most: int) -> None:
-    parts = engine.parts
-    parts.consumer.take(got, most)
-    if got and engine.maxsize:
-        parts.waiter.ring(AWAITS_PLACE)
-
-
-def take_or_wait(engine: Acts, take: Callable[[], None], got: list[Any], block: bool, timeout: Optional[float]) -> int:
-    """Take, or wait, until there is something."""
+def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float]) -> int:
+    """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something."""
+    spins = block and engine.parts.waiter.may_spin()
     deadline: Optional[float] = None
+    if block and not spins:
+        deadline = inf if timeout is None else monotonic() + timeout
     sleep = Sleep()
-    spins = block
     while True:
         generation = engine.generation
         state = engine.parts.consumer.state
@@ -66,22 +60,29 @@ def take_or_wait(engine: Acts, take: Callable[[], None], got: list[Any], block: 
                     engine._recover()
                     generation = engine.generation
                 engine.unsure = True
-                engine.parts.consumer.settle()
+                parts = engine.parts
+                consumer = parts.consumer
+                if consumer.steps is not NO_STEPS:
+                    consumer.settle()
                 if engine.beside is not None:
                     engine._take_over()
-                if engine.parts.acknowledging.out:
-                    engine.parts.acknowledging.take_back()
-                if engine.parts.ending.is_wanted:
-                    engine.parts.ending.help()
-                state = engine.parts.consumer.state
-                take()
-                if sleep.parts is not None:
-                    wake(engine, sleep)  # Not before: by now it is known who else may sleep.
+                if parts.acknowledging.out:
+                    parts.acknowledging.take_back()
+                if parts.ending.is_wanted:
+                    parts.ending.help()
+                state = consumer.state
+                if sleep.rung or not consumer.finds_nothing_new():
+                    take(parts, got, most, engine.generation)
                 if not got and deadline is not None and not spins:
-                    bell = fall_asleep_for_items(engine, sleep, deadline)
-                    take()  # Whoever has put something before this did not see that we sleep.
-                    if got:
-                        wake(engine, sleep)
+                    bell = fall_asleep(parts, sleep, deadline)
+                    if not consumer.finds_nothing_new():
+                        # Whoever has put something before this did not see that we sleep.
+                        take(parts, got, most, engine.generation)
+                if got:
+                    if sleep.parts is not None:
+                        wake(parts, sleep)  # Not before: by now it is known who else may sleep.
+                    if engine.maxsize and most:
+                        parts.waiter.ring(AWAITS_PLACE)
                 engine.unsure = engine.stale
         except BaseException as error:
             if engine.parts.consumer.state is state and not any(isinstance(one, Hold) and one.number for one in got):
@@ -96,16 +97,13 @@ def take_or_wait(engine: Acts, take: Callable[[], None], got: list[Any], block: 
             if sleep.rung:
                 pass_on(engine)
             return generation
-        if engine.parts.ending.is_wanted:
-            engine.unless_forked(None, engine.act, lambda: engine.parts.ending.help())
-        if engine.parts.replica.ledger.shut and engine.unless_forked(False, engine.act, lambda: engine.parts.is_over()):
+        if engine.parts.replica.ledger.shutting and engine.unless_forked(False, engine.act, partial(is_over, engine)):
             engine.over = True
-            if sleep.rung:
-                puts.ring(engine)  # of all who sleep in a process one was rung for
+            stop_sleeping(engine, sleep)  # of all who sleep in a process one was rung for
+            return generation
+        if not block:
             return generation
         if deadline is None:
-            if not block:
-                return generation
             deadline = inf if timeout is None else monotonic() + timeout
         if deadline is not inf and monotonic() >= deadline:
             stop_sleeping(engine, sleep)
@@ -117,14 +115,32 @@ def take_or_wait(engine: Acts, take: Callable[[], None], got: list[Any], block: 
             sleep_until_rung(engine, sleep, bell, deadline)
 
 
-def fall_asleep_for_items(engine: Acts, sleep: Sleep, deadline: float) -> Bell:
+def take(parts: Parts, got: list[Any], most: int, generation: int) -> None:
+    if most:
+        parts.consumer.take(got, most)
+    else:
+        parts.acknowledging.hold(got, generation)
+
+
+def is_over(engine: Acts) -> bool:
+    """The queue was shut down, and there is nothing any more.  Who was to shut it down may have been killed."""
+    if engine.parts.ending.is_wanted:
+        engine.parts.ending.help()
+    return bool(engine.parts.replica.ledger.shut) and engine.parts.is_over()
+
+
+def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> Bell:
     """Say that we sleep until there is something to get."""
-    parts = engine.parts
-    sleep.began = now = monotonic()
-    sleep.seconds = max(0.0, min(parts.waiter.nap(SLEEPS, sleep.naps), deadline - now))
-    parts.waiter.fall_asleep(SLEEPS, waits.slot_for(engine, SLEEPS), sleep, now + sleep.seconds, sleep.seconds)
-    sleep.parts = parts
-    return parts.waiter.bell(SLEEPS)
+    waiter, consumer = parts.waiter, parts.consumer
+    now = monotonic()
+    if sleep.parts is not parts:
+        sleep.parts, sleep.began = parts, now
+    sleep.seconds = max(0.0, min(waiter.nap(SLEEPS, sleep.naps), deadline - now))
+    if consumer.slot is None:
+        consumer.join()
+    assert consumer.slot is not None
+    waiter.fall_asleep(SLEEPS, consumer.slot, sleep, now + sleep.seconds, sleep.seconds)
+    return waiter.bell(SLEEPS)
 
 
 def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) -> None:
@@ -149,10 +165,11 @@ def stop_sleeping(engine: Acts, sleep: Sleep) -> None:
             waits.forget_waiter(engine, SLEEPS, sleep, True)
 
 
-def wake(engine: Acts, sleep: Sleep) -> None:
-    parts, sleep.parts = sleep.parts, None
-    if parts is engine.parts:  # else this process was forked meanwhile
-        waits.forget_waiter(engine, SLEEPS, sleep, False)
+def wake(parts: Parts, sleep: Sleep) -> None:
+    former, sleep.parts = sleep.parts, None
+    slot = parts.consumer.slot
+    if former is parts and slot is not None:  # else this process was forked meanwhile
+        parts.waiter.wake(SLEEPS, slot, sleep, False)
         parts.consumer.measure_pace(monotonic() - sleep.began)
 
 
@@ -160,7 +177,7 @@ def look_around(engine: Acts, sleep: Sleep) -> None:
     """Nobody has rung: see who has died, and whether our lease keeps batch files for nothing."""
     parts = engine.parts
     parts.acknowledging.scan_if_due(monotonic())
-    if sleep.naps == tuning.NAPS:
+    if sleep.naps == 2:  # nothing has come for a while
         parts.consumer.end_used_lease()
 
 

@@ -30,7 +30,7 @@ __all__ = ["Membership"]
 class Membership:
     """The slots that this engine has, and everybody's cells."""
 
-    __slots__ = ("_folder", "_replica", "cells", "counted", "counting", "slots")
+    __slots__ = ("_folder", "_replica", "cells", "counted", "counting", "cut_to", "slots")
 
     def __init__(self, folder: LogFolder, replica: Replica, counting: bool) -> None:
         self._folder = folder
@@ -38,6 +38,8 @@ class Membership:
         self.cells = Cells(folder.open_cells())
         if self.cells.words[words_of.CUT_DUE] > monotonic_ns() + tuning.CUT_EVERY:
             self.cells.words[words_of.CUT_DUE] = 0  # from before the machine was started
+        self.cut_to = b""
+        """The counters of our last cut of all logs."""
         self.slots: dict[int, int] = {}
         """Ours, and the number of the JOIN of each."""
         self.counted = not replica.ledger.durable
@@ -66,6 +68,8 @@ class Membership:
             if not locked:
                 continue  # Whoever was stopped there keeps it; somebody will bury that member of ours. Take another.
             self.cells.clear(slot)
+            if slot >= SLOTS:
+                self.cells.words[words_of.BEYOND] = 1
             # After the flag was lowered: if somebody has raised it before, his CLOSING is seen now.
             replica.sync()
             if replica.ledger.members.get(slot) == (number, consumer):
@@ -138,6 +142,7 @@ class Membership:
             membarrier.barrier()  # as in counters
         data = self._replica.ledger.cuts(counters, last) + then
         verdicts = self._replica.append(data) if data else []
+        self.cut_to = counters
         self.has_cut(began)
         return verdicts
 

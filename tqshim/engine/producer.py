@@ -35,7 +35,7 @@ from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
-from tqshim.sync.cells import ASLEEP, CUT_DUE, SLEEPS, Cells
+from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, PAGE, SLEEPS, SLOTS, Cells
 
 __all__ = ["NO_LOG", "Log", "Producer"]
 
@@ -45,10 +45,15 @@ _ASLEEP: Final = ASLEEP[SLEEPS]
 class Log:
     """The end of a log: the batch file in which it goes on, and the words that say how far it has got."""
 
-    __slots__ = ("batch", "cell", "counts", "ends", "first", "flag", "memory", "size", "stop")
+    __slots__ = ("_slot", "batch", "cell", "counts", "cut_to", "due", "ends", "first", "flag", "memory", "size", "stop")
 
     def __init__(self, counts: memoryview, slot: int, batch: Optional[BatchFile], first: int, stop: int) -> None:
         self.counts = counts
+        self._slot = slot
+        self.cut_to = b""
+        """The counters as they were when all that others had put was cut."""
+        self.due = 0
+        """When to see again whether it is, in monotonic nanoseconds."""
         self.cell = Cells.place(words_of.COUNTER, slot)
         self.flag = Cells.place(words_of.FLAG, slot)
         self.batch = batch
@@ -70,7 +75,7 @@ class Log:
         size = len(record)
         record[:0]
         counts = self.counts
-        if self.stop and monotonic_ns() > counts[CUT_DUE]:
+        if self.stop and (now := monotonic_ns()) > self.due and now > counts[CUT_DUE] and self.wants_cut(now):
             return 0  # a cut comes first
         if gettrace() is not None:
             return 0  # a tracer lets other threads run between any two lines
@@ -89,8 +94,20 @@ class Log:
                 return -1
         return 0
 
+    def wants_cut(self, now: int) -> bool:
+        """A cut is due: others may have put something since our last one, and what is put now must come behind it."""
+        counts = self.counts
+        if now <= self.due or now <= counts[CUT_DUE]:
+            return False
+        counters = counts[COUNTER : COUNTER + SLOTS].tobytes()
+        begin, known = 8 * self._slot, self.cut_to
+        if counts[BEYOND] or counters[:begin] != known[:begin] or counters[begin + 8 :] != known[begin + 8 :]:
+            return True
+        self.due = now + tuning.CUT_EVERY
+        return False
 
-NO_LOG: Final = Log(memoryview(bytes(Cells.place(words_of.FLAG, 1) * 8)).cast("Q"), 0, None, 0, 0)
+
+NO_LOG: Final = Log(memoryview(bytes(PAGE)).cast("Q"), 0, None, 0, 0)
 """That of who has put nothing: each put asks."""
 
 
@@ -350,6 +367,8 @@ class Producer:
     def cut(self) -> None:
         """Cut all logs, ours last."""
         self._members.cut(-1 if self.slot is None else self.slot)
+        if self.log is not NO_LOG:
+            self.log.cut_to = self._members.cut_to
 
     # -- places
 
@@ -437,6 +456,7 @@ class Producer:
             self.lost.update(range(verdicts[-2], counter))
         filling = self._replica.ledger.files[slot]
         self.log = Log(self._members.cells.words, slot, batch, filling.first, 0)
+        self.log.cut_to = self._members.cut_to
         if former is not None:
             self._folder.seal_batch(former.file)
         self._reclaimer.reclaim_done()

@@ -16,24 +16,20 @@ from tqshim.clock import monotonic
 from tqshim.engine import waits
 from tqshim.engine.acts import Acts, a_full_disk_is_no_matter
 from tqshim.engine.parts import nothing
+from tqshim.engine.producer import NO_LOG
 from tqshim.protocol.pieces import NewRecord
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, CUT_DUE, SLEEPS
 
-__all__ = ["cut_if_due", "put_waiting", "ring"]
+__all__ = ["cut_if_due", "put_waiting"]
 
 _ASLEEP: int = ASLEEP[SLEEPS]
-
-
-def ring(engine: Acts) -> None:
-    """Items are there: wake who sleeps."""
-    engine.unless_forked(None, engine.act, lambda: engine.parts.waiter.ring(SLEEPS))
 
 
 def cut_if_due(engine: Acts) -> bool:
     """Cut, if it is time for that: what is put from here on comes behind all that was put before."""
     log = engine.parts.producer.log
     try:
-        if not log.stop or monotonic_ns() <= log.counts[CUT_DUE]:
+        if not (log.stop and log.wants_cut(monotonic_ns())):
             return False
     except ValueError:  # forked just now
         return False
@@ -71,7 +67,9 @@ def put_with_others(engine: Acts, records: list[NewRecord]) -> int:
 
 def put_once(engine: Acts, records: list[NewRecord], again: bool) -> int:
     parts = engine.parts
-    if parts.members.counting and monotonic_ns() > parts.members.cells.words[CUT_DUE]:
+    log, now = parts.producer.log, monotonic_ns()
+    due = now > parts.members.cells.words[CUT_DUE] if log is NO_LOG else log.wants_cut(now)
+    if due and parts.members.counting:
         with a_full_disk_is_no_matter():
             parts.producer.cut()  # first, as above
     put = parts.producer.put(records)
@@ -79,7 +77,7 @@ def put_once(engine: Acts, records: list[NewRecord], again: bool) -> int:
         put = parts.producer.put(records)
     if put:
         words = parts.members.cells.words
-        with engine.fence:  # as above
+        with engine.fence:
             pass
         if words[_ASLEEP]:
             parts.waiter.ring(SLEEPS)

@@ -111,12 +111,14 @@ class Reader:
     def read(self, place: Place, item: int, alone: bool = True) -> Taken:
         """The record of an item that stands there.  Raises ``CorruptBatchError``."""
         try:
-            batch = self.open(place.file)
+            file, number = place
+            batch = self.files.get(file) or self.open(file)
             if isinstance(batch, LargeFile):
-                left = self._leave(batch, place.record, alone)
+                left = self._leave(batch, number, alone)
                 if left is not None:
                     return left
-            return self.opened(place.file, place.record, batch.record(place.record))
+            record = batch.record(number)
+            return record if self.opened is _as_it_is else self.opened(file, number, record)
         except (ValueError, OSError) as error:
             raise self._corrupt(error, place, item, item + 1) from None
 

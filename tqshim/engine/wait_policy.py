@@ -12,6 +12,7 @@ Invariant: nobody depends on being rung: a sleeper looks by itself, soon at firs
 from __future__ import annotations
 
 import time
+from _thread import allocate_lock
 from collections.abc import Callable
 from typing import Any, Final, Optional
 
@@ -57,24 +58,30 @@ class Waiter:
         """The bell that is rung for who waits for that."""
         bell = self._bells.get(kind)
         if bell is None:
-            bell = self._bells[kind] = Bell(self._folder.open_fifo(_BELLS[kind]))
+            mine = Bell(self._folder.open_fifo(_BELLS[kind]))
+            bell = self._bells.setdefault(kind, mine)
+            if bell is not mine:  # another thread was faster
+                mine.close()
         return bell
 
     # -- ringing
 
     def ring(self, kind: int) -> None:
-        """Wake one who sleeps, if somebody does."""
-        cells = self._members.cells
-        word = ASLEEP[kind]
-        if not cells.words[word]:
+        """Wake one who sleeps, if somebody does.  Needs no lock: whatever interrupts it, somebody rings."""
+        words, word = self._members.cells.words, ASLEEP[kind]
+        if not words[word]:
             return
-        cells.words[word] = 0
-        # A barrier: who falls asleep from here on says so again, who slept before is seen.
-        with self._fence:
-            pass
-        self._members.see_all()
-        if self._members.cells.sleepers(kind):
-            self.bell(kind).ring()
+        try:
+            words[word] = 0
+            # A barrier: who falls asleep from here on says so again, who slept before is seen.  A lock of its own: a
+            # signal handler may do the same here.
+            allocate_lock().acquire()
+            self._members.see_all()
+            if self._members.cells.sleepers(kind):
+                self.bell(kind).ring()
+        except BaseException:
+            words[word] = 1
+            raise
 
     def ring_again(self) -> None:
         """An act was interrupted that may have rung for nobody, or for nobody but us: one of each kind looks."""
@@ -99,11 +106,10 @@ class Waiter:
         """Say that ``me`` sleeps, and looks by itself then.  What is there must be looked at once more."""
         cells = self._members.cells
         cell = Cells.place(kind, slot)
-        self.waiting[kind].setdefault(me, False)
+        waiting_here = self.waiting[kind]
+        waiting_here.setdefault(me, False)
         word = sleep_word(until, nap)
-        if len(self.waiting[kind]) > 1:
-            word = max(word, cells.words[cell])
-        cells.words[cell] = word
+        cells.words[cell] = word if len(waiting_here) == 1 else max(word, cells.words[cell])
         if not systems.STORES_IN_ORDER and self._members.counting:
             membarrier.barrier()  # Whoever sees the next word sees this one.
         cells.words[ASLEEP[kind]] = 1
@@ -149,8 +155,7 @@ class Waiter:
         """Seconds to sleep for who has slept so often already."""
         ledger = self._replica.ledger
         waiters = ledger.consumers if kind == SLEEPS else len(ledger.members)
-        nap = tuning.NAP * max(1, waiters) * (1 << max(0, min(naps, 64) - tuning.NAPS))
-        return min(tuning.NAP_LAST, nap)
+        return min(tuning.NAP_MOST, max(1, waiters) * min(tuning.NAP_LAST, tuning.NAP * (1 << min(naps, 64))))
 
     # -- looking
 
@@ -161,15 +166,16 @@ class Waiter:
         except RuntimeError:  # another thread reads the journal at this moment
             return True
 
-    def spin(self, deadline: Optional[float], seen: bytes) -> bool:
-        """Look for a moment before sleeping: waking up would cost more.  ``seen``: the counters as they were.
-
-        Not on a machine where others want the processor: there most looks find nothing."""
-        if not (tuning.SPINNING and SEVERAL_PROCESSORS):
-            return False
+    def may_spin(self) -> bool:
+        """It is worth looking for a moment before sleeping: not on a machine where others want the processor, where
+        most looks find nothing."""
         if self._luck < _LUCK:
             self._luck += 0.0005
             return False
+        return tuning.SPINNING and SEVERAL_PROCESSORS
+
+    def spin(self, deadline: Optional[float], seen: bytes) -> bool:
+        """Look for a moment before sleeping: waking up would cost more.  ``seen``: the counters as they were."""
         counters: Callable[[], bytes] = self._members.cells.counters
         now = monotonic()
         stop = now + tuning.SPIN if deadline is None else min(now + tuning.SPIN, deadline)

@@ -11,7 +11,6 @@ import sys
 from functools import partial
 from typing import Optional
 
-from tqshim import tuning
 from tqshim.clock import monotonic
 from tqshim.engine.acts import Acts
 from tqshim.sync.bell import Bell
@@ -119,6 +118,6 @@ def watch(engine: Acts, kind: int, me: object, wanted: int, naps: int, rung: boo
         forget_waiter(engine, kind, me, rung and there > wanted)
     else:
         parts.waiter.pass_on(kind, me, there, rung)
-    if naps == tuning.NAPS:
+    if naps == 2:
         parts.consumer.end_used_lease()
     return there, nap

@@ -46,8 +46,9 @@ class Extents:
         """The item behind the last one."""
         return self._ends[-1] if len(self._ends) > self._at else self.first
 
-    def append(self, file: int, record: int, count: int) -> None:
-        """So many items more: the records from that one on of the file of that number."""
+    def append(self, item: int, file: int, record: int, count: int) -> None:
+        """So many items more, of which the first has that number: the records from that one on of the file of that
+        number."""
         ends = self._ends
         where = file << 24 | record
         if len(ends) > self._at:
@@ -58,7 +59,10 @@ class Extents:
                 ends[-1] = end + count
                 return
         else:
-            end = self.first
+            if self.first != item:
+                self.clear(item)
+                ends = self._ends
+            end = item
         ends.append(end + count)
         self._where.append(where)
 

@@ -130,11 +130,13 @@ class Filling(NamedTuple):
     """That of its OPEN among all."""
     first: int
     """Records of the log before it."""
+    stop: int
+    """Records of the log that there are at most while it goes on there."""
 
-    @property
-    def stop(self) -> int:
-        """Records of the log that there are at most while it goes on there."""
-        return self.first + capacity(self.file[1])
+    @classmethod
+    def of(cls, file: FileId, number: int, first: int) -> Filling:
+        """The file with which a log goes on behind its ``first`` records."""
+        return cls(file, number, first, first + capacity(file.serial))
 
 
 class Place(NamedTuple):
@@ -402,7 +404,10 @@ class Ledger:
     def cuts(self, counters: bytes, last: int = -1) -> bytes:
         """The CUTs of all that the counters, by slot and one word each, are beyond what is cut.  ``last``: whose comes
         behind the others'."""
-        grown = self._grown(counters)
+        return self.cuts_of(self.grown(counters), last)
+
+    def cuts_of(self, grown: list[tuple[int, int]], last: int = -1) -> bytes:
+        """The same of what ``grown`` has found."""
         if len(grown) < 2:
             return events.cut(*grown[0]) if grown else b""
         grown.sort(key=lambda one: one[0] == last)
@@ -410,16 +415,16 @@ class Ledger:
 
     def uncut(self, counters: bytes) -> int:
         """Items that are put and not cut, by these counters, which were read before what is applied here."""
-        return sum([total - self.totals[slot] for slot, total in self._grown(counters)])
+        return sum([total - self.totals[slot] for slot, total in self.grown(counters)])
 
     def each_uncut(self, counters: bytes) -> Iterator[tuple[int, int, Place]]:
         """The same, by slot: the slot, how many, and where the first of them stands, with the others behind it."""
-        for slot, total in sorted(self._grown(counters)):
+        for slot, total in sorted(self.grown(counters)):
             filling = self.files[slot]
             yield slot, total - self.totals[slot], Place(filling.file, self.totals[slot] - filling.first)
 
-    def _grown(self, counters: bytes) -> list[tuple[int, int]]:
-        """By slot: what is beyond its last cut, and can be cut."""
+    def grown(self, counters: bytes) -> list[tuple[int, int]]:
+        """Slots whose logs are beyond their last cuts, by these counters, and up to where each can be cut."""
         if counters == self.totals.tobytes():
             return []
         found = []
@@ -428,7 +433,9 @@ class Ledger:
         for slot, filling in self.files.items():
             # Beyond what its file can hold it is damaged, and makes up no items.
             if slot < known and totals[slot] < words[slot] <= filling.stop:
-                total = min(words[slot], self.stop_of(slot))
+                total = words[slot]
+                if self.maxsize or self.shut:
+                    total = min(total, self.stop_of(slot))
                 if total > totals[slot]:
                     found.append((slot, total))
         return found
@@ -568,9 +575,7 @@ class Ledger:
                 total = most
             self.reserved -= min(granted, total - former)
         first = self.tail
-        if not len(self.extents) and self.extents.first != first:
-            self.extents.clear(first)
-        self.extents.append(filling.number, former - filling.first, total - former)
+        self.extents.append(first, filling.number, former - filling.first, total - former)
         self.tail = first + total - former
         self.ends[filling.file] = self.tail
         totals[slot] = total
@@ -652,7 +657,7 @@ class Ledger:
         if member is None or (slot in self.files and self.files[slot].file.serial >= serial):
             return None
         self._seal(slot)
-        filling = Filling(FileId(member.number, serial), self.opened, self.totals[slot])
+        filling = Filling.of(FileId(member.number, serial), self.opened, self.totals[slot])
         self.opened += 1
         self.files[slot] = filling
         self.known_files[filling.number] = filling.file

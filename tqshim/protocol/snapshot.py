@@ -214,7 +214,7 @@ def _load_members(ledger: Ledger, table: tuple[int, ...], members: int, slots: i
         ledger.members[slot] = Member(number, bool(consumer))
         ledger.consumers += bool(consumer)
         if has_file:
-            filling = ledger.files[slot] = Filling(FileId(member, serial), opened, first)
+            filling = ledger.files[slot] = Filling.of(FileId(member, serial), opened, first)
             ledger.known_files[opened] = filling.file
             ledger.ends[filling.file] = end
         if has_res:

@@ -111,10 +111,11 @@ class BatchFile:
 
     def record(self, number: int) -> bytes:
         """A copy of that record.  Raises ``ValueError`` where it is not as it was written."""
-        begin, end = self.place(number)
-        record = bytes(self.memory[begin:end])
-        if self._checked:
-            self.verify(record, number, end)
+        begin, end = index.place(self.ends, number, self._begin, self.size)
+        if not self._checked:
+            return bytes(self.memory[begin:end])
+        record = bytes(self.memory[begin : end - CHECK])
+        self.verify(record, number, end - CHECK)
         return record
 
     def verify(self, record: Record, number: int, end: int) -> None:

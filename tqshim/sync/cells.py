@@ -19,6 +19,7 @@ queue, too::
           514       the same of those who wait until all items are finished with
           515       when a put is to cut next, in monotonic nanoseconds
           516       when somebody last looked who has died, in monotonic microseconds
+          517       there is a member beyond the first page
 
 Invariant: a word is written by its slot's member alone, flags and the words of the whole queue excepted.  A counter is
 never cleared: its log goes on over the members that follow one another in its slot.  Nobody relies on a word alone to
@@ -50,6 +51,7 @@ LEASE_POSITION: Final = 384
 LEASE_FLAG: Final = 448
 CUT_DUE: Final = 515
 SCANNED: Final = 516
+BEYOND: Final = 517
 KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
 """What one can sleep for."""
 ASLEEP: Final = {SLEEPS: 512, AWAITS_PLACE: 513, AWAITS_DONE: 514}
