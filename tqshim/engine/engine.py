@@ -34,7 +34,7 @@ class Engine(Acts):
 
     def put(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time, or was shut down."""
-        if self.lock._is_owned():
+        if self.is_interrupted or self.folder.fd < 0:
             return self.put_many([record], block, timeout) == 1
         # Before the item is there: whoever cuts in between must not find it beside older ones that are not cut.
         if type(record) is bytes and puts.cut_if_due(self):
@@ -44,7 +44,8 @@ class Engine(Acts):
                 total = 0
             if total < 0 or (total and self.has_put(total)):
                 return True
-        return self.put_many([record], block, timeout) == 1
+        deadline = None if timeout is None else monotonic() + timeout
+        return self.unless_forked(1, puts.put_waiting, self, [record], block, deadline) == 1
 
     def has_put(self, total: int) -> bool:
         """``Log.put`` has put a record, and there is more to do.  ``False``: it does not count, for somebody wanted to

@@ -163,6 +163,8 @@ class Producer:
 
         Raises ``OSError`` where there is no space; those before are put."""
         put = 0
+        if len(records) == 1 and self._replica.ledger.maxsize and self._publish(records[0]):
+            return 1
         while put < len(records):
             self.log.stop = 0  # No other thread grows the log meanwhile.
             left = records[put:] if put else records
@@ -196,6 +198,42 @@ class Producer:
             total = self._position()
             count = self._fitting(total, records)
         return self._commit(total, total + self._write(total, records[:count]), by_counter)
+
+    def _publish(self, record: NewRecord) -> bool:
+        """Put a small record through the journal, where a bounded queue has too few places to reserve some.  ``False``:
+        it takes the long way."""
+        log, slot, replica = self.log, self.slot, self._replica
+        if type(record) is not bytes or log.batch is None or slot is None or self._is_dressed or self.lost:
+            return False
+        replica.sync()
+        ledger = replica.ledger
+        total = ledger.totals[slot]
+        filling = ledger.files.get(slot)
+        if (
+            slot in ledger.res
+            or ledger.shutting
+            or log.counts[log.flag]
+            or log.counts[log.cell] != total
+            or log.stop > total
+            or filling is None
+            or filling.file != log.batch.file
+            or total >= min(filling.stop, log.first + self.batch_size)
+            or ledger.used >= ledger.maxsize
+            or ledger.maxsize - ledger.used >= tuning.PLACES_LEAST
+        ):
+            return False
+        ends, number = log.ends, total - log.first
+        begin = ends[number]
+        end = begin + len(record)
+        if not 0 < begin <= end <= log.size:
+            return False
+        log.memory[begin:end] = record
+        ends[number + 1] = end
+        # Commit point.
+        if replica.append(events.publish(slot, total + 1))[-1] is None:
+            return False
+        log.counts[log.cell] = total + 1
+        return True
 
     def end(self) -> tuple[int, int]:
         """Be a producer; the number of the member that we are, and records of its log so far."""
@@ -242,6 +280,11 @@ class Producer:
     def _beside(self) -> int:
         """Bytes that follow each record."""
         return self.beside + (index.CHECK if tuning.CHECK_ALL else 0)
+
+    @property
+    def _is_dressed(self) -> bool:
+        """A record is not written as it is, or not to memory alone."""
+        return self.protected is not _as_they_are or tuning.CHECK_ALL or self.harden is not None
 
     def _write(self, total: int, records: Sequence[NewRecord]) -> int:
         """Write records behind the last one; returns how many."""
@@ -355,9 +398,8 @@ class Producer:
         """Let puts that ask nobody go as far as they may by now."""
         log, slot = self.log, self.slot
         ledger = self._replica.ledger
-        short = tuning.SHORT_WAYS and self._members.counting and not ledger.shutting
+        short = tuning.SHORT_WAYS and self._members.counting and not ledger.shutting and not self._is_dressed
         filling = None if slot is None else ledger.files.get(slot)
-        short = short and not self._beside and self.protected is _as_they_are
         # Another file: an act was interrupted just after its OPEN.
         if log.batch is None or slot is None or not short or filling is None or filling.file != log.batch.file:
             log.stop = 0

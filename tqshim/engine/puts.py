@@ -43,7 +43,7 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
         left = records[put:] if put else records
         crowd = engine.parts.crowd
         if crowd is None:
-            put += engine.act(partial(put_once, engine), left, not put)
+            put += engine.act(put_once, engine, left, not put)
         else:
             put += put_with_others(engine, left)
         if put == len(records) or engine.parts.replica.ledger.shut:
