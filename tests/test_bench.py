@@ -24,7 +24,7 @@ from typing import Any, Final
 import pytest
 
 from tqshim import cli
-from tqshim.bench import chart, command, crew, kinds, measurements, report, rounds, workloads
+from tqshim.bench import chart, command, crew, kinds, measurements, programs, report, rounds, workloads
 from tqshim.bench.kinds import FASTER_FIFO, PICKLE, SIMPLE, STDLIB, TURBO, many
 from tqshim.bench.measurements import Level
 
@@ -565,3 +565,121 @@ def test_a_picture_of_nothing_is_refused(tmp_path: pathlib.Path) -> None:
 
 def test_figures_without_an_end_are_written_as_null() -> None:
     assert report.without_infinity({"a": [1.0, float("inf")], "b": "inf"}) == {"a": [1.0, None], "b": "inf"}
+
+
+# -- whole programs
+
+PING: Final = """\
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--method")
+print(parser.parse_args())
+"""
+
+
+def programs_in(folder: pathlib.Path, old: str = PING, new: str = PING, name: str = "ping") -> pathlib.Path:
+    (folder / f"{name}_mp.py").write_text(old)
+    (folder / f"{name}_turbo.py").write_text(new)
+    return folder
+
+
+def of_programs(*options: str) -> dict[str, dict[str, Any]]:
+    read = document("--programs", *options)
+    return {result["name"]: result for result in read["measurements"]}
+
+
+def test_programs_are_run_whole_and_told_with_wall_and_processor_time() -> None:
+    read = of_programs(*chosen("ping_pong", "task_pool/2/0us", "task_pool/8/1ms"), *TINY)
+    assert list(read) == ["ping_pong", "task_pool/2/0us", "task_pool/8/1ms"]
+    for result in read.values():
+        assert result["failures"] == {}
+        assert list(result["metrics"]) == ["wall", "processor"]
+        for figures in result["metrics"].values():
+            assert set(figures["kinds"]) == {STDLIB, TURBO}
+            assert set(figures["kinds"][TURBO]["ratios"]) == {STDLIB}
+            assert all(figure["min"] > 0 for figure in figures["kinds"].values())
+
+
+def test_every_pair_that_comes_with_the_source_and_each_length_of_task_is_listed() -> None:
+    listed = [one.name for one in programs.measurements(programs.FOLDER, None)]
+    pairs = {path.name[: -len("_mp.py")] for path in (ROOT / "compat" / "legacy").glob("*_mp.py")}
+    assert {name.partition("/")[0] for name in listed} == pairs
+    assert len([name for name in listed if name.startswith(f"{programs.POOL}/")]) == 10
+
+
+def test_a_long_program_sits_out_later_rounds() -> None:
+    turns: list[str] = []
+
+    def run(kind: kinds.Kind, setting: measurements.Setting) -> list[float]:
+        turns.append(kind.name)
+        return [1.0]
+
+    one = measurements.Measurement("tiny", "", ("a",), (metric(),), run, most=2)
+    taken(rounds.Runs(one, [faulty("none", "a")], setting()), turns=4)
+    assert turns == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (PING, PING + "print('more')", "ping_turbo.py --method fork printed\n.*more\nand the first run of the pair\n"),
+        (PING, PING + "raise SystemExit('on purpose')", "ping_turbo.py --method fork has ended with 1\non purpose"),
+        (PING, PING + "import time; time.sleep(600)", "ping_turbo.py --method fork has not finished within 3 s"),
+    ],
+)
+def test_a_program_that_prints_otherwise_or_fails_or_hangs_gives_no_figure(
+    old: str, new: str, complaint: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(programs_in(tmp_path, old, new))
+    assert cli.main(["bench", "--programs", folder, "--rounds", "1", "--limit", "3", "--start-method", "fork"]) == 1
+    output = capsys.readouterr().out
+    assert re.search(f"^  {TURBO} +FAILED: .*{complaint}", output, re.MULTILINE | re.DOTALL)
+    assert "method='fork'" in output or "printed" not in complaint
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux alone")
+def test_processor_time_is_that_of_the_whole_tree_also_of_what_nobody_waits_for(tmp_path: pathlib.Path) -> None:
+    """A child that is waited for, and one that outlives its parent, use half a second each."""
+    burning = (
+        "import os, time\n"
+        "def burn():\n"
+        "    while time.process_time() < 0.5: pass\n"
+        "    os._exit(0)\n"
+        "child = os.fork() or burn()\n"
+        "os.fork() or burn()\n"
+        "os.waitpid(child, 0)\n"
+    )
+    pair = programs._Pair(str(programs_in(tmp_path, burning)), "ping", [])
+    wall, processor = pair.run(kinds.KINDS[STDLIB], setting())
+    assert processor >= 1.0
+    assert wall >= 0.5
+
+
+def test_tables_of_programs_have_a_line_each(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "--programs", str(programs_in(tmp_path)), "--rounds", "2"]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"^ +wall, s +processor, s$", output, re.MULTILINE)
+    ratio = r" +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\)"
+    assert re.search(rf"^ping +\d+\.\d+ +\d+\.\d+{ratio} +\d+\.\d+ +\d+\.\d+{ratio}$", output, re.MULTILINE)
+
+
+def test_without_pairs_it_says_where_they_are(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lonely_mp.py").write_text("")
+    for folder in (tmp_path, tmp_path / "missing"):
+        assert cli.main(["bench", "--programs", str(folder)]) == 2
+        assert "run this in a checkout, or name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+def test_an_interrupted_bench_ends_the_program_that_it_runs(tmp_path: pathlib.Path) -> None:
+    told = tmp_path / "told"
+    hanging = f"import os, time\nopen({str(told)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n"
+    with bench("--programs", str(programs_in(tmp_path, hanging))) as process:
+        deadline = time.monotonic() + PATIENCE
+        while not (told.exists() and told.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == command.INTERRUPTED
+        assert "Traceback" not in errors
+        assert session_of(int(told.read_text())) == []

@@ -43,7 +43,7 @@ HOUSE: Final = (
     Step(6, words("commands.showing")),
     Step(6, words("commands")),
     Step(5, words("bench.command")),
-    Step(5, words("bench.rounds bench.report bench.chart")),
+    Step(5, words("bench.rounds bench.report bench.chart bench.programs")),
     Step(5, words("bench.measurements")),
     Step(5, words("bench.workloads bench.machine")),
     Step(5, words("bench.kinds bench.crew")),

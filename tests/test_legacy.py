@@ -44,10 +44,18 @@ EXPECTED = {
         "each producer's items in order: True",
         "left over: 0",
     ],
+    "scraper": ["120 of 120 pages in the table, 7 of them missing", "words: 22487"],
+    "task_pool": ["2000 tasks, 2000 of them right"],
     "threads_and_processes": [
         *(f"{kind} {n}: 300 items, 300 different, sum 44850" for kind in ("process", "thread") for n in range(2)),
         "1200 items in 4 shares",
         "in order: True",
+    ],
+    "thumbnails": ["60 thumbnails, 216000 bytes of pixels, 0 failed"],
+    "worker_framework": [
+        "660 tasks, 72 tried again, 12 failed",
+        f"flaky    {sum(number for number in range(1, 61) if number % 5)}",
+        "ConnectionError: 12",
     ],
 }
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from tqshim.bench import chart, machine, report, rounds, workloads
+from tqshim.bench import chart, machine, programs, report, rounds, workloads
 from tqshim.bench.crew import ENDING, end_all
 from tqshim.bench.kinds import BATCH, KINDS, usable
 from tqshim.bench.measurements import Level, Measurement, Setting, measurements
@@ -32,6 +32,7 @@ EXAMPLE: Final = """\
   python -m tqshim bench                                  # two minutes: progress, then tables
   python -m tqshim bench --quick                          # a first look, in a quarter of a minute
   python -m tqshim bench --only bounded --only idle       # some of it
+  python -m tqshim bench --programs                       # whole programs, and seconds against task length
   python -m tqshim bench --full --json > figures.json     # all of it with full counts, for programs
   python -m tqshim bench --plot throughput.svg            # throughput over the number of consumers"""
 
@@ -61,6 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     listed = list(measurements())
     groups = sorted({one.name.partition("/")[0] for one in listed if "/" in one.name})
+    parser.add_argument(
+        "--programs",
+        nargs="?",
+        const=programs.FOLDER,
+        metavar="FOLDER",
+        help="measure whole programs instead: the pairs NAME_mp.py and NAME_turbo.py in a folder, which differ in the"
+        " import alone (default: those that come with the source, in compat/legacy of a checkout)",
+    )
     parser.add_argument("--quick", action="store_true", help="a few measurements, a quarter of a minute")
     parser.add_argument("--full", action="store_true", help="every measurement with its full counts: an hour or more")
     parser.add_argument(
@@ -107,7 +116,12 @@ def _problem(options: argparse.Namespace) -> str:
     """What is wrong with the options, or nothing."""
     if options.quick and options.full:
         return "--quick and --full exclude each other; give one of them"
-    listed = list(measurements())
+    if options.programs and options.plot:
+        return "--plot draws throughput, which --programs does not measure; give one of them"
+    problem = programs.why_not(options.programs) if options.programs else ""
+    if problem:
+        return problem
+    listed = _listed(options)
     for name in options.only or ():
         matching = [one for one in listed if one.is_called(name)]
         if not matching:
@@ -124,6 +138,13 @@ def _level(options: argparse.Namespace) -> Level:
     return Level.QUICK if options.quick else Level.FULL if options.full else Level.DEFAULT
 
 
+def _listed(options: argparse.Namespace) -> list[Measurement]:
+    """What there is to measure."""
+    if options.programs:
+        return list(programs.measurements(options.programs, options.start_method))
+    return list(measurements())
+
+
 def _chosen(options: argparse.Namespace) -> list[Measurement]:
     """The measurements that these options ask for."""
     names = list(options.only or ())
@@ -132,7 +153,7 @@ def _chosen(options: argparse.Namespace) -> list[Measurement]:
     level = _level(options)
     return [
         one
-        for one in measurements()
+        for one in _listed(options)
         if one.possible() and (any(map(one.is_called, names)) if names else one.level <= level)
     ]
 
@@ -176,8 +197,11 @@ def _measure(options: argparse.Namespace, check: Callable[[], None]) -> int:
         print()
     else:
         print("\n".join(report.head(document)))
-        for one, result in zip(chosen, document["measurements"]):
-            print("\n".join(report.table(one, result)))
+        if options.programs:
+            print("\n".join(report.side_by_side(document["measurements"])))
+        else:
+            for one, result in zip(chosen, document["measurements"]):
+                print("\n".join(report.table(one, result)))
         print(f"{document['seconds']:.0f} s in all")
     if options.plot:
         chart.draw(options.plot, document)

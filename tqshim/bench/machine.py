@@ -11,7 +11,7 @@ import platform
 from collections.abc import Iterable
 from typing import Any
 
-from tqshim import __version__
+import tqshim
 from tqshim.queues import TurboQueue
 from tqshim.systems import PROC, processors
 
@@ -65,9 +65,12 @@ def describe(method: str, distributions: Iterable[str]) -> dict[str, Any]:
         "model": _model(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "bytecode": "written"
+        if os.path.exists(tqshim.__cached__)
+        else "not written: each process compiles the package",
         "load": round(os.getloadavg()[0], 2),
         "start_method": method,
         "queues_in": os.path.dirname(folder),
         "file_system": file_system(os.path.dirname(folder)),
-        "versions": {"tqshim": __version__, **{name: _version(name) for name in distributions}},
+        "versions": {"tqshim": tqshim.__version__, **{name: _version(name) for name in distributions}},
     }

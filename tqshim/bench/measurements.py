@@ -162,6 +162,8 @@ class Measurement:
     """What must be importable for the items, if not only built-in types."""
     shares: tuple[float, float] = (0.02, 0.04)
     """Of the full counts: how much is measured by ``--quick``, and by default."""
+    most: int = 0
+    """How often it is taken at most; 0: in each round."""
 
     def share(self, level: Level) -> float:
         """Of the full counts, how much is measured on that level."""

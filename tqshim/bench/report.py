@@ -6,17 +6,18 @@ Lives here: tables, and the replacement of what JSON does not know.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from tqshim.bench.kinds import FASTER_FIFO, KINDS
+from tqshim.bench.kinds import FASTER_FIFO, KINDS, STDLIB, TURBO
 from tqshim.bench.measurements import Measurement
 
-__all__ = ["head", "shown", "table", "without_infinity"]
+__all__ = ["head", "shown", "side_by_side", "table", "without_infinity"]
 
 _NAME: Final = 26
 _FIGURE: Final = 30
 _RATIO: Final = 26
+_SHORT: Final = 11
 
 
 def head(document: dict[str, Any]) -> Iterator[str]:
@@ -54,6 +55,29 @@ def table(measurement: Measurement, result: dict[str, Any]) -> Iterator[str]:
     for name, failure in result["failures"].items():
         yield f"  {name:{_NAME}}FAILED: {failure}"
     yield ""
+
+
+def side_by_side(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A line for each measurement of two kinds that have the same metrics: medians, and ratios within a round."""
+    units = {name: metric["unit"] for result in results for name, metric in result["metrics"].items()}
+    yield f"{'':{_NAME}}" + "".join(f"{f'{name}, {unit}':>{2 * _SHORT + _RATIO}}" for name, unit in units.items())
+    yield f"{'':{_NAME}}" + f"{'stdlib':>{_SHORT}}{TURBO:>{_SHORT}}{'x stdlib':>{_RATIO}}" * len(units)
+    for result in results:
+        line = f"{result['name']:{_NAME}}"
+        for metric in result["metrics"].values():
+            figures = metric["kinds"]
+            for kind in (STDLIB, TURBO):
+                line += f"{_median(figures, kind):>{_SHORT}}"
+            ratio = figures[TURBO]["ratios"].get(STDLIB) if TURBO in figures else None
+            line += f"{shown(ratio, 2) if ratio else '':>{_RATIO}}"
+        yield line.rstrip()
+        for kind, failure in result["failures"].items():
+            yield f"  {kind:{_NAME}}FAILED: {failure}"
+    yield ""
+
+
+def _median(figures: dict[str, Any], kind: str) -> str:
+    return f"{figures[kind]['median']:.3f}" if kind in figures else ""
 
 
 def shown(figure: dict[str, float], decimals: int, divisor: float = 1.0) -> str:

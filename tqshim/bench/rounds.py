@@ -2,8 +2,9 @@
 
 Lives here: rounds, ratios, medians and spread.  Not here: what a run does (``measurements``).
 
-All measurements are taken once a round, and in each the kinds of queues take turns (A B C A B C ...).  Every ratio is
-between two runs of one round, a moment apart, so that a machine which becomes slower for a while slows both sides.
+All measurements are taken once a round (but for long ones, which sit out later rounds), and in each the kinds of queues
+take turns (A B C A B C ...).  Every ratio is between two runs of one round, a moment apart, so that a machine which
+becomes slower for a while slows both sides.
 
 Invariant: no run begins after the time is up, and none lasts beyond its own limit.
 """
@@ -121,6 +122,8 @@ def take(
     until = began + seconds
     for number in range(1, rounds + 1):
         for place, runs in enumerate(all_runs, 1):
+            if 0 < runs.measurement.most < number:
+                continue
 
             def progress(text: str, number: int = number, place: int = place) -> None:
                 passed = time.monotonic() - began
