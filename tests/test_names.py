@@ -31,18 +31,18 @@ def test_journal_and_spare_names_come_back(number: int) -> None:
 @given(numbers, keys)
 def test_roll_and_marker_names_come_back(number: int, key: str) -> None:
     assert names.parse(names.roll(number, key)) == Name("roll", (number,))
-    assert names.parse(names.marker(key)) == Name("marker")
+    assert names.parse(names.marker(key)) == Name("marker", ())
 
 
 @pytest.mark.parametrize("name", [names.CELLS, names.MEMBERS, names.BELL, names.SPACE, names.DONE, names.SPILL])
 def test_fixed_names_come_back(name: str) -> None:
-    assert names.parse(name) == Name(name)
+    assert names.parse(name) == Name(name, ())
 
 
 @given(st.sampled_from([names.batch(names.READY, FileId(10, 3)), names.journal(7), "anything at all"]))
 def test_what_was_set_aside_is_known_as_such(name: str) -> None:
     """A file that was set aside is not taken for what it was."""
-    assert names.parse(names.corrupt(name)) == names.parse(names.reason(name)) == Name("corrupt")
+    assert names.parse(names.corrupt(name)) == names.parse(names.reason(name)) == Name("corrupt", ())
     assert [names.is_reason(one) for one in (names.reason(name), names.corrupt(name), name)] == [True, False, False]
 
 

@@ -1,6 +1,6 @@
 """tqshim: ``multiprocessing.Queue``, swapped in with one line, over batch files and one journal."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from . import forks as _forks  # noqa: F401  first: its hooks come before a program's own
 from .errors import CorruptBatchError, FolderError, UnsupportedError
@@ -26,7 +26,10 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .contexts import get_context
     from .patching import install, uninstall
 

@@ -21,9 +21,12 @@ from __future__ import annotations
 import pickle
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, Union
 
 from .protocol.pieces import ALIGNMENT, END, Pieces, nothing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Union
 
 __all__ = ["END", "LEAST", "find", "lay_out", "load", "record"]
 

@@ -8,11 +8,13 @@ Invariant: each is an instance of the standard library's class of that name, and
 from __future__ import annotations
 
 from multiprocessing import context, queues
-from typing import TYPE_CHECKING, Any, Optional
 
 from .queues import TurboQueue
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Optional
+
     from .engine.registry import Use
 
 __all__ = ["JoinableTurboQueue", "SimpleTurboQueue"]

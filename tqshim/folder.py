@@ -33,13 +33,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import logging
 import os
 import stat
 import tempfile
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
-from typing import Any, ClassVar, Final, Optional, TypeVar, Union
 
 from . import locks, mappings, names, systems
 from .clock import monotonic
@@ -50,6 +48,12 @@ from .protocol import snapshot
 from .protocol.ledger import Ledger
 from .storage.batch_file import read_at
 from .storage.large_records import BatchView, RecordInFile, is_being_read, lock_to_read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Final, Optional, TypeVar, Union
+
+    _F = TypeVar("_F", bound="Folder")
 
 try:
     import fcntl
@@ -98,7 +102,6 @@ NEAR: Final = 8
 _REFUSED_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuseblk", "ceph", "glusterfs", "afs", "lustre"}
 _IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
 """What opening says of a symbolic link, a folder, a socket or a device in the place of a file."""
-_log: Final = logging.getLogger("tqshim")
 _OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 _OURS: Final = frozenset(
@@ -276,9 +279,6 @@ class _Members:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-_F = TypeVar("_F", bound="Folder")
 
 
 class Folder:
@@ -717,8 +717,12 @@ class Folder:
             with contextlib.suppress(FileExistsError):
                 fd = self._create(names.reason(name), fd=home)
                 try:
+                    import logging  # here: it takes a third of what the package takes to import, and is hardly needed
+
                     # Not an exception's way: it would find the lock held that handlers may want.
-                    _log.warning("%s/%s: %s; it is kept as %s", self.path, name, finding, names.corrupt(name))
+                    logging.getLogger("tqshim").warning(
+                        "%s/%s: %s; it is kept as %s", self.path, name, finding, names.corrupt(name)
+                    )
                     _write_all(fd, f"{finding}\n".encode("utf-8", "replace"))
                 finally:
                     os.close(fd)

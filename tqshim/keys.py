@@ -30,10 +30,13 @@ from __future__ import annotations
 
 import os
 from multiprocessing import process
-from typing import Any, Final, Optional
 
 from tqshim.names import FileId
 from tqshim.protocol.index import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Optional
 
 __all__ = ["TAG", "Key", "match"]
 

@@ -15,9 +15,12 @@ import threading
 import time
 from itertools import repeat
 from operator import setitem
-from typing import Any
 
 from .clock import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Lock", "Marked", "RLock", "forked", "is_free"]
 

@@ -14,9 +14,13 @@ from __future__ import annotations
 import functools
 import mmap
 import os
-from typing import Any, Final, Optional, Union
+import struct
 
-from . import systems
+from . import c_library, systems
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional, Union
 
 __all__ = ["Mapping", "Mappings", "System", "store", "system", "worth"]
 
@@ -29,22 +33,17 @@ FILE_MOST: Final = 16 << 20
 SHARE: Final = 64
 """A file is mapped where so many times its length is free."""
 _POPULATE: Final = getattr(mmap, "MAP_POPULATE", 0)
+_FAILED: Final = (1 << 8 * struct.calcsize("P")) - 1
+"""What the system's ``mmap`` returns then."""
 
 
 class System:
-    """The system's own mmap, by ctypes: Python's keeps a descriptor, and refuses to map more of a file than is there
+    """The system's own mmap, for Python's keeps a descriptor, and refuses to map more of a file than is there
     yet."""
 
     def __init__(self) -> None:
-        import ctypes  # here: not every program needs it
-
-        library = ctypes.CDLL(None, use_errno=True)
-        self._ctypes = ctypes
-        self._mmap = library.mmap
-        self._mmap.restype = ctypes.c_void_p
-        self._mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
-        self.unmap = library.munmap
-        self.unmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        self._mmap = c_library.function("mmap", "P", "PLiiiq")
+        self.unmap = c_library.function("munmap", "i", "PL")
 
     def map(self, fd: int, size: int, writable: bool = False, at_once: bool = True) -> Optional[int]:
         """Map the file's first bytes; returns where they are.  ``writable``: and its pages, which are there, are found
@@ -52,13 +51,11 @@ class System:
         access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         flags = mmap.MAP_SHARED | (_POPULATE if writable and at_once else 0)
         address: Optional[int] = self._mmap(None, size, access, flags, fd, 0)
-        return None if address == self._ctypes.c_void_p(-1).value else address
+        return None if address == _FAILED else address
 
     def memory(self, address: int, size: int, kept: object = None) -> memoryview:
         """The bytes from there on.  ``kept``: what stays as long as a slice of them does."""
-        array: Any = (self._ctypes.c_char * size).from_address(address)
-        array.kept = kept
-        return memoryview(array).cast("B")
+        return c_library.memory(address, size, kept)
 
 
 @functools.lru_cache(None)

@@ -19,9 +19,13 @@ from multiprocessing import context, queues, reduction
 from operator import index
 from queue import Empty, Full
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Optional, TypeVar
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final, Optional, TypeAlias, TypeVar
+
+    _T = TypeVar("_T")
+
     from .engine.acknowledge import Hold
     from .engine.reader import Taken
     from .engine.registry import Engine, Use
@@ -38,7 +42,6 @@ else:
         """The queue was shut down: nothing can be put, and nothing is there to get."""
 
 
-_T = TypeVar("_T")
 _loads: Final = pickle.loads
 
 COPIED: Final = 2 << 20
@@ -59,7 +62,7 @@ class _Sink:
 
 _reducers: Final = ChainMap(reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table)  # type: ignore[attr-defined]
 """What ``multiprocessing`` knows to pickle beyond ``pickle``: connections, sockets, and what programs registered."""
-_Pen = tuple[Any, list[Any]]
+_Pen: TypeAlias = "tuple[Any, list[Any]]"
 """A pickler, and what it has written."""
 _pens: Final[list[_Pen]] = []
 _PEN_BYTES: Final = 2048

@@ -14,7 +14,10 @@ import os
 import select
 import struct
 import sys
-from typing import Final, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
 
 __all__ = ["PROC", "SHM", "flock", "kind_and_process", "processors", "unsupported"]
 

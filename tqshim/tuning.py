@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
 
 from .protocol import ledger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 _WITHOUT: Final = frozenset(os.environ.get("TQSHIM_WITHOUT", "").split(","))
 """Optimisations that are switched off: the suites run with and without each."""

@@ -6,11 +6,14 @@ Lives here: looking at all that is in one.
 from __future__ import annotations
 
 import weakref
-from typing import TypeVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
 
 __all__ = ["alive"]
-
-_T = TypeVar("_T")
 
 
 def alive(things: weakref.WeakSet[_T]) -> list[_T]:

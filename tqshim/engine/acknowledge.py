@@ -10,7 +10,6 @@ this process, the journal has it: a GOT ends it, or it comes back.
 from __future__ import annotations
 
 import weakref
-from typing import Optional
 
 from tqshim.clock import monotonic
 from tqshim.engine.consumer import Consumer, Handed, Taken
@@ -23,6 +22,10 @@ from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
 from tqshim.protocol.ledger import Held
 from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
 __all__ = ["Acknowledging", "Hold"]
 

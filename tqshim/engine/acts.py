@@ -16,7 +16,6 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import context, reduction
-from typing import Any, ClassVar, Optional, TypeVar
 
 from tqshim import locks
 from tqshim.engine.consumer import NO_STEPS, Consumer
@@ -28,10 +27,14 @@ from tqshim.keys import Key
 from tqshim.protocol.ledger import OPEN_FOR_ALL, Ledger
 from tqshim.storage.folder import LogFolder
 
-__all__ = ["Acts", "a_full_disk_is_no_matter"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Optional, TypeVar
 
-_T = TypeVar("_T")
-_A = TypeVar("_A", bound="Acts")
+    _T = TypeVar("_T")
+    _A = TypeVar("_A", bound="Acts")
+
+__all__ = ["Acts", "a_full_disk_is_no_matter"]
 
 
 class Acts:

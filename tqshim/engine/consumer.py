@@ -14,7 +14,6 @@ from itertools import repeat
 from operator import getitem, setitem
 from struct import Struct
 from time import monotonic_ns
-from typing import Final, Optional, cast
 
 from tqshim import tuning
 from tqshim.clock import monotonic
@@ -29,6 +28,10 @@ from tqshim.protocol.ledger import NEAR_BOUND, Lease, Ledger, Place
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
 
 __all__ = ["NO_STEPS", "Consumer", "Handed", "Taken"]
 
@@ -409,7 +412,7 @@ class Consumer:
             self._replica.settled()
         elif tuning.SHORT_WAYS and most == 1 and stop < begin + len(records) and not self.state[1]:
             # Of several that were read at once none stays in its file.
-            self._open_window(lease, stop, cast("list[Record]", records[stop - begin :]))
+            self._open_window(lease, stop, records[stop - begin :])  # type: ignore[arg-type]
         return item < stop
 
     def _open_window(self, lease: Lease, first: int, records: list[Record]) -> None:

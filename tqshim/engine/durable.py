@@ -31,7 +31,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from threading import get_ident
-from typing import Any, Final, Optional
 
 from tqshim import locks, tuning
 from tqshim.clock import monotonic
@@ -44,6 +43,10 @@ from tqshim.protocol import snapshot
 from tqshim.protocol.pieces import NewRecord
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Optional
 
 __all__ = ["Crowd", "Disk", "open_surely"]
 

@@ -10,7 +10,6 @@ would.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Optional
 
 from tqshim.clock import monotonic
 from tqshim.engine import gets, puts, waits
@@ -21,7 +20,10 @@ from tqshim.protocol.pieces import NewRecord
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, SLEEPS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Optional
+
     from tqshim.figures import Stats
 
 __all__ = ["Engine"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from functools import partial
 from math import inf
-from typing import Any, Final, Optional
 
 from tqshim.clock import monotonic
 from tqshim.engine import waits
@@ -22,6 +21,10 @@ from tqshim.engine.parts import Parts
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, SLEEPS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Optional
 
 __all__ = ["HOLD_ONE", "take_or_wait"]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Container
 from time import monotonic_ns
-from typing import Optional
 
 from tqshim import systems, tuning
 from tqshim.clock import monotonic
@@ -23,6 +22,10 @@ from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import SLOTS, Cells
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
 __all__ = ["Membership"]
 

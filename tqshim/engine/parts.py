@@ -7,8 +7,6 @@ Invariant: a forked child makes all of them anew, before anything else.
 
 from __future__ import annotations
 
-from typing import Any, Optional
-
 from tqshim.engine.acknowledge import Acknowledging
 from tqshim.engine.consumer import Consumer, Taken
 from tqshim.engine.durable import Crowd, Disk, open_surely
@@ -24,6 +22,10 @@ from tqshim.keys import Key
 from tqshim.protocol.ledger import SHUT
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 __all__ = ["Parts", "load", "nothing"]
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from sys import gettrace
 from time import monotonic_ns
-from typing import Final, Optional
 
 from tqshim import mappings, tuning
 from tqshim.engine.membership import Membership
@@ -36,6 +35,10 @@ from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, PAGE, SLEEPS, SLOTS, Cells
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
 
 __all__ = ["NO_LOG", "Log", "Producer"]
 

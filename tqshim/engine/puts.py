@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from functools import partial
 from time import monotonic_ns
-from typing import Optional
 
 from tqshim.clock import monotonic
 from tqshim.engine import waits
@@ -19,6 +18,10 @@ from tqshim.engine.parts import nothing
 from tqshim.engine.producer import NO_LOG
 from tqshim.protocol.pieces import NewRecord
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, CUT_DUE, SLEEPS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
 __all__ = ["cut_if_due", "put_waiting"]
 

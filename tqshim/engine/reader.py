@@ -12,7 +12,6 @@ import contextlib
 import errno
 import sys
 from collections.abc import Callable, Iterable
-from typing import Final, Optional, Union
 
 from tqshim import mappings, tuning
 from tqshim.engine.replica import Replica
@@ -24,9 +23,13 @@ from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.large_records import LargeFile, RecordInFile
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional, TypeAlias, Union
+
 __all__ = ["Reader", "Taken"]
 
-Taken = Union[Record, RecordInFile]
+Taken: TypeAlias = "Union[Record, RecordInFile]"
 """A record as a get takes it."""
 
 FILES: Final = 64

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Final, Optional
 
 from tqshim import tuning
 from tqshim.clock import monotonic
@@ -23,6 +22,10 @@ from tqshim.protocol.events import SIZE
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync.cells import Cells
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Optional
 
 __all__ = ["LEASED", "Reclaimer"]
 

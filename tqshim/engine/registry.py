@@ -10,7 +10,6 @@ import os
 import weakref
 from collections.abc import Callable
 from multiprocessing import process
-from typing import Any, ClassVar, Optional
 
 from tqshim import forks, locks, tuning
 from tqshim.ending import AtExit
@@ -19,6 +18,10 @@ from tqshim.folder import forked, sweep
 from tqshim.keys import Key, match
 from tqshim.storage.folder import LogFolder
 from tqshim.weak import alive
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Optional
 
 __all__ = ["Engine", "Use"]
 

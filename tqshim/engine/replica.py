@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from struct import Struct
-from typing import Final, Optional
 
 from tqshim import names, tuning
 from tqshim.clock import monotonic
@@ -23,6 +22,10 @@ from tqshim.protocol import events, snapshot
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.ledger import Ledger, Verdict
 from tqshim.storage.folder import LogFolder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
 
 __all__ = ["SHIFT", "Replica", "replay"]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Final, Optional
 
 from tqshim import mappings, tuning
 from tqshim.clock import monotonic
@@ -26,6 +25,10 @@ from tqshim.protocol import index
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.large_records import Closing
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
 
 __all__ = ["Supply"]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from _thread import allocate_lock
 from collections.abc import Callable
-from typing import Any, Final, Optional
 
 from tqshim import names, systems, tuning
 from tqshim.clock import monotonic
@@ -24,6 +23,10 @@ from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, KINDS, SLEEPS, Cells, sleep_word
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Optional
 
 __all__ = ["Waiter"]
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Optional
 
 from tqshim.clock import monotonic
 from tqshim.engine.acts import Acts
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import AWAITS_DONE, SLEEPS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
 __all__ = ["forget_waiter", "slot_for", "wait", "watch"]
 

@@ -24,13 +24,16 @@ from __future__ import annotations
 import struct
 from binascii import crc32
 from collections.abc import Sequence
-from typing import Final, Union
 
 from tqshim.names import FileId
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, TypeAlias, Union
+
 __all__ = ["CHECK", "FIRST", "SCALES", "SERIALS", "Record", "capacity", "check", "data_begin", "place", "serial"]
 
-Record = Union[bytes, memoryview]
+Record: TypeAlias = "Union[bytes, memoryview]"
 
 FIRST: Final = 256
 """Records of the smallest batch file, at most."""

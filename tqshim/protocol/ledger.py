@@ -62,13 +62,11 @@ events of unknown types.  Numbers of members, leases, grants, holds, files and i
 
 from __future__ import annotations
 
-import re
 import struct
 from array import array
 from bisect import insort
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import Final, NamedTuple, Optional, Union
 
 from tqshim.names import FileId
 from tqshim.protocol import events
@@ -96,6 +94,11 @@ from tqshim.protocol.events import (
 )
 from tqshim.protocol.extents import Extents
 from tqshim.protocol.index import capacity
+from tqshim.tuples import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional, TypeAlias, Union
 
 __all__ = [
     "OPEN_FOR_ALL",
@@ -193,7 +196,7 @@ class Returned(NamedTuple):
     place: Place
 
 
-Verdict = Union[None, int, range, Lease, Reservation, Held]
+Verdict: TypeAlias = "Union[int, range, Lease, Reservation, Held, None]"
 """What an event came to: ``None`` where it is void, else
 
 JOIN: the slot.  CUT, PUBLISH, CLAIM, CLAIM_MANY: the items.  LEASE: the lease.  RESERVE, TRIM: the reservation as it
@@ -216,9 +219,8 @@ PAGE_SLOTS: Final = 64
 NEAR_BOUND: Final = 64
 """A lease of a queue that is more than half full takes this part of its places at most."""
 
-_OTHER: Final = re.compile(rb"[^\x01]", re.DOTALL)
-"""The type of an event that is no CLAIM."""
 _PLAIN: Final = b"\x01"
+"""The type of a CLAIM."""
 _WORD: Final = struct.Struct("<Q")
 _PAGE: Final = bytes(8 * PAGE_SLOTS)
 
@@ -480,12 +482,11 @@ class Ledger:
         if self.watched is None:
             last = min(count, self.limit - self.index)
             while at < last:
-                other = _OTHER.search(types, at, last)
-                place = other.start() if other else last
-                if place > at:
-                    self._claims(place - at)
-                at = place
-                if other:
+                left = len(types[at:last].lstrip(_PLAIN))
+                if last - left > at:
+                    self._claims(last - left - at)
+                at = last - left
+                if left:
                     self.step(_WORD.unpack_from(chunk, at * SIZE)[0])
                     at += 1
         for (event,) in _WORD.iter_unpack(chunk[at * SIZE : count * SIZE]):

@@ -9,9 +9,12 @@ Invariant: what is put before a record are opcodes that do nothing: it is unpick
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Union
 
 from tqshim.protocol.index import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, TypeAlias, Union
 
 __all__ = ["ALIGNMENT", "END", "MOST_BEFORE", "NewRecord", "Pieces", "nothing", "parts", "placed"]
 
@@ -36,7 +39,7 @@ class Pieces:
         return self.size
 
 
-NewRecord = Union[bytes, memoryview, Pieces]
+NewRecord: TypeAlias = "Union[bytes, memoryview, Pieces]"
 """A record before it is put."""
 
 

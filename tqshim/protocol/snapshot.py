@@ -18,13 +18,16 @@ from __future__ import annotations
 import struct
 from array import array
 from binascii import crc32
-from typing import Final, Optional
 
 from tqshim.names import FileId
 from tqshim.protocol import events
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.extents import Extents
 from tqshim.protocol.ledger import PAGE_SLOTS, Filling, Held, Lease, Ledger, Member, Place, Reservation, Returned
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
 
 __all__ = ["check", "dump", "is_former", "kind", "limit_of", "load", "size_of", "words_after"]
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Final, Optional
 
 from tqshim import mappings, systems
 from tqshim.names import FileId
 from tqshim.protocol import index
 from tqshim.protocol.index import CHECK, Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
 
 __all__ = ["BatchFile", "allocate", "map_file", "read_at"]
 

@@ -6,13 +6,16 @@ Lives here: what is made and read there of logs.  Not here: all else in the fold
 from __future__ import annotations
 
 import os
-from typing import Optional
 
 from tqshim import names
 from tqshim.folder import NO_SPACE, Folder
 from tqshim.names import FileId
 from tqshim.storage.batch_file import BatchFile, allocate
 from tqshim.storage.large_records import Closing, LargeFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
 __all__ = ["LogFolder"]
 

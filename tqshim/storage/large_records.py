@@ -21,13 +21,16 @@ import os
 import weakref
 from array import array
 from collections.abc import Callable
-from typing import Final, Optional, Union
 
 from tqshim import mappings, systems
 from tqshim.names import FileId
 from tqshim.protocol import index
 from tqshim.protocol.index import CHECK
 from tqshim.storage.batch_file import read_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional, Union
 
 try:
     import fcntl

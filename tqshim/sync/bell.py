@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from typing import Optional
 
 from tqshim import systems
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
 __all__ = ["Bell"]
 

@@ -30,9 +30,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Final, Union
 
 from tqshim.clock import microseconds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Union
 
 __all__ = ["KINDS", "PAGE", "SLOTS", "Cells", "sleep_word"]
 

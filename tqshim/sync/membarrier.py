@@ -12,9 +12,12 @@ import functools
 import os
 import time
 from collections.abc import Callable
-from typing import Final, Optional
 
-from tqshim import systems
+from tqshim import c_library, systems
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
 
 __all__ = ["barrier", "barrier_works", "register_for_barrier"]
 
@@ -26,9 +29,7 @@ _registered: set[int] = set()
 
 @functools.lru_cache(None)
 def _syscall() -> Callable[..., int]:
-    import ctypes  # here: not every program needs it
-
-    return functools.partial(ctypes.CDLL(None, use_errno=True).syscall, systems.MEMBARRIER)
+    return functools.partial(c_library.function("syscall", "l", "liii"), systems.MEMBARRIER)
 
 
 def _membarrier(command: int) -> int:
