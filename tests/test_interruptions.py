@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -21,12 +22,14 @@ import pytest
 from programs.mixed import LEFT_OUT
 
 import tqshim.tuning
-from tqshim import Empty, TurboQueue
+from tqshim import Empty, Full, TurboQueue
 from tqshim.engine.engine import Engine
+from tqshim.engine.producer import Producer
 from tqshim.folder import Folder, Journal
 from tqshim.protocol import events
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
+from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import Cells
 
@@ -70,8 +73,8 @@ def mixed(acts: int, maxsize: int, seed: int, how: str, *words: str, limit: floa
         (0, "lines", ["joinable"]),
         (20, f"lines,{CALLS}", ["claims", "rolls"]),
         (2000, "timer,lines", ["claims", "joinable", "rolls"]),
-        (0, "timer,use", []),
-        (500, f"use,{CALLS}", ["rolls"]),
+        (0, "timer,use", ["nested"]),
+        (500, f"use,{CALLS}", ["rolls", "nested"]),
         (3, f"use,lines,{CALLS},timer", ["claims", "joinable"]),
     ],
 )
@@ -91,7 +94,7 @@ def test_interrupted_acts_do_no_harm_to_queues_of_other_kinds(words: str) -> Non
 @pytest.mark.parametrize("seed", range(200))
 def test_ten_thousand_acts_lose_double_and_damage_nothing(seed: int) -> None:
     how = ["lines", CALLS, "timer", "use", f"use,lines,{CALLS},timer"][seed % 5]
-    words = [word for at, word in enumerate(("claims", "joinable", "rolls")) if seed >> at & 1]
+    words = [word for at, word in enumerate(("claims", "joinable", "rolls", "nested")) if seed >> at & 1]
     mixed(10_000, [0, 20, 0, 2000, 3, 500, 0][seed % 7], seed, how, *words, limit=10 * LIMIT)
 
 
@@ -415,10 +418,131 @@ def test_what_a_handler_has_put_comes_before_what_is_put_after_it() -> None:
         assert [queue.get() for _ in range(60)] == list(range(60))
 
 
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Engine]]:
+    """A bounded queue with items 0 to 4 and places reserved for more, and another producer's engine."""
+    if not (tqshim.tuning.RESERVATIONS and membarrier.barrier_works()):
+        pytest.skip("no places are reserved")
+    monkeypatch.setattr(tqshim.tuning, "CUT_EVERY", 1 << 40)  # no cut comes in between
+    queue: Any = TurboQueue(300)
+    for number in range(5):
+        queue.put(number)
+    other = Engine(LogFolder.meet(queue._engine.folder.path))
+    yield queue, other
+    other.close()
+    queue._engine.close()
+
+
+def interrupted_undecided(
+    way: str, queue: Any, other: Engine, monkeypatch: pytest.MonkeyPatch, then: Callable[[], Any], fill: bool = False
+) -> None:
+    """Put 5, where another ends its reservation just before the store, and takes all other places if it is to fill it;
+    then do that when the counter has got it and nobody has asked yet whether it counts."""
+    producer = queue._engine.parts.producer
+    has_places, settle, has_put = Producer._has_places, Producer.settle, Engine.has_put
+
+    def takes_places() -> None:
+        other.act(lambda: other.parts.producer.trim(producer.slot))
+        while fill and other.put(_dumped("theirs"), False, None):
+            pass
+
+    def taken_at_once(self: Producer, count: int) -> bool:
+        found = has_places(self, count)
+        if self is producer:
+            monkeypatch.setattr(Producer, "_has_places", has_places)
+            takes_places()
+        return found
+
+    def undecided(*_: Any) -> Any:
+        monkeypatch.setattr(Producer, "settle", settle)
+        monkeypatch.setattr(Engine, "has_put", has_put)
+        return then()
+
+    def settle_then(self: Producer, *arguments: Any, **more: Any) -> int:
+        undecided()
+        return settle(self, *arguments, **more)
+
+    if way == "short":
+        if not tqshim.tuning.SHORT_WAYS:
+            pytest.skip("there is no short way")
+        takes_places()
+        monkeypatch.setattr(Engine, "has_put", undecided)
+        queue.put(5, False)
+    else:
+        monkeypatch.setattr(Producer, "_has_places", taken_at_once)
+        monkeypatch.setattr(Producer, "settle", settle_then)
+        queue.put_many([5], False)
+
+
+@pytest.mark.parametrize("way", ["short", "long"])
+def test_what_a_bounded_put_left_undecided_comes_before_what_a_handler_puts(
+    way: str, bounded: tuple[Any, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it does not come at all."""
+    queue, other = bounded
+
+    def interrupt() -> None:
+        raise Interrupt
+
+    with pytest.raises(Interrupt):
+        interrupted_undecided(way, queue, other, monkeypatch, interrupt)
+    in_a_handler(queue, lambda: queue.put_many([6]))
+    queue.put(7)
+    assert [queue.get(timeout=5) for _ in range(queue.qsize())] in ([*range(8)], [*range(5), 6, 7])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_bounded_put_learns_what_a_handler_in_it_has_decided(
+    full: bool, bounded: tuple[Any, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, other = bounded
+    refused = []
+
+    def use() -> None:
+        try:
+            queue.put_many([6], False)
+        except Full:
+            refused.append(6)
+
+    with contextlib.nullcontext() if not full else pytest.raises(Full):
+        interrupted_undecided("long", queue, other, monkeypatch, use, full)
+    assert refused == [6] * full
+    found = [queue.get(timeout=5) for _ in range(queue.qsize())]
+    assert [item for item in found if item != "theirs"] == [*range(5), *([] if full else [5, 6])]
+    assert len(found) == (300 if full else 7)
+
+
 def _dumped(item: Any) -> bytes:
     import pickle
 
     return pickle.dumps(item)
+
+
+@pytest.mark.parametrize("what", ["put", "put_many", "get", "qsize", "claimed", "stats"])
+def test_a_handler_may_interrupt_what_another_handler_does(what: str) -> None:
+    """Each has an engine of its own; none is entered while an act of it is under way."""
+    queue: Any = TurboQueue()
+    queue.put_many([1, 2, 3])
+    states = []
+
+    def look() -> Any:
+        if what == "claimed":
+            with queue.claimed() as item:
+                return item
+        return {"put": lambda: queue.put(4), "put_many": lambda: queue.put_many([4])}.get(what, getattr(queue, what))()
+
+    def in_the_second() -> None:
+        above = queue._engine.beside
+        states.append((above.unsure, above.parts.replica.ledger))
+        found.append(look())
+        states.append((above.unsure, above.parts.replica.ledger))
+
+    found: list[Any] = []
+    in_a_handler(queue, lambda: queue._engine.above().act(in_the_second))
+    assert states[0] == states[1] and states[0][0]
+    assert found[0] == {"get": 1, "claimed": 1, "qsize": 3}.get(what, found[0])
+    rest = [1, 2, 3, 4] if "put" in what else [2, 3] if what in ("get", "claimed") else [1, 2, 3]
+    assert [queue.get(timeout=5) for _ in range(queue.qsize())] == rest
 
 
 def test_what_an_interrupted_handler_had_taken_comes_with_the_next_get() -> None:

@@ -1,10 +1,12 @@
 """Three processes beside each other on one queue, whose acts are interrupted at random; prints its counts as JSON.
 
-Usage: python -m programs.mixed ACTS MAXSIZE SEED HOW [claims] [joinable] [durable] [authkey] [rolls]
+Usage: python -m programs.mixed ACTS MAXSIZE SEED HOW [claims] [joinable] [durable] [authkey] [rolls] [nested]
 
 HOW, comma-separated, how an act is interrupted: ``lines``, an exception at a random line of the package; ``calls``, the
 same just after a random call there, where the interpreter looks for signals; ``timer``, by a signal handler; ``use``, a
 handler that itself puts and gets on the queue and returns.
+
+With ``nested`` what a handler does is interrupted, too, by a handler of the same kind.
 
 Each process puts, gets, looks, claims (with ``claims``), forks children that put and get a few items and leave, and has
 files of its own, opened and closed in between, whose numbers must stay its own.
@@ -119,14 +121,18 @@ class Interrupter:
 
     def arm(self) -> None:
         how = self.choose.choice(self.how)
-        self.armed = how
-        self.raises = how != "use"
         if how == "timer" or (how == "use" and self.choose.random() < 0.5):
-            longest = self.choose.choice([1e-4, 1e-3, 5e-3, 2e-2])
-            signal.setitimer(signal.ITIMER_REAL, longest * self.choose.random() + 1e-6)
+            self.arm_timer(how)
         else:
+            self.armed, self.raises = how, how != "use"
             self.left = self.choose.randrange(1, self.choose.choice([8, 40, 150, 400]))
             sys.settrace(self.trace_calls if how == "calls" else self.trace_lines)
+
+    def arm_timer(self, how: str = "") -> None:
+        self.armed = how or self.choose.choice(["timer", "use"])
+        self.raises = self.armed != "use"
+        longest = self.choose.choice([1e-4, 1e-3, 5e-3, 2e-2])
+        signal.setitimer(signal.ITIMER_REAL, longest * self.choose.random() + 1e-6)
 
     def disarm(self) -> None:
         self.armed = ""
@@ -148,7 +154,7 @@ class Interrupter:
 
     def in_a_call(self, frame: Optional[FrameType]) -> bool:
         """A queue's method is under way: only there an exception says something about the queue."""
-        while frame is not None:
+        while frame is not None and frame.f_code is not self.use.__code__:
             if frame.f_code in self.inside:
                 return True
             frame = frame.f_back
@@ -255,6 +261,7 @@ class Worker:
         self.folder = folder
         self.claims = "claims" in words
         self.joinable = "joinable" in words
+        self.nested = "nested" in words
         self.maxsize: int = q._maxsize
         self.children = 0
         self.depth = 0
@@ -281,9 +288,11 @@ class Worker:
         self.row = False
         if not self.depth and self.choose.random() < chance:
             self.interrupter.arm()
+        elif self.depth == 1 and self.nested and self.choose.random() < LIKELY:
+            self.interrupter.arm_timer()  # no tracer runs in what a tracer does
         try:
             value = act()
-            self.interrupter.disarm() if not self.depth else None
+            self.interrupter.disarm() if self.depth < 2 else None
             return "done", value
         except (Interrupt, Custom):
             self.row = True
@@ -291,7 +300,7 @@ class Worker:
         except (queue.Full, queue.Empty) as error:
             return type(error).__name__, None
         finally:
-            if not self.depth:
+            if self.depth < 2:
                 self.interrupter.disarm()
 
     def use(self) -> None:

@@ -127,7 +127,8 @@ class Acts:
         return bool(self.lock._is_owned()) or (crowd is not None and crowd.is_led_here)
 
     def above(self: _A) -> _A:
-        """An engine for who has interrupted this one: another member of the queue, as another process would be.
+        """An engine for who has interrupted this one: another member of the queue, as another process would be.  It may
+        be interrupted itself, by another handler.
 
         What the interrupted act has put by now comes first."""
         above: Optional[_A] = self.beside
@@ -141,7 +142,8 @@ class Acts:
             above.generation = self.generation
             above.set_batch_size(self._batch_size)
             self.beside = above
-        above.cut()
+        if not above.is_interrupted:
+            above.cut(self)
         return above
 
     def _take_over(self) -> None:
@@ -158,9 +160,22 @@ class Acts:
         self.parts.acknowledging.take_back()
         self.parts.consumer.hand_down(below)
 
-    def cut(self) -> None:
+    def cut(self, below: Optional[Acts] = None) -> None:
+        """Cut all that was put; first of all what an engine has that is interrupted."""
         with a_full_disk_is_no_matter():
-            self.unless_forked(None, self.act, lambda: self.parts.producer.cut())
+            self.unless_forked(None, self.act, self._cut, below)
+
+    def _cut(self, below: Optional[Acts]) -> None:
+        if below is not None:
+            self.parts.producer.settle_all(below.parts.producer)
+        self.parts.producer.cut()
+
+    def top(self: _A) -> _A:
+        """The engine in which whoever calls this can act: this one, if it is not interrupted."""
+        top = self
+        while top.is_interrupted:
+            top = top.above()
+        return top
 
     @property
     def shut(self) -> bool:

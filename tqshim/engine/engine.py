@@ -55,9 +55,8 @@ class Engine(Acts):
         owner = self.parts.producer
         log = owner.log
         if log.counts[log.flag] or log.stop < total or owner.lost:
-            engine = self.above() if self.is_interrupted else self
-            put = self.unless_forked(total, engine.act, lambda: engine.parts.producer.confirm(total, owner))
-            if put < total:
+            engine = self.top()
+            if not self.unless_forked(True, engine.act, lambda: engine.parts.producer.confirm(total, owner)):
                 return False
         if log.counts[_ASLEEP]:
             self.unless_forked(None, self.parts.waiter.ring, SLEEPS)
@@ -68,7 +67,8 @@ class Engine(Acts):
         if self.is_interrupted:
             above = self.above()
             put = above.put_many(records, block, timeout)
-            above.cut()  # It is before what this engine puts from here on.
+            if not above.is_interrupted:  # else the one above it has done so
+                above.cut()  # It is before what this engine puts from here on.
             return put
         if self.folder.fd < 0 and not (self.closed or self.stale):
             return len(records)  # the end of the program, and nobody else uses the queue
@@ -112,7 +112,7 @@ class Engine(Acts):
         """A step has taken that item, but somebody wanted our lease to end: it is ours if the journal says so, and if
         this is not a forked child: ``generation`` was ours at the step."""
         if self.is_interrupted:
-            above, lease = self.above(), self.parts.consumer.lease
+            above, lease = self.top(), self.parts.consumer.lease
             end = self.unless_forked(0, above.act, lambda: above.parts.consumer.end_of(lease))
             return item < end and generation == self.generation
         ours = self.unless_forked(False, self.act, lambda: self.parts.consumer.confirm(item))

@@ -142,7 +142,7 @@ class Producer:
         self.slot: Optional[int] = None
         self.log = NO_LOG
         self.lost: set[int] = set()
-        """Records that other threads have put without the lock, and that are none: they were skipped with ours."""
+        """Records that were put by the counter alone, and are none: an act that was not their own has settled that."""
         self.supply = Supply(folder, replica, reclaimer)
         maxsize = replica.ledger.maxsize
         self._places = min(tuning.PLACES, max(tuning.PLACES_FEW, maxsize // 64))
@@ -349,9 +349,9 @@ class Producer:
             log.counts[log.cell] = new
             # Whoever wants to shut down may have looked for flags to raise before our OPEN, but not after it.
             if log.counts[log.flag] or self._replica.ledger.shutting:
-                kept = self.settle(new, count=new - total)
-                self.lost.update(range(kept, total))
-                return max(0, kept - total)
+                put = self.confirm(new, self)
+                self.lost.difference_update(range(total, new))
+                return new - total if put else 0
             return new - total
         # Commit point.
         self._members.cut(slot, events.publish(slot, new))
@@ -360,42 +360,42 @@ class Producer:
         log.counts[log.cell] = new
         return new - total
 
-    def confirm(self, total: int, owner: Producer) -> int:
-        """``settle`` of a record that this thread has put to that producer's log without the lock: others may have
-        settled theirs behind it, or have lowered the flag, since."""
-        log, slot = owner.log, owner.slot
-        if total - 1 in owner.lost:
-            owner.lost.discard(total - 1)
-            return total - 1
-        if slot is None or (not log.counts[log.flag] and self._replica.ledger.stop_of(slot) >= total):
-            return total
-        kept = self.settle(total, slot)
-        owner.lost.update(range(kept, total - 1))
+    def confirm(self, total: int, owner: Producer) -> bool:
+        """Whether the record counts with which a log of this process has got to that total, by its counter: somebody
+        may have wanted to know how far it has got, and have looked before.  Another thread's act, or a handler's, may
+        have settled that since."""
+        if total - 1 not in owner.lost:
+            self.settle(total, owner)
+        kept = total - 1 not in owner.lost
+        owner.lost.discard(total - 1)
         return kept
 
-    def settle(self, total: int, whose: Optional[int] = None, count: int = 1) -> int:
-        """Somebody wants to know how far our log has got, and may have looked before our last store: the journal
-        decides.  ``total``: what our counter says; ``whose``: that of another slot of this process; ``count``: of so
-        many records at the end of that, which are put together or not at all.  Returns how much is put."""
-        replica, slot = self._replica, self.slot if whose is None else whose
-        assert slot is not None
+    def settle(self, total: int, owner: Producer) -> None:
+        """Have the journal decide how far that log has got, up to what its counter says; what does not count is noted
+        in ``lost``."""
+        replica, log, slot = self._replica, owner.log, owner.slot
+        if slot is None:
+            return
         self.log.stop = 0
         replica.sync()
-        if replica.ledger.totals[slot] >= total:
-            kept = total
-        else:
-            own = replica.ledger.res.get(slot)
+        ledger = replica.ledger
+        is_asked = log.counts[log.flag] or ledger.shutting or ledger.stop_of(slot) < total
+        if is_asked and ledger.totals[slot] < total:
+            own = ledger.res.get(slot)
             data = b""
             if own is not None and not own.cut:
                 data = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
             # What can't be cut now never will be: its numbers are not used again.
-            data += events.cut(slot, total - count) + events.publish(slot, total)
-            former = replica.append_one(data + events.skip(slot, total))
-            kept = former if isinstance(former, int) else total
+            kept = replica.append_one(data + events.cut(slot, total) + events.skip(slot, total))
+            if isinstance(kept, int):
+                owner.lost.update(range(kept, total))
         if replica.ledger.shutting and not replica.ledger.shut:
             self.help_to_shut()
         self._limit()
-        return kept
+
+    def settle_all(self, owner: Producer) -> None:
+        """The same of all that its counter says: an act that was interrupted may not have asked yet."""
+        self.settle(owner.log.counts[owner.log.cell], owner)
 
     def _limit(self) -> None:
         """Let puts that ask nobody go as far as they may by now."""
