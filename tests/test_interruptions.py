@@ -545,6 +545,30 @@ def test_a_handler_may_interrupt_what_another_handler_does(what: str) -> None:
     assert [queue.get(timeout=5) for _ in range(queue.qsize())] == rest
 
 
+def test_a_handler_in_the_first_import_of_the_figures_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue: Any = TurboQueue()
+    queue.put_many([1, 2, 3])
+    monkeypatch.delitem(sys.modules, "tqshim.figures", raising=False)
+    found: list[Any] = []
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.endswith("figures.py"):
+            if event == "line":
+                found.append(queue.stats())
+            return trace
+        return None
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        figures = queue.stats()
+    finally:
+        sys.settrace(former)
+    assert len(found) > 3
+    assert {(one.items, one.put, one.maxsize) for one in [*found, figures]} == {(3, 3, 0)}
+    assert set(vars(found[0])) == set(vars(figures))
+
+
 def test_what_an_interrupted_handler_had_taken_comes_with_the_next_get() -> None:
     """It is not left with an engine that nobody asks."""
     queue: Any = TurboQueue()

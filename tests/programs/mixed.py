@@ -600,7 +600,6 @@ def main(acts: int, maxsize: int, seed: int, how: list[str], words: list[str]) -
             tqshim.tuning.LIMITS = (16, 64)  # type: ignore[misc]
         path = os.path.join(folder, "queue") if {"durable", "authkey"} & set(words) else None
         q = kind(maxsize, path=path, durable="durable" in words or None, authkey=b"key" if "authkey" in words else None)
-        q.stats()  # here: a handler must not find its module half-way imported
         context = multiprocessing.get_context("fork")
         workers = [
             context.Process(target=work, args=(q, who, seed * 100 + who, folder, how, words, acts))

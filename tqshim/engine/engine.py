@@ -195,8 +195,10 @@ class Engine(Acts):
         return self.act(self._stats)
 
     def _stats(self) -> Stats:
-        from tqshim.figures import Stats  # here: dataclasses are dear to import
-
+        try:
+            from tqshim.figures import Stats  # here: dataclasses are dear to import
+        except ImportError:  # a signal handler has interrupted that very import, and can't wait for it
+            from types import SimpleNamespace as Stats  # type: ignore[assignment]
         parts = self.parts
         counters = parts.members.look()
         ledger = parts.replica.ledger
