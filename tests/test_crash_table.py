@@ -1466,7 +1466,7 @@ def set_out(path: Path, halt: Optional[tuple[Place, signal.Signals]]) -> tuple[i
             if path.queue is not None:
                 path.queue.qsize()  # this process is a user of its own from here on
             # A put that finds itself traced goes the long way: other threads might run between two lines.
-            tqshim.engine.producer.gettrace = lambda: None  # type: ignore[attr-defined]
+            tqshim.engine.producer.watchers = lambda: None
             path.prepare()
             os.write(write, b"!")
             os.read(start, 1)

@@ -18,7 +18,7 @@ import tqshim
 from tqshim import TurboQueue, queues, tuning
 from tqshim.engine.consumer import NO_STEPS
 from tqshim.engine.engine import Engine
-from tqshim.engine.producer import Producer
+from tqshim.engine.producer import Log, Producer
 from tqshim.protocol import events
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
@@ -327,6 +327,50 @@ def test_an_interrupt_before_the_journal_has_answered_loses_nothing(q: Any) -> N
             break
         raise_flag(q, parts.replica.ledger.lease)
     assert drained(q) == left
+
+
+@PUTS
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no sys.monitoring")
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("name", ["LINE", "INSTRUCTION", "BRANCH", "BRANCH_LEFT"])
+def test_a_put_that_a_tool_watches_loses_nothing_to_other_threads(q: Any, name: str, local: bool) -> None:
+    """Its callback lets another thread put between any two lines of ours."""
+    monitoring: Any = sys.monitoring  # type: ignore[attr-defined]
+    code, tool = Log.put.__code__, monitoring.DEBUGGER_ID
+    wanted = getattr(monitoring.events, name, 0)
+    if not wanted:
+        pytest.skip("this interpreter has no such event")
+    put = start_short_puts(q)
+    theirs: list[threading.Thread] = []
+    seen: set[int] = set()
+    me = threading.get_ident()
+
+    def watch(found: Any, place: int, *_: Any) -> None:
+        if found is code and threading.get_ident() == me and place not in seen:
+            seen.add(place)
+            theirs.append(threading.Thread(target=q.put, args=(f"theirs {place}",)))
+            theirs[-1].start()
+            theirs[-1].join()
+
+    monitoring.use_tool_id(tool, "test")
+    monitoring.register_callback(tool, wanted, watch)
+    monitoring.register_callback(tool, monitoring.events.PY_START, lambda *_: None)
+    monitoring.set_events(tool, monitoring.events.PY_START | (0 if local else wanted))
+    if local:
+        monitoring.set_local_events(tool, code, wanted)
+    try:
+        for number in range(50):
+            q.put(number)
+    finally:
+        monitoring.set_events(tool, 0)
+        monitoring.set_local_events(tool, code, 0)
+        monitoring.register_callback(tool, wanted, None)
+        monitoring.register_callback(tool, monitoring.events.PY_START, None)
+        monitoring.free_tool_id(tool)
+    got = drained(q)[len(put) :]
+    assert [item for item in got if type(item) is int] == list(range(50))
+    assert sorted(item for item in got if type(item) is str) == sorted(f"theirs {place}" for place in seen)
+    assert seen or name != "LINE"
 
 
 @GETS

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from array import array
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -38,11 +39,39 @@ from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, PAGE, SLEEPS, SL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, Optional
+    from typing import Any, Final, Optional
 
 __all__ = ["NO_LOG", "Log", "Producer"]
 
 _ASLEEP: Final = ASLEEP[SLEEPS]
+_SLICES_COLLECT: Final = sys.version_info < (3, 12)
+"""To make a slice may collect garbage."""
+watchers: Callable[[], Any] = gettrace
+"""Tells whether anybody may watch what runs here: nothing, or something false, if nobody does."""
+
+if sys.version_info >= (3, 12):
+    from sys import monitoring
+
+    # By event, all tools that want it of all code, the one of ``settrace`` among them.  Those that want some of certain
+    # code alone want to know of each that begins, to say so.
+    watchers = getattr(monitoring, "_all_events", lambda: True)
+    _OF = monitoring.events
+    _BETWEEN = _OF.LINE | _OF.INSTRUCTION | _OF.JUMP | _OF.BRANCH
+    if sys.version_info >= (3, 14):
+        _BETWEEN |= _OF.BRANCH_LEFT | _OF.BRANCH_RIGHT
+    """Events that may happen in ``Log.put`` between its first look at the counter and its store."""
+
+
+def _is_watched() -> bool:
+    """Somebody's code may run between the lines of ``Log.put`` in this thread."""
+    if sys.version_info >= (3, 12):
+        code = Log.put.__code__
+        for tool in range(6):  # those of the interpreter follow
+            if monitoring.get_tool(tool) is not None and _BETWEEN & (
+                monitoring.get_events(tool) | monitoring.get_local_events(tool, code)
+            ):
+                return True
+    return gettrace() is not None
 
 
 class Log:
@@ -73,14 +102,15 @@ class Log:
         0: ask, it is not put.  -1: it is put.  Else it is the new total, and there is more to do (``Engine.has_put``).
 
         Without the lock: CPython changes threads, and runs signal handlers, at calls and jumps back alone, and from the
-        first look at the counter to the store there is none.  Before 3.12 to make a slice may collect garbage, which
-        may run anything; the one that is made here first is kept by the interpreter, and used again below."""
+        first look at the counter to the store there is none.  Where to make a slice may collect garbage, which may run
+        anything, the one that is made here first is kept by the interpreter, and used again below."""
         size = len(record)
-        record[:0]
+        if _SLICES_COLLECT:
+            record[:0]
         counts = self.counts
         if self.stop and (now := monotonic_ns()) > self.due and now > counts[CUT_DUE] and self.wants_cut(now):
             return 0  # a cut comes first
-        if gettrace() is not None:
+        if watchers() and _is_watched():
             return 0  # a tracer lets other threads run between any two lines
         total = counts[self.cell]
         if total < self.stop:
