@@ -387,7 +387,7 @@ def test_a_claim_that_is_interrupted_with_its_item_gives_it_back(monkeypatch: py
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tqshim.queues, "_loads", interrupted)
+    monkeypatch.setattr(tqshim.queues, "_load", interrupted)
     with pytest.raises(KeyboardInterrupt) as kept:
         q.claimed().__enter__()
     assert claim_all(q) == [("a", 1), ("b", 0)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import multiprocessing
+import multiprocessing.reduction
 import os
 import pickle
 import queue
@@ -15,10 +17,10 @@ import threading
 import time
 from multiprocessing.queues import Queue as StandardQueue
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import pytest
-from programs.things import BadAtLoading, Registered, Reporting, Unpicklable, reduce_registered
+from programs.things import BadAtLoading, Counting, Registered, Reporting, Unpicklable, reduce_registered
 
 import tqshim
 import tqshim.folder
@@ -528,6 +530,23 @@ def test_an_item_that_exits_when_it_is_unpickled_is_gone_then(many: bool) -> Non
     assert q.empty()
 
 
+@pytest.mark.parametrize("error", [None, ValueError("no"), SystemExit(3), MemoryError(), OSError(24, "too many")])
+@pytest.mark.parametrize("way", ["get", "get_many", "claimed", "in its file"])
+def test_an_item_is_unpickled_once(way: str, error: Optional[BaseException]) -> None:
+    """Also if that fails: it may have had effects, as where descriptors are fetched for it."""
+    q: Any = TurboQueue()
+    q.put((bytes(1 << 20), Counting(error)) if way == "in its file" else Counting(error))
+    Counting.count = 0
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error)):
+        if way == "claimed":
+            with q.claimed():
+                pass
+        else:
+            q.get_many() if way == "get_many" else q.get()
+    assert Counting.count == 1
+    assert q.empty()
+
+
 def test_the_objects_of_a_large_item_are_not_remembered() -> None:
     """Else each later item pays for them."""
     q = TurboQueue()
@@ -608,6 +627,87 @@ def test_a_reducer_registered_with_multiprocessing_is_used(monkeypatch: pytest.M
     q.put(Registered(1))
     q.put_many([Registered(2)])
     assert [q.get().value, q.get().value] == [1001, 1002]
+
+
+class Shouting(pickle.Pickler):
+    """A pickler of a program's own: with methods as those of ``ForkingPickler``."""
+
+    @classmethod
+    def dumps(cls, obj: Any) -> memoryview:
+        return memoryview(b"!" + pickle.dumps(obj))
+
+    @staticmethod
+    def loads(data: Any) -> Any:
+        assert type(data) is bytes
+        return pickle.loads(data[1:]), "!"
+
+
+class Mute(multiprocessing.reduction.ForkingPickler):
+    """The standard library's, but for one thing."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (str, ("mute",)) if obj is int else NotImplemented
+
+
+@pytest.mark.parametrize("size", [1, 100_000, 3_000_000])
+def test_another_pickler_in_the_place_of_multiprocessings_is_used(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As recipes do it for dill and cloudpickle, at any time."""
+    q: Any = TurboQueue()
+    item = bytes(size)
+    q.put("before")
+    assert q.get() == "before"
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.queues, "_ForkingPickler", Shouting)
+        q.put(item)
+        q.put_many([item] * 6)
+        assert q.get() == (item, "!")
+        assert q.get() == (item, "!")
+        assert q.get_many(max_messages_to_get=2) == [(item, "!")] * 2
+        with q.claimed() as claimed:
+            assert claimed == (item, "!")
+        assert [q.get(), q.get()] == [(item, "!")] * 2
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.reduction.ForkingPickler, "dumps", Shouting.dumps)
+        patch.setattr(multiprocessing.reduction.ForkingPickler, "loads", Shouting.loads)
+        q.put_many([item])
+        q.put(item)
+        assert [q.get(), q.get()] == [(item, "!")] * 2
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.queues, "_ForkingPickler", Mute)
+        q.put((int, item))
+        q.put_many([(int, item)])
+        assert [q.get(), q.get()] == [("mute", item)] * 2
+    q.put(int)
+    assert q.get() is int
+
+
+def test_another_pickler_that_fails_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    q: Any = TurboQueue()
+    monkeypatch.setattr(multiprocessing.queues, "_ForkingPickler", Shouting)
+    for put in (q.put, lambda item: q.put_many([1, item, 2])):
+        with pytest.raises(TypeError, match="stays here"):
+            put(Unpicklable())
+    assert q.empty()
+
+
+@pytest.mark.parametrize("place", ["reduction.ForkingPickler", "reduction.ForkingPickler.dumps"])
+def test_another_pickler_may_be_there_first(place: str) -> None:
+    """Before ``multiprocessing.queues`` and we are imported."""
+    code = f"""
+import multiprocessing.reduction, pickle, sys
+class Mine(pickle.Pickler):
+    loads = pickle.loads
+    def dumps(obj):
+        return pickle.dumps((obj, "mine"))
+multiprocessing.{place} = Mine{".dumps" if "dumps" in place else ""}
+from tqshim import TurboQueue
+q = TurboQueue()
+q.put(1)
+q.put_many([2])
+print(q.get(), q.get_many())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "(1, 'mine') [(2, 'mine')]\n", done.stderr
 
 
 def test_connections_and_sockets_can_be_put() -> None:

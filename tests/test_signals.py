@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
 import os
 import queue
 import signal
@@ -148,16 +150,63 @@ print(q.get(timeout=60), flush=True)
     assert q.empty()
 
 
+class Alarm(Exception):
+    pass
+
+
+def handle(number: int, frame: Any) -> None:
+    raise Alarm
+
+
+class Handler:
+    def __call__(self, *told: Any) -> None:
+        raise Alarm
+
+    def method(self, *told: Any) -> None:
+        raise Alarm
+
+
+@pytest.mark.parametrize("way", ["get", "get_many", "claimed"])
+@pytest.mark.parametrize(
+    "handler",
+    [handle, lambda *told: handle(*told), functools.partial(functools.partial(handle)), Handler(), Handler().method],
+    ids=["function", "lambda", "partial", "callable", "method"],
+)
+def test_any_handlers_exception_while_an_item_is_unpickled_does_not_lose_it(way: str, handler: Any) -> None:
+    q: Any = TurboQueue()
+    q.put(Ringing())
+    former = signal.signal(signal.SIGUSR1, handler)
+    Ringing.rung = False
+    try:
+        with pytest.raises(Alarm):
+            if way == "claimed":
+                q.claimed().__enter__()
+            else:
+                q.get_many() if way == "get_many" else q.get()
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert q.get(timeout=20) == "rung"
+
+
+def test_what_a_handler_in_c_raises_while_an_item_is_unpickled_loses_it_as_in_the_standard_library() -> None:
+    """Nothing tells that from an item that fails."""
+    for q in (multiprocessing.Queue(), TurboQueue()):
+        q.put(Ringing())
+        q.put("next")
+        former = signal.signal(signal.SIGUSR1, functools.partial(int, "no number"))  # type: ignore[arg-type]
+        Ringing.rung = False
+        try:
+            with pytest.raises(TypeError):
+                q.get()
+        finally:
+            signal.signal(signal.SIGUSR1, former)
+        assert q.get(timeout=20) == "next"
+        q.close()
+
+
 @pytest.mark.parametrize("many", [False, True])
 def test_a_handlers_exception_while_an_item_is_unpickled_does_not_lose_it(many: bool) -> None:
     """It is no failure of the item: that can be got again."""
-
-    class Alarm(Exception):
-        pass
-
-    def handle(number: int, frame: Any) -> None:
-        raise Alarm
-
     q: Any = TurboQueue()
     q.put_many([1, Ringing(), 3])
     former = signal.signal(signal.SIGUSR1, handle)

@@ -12,13 +12,14 @@ from __future__ import annotations
 import copyreg
 import functools
 import pickle
+import signal
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import context, queues, reduction
 from operator import index
 from queue import Empty, Full
-from types import ModuleType, TracebackType
+from types import CodeType, ModuleType, TracebackType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,16 @@ class _Sink:
         self.write = write
 
 
-_reducers: Final = ChainMap(reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table)  # type: ignore[attr-defined]
+_given: Final = vars(queues._ForkingPickler).get("dumps")  # type: ignore[attr-defined]
+_pickler: Final[Any] = (
+    queues._ForkingPickler  # type: ignore[attr-defined]
+    if getattr(getattr(_given, "__func__", None), "__module__", "") == reduction.__name__
+    else None
+)
+"""The standard library's pickler, which ours comes to.  Programs put another in its place, dill's or cloudpickle's, or
+in that of its methods, at any time: then those are used.  ``None``: one has done so before this was imported."""
+_methods: Final = vars(_pickler) if _pickler else {}
+_reducers: Final = ChainMap(_pickler._extra_reducers if _pickler else {}, copyreg.dispatch_table)
 """What ``multiprocessing`` knows to pickle beyond ``pickle``: connections, sockets, and what programs registered."""
 _Pen: TypeAlias = "tuple[Any, list[Any]]"
 """A pickler, and what it has written."""
@@ -72,6 +82,8 @@ later item.  It is not used again; a new one costs 1 us."""
 
 def _dumps(item: object) -> NewRecord:
     """As ``ForkingPickler.dumps``, seven times faster for small items: a pickler is made once and used again."""
+    if queues._ForkingPickler is not _pickler or _methods["dumps"] is not _given:  # type: ignore[attr-defined]
+        return bytes(queues._ForkingPickler.dumps(item))  # type: ignore[attr-defined]
     try:
         pen = _pens.pop()
     except IndexError:
@@ -88,6 +100,14 @@ def _dumps(item: object) -> NewRecord:
 
 def _dumps_many(items: Iterable[Any], failed: Callable[[Exception, Any], None]) -> list[NewRecord]:
     """``_dumps`` of each; ``failed`` is told of those that can't be pickled, and may raise."""
+    if queues._ForkingPickler is not _pickler or _methods["dumps"] is not _given:  # type: ignore[attr-defined]
+        dumped: list[NewRecord] = []
+        for item in items:
+            try:
+                dumped.append(_dumps(item))
+            except Exception as error:
+                failed(error, item)
+        return dumped
     try:
         pen = _pens.pop()
     except IndexError:
@@ -152,6 +172,9 @@ _OF_MEMORY: Final = frozenset((bytes, memoryview))
 
 
 def _load(record: Taken) -> Any:
+    loads = queues._ForkingPickler.loads  # type: ignore[attr-defined]
+    if loads is not _loads:
+        return loads(bytes(record))
     if isinstance(record, (bytes, memoryview)):
         return _loads(record)
     buffers = _buffers()
@@ -165,13 +188,30 @@ def _load(record: Taken) -> Any:
     return pickle.load(record.rewound())
 
 
-def _is_bad(record: Taken) -> bool:
-    """Unpickling this was what raised, not a signal handler that ran just then."""
-    try:
-        _load(record)
-    except _FAULTS:
-        return True
-    return False
+def _is_fault(error: BaseException) -> bool:
+    """Unpickling an item has raised this, not a signal handler that ran just then: its code would be in the traceback.
+
+    To unpickle the item once more would tell, too, but have its effects twice.  A handler in C leaves no trace: then
+    the item is gone, as from the standard library's queues."""
+    if not isinstance(error, _FAULTS):
+        return False
+    codes = set(map(_code_of, map(signal.getsignal, signal.valid_signals())))
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in codes:
+            return False
+        trace = trace.tb_next
+    return True
+
+
+def _code_of(handler: Any) -> Optional[CodeType]:
+    """What runs when this is called; ``None``: nothing in Python."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if callable(handler) and not hasattr(handler, "__code__"):
+        handler = type(handler).__call__
+    code: Optional[CodeType] = getattr(handler, "__code__", None)
+    return code
 
 
 class Claim:
@@ -207,7 +247,7 @@ class Claim:
         except BaseException as error:
             self._hold = None
             if found:
-                engine.let_go(found[0], loading and isinstance(error, _FAULTS) and _is_bad(found[0].record))
+                engine.let_go(found[0], loading and _is_fault(error))
             raise
         raise ShutDown if engine.over else Empty
 
@@ -332,6 +372,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                         break
                     contested = 0
                 loading = 1
+                if queues._ForkingPickler.loads is not _loads:  # type: ignore[attr-defined]
+                    return _load(record)
                 return _loads(record)  # none of these stays in its file
             engine.get(got, 1, block, timeout)
             if got:
@@ -345,7 +387,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 engine.parts.consumer.forget_lost(item)
             elif record is not None:
                 got = [record]
-            if got and not (loading and isinstance(error, _FAULTS) and _is_bad(got[0])):
+            if got and not (loading and _is_fault(error)):
                 engine.give_back(got)
             raise
         raise ShutDown if engine.over else Empty
@@ -410,12 +452,13 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 got, more = got + more, []
             loading = True
             # What fails leaves those before it in the list.
-            items.extend(map(_loads if _OF_MEMORY.issuperset(map(type, got)) else _load, got))  # type: ignore[arg-type]
+            plain = queues._ForkingPickler.loads is _loads and _OF_MEMORY.issuperset(map(type, got))  # type: ignore[attr-defined]
+            items.extend(map(_loads if plain else _load, got))  # type: ignore[arg-type]
             if items:  # Asked in here: before 3.11 a signal handler may run at each jump.
                 return items
         except BaseException as error:
             # If an item failed, it is the one after those in the list.
-            if loading and isinstance(error, _FAULTS) and len(items) < len(got) and _is_bad(got[len(items)]):
+            if loading and len(items) < len(got) and _is_fault(error):
                 engine.give_back(got[len(items) :] if items else got[1:])
                 if items:
                     return items

@@ -30,6 +30,25 @@ def fail(name: str) -> None:
     raise ValueError(f"{name} can't be loaded")
 
 
+class Counting:
+    """Counts how often it is unpickled, and fails in that if it is told to."""
+
+    count = 0
+
+    def __init__(self, error: Any = None) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        return count, (self.error,)
+
+
+def count(error: Any) -> int:
+    Counting.count += 1
+    if error is not None:
+        raise error
+    return Counting.count
+
+
 class Array:
     """What hands its bytes over as a buffer, and takes whatever shows them."""
 
