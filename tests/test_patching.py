@@ -6,11 +6,13 @@ import gc
 import inspect
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import warnings
+import zipapp
 from collections.abc import Iterator
 from multiprocessing import context as contexts
 from multiprocessing import queues, spawn
@@ -362,6 +364,103 @@ def test_a_program_that_installs_nothing_else_is_found_by_spawned_children_elsew
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "TurboQueue\nTurboQueue\n"
+
+
+RETURNING = """
+import multiprocessing, os, sys
+from concurrent.futures import ProcessPoolExecutor
+
+class Mine:
+    def __init__(self, number):
+        self.number = number
+
+def child(says):
+    says.put(Mine(7))
+
+if __name__ == "__main__":
+    print(sys.argv, sys.path[:1], __name__, __spec__ and __spec__.name, sorted(globals()))
+    print(__loader__ and getattr(__loader__, "__name__", type(__loader__)), repr(sys.stdin.read()))
+    print(sys.modules["__mp_main__"] is sys.modules["__main__"])
+    for method in sys.argv[1].split(","):
+        context = multiprocessing.get_context(method)
+        says = context.Queue()
+        process = context.Process(target=child, args=(says,))
+        process.start()
+        print(method, type(says.get()) is Mine)
+        process.join()
+        with context.Pool(1) as pool:
+            print([type(one) is Mine for one in pool.map(Mine, range(2))])
+        with ProcessPoolExecutor(1, mp_context=context) as executor:
+            print([type(one) is Mine for one in executor.map(Mine, range(2))])
+    if "fail" in sys.argv:
+        raise ValueError("the end")
+"""
+EVERY = ",".join(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("words", "methods"),
+    [
+        (["script.py"], EVERY),
+        (["-m", "module"], EVERY),
+        (["-m", "package"], "fork"),
+        (["-m", "package.module"], EVERY),
+        (["folder"], "fork"),
+        (["program.pyz"], "fork"),
+        (["-"], "fork"),
+        (["-c", RETURNING], "fork"),
+    ],
+    ids=lambda words: "" if isinstance(words, str) else " ".join(words[:2])[:20],
+)
+def test_what_children_send_back_of_a_class_of_the_program_arrives(
+    tmp_path: Path, words: list[str], methods: str
+) -> None:
+    """Where children can't import the program, as without us: by ``fork`` alone."""
+    for place in ("script.py", "module.py", "package/module.py", "package/__main__.py", "folder/__main__.py"):
+        path = tmp_path / place
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(RETURNING, "utf-8")
+    (tmp_path / "package" / "__init__.py").touch()
+    zipapp.create_archive(tmp_path / "folder", tmp_path / "program.pyz")
+    ended = []
+    for turbo in (False, True):
+        done = subprocess.run(
+            [sys.executable, *(["-m", "tqshim", "run"] if turbo else []), *words, methods, "fail"],
+            cwd=tmp_path,
+            input=RETURNING,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        ended.append((done.returncode, done.stdout, done.stderr))
+    assert "False" not in ended[0][1]
+    assert ended[1] == ended[0]
+    assert ended[0][0] == 1, ended[0]
+
+
+def test_an_archive_may_bring_the_package(tmp_path: Path) -> None:
+    """Its children import it from there, before they have its path."""
+    folder = tmp_path / "application"
+    shutil.copytree(Path(tqshim.__file__).parent, folder / "tqshim", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "work.py").write_text(
+        "import multiprocessing\ndef tell(says):\n    says.put(type(multiprocessing.Queue()).__name__)\n", "utf-8"
+    )
+    (folder / "__main__.py").write_text(
+        "import multiprocessing, tqshim, work\ntqshim.install()\n"
+        "for method in multiprocessing.get_all_start_methods():\n"
+        "    context = multiprocessing.get_context(method)\n"
+        "    says = context.Queue()\n"
+        "    process = context.Process(target=work.tell, args=(says,))\n"
+        "    process.start()\n"
+        "    print(says.get(timeout=60))\n"
+        "    process.join()\n",
+        "utf-8",
+    )
+    zipapp.create_archive(folder, tmp_path / "program.pyz")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    words = [sys.executable, "program.pyz"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "TurboQueue\n" * len(METHODS), done.stderr
 
 
 def test_usage_is_shown_where_there_is_nothing_to_run(tmp_path: Path) -> None:

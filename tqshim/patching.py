@@ -56,8 +56,11 @@ import sys
 if "tqshim" not in sys.modules:
     import importlib.machinery, importlib.util
     spec = importlib.machinery.PathFinder.find_spec("tqshim", [home])
-    sys.modules["tqshim"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["tqshim"])
+    if hasattr(spec.loader, "exec_module"):
+        sys.modules["tqshim"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["tqshim"])
+    else:  # from an archive, before 3.10
+        spec.loader.load_module("tqshim")
 import tqshim.patching
 tqshim.patching.install()
 """

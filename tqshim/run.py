@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import builtins
 import importlib.machinery
+import linecache
 import os
 import pkgutil
 import runpy
 import sys
+import textwrap
 from types import ModuleType, TracebackType
-from typing import Any, Final, NoReturn, Optional
+from typing import Any, Final, NoReturn, Optional, Union
 
 from .patching import install
 
@@ -29,7 +31,7 @@ EXAMPLE: Final = """\
   python -m tqshim run -m module arguments      # as python -m module arguments"""
 
 USAGE: Final = """\
-usage: python -m tqshim run [-m MODULE | SCRIPT] [ARGUMENT ...]
+usage: python -m tqshim run [-m MODULE | -c CODE | SCRIPT | -] [ARGUMENT ...]
 
 Run a program as python itself does, with tqshim's queues in the place of multiprocessing's.
 
@@ -42,12 +44,13 @@ for example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options: all that follows is the program's."""
     parser.add_argument("-m", dest="is_module", action="store_true", help="the program is a module, not a script")
+    parser.add_argument("-c", dest="is_code", action="store_true", help="the program is what is given")
     parser.add_argument("program", nargs=argparse.REMAINDER, help="the program, and its arguments")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the program of these options."""
-    return main([*(["-m"] if options.is_module else []), *options.program])
+    return main([*(["-m"] if options.is_module else []), *(["-c"] if options.is_code else []), *options.program])
 
 
 def main(arguments: list[str]) -> int:
@@ -55,15 +58,19 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] in (["-h"], ["--help"]):
         print(USAGE, end="")
         return 0
-    as_module = arguments[:1] == ["-m"]
-    program = arguments[as_module:]
-    if not program or program[0].startswith("-"):
+    option = arguments[0] if arguments[:1] in (["-m"], ["-c"]) else ""
+    program = arguments[1:] if option else arguments
+    if not program or (program[0].startswith("-") and option != "-c" and program[0] != "-"):
         print(USAGE, end="", file=sys.stderr)
         return 2
     install()
     try:
-        if as_module:
+        if option == "-m":
             _run_module(program)
+        elif option == "-c":
+            _run_source(_given(program[0]), "<string>", ["-c", *program[1:]])
+        elif program[0] == "-":
+            _run_source(sys.stdin.buffer.read(), "<stdin>", program)
         else:
             _run_file(program)
     except SystemExit:
@@ -75,12 +82,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _fresh_main() -> ModuleType:
-    """A ``__main__`` without anything of ours in it."""
+    """A ``__main__`` without anything of ours in it; ``multiprocessing`` knows it by another name, too."""
     module = ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
     if sys.version_info < (3, 14):
         module.__annotations__ = {}
-    sys.modules["__main__"] = module
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     return module
 
 
@@ -88,6 +95,27 @@ def _run_module(program: list[str]) -> None:
     _fresh_main()
     sys.argv[:] = ["-m", *program[1:]]
     runpy._run_module_as_main(program[0])  # type: ignore[attr-defined]
+
+
+def _given(source: str) -> str:
+    """What stands behind ``-c``, as this version of Python takes it."""
+    if sys.version_info >= (3, 14):
+        source = textwrap.dedent(source)
+    if sys.version_info >= (3, 13):  # tracebacks show its lines
+        linecache.cache["<string>"] = len(source), None, source.splitlines(keepends=True), "<string>"
+    return source
+
+
+def _run_source(source: Union[bytes, str], name: str, arguments: list[str]) -> None:
+    """What has no file: the current folder is searched first, as it is at each look."""
+    sys.argv[:] = arguments
+    module = _fresh_main()
+    module.__loader__ = importlib.machinery.BuiltinImporter
+    if name == "<stdin>":
+        module.__file__ = name
+        module.__dict__["__cached__"] = None
+    _search_first("")
+    exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
 
 
 def _run_file(program: list[str]) -> None:
