@@ -11,7 +11,6 @@ Invariant: nobody depends on being rung: a sleeper looks by itself, soon at firs
 
 from __future__ import annotations
 
-import time
 from _thread import allocate_lock
 from collections.abc import Callable
 
@@ -21,7 +20,7 @@ from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
-from tqshim.sync.bell import Bell
+from tqshim.sync.bell import Bell, pause
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, KINDS, SLEEPS, Cells, sleep_word
 
 TYPE_CHECKING = False
@@ -150,7 +149,7 @@ class Waiter:
     def rest(self, kind: int, me: object, bell: Bell, seconds: float) -> bool:
         """Sleep for so long, or until somebody rings: ``True``."""
         if self.waiting[kind].get(me):
-            time.sleep(max(0.0, min(seconds, ASIDE)))
+            pause(max(0.0, min(seconds, ASIDE)))
             return False
         return bell.sleep(seconds)
 

@@ -4,21 +4,73 @@ Lives here: ringing, and sleeping until somebody rings.  Not here: files being m
 (``wait_policy``).
 
 Invariant: a bell carries wake-ups, never data: one ring wakes one sleeper, or is there for the next.
+
+gevent and eventlet take system calls away, or put others in their place that let other greenlets run meanwhile.  So it
+should be, but for one greenlet of a forked child, that in which it was forked: while it slept so, copies of all its
+parent's greenlets would run there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
+import sys
+import time
 
-from tqshim import systems
+from tqshim import forks, systems
+
+try:
+    from posix import read, write  # eventlet's own would wait for the next ring
+except ImportError:  # Windows, where there are no queues
+    from os import read, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Any
 
-__all__ = ["Bell"]
+__all__ = ["Bell", "pause"]
+
+_forked_in: list[Any] = [None]
+"""The greenlet in which this process was forked."""
+
+
+def _current() -> Any:
+    library = sys.modules.get("greenlet")
+    return library.getcurrent() if library is not None else None
+
+
+def _has_forked() -> None:
+    _forked_in[0] = _current()
+
+
+forks.register(lambda: None, _has_forked)
+
+
+def _is_apart() -> bool:
+    """Nothing else may run here while this greenlet sleeps."""
+    return _forked_in[0] is not None and _forked_in[0] is _current()
+
+
+@functools.lru_cache(None)
+def _untouched() -> Any:
+    """``select``, as no library has patched it."""
+    import importlib.util  # here: it is dear to import
+
+    spec = importlib.util.find_spec("select")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pause(seconds: float) -> None:
+    """``time.sleep``."""
+    if _is_apart():
+        _untouched().select((), (), (), seconds)
+    else:
+        time.sleep(seconds)
 
 
 class Bell:
@@ -28,36 +80,42 @@ class Bell:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._poll: Optional[select.epoll] = None
+        self._poll: Any = None
 
     def ring(self) -> None:
         try:
-            os.write(self.fd, b"!")
+            write(self.fd, b"!")
         except BlockingIOError:  # thousands of rings are under way already
             pass
 
     def sleep(self, seconds: float) -> bool:
         """Sleep until somebody rings, at most so long.  ``True``: this ring was ours."""
-        if systems.EPOLL and hasattr(select, "epoll"):  # gevent and eventlet take it away, eventlet ``poll``, too
+        system: Any = select if not _is_apart() else _untouched()
+        if systems.EPOLL and hasattr(system, "epoll"):  # gevent and eventlet take it away, eventlet ``poll``, too
             if self._poll is None:
-                self._poll = select.epoll()
+                self._poll = system.epoll()
                 with contextlib.suppress(FileExistsError):  # a fork in a signal handler: the other was faster
                     self._poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             if not self._poll.poll(seconds):
                 return False
-        elif hasattr(select, "poll"):
-            waiter = select.poll()
+        elif hasattr(system, "poll"):
+            waiter = system.poll()
             waiter.register(self.fd, select.POLLIN)
             if not waiter.poll(max(0, int(seconds * 1000 + 0.999))):
                 return False
-        elif not select.select([self.fd], (), (), max(0.0, seconds))[0]:
-            return False
+        else:
+            own = os.dup(self.fd)  # eventlet lets no two wait for one descriptor
+            try:
+                if not system.select([own], (), (), max(0.0, seconds))[0]:
+                    return False
+            finally:
+                os.close(own)
         return self.answer()
 
     def answer(self) -> bool:
         """Take one ring.  ``False``: there is none."""
         try:
-            return bool(os.read(self.fd, 1))
+            return bool(read(self.fd, 1))
         except BlockingIOError:  # somebody else was faster, or nobody rang
             return False
 
