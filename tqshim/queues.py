@@ -9,17 +9,17 @@ Invariant: a program that keeps to the documented interface of ``multiprocessing
 
 from __future__ import annotations
 
-import copyreg
 import functools
 import pickle
 import signal
 import sys
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import context, queues, reduction
 from operator import index
 from queue import Empty, Full
 from types import CodeType, ModuleType, TracebackType
+
+from . import sharing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ _pickler: Final[Any] = (
 """The standard library's pickler, which ours comes to.  Programs put another in its place, dill's or cloudpickle's, or
 in that of its methods, at any time: then those are used.  ``None``: one has done so before this was imported."""
 _methods: Final = vars(_pickler) if _pickler else {}
-_reducers: Final = ChainMap(_pickler._extra_reducers if _pickler else {}, copyreg.dispatch_table)
+_reducers: Final = sharing.Reducers(_pickler._extra_reducers if _pickler else {})
 """What ``multiprocessing`` knows to pickle beyond ``pickle``: connections, sockets, and what programs registered."""
 _Pen: TypeAlias = "tuple[Any, list[Any]]"
 """A pickler, and what it has written."""
@@ -161,7 +161,7 @@ def _new_pickler(written: list[Any]) -> pickle.Pickler:
     """A pickler that appends what it writes to this list."""
     # Protocol 5: arrays and other large buffers are not copied on the way.
     pickler = pickle.Pickler(_Sink(written.append), 5)
-    pickler.dispatch_table = _reducers
+    pickler.dispatch_table = _reducers  # type: ignore[assignment]
     return pickler
 
 
@@ -331,10 +331,13 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         """Put an item into the queue; wait for a place for ``timeout`` seconds, for ever by default.
 
         Raises ``Full`` where there was none, ``ShutDown`` where the queue was shut down, ``ValueError`` where this
-        handle was closed, and what pickling raises: at once and here, the queue goes on."""
+        handle was closed, and what pickling raises: at once and here, the queue goes on.  An item that takes
+        descriptors of this process until it is got, as torch's tensors do, waits as for a place while few are left."""
         engine = self._engine
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
+        if _reducers.used and not sharing.has_room():
+            timeout = sharing.wait_for_room(block, timeout)
         try:
             record = _dumps(obj)
         except Exception as error:
@@ -420,6 +423,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         More than ``maxsize`` items go in pieces while it blocks; without blocking they are refused.  If time runs out
         between two pieces, ``Full`` says how many were put."""
         engine = self._open_engine()
+        if _reducers.used and not sharing.has_room():
+            timeout = sharing.wait_for_room(block, timeout)
         records = _dumps_many(items, self._pickling_failed)
         if records:
             put = engine.put_many(records, block, timeout)
@@ -495,7 +500,10 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 return self.put_nowait(obj)
             except Full:
                 pass
-            await self._sleep_async(True)
+            if _reducers.used and not sharing.has_room():
+                await sharing.pause()
+            else:
+                await self._sleep_async(True)
 
     async def _sleep_async(self, for_a_place: bool) -> None:
         from .asynchronous import sleep  # here: most programs do without asyncio
@@ -521,6 +529,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
 
     def _pickling_failed(self, error: Exception, obj: Any) -> None:
         if type(self)._on_queue_feeder_error is TurboQueue._on_queue_feeder_error:
+            sharing.explain(error)
             raise error
         self._on_queue_feeder_error(error, obj)
 
