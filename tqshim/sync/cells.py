@@ -32,6 +32,7 @@ import mmap
 import os
 
 from tqshim.clock import microseconds
+from tqshim.storage.batch_file import map_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ _NAP_UNIT: Final = 64
 
 
 class Cells:
-    """The mapped cells of one queue.  ``words`` is the array of 64-bit words; a store to it is one store."""
+    """The mapped cells of one queue; no descriptor stays open for them.  ``words`` is the array of 64-bit words; a store
+    to it is one store."""
 
-    __slots__ = ("_counters", "_map", "pages", "slots", "words")
+    __slots__ = ("_counters", "pages", "slots", "words")
 
     def __init__(self, fd: int) -> None:
         """Map the cells file, whose descriptor is closed."""
@@ -75,7 +77,7 @@ class Cells:
             size = os.fstat(fd).st_size // PAGE * PAGE
             if size < PAGE:
                 raise ValueError(f"cells of {size} bytes are cut short")
-            self._view(mmap.mmap(fd, size))
+            self._view(map_file(fd, size, True))
         finally:
             os.close(fd)
 
@@ -86,9 +88,7 @@ class Cells:
         cells._view(data[: len(data) // PAGE * PAGE])
         return cells
 
-    def _view(self, mapped: Union[mmap.mmap, bytes]) -> None:
-        if isinstance(mapped, mmap.mmap):
-            self._map = mapped
+    def _view(self, mapped: Union[memoryview, mmap.mmap, bytes]) -> None:
         self.words = memoryview(mapped).cast("Q")
         self.pages = len(mapped) // PAGE
         self.slots = self.pages * SLOTS
@@ -130,13 +130,13 @@ class Cells:
         self._view(mmap.mmap(-1, self.pages * PAGE))
 
     def _release(self) -> None:
+        """What is mapped goes with the last view of it."""
         for counters in self._counters:
             counters.release()
         self.words.release()
 
     def close(self) -> None:
         self._release()
-        self._map.close()
 
 
 def sleep_word(until: float, nap: float) -> int:
