@@ -383,3 +383,63 @@ def test_folder_below_one_that_hands_its_group_down_is_as_safe_as_any(tmp_path: 
     for name in [path, *(os.path.join(path, name) for name in os.listdir(path))]:
         assert not os.lstat(name).st_mode & 0o077, name
     assert TurboQueue(path=path).get_nowait() == "item"
+
+
+DROPPED = """
+import os, sys
+from tqshim import FolderError, TurboQueue
+before, queue, after = sys.argv[1] == "used", TurboQueue(), []
+if before:
+    queue.put_many(range(3))
+    print(queue.get(), queue.get())
+if os.fork():
+    os.wait()
+    print(queue.qsize(), "in the parent", end="")
+    sys.stdout.flush()
+    os._exit(0)
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+claim = queue.claimed(False).__enter__
+for use in (lambda: queue.put(1), queue.get_nowait, queue.qsize, lambda: queue.get(timeout=1), claim):
+    try:
+        use()
+    except FolderError as error:
+        after.append(str(error))
+assert len(after) == 5 and len(set(after)) == 1, after
+print(after[0].partition(": ")[2], flush=True)
+os._exit(0)
+"""
+SET_ITSELF = """
+import os
+from tqshim import FolderError, TurboQueue
+queue = TurboQueue()
+queue.put_many(range(100))
+print(queue.get())
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print([queue.get() for _ in range(99)] == list(range(1, 100)), queue.qsize())
+queue.put(7)
+print(queue.get())
+try:
+    while True:
+        queue.put(bytes(100_000))
+except FolderError as error:
+    print(str(error).partition(": ")[2])
+"""
+TOLD = (
+    "belongs to user 0, and this process is user 65534 by now; "
+    "let the process change its user before the queue is made, or make the queue as that user\n"
+)
+
+
+@as_root
+@pytest.mark.parametrize("used", ["used", "new"])
+def test_a_forked_child_that_has_become_another_user_hears_why_it_has_no_access(used: str) -> None:
+    """As workers of ``gunicorn --user`` do; its parent goes on."""
+    done = subprocess.run([sys.executable, "-c", DROPPED, used], capture_output=True, text=True, timeout=LONG)
+    before = "0 1\n" if used == "used" else ""
+    assert done.stdout == f"{before}{TOLD}{int(bool(before))} in the parent", done.stderr
+
+
+@as_root
+def test_what_is_open_stays_usable_where_a_process_becomes_another_user() -> None:
+    done = subprocess.run([sys.executable, "-c", SET_ITSELF], capture_output=True, text=True, timeout=LONG)
+    assert done.stdout == f"0\nTrue 0\n7\n{TOLD}", done.stderr

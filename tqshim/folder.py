@@ -941,6 +941,17 @@ class Folder:
             raise FolderError(f"{self.path}/{names.CELLS}", f"cut short to {size} bytes", "use another folder")
         return fd
 
+    def denied(self, error: PermissionError) -> OSError:
+        """What to raise where the system refuses a file of this folder: who may have changed its user since."""
+        owner, user = os.fstat(self.fd).st_uid, os.geteuid()
+        if owner == user:
+            return error
+        return FolderError(
+            self.path,
+            f"belongs to user {owner}, and this process is user {user} by now",
+            "let the process change its user before the queue is made, or make the queue as that user",
+        )
+
     def _open_ours(self, name: str, flags: int) -> int:
         try:
             return _open_plain(name, flags, self.fd)

@@ -77,15 +77,18 @@ class Acts:
 
         ``do`` finds the parts by itself: in a forked child they are made anew first."""
         with self.lock:
-            if self.unsure:
-                self._recover()
-            self.unsure = True
-            self.parts.consumer.settle()
-            if self.beside is not None:
-                self._take_over()
-            found = do(*arguments)
-            self.unsure = self.stale  # a handler may have forked just now
-            return found
+            try:
+                if self.unsure:
+                    self._recover()
+                self.unsure = True
+                self.parts.consumer.settle()
+                if self.beside is not None:
+                    self._take_over()
+                found = do(*arguments)
+                self.unsure = self.stale  # a handler may have forked just now
+                return found
+            except PermissionError as error:
+                raise self.folder.denied(error) from None
 
     def surely(self, do: Callable[..., _T], *arguments: Any) -> _T:
         """An act; in a durable queue it will be so after a power cut."""

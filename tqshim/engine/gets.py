@@ -92,6 +92,8 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                 got.clear()  # The journal knows whose they are, and the next act asks it.
             stop_sleeping(engine, sleep)
             if generation == engine.generation or not isinstance(error, (OSError, ValueError)):
+                if isinstance(error, PermissionError):
+                    raise engine.folder.denied(error) from None
                 raise
         if generation != engine.generation:  # forked in the middle: what was got is the parent's
             got.clear()
