@@ -710,6 +710,22 @@ print(q.get(), q.get_many())
     assert done.stdout == "(1, 'mine') [(2, 'mine')]\n", done.stderr
 
 
+@pytest.mark.parametrize("kind", [TurboQueue, tqshim.SimpleTurboQueue, tqshim.JoinableTurboQueue])
+def test_what_only_a_pipe_has_is_missing_and_says_how_to_wait(kind: Any) -> None:
+    q = kind()
+    for name in ("_reader", "_writer", "fileno"):
+        assert not hasattr(q, name)
+        with pytest.raises(AttributeError, match=f"{kind.__name__}' object has no attribute '{name}'.* get_async"):
+            getattr(q, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'other'$"):
+        _ = q.other
+    with pytest.raises(TypeError):
+        select.select([q], [], [], 0)
+    copied = pickle.loads(pickle.dumps(q))
+    copied.put(1)
+    assert q.get() == 1
+
+
 def test_connections_and_sockets_can_be_put() -> None:
     q: Any = TurboQueue()
     here, there = multiprocessing.Pipe()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from multiprocessing import context, queues
 
-from .queues import TurboQueue
+from .queues import TurboQueue, no_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ class SimpleTurboQueue(queues.SimpleQueue):  # type: ignore[type-arg]
 
     def __init__(self, *, ctx: Optional[context.BaseContext] = None) -> None:
         self._queue: Optional[TurboQueue] = TurboQueue(ctx=ctx)
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_pipe(self, name)
 
     def _open(self) -> TurboQueue:
         if self._queue is None:

@@ -214,6 +214,20 @@ def _code_of(handler: Any) -> Optional[CodeType]:
     return code
 
 
+_OF_A_PIPE: Final = frozenset(("_reader", "_writer", "_poll", "_rlock", "_wlock", "fileno"))
+
+
+def no_pipe(queue: object, name: str) -> AttributeError:
+    """What to raise where somebody asks a queue for an attribute that it has not."""
+    told = f"{type(queue).__name__!r} object has no attribute {name!r}"
+    if name in _OF_A_PIPE:
+        told += (
+            ": its items lie in files, and nothing becomes readable when one comes. Wait in get(timeout=...), in an "
+            "event loop in get_async(), or in a thread that passes items on to what is waited for"
+        )
+    return AttributeError(told)
+
+
 class Claim:
     """What ``claimed`` returns: a block that has an item, which counts as got when the block ends well."""
 
@@ -306,6 +320,9 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         maxsize = index(maxsize) if maxsize > 0 else 0
         use = Use.create(maxsize) if path is None else Use.open(path, maxsize, durable, authkey)
         self._attach(use, batch_size)
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_pipe(self, name)
 
     def _attach(self, use: Use, batch_size: Optional[int]) -> None:
         _buffers()  # Not in a put: a signal handler may interrupt that, and would find a module that is half there.

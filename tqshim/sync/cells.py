@@ -66,8 +66,9 @@ _NAP_UNIT: Final = 64
 
 
 class Cells:
-    """The mapped cells of one queue; no descriptor is open for them.  ``words`` is the array of 64-bit words; a store to
-    it is one store."""
+    """The mapped cells of one queue; no descriptor is open for them.
+
+    ``words`` is the array of 64-bit words; a store to it is one store."""
 
     __slots__ = ("_counters", "pages", "slots", "words")
 
