@@ -18,7 +18,11 @@ import os
 import sys
 import time
 from queue import Full
-from typing import Any, Final, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Optional
+
 
 from .clock import monotonic
 
