@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-import tqshim.folder
 import tqshim.systems
 from tqshim import CorruptBatchError, Empty, FolderError, TurboQueue, UnsupportedError
+from tqshim.storage import file_systems
 
 PATIENCE = 60.0
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
@@ -282,9 +282,9 @@ def test_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     kinds = {fields[fields.index("-") + 1] for fields in lines if fields[2] == number}
     if not kinds:
         pytest.skip("the file system is not in the list")
-    monkeypatch.setattr(tqshim.folder, "_REFUSED_SYSTEMS", kinds)
-    monkeypatch.setattr(tqshim.folder, "_checked", set())
-    with pytest.raises(UnsupportedError, match="does not serialise appends"):
+    monkeypatch.setattr(file_systems, "LOCAL", file_systems.LOCAL - kinds)
+    monkeypatch.setattr(file_systems, "_kinds", {})
+    with pytest.raises(UnsupportedError, match="not known to serialise appends"):
         TurboQueue(path=str(tmp_path / "queue"))
 
 

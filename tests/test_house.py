@@ -87,7 +87,7 @@ HOUSE: Final = (
     Step(2, words("sync")),
     Step(2, words("folder sqlite_files ending sync.cells sync.bell sync.membarrier")),
     Step(2, words("storage.large_records")),
-    Step(2, words("storage.batch_file storage")),
+    Step(2, words("storage.batch_file storage.file_systems storage")),
     Step(2, words("mappings")),
     Step(2, words("systems locks weak forks c_library")),
     Step(2, words("clock")),

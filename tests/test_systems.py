@@ -166,6 +166,13 @@ def test_macos_lays_its_structures_out_as_its_headers_say(monkeypatch: pytest.Mo
     assert (there.PREALLOCATE, there.RESVSP, there.MEMBARRIER, there.MAPS_AHEAD) == (42, None, None, False)
 
 
+def test_macos_says_what_a_file_system_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``bsd/sys/mount.h``: struct statfs is 2168 bytes, the name of its kind the 16 from the 73rd on."""
+    there = as_on("darwin", monkeypatch)
+    assert there.HAS_FSTATFS and there.STATFS_SIZE >= 2168
+    assert there.kind_of_statfs(bytes(72) + b"smbfs".ljust(16, b"\0") + bytes(2080)) == "smbfs"
+
+
 def test_linux_lays_its_structures_out_as_its_headers_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """``linux/falloc.h``: struct space_resv is type, whence (2 bytes), 4 of padding, start, length (8), four more."""
     there = as_on("linux", monkeypatch)

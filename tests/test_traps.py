@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import gc
 import multiprocessing
 import os
@@ -26,7 +25,7 @@ import tqshim.engine.engine
 import tqshim.folder
 import tqshim.systems
 import tqshim.tuning
-from tqshim import CorruptBatchError, TurboQueue, UnsupportedError
+from tqshim import CorruptBatchError, TurboQueue
 from tqshim.engine.reader import Reader
 from tqshim.protocol import events
 from tqshim.sync import membarrier
@@ -661,26 +660,7 @@ def test_a_small_dev_shm_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None
     assert tqshim.folder.anonymous_root() == tqshim.systems.SHM
 
 
-# -- file systems, clocks, races
-
-
-@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "9p", "fuse.sshfs"])
-def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    if not os.path.exists(f"{tqshim.systems.PROC}/self/mountinfo"):
-        pytest.skip("mounts are not listed here")
-    device = os.stat(tmp_path).st_dev
-    line = f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw,noatime master:1 - {kind} server:/ rw\n"
-    table = tmp_path / "mountinfo"
-    table.write_text(line)
-
-    def fake(path: Any, *arguments: Any, **options: Any) -> Any:
-        return builtins.open(table if str(path).endswith("/proc/self/mountinfo") else path, *arguments, **options)
-
-    monkeypatch.setattr(tqshim.folder, "open", fake, raising=False)
-    monkeypatch.setattr(tqshim.folder, "_checked", set())
-    with pytest.raises(UnsupportedError, match="local disk") as caught:
-        TurboQueue(path=str(tmp_path / "queue"))
-    assert kind in str(caught.value)
+# -- clocks, races
 
 
 def test_the_wall_clock_may_step_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,7 @@ from .names import FileId
 from .protocol import events as rules
 from .protocol import snapshot
 from .protocol.ledger import Ledger
+from .storage import file_systems
 from .storage.batch_file import read_at
 from .storage.large_records import BatchView, RecordInFile, is_being_read, lock_to_read
 
@@ -99,7 +100,6 @@ _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
 NEAR: Final = 8
 """Events among which one looks for one's own, before one asks the kernel where it is."""
-_REFUSED_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "fuse", "fuseblk", "ceph", "glusterfs", "afs", "lustre"}
 _IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
 """What opening says of a symbolic link, a folder, a socket or a device in the place of a file."""
 _OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -326,6 +326,9 @@ class Folder:
             try:
                 os.mkdir(path, 0o700)
                 folder = cls._hold(path)
+            except UnsupportedError:
+                os.rmdir(path)
+                raise
             except FileNotFoundError:
                 if not os.path.isdir(root):
                     raise FolderError(root, "no such folder", "create it, or set TQSHIM_DIR to another") from None
@@ -356,8 +359,15 @@ class Folder:
             raise FolderError(
                 path, f"names beginning with {names.PREFIX!r} are for queues without a path", "take another"
             )
+        is_new = not os.path.lexists(path)
         os.makedirs(path, 0o700, exist_ok=True)
-        folder = cls._hold(path)
+        try:
+            folder = cls._hold(path)
+        except UnsupportedError:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+            raise
         try:
             if folder.newest() is None:
                 strangers = [name for name in os.listdir(folder.fd) if names.parse(name) is None]
@@ -391,6 +401,8 @@ class Folder:
                     errno.ENOENT, "the queue is gone: its last user left before this handle arrived", path
                 ) from None
             try:
+                if os.path.dirname(path) != systems.SHM:
+                    file_systems.check(path, fd)
                 _check_owner(path, fd)
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 found = os.stat(path)
@@ -444,7 +456,6 @@ class Folder:
     def _furnish(self, maxsize: int, limits: tuple[int, int], durable: bool = False, proof: bytes = b"") -> None:
         """Make an empty folder a queue.  Commit point: the rename that makes journal_0 appear."""
         self.durable = durable
-        _check_file_system(self.path, self.key[0])
         for name in (names.CELLS, names.MEMBERS):
             with contextlib.suppress(FileExistsError):
                 os.close(self._create(name))
@@ -689,7 +700,7 @@ class Folder:
     def maps_batches(self) -> bool:
         """Batch files may be mapped: they lie in memory, where no page is lost, and who reads one can lock it."""
         if self._in_memory is None:
-            self._in_memory = systems.OFD_TEST is not None and _file_systems(self.key[0]) == {"tmpfs"}
+            self._in_memory = systems.OFD_TEST is not None and file_systems.kind(self.fd) == "tmpfs"
         return self._in_memory
 
     def view_batch(self, file: FileId, known: mappings.Mappings) -> Optional[BatchView]:
@@ -1238,31 +1249,6 @@ def _not_ours(status: os.stat_result) -> str:
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
     return ""
-
-
-_checked: set[int] = set()
-
-
-def _check_file_system(path: str, device: int) -> None:
-    if device in _checked:
-        return
-    for kind in _file_systems(device):
-        if kind in _REFUSED_SYSTEMS or kind.startswith("fuse."):
-            raise UnsupportedError(path, f"lies on {kind}, which does not serialise appends", "use a local disk")
-    _checked.add(device)
-
-
-def _file_systems(device: int) -> set[str]:
-    """The kind of a mounted file system; none where that can't be known."""
-    kinds = set()
-    mounts = f"{systems.PROC}/self/mountinfo"
-    if os.path.exists(mounts):
-        wanted = f"{os.major(device)}:{os.minor(device)}"
-        with open(mounts, encoding="utf-8", errors="replace") as table:
-            for fields in map(str.split, table):
-                if fields[2] == wanted:
-                    kinds.add(fields[fields.index("-") + 1])
-    return kinds
 
 
 def _reserve_space(fd: int, size: int) -> bool:

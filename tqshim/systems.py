@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional
 
-__all__ = ["PROC", "SHM", "flock", "kind_and_process", "processors", "unsupported"]
+__all__ = ["PROC", "SHM", "flock", "kind_and_process", "kind_of_statfs", "processors", "unsupported"]
 
 PORTABLE: Final = bool(os.environ.get("TQSHIM_PORTABLE"))
 """Do without what only Linux has, and without what some versions of macOS lack."""
@@ -80,6 +80,31 @@ KEPT_WHEN_CLOSED: Final = 0x8
 FROM_END: Final = 3
 """``F_ALLOCATEALL``, ``F_ALLOCATEPERSIST``, ``F_PEOFPOSMODE``."""
 
+FSTATFS: Final = ("fstatfs$INODE64" if os.uname().machine == "x86_64" else "fstatfs") if DARWIN else "fstatfs"
+"""The function that says what a file system is; of macOS's two on Intel the one with the newer layout."""
+HAS_FSTATFS: Final = DARWIN or _LINUX
+STATFS_SIZE: Final = 4096
+"""Bytes that hold a ``struct statfs``: macOS's has 2168, Linux's 120."""
+SHARED_MAGIC: Final = {
+    0x6969: "nfs",
+    0x517B: "smb",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb3",
+    0x01021997: "9p",
+    0x65735546: "fuse",
+    0x786F4256: "vboxsf",
+    0x00C36400: "ceph",
+    0x47504653: "gpfs",
+    0x0BD00BD0: "lustre",
+    0x19830326: "beegfs",
+    0x01161970: "gfs2",
+    0x7461636F: "ocfs2",
+    0x5346414F: "afs",
+    0x6B414653: "afs",
+    0x20030528: "pvfs2",
+}
+"""What Linux's ``statfs`` says of file systems of a network, or that are shared with another machine."""
+
 FLOCK: Final = struct.Struct("@qqihh" if DARWIN else "@hhqqi")
 """``struct flock``: type, whence, start, length, process; on macOS start, length, process, type, whence."""
 
@@ -98,6 +123,13 @@ def kind_and_process(answer: bytes) -> tuple[int, int]:
     """The kind of lock that a ``struct flock`` tells of, and whose it is."""
     fields = FLOCK.unpack(answer)
     return (fields[3], fields[2]) if DARWIN else (fields[0], fields[4])
+
+
+def kind_of_statfs(answer: bytes) -> str:
+    """What a ``struct statfs`` says that the file system is; nothing where it is none that would be known by it."""
+    if DARWIN:
+        return answer[72:88].partition(b"\0")[0].decode("ascii", "replace")
+    return SHARED_MAGIC.get(int.from_bytes(answer[:4], sys.byteorder), "")
 
 
 def processors() -> int:

@@ -33,6 +33,7 @@ from tqshim.monitor.view import Peeked, Process, View
 from tqshim.protocol import index
 from tqshim.protocol.ledger import Held, Returned
 from tqshim.queues import ShutDown
+from tqshim.storage import file_systems
 from tqshim.storage.folder import LogFolder
 
 __all__ = [
@@ -489,6 +490,7 @@ def remove(path: str) -> int:
         name = os.path.basename(path)
         if not is_queue(path) and not names.is_anonymous(name) and not name.startswith(names.DEAD):
             raise FolderError(path, "holds no queue", "give the folder of a queue")
+        file_systems.check(path, view.fd)  # else its users' locks may not be seen from here
         strangers = sorted(one for one in view.names() if names.parse(one) is None)
         if strangers:
             raise FolderError(path, f"holds {strangers[0]!r}, which is no part of a queue", "delete that first")

@@ -1,0 +1,67 @@
+"""Odd places for a program to run in: mounts, namespaces, limits and filters of its own, which end with it.
+
+In a continuous-integration run (``TQSHIM_ALL_PLACES``, which ``.ci/run`` sets) a place that can't be had is a failure,
+unless ``MAY_LACK`` says why it may be missing; elsewhere its tests are skipped, with the reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pytest
+
+MAY_LACK: Final[dict[str, str]] = {}
+"""Places that a continuous-integration run may do without, and why."""
+LONG: Final = 120.0
+
+
+def lacking(place: str, reason: str) -> None:
+    """Skip this test for want of a place, or fail."""
+    if os.environ.get("TQSHIM_ALL_PLACES") and place not in MAY_LACK:
+        pytest.fail(f"{place} can't be had, and is not in MAY_LACK: {reason}")
+    pytest.skip(f"no {place} here: {reason}")
+
+
+@functools.lru_cache(None)
+def _trouble(words: tuple[str, ...]) -> str:
+    if shutil.which(words[0]) is None:
+        return f"{words[0]} is not installed"
+    done = subprocess.run([*words, "true"], capture_output=True, text=True, timeout=LONG)
+    return done.stderr.strip() or f"status {done.returncode}" if done.returncode else ""
+
+
+def needs(*words: str) -> None:
+    """Skip, or fail, where a program can't be run by these words."""
+    trouble = _trouble(words)
+    if trouble:
+        lacking(" ".join(words[:2]), trouble)
+
+
+MOUNTS: Final = ("unshare", "--mount", "--propagation", "private")
+"""A process with mounts of its own."""
+
+
+def run(
+    program: Sequence[str], *, by: Sequence[str] = (), mounts: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """``python`` with these words, in a place: ``by`` are the words that begin it, ``mounts`` shell commands that
+    mount things before, for it alone.
+
+    Anonymous queues lie where they do by default, if ``variables`` of the environment don't say otherwise."""
+    command = [*by, sys.executable, *program]
+    if by:
+        needs(*by)
+    if mounts:
+        needs(*MOUNTS)
+        command = [*MOUNTS, "sh", "-ec", f'{mounts}\nexec "$@"', "sh", *command]
+    surroundings: dict[str, Any] = {
+        name: value for name, value in os.environ.items() if name not in ("TQSHIM_DIR", "TQSHIM_SPILL_DIR")
+    }
+    surroundings.update(variables)
+    return subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=LONG)
