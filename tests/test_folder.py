@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import tqshim.systems
-from tqshim import CorruptBatchError, Empty, FolderError, TurboQueue, UnsupportedError
+from tqshim import CorruptBatchError, Empty, FolderError, TurboQueue, UnsupportedError, monitor
 from tqshim.storage import file_systems
 
 PATIENCE = 60.0
@@ -57,8 +57,78 @@ def test_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -
     path.chmod(mode)
     with pytest.raises(FolderError, match="others may write") as raised:
         TurboQueue(path=str(path))
-    assert str(path) in str(raised.value) and "chmod 700" in str(raised.value)
+    assert str(path) in str(raised.value)
+    assert "a folder of your own" in raised.value.remedy  # whose it is now nobody knows: it may be /tmp
     assert list(path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o711])
+def test_own_empty_folder_is_shut_before_a_queue_is_made_there(tmp_path: Path, mode: int) -> None:
+    """As ``mkdir`` makes it; what lies in there is nobody else's business."""
+    path = tmp_path / "queue"
+    path.mkdir()
+    path.chmod(mode)
+    queue = TurboQueue(path=str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    retire(queue)
+
+
+def test_folder_that_others_may_look_into_is_refused_with_what_lies_there(tmp_path: Path) -> None:
+    path = tmp_path / "queue"
+    retire(TurboQueue(path=str(path)))
+    path.chmod(0o755)
+    with pytest.raises(FolderError, match=r"others may look into it \(mode 0755\); chmod 700"):
+        TurboQueue(path=str(path))
+    assert [(one.level, one.finding) for one in monitor.check(str(path))] == [
+        ("damage", "others may look into it (mode 0755)")
+    ]
+    path.chmod(0o700)
+    (path / "letters.txt").write_text("dear")
+    (tmp_path / "other").mkdir(0o755)
+    (tmp_path / "other" / "letters.txt").write_text("dear")
+    with pytest.raises(FolderError, match="a folder of your own"):
+        TurboQueue(path=str(tmp_path / "other"))
+    assert stat.S_IMODE((tmp_path / "other").stat().st_mode) == 0o755
+
+
+def test_looking_for_a_queue_in_an_empty_folder_leaves_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with pytest.raises(OSError):
+        monitor.drain(str(tmp_path), print)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("size", [0, 100, 4096, 5000, 8191])
+def test_cells_that_were_cut_short_are_said_to_be(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "queue"
+    retire(TurboQueue(path=str(path)))
+    os.truncate(path / "cells", size)
+    with pytest.raises(FolderError, match=rf"cells: cut short to {size} bytes; .*recover --into"):
+        TurboQueue(path=str(path))
+
+
+def test_check_opens_nothing_for_writing(tmp_path: Path) -> None:
+    """In a process of its own: an audit hook stays.  The queue can be used there afterwards."""
+    queue = TurboQueue(path=str(tmp_path / "queue"))
+    queue.put("x")
+    program = """
+import os, sys
+from tqshim import TurboQueue, monitor
+asked = []
+sys.addaudithook(lambda event, arguments: asked.append(arguments) if event == "open" else None)
+assert monitor.check(sys.argv[1]) == []
+written = [name for name, _, flags in asked if flags & (os.O_WRONLY | os.O_RDWR)]
+assert not written, written
+assert "members" in [name for name, _, _ in asked]
+q = TurboQueue(path=sys.argv[1])
+print(q.get())
+members = monitor.status(sys.argv[1]).members
+print(sorted(member.state for member in members))
+"""
+    words = [sys.executable, "-c", program, str(tmp_path / "queue")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout == "x\n['alive', 'alive']\n", done.stderr
+    retire(queue)
 
 
 def test_handle_to_a_folder_that_was_opened_to_others_is_refused(tmp_path: Path) -> None:

@@ -162,6 +162,15 @@ def test_what_is_out_of_reach_is_warned_of() -> None:
             pass
 
 
+def test_a_users_module_whose_name_begins_as_ours_is_not_taken_for_ours() -> None:
+    derived = type("Mine", (queues.Queue,), {"__module__": "tqshim_of_mine"})
+    with pytest.warns(RuntimeWarning, match=r"tqshim_of_mine\.Mine derives"):
+        with tqshim.install():
+            pass
+    del derived
+    gc.collect()
+
+
 def test_the_classes_themselves_and_managers_queues_stay_the_stdlibs(installed: None) -> None:
     """Executors and others derive from the first; the second live in a server, behind proxies."""
     for name, cls in zip(THEIRS, (queues.Queue, queues.JoinableQueue, queues.SimpleQueue)):

@@ -26,6 +26,7 @@ import tqshim
 import tqshim.folder
 import tqshim.tuning
 from tqshim import Empty, Full, TurboQueue, queues
+from tqshim.engine.engine import Engine
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
 
@@ -263,6 +264,33 @@ def test_get_many_returns_at_least_one_item_and_at_most_as_many_as_asked() -> No
     assert drain(q) == [4, 5, 6, 7, 8, 9]
     with pytest.raises(ValueError):
         q.get_many(max_messages_to_get=0)
+
+
+def test_get_many_takes_all_that_is_there_whatever_other_threads_get_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ends where a lease does and goes on: another thread that gets in between has a take of its own."""
+    monkeypatch.setattr(tqshim.tuning, "LEASE_ITEMS", 64)
+    q = TurboQueue()
+    q.put_many(range(500))
+    real = Engine.get
+    taken: list[Any] = []
+
+    def get(self: Engine, got: list[Any], most: int, block: bool, timeout: Optional[float]) -> Any:
+        found = real(self, got, most, block, timeout)
+        if most > 1 and got and len(got) < most:
+            real(self, taken, 1, False, None)
+        return found
+
+    got = [q.get() for _ in range(10)]
+    monkeypatch.setattr(Engine, "get", get)
+    while not taken:
+        more = q.get_many(False, max_messages_to_get=30)
+        assert len(more) == 30, "it took less than there is"
+        got += more
+    got += [pickle.loads(bytes(record)) for record in taken]
+    monkeypatch.undo()
+    assert sorted([*got, *q.get_many(False)]) == list(range(500))
 
 
 def test_get_many_waits_for_the_first_item_only() -> None:

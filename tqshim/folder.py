@@ -96,6 +96,7 @@ SPILL_BELOW: Final = 4 << 20
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _CANT_SYNC: Final = (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY)
 """What a file system says that knows no more than ``fsync``."""
+_RECOVER: Final = "python -m tqshim recover --into saves its items in another folder"
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
 NEAR: Final = 8
@@ -244,15 +245,18 @@ class _Members:
     lock: ClassVar[Any] = locks.RLock()
     """Held over each look at what is opened that leads to an opening or a closing."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, writable: bool) -> None:
         self.fd = fd
+        self.writable = writable
+        """Locks can be taken there."""
+        self._former: list[int] = []
         self.users = 0
         self.slots: dict[int, tuple[Folder]] = {}
         """Whose record locks this process has, or is just taking, and for which of its uses of the folder: one that is
         interrupted in an act of another has its own."""
 
     @classmethod
-    def of(cls, key: tuple[int, int], open_file: Callable[[], int]) -> _Members:
+    def of(cls, key: tuple[int, int], open_file: Callable[[], int], writable: bool) -> _Members:
         """The members file of the folder with that device and inode.  The lock is held."""
         # Those of folders that are gone have no locks, and their inodes may be used again.
         for other, idle in cls.opened.copy().items():
@@ -263,7 +267,11 @@ class _Members:
         members = cls.opened.get(key)
         if members is None:
             # A signal handler may have opened it just now: then that one stays, and this one is never closed, either.
-            members = cls.opened.setdefault(key, cls(open_file()))
+            members = cls.opened.setdefault(key, cls(open_file(), writable))
+        if writable and not members.writable:  # somebody has only looked at it so far
+            fd = open_file()
+            members._former.append(members.fd)
+            members.fd, members.writable = fd, True
         return members
 
     def let_go(self, key: tuple[int, int]) -> None:
@@ -279,6 +287,8 @@ class _Members:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+        while self._former:
+            os.close(self._former.pop())
 
 
 class Folder:
@@ -362,7 +372,7 @@ class Folder:
         is_new = not os.path.lexists(path)
         os.makedirs(path, 0o700, exist_ok=True)
         try:
-            folder = cls._hold(path)
+            folder = cls._hold(path, mend=True)
         except UnsupportedError:
             if is_new:
                 with contextlib.suppress(OSError):
@@ -391,7 +401,7 @@ class Folder:
         return cls._hold(path)
 
     @classmethod
-    def _hold(cls: type[_F], path: str) -> _F:
+    def _hold(cls: type[_F], path: str, mend: bool = False) -> _F:
         deadline = monotonic() + HOLD_PATIENCE
         while True:
             try:
@@ -403,7 +413,7 @@ class Folder:
             try:
                 if os.path.dirname(path) != systems.SHM:
                     file_systems.check(path, fd)
-                _check_owner(path, fd)
+                _check_owner(path, fd, mend)
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 found = os.stat(path)
                 mine = os.fstat(fd)
@@ -947,9 +957,9 @@ class Folder:
     def open_cells(self) -> int:
         fd = self._open_ours(names.CELLS, os.O_RDWR)
         size = os.fstat(fd).st_size
-        if size < PAGE:
+        if size < CELLS_PAGE:
             os.close(fd)
-            raise FolderError(f"{self.path}/{names.CELLS}", f"cut short to {size} bytes", "use another folder")
+            raise FolderError(f"{self.path}/{names.CELLS}", f"cut short to {size} bytes", _RECOVER)
         return fd
 
     def denied(self, error: PermissionError) -> OSError:
@@ -1017,7 +1027,7 @@ class Folder:
         members = self._members
         if members is None:
             with _Members.lock:
-                members = _Members.of(self.key, functools.partial(self._open_ours, names.MEMBERS, os.O_RDWR))
+                members = _Members.of(self.key, functools.partial(self._open_ours, names.MEMBERS, os.O_RDWR), True)
                 members.users += 1
             self._members = members
         mine = (self,)
@@ -1169,9 +1179,9 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
     status = os.fstat(fd)
     # Never closed here: with any descriptor of it the locks of this process would go, those of another thread's queue
     # too.  Whoever uses the queue next takes it over.
-    flags = os.O_RDWR | os.O_NONBLOCK | _OPEN
+    flags = os.O_RDONLY | os.O_NONBLOCK | _OPEN
     with _Members.lock:
-        members = _Members.of((status.st_dev, status.st_ino), lambda: os.open(names.MEMBERS, flags, dir_fd=fd))
+        members = _Members.of((status.st_dev, status.st_ino), lambda: os.open(names.MEMBERS, flags, dir_fd=fd), False)
         members.users += 1  # a collection may let go of this process's own use meanwhile
         try:
             return _lock_owners(members, slots)
@@ -1234,12 +1244,22 @@ def check_platform() -> None:
         raise UnsupportedError("RLIMIT_FSIZE", f"files end at {soft} bytes", "raise it to 64 MB or more (ulimit -f)")
 
 
-def _check_owner(path: str, fd: int) -> None:
+def _check_owner(path: str, fd: int, mend: bool = False) -> None:
+    """Raise ``FolderError`` where others may write to a folder, or look into it.  ``mend``: an empty one that they may
+    only look into is shut."""
     status = os.fstat(fd)
     finding = _not_ours(status)
+    if not finding and status.st_mode & 0o077:
+        if mend and not _list(fd):
+            os.fchmod(fd, 0o700)
+        status = os.fstat(fd)  # another may have mended it, and filled it since
+        if status.st_mode & 0o077:
+            finding = f"others may look into it (mode {stat.S_IMODE(status.st_mode):04o})"
     if finding:
-        mine = status.st_uid == os.geteuid()
-        raise FolderError(path, finding, "chmod 700, after a look inside" if mine else "use a folder of your own")
+        remedy = "use a folder of your own, for the queue alone"
+        if status.st_uid == os.geteuid() and any(name.startswith(names.JOURNAL) for name in _list(fd)):
+            remedy = "chmod 700, after a look inside"
+        raise FolderError(path, finding, remedy)
 
 
 def _not_ours(status: os.stat_result) -> str:

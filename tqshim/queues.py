@@ -464,8 +464,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         items: list[Any] = []
         loading = False
         try:
-            generation = engine.get(got, max_messages_to_get, block, timeout)
-            if got and engine.cut_short and len(got) < max_messages_to_get:
+            generation, cut_short = engine.get(got, max_messages_to_get, block, timeout)
+            if got and cut_short and len(got) < max_messages_to_get:
                 engine.get(more, max_messages_to_get - len(got), False, None)
                 if engine.generation != generation:  # forked just now: the first ones are the parent's
                     got = []

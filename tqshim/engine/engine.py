@@ -87,16 +87,17 @@ class Engine(Acts):
                 break
         return put
 
-    def get(self, got: list[Taken], most: int, block: bool, timeout: Optional[float]) -> int:
+    def get(self, got: list[Taken], most: int, block: bool, timeout: Optional[float]) -> tuple[int, bool]:
         """Append to ``got`` what is there, ``most`` records or fewer; nothing: the queue was empty all the time.
-        Returns the generation whose they are: a later one, of a forked child, does not own them.
+        Returns the generation whose they are: a later one, of a forked child, does not own them; and whether they end
+        where a lease does, and there may be more.
 
         If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
         if self.is_interrupted:
             above = self.above()
-            above.get(got, most, block, timeout)
+            _, cut_short = above.get(got, most, block, timeout)
             self.over = above.over
-            return self.generation
+            return self.generation, cut_short
         return gets.take_or_wait(self, got, most, block, timeout)
 
     def give_back(self, records: list[Taken]) -> None:
@@ -117,11 +118,6 @@ class Engine(Acts):
             return item < end and generation == self.generation
         ours = self.unless_forked(False, self.act, lambda: self.parts.consumer.confirm(item))
         return ours and generation == self.generation
-
-    @property
-    def cut_short(self) -> bool:
-        """The last take ended where a lease does, and there may be more."""
-        return self.parts.consumer.cut_short
 
     def hold(self, found: list[Hold], block: bool, timeout: Optional[float]) -> None:
         """Append to ``found`` the oldest item; nothing: the queue was empty all the time.

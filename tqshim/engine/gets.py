@@ -46,13 +46,16 @@ class Sleep:
         """The last nap ended so."""
 
 
-def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float]) -> int:
-    """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something."""
+def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float]) -> tuple[int, bool]:
+    """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.
+
+    Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
     spins = block and engine.parts.waiter.may_spin()
     deadline: Optional[float] = None
     if block and not spins:
         deadline = inf if timeout is None else monotonic() + timeout
     sleep = Sleep()
+    cut_short = False
     while True:
         generation = engine.generation
         state = engine.parts.consumer.state
@@ -86,6 +89,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                         wake(parts, sleep)  # Not before: by now it is known who else may sleep.
                     if engine.maxsize and most:
                         parts.waiter.ring(AWAITS_PLACE)
+                    cut_short = consumer.cut_short
                 engine.unsure = engine.stale
         except BaseException as error:
             if engine.parts.consumer.state is state and not any(isinstance(one, Hold) and one.number for one in got):
@@ -101,18 +105,18 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
         if got:
             if sleep.rung:
                 pass_on(engine)
-            return generation
+            return generation, cut_short
         if engine.parts.replica.ledger.shutting and engine.unless_forked(False, engine.act, partial(is_over, engine)):
             engine.over = True
             stop_sleeping(engine, sleep)  # of all who sleep in a process one was rung for
-            return generation
+            return generation, cut_short
         if not block:
-            return generation
+            return generation, cut_short
         if deadline is None:
             deadline = inf if timeout is None else monotonic() + timeout
         if deadline is not inf and monotonic() >= deadline:
             stop_sleeping(engine, sleep)
-            return generation
+            return generation, cut_short
         if spins:
             spins = False
             engine.parts.waiter.spin(deadline, engine.parts.replica.ledger.totals.tobytes())

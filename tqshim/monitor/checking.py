@@ -129,8 +129,9 @@ class _Check:
         status = os.fstat(self.view.fd)
         if status.st_uid != os.geteuid():
             yield self._found(NOTE, "", f"belongs to user {status.st_uid}", "only that user can use it")
-        if stat.S_IMODE(status.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
-            mode = f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
+        if status.st_mode & 0o077:
+            may = "write to" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else "look into"
+            mode = f"others may {may} it (mode {stat.S_IMODE(status.st_mode):04o})"
             yield self._damage("", mode, "nobody can use it so: chmod 700, after a look at what lies there")
 
     def _names(self) -> Iterator[Finding]:
