@@ -19,10 +19,6 @@ import sys
 import time
 from queue import Full
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, Final, Optional
-
 
 from .clock import monotonic
 
@@ -30,6 +26,10 @@ try:
     from resource import RLIMIT_NOFILE, getrlimit
 except ImportError:  # Windows, where there are no queues
     pass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Optional
 
 __all__ = ["Reducers", "explain", "has_room", "pause", "wait_for_room"]
 
