@@ -19,7 +19,6 @@ import sys
 import time
 from queue import Full
 
-
 from .clock import monotonic
 
 try:
