@@ -746,3 +746,34 @@ def test_a_queue_lives_only_as_long_as_its_handles() -> None:
             assert set(os.listdir(root)) <= before
     finally:
         gc.enable()
+
+
+def test_what_a_killed_member_leaves_goes_where_all_others_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits: those who begin a batch file, or empty one, look who has died."""
+    monkeypatch.setattr(tqshim.tuning, "SCAN_EVERY", 0.05)
+    queue: Any = TurboQueue(batch_size=20)
+    queue.put_many(range(20))
+    queue.get()
+    child = os.fork()
+    if not child:
+        try:
+            queue.get()
+            claim = queue.claimed()
+            claim.__enter__()
+            queue.put("theirs")
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    queue.qsize()
+    engine = queue._engine
+    ledger = engine.parts.replica.ledger
+    assert len(ledger.members) == 4
+    deadline = time.monotonic() + 20
+    while len(ledger.members) > 2 and time.monotonic() < deadline:
+        queue.put("mine")
+        queue.get_nowait()
+        ledger = engine.parts.replica.ledger
+    assert len(ledger.members) == 2
+    assert not ledger.held
+    assert engine.parts.members.cells.sleepers(0) == []
+    assert len([name for name in os.listdir(engine.folder.path) if name.startswith("load_")]) <= 2

@@ -288,10 +288,7 @@ class Acknowledging:
     def scan_if_due(self, now: float) -> bool:
         """Look who has died, and let go what nobody here holds any more: what we hold, nobody else can look for."""
         before = self._reclaimer.scanned
-        returned = len(self._replica.ledger.returned)
         scanned = self._reclaimer.scan_if_due(now)
         if self._reclaimer.scanned != before and self._replica.ledger.held:
             self.settle()
-        if len(self._replica.ledger.returned) > returned:
-            self.announce()
         return scanned

@@ -62,6 +62,7 @@ class Parts:
         self.producer.help_to_shut = self.ending.help
         self.producer.supply.taken_elsewhere = self.consumer.taken_elsewhere
         self.reclaimer.forget = self.reader.forget
+        self.reclaimer.announce = self.acknowledging.announce
         self.disk: Optional[Disk] = None
         self.crowd: Optional[Crowd] = None
         """Of a durable queue."""
@@ -80,7 +81,7 @@ class Parts:
         self.reader.close()
         self.producer.close()
         self.consumer.take_returned = nothing  # which would keep all of this
-        self.replica.rolled = int
+        self.reclaimer.announce = self.replica.rolled = int
         self.members.close()
 
     def make_room(self) -> bool:

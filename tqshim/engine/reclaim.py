@@ -16,6 +16,7 @@ from tqshim import tuning
 from tqshim.clock import monotonic
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import SHIFT, Replica, replay
+from tqshim.folder import NO_SPACE
 from tqshim.names import FileId
 from tqshim.protocol import snapshot
 from tqshim.protocol.events import SIZE
@@ -45,6 +46,7 @@ class Reclaimer:
         "_members",
         "_pending",
         "_replica",
+        "announce",
         "forget",
         "may_remove",
         "scanned",
@@ -65,6 +67,8 @@ class Reclaimer:
         """Called before a file goes: who reads it here has no lock on it any more."""
         self.may_remove: Callable[[], bool] = lambda: True
         """Asked before a file goes."""
+        self.announce: Callable[[], object] = lambda: None
+        """Called where items have come back."""
         self._pending: list[tuple[FileId, int, int]] = []
         self._long_pins: dict[int, tuple[int, float, Optional[set[FileId]]]] = {}
 
@@ -82,7 +86,10 @@ class Reclaimer:
             return False
         words[words_of.SCANNED] = int(now * 1e6)
         self.scanned = now
+        returned = len(self._replica.ledger.returned)
         self._scan()
+        if len(self._replica.ledger.returned) > returned:
+            self.announce()
         return True
 
     def _scan(self) -> None:
@@ -116,7 +123,12 @@ class Reclaimer:
     # -- reclaiming
 
     def reclaim_done(self) -> None:
-        """Remove what is done by now."""
+        """Remove what is done by now, and what the dead have left: where all are busy, nobody waits, and looks."""
+        try:
+            self.scan_if_due(monotonic())
+        except OSError as error:
+            if error.errno not in NO_SPACE:  # else somebody buries them later
+                raise
         self._replica.ledger.trim()
         if self._replica.ledger.done or self._pending:
             self.reclaim()
