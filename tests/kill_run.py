@@ -18,7 +18,8 @@ and take that word back.  One process more kills, stops, continues and replaces 
   killed, and what comes to a second one is marked;
 - with ``--joinable`` the queue counts as many items as finished as ``task_done`` was called for them, but for the one
   call that a killed consumer was in, and ``join`` returns once the rest is finished with;
-- some are not killed but asked to end, by SIGTERM, at any instant; some of them leave in an orderly way;
+- some are not killed but asked to end, by SIGTERM, at any instant; some of them leave in an orderly way, and what they
+  had in their hands may come again, behind later items;
 - every process that was not killed ended when it was asked to;
 - what the dead held, and their files, were seen to by whoever waited for an item, with no other call;
 - a bounded queue takes exactly ``maxsize`` items again;
@@ -528,8 +529,11 @@ class Run:
                 noted[worker.number] = self.count_consumer(worker.number, items, got, takers, blocks)
         self.count_consumer(-1, drained, got, takers, blocks)
         claimers = sum(worker.killed and self.said(worker, CLAIMING) for worker in self.workers)
-        if len(self.late) > claimers:
-            self.findings.append(f"out of order, {claimers} claimers were killed with one unnoted: {self.late[:20]}")
+        if len(self.late) > claimers + self.put_again():
+            self.findings.append(
+                f"out of order, {claimers} claimers were killed with one unnoted, {self.put_again()} items may have "
+                f"been put again: {self.late[:20]}"
+            )
         self.count_blocks(blocks, got, takers)
         self.events["items"] = sum(got.values())
         doubled = [item for item, times in got.items() if times > 1]
@@ -545,6 +549,10 @@ class Run:
             if worker.producer:
                 missing += self.missing(worker, arrived[worker.number])
         self.account_for(missing, noted)
+
+    def put_again(self) -> int:
+        """Items that consumers had in their hands that were asked to end, and left: they come behind others."""
+        return sum(self.said(one, HAND) for one in self.workers if one.killed and one.process.exitcode == 0)
 
     def notes(self, worker: Worker, form: struct.Struct) -> list[tuple[Any, ...]]:
         """What a process has noted in its log; of what it was writing when it was killed, the whole entries."""
@@ -675,8 +683,11 @@ class Run:
         left = figures.unfinished
         finished = figures.put - left
         self.events["finished"] = finished
-        if not noted <= finished <= noted + killed:
-            self.findings.append(f"{finished} items count as finished, {noted} do, {killed} did not say")
+        if not noted <= finished <= noted + killed + self.put_again():
+            again = self.put_again()
+            self.findings.append(
+                f"{finished} items count as finished, {noted} do, {killed} did not say, {again} may have been put again"
+            )
         if left and self.queue.join(timeout=0.0):
             self.findings.append(f"join returned, with {left} items unfinished")
         for _ in range(left):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import linecache
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -21,8 +22,9 @@ from typing import Any, Callable, Optional
 import pytest
 from programs.mixed import LEFT_OUT
 
+import tqshim.queues
 import tqshim.tuning
-from tqshim import Empty, Full, TurboQueue
+from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
 from tqshim.engine.engine import Engine
 from tqshim.engine.producer import Producer
 from tqshim.folder import Folder, Journal
@@ -671,3 +673,110 @@ def test_a_child_forked_beside_an_engine_above_has_its_own(where: str) -> None:
             os._exit(1)
     assert [queue.get(timeout=5) for _ in range(3)] == ["handler", "child", "child's handler"]
     assert queue.empty()
+
+
+# -- what a process has taken that leaves
+
+
+class Broken:
+    """What can't be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return _fails, ()
+
+
+def _fails() -> None:
+    raise RuntimeError("not to be unpickled")
+
+
+LEAVING: dict[str, Callable[[Any], Any]] = {
+    "a get of a lease": lambda queue: queue.get(),
+    "a block": lambda queue: queue.claimed().__enter__(),
+    "an interrupted get": lambda queue: interrupted_at_loads(queue, queue.get),
+    "an interrupted get_many": lambda queue: interrupted_at_loads(queue, lambda: queue.get_many(True, None, 25)),
+    "an interrupted block": lambda queue: interrupted_at_loads(queue, lambda: queue.claimed().__enter__()),
+}
+
+
+def interrupted_at_loads(queue: Any, act: Callable[[], Any]) -> None:
+    """As Ctrl-C does while an item is unpickled."""
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tqshim.queues, "_loads", interrupt)
+        with contextlib.suppress(Interrupt):
+            act()
+
+
+@pytest.mark.parametrize("how", ["close", "exit", "_exit in a block", "SystemExit"])
+@pytest.mark.parametrize("what", LEAVING)
+@pytest.mark.parametrize("maxsize", [0, 100])
+def test_what_a_leaving_process_had_taken_and_not_got_others_get(maxsize: int, what: str, how: str) -> None:
+    """Once each, and no join waits for more than that."""
+    if how == "_exit in a block" and what != "a block":
+        pytest.skip("what a killed process had in its hand is lost, but for blocks")
+    queue: Any = JoinableTurboQueue(maxsize)
+    queue.put_many(range(40))
+    context = multiprocessing.get_context("fork")
+
+    def leave() -> None:
+        LEAVING[what](queue)
+        if how == "close":
+            queue.close()
+        elif how == "_exit in a block":
+            os._exit(0)
+        elif how == "SystemExit":
+            sys.exit(3)
+
+    child = context.Process(target=leave)
+    child.start()
+    child.join(LIMIT)
+    assert child.exitcode == (3 if how == "SystemExit" else 0)
+    got = []
+    with contextlib.suppress(Empty):
+        while True:
+            got.append(queue.get(True, 2 if len(got) < 40 else 0.05))
+    assert sorted(got) == [*range(1 if what == "a get of a lease" else 0, 40)]
+    for _ in got:
+        queue.task_done()
+    if what == "a get of a lease":
+        queue.task_done()
+    assert queue.join(timeout=5)
+    with pytest.raises(ValueError):
+        queue.task_done()
+
+
+def test_items_behind_one_that_cannot_be_unpickled_are_not_lost_with_their_process() -> None:
+    queue: Any = TurboQueue()
+    queue.put_many([0, Broken(), 2, 3])
+
+    def leave() -> None:
+        assert queue.get_many(True, 5) == [0]
+
+    child = multiprocessing.get_context("fork").Process(target=leave)
+    child.start()
+    child.join(LIMIT)
+    found: list[Any] = []
+    while queue.qsize():
+        try:
+            found.append(queue.get(timeout=5))
+        except RuntimeError:
+            found.append("broken")
+    assert sorted(map(str, found)) == ["2", "3", "broken"]
+
+
+def test_a_full_queue_takes_back_as_many_as_there_are_places() -> None:
+    """Who leaves waits for nobody."""
+    queue: Any = TurboQueue(10)
+    queue.put_many(range(10))
+    other = Engine(LogFolder.meet(queue._engine.folder.path))
+    got: list[Any] = []
+    other.get(got, 4, False, None)
+    other.give_back(got)
+    for number in range(10, 12):
+        queue.put(number, False)
+    other.close()
+    assert queue.full()
+    assert sorted(queue.get_many(True, 5)) == [0, 1, *range(4, 12)]

@@ -181,6 +181,11 @@ class Acknowledging:
             out = tuple([entry for entry in self.out if entry not in left])
             self._come_back([(record, times) for _, record, times, done in left if not done[0]], out)
 
+    def take_all_back(self) -> None:
+        """The same of blocks that go on."""
+        if self.out:
+            self._come_back([(record, times) for _, record, times, done in self.out if not done[0]], ())
+
     def is_to_end(self, hold: Hold, got: bool) -> None:
         """From here on the end of that hold is carried out, if need be by the next act."""
         hold.done[0] = got

@@ -26,6 +26,7 @@ from tqshim.folder import NO_SPACE, reclaim
 from tqshim.keys import Key
 from tqshim.protocol.ledger import OPEN_FOR_ALL, Ledger
 from tqshim.storage.folder import LogFolder
+from tqshim.sync.cells import SLEEPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -265,6 +266,8 @@ class Acts:
 
     def _leave(self) -> None:
         parts = self.parts
+        with a_full_disk_is_no_matter():
+            self._put_again()
         parts.consumer.leave()
         parts.producer.leave()
         if parts.replica.ledger.returned:
@@ -272,6 +275,21 @@ class Acts:
         parts.reclaimer.reclaim_done()
         if parts.disk is not None:
             parts.disk.harden_journal()
+
+    def _put_again(self) -> None:
+        """What gets had taken, and have not delivered, nobody else can take: put it again, as far as there are places,
+        and finish with the items that it was."""
+        parts = self.parts
+        parts.acknowledging.take_all_back()
+        while parts.consumer.state[1]:
+            record = bytes(parts.consumer.pop_hand())
+            put = parts.producer.put([record])
+            if not put and self.maxsize and parts.make_room():
+                put = parts.producer.put([record])
+            if not put:
+                return
+            parts.ending.task_done()
+            parts.waiter.ring(SLEEPS)
 
     def __del__(self) -> None:
         try:

@@ -600,6 +600,12 @@ class Consumer:
         """Records that were got but not delivered: the next take delivers them first."""
         self.state = self.with_these(records)
 
+    def pop_hand(self) -> Taken:
+        """The first record of the hand, which is not in it any more."""
+        last, hand = self.state
+        self.state = last, hand[1:]
+        return hand[0]
+
     def with_these(self, records: Sequence[Taken]) -> tuple[int, tuple[Taken, ...]]:
         """The ``state`` with these records at the head of the hand."""
         state = self.state
