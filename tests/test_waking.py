@@ -9,12 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from watching import AWAITS_PLACE, SLEEPS, no_naps, until_asleep
 
 from tqshim import ShutDown, TurboQueue
+from tqshim.sync.bell import Bell
 
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
@@ -202,6 +204,40 @@ def get_until_interrupted(q: Any) -> None:
     if q._engine.parts.consumer.state[1]:
         items.append(q.get_nowait())
     q.put_many(items)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_one_who_is_killed_when_it_was_rung_for_keeps_nobody_asleep(batch: bool, tmp_path: Path) -> None:
+    """The next put that finds that nobody has cut for a millisecond rings for another."""
+    q: Any = TurboQueue()
+    told, says = multiprocessing.Pipe(False)
+    sleep = Bell.sleep
+
+    def die_first(self: Bell, seconds: float) -> bool:
+        rung = sleep(self, seconds)
+        if rung:
+            try:
+                (tmp_path / "killed").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+            except FileExistsError:
+                pass
+        return rung
+
+    def get() -> None:
+        Bell.sleep = die_first  # type: ignore[method-assign]
+        says.send(q.get())
+
+    children = [started(get) for _ in range(2)]
+    until_asleep(q, SLEEPS, 2)
+    q.put(1)
+    while all(child.exitcode is None for child in children):
+        time.sleep(0.001)
+    time.sleep(0.005)
+    q.put_many([2, 3]) if batch else q.put(2)
+    assert told.poll(PATIENCE)
+    assert told.recv() == 1
+    assert sorted(child.exitcode or child.join(PATIENCE) or 0 for child in children) == [-signal.SIGKILL, 0]
+    CHILDREN.clear()
 
 
 def test_a_stopped_sleeper_keeps_nobody_asleep() -> None:

@@ -19,6 +19,7 @@ GETS = Waiter()
 WANTS = Waiter("wanter")
 CLOSES = Waiter("closer")
 TWO = PUTS._replace(left=2)
+LATE = PUTS._replace(late=True)
 THREADS = GETS._replace(slot=1), GETS._replace(slot=1)
 
 
@@ -45,6 +46,7 @@ CASES: dict[str, Case] = {
     "a nap ends": case(PUTS, GETS, GETS, naps=1),
     "an exception ends a wait": case(PUTS, GETS, GETS, breaks=1),
     "one is killed": case(PUTS, GETS, GETS, kills=1),
+    "one is killed, one puts later": case(PUTS, LATE, GETS, GETS, kills=1),
 }
 LARGE: dict[str, Case] = {
     "two put, two get": case(PUTS, PUTS, GETS, GETS),
@@ -58,6 +60,8 @@ LARGE: dict[str, Case] = {
     "naps end": case(TWO, GETS, GETS, naps=2),
     "exceptions end waits": case(TWO, GETS, GETS, breaks=2),
     "one is killed, an exception ends a wait": case(TWO, GETS, GETS, kills=1, breaks=1),
+    "one of three is killed, one puts later": case(PUTS, LATE, GETS, GETS, GETS, kills=1),
+    "one is killed, one puts later through the journal": case(TWO, LATE, GETS, GETS, kills=1, counting=False),
 }
 MUTANTS: list[tuple[str, str]] = [
     ("sleep barrier", "one puts, one gets"),
@@ -70,6 +74,7 @@ MUTANTS: list[tuple[str, str]] = [
     ("pass barrier", "one puts, two get"),
     ("aside", "one wants a place, one wants two"),
     ("rung again", "an exception ends a wait"),
+    ("say again", "one is killed, one puts later"),
 ]
 
 

@@ -12,7 +12,8 @@ Where processes wait for places it is the same with the parts exchanged: who get
 waits for so many of them.
 
 Invariant: where nobody is killed, nobody sleeps while there is something for him and no ring is under way.  After a
-kill, which may come in the middle of a ring, who sleeps is helped by his nap alone.
+kill, which may come in the middle of a ring, who sleeps is helped by his nap, or by the next put that finds that nobody
+has cut for a moment.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Waiter(NamedTuple):
     seen: int = 0
     """Items put, as far as it has read the counters: so many of them."""
     read: int = 0
+    late: bool = False
+    """It puts when nobody has cut for a moment: all that others could do they have done."""
 
 
 class Sleepers(NamedTuple):
@@ -68,6 +71,8 @@ class Sleepers(NamedTuple):
     taken: int = 0
     bell: int = 0
     shut: bool = False
+    late: bool = False
+    """A late put has begun, and nobody was killed since."""
 
     def put(self, i: int, process: Waiter, **changes: Any) -> Sleepers:
         return self._replace(processes=(*self.processes[:i], process, *self.processes[i + 1 :]), **changes)
@@ -120,7 +125,7 @@ class Waits(Machine):
             if kills and process.role != "closer":
                 after, _ = self.fence(world, i, process)
                 dead = process._replace(at="dead", buffer=(), waits=None, sleeps=False, left=0)
-                yield f"kill {i}", after.put(i, dead, faults=world.fault(0))
+                yield f"kill {i}", after.put(i, dead, faults=world.fault(0), late=False)
             if process.at in OUTSIDE and not self.is_free(world, i):
                 continue
             if breaks and process.at in ACTS:
@@ -137,7 +142,7 @@ class Waits(Machine):
         """All have come to their end, but for those who look again and again."""
         there = self.there(world)
         asleep = [(i, process) for i, process in enumerate(world.processes) if process.at == "sleep"]
-        killed = self.excused and world.faults[0] < self.faults[0]
+        killed = self.excused and world.faults[0] < self.faults[0] and not world.late
         for i, process in asleep:
             if there >= process.wants and not killed:
                 raise Violation("asleep", f"{i} sleeps, {there} items are there, and nobody rings")
@@ -165,7 +170,10 @@ class Waits(Machine):
     def at_idle(self, world: Sleepers, i: int, process: Waiter) -> Steps:
         if not process.left:
             return
-        if process.role == "putter":
+        if process.late:
+            if not self.is_busy(world, i):
+                yield f"{i} cuts, after a moment", self.says_again(world, i, process)
+        elif process.role == "putter":
             count = self.load(world, process, i) + 1
             stored = process._replace(at="ring", buffer=(*process.buffer, (i, count)))
             if not self.counting and "put fence" not in self.without:
@@ -177,6 +185,25 @@ class Waits(Machine):
             yield f"{i} shuts down", after.put(i, stored)
         else:
             yield f"{i} looks for the first time", world.put(i, process._replace(at="look"))
+
+    def is_busy(self, world: Sleepers, i: int) -> bool:
+        """Another process could do something, whatever is killed, stopped or ended next."""
+        for j, other in enumerate(world.processes):
+            if j == i or other.at in GONE:
+                continue
+            if other.buffer or (other.at == "idle" and other.left and not other.late):
+                return True
+            if other.at != "idle" and any(True for _ in getattr(self, "at_" + other.at)(world, j, other)):
+                return True
+        return False
+
+    def says_again(self, world: Sleepers, i: int, process: Waiter) -> Sleepers:
+        """Whoever was rung for last had time to say whether others sleep: that word is not left to it."""
+        process = process._replace(late=False)
+        forgotten = not self.load(world, process, self.asleep) and self.sleepers(world, process)
+        if forgotten and not self.alone and "say again" not in self.without:
+            process = process._replace(buffer=(*process.buffer, (self.asleep, 1)))
+        return world.put(i, process, late=True)
 
     def at_ring(self, world: Sleepers, i: int, process: Waiter) -> Steps:
         if self.load(world, process, self.asleep):
