@@ -294,7 +294,8 @@ class _Members:
 class Folder:
     """One queue folder that this process uses.  ``fd`` is its hold: only ever closed, for a forked child shares it."""
 
-    def __init__(self, path: str, fd: int) -> None:
+    def __init__(self, path: str, fd: int, status: Optional[os.stat_result] = None) -> None:
+        """``status``: that of ``fd``, where it is known."""
         self.path = path
         self.fd = fd
         self.anonymous = names.is_anonymous(os.path.basename(path))
@@ -309,9 +310,11 @@ class Folder:
         """The hold is no other process's, too."""
         self._alone: Optional[bool] = None
         """The hold shuts all others out, or there is none just now; ``None``: it is as it should be."""
+        self._new = False
+        """We have made its first journal, and nobody has opened one here yet."""
         self._in_memory: Optional[bool] = None
-        """What ``maps_batches`` is, once somebody has asked."""
-        status = os.fstat(fd)
+        """It lies on a file system in memory; ``None``: that is not known yet."""
+        status = status or os.fstat(fd)
         self.key = status.st_dev, status.st_ino
 
     # -- making and opening
@@ -396,8 +399,7 @@ class Folder:
         """Open a queue that must be there already; ``fd``: its hold, from the process that started this one."""
         check_platform()
         if fd is not None:
-            _check_owner(path, fd)
-            return cls(path, fd)
+            return cls(path, fd, _check_owner(path, fd))
         return cls._hold(path)
 
     @classmethod
@@ -413,12 +415,11 @@ class Folder:
             try:
                 if os.path.dirname(path) != systems.SHM:
                     file_systems.check(path, fd)
-                _check_owner(path, fd, mend)
+                mine = _check_owner(path, fd, mend)
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 found = os.stat(path)
-                mine = os.fstat(fd)
                 if (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
-                    folder = cls(path, fd)
+                    folder = cls(path, fd, mine)
                     folder._own_hold = True
                     return folder
                 fd, stale = -1, fd
@@ -466,14 +467,17 @@ class Folder:
     def _furnish(self, maxsize: int, limits: tuple[int, int], durable: bool = False, proof: bytes = b"") -> None:
         """Make an empty folder a queue.  Commit point: the rename that makes journal_0 appear."""
         self.durable = durable
-        for name in (names.CELLS, names.MEMBERS):
-            with contextlib.suppress(FileExistsError):
-                os.close(self._create(name))
-        self.grow_cells(1)
+        with contextlib.suppress(FileExistsError):
+            os.close(self._create(names.MEMBERS))
+        try:
+            self.grow_cells(1, self._create(names.CELLS, os.O_WRONLY | os.O_APPEND))
+        except FileExistsError:
+            self.grow_cells(1)
         name = self.prepare_roll(
             0, lambda limit: snapshot.dump(Ledger(maxsize, limit, limits[1], durable, proof)), limits[0]
         )
         self.give_name(0, name)
+        self._new = True
 
     def _create(self, name: str, flags: int = os.O_WRONLY, fd: Optional[int] = None) -> int:
         return os.open(name, flags | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=self.fd if fd is None else fd)
@@ -489,7 +493,8 @@ class Folder:
     def open_newest(self) -> tuple[Journal, bytes]:
         """The newest journal, and the snapshot that it begins with."""
         for _ in range(ROLLS_SEEN):
-            number = self.newest()
+            new, self._new = self._new, False
+            number = 0 if new else self.newest()
             if number is None:  # rolled twice while we listed
                 continue
             try:
@@ -548,6 +553,8 @@ class Folder:
         while True:
             key = os.urandom(5).hex()
             try:
+                if not number:
+                    raise FileNotFoundError
                 os.rename(names.spare(number), names.roll(number, key), src_dir_fd=self.fd, dst_dir_fd=self.fd)
                 fd = os.open(names.roll(number, key), os.O_WRONLY | _OPEN, dir_fd=self.fd)
             except FileNotFoundError:  # nobody set space aside, or another roller took it
@@ -564,7 +571,8 @@ class Folder:
                 os.ftruncate(fd, 0)
             wanted, begin = limit, snapshot(limit)
             beside = len(begin) + _PAST_LIMIT
-            limit = max(limit, min(most, (os.fstat(fd).st_blocks * 512 - beside) // rules.SIZE))
+            if most > limit:
+                limit = max(limit, min(most, (os.fstat(fd).st_blocks * 512 - beside) // rules.SIZE))
             while not _reserve_space(fd, beside + limit * rules.SIZE) and limit > LEAST_LIMIT:
                 if whole:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{self.path}/{names.journal(number)}")
@@ -979,10 +987,12 @@ class Folder:
         except ValueError as error:
             raise FolderError(f"{self.path}/{name}", str(error), "see who put it there; use another folder") from None
 
-    def grow_cells(self, pages: int) -> None:
+    def grow_cells(self, pages: int, fd: int = -1) -> None:
         """Make the cells at least so many pages long.  Pages are appended whole, so two who grow at once only add one
-        too many, and are written, so that no store into mapped memory can find the disk full."""
-        fd = self._open_ours(names.CELLS, os.O_WRONLY | os.O_APPEND)
+        too many, and are written, so that no store into mapped memory can find the disk full.  ``fd``: the cells were
+        just made, and are open there."""
+        if fd < 0:
+            fd = self._open_ours(names.CELLS, os.O_WRONLY | os.O_APPEND)
         try:
             while os.fstat(fd).st_size < pages * CELLS_PAGE:
                 _write_all(fd, bytes(CELLS_PAGE))
@@ -1156,15 +1166,18 @@ def reclaim(path: str) -> bool:
             return False
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         root, name = os.path.split(path)
+        listed = os.listdir(fd)
         if not name.startswith(names.DEAD):
-            if any(names.parse(listed) is None or _is_young_marker(fd, listed) for listed in _list(fd)):
+            if any(names.parse(one) is None or _is_young_marker(fd, one) for one in listed):
                 return False  # not ours, or a handle is on its way
             # Commit point: under this name nobody opens it as a queue any more.
             os.rename(path, os.path.join(root, names.dead(name)))
             path = os.path.join(root, names.dead(name))
-        with contextlib.suppress(OSError):
-            _delete_tree(os.readlink(names.SPILL, dir_fd=fd))
-        _delete_tree(path)
+        if names.SPILL in listed:
+            with contextlib.suppress(OSError):
+                _delete_tree(os.readlink(names.SPILL, dir_fd=fd))
+        _delete_files(fd, listed)
+        os.rmdir(path)
     except OSError:  # in use, or somebody else is deleting it
         return False
     finally:
@@ -1244,9 +1257,9 @@ def check_platform() -> None:
         raise UnsupportedError("RLIMIT_FSIZE", f"files end at {soft} bytes", "raise it to 64 MB or more (ulimit -f)")
 
 
-def _check_owner(path: str, fd: int, mend: bool = False) -> None:
-    """Raise ``FolderError`` where others may write to a folder, or look into it.  ``mend``: an empty one that they may
-    only look into is shut."""
+def _check_owner(path: str, fd: int, mend: bool = False) -> os.stat_result:
+    """The status of a folder.  Raises ``FolderError`` where others may write to it, or look into it.  ``mend``: an
+    empty one that they may only look into is shut."""
     status = os.fstat(fd)
     finding = _not_ours(status)
     if not finding and status.st_mode & 0o077:
@@ -1260,6 +1273,7 @@ def _check_owner(path: str, fd: int, mend: bool = False) -> None:
         if status.st_uid == os.geteuid() and any(name.startswith(names.JOURNAL) for name in _list(fd)):
             remedy = "chmod 700, after a look inside"
         raise FolderError(path, finding, remedy)
+    return status
 
 
 def _not_ours(status: os.stat_result) -> str:
@@ -1359,9 +1373,13 @@ def _is_young_marker(fd: int, listed: str) -> bool:
 def _delete_tree(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OPEN)
     try:
-        for name in os.listdir(fd):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=fd)
+        _delete_files(fd, os.listdir(fd))
     finally:
         os.close(fd)
     os.rmdir(path)
+
+
+def _delete_files(fd: int, listed: Iterable[str]) -> None:
+    for name in listed:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=fd)

@@ -28,7 +28,6 @@ own an item: the journal decides.
 
 from __future__ import annotations
 
-import mmap
 import os
 
 from tqshim.clock import microseconds
@@ -66,9 +65,7 @@ _NAP_UNIT: Final = 64
 
 
 class Cells:
-    """The mapped cells of one queue; no descriptor is open for them.
-
-    ``words`` is the array of 64-bit words; a store to it is one store."""
+    """The mapped cells of one queue.  ``words`` is the array of 64-bit words; a store to it is one store."""
 
     __slots__ = ("_counters", "pages", "slots", "words")
 
@@ -78,7 +75,7 @@ class Cells:
             size = os.fstat(fd).st_size // PAGE * PAGE
             if size < PAGE:
                 raise ValueError(f"cells of {size} bytes are cut short")
-            self._view(map_file(fd, size, True))
+            self._view(map_file(fd, size, writable=True))
         finally:
             os.close(fd)
 
@@ -89,7 +86,7 @@ class Cells:
         cells._view(data[: len(data) // PAGE * PAGE])
         return cells
 
-    def _view(self, mapped: Union[memoryview, mmap.mmap, bytes]) -> None:
+    def _view(self, mapped: Union[memoryview, bytes, bytearray]) -> None:
         self.words = memoryview(mapped).cast("Q")
         self.pages = len(mapped) // PAGE
         self.slots = self.pages * SLOTS
@@ -127,17 +124,14 @@ class Cells:
 
     def detach(self) -> None:
         """Let go of the shared memory: stores of a frame that a fork has copied raise ``ValueError``, or go nowhere."""
-        self._release()
-        self._view(mmap.mmap(-1, self.pages * PAGE))
+        self.close()
+        self._view(bytearray(self.pages * PAGE))
 
-    def _release(self) -> None:
-        """What is mapped goes with the last view of it."""
+    def close(self) -> None:
+        """Look and store no more.  With the last that refers to this memory, its mapping goes."""
         for counters in self._counters:
             counters.release()
         self.words.release()
-
-    def close(self) -> None:
-        self._release()
 
 
 def sleep_word(until: float, nap: float) -> int:
