@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from . import forks as _forks  # noqa: F401  first: its hooks come before a program's own
+from . import late as _late
 from .errors import CorruptBatchError, FolderError, UnsupportedError
-from .family import JoinableTurboQueue, SimpleTurboQueue
 from .queues import Empty, Full, ShutDown, TurboQueue
 
 __all__ = [
@@ -31,20 +31,28 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .contexts import get_context
+    from .family import JoinableTurboQueue, SimpleTurboQueue
+    from .family import JoinableTurboQueue as JoinableQueue
+    from .family import SimpleTurboQueue as SimpleQueue
     from .patching import install, uninstall
 
 Queue = TurboQueue
-JoinableQueue = JoinableTurboQueue
-SimpleQueue = SimpleTurboQueue
 
-_LATER = {"get_context": "contexts", "install": "patching", "uninstall": "patching"}
+_LATER = {
+    "JoinableQueue": ("family", "JoinableTurboQueue"),
+    "JoinableTurboQueue": ("family", "JoinableTurboQueue"),
+    "SimpleQueue": ("family", "SimpleTurboQueue"),
+    "SimpleTurboQueue": ("family", "SimpleTurboQueue"),
+    "get_context": ("contexts", "get_context"),
+    "install": ("patching", "install"),
+    "uninstall": ("patching", "uninstall"),
+}
 
 
 def __getattr__(name: str) -> Any:
     """What most programs don't need is imported when it is first asked for."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    found = globals()[name] = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    room, named = _LATER[name]
+    found = globals()[name] = getattr(_late.room(room), named)
     return found

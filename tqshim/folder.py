@@ -39,7 +39,7 @@ import tempfile
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
 
-from . import locks, mappings, names, systems
+from . import late, locks, mappings, names, systems
 from .clock import monotonic
 from .errors import CorruptBatchError, FolderError, UnsupportedError
 from .names import FileId
@@ -48,11 +48,12 @@ from .protocol import snapshot
 from .protocol.ledger import Ledger
 from .storage import file_systems
 from .storage.batch_file import read_at
-from .storage.large_records import BatchView, RecordInFile, is_being_read, lock_to_read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, Final, Optional, TypeVar, Union
+
+    from .storage.large_records import BatchView, RecordInFile
 
     _F = TypeVar("_F", bound="Folder")
 
@@ -64,10 +65,8 @@ except ImportError:  # Windows: said at construction, in check_platform
 
 __all__ = [
     "NO_SPACE",
-    "BatchView",
     "Folder",
     "Journal",
-    "RecordInFile",
     "anonymous_root",
     "forked",
     "lock_owners",
@@ -705,9 +704,10 @@ class Folder:
         if systems.OFD_TEST is None:
             return None
         try:
-            record = RecordInFile(self.open_batch(file), offset + header)
+            large = late.room("storage.large_records")
+            record: RecordInFile = large.RecordInFile(self.open_batch(file), offset + header)
             # Before the header is looked at: from here on the file stays as it is.
-            lock_to_read(record.fd)
+            large.lock_to_read(record.fd)
             size = measure(os.pread(record.fd, header, offset))
             whole = size is not None and record.reaches(size)
         except (OSError, ValueError):
@@ -731,7 +731,8 @@ class Folder:
                 os.close(fd)
             if mapping is None:
                 return None
-            return BatchView(mapping, self.open_batch(file))
+            view: BatchView = late.room("storage.large_records").BatchView(mapping, self.open_batch(file))
+            return view
         except (OSError, ValueError):
             return None
 
@@ -768,7 +769,7 @@ class Folder:
             for state in (names.LOAD, names.READY):
                 with contextlib.suppress(FileNotFoundError):
                     try:
-                        self._delete_batch(names.batch(state, file), home)
+                        self._delete_batch(names.batch(state, file), home, file.large)
                     except (IsADirectoryError, PermissionError):
                         self.set_aside(file, "no file that could be deleted")
                     return
@@ -799,9 +800,9 @@ class Folder:
         except FileNotFoundError:
             return None
 
-    def _delete_batch(self, name: str, home: int) -> None:
+    def _delete_batch(self, name: str, home: int, large: bool = True) -> None:
         """Delete a batch file.  Its space is free at once, also where somebody has it mapped and does not read it."""
-        fd = self._open_refillable(name) if home == self.fd and self.maps_batches else None
+        fd = self._open_refillable(name, large) if home == self.fd and self.maps_batches else None
         try:
             os.unlink(name, dir_fd=home)
             if fd is not None and not os.fstat(fd).st_nlink and systems.UNRESVSP is not None:
@@ -836,12 +837,13 @@ class Folder:
                 os.unlink(name, dir_fd=self.fd)
         return None
 
-    def _open_refillable(self, name: str) -> Optional[int]:
+    def _open_refillable(self, name: str, large: bool = True) -> Optional[int]:
         try:
             fd = os.open(name, os.O_RDWR | os.O_NONBLOCK | _OPEN, dir_fd=self.fd)
         except OSError:  # none there, or something in its place that nobody can write to
             return None
-        if stat.S_ISREG(os.fstat(fd).st_mode) and not is_being_read(fd):
+        # Nobody leaves a small record in its file.
+        if stat.S_ISREG(os.fstat(fd).st_mode) and not (large and late.room("storage.large_records").is_being_read(fd)):
             return fd
         os.close(fd)
         return None
@@ -1229,9 +1231,10 @@ def sweep(root: str, mine: Iterable[str]) -> None:
     except OSError:
         return
     for name in listed:
-        path = os.path.join(root, name)
-        if names.is_anonymous(name.removeprefix(names.DEAD)) and path not in skip:
-            reclaim(path)
+        if names.PREFIX in name and names.is_anonymous(name.removeprefix(names.DEAD)):
+            path = os.path.join(root, name)
+            if path not in skip:
+                reclaim(path)
 
 
 def _temporary_root() -> str:

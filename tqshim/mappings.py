@@ -12,7 +12,6 @@ Invariant: of a mapped batch file that has a name no page is missing: to store t
 from __future__ import annotations
 
 import functools
-import mmap
 import os
 import struct
 
@@ -32,7 +31,10 @@ FILE_MOST: Final = 16 << 20
 """Bytes of one, at most."""
 SHARE: Final = 64
 """A file is mapped where so many times its length is free."""
-_POPULATE: Final = getattr(mmap, "MAP_POPULATE", 0)
+_READ: Final = 1
+_WRITE: Final = 2
+_SHARED: Final = 1
+"""``PROT_READ``, ``PROT_WRITE``, ``MAP_SHARED``: the module ``mmap`` is one file more to load."""
 _FAILED: Final = (1 << 8 * struct.calcsize("P")) - 1
 """What the system's ``mmap`` returns then."""
 
@@ -48,8 +50,8 @@ class System:
     def map(self, fd: int, size: int, writable: bool = False, at_once: bool = True) -> Optional[int]:
         """Map the file's first bytes; returns where they are.  ``writable``: and its pages, which are there, are found
         now if ``at_once``."""
-        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        flags = mmap.MAP_SHARED | (_POPULATE if writable and at_once else 0)
+        access = _READ | (_WRITE if writable else 0)
+        flags = _SHARED | (systems.POPULATE if writable and at_once else 0)
         address: Optional[int] = self._mmap(None, size, access, flags, fd, 0)
         return None if address == _FAILED else address
 

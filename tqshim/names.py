@@ -153,8 +153,7 @@ _FIXED: Final = frozenset((CELLS, MEMBERS, BELL, SPACE, DONE, SPILL))
 # Not with regular expressions: to compile those takes 2 ms of each program's start.
 def is_anonymous(name: str) -> bool:
     """A folder of that name is, or was, the queue folder of an anonymous queue."""
-    key = name[len(PREFIX) :]
-    return name.startswith(PREFIX) and len(key) == 16 and _consists(key, _HEX)
+    return name.startswith(PREFIX) and len(name) == len(PREFIX) + 16 and _consists(name[len(PREFIX) :], _HEX)
 
 
 def parse(name: str) -> Optional[Name]:

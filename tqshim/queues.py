@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import context, queues, reduction
 from operator import index
 from queue import Empty, Full
-from types import CodeType, ModuleType, TracebackType
+from types import CodeType, TracebackType
 
-from . import sharing
+from . import late, sharing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,15 +141,8 @@ def _join(written: list[Any], start: int) -> NewRecord:
     """The record whose pieces stand in a list from there on; they are taken out of it."""
     pieces = written[start:]
     del written[start:]
-    record: NewRecord = _buffers().record(pieces)
+    record: NewRecord = late.room("buffers").record(pieces)
     return record
-
-
-@functools.lru_cache(None)
-def _buffers() -> ModuleType:
-    from . import buffers  # here: what imports this module needs no engine yet
-
-    return buffers
 
 
 def _new_pen() -> _Pen:
@@ -177,7 +170,7 @@ def _load(record: Taken) -> Any:
         return loads(bytes(record))
     if isinstance(record, (bytes, memoryview)):
         return _loads(record)
-    buffers = _buffers()
+    buffers = late.room("buffers")
     memory = record.memory
     if memory is not None and (len(memory) < COPIED or memory[-1] != buffers.END[0]):
         return _loads(memory)
@@ -325,7 +318,6 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         raise no_pipe(self, name)
 
     def _attach(self, use: Use, batch_size: Optional[int]) -> None:
-        _buffers()  # Not in a put: a signal handler may interrupt that, and would find a module that is half there.
         self._closed = False
         self._use: Optional[Use] = use
         engine = use.engine

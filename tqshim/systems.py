@@ -48,6 +48,8 @@ MEMBARRIER: Final[Optional[int]] = {
     "riscv64": 283,
 }.get(_MACHINE if struct.calcsize("P") == 8 else "32 bits", 389 if _MACHINE == "armv7l" else None)
 """The number of that system call, or ``None``: there are no grants."""
+POPULATE: Final = 0 if MEMBARRIER is None else 0x8000
+"""``MAP_POPULATE``, the same on all of these machines."""
 STORES_IN_ORDER: Final = not PORTABLE and hasattr(os, "uname") and os.uname().machine in ("x86_64", "i686")
 """Other processors see the stores of one in its order."""
 OFD_TEST: Final = 36 if _LINUX else None

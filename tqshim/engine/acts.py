@@ -23,7 +23,6 @@ from tqshim.engine.parts import Parts, load
 from tqshim.engine.producer import NO_LOG
 from tqshim.engine.replica import Replica
 from tqshim.folder import NO_SPACE, reclaim
-from tqshim.keys import Key
 from tqshim.protocol.ledger import OPEN_FOR_ALL, Ledger
 from tqshim.storage.folder import LogFolder
 from tqshim.sync.cells import SLEEPS
@@ -31,6 +30,8 @@ from tqshim.sync.cells import SLEEPS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, Optional, TypeVar
+
+    from tqshim.keys import Key
 
     _T = TypeVar("_T")
     _A = TypeVar("_A", bound="Acts")

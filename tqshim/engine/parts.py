@@ -7,10 +7,9 @@ Invariant: a forked child makes all of them anew, before anything else.
 
 from __future__ import annotations
 
+from tqshim import late
 from tqshim.engine.acknowledge import Acknowledging
 from tqshim.engine.consumer import Consumer, Taken
-from tqshim.engine.durable import Crowd, Disk, open_surely
-from tqshim.engine.keyed import use_key
 from tqshim.engine.membership import Membership
 from tqshim.engine.producer import Producer
 from tqshim.engine.reader import Reader
@@ -18,7 +17,6 @@ from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
 from tqshim.engine.shutdown import Ending
 from tqshim.engine.wait_policy import Waiter
-from tqshim.keys import Key
 from tqshim.protocol.ledger import SHUT
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
@@ -27,6 +25,9 @@ from tqshim.sync.cells import SLEEPS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional
+
+    from tqshim.engine.durable import Crowd, Disk
+    from tqshim.keys import Key
 
 __all__ = ["Parts", "load", "nothing"]
 
@@ -68,13 +69,14 @@ class Parts:
         self.crowd: Optional[Crowd] = None
         """Of a durable queue."""
         if replica.ledger.durable:
-            disk = self.disk = Disk(folder, replica)
-            self.crowd = Crowd(disk, replica, self.members, self.producer)
+            durable = late.room("engine.durable")
+            disk = self.disk = durable.Disk(folder, replica)
+            self.crowd = durable.Crowd(disk, replica, self.members, self.producer)
             self.producer.harden = disk.harden_records
             self.reclaimer.may_remove = disk.lets_remove
             replica.rolled = disk.has_rolled
         if key is not None:
-            use_key(key, self.producer, self.reader)
+            late.room("engine.keyed").use_key(key, self.producer, self.reader)
 
     def close(self) -> None:
         self.replica.close()
@@ -120,7 +122,7 @@ class Parts:
 def load(replica: Replica) -> None:
     replica.load()
     if replica.ledger.durable:
-        open_surely(replica)
+        late.room("engine.durable").open_surely(replica)
 
 
 def nothing(got: list[Taken], most: int) -> None:

@@ -21,11 +21,12 @@ from tqshim.protocol.index import Record
 from tqshim.protocol.ledger import Place
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
-from tqshim.storage.large_records import LargeFile, RecordInFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional, TypeAlias, Union
+
+    from tqshim.storage.large_records import LargeFile, RecordInFile
 
 __all__ = ["Reader", "Taken"]
 
@@ -116,8 +117,8 @@ class Reader:
         try:
             file, number = place
             batch = self.files.get(file) or self.open(file)
-            if isinstance(batch, LargeFile):
-                left = self._leave(batch, number, alone)
+            if file.large:
+                left = self._leave(batch, number, alone)  # type: ignore[arg-type]
                 if left is not None:
                     return left
             record = batch.record(number)
@@ -131,8 +132,8 @@ class Reader:
         count = min(end - first, WINDOW)
         try:
             batch = self.open(place.file)
-            if isinstance(batch, LargeFile):
-                left = self._leave(batch, place.record, alone)
+            if place.file.large:
+                left = self._leave(batch, place.record, alone)  # type: ignore[arg-type]
                 if left is not None:
                     return [left]
             body, ends = batch.window(place.record, count, WINDOW_BYTES)

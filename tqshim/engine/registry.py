@@ -11,17 +11,18 @@ import weakref
 from collections.abc import Callable
 from multiprocessing import process
 
-from tqshim import forks, locks, tuning
+from tqshim import forks, late, locks, tuning
 from tqshim.ending import AtExit
 from tqshim.engine.engine import Engine
 from tqshim.folder import forked, sweep
-from tqshim.keys import Key, match
 from tqshim.storage.folder import LogFolder
 from tqshim.weak import alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, Optional
+
+    from tqshim.keys import Key
 
 __all__ = ["Engine", "Use"]
 
@@ -53,7 +54,7 @@ class Use:
     @classmethod
     def open(cls, path: str, maxsize: int, durable: Optional[bool] = None, authkey: Optional[bytes] = None) -> Use:
         """That of the queue at a path, which is made if it is not there."""
-        proof = b"" if authkey is None else Key(authkey).proof
+        proof = b"" if authkey is None else late.room("keys").Key(authkey).proof
         with cls.lock:
             use = cls._of(LogFolder.open(path, maxsize, tuning.LIMITS, bool(durable), proof), authkey)
         if maxsize > 0 and use.engine.maxsize != maxsize:
@@ -96,7 +97,7 @@ class Use:
             return use._checked(authkey)
         try:
             _, proof = (False, b"") if folder.anonymous else folder.kind()
-            engine = Engine(folder, match(folder.path, proof, authkey))
+            engine = Engine(folder, _key(folder.path, proof, authkey))
         except BaseException:
             folder.close()
             raise
@@ -109,8 +110,14 @@ class Use:
         key = self.engine.key
         if keyed and authkey is None:
             authkey = key.authkey if key else b""
-        match(self.engine.folder.path, key.proof if key else b"", authkey)
+        _key(self.engine.folder.path, key.proof if key else b"", authkey)
         return self
+
+
+def _key(path: str, proof: bytes, authkey: Optional[bytes]) -> Optional[Key]:
+    """See ``keys.match``; most queues have none."""
+    found: Optional[Key] = late.room("keys").match(path, proof, authkey) if proof or authkey is not None else None
+    return found
 
 
 def _leave_all() -> None:

@@ -22,9 +22,8 @@ from tqshim.engine.replica import Replica
 from tqshim.folder import NO_SPACE, spill_root
 from tqshim.names import FileId
 from tqshim.protocol import index
-from tqshim.storage.batch_file import BatchFile
+from tqshim.storage.batch_file import BatchFile, Closing
 from tqshim.storage.folder import LogFolder
-from tqshim.storage.large_records import Closing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ space.  What is read is copied: a file that nobody needs any more may be filled 
 
 from __future__ import annotations
 
-import mmap
+import functools
 import os
 
 from tqshim import mappings, systems
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional
 
-__all__ = ["BatchFile", "allocate", "map_file", "read_at"]
+__all__ = ["BatchFile", "Closing", "allocate", "map_file", "read_at"]
 
 _PIECE: Final = 1 << 20
 
@@ -63,8 +63,20 @@ def map_file(fd: int, size: int, writable: bool, at_once: bool = True) -> memory
         address = mapper.map(fd, size, writable, at_once)
         if address is not None:
             return mappings.Mapping(mapper, address, size).memory()
+    import mmap  # here: it is one file more to load
+
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     return memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, protection))
+
+
+class Closing:
+    """A descriptor that is closed with this, by C code: in a finalizer in Python a signal handler may run, and what
+    that raises would be lost."""
+
+    __slots__ = ("__del__",)
+
+    def __init__(self, fd: int) -> None:
+        self.__del__ = functools.partial(os.close, fd)
 
 
 class BatchFile:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 
-from tqshim import names
+from tqshim import late, names
 from tqshim.folder import NO_SPACE, Folder
 from tqshim.names import FileId
-from tqshim.storage.batch_file import BatchFile, allocate
-from tqshim.storage.large_records import Closing, LargeFile
+from tqshim.storage.batch_file import BatchFile, Closing, allocate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
+
+    from tqshim.storage.large_records import LargeFile
 
 __all__ = ["LogFolder"]
 
@@ -65,7 +66,8 @@ class LogFolder(Folder):
 
     def open_large(self, file: FileId) -> LargeFile:
         """A batch file to be read by system calls.  Raises ``ValueError`` where it is not there, or something else."""
-        return LargeFile(file, self.open_batch(file))
+        large: LargeFile = late.room("storage.large_records").LargeFile(file, self.open_batch(file))
+        return large
 
     def room_for(self, spilled: bool) -> int:
         """Bytes that are free where a new batch file will lie."""

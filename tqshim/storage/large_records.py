@@ -15,7 +15,6 @@ record, and with its process.  Such a file is not filled again.
 
 from __future__ import annotations
 
-import functools
 import mmap
 import os
 import weakref
@@ -26,7 +25,7 @@ from tqshim import mappings, systems
 from tqshim.names import FileId
 from tqshim.protocol import index
 from tqshim.protocol.index import CHECK
-from tqshim.storage.batch_file import read_at
+from tqshim.storage.batch_file import Closing, read_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,16 +44,6 @@ PEEK: Final = 256
 """Bytes of a large record that an unpickler looks at before it knows how many it wants."""
 
 _mapped: Final[list[weakref.ref[mmap.mmap]]] = []
-
-
-class Closing:
-    """A descriptor that is closed with this, by C code: in a finalizer in Python a signal handler may run, and what
-    that raises would be lost."""
-
-    __slots__ = ("__del__",)
-
-    def __init__(self, fd: int) -> None:
-        self.__del__ = functools.partial(os.close, fd)
 
 
 def lock_to_read(fd: int) -> None:

@@ -1,0 +1,95 @@
+"""The start of a program: what the common case does without, and that nothing is lost where it comes later."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+import tqshim
+from tqshim import late
+from tqshim.protocol.ledger import Lease
+from tqshim.tuples import NamedTuple
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+FIRST: Final = """
+import multiprocessing.queues, sys
+before = set(sys.modules)
+from tqshim import TurboQueue
+queue = TurboQueue()
+queue.put(1)
+assert queue.get() == 1
+queue.close()
+print(*sorted(set(sys.modules) - before))
+"""
+NOT_NEEDED: Final = (
+    *("asyncio", "ctypes", "dataclasses", "hashlib", "inspect", "logging", "typing"),
+    *("tqshim.asynchronous", "tqshim.buffers", "tqshim.contexts", "tqshim.family", "tqshim.figures", "tqshim.keys"),
+    *("tqshim.engine.durable", "tqshim.engine.keyed", "tqshim.monitor", "tqshim.patching", "tqshim.storage.large"),
+)
+"""How the names of modules begin that a program's first put and get do without: each takes its time to load, more where
+no bytecode may be written."""
+
+
+def test_a_first_put_and_get_import_what_they_need_and_no_more() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST], cwd=ROOT, capture_output=True, text=True, check=True)
+    brought = done.stdout.split()
+    assert "tqshim.engine.engine" in brought
+    assert [name for name in brought if name.startswith(NOT_NEEDED)] == []
+
+
+HALF_THERE: Final = """
+import tqshim
+from tqshim import late
+
+if not tqshim.seen:
+    tqshim.seen.append(None)
+    tqshim.seen[0] = late.room("half_there")  # as a signal handler would, just here
+whole = True
+"""
+
+
+def test_who_interrupts_the_import_of_a_room_finds_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_there.py").write_text(HALF_THERE, "utf-8")
+    monkeypatch.setattr(tqshim, "__path__", [*tqshim.__path__, str(tmp_path)])
+    seen: list[Any] = []
+    monkeypatch.setattr(tqshim, "seen", seen, raising=False)
+    try:
+        room = late.room("half_there")
+        assert room.whole
+        assert seen[0].whole
+        assert seen[0] is not room
+        assert late.room("half_there") is room
+    finally:
+        sys.modules.pop("tqshim.half_there", None)
+
+
+class Theirs(typing.NamedTuple):
+    first: int
+    second: str
+
+
+class Ours(NamedTuple):
+    first: int
+    second: str
+
+
+def test_our_named_tuples_are_as_those_of_typing() -> None:
+    theirs, ours = Theirs(1, "a"), Ours(1, "a")
+    assert ours == theirs == (1, "a")
+    assert hash(ours) == hash(theirs)
+    assert (ours.first, ours.second) == (1, "a")
+    assert repr(ours) == repr(theirs).replace("Theirs", "Ours")
+    assert ours._replace(second="b") == Ours(1, "b")
+    assert type(pickle.loads(pickle.dumps(ours))) is Ours
+    assert Ours._fields == Theirs._fields
+    assert not hasattr(ours, "__dict__")
+    with pytest.raises(AttributeError):
+        ours.first = 2  # type: ignore[misc]
+    assert Lease(0, 1, 2, 3, 4).number == 3
