@@ -9,17 +9,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from math import isnan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["microseconds", "monotonic"]
+__all__ = ["FOREVER", "check_deadline", "microseconds", "monotonic"]
 
 monotonic: Final[Callable[[], float]] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic
 )
 """Seconds since some point in the past, the same for all processes.  Windows has no such clock, and no queues."""
+
+
+FOREVER: Final = 2.0**63 / 1e9
+"""Seconds that the system can't wait for: 292 years."""
+
+
+def check_deadline(deadline: float) -> None:
+    """Raise what the standard library's locks raise for a time that nobody can wait for."""
+    if isnan(deadline):
+        raise ValueError("timeout is not a number (NaN)")
+    if deadline >= FOREVER:
+        raise OverflowError(f"timeout is too large: wait for less than {FOREVER:.0f} seconds, or for ever (None)")
 
 
 def microseconds() -> int:

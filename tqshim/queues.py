@@ -14,16 +14,19 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from math import ldexp
 from multiprocessing import context, queues, reduction
 from operator import index
+from os import PathLike, fsdecode
 from queue import Empty, Full
 from types import CodeType, TracebackType
 
 from . import late, sharing
+from .clock import FOREVER, check_deadline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Optional, TypeAlias, TypeVar
+    from typing import Any, Final, Optional, TypeAlias, TypeVar, Union
 
     _T = TypeVar("_T")
 
@@ -48,6 +51,8 @@ _loads: Final = pickle.loads
 COPIED: Final = 2 << 20
 """Bytes up to which the arrays of a record are copied from memory that is mapped already: to map them anew costs more.
 """
+MAXSIZE: Final = 2**31 - 1
+"""Places of a queue, at most: as many as the standard library's semaphores count."""
 GET_MANY: Final = 1000
 """Items that ``get_many`` returns at most, if not told otherwise."""
 
@@ -221,6 +226,16 @@ def no_pipe(queue: object, name: str) -> AttributeError:
     return AttributeError(told)
 
 
+PUTTABLE: Final = "put what pickles (no lambda, lock, generator or open file), or override _on_queue_feeder_error"
+GETTABLE: Final = "what it is made of must be importable here by the name that it has where it was put"
+
+
+def _add_note(error: BaseException, engine: Engine, note: str) -> None:
+    """Let the traceback end with which queue it was and what to do; from Python 3.11 on."""
+    if sys.version_info >= (3, 11):
+        error.add_note(f"tqshim: queue at {engine.folder.path}: {note}")
+
+
 class Claim:
     """What ``claimed`` returns: a block that has an item, which counts as got when the block ends well."""
 
@@ -297,7 +312,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         maxsize: int = 0,
         *,
         ctx: Optional[context.BaseContext] = None,
-        path: Optional[str] = None,
+        path: Union[str, bytes, PathLike[Any], None] = None,
         batch_size: Optional[int] = None,
         durable: Optional[bool] = None,
         authkey: Optional[bytes] = None,
@@ -308,9 +323,16 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             raise ValueError("durable=True needs a path: a queue without one goes away with its last user")
         if authkey is not None and path is None:
             raise ValueError("authkey needs a path: a queue without one is reached through its handles alone")
-        if batch_size is not None and batch_size < 1:
+        if batch_size is not None and index(batch_size) < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
-        maxsize = index(maxsize) if maxsize > 0 else 0
+        if isinstance(maxsize, (str, bytes, PathLike)):
+            raise TypeError(f"maxsize must be a number, not {maxsize!r}: a path is given as path={maxsize!r}")
+        maxsize = 0 if maxsize <= 0 else index(maxsize)
+        if maxsize > MAXSIZE:
+            raise OverflowError(f"maxsize={maxsize} is more than {MAXSIZE}")
+        if path is not None and not (path := fsdecode(path)):
+            raise ValueError("path is empty; give a folder, or leave it out")
+        durable = None if durable is None else bool(durable)
         use = Use.create(maxsize) if path is None else Use.open(path, maxsize, durable, authkey)
         self._attach(use, batch_size)
 
@@ -345,6 +367,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         engine = self._engine
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
+        if timeout is not None:
+            timeout = ldexp(timeout, 0)  # what is no number raises, be there a place or not
         if _reducers.used and not sharing.has_room():
             timeout = sharing.wait_for_room(block, timeout)
         try:
@@ -370,6 +394,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         engine = self._engine
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
+        if timeout is not None and not timeout < FOREVER and block:
+            check_deadline(timeout)  # be there an item or not
         got: list[Taken] = []
         record: Optional[Taken] = None
         loading = contested = 0
@@ -401,6 +427,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 got = [record]
             if got and not (loading and _is_fault(error)):
                 engine.give_back(got)
+            elif got:
+                _add_note(error, engine, f"an item is gone, all others arrive: {GETTABLE}")
             raise
         raise ShutDown if engine.over else Empty
 
@@ -539,6 +567,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def _pickling_failed(self, error: Exception, obj: Any) -> None:
         if type(self)._on_queue_feeder_error is TurboQueue._on_queue_feeder_error:
             sharing.explain(error)
+            _add_note(error, self._open_engine(), f"a {type(obj).__qualname__} was not put, it goes on: {PUTTABLE}")
             raise error
         self._on_queue_feeder_error(error, obj)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from math import inf
 
-from tqshim.clock import monotonic
+from tqshim.clock import check_deadline, monotonic
 from tqshim.engine import waits
 from tqshim.engine.acknowledge import Hold
 from tqshim.engine.acts import Acts
@@ -52,6 +52,8 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
     Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
     spins = block and engine.parts.waiter.may_spin()
     deadline: Optional[float] = None
+    if block and timeout is not None:
+        check_deadline(monotonic() + timeout)
     if block and not spins:
         deadline = inf if timeout is None else monotonic() + timeout
     sleep = Sleep()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from tqshim.clock import monotonic
+from tqshim.clock import check_deadline, monotonic
 from tqshim.engine.acts import Acts
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import AWAITS_DONE, SLEEPS
@@ -25,6 +25,8 @@ __all__ = ["forget_waiter", "slot_for", "wait", "watch"]
 def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) -> None:
     """Wait until there is something to get, or a place to put to, or all is finished with; returns at the deadline
     too."""
+    if deadline is not None:
+        check_deadline(deadline)
     parts = engine.parts
     started = monotonic()
     me = object()

@@ -193,7 +193,7 @@ def drain(
 
     An anonymous queue that nobody else uses, and that still has items then, stays for a minute.  Raises ``ValueError``
     where ``authkey`` is not that of the queue."""
-    use = Use.meet(os.path.abspath(path), authkey=authkey)
+    use = Use.meet(os.path.abspath(os.fsdecode(path)), authkey=authkey)
     engine = use.engine
     done = 0
     damaged: list[str] = []
@@ -292,7 +292,7 @@ def fill(
     Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``; ``Full`` where no place came free for
     ``timeout`` seconds (for ever by default); ``ShutDown`` where the queue was shut down.  What stood before that line
     is in the queue.  ``ValueError`` where ``authkey`` is not that of the queue."""
-    path = os.path.abspath(path)
+    path = os.path.abspath(os.fsdecode(path))
     anonymous = names.is_anonymous(os.path.basename(path))
     use = Use.meet(path, authkey=authkey) if anonymous else Use.open(path, maxsize, authkey=authkey)
     engine = use.engine
@@ -336,13 +336,13 @@ def recover(path: str, into: Optional[str] = None, *, force: bool = False, authk
     Raises ``FolderError`` for a queue in use, unless forced: a copy is one of a moment then, and its items are got
     twice; of the files only old journals and markers go.  Also where ``into`` is not empty, and where nothing can be
     recovered.  Killed: the new folder has some of the items; start again with another."""
-    path = os.path.abspath(path)
+    path = os.path.abspath(os.fsdecode(path))
     with View(path, authkey) as view:
         held = in_use(view)
         if held and not force:
             raise FolderError(path, f"is in use by {_listed(held)}", "end them, or force it")
         if into is not None:
-            return _copy(view, os.path.abspath(into), authkey)
+            return _copy(view, os.path.abspath(os.fsdecode(into)), authkey)
         return _tidy(view, bool(held))
 
 
@@ -484,7 +484,7 @@ def remove(path: str) -> int:
 
     Raises ``FolderError`` for a queue in use, a folder in which something else lies, and one that is no queue;
     ``FileNotFoundError``.  Killed: the folder is called ``dead_…``, and can be removed under that name."""
-    path = os.path.realpath(path)
+    path = os.path.realpath(os.fsdecode(path))
     items = 0
     with View(path) as view:
         name = os.path.basename(path)

@@ -118,7 +118,7 @@ class View:
     journal raises ``ValueError`` where it is another, or where the queue has none."""
 
     def __init__(self, path: str, authkey: Optional[bytes] = None) -> None:
-        self.path = os.path.abspath(path)
+        self.path = os.path.abspath(os.fsdecode(path))
         self._authkey = authkey
         self.key: Optional[Key] = None
         """That of the queue, where it was given."""
