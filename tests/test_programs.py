@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
     ],
 )
 def test_a_program_comes_to_the_same(program: programs.Program) -> None:
-    if programs.missing(program):
+    if programs.missing(program) or sys.version_info < program.least:
         pytest.skip(f"{program.needs} is not installed here")
     assert programs.difference(program) == ""
 
@@ -62,9 +63,26 @@ def test_a_program_that_hangs_says_where_and_is_ended(tmp_path: Path, monkeypatc
 def test_every_package_is_pinned() -> None:
     """To the version that is run, where it is installed."""
     text = (HERE.parent / "pyproject.toml").read_text("utf-8")
-    extra = text.partition("\nprograms = [")[2].partition("]")[0]
-    pinned = dict(re.findall(r'"([\w-]+)==([\d.]+)"', extra))
-    assert set(pinned) == {program.package for program in programs.PROGRAMS} - {""}
-    for program in programs.PROGRAMS:
-        if program.package and not programs.missing(program):
-            assert importlib.metadata.version(program.package) == pinned[program.package]
+    for extra, big in (("programs", False), ("big-programs", True)):
+        listed = text.partition(f"\n{extra} = [")[2].partition("]")[0]
+        pinned = dict(re.findall(r'"([\w-]+)==([\d.]+)"', listed))
+        chosen = [program for program in programs.PROGRAMS if program.big == big and program.package]
+        assert set(pinned) - {"ipykernel"} == {program.package for program in chosen}  # which the notebook needs, too
+        for program in chosen:
+            if not programs.missing(program):
+                assert importlib.metadata.version(program.package).partition("+")[0] == pinned[program.package]
+
+
+def test_a_program_that_is_not_installed_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was to be run; one that needs a later Python was not."""
+    missing = programs.Program("missing", ("no.py",), "no_such_module", "no-such-package")
+    later = programs.Program("later", ("no.py",), "no_such_module", least=(9, 9))
+    monkeypatch.setattr(programs, "PROGRAMS", (missing, later))
+    assert programs.main([]) == 1
+    told = capsys.readouterr().out
+    assert "missing: no_such_module is not installed (" in told
+    assert "later: not in this version of Python (" in told
+    assert all(f"{name}: left out, for " in told for name in programs.LEFT_OUT)
+    assert programs.main(["later"]) == 0

@@ -1,9 +1,12 @@
 """Run each program of this folder, and tests that packages bring, as they are and under ``python -m tqshim run``.
 
-    python -m compat.programs [NAME ...]
+    python -m compat.programs [--big] [NAME ...]
 
 A program passes if both runs end alike: with the same exit code and the same output, and if our queues were made in the
-second one and none in the first. What a program prints is what became of what it sent through its queues.
+second one and none in the first; some make none by themselves, and must go on as they are. What a program prints is
+what became of what it sent through its queues. One that is not installed fails.
+
+``--big``: those that take long to install or to run (extra: ``big-programs``), alone.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent.parent
@@ -36,15 +39,24 @@ class Program(NamedTuple):
     needs: str
     package: str = ""
     """The distribution that ``needs`` comes with; none for the standard library."""
+    big: bool = False
+    ours: bool = True
+    """It makes queues of ours; others bring their own, or do without."""
+    least: tuple[int, int] = (3, 9)
+    """The first version of Python that has what it needs."""
 
 
-def scripts(name: str, needs: str, package: str, methods: tuple[str, ...]) -> list[Program]:
+def scripts(name: str, needs: str, package: str, methods: tuple[str, ...] = ("",), **more: Any) -> list[Program]:
     """A script of this folder, once for each start method."""
     path = str(HERE / f"{name}.py")
-    return [Program(f"{name} {method}".strip(), (path, *filter(None, [method])), needs, package) for method in methods]
+    return [
+        Program(f"{name} {method}".strip(), (path, *filter(None, [method])), needs, package, **more)
+        for method in methods
+    ]
 
 
 METHODS: Final = ("fork", "spawn", "forkserver")
+FORK: Final = ("fork",)
 PROGRAMS: Final = (
     *scripts("listener", "logging", "", METHODS),
     *scripts("refactoring", "lib2to3", "", ("",)),
@@ -53,7 +65,42 @@ PROGRAMS: Final = (
     *scripts("logging_handler", "multiprocessing_logging", "multiprocessing-logging", ("",)),
     *scripts("aioprocessing_queues", "aioprocessing", "aioprocessing", METHODS),
     Program("aiomultiprocess tests", ("-m", "aiomultiprocess.tests"), "aiomultiprocess", "aiomultiprocess"),
+    *scripts("billiard_pool", "billiard", "billiard"),
+    *scripts("black_format", "black", "black", ours=False),
+    *scripts("cloudpickle_recipe", "cloudpickle", "cloudpickle"),
+    *scripts("concurrent_log", "concurrent_log_handler", "concurrent-log-handler", METHODS),
+    *scripts("configured_logging", "logging", "", METHODS, least=(3, 12)),
+    *scripts("coverage_processes", "coverage", "coverage"),
+    *scripts("deap_evolution", "deap", "deap", ours=False),
+    *scripts("dill_recipe", "dill", "dill"),
+    *scripts("gymnasium_vector", "gymnasium", "gymnasium", ("fork", "spawn")),
+    *scripts("honcho_manager", "honcho", "honcho"),
+    *scripts("joblib_parallel", "joblib", "joblib", ours=False),
+    *scripts("locust_consumer", "locust", "locust"),
+    *scripts("luigi_tasks", "luigi", "luigi"),
+    *scripts("nfstream_flows", "nfstream", "nfstream"),
+    *scripts("pathos_pool", "pathos", "pathos"),
+    *scripts("pebble_pool", "pebble", "pebble", ("fork", "spawn")),
+    *scripts("pylint_parallel", "pylint", "pylint", ours=False),
+    *scripts("scrapy_process", "scrapy", "scrapy"),
+    *scripts("sphinx_parallel", "sphinx", "sphinx", ours=False),
+    *scripts("tqdm_progress", "tqdm", "tqdm", ours=False),
+    *scripts("parmap_progress", "parmap", "parmap", ours=False),
+    *scripts("batchgenerators_augmenter", "batchgenerators", "batchgenerators", big=True),
+    *scripts("celery_worker", "celery", "celery", big=True),
+    *scripts("distributed_nanny", "distributed", "distributed", big=True),
+    *scripts("django_q_cluster", "django_q", "django-q2", big=True),
+    *scripts("frozen", "PyInstaller", "pyinstaller", big=True),
+    *scripts("gensim_topics", "gensim", "gensim", big=True),
+    *scripts("notebook", "nbclient", "nbclient", big=True),
+    *scripts("parsl_apps", "parsl", "parsl", big=True),
+    *scripts("torch_loader", "torch", "torch", METHODS, big=True),
+    *scripts("torch_queues", "torch", "torch", METHODS, big=True),
 )
+LEFT_OUT: Final = {
+    "pypeln 0.4.9": "its stopit imports pkg_resources, which setuptools no longer has",
+}
+"""Programs that can't be run, and why."""
 
 
 class Outcome(NamedTuple):
@@ -110,7 +157,7 @@ def difference(program: Program) -> str:
         return f"fails without us, too: {theirs.code}\n{theirs.output}"
     if theirs[:2] != ours[:2]:
         return f"{theirs.code}, and with our queues {ours.code}:\n{theirs.output}\n{ours.output}"
-    if theirs.ours or not ours.ours:
+    if theirs.ours or ours.ours != program.ours:
         return "makes no queue of ours" if not ours.ours else "makes queues of ours by itself"
     return ""
 
@@ -123,15 +170,26 @@ def missing(program: Program) -> bool:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m compat.programs", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", nargs="*", help="the beginning of a program's name (default: all)")
-    names = parser.parse_args(arguments).name
-    chosen = [one for one in PROGRAMS if not names or one.name.startswith(tuple(names))]
+    parser.add_argument("--big", action="store_true", help="those that take long to install or to run, alone")
+    options = parser.parse_args(arguments)
+    chosen = [
+        one
+        for one in PROGRAMS
+        if (one.name.startswith(tuple(options.name)) if options.name else one.big == options.big)
+    ]
     failed = 0
     for program in chosen:
+        began = time.monotonic()
         version = f" {importlib.metadata.version(program.package)}" if program.package and not missing(program) else ""
-        wrong = None if missing(program) else difference(program)
-        failed += bool(wrong)
-        result = "not installed here" if wrong is None else wrong or "the same"
-        print(f"{program.name}{version}: {result}", flush=True)
+        if sys.version_info < program.least or (program.needs == "lib2to3" and sys.version_info >= (3, 13)):
+            result = "not in this version of Python"
+        else:
+            wrong = f"{program.needs} is not installed" if missing(program) else difference(program)
+            failed += bool(wrong)
+            result = wrong or "the same"
+        print(f"{program.name}{version}: {result} ({time.monotonic() - began:.0f} s)", flush=True)
+    for name, reason in LEFT_OUT.items():
+        print(f"{name}: left out, for {reason}")
     return int(failed > 0 or not chosen)
 
 
