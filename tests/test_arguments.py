@@ -56,7 +56,7 @@ def outcome(call: Callable[[], Any]) -> Any:
 
 @pytest.mark.parametrize(
     "maxsize",
-    ["x", b"x", 2.5, None, 2**70, 2**31, 2**31 - 1, -1, -(2**70), True, math.nan, math.inf, -math.inf, [], 1j],
+    ["x", b"x", 2.5, None, 2**70, 2**31 - 1, -1, -(2**70), True, math.nan, math.inf, -math.inf, [], 1j],
 )
 @pytest.mark.parametrize("kind", ["Queue", "JoinableQueue"])
 def test_a_maxsize_is_refused_as_the_standard_library_does(kind: str, maxsize: Any) -> None:

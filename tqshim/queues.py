@@ -51,8 +51,8 @@ _loads: Final = pickle.loads
 COPIED: Final = 2 << 20
 """Bytes up to which the arrays of a record are copied from memory that is mapped already: to map them anew costs more.
 """
-MAXSIZE: Final = 2**31 - 1
-"""Places of a queue, at most: as many as the standard library's semaphores count."""
+MAXSIZE: Final = 2**62
+"""Places of a queue, at most: its files count in words of 64 bits."""
 GET_MANY: Final = 1000
 """Items that ``get_many`` returns at most, if not told otherwise."""
 
