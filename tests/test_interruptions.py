@@ -16,13 +16,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing import reduction
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
 from programs.mixed import LEFT_OUT
 
-import tqshim.queues
 import tqshim.tuning
 from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
 from tqshim.engine.engine import Engine
@@ -705,7 +705,7 @@ def interrupted_at_loads(queue: Any, act: Callable[[], Any]) -> None:
         raise Interrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tqshim.queues, "_loads", interrupt)
+        patch.setattr(reduction.ForkingPickler, "loads", interrupt)
         with contextlib.suppress(Interrupt):
             act()
 

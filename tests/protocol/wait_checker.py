@@ -201,7 +201,7 @@ class Waits(Machine):
         """Whoever was rung for last had time to say whether others sleep: that word is not left to it."""
         process = process._replace(late=False)
         forgotten = not self.load(world, process, self.asleep) and self.sleepers(world, process)
-        if forgotten and not self.alone and "say again" not in self.without:
+        if forgotten and "say again" not in self.without:
             process = process._replace(buffer=(*process.buffer, (self.asleep, 1)))
         return world.put(i, process, late=True)
 

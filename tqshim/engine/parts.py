@@ -20,7 +20,6 @@ from tqshim.engine.wait_policy import Waiter
 from tqshim.protocol.ledger import SHUT
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
-from tqshim.sync.cells import SLEEPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,11 +85,6 @@ class Parts:
         self.consumer.take_returned = nothing  # which would keep all of this
         self.reclaimer.announce = self.replica.rolled = int
         self.members.close()
-
-    def cut(self) -> None:
-        """Cut all that is put, and ring for who sleeps with the put that follows: nobody has cut for a moment."""
-        self.producer.cut()
-        self.waiter.say_again(SLEEPS)
 
     def make_room(self) -> bool:
         """The queue looks full: end the grants that may hide a place.  ``True``: look again."""

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["NO_LOG", "Log", "Producer"]
 
 _ASLEEP: Final = ASLEEP[SLEEPS]
+_NOBODY: Final = bytes(8 * SLOTS)
+"""The sleep cells of a page where nobody sleeps."""
 _SLICES_COLLECT: Final = sys.version_info < (3, 12)
 """To make a slice may collect garbage."""
 watchers: Callable[[], Any] = gettrace
@@ -132,6 +134,9 @@ class Log:
         counts = self.counts
         if now <= self.due or now <= counts[CUT_DUE]:
             return False
+        # Whoever was rung for last had a millisecond to say whether others sleep: if it was killed, this put rings.
+        if not counts[_ASLEEP] and (counts[BEYOND] or counts[SLEEPS : SLEEPS + SLOTS].tobytes() != _NOBODY):
+            counts[_ASLEEP] = 1
         counters = counts[COUNTER : COUNTER + SLOTS].tobytes()
         begin, known = 8 * self._slot, self.cut_to
         if counts[BEYOND] or counters[:begin] != known[:begin] or counters[begin + 8 :] != known[begin + 8 :]:

@@ -74,7 +74,7 @@ def put_once(engine: Acts, records: list[NewRecord], again: bool) -> int:
     due = now > parts.members.cells.words[CUT_DUE] if log is NO_LOG else log.wants_cut(now)
     if due and parts.members.counting:
         with a_full_disk_is_no_matter():
-            parts.cut()  # first, as above
+            parts.producer.cut()  # first, as above
     put = parts.producer.put(records)
     if not put and again and engine.maxsize and engine.parts.make_room():
         put = parts.producer.put(records)

@@ -92,13 +92,6 @@ class Waiter:
                 self._members.cells.words[ASLEEP[kind]] = 1
                 self.ring(kind)
 
-    def say_again(self, kind: int) -> None:
-        """Say that somebody sleeps, if that is so.  For when whoever was rung for last had a millisecond to say it: it
-        may have been killed instead."""
-        cells = self._members.cells
-        if self._replica.ledger.consumers > 1 and not cells.words[ASLEEP[kind]] and cells.sleepers(kind):
-            cells.words[ASLEEP[kind]] = 1
-
     def ring_all(self, kind: int) -> None:
         """Wake all who sleep."""
         self._members.see_all()
