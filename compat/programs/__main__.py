@@ -89,7 +89,7 @@ PROGRAMS: Final = (
     *scripts("batchgenerators_augmenter", "batchgenerators", "batchgenerators", big=True),
     *scripts("celery_worker", "celery", "celery", big=True),
     *scripts("distributed_nanny", "distributed", "distributed", big=True),
-    *scripts("django_q_cluster", "django_q", "django-q2", big=True),
+    *scripts("django_q_cluster", "django_q", "django-q2", big=True, ours=False),
     *scripts("frozen", "PyInstaller", "pyinstaller", big=True),
     *scripts("gensim_topics", "gensim", "gensim", big=True),
     *scripts("notebook", "nbclient", "nbclient", big=True),
