@@ -1,4 +1,4 @@
-"""The README's table of figures, from what the benchmark has measured.
+"""The table of figures of docs/performance.md, from what the benchmark has measured.
 
     python -m tqshim bench --json > figures.json
     python -m tqshim bench --only exit --json > exit.json

@@ -586,7 +586,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
 
 
 def markdown() -> str:
-    """The table as the README prints it: what may be left, then what is."""
+    """The table as its page prints it: what may be left, then what is."""
     lines = ["| left on disk | what it is | repaired by |", "|---|---|---|"]
     lines += [f"| {name} | {one.text} | {REPAIRERS[one.repairer]} |" for name, one in LEFT.items()]
     lines += ["", "| act | killed right after | left on disk |", "|---|---|---|"]

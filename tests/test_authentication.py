@@ -377,7 +377,7 @@ def test_what_is_written_is_what_was_tagged(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(queue.get(block=False).data) == 700_000
 
 
-# -- what it does not guard: as the README says
+# -- what it does not guard: as docs/guarantees.md says
 
 
 def test_what_the_journal_says_is_not_guarded() -> None:

@@ -1,4 +1,4 @@
-"""``python -m tqshim``: every command says what it does, gives examples that are ones, and stands in the README."""
+"""``python -m tqshim``: every command says what it does, gives examples that are ones, and stands on a page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import pytest
 
 from tqshim import __version__, cli
@@ -42,9 +43,8 @@ def test_a_commands_examples_have_a_remark_each(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_command_stands_in_the_readme_with_a_remark(name: str) -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert re.search(rf"^python -m tqshim {name}\b.* # \w", text, re.MULTILINE)
+def test_a_command_stands_on_a_page_with_a_remark(name: str) -> None:
+    assert re.search(rf"^python -m tqshim {name}\b.* # \w", documents.TEXT, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", NAMES)

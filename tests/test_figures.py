@@ -1,4 +1,4 @@
-"""compat/figures.py: the README's table is made of what the benchmark measured."""
+"""compat/figures.py: the table of docs/performance.md is made of what the benchmark measured."""
 
 from __future__ import annotations
 

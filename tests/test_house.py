@@ -17,6 +17,7 @@ import sysconfig
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import documents
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -214,15 +215,9 @@ def test_every_room_has_one_place() -> None:
     assert [there.floor for there in HOUSE] == sorted((there.floor for there in HOUSE), reverse=True)
 
 
-def test_the_readme_shows_the_house_as_it_is() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    table = text.partition("<!-- house -->")[2].partition("<!-- /house -->")[0]
-    told = {
-        (room, int(cells[1]))
-        for cells in (line.split("|") for line in table.split("\n")[3:] if line)
-        for room in re.findall(r"`([\w.]+)`", cells[2])
-    }
-    assert told == {(room, HOUSE[step_of(room)].floor) for room in INSIDE}, "bring the README's house up to date"
+def test_contributors_are_shown_the_house_as_it_is() -> None:
+    told = {(room, int(cells[0])) for cells in documents.rows("house") for room in re.findall(r"`([\w.]+)`", cells[1])}
+    assert told == {(room, HOUSE[step_of(room)].floor) for room in INSIDE}, "bring CONTRIBUTING's house up to date"
 
 
 @pytest.mark.parametrize("room", INSIDE)
@@ -374,7 +369,8 @@ def test_everything_public_says_what_it_does() -> None:
 def test_repository_holds_what_the_plan_says() -> None:
     top = {name.partition("/")[0] for name in repository()}
     plain = {name for name in top if not name.startswith(".")}
-    assert plain <= {"tqshim", "tests", "compat", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
+    pages = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "LICENSE"}
+    assert plain <= {"tqshim", "tests", "compat", "pyproject.toml", *pages}
 
 
 def test_no_file_knows_a_machine_or_a_registry() -> None:

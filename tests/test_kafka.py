@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import broker as brokers
+import documents
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -527,8 +528,8 @@ def test_a_hundred_thousand_events_survive_killed_workers_and_a_killed_program(
 
 
 @needs_broker
-def test_the_readmes_worker_runs_by_the_readmes_command(broker: brokers.Broker, tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
+def test_the_worker_of_the_docs_runs_by_their_command(broker: brokers.Broker, tmp_path: Path) -> None:
+    text = documents.TEXT
     (worker,) = re.findall(r"^```python\n((?:(?!```).)*^def bill\(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     (tmp_path / "shop.py").write_text(worker, "utf-8")
     commands = re.findall(r"^python -m tqshim (kafka .*--worker shop:bill.*?) *(?:#.*)?$", text, re.MULTILINE)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from documents import TEXT, rows
 
 import tqshim.systems
 from compat import original_exchange, original_faults, original_speed
@@ -54,28 +55,19 @@ def test_a_program_that_fails_in_another_way_shows_no_fault() -> None:
     assert not original_faults.verdict("tqshim", "numbers", "TypeError")
 
 
-def rows(marker: str) -> list[list[str]]:
-    """The cells of the README's table between two markers."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    table = text.partition(f"<!-- {marker} -->\n")[2].partition(f"<!-- /{marker} -->")[0]
-    lines = [line for line in table.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def test_the_readme_tells_all_faults() -> None:
+def test_the_docs_tell_all_faults() -> None:
     assert rows("faults") == [[fault.title, f"`{fault.name}`"] for fault in original_faults.FAULTS.values()]
 
 
-def test_each_crash_that_the_readme_tells_has_a_test() -> None:
+def test_each_crash_that_the_docs_tell_has_a_test() -> None:
     told = {test for row in rows("original crashes") for test in re.findall(r"\btest_\w+", row[-1])}
     text = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     assert len(told) >= len(rows("original crashes"))
     assert all(f"def {test}(" in text for test in told)
 
 
-def test_the_readmes_figures_are_of_all_workloads() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert "python -m compat.original_speed" in text
+def test_the_figures_of_the_docs_are_of_all_workloads() -> None:
+    assert "python -m compat.original_speed" in TEXT
     wanted = []
     for name in original_speed.CASES:
         shape, size, *tight = name.split("/")
@@ -272,7 +264,7 @@ print(json.dumps([name for name, value in vars(turbo_queue).items() if isinstanc
 """
 
 
-def test_the_readme_tells_which_classes_of_the_original_are_not_here(tmp_path: Path) -> None:
+def test_the_docs_tell_which_classes_of_the_original_are_not_here(tmp_path: Path) -> None:
     theirs()
     done = subprocess.run(
         [sys.executable, "-c", LIST_CLASSES, str(tmp_path)],
@@ -283,8 +275,7 @@ def test_the_readme_tells_which_classes_of_the_original_are_not_here(tmp_path: P
     )
     classes = set(json.loads(done.stdout))
     assert classes > set(turbo_queue.__all__)
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert {name for name in classes if f"`{name}`" in text} == classes
+    assert {name for name in classes if f"`{name}`" in TEXT} == classes
 
 
 DEFAULTS: Final = """

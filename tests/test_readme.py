@@ -1,8 +1,6 @@
-"""The README says what is so: its programs run, its commands exist, its tables are those of the code and the tests.
+"""The README and the pages in docs say what is so: programs run, commands exist, tables are those of code and tests.
 
-``python tests/test_readme.py`` brings the README's two copied tables, events and crashes, up to date.
-
-The tests called ``test_differs_...`` are the rows of its table of differences: each does one thing to
+The tests called ``test_differs_...`` are the rows of the table of differences: each does one thing to
 ``multiprocessing.Queue`` and to ``TurboQueue``, side by side, and finds what the row says.
 """
 
@@ -29,15 +27,24 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from documents import (
+    BLOCKS,
+    FLAT,
+    HERE,
+    PAGES,
+    ROOT,
+    TEXT,
+    between,
+    commands,
+    crash_table,
+    event_table,
+    event_types,
+    rows,
+)
 
-HERE: Final = Path(__file__).resolve().parent
-ROOT: Final = HERE.parent
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-
-import tqshim  # noqa: E402
-from compat import figures  # noqa: E402
-from tqshim import (  # noqa: E402
+import tqshim
+from compat import figures
+from tqshim import (
     Empty,
     Full,
     TurboQueue,
@@ -46,73 +53,21 @@ from tqshim import (  # noqa: E402
     names,
     systems,
 )
-from tqshim.protocol import events, ledger  # noqa: E402
 
-README: Final = ROOT / "README.md"
-TEXT: Final = README.read_text("utf-8")
-BLOCKS: Final = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 CONTEXT: Final = multiprocessing.get_context("spawn")
 PATIENCE: Final = 30.0
 """Seconds within which everything that must happen happens."""
 LONG: Final = 1.5
 """Seconds after which what has not happened is taken to hang, where it is the stdlib that must."""
-
-
-# -- reading the README
-
-
-def between(marker: str, text: str = TEXT) -> str:
-    """What stands between ``<!-- marker -->`` and ``<!-- /marker -->``."""
-    found = re.findall(rf"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", text, re.DOTALL)
-    assert len(found) == 1, f"the README has {len(found)} blocks between {marker} markers"
-    return str(found[0])
-
-
-def rows(marker: str) -> list[list[str]]:
-    """The cells of the one table between two markers, without its head; backquoted ``|`` are not expected."""
-    lines = [line for line in between(marker).split("\n") if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
-def crash_table() -> str:
-    """The crash table as the README must print it."""
-    from crash_table import markdown
-
-    return str(markdown())
-
-
-def event_types() -> dict[str, int]:
-    """Every type of event: there is one function for each that makes it."""
-    made = [name.rstrip("_").upper() for name in events.__all__ if name.islower()]
-    return {name: getattr(events, name) for name in made}
-
-
-def event_table() -> str:
-    """The rule table of the ledger's docstring as a table of the README, with the number of each type."""
-    lines = (ledger.__doc__ or "").split("\n")
-    edges = [number for number, line in enumerate(lines) if line.startswith("====")]
-    columns = [match.span() for match in re.finditer("=+", lines[edges[0]])]
-    cells: list[list[str]] = []
-    for line in lines[edges[1] + 1 : edges[2]]:
-        parts = [line[start:end].strip() for start, end in columns]
-        parts[2] = line[columns[2][0] :].strip()
-        # A name of an event begins a row; all other lines go on with the row above.
-        if re.match("[A-Z]", parts[0]):
-            cells.append(parts)
-        else:
-            cells[-1] = [f"{old} {new}".strip() for old, new in zip(cells[-1], parts)]
-    types = event_types()
-    numbered = [(types[re.match("[A-Z_]+", row[0])[0]], *row) for row in cells]  # type: ignore[index]
-    head = "| type | event | valid iff, else void | effect |\n|---|---|---|---|\n"
-    return head + "\n".join(f"| {number} | {' | '.join(row)} |".replace("``", "`") for number, *row in numbered)
+PROGRAMS: Final = [block for block in BLOCKS if block.kind == "python"]
 
 
 # -- what is printed is so
 
 
-@pytest.mark.parametrize("number", range(len([1 for kind, _ in BLOCKS if kind == "python"])))
+@pytest.mark.parametrize("number", range(len(PROGRAMS)), ids=lambda number: f"{PROGRAMS[number].page}-{number}")
 def test_python_blocks_run(number: int, tmp_path: Path) -> None:
-    block = [text for kind, text in BLOCKS if kind == "python"][number]
+    block = PROGRAMS[number].text
     script = tmp_path / "program.py"
     script.write_text(block, "utf-8")
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
@@ -122,14 +77,8 @@ def test_python_blocks_run(number: int, tmp_path: Path) -> None:
 
 
 def test_all_blocks_are_of_a_kind_that_is_tested() -> None:
-    assert {kind for kind, _ in BLOCKS} <= {"python", "sh", "text"}
+    assert {block.kind for block in BLOCKS} <= {"python", "sh", "text"}
     assert len(re.findall("^```", TEXT, re.MULTILINE)) == 2 * len(BLOCKS)
-
-
-def commands() -> list[str]:
-    """Every command of every shell block, without the remark behind it."""
-    lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
-    return [re.sub(r"\s+#.*", "", line) for line in lines if line.strip() and not line.startswith("#")]
 
 
 def test_the_test_command_stands_in_the_script_of_the_checks() -> None:
@@ -175,7 +124,7 @@ def test_all_other_commands_exist_with_their_options() -> None:
         else:
             assert re.fullmatch(r"python3?", words[0]), command
             options = [word for word in words[1:] if word.startswith("-") and word != "-m"]
-            if words[1:3] == ["tests/test_readme.py"] or words[1] == "tests/test_readme.py":
+            if words[1] == "tests/documents.py":
                 assert not options
             else:
                 shown = python_options(words[1:])
@@ -202,9 +151,17 @@ def test_files_and_modules_that_are_named_exist() -> None:
     for found in re.findall(r"-m ((?:compat|tqshim)[\w.]*)", TEXT):
         path = ROOT / found.replace(".", "/")
         assert path.with_suffix(".py").exists() or path.is_dir(), found
-    for anchor in re.findall(r"\]\(#([\w-]+)\)", TEXT):
-        heads = [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)", TEXT, re.M)]
-        assert anchor in heads
+
+
+def anchors(text: str) -> set[str]:
+    """What the headings of a page are called in links."""
+    heads = re.findall(r"^#+ (.*)", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_within_a_page_lead_somewhere(page: str) -> None:
+    assert set(re.findall(r"\]\(#([\w-]+)\)", PAGES[page])) <= anchors(PAGES[page])
 
 
 def test_the_event_table_is_the_ledgers() -> None:
@@ -226,7 +183,13 @@ def test_every_kind_of_name_occurs_once_and_no_other() -> None:
             name = names.parse(re.sub(r"<(\w+)>", lambda found: parts[found[1]], form))
             assert name is not None, f"{form} is no name of a queue folder"
             told.append(name.kind)
-    assert sorted(told) == sorted(names.KINDS)
+    file, key = names.FileId(1, 2), parts["key"]
+    made = [names.batch(names.LOAD, file), names.batch(names.READY, file), names.free(1, 0), names.corrupt("ready_1_2")]
+    made += [names.journal(7), names.roll(7, key), names.spare(7), names.marker(key)]
+    made += [names.CELLS, names.MEMBERS, names.BELL, names.SPACE, names.DONE, names.SPILL]
+    kinds = [name.kind for name in map(names.parse, made) if name is not None]
+    assert len(kinds) == len(made)
+    assert sorted(told) == sorted(kinds)
 
 
 def test_names_of_folders_are_those_of_the_code() -> None:
@@ -246,7 +209,7 @@ NUMBERS: Final = (
     ("up to 16 of them, or 128 MB", {"KEPT_FILES": 16, "KEPT_BYTES": 128 << 20}),
     ("records of less than 2 MB", {"COPIED": 2 << 20}),
     ("2 ms for 4 MB", {"REFILL_PATIENCE": 5e-10}),
-    ("first batch file has\n16 KB", {"FIRST_BYTES": 16 << 10}),
+    ("first batch file has 16 KB", {"FIRST_BYTES": 16 << 10}),
     ("up to 1 MB, one of large records", {"FILE_BYTES": 1 << 20}),
     ("large records up to 4 MB, or a 64th of what is free", {"LARGE_FILE_BYTES": 4 << 20, "SHARES": 64}),
     ("after a minute", {"MARKER_LIFE": 60.0}),
@@ -277,7 +240,7 @@ def constants() -> dict[str, Any]:
 def test_numbers_that_are_told_are_those_of_the_code(phrase: str) -> None:
     wanted = dict(NUMBERS)[phrase]
     known = constants()
-    assert phrase in TEXT
+    assert phrase in FLAT
     assert {name: known.get(name) for name in wanted} == wanted
 
 
@@ -888,18 +851,3 @@ def test_differs_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
         there.setattr(sys, "platform", "win32")
         with pytest.raises(UnsupportedError, match="Linux or macOS"):
             TurboQueue()
-
-
-def update() -> None:
-    """Bring the copied tables up to date."""
-    text = TEXT
-    for marker, table in (("events", event_table()), ("crash table", crash_table())):
-        begin, end = f"<!-- {marker} -->\n", f"<!-- /{marker} -->"
-        former = begin + between(marker, text) + end
-        text = text.replace(former, f"{begin}{table}\n{end}")
-    README.write_text(text, "utf-8")
-
-
-if __name__ == "__main__":
-    update()
-    print(f"README of tqshim {tqshim.__version__}: tables copied")

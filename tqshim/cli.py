@@ -4,7 +4,7 @@ Lives here: the registry of commands, and what they have in common.  Not here: w
 its own, which has what ``Command`` lists.
 
 To add one, write its module and enter it in ``COMMANDS``; tests then ask for its summary, its example and its place in
-the README.
+the docs.
 """
 
 from __future__ import annotations
