@@ -1,0 +1,34 @@
+"""The pages as a whole: nobody gets lost, and commands do what they are shown for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from documents import BLOCKS, ROOT
+
+from tqshim import TurboQueue
+
+PATIENCE = 120.0
+
+
+def test_the_commands_for_a_queue_work_in_the_order_in_which_they_are_shown(tmp_path: Path) -> None:
+    """On a queue with three items: each ends well, and the items are where they say."""
+    (block,) = [block for block in BLOCKS if block.page == "docs/tools.md" and block.kind == "sh"]
+    shown = [re.sub(r"\s+#.*", "", line) for line in block.text.splitlines()]
+    with TurboQueue(path=str(tmp_path / "jobs")) as queue:
+        queue.put_many(["a", 2, None])
+    (tmp_path / "python").symlink_to(sys.executable)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    for command in shown:
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert (tmp_path / "items.jsonl").read_text("utf-8") == '"a"\n2\nnull\n'
+    assert not (tmp_path / "jobs").exists()
+    with TurboQueue(path=str(tmp_path / "saved")) as queue:
+        assert queue.get_many() == ["a", 2, None]
