@@ -117,7 +117,11 @@ def test_all_other_commands_exist_with_their_options() -> None:
         while "=" in words[0]:
             assert words[0].partition("=")[0] in sources(), f"{words[0]} is read by nobody"
             words.pop(0)
-        if "&&" in words or words[0] in (".venv/bin/ruff", ".venv/bin/mypy"):
+        if words[0].endswith("pip"):
+            (extra,) = re.findall(r"\.(?:\[(\w+)\])?$", words[-1])
+            assert re.fullmatch(r"(\.venv/bin/)?pip install (-q )?(-e )?", command.partition(".[")[0].rstrip(".'"))
+            assert not extra or f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text("utf-8")
+        elif "&&" in words or words[0] in (".venv/bin/ruff", ".venv/bin/mypy"):
             assert command in (ROOT / ".ci" / "run").read_text("utf-8")
         elif words[0] == ".venv/bin/pytest":
             assert all((ROOT / word).exists() for word in words[1:] if "/" in word)
@@ -137,12 +141,16 @@ def sources() -> str:
     return "\n".join(path.read_text("utf-8") for path in paths)
 
 
-def test_variables_of_the_environment_are_all_told_and_all_read() -> None:
-    told = set(re.findall(r"\bTQSHIM_[A-Z_]+", TEXT))
-    package = "\n".join(path.read_text("utf-8") for path in (ROOT / "tqshim").glob("*.py"))
-    read = set(re.findall(r"environ[^\n]*?\"(TQSHIM_[A-Z_]+)\"", package))
-    assert read <= told
-    assert told <= set(re.findall(r"TQSHIM_[A-Z_]+", sources()))
+def test_variables_of_the_environment_stand_in_one_table() -> None:
+    told = [row[0].strip("`") for row in rows("variables")]
+    assert sorted(told) == sorted(set(re.findall(r"[\"'](TQSHIM_[A-Z_]+)[\"']", sources())))
+    assert set(re.findall(r"\bTQSHIM_[A-Z_]+", TEXT)) <= set(told)
+
+
+def test_switches_are_all_told() -> None:
+    (told,) = [re.findall(r"`(\w+)`", row[2]) for row in rows("variables") if row[0] == "`TQSHIM_WITHOUT`"]
+    package = (ROOT / "tqshim" / "tuning.py").read_text("utf-8")
+    assert told == re.findall(r"\"(\w+)\" not in _WITHOUT", package)
 
 
 def test_files_and_modules_that_are_named_exist() -> None:
