@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from documents import BLOCKS, ROOT
+from documents import BLOCKS, ROOT, commands
 
 from tqshim import TurboQueue
 
@@ -32,3 +32,16 @@ def test_the_commands_for_a_queue_work_in_the_order_in_which_they_are_shown(tmp_
     assert not (tmp_path / "jobs").exists()
     with TurboQueue(path=str(tmp_path / "saved")) as queue:
         assert queue.get_many() == ["a", 2, None]
+
+
+def test_programs_are_run_as_the_page_shows(tmp_path: Path) -> None:
+    program = "import multiprocessing, sys; print(type(multiprocessing.Queue()).__name__, sys.argv[1:])"
+    for name in ("script.py", "module.py"):
+        (tmp_path / name).write_text(program, "utf-8")
+    shown = sorted({command for command in commands() if "tqshim run" in command})
+    assert len(shown) == 2
+    for command in shown:
+        words = [sys.executable, *command.split()[1:]]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        assert (done.stdout, done.returncode) == ("TurboQueue ['arguments']\n", 0), done.stderr
