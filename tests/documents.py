@@ -8,10 +8,16 @@ Not here: the tests (``test_readme``, ``test_docs``, and those of each table's s
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+import importlib
+import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from types import ModuleType
+from typing import Any, Final, NamedTuple
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
@@ -99,7 +105,126 @@ def event_table() -> str:
     return head + "\n".join(f"| {number} | {' | '.join(row)} |".replace("``", "`") for number, *row in numbered)
 
 
-COPIED: Final = {"events": event_table, "crash table": crash_table}
+PUBLIC: Final = ("tqshim", "tqshim.monitor", "tqshim.turbo_queue", "tqshim.kafka")
+"""Modules with names for programs, as ``__all__`` of each lists them."""
+RETURNED: Final = {"Claim": "tqshim.queues", "Stats": "tqshim.figures"}
+"""What public methods return, which no program makes by itself, and where that is."""
+
+
+def api() -> str:
+    """Every public name, as its docstring tells of it."""
+    return "\n".join(line for name in PUBLIC for line in _module(importlib.import_module(name)))
+
+
+def _module(module: ModuleType) -> Iterator[str]:
+    yield f"\n## {module.__name__}\n"
+    things = {name: getattr(module, name) for name in module.__all__}
+    if module.__name__ == "tqshim":
+        things.update({name: getattr(importlib.import_module(home), name) for name, home in RETURNED.items()})
+    names = {id(thing): name for name, thing in reversed(things.items()) if name == getattr(thing, "__name__", name)}
+    for name, thing in things.items():
+        yield f"### {name}\n"
+        if names.get(id(thing), name) != name:
+            yield f"Another name of `{names[id(thing)]}`.\n"
+        elif name in RETURNED and module.__name__ != "tqshim":
+            yield f"As [above](#{name.lower()}).\n"
+        elif name in ("Empty", "Full", "ShutDown"):
+            ours = "; before Python 3.13, which has it first, a class of our own" if name == "ShutDown" else ""
+            yield f"The standard library's `queue.{name}`{ours}.\n"
+        else:
+            yield from _thing(name, thing, module)
+
+
+def _thing(name: str, thing: Any, module: ModuleType) -> Iterator[str]:
+    home = sys.modules[getattr(thing, "__module__", module.__name__)]
+    if not isinstance(thing, type) and not inspect.isfunction(thing):  # an alias of types
+        yield _prose(_said_beside(_tree_of(name, module)).get(name, "")) + "\n"
+        return
+    made = not (dataclasses.is_dataclass(thing) or name in RETURNED or getattr(thing, "_is_protocol", False))
+    if made and not (isinstance(thing, type) and issubclass(thing, BaseException)):
+        yield f"`{name}({_parameters(thing)})`\n"
+    yield _prose(thing.__doc__ or "") + "\n"
+    if isinstance(thing, type):
+        members = list(_members(thing, home))
+        if members:
+            yield "\n".join(members) + "\n"
+
+
+def _members(thing: type, home: ModuleType) -> Iterator[str]:
+    """What a class has: attributes, as the source describes them, and methods."""
+    (tree,) = [node for node in _tree(home).body if isinstance(node, ast.ClassDef) and node.name == thing.__name__]
+    beside = _said_beside(tree)
+    said = {}
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            said[node.target.id] = beside.get(node.target.id, "")
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            said.update(_said_beside(node))
+    for name, text in said.items():
+        if not name.startswith("_"):
+            yield f"- `{name}`" + (f": {_prose(text, 2)}" if text else "")
+    inherited = [base for base in thing.__mro__[1:] if base.__name__[0] == "_" and base.__module__ == home.__name__]
+    for name, value in [*vars(thing).items(), *(item for base in inherited for item in vars(base).items())]:
+        if name.startswith("_") or name in said:
+            continue
+        if isinstance(value, property):
+            yield f"- `{name}`: {_prose(value.__doc__ or '', 2)}"
+        elif callable(value) and value.__doc__:
+            yield f"- `{name}({_parameters(value, own=False)})`: {_prose(value.__doc__, 2)}"
+
+
+def _said_beside(tree: Any) -> dict[str, str]:
+    """By name: what a string behind its assignment says of it."""
+    found = {}
+    for node, after in zip(tree.body, tree.body[1:]):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        name = getattr(targets[0], "id", None) or getattr(targets[0], "attr", None)
+        if name and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            found[name] = str(after.value.value)
+    return found
+
+
+def _tree(module: ModuleType) -> ast.Module:
+    return ast.parse(Path(str(module.__file__)).read_text("utf-8"))
+
+
+def _tree_of(name: str, module: ModuleType) -> ast.Module:
+    """The source of the module from which this one has that name."""
+    for node in _tree(module).body:
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            return _tree(importlib.import_module(str(node.module)))
+    return _tree(module)
+
+
+def _parameters(thing: Any, own: bool = True) -> str:
+    """Names and defaults; of a method without the first."""
+    parts, keywords = [], False
+    for parameter in list(inspect.signature(thing).parameters.values())[0 if own else 1 :]:
+        if parameter.kind is parameter.KEYWORD_ONLY and not keywords:
+            keywords = True
+            parts.append("*")
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        keywords = keywords or stars == "*"
+        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+        if " at 0x" in default:  # an object that says: not given
+            default = "=..."
+        parts.append(f"{stars}{parameter.name}{default}")
+    return ", ".join(parts)
+
+
+def _prose(text: str, indent: int = 0) -> str:
+    """A docstring as Markdown: what describes one argument is an item of a list."""
+    lines, listed = [], False
+    for number, line in enumerate(inspect.cleandoc(text).replace("``", "`").split("\n")):
+        begins = number > 0 and re.match(r"`\w+`(, `\w+`)*: ", line) is not None
+        if begins and not listed and lines and lines[-1]:
+            lines.append("")
+        listed = begins or (listed and bool(line))
+        lines.append(f"- {line}" if begins else f"  {line}" if listed else line)
+    return "\n".join(f"{' ' * indent}{line}".rstrip() for line in lines).strip()
+
+
+COPIED: Final = {"events": event_table, "crash table": crash_table, "api": api}
 """By marker: what stands there."""
 
 

@@ -26,6 +26,7 @@ from multiprocessing import connection, queues, synchronize
 from pathlib import Path
 from typing import Any, Final
 
+import documents
 import pytest
 from documents import (
     BLOCKS,
@@ -207,6 +208,10 @@ def test_names_of_folders_are_those_of_the_code() -> None:
 
 def test_the_crash_table_is_that_of_the_tests() -> None:
     assert between("crash table").strip() == crash_table()
+
+
+def test_the_api_page_says_what_the_docstrings_say() -> None:
+    assert between("api").strip() == documents.api().strip(), "python tests/documents.py"
 
 
 NUMBERS: Final = (
