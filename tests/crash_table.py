@@ -26,12 +26,12 @@ REPAIRERS: Final = {
     "": "nobody needs to",
     "gets": "the next get",
     "puts": "the next put; in a bounded queue one that would say Full",
-    "rings": "whoever rings next: a put, a get, a task_done",
+    "rings": "the next ring: of a put, a get, a task_done",
     "uses": "whatever anybody does next",
     "sleeps": "the sleeper itself, which looks within half a second",
-    "waits": "whoever waits: one of them scans, once a second",
+    "waits": "the waiting processes: one of them scans, once a second",
     "joins": "the next producer that joins, once it is buried",
-    "opens": "whoever opens the path",
+    "opens": "the next process that opens the path",
     "makes": "the next creation of an anonymous queue",
 }
 

@@ -23,8 +23,8 @@ __all__ = ["JoinableTurboQueue", "SimpleTurboQueue"]
 class JoinableTurboQueue(TurboQueue, queues.JoinableQueue):  # type: ignore[misc, type-arg]
     """``multiprocessing.JoinableQueue`` over batch files: a ``TurboQueue`` that waits until all items are done.
 
-    Each item that was put counts until somebody has called ``task_done`` for it, in whatever process.  The counts are
-    the journal's, so a killed process takes none of them away, and leaves none that it had not called off."""
+    Each item that was put counts until some process has called ``task_done`` for it.  The counts are the journal's, so
+    a killed process takes none of them away, and adds none."""
 
     def _attach(self, use: Use, batch_size: Optional[int]) -> None:
         super()._attach(use, batch_size)

@@ -16,7 +16,7 @@ class Stats:
     them, so nothing that a process does to end changes them."""
 
     put: int
-    """Items whose ``put`` has returned, whoever put them."""
+    """Items whose ``put`` has returned, in all processes."""
     got: int
     """Items that somebody has got, or whose block of ``claimed`` has ended well; also those that were dropped by
     ``shutdown(immediate=True)``, lost to damage, or could not be unpickled."""
@@ -26,7 +26,7 @@ class Stats:
     interrupted, and had not returned.)"""
     corrupt: int
     """Batch files that somebody has found damaged or missing, by the reasons, ``corrupt_….txt``, that lie in the folder
-    now: who deletes them begins anew.  Damage that nobody has come upon yet is not in it."""
+    now: delete them, and the count begins anew.  Damage that nobody has come upon yet is not in it."""
     items: int
     """Items that can be got now."""
     held: int
@@ -36,7 +36,7 @@ class Stats:
     unfinished: int
     """Items for which nobody has called ``task_done``: of interest where somebody does."""
     bytes: int
-    """Bytes of the records of the items that wait, with what checks them, but for those that have come back."""
+    """Bytes of the records of the items that wait, with what checks them, without those that have come back."""
     maxsize: int
     consumers: int
     """Processes that have got something, or tried to; a killed one counts until it is noticed."""

@@ -292,12 +292,12 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     gone, and tells later comers its ``maxsize``.  Without it the queue lies in a folder of its own, which goes away
     with its last user.
     ``durable``: what ``put`` and ``put_many`` have put when they return survives a power cut; items that were got just
-    before it may come back.  A property of the queue at ``path``, chosen by whoever makes it, and kept by all handles.
-    Each put waits for the disk twice; threads that put at the same time share that.
-    ``authkey``: bytes that whoever opens the queue at ``path`` must have, too: those that it was made with.  Each
-    record that is written carries an HMAC, of its bytes and of where it belongs; what fails it is never unpickled, but
-    set aside as damaged.  A pickled handle carries the authkey only to a child that is being spawned; where any other
-    one arrives, the queue is open already, or ``multiprocessing.current_process().authkey`` is tried.
+    before it may come back.  The process that makes the queue at ``path`` chooses, for all handles.  Each put waits for
+    the disk twice; threads that put at the same time share that.
+    ``authkey``: bytes that a process needs to open the queue at ``path``: those that it was made with.  Each record
+    carries an HMAC of its bytes and its place; a record that fails it is never unpickled, but set aside as damaged.  A
+    pickled handle carries the authkey only to a child that is being started; where any other one arrives, the process
+    has opened the queue already, or ``multiprocessing.current_process().authkey`` is tried.
     ``batch_size``: records of a batch file, at most; one number a process and queue, that of the newest handle.
 
     Raises ``FolderError`` for a folder that others could write to, ``UnsupportedError`` where queues can't work,
@@ -443,11 +443,11 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def claimed(self, block: bool = True, timeout: Optional[float] = None) -> Claim:
         """``with q.claimed() as item``: take the oldest item, which counts as got when the block ends.
 
-        If the block raises, or its process ends or is killed in it, the item comes back to the head, for whoever gets
-        or claims next; a process that was killed is noticed within a second or so.  So each item is worked on at least
-        once; ``redelivered`` of what this returns says how often the item at hand had come back.
+        If the block raises, or its process ends or is killed in it, the item comes back to the head, for the next
+        ``get`` or block; others notice within two seconds that a process was killed.  So each item is worked on at
+        least once; ``redelivered`` of what this returns says how often the item had come back.
 
-        What the block has put, into whatever queue, is there before its item counts as got.
+        What the block has put, into any queue, is there before its item counts as got.
 
         Until then it keeps its place in a bounded queue, and does not count in ``qsize``.  While the queue is shut down
         and others are in such blocks, ``get`` waits for what may come back.  Raises what ``get`` raises, when the block
@@ -613,10 +613,9 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def shutdown(self, immediate: bool = False) -> None:
         """End the queue for everybody, as ``queue.Queue.shutdown`` does.
 
-        From now on ``put`` raises ``ShutDown``, and so does ``get`` once nothing is left.  Whoever waits in either
-        wakes up.
+        From now on ``put`` raises ``ShutDown``, and so does ``get`` once nothing is left.  All who wait there wake up.
 
-        ``immediate``: what is left is dropped, and counts as done for ``join``.  What puts return, in whatever process,
+        ``immediate``: what is left is dropped, and counts as done for ``join``.  What puts return, in all processes,
         and what can be got agree exactly.  Raises ``ValueError`` for a closed handle."""
         self._open_engine().shutdown(immediate)
 

@@ -454,7 +454,7 @@ class Dequeue(_TurboQueue):
     def get(self) -> Iterator[Any]:
         """Yield events, the oldest batch's first, for ever; ``None`` means that there is none now.
 
-        After the last event ``None`` comes at once; whoever goes on asking then waits for a batch, half a second at
+        After the last event ``None`` comes at once; who goes on asking then waits for a batch, half a second at
         most, before the next ``None``.  A batch's file goes when its consumer comes back after what followed the last
         event: until then a crash gives it back.  With ``auto_cleanup`` off each batch ends with ``None``.
 

@@ -76,7 +76,7 @@ class Status:
     places: Optional[int]
     """Places that are free; ``None``: any number."""
     item_bytes: int
-    """Bytes of the records that wait, with what checks them, but for those that have come back."""
+    """Bytes of the records that wait, with what checks them, without those that have come back."""
     oldest_at_least: Optional[float]
     """Seconds for which the oldest item has waited, at least; ``None`` where there is none."""
     journal: int

@@ -46,7 +46,7 @@ GOT(number)               that hold stands                            it ends; t
 RETURN(number)            that hold stands                            it ends; the item is returned, and keeps its place
                                                                       (shut down at once: it is dropped, and finished)
 TASK_DONE()               finished < tail                             finished += 1; one completion more if that is tail
-CLOSING(immediate)        not closing so, or more, or shut down so    closing: whoever reads it helps to shut down
+CLOSING(immediate)        not closing so, or more, or shut down so    closing: each reader helps to shut down
 SHUTDOWN(immediate)       not shut down, or only now immediate;       shut down; immediate: waiting and returned items
                           immediate: no lease stands                  are dropped: head := tail, and they are finished
 SEAL(key)                 past the journal's limit, and no earlier    the next journal is the one prepared under that
