@@ -8,11 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from documents import BLOCKS, ROOT, commands
+from documents import BLOCKS, PAGES, ROOT, commands
 
 from tqshim import TurboQueue
 
 PATIENCE = 120.0
+
+
+def test_the_readme_takes_two_minutes() -> None:
+    assert PAGES["README.md"].count("\n") <= 250
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(((?:docs/)?[\w-]+\.md)", PAGES["README.md"]))
+    assert linked - {"CHANGELOG.md"} == set(PAGES) - {"README.md"}
 
 
 def test_the_commands_for_a_queue_work_in_the_order_in_which_they_are_shown(tmp_path: Path) -> None:

@@ -444,8 +444,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         """``with q.claimed() as item``: take the oldest item, which counts as got when the block ends.
 
         If the block raises, or its process ends or is killed in it, the item comes back to the head, for the next
-        ``get`` or block; others notice within two seconds that a process was killed.  So each item is worked on at
-        least once; ``redelivered`` of what this returns says how often the item had come back.
+        ``get`` or block; others notice within seconds that a process was killed.  So each item is worked on at least
+        once; ``redelivered`` of what this returns says how often the item had come back.
 
         What the block has put, into any queue, is there before its item counts as got.
 
