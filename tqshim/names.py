@@ -148,8 +148,6 @@ def dead(name: str) -> str:
 _HEX: Final = "0123456789abcdef"
 _DECIMAL: Final = "0123456789"
 _FIXED: Final = frozenset((CELLS, MEMBERS, BELL, SPACE, DONE, SPILL))
-KINDS: Final = frozenset((*_FIXED, LOAD, READY, "free", JOURNAL[:-1], "spare", "roll", "marker", "corrupt"))
-"""What a name's ``kind`` can be."""
 
 
 # Not with regular expressions: to compile those takes 2 ms of each program's start.
