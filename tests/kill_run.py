@@ -113,6 +113,8 @@ class Worker:
         self.claims = claims
         self.killed = False
         """By SIGKILL, or asked to end by SIGTERM."""
+        self.left = False
+        """In an orderly way, when it was asked to."""
         self.stopped_until = 0.0
         self.issued: list[int] = []
         """What all producers may have put by its end, if it had something in its hand then."""
@@ -434,7 +436,8 @@ class Run:
                 continue
             self.alive.remove(worker)
             worker.process.close()
-            self.events["left in an orderly way when asked to"] += worker.killed and code == 0
+            worker.left = worker.killed and code == 0
+            self.events["left in an orderly way when asked to"] += worker.left
             if self.said(worker, HAND):
                 worker.issued = self.account[: len(self.workers) * ROW].tolist()[MAY_BE_PUT::ROW]
                 if not worker.killed:
@@ -552,7 +555,7 @@ class Run:
 
     def put_again(self) -> int:
         """Items that consumers had in their hands that were asked to end, and left: they come behind others."""
-        return sum(self.said(one, HAND) for one in self.workers if one.killed and one.process.exitcode == 0)
+        return sum(self.said(one, HAND) for one in self.workers if one.left)
 
     def notes(self, worker: Worker, form: struct.Struct) -> list[tuple[Any, ...]]:
         """What a process has noted in its log; of what it was writing when it was killed, the whole entries."""
