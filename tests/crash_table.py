@@ -256,7 +256,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write record", ("uncut items", "raised FLAG", "dead member", "unput record")),
         Row("write index", ("uncut items", "raised FLAG", "dead member", "unput record")),
         Row("store COUNTER", ("uncut items", "raised FLAG", "dead member")),
-        Row("!append CUT, PUBLISH, SKIP", ("raised FLAG", "dead member")),
+        Row("!append CUT, SKIP", ("raised FLAG", "dead member")),
     ),
     "put that reserves anew": (
         Row("clear FLAG", ("raised FLAG", "dead member")),
@@ -269,7 +269,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write record", ("uncut items", "reserved places", "raised FLAG", "dead member", "unput record")),
         Row("write index", ("uncut items", "reserved places", "raised FLAG", "dead member", "unput record")),
         Row("!store COUNTER", ("uncut items", "reserved places", "raised FLAG", "dead member")),
-        Row("append TRIM, CUT, PUBLISH, SKIP", ("raised FLAG", "dead member")),
+        Row("append TRIM, CUT, SKIP", ("raised FLAG", "dead member")),
     ),
     "put to a queue full of others' reservations": (
         Row("append JOIN", ("dead member",)),
@@ -485,7 +485,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write record", ("uncut items", "CLOSING alone", "dead member", "unput record")),
         Row("write index", ("uncut items", "CLOSING alone", "dead member", "unput record")),
         Row("!store COUNTER", ("uncut items", "CLOSING alone", "dead member")),
-        Row("append CUT, PUBLISH, SKIP", ("CLOSING alone", "dead member")),
+        Row("append CUT, SKIP", ("CLOSING alone", "dead member")),
         Row("append SHUTDOWN", ("dead member",)),
         Row("store CUT_DUE", ("dead member",)),
     ),
@@ -493,7 +493,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write record", ("dead member", "unput record")),
         Row("write index", ("dead member", "unput record")),
         Row("store COUNTER", ("dead member",)),
-        Row("append CUT, PUBLISH, SKIP", ("dead member",)),
+        Row("append CUT, SKIP", ("dead member",)),
     ),
     "put at half of a journal": (
         Row("write record", ("dead member", "unput record")),

@@ -50,6 +50,7 @@ CELLS: Final = {
     words_of.LEASE_FLAG: "LEASE_FLAG",
     words_of.CUT_DUE: "CUT_DUE",
     words_of.SCANNED: "SCANNED",
+    words_of.BEYOND: "BEYOND",
     **dict.fromkeys(ASLEEP.values(), "ASLEEP"),
 }
 """By kind of a slot's word, or by word of the whole queue: what the table calls it."""

@@ -1750,6 +1750,7 @@ ELSEWHERE = {
     "recover: words": "the same",
     "refill_batch: unlink": "a file that is left in the place of the one taken, in that very moment: test_large",
     "ring_again: words": "an act was interrupted that may have rung for nobody: test_signals",
+    "wants_cut: counts": "who was rung for may have been killed, and the put that follows rings: test_waking",
 }
 """Changes that no act of the table leads to, and why."""
 
