@@ -86,8 +86,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "create an anonymous queue": (
         Row("make folder", ("folder of nobody",)),
         Row("hold folder", ("folder of nobody",)),
-        Row("create cells", ("folder of nobody",)),
         Row("create members", ("folder of nobody",)),
+        Row("create cells", ("folder of nobody",)),
         Row("write cells", ("folder of nobody",)),
         Row("create roll_", ("folder of nobody",)),
         Row("reserve roll_", ("folder of nobody",)),
@@ -98,8 +98,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "open a queue at a path": (
         Row("make folder", ("no journal",)),
         Row("hold folder", ("no journal",)),
-        Row("create cells", ("no journal",)),
         Row("create members", ("no journal",)),
+        Row("create cells", ("no journal",)),
         Row("write cells", ("no journal",)),
         Row("create roll_", ("no journal",)),
         Row("reserve roll_", ("no journal",)),
@@ -238,7 +238,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write record", ("raised FLAG", "dead member", "unput record")),
         Row("write index", ("raised FLAG", "dead member", "unput record")),
         Row("!append PUBLISH", ("raised FLAG", "dead member", "late COUNTER")),
-        Row("store CUT_DUE", ("raised FLAG", "dead member", "late COUNTER")),
         Row("store COUNTER", ("raised FLAG", "dead member")),
     ),
     "put to a bounded queue, far from its bound": (
@@ -298,6 +297,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("!append JOIN", ("dead member",)),
         Row("write cells", ("dead member",)),
         Row("lock slot", ("dead member",)),
+        Row("store BEYOND", ("dead member",)),
     ),
     "first get": (
         Row("append JOIN", ("dead member",)),

@@ -169,7 +169,7 @@ class Interrupter:
                 self.left -= 1
                 if not self.left:
                     sys.settrace(None)
-                    self.hit(frame)
+                    self.handle(signal.SIGALRM, frame)  # a queue asks whether a handler has raised
                     return None
         return self.trace_lines
 
@@ -187,7 +187,7 @@ class Interrupter:
             self.left -= 1
             if not self.left:
                 sys.settrace(None)
-                self.hit(frame)
+                self.handle(signal.SIGALRM, frame)
                 return None
         return self.trace_calls
 

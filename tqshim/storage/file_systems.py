@@ -12,10 +12,13 @@ or a mount outside of a chroot) only those are refused that ``statfs`` knows to 
 from __future__ import annotations
 
 import os
-from typing import Final
 
 from tqshim import systems
 from tqshim.errors import UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["check", "kind"]
 
