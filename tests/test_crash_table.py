@@ -1741,9 +1741,11 @@ SHARED = ("words", "counts", "memory", "ends")
 """How memory is called that others see, where somebody stores to it."""
 ELSEWHERE = {
     "__init__: words": "a time from before the machine was started",
+    "_create_in: rmdir": "a file system that is refused: test_folder",
     "_delete_batch: ioctl": "of a file that has no name any more: test_large",
     "_mkfifo_by_path: mkfifo": "where a FIFO can't be made relative to a folder: test_systems",
     "allocate: write": "where a file system can't set space aside: test_systems",
+    "open: rmdir": "a file system that is refused: test_folder",
     "pass_on: words": "who was rung for in vain tells the next; it sleeps on itself: test_waking",
     "prepare_roll: ftruncate": "only a power cut leaves a file that long under a new name: test_durability",
     "recover: counts": "what an interrupted act has left in its own cells: test_signals",

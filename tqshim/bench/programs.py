@@ -198,5 +198,6 @@ def _kill(group: int) -> None:
 
 def _adopt_orphans() -> None:
     """Become the parent of what a program leaves behind, where the system knows that."""
-    if hasattr(os, "pidfd_open") or os.path.exists("/proc/self/status"):
-        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
