@@ -267,7 +267,11 @@ def check_items(known: Known, found: list[Item]) -> None:
         numbers = [item[1] for item in found if item[0] == process]
         assert numbers == sorted(numbers), "each producer's items come in their order"
     back = set(known.got) & set(found)
-    assert set(found[: len(back)]) == back, "what comes back comes first"
+    # Those that nobody had got are behind them, or were put earlier and held: their block has ended, and not well.
+    put = {item: number for number, item in enumerate(known.tried)}
+    for at, item in enumerate(found):
+        earlier = [one for one in found[:at] if one not in back and put[one] > put[item]]
+        assert item not in back or not earlier, "what comes back comes first"
 
 
 # -- programs

@@ -29,14 +29,17 @@ from tqshim.sync.cells import SLEEPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, Optional, TypeVar
+    from typing import Any, ClassVar, Final, Optional, TypeVar
 
     from tqshim.keys import Key
 
     _T = TypeVar("_T")
     _A = TypeVar("_A", bound="Acts")
 
-__all__ = ["Acts", "a_full_disk_is_no_matter"]
+__all__ = ["FORKED", "Acts", "a_full_disk_is_no_matter"]
+
+FORKED: Final = (OSError, ValueError, LookupError)
+"""What a frame may raise that a fork, in a signal handler, has copied: its files are shut, its ledger is another's."""
 
 
 class Acts:
@@ -107,7 +110,7 @@ class Acts:
         generation = self.generation
         try:
             return act(*arguments)
-        except (OSError, ValueError):
+        except FORKED:
             if generation == self.generation:
                 raise
             return default

@@ -15,7 +15,7 @@ from math import inf
 from tqshim.clock import check_deadline, monotonic
 from tqshim.engine import waits
 from tqshim.engine.acknowledge import Hold
-from tqshim.engine.acts import Acts
+from tqshim.engine.acts import FORKED, Acts
 from tqshim.engine.consumer import NO_STEPS
 from tqshim.engine.parts import Parts
 from tqshim.sync import membarrier
@@ -97,7 +97,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
             if engine.parts.consumer.state is state and not any(isinstance(one, Hold) and one.number for one in got):
                 got.clear()  # The journal knows whose they are, and the next act asks it.
             stop_sleeping(engine, sleep)
-            if generation == engine.generation or not isinstance(error, (OSError, ValueError)):
+            if generation == engine.generation or not isinstance(error, FORKED):
                 if isinstance(error, PermissionError):
                     raise engine.folder.denied(error) from None
                 raise
@@ -161,7 +161,7 @@ def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) ->
     except BaseException as error:
         generation = engine.generation
         stop_sleeping(engine, sleep)
-        if generation == engine.generation or not isinstance(error, (OSError, ValueError)):
+        if generation == engine.generation or not isinstance(error, FORKED):
             raise
     sleep.naps += 1
     if not sleep.rung:
