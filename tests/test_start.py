@@ -70,6 +70,40 @@ def test_who_interrupts_the_import_of_a_room_finds_it_whole(tmp_path: Path, monk
         sys.modules.pop("tqshim.half_there", None)
 
 
+FORKED: Final = """
+import os, sys, threading
+import tqshim
+from tqshim import late
+
+begun, may_end = threading.Event(), threading.Event()
+tqshim.begun, tqshim.may_end = begun, may_end
+tqshim.__path__.append(sys.argv[1])
+other = threading.Thread(target=late.room, args=("slow",))
+other.start()
+begun.wait()
+threading.Timer(0.1, may_end.set).start()
+child = os.fork()
+if not child:
+    os._exit(late.room("slow").whole + 2)
+other.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+SLOW: Final = """
+import tqshim
+tqshim.begun.set()
+tqshim.may_end.wait()
+whole = True
+"""
+
+
+def test_a_fork_waits_for_the_import_of_a_room_by_another_thread(tmp_path: Path) -> None:
+    """In the child that import would never end: whoever needs the room would wait for it."""
+    (tmp_path / "slow.py").write_text(SLOW, "utf-8")
+    command = [sys.executable, "-c", FORKED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["3"]
+
+
 class Theirs(typing.NamedTuple):
     first: int
     second: str
