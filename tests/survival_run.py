@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
 sys.path.insert(0, str(pathlib.Path(__file__).absolute().parent.parent))
 
@@ -279,7 +279,7 @@ def order(
 ) -> Order:
     """Let producers put ``count`` items in all, at random instants, and get them, ``later``: when all are put.
 
-    ``stops``: now and then one of the producers is stopped, wherever it is, and goes on after the next."""
+    ``stops``: now and then one of the producers is stopped, wherever it is, until later, or the others' are got."""
     context: Any = multiprocessing.get_context(method)
     queue = TurboQueue(places, ctx=context)
     rng = random.Random(seed)
@@ -292,19 +292,23 @@ def order(
     for process, _, theirs in crew:
         process.start()
         theirs.close()
-    stopped: list[int] = []
     got: list[tuple[int, int]] = []
     times = [ours.recv() for _, ours, _ in crew] if later else []
-    while len(got) < producers * each:
+    stopped: Optional[int] = None
+    left = [each] * producers
+    while any(left):
         me, number, _ = queue.get(timeout=PATIENCE)
         got.append((me, number))
-        if stops and rng.random() < 0.02:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
-            # Not reaped before the end, so its number is nobody else's.
-            stopped = [rng.choice(crew)[0].pid] if len(got) < producers * each * 0.9 else []
-            for pid in stopped:
-                os.kill(pid, signal.SIGSTOP)
+        left[me] -= 1
+        # Not reaped before the end, so its number is nobody else's.
+        if stopped is not None and (rng.random() < 0.02 or not sum(left) - left[stopped]):
+            os.kill(crew[stopped][0].pid, signal.SIGCONT)
+            stopped = None
+        if stops and stopped is None and rng.random() < 0.1:
+            chosen = rng.randrange(producers)
+            if sum(left) - left[chosen]:  # else nobody is left to put what the next get waits for
+                stopped = chosen
+                os.kill(crew[chosen][0].pid, signal.SIGSTOP)
     times = times or [ours.recv() for _, ours, _ in crew]
     for process, _, _ in crew:
         process.join(PATIENCE)

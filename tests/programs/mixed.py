@@ -40,6 +40,7 @@ from collections import Counter
 from types import CodeType, FrameType
 from typing import Any, Callable, NamedTuple, Optional
 
+import tqshim.figures  # and dataclasses: an import that a handler interrupts which imports, too, fails before Python 3.12
 import tqshim.tuning
 from tqshim import JoinableTurboQueue, TurboQueue
 from tqshim.queues import Claim
@@ -51,6 +52,8 @@ LIKELY = 0.3
 ENOUGH = 400
 """Items in the queue from which a process would rather get than put."""
 FILES = 12
+NEVER = sys.maxsize
+"""The end of a get beyond which others are not ordered."""
 HANGS = 150.0
 """Seconds after which a child must hang."""
 LEFT_OUT = ("with ", "while ", "if ", "for ", "try:", "except", "else", "finally", "pass", "return")
@@ -86,7 +89,7 @@ class Account:
         self.puts: dict[int, Put] = {}
         self.got: dict[int, list[tuple[int, int, list[tuple[int, int]]]]] = {}
         """By how many engines are interrupted, each of which is a consumer of its own: the gets, as the ticks between
-        which each was made, and its items."""
+        which each was made (or ``NEVER``), and its items."""
         self.had: list[tuple[int, int]] = []
         """Those of blocks whose end was interrupted, though the block had ended well."""
         self.done = [0, 0]
@@ -266,6 +269,9 @@ class Worker:
         self.children = 0
         self.depth = 0
         self.tick = self.number = self.acts = 0
+        self.broken_off = 0
+        """The tick at which the last get of a handler was interrupted: what it had taken comes back after what the get
+        takes that the handler has interrupted."""
         self.how = how
         self.begin(who, seed)
 
@@ -335,9 +341,16 @@ class Worker:
             engine, count = engine.beside, count + 1
         return count
 
+    def take(self, act: Callable[[], Any]) -> tuple[str, Any]:
+        outcome, value = self.guarded(act)
+        if outcome == "interrupted" and self.depth:
+            self.broken_off = self.begins()
+        return outcome, value
+
     def got(self, items: list[Any], stream: int, begin: int) -> None:
         self.tick += 1
-        self.account.got.setdefault(stream, []).append((begin, self.tick, list(map(self.see, items))))
+        end = self.tick if self.broken_off < begin else NEVER
+        self.account.got.setdefault(stream, []).append((begin, end, list(map(self.see, items))))
 
     def begins(self) -> int:
         self.tick += 1
@@ -378,9 +391,9 @@ class Worker:
     def act_get(self) -> None:
         timeout, stream, begin = self.timeout(), self.stream(), self.begins()
         if self.choose.random() < 0.3:
-            outcome, item = self.guarded(lambda: self.q.get_nowait())
+            outcome, item = self.take(lambda: self.q.get_nowait())
         else:
-            outcome, item = self.guarded(lambda: self.q.get(True, timeout))
+            outcome, item = self.take(lambda: self.q.get(True, timeout))
         if outcome == "done":
             self.got([item], stream, begin)
             self.finish(1)
@@ -388,7 +401,7 @@ class Worker:
     def act_get_many(self) -> None:
         timeout, most = self.timeout(), self.choose.choice([1, 5, 30, 1000])
         stream, begin = self.stream(), self.begins()
-        outcome, items = self.guarded(lambda: self.q.get_many(True, timeout, most))
+        outcome, items = self.take(lambda: self.q.get_many(True, timeout, most))
         if outcome == "done":
             self.got(items, stream, begin)
             self.finish(len(items))
@@ -405,7 +418,7 @@ class Worker:
             return self.act_get()
         timeout, stream, begin = self.timeout(), self.stream(), self.begins()
         claim = self.q.claimed(True, timeout)
-        outcome, item = self.guarded(claim.__enter__)
+        outcome, item = self.take(claim.__enter__)
         if outcome != "done":
             return None
         found, entered = self.see(item), self.begins()
@@ -414,6 +427,7 @@ class Worker:
             self.act_put()  # in the block
         outcome, _ = self.guarded(lambda: claim.__exit__(*((KeyError, KeyError(), None) if fails else (None,) * 3)))
         if outcome == "done" and not fails:
+            entered = entered if self.broken_off < begin else NEVER
             self.account.got.setdefault(stream, []).append((begin, entered, [found]))
             self.finish(1)
         elif not fails:
