@@ -226,7 +226,7 @@ class View:
         ledger, lease = self.ledger, self.ledger.lease
         head = ledger.head
         if lease is not None:
-            head = max(lease.first, min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end))
+            head = max(ledger.passed, min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end))
         uncut = ledger.uncut(self.counters())
         return ledger.tail + uncut, ledger.tail - head + uncut + len(ledger.returned) + len(ledger.held)
 

@@ -253,10 +253,11 @@ def test_what_is_closed_is_forgotten_first(what: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("before", range(3))
 @pytest.mark.parametrize("after", range(3))
 @pytest.mark.parametrize("how", ["interrupted", "recovered", "claimed"])
+@pytest.mark.parametrize("what", ["ends", "passes", "passes and ends"])
 def test_what_an_interrupted_get_had_taken_of_a_lease_is_not_lost(
-    before: int, after: int, how: str, monkeypatch: pytest.MonkeyPatch
+    before: int, after: int, how: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where another has ended the lease, and the journals that say so are gone."""
+    """Also where another has ended the lease, or given its places away, and the journals that say so are gone."""
     if not tqshim.tuning.LEASES:
         pytest.skip("leases are switched off")
     monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
@@ -282,7 +283,10 @@ def test_what_an_interrupted_get_had_taken_of_a_lease_is_not_lost(
             other.act(lambda: replica.append(events.trim(5, 1, 1)))
 
     roll(before)
-    other.act(lambda: other.parts.consumer.end_any_lease())
+    if what.startswith("passes"):
+        assert other.act(lambda: other.parts.make_room()) == (how != "recovered")  # which ends it
+    if what.endswith("ends"):
+        other.act(lambda: other.parts.consumer.end_any_lease())
     roll(after)
     if how == "claimed":
         with queue.claimed() as item:

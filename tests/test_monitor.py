@@ -764,7 +764,7 @@ def test_a_folder_of_the_former_format_is_refused_in_words(path: str, capsys: py
     with open(journal(path), "r+b") as file:
         file.write(b"tqshim08")
     before = snapshot_of(path)
-    said = "a journal of format 08, an earlier version's; this version reads format 10: python -m tqshim recover --into"
+    said = "a journal of format 08, an earlier version's; this version reads format 11: python -m tqshim recover --into"
     for act in (
         lambda: monitor.status(path),
         lambda: monitor.peek(path),

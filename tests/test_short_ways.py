@@ -301,11 +301,11 @@ def test_steps_beyond_the_end_of_a_lease_find_out_each(q: Any) -> None:
     lease = parts.replica.ledger.lease
     raise_flag(q, lease)
     steps = [next(parts.consumer.steps) for _ in range(3)]
-    assert [item for _, item, _, _ in steps] == left[:3]
-    assert all(contested for *_, contested in steps)
+    assert [item for _, item, *_ in steps] == left[:3]
+    assert all(contested for *_, contested, _ in steps)
     parts.replica.journal.append(events.revoke(left[1] - lease.first, lease.number))
     generation = engine.generation
-    assert [engine.confirm(item, generation) for _, item, _, _ in reversed(steps)] == [False, False, True]
+    assert [engine.confirm(item, generation) for _, item, *_ in reversed(steps)] == [False, False, True]
     assert not engine.confirm(left[0], generation - 1), "a forked child's"
     assert drained(q) == left[1:]
 
@@ -419,3 +419,30 @@ def test_threads_that_are_traced_share_a_queue_with_other_processes() -> None:
         (child.pid, number, item) for child in children for number in range(threads) for item in range(count)
     )
     assert q.empty()
+
+
+@GETS
+@BOUNDED
+@pytest.mark.parametrize("maxsize", [10, 70])
+def test_a_lease_hides_no_place(maxsize: int) -> None:
+    """It goes on while producers put to the places of what it has delivered, also to the last one."""
+    q: Any = TurboQueue(maxsize)
+    q.put_many(range(maxsize))
+    assert q.full()
+    with pytest.raises(queues.Full):
+        q.put_nowait("none")
+    assert q.get() == 0
+    parts = q._engine.parts
+    lease = parts.replica.ledger.lease
+    assert lease is not None
+    assert lease.end == maxsize
+    for turn in range(1, maxsize):
+        assert not q.full()
+        q.put_nowait(maxsize - 1 + turn)
+        assert q.full()
+        with pytest.raises(queues.Full):
+            q.put_nowait("none")
+        assert q.get() == turn
+    assert parts.replica.ledger.leases == 1
+    assert q.get_many() == list(range(maxsize, 2 * maxsize - 1))
+    q._engine.close()

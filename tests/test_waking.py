@@ -102,7 +102,7 @@ def test_as_many_getters_wake_as_items_are_put(threads: int, batch: bool) -> Non
         ended(*children)
 
 
-@pytest.mark.parametrize("maxsize", [1, 5])
+@pytest.mark.parametrize("maxsize", [1, 5, 40])
 def test_as_many_putters_wake_as_places_become_free(maxsize: int) -> None:
     q: Any = TurboQueue(maxsize)
     q.put_many(range(maxsize))

@@ -402,7 +402,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         loading = contested = 0
         generation = -1
         try:
-            for record, item, _, contested in engine.parts.consumer.steps:  # the short way
+            for record, item, _, contested, awaited in engine.parts.consumer.steps:  # the short way
                 if contested:
                     generation = engine.generation
                     if not engine.confirm(item, generation):
@@ -410,6 +410,12 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                         engine.parts.consumer.forget_lost(item)
                         break
                     contested = 0
+                if awaited:
+                    generation = engine.generation
+                    engine.ring_for_place()
+                    if generation != engine.generation:  # forked just now: it is the parent's
+                        record = None
+                        break
                 loading = 1
                 if queues._ForkingPickler.loads is not _loads:  # type: ignore[attr-defined]
                     return _load(record)
@@ -424,7 +430,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 generation = engine.generation if generation < 0 else generation
                 got = [record] if record is not None and engine.confirm(item, generation) else []
                 engine.parts.consumer.forget_lost(item)
-            elif record is not None:
+            elif record is not None and generation in (-1, engine.generation):
                 got = [record]
             if got and not (loading and _is_fault(error)):
                 engine.give_back(got)

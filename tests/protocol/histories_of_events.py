@@ -21,7 +21,7 @@ ROOM: Final = 6
 KINDS: Final = (
     ["CUT"] * 10
     + ["PUBLISH"] * 4
-    + ["CLAIM", "CLAIM_MANY", "OPEN", "RESERVE", "TRIM", "SKIP", "HOLD", "LEASE", "REVOKE"] * 3
+    + ["CLAIM", "CLAIM_MANY", "OPEN", "RESERVE", "TRIM", "SKIP", "HOLD", "LEASE", "PASSED", "REVOKE"] * 3
     + ["JOIN", "LEAVE", "GOT", "RETURN", "TASK_DONE"] * 2
 )
 LAST: Final = ["CLOSING", "SHUTDOWN"]
@@ -54,9 +54,10 @@ def some_event(dice: random.Random, ledger: Ledger, ends: bool) -> bytes:
     if kind == "TRIM":
         own = ledger.res.get(slot)
         return events.trim(slot, dice.randint(0, 4), (own.grant if own else 1) + (dice.random() < 0.2))
-    if kind == "REVOKE":
+    if kind in ("REVOKE", "PASSED"):
         lease = ledger.lease
-        return events.revoke(dice.randint(0, 4), lease.number if lease and dice.random() < 0.8 else dice.randrange(5))
+        number = lease.number if lease and dice.random() < 0.8 else dice.randrange(5)
+        return (events.revoke if kind == "REVOKE" else events.passed)(dice.randint(0, 4), number)
     if kind == "LEAVE":
         return events.leave(slot, member.number if member and dice.random() < 0.8 else dice.randrange(9))
     if kind in ("GOT", "RETURN"):
@@ -83,7 +84,7 @@ def reserved(ledger: Ledger, but: int = -1) -> int:
 
 def taken(ledger: Ledger, but: int = -1) -> int:
     """Places that are taken; without the reservation of one slot."""
-    low = ledger.lease.first if ledger.lease else ledger.head
+    low = ledger.passed if ledger.lease else ledger.head
     return ledger.tail - low + len(ledger.held) + len(ledger.returned) + reserved(ledger, but)
 
 
@@ -110,10 +111,9 @@ def expected(ledger: Ledger, event: bytes) -> bool:
     if kind == events.LEASE:
         if member is None or not member.consumer or ledger.held or ledger.returned or not there:
             return False
-        if lease is not None and lease.member != member.number:
-            return False
-        used = ledger.tail - ledger.head + reserved(ledger)
-        return not ledger.maxsize or 2 * used <= ledger.maxsize or ledger.maxsize >= 64
+        return lease is None or lease.member == member.number
+    if kind == events.PASSED:
+        return lease is not None and lease.number == rest and ledger.passed < lease.first + slot <= lease.end
     if kind == events.REVOKE:
         return lease is not None and lease.number == rest
     if kind == events.RESERVE:
@@ -167,7 +167,7 @@ class History:
 
     def go(self, steps: int, check_each: bool = True) -> None:
         for n in range(steps):
-            event = some_event(self.dice, self.ledger, ends=n > steps // 2 and self.dice.random() < 0.1)
+            event = some_event(self.dice, self.ledger, ends=n > steps // 2 and self.dice.random() < 0.3)
             self.step(event)
             if check_each:
                 check(self)
@@ -175,7 +175,7 @@ class History:
     def step(self, event: bytes) -> Verdict:
         ledger = self.ledger
         valid = expected(ledger, event)
-        before = self.numbers()
+        before, low = self.numbers(), ledger.low
         slot = word(event) >> 8 & 0xFFFF
         count = cut_of(ledger, event) if event[0] in CUTS else 0
         former = ledger.totals[slot] if slot < len(ledger.totals) else 0
@@ -198,6 +198,8 @@ class History:
                 self.places[item] = place
         if event[0] == events.SKIP and verdict is not None:
             assert verdict == former, "a SKIP says what was cut before it"
+        if event[0] == events.REVOKE and verdict is not None:
+            assert ledger.head >= low, "what has passed does not come back"
         if event[0] == events.OPEN and verdict is not None:
             assert ledger.files[slot].first == ledger.totals[slot], "a file begins behind what was cut"
         assert all(now >= then for now, then in zip(self.numbers(), before)), "what only grows has shrunk"
@@ -212,8 +214,9 @@ class History:
 def check(history: History) -> None:
     """What holds after each event."""
     ledger = history.ledger
-    low = ledger.lease.first if ledger.lease else ledger.head
+    low = ledger.passed if ledger.lease else ledger.head
     assert ledger.low == low <= ledger.head <= ledger.tail
+    assert ledger.lease.first <= low <= ledger.lease.end if ledger.lease else not ledger.passed
     assert ledger.finished <= ledger.tail
     assert ledger.reserved == reserved(ledger)
     assert ledger.apart == len(ledger.held) + len(ledger.returned)

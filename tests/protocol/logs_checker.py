@@ -1,8 +1,8 @@
 """An explicit-state checker of logs and cuts: every interleaving of a small case, by the package's own ``Ledger``.
 
-Lives here: the acts of producers, cutters, buriers, newcomers, closers, leasers and holders, step by step, to be
-explored by ``explorer.explore``.  Not here: the machine (``store_buffers``); the cases, and what goes wrong when a rule
-is taken out (``test_cut_rules``); who sleeps and who is woken (``wait_checker``).
+Lives here: the acts of producers, cutters, buriers, newcomers, closers, leasers, passers and holders, step by step, to
+be explored by ``explorer.explore``.  Not here: the machine (``store_buffers``); the cases, and what goes wrong when a
+rule is taken out (``test_cut_rules``); who sleeps and who is woken (``wait_checker``).
 
 One step is one append to the journal, one look at it, one load, one call, or one buffered store that becomes visible.
 Between any two steps a process may be killed, stopped or interrupted, as often as the case says; an append may come to
@@ -131,8 +131,8 @@ class World(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """A process: ``producer``, ``consumer``, ``leaser``, ``holder``, ``burier``, ``newcomer`` (a producer that joins
-    first) or ``closer``."""
+    """A process: ``producer``, ``consumer``, ``leaser``, ``passer`` (who wants a lease's places), ``holder``,
+    ``burier``, ``newcomer`` (a producer that joins first) or ``closer``."""
 
     role: str = "producer"
     left: int = 1
@@ -988,6 +988,27 @@ class Logs(Machine):
 
     def did_revoke(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         yield world.put(i, process._replace(at=process.mode or "idle", mode="", view=0))
+
+    def role_passer(self, world: World, i: int, process: Actor) -> Steps:
+        """Says in the journal how far the lease that it sees is delivered, and asks nobody."""
+        if process.left and self.rules.views[world.journal].lease is not None:
+            after, process, ledger = self.looks(world, i, process)
+            assert ledger.lease is not None
+            at = process._replace(at="pass_read", target=ledger.lease)
+            yield f"{i} looks: lease {ledger.lease.number}", after.put(i, at)
+
+    def at_pass_read(self, world: World, i: int, process: Actor) -> Steps:
+        seen = self.load(world, process, cell(process.target.slot, POSITION))
+        yield f"{i} reads position {seen}", world.put(i, process._replace(at="pass", seen=(seen,)))
+
+    def at_pass(self, world: World, i: int, process: Actor) -> Steps:
+        lease = process.target
+        count = min(max(0, process.seen[0] - lease.first), lease.end - lease.first)
+        process = process._replace(seen=(), target=None)
+        yield from self.append(world, i, process, [events.passed(count, lease.number)], "pass")
+
+    def did_pass(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        yield world.put(i, process._replace(at="idle", left=process.left - 1, view=0))
 
     # -- blocks, whose items may come back
 

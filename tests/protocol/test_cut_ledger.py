@@ -290,13 +290,35 @@ def test_lease_is_void_while_an_item_is_held() -> None:
     assert feed(ledger, events.lease(1, 2), events.got(4), events.lease(1, 2))[::2] == [None, Lease(1, 1, 3, 1, 1)]
 
 
-def test_lease_near_the_bound_is_small_or_void() -> None:
-    small = with_producers(consumers=1, maxsize=5)
-    feed(small, events.cut(0, 3))
-    assert feed(small, events.lease(1, 2), events.claim(1), events.lease(1, 2))[::2] == [None, Lease(1, 1, 3, 1, 1)]
-    large = with_producers(2, consumers=1, maxsize=64)
-    feed(large, events.reserve(1, 60), events.cut(0, 3))
-    assert feed(large, events.lease(2, 3)) == [Lease(2, 0, 1, 1, 2)]
+def test_what_has_passed_of_a_lease_frees_its_places() -> None:
+    """Also in a queue that is full."""
+    ledger = with_producers(consumers=1, maxsize=3)
+    feed(ledger, events.cut(0, 3))
+    assert feed(ledger, events.lease(1, 3)) == [Lease(1, 0, 3, 1, 1)]
+    assert ledger.used == 3
+    assert feed(ledger, events.passed(1, 2), events.passed(0, 1), events.passed(4, 1)) == [None] * 3
+    assert feed(ledger, events.cut(0, 5), events.passed(2, 1), events.cut(0, 5)) == [None, 2, range(3, 5)]
+    assert (ledger.used, ledger.low, ledger.head) == (3, 2, 3)
+    # A reader that was stopped with an earlier look at the cell: void.
+    assert feed(ledger, events.passed(2, 1), events.passed(1, 1), events.passed(3, 1)) == [None, None, 3]
+    assert feed(ledger, events.lease(1, 9), events.passed(1, 1), events.passed(1, 2)) == [Lease(1, 3, 5, 2, 1), None, 4]
+
+
+def test_what_has_passed_does_not_come_back() -> None:
+    """Whoever ends the lease may have looked before."""
+    ledger = with_producers(consumers=1)
+    feed(ledger, events.cut(0, 4), events.lease(1, 4), events.passed(2, 1))
+    assert feed(ledger, events.revoke(1, 1), events.passed(3, 1), events.claim(1)) == [2, None, range(2, 3)]
+    assert ledger.kept == {1: (1, 2)}
+
+
+def test_the_watched_slot_is_told_what_has_passed_of_its_lease() -> None:
+    """Once each, also by a REVOKE that follows."""
+    ledger = with_producers(consumers=1)
+    feed(ledger, events.cut(0, 4), events.lease(1, 4))
+    ledger.watched = 1
+    feed(ledger, events.passed(2, 1), events.revoke(3, 1))
+    assert [item for _, item, _ in ledger.yours] == [0, 1, 2]
 
 
 def test_the_first_revoke_of_a_lease_decides() -> None:
@@ -622,7 +644,7 @@ def test_random_histories_meet_every_event_valid_and_void() -> None:
         for event, verdict in zip(history.journal, history.verdicts):
             (void if verdict is None else valid).add(event[0])
     kinds = {getattr(events, name) for name in events.__all__ if name.isupper() and name not in ("SIZE", "SLOTS")}
-    kinds = {kind for kind in kinds if 1 <= kind <= events.PUBLISH} - {events.SEAL}
+    kinds = {kind for kind in kinds if 1 <= kind <= events.PASSED} - {events.SEAL}
     assert valid == kinds
     assert void >= kinds - {events.JOIN}
 

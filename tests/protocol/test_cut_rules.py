@@ -38,6 +38,7 @@ JOINS = Actor("newcomer", 1, puts=1)
 CLOSES = Actor("closer")
 CLOSES_AT_ONCE = Actor("closer", immediate=True)
 LEASES = Actor("leaser", places=1, trims=1)
+PASSES = Actor("passer")
 RESERVES = Actor(left=2, places=2)
 TRIMS = Actor(places=1, trims=1)
 
@@ -100,6 +101,19 @@ CASES: dict[str, Case] = {
     "one closes at once, a block runs": case(PUTS, HOLDS._replace(gives_back=1), CLOSES_AT_ONCE),
     "finishing": case(PUTS._replace(left=2), GETS._replace(tasks=True), GETS._replace(tasks=True)),
     "leases": case(PUTS._replace(left=2), LEASES._replace(left=2), LEASES, x86=True),
+    "a lease passes": case(
+        PUTS._replace(left=3), LEASES._replace(left=2, places=2), PASSES._replace(left=2), maxsize=2, rolls=1, x86=True
+    ),
+    "a lease passes, its holder is killed": case(
+        PUTS._replace(left=2), LEASES._replace(left=2, places=2), PASSES, maxsize=2, kills=1, x86=True
+    ),
+    "a lease passes, another ends it": case(
+        PUTS._replace(left=2), LEASES._replace(left=2), PASSES, LEASES._replace(places=0), maxsize=2, x86=True
+    ),
+    "a lease passes, its stores are seen in any order": case(PUTS._replace(left=2), LEASES, PASSES, maxsize=2),
+    "a lease passes, who says so was stopped": case(
+        PUTS._replace(left=3), LEASES._replace(left=3, places=2), PASSES, PASSES, maxsize=2, x86=True
+    ),
     "blocks": case(PUTS, HOLDS._replace(gives_back=1), HOLDS, BURIES, kills=1, x86=True),
     "blocks of a bounded queue": case(PUTS._replace(left=2), HOLDS._replace(gives_back=1), BURIES, maxsize=1, kills=1),
     "blocks, and leases": case(PUTS._replace(left=2), HOLDS._replace(gives_back=1), LEASES, x86=True),
@@ -136,6 +150,12 @@ LARGE: dict[str, Case] = {
     "two close, one is killed, one stopped": case(PUTS._replace(left=2), CLOSES, CLOSES, kills=1, stops=1, room=1),
     "one closes at once, one leases": case(PUTS._replace(left=2), LEASES, CLOSES_AT_ONCE),
     "leases": case(PUTS._replace(left=3), LEASES._replace(left=2), LEASES, kills=1),
+    "a lease passes": case(
+        PUTS._replace(left=3), LEASES._replace(left=3, places=2), LEASES, PASSES, maxsize=2, kills=1, rolls=1
+    ),
+    "a lease passes, its producer reserves": case(
+        RESERVES._replace(left=3), LEASES._replace(left=2, places=2), PASSES, TRIMS, maxsize=2, x86=True
+    ),
     "blocks, and leases": case(PUTS._replace(left=2), HOLDS._replace(gives_back=1), LEASES, BURIES, kills=1),
     "blocks": case(PUTS._replace(left=2), HOLDS._replace(left=2, gives_back=1), HOLDS, BURIES, kills=1, rolls=1),
 }
@@ -260,6 +280,35 @@ class RevokeOfAnyLease(Ledger):
         return super()._revoke(count, self.lease.number if self.lease else number)
 
 
+class WhatHasPassedComesBack(Ledger):
+    """REVOKE counts from the lease's first item alone."""
+
+    __slots__ = ()
+
+    def _revoke(self, count: int, number: int) -> Optional[int]:
+        if self.lease is not None and self.lease.number == number:
+            self.passed = self.lease.first
+        return super()._revoke(count, number)
+
+
+class PassedOfAnyLease(Ledger):
+    __slots__ = ()
+
+    def _pass(self, count: int, number: int) -> Optional[int]:
+        return super()._pass(count, self.lease.number if self.lease else number)
+
+
+class LatePassedCounts(Ledger):
+    """A PASSED below an earlier one takes its places back."""
+
+    __slots__ = ()
+
+    def _pass(self, count: int, number: int) -> Optional[int]:
+        if self.lease is not None and self.lease.number == number:
+            self.passed = self.lease.first
+        return super()._pass(count, number)
+
+
 class HoldThroughALease(Ledger):
     __slots__ = ()
 
@@ -331,6 +380,9 @@ MUTANTS: list[Mutant] = [
     Mutant((ReserveWhileClosing, "closing seen"), C["one closes a bounded queue"], "lost"),
     Mutant(SecondRevokeDecides, C["leases"], "twice"),
     Mutant(RevokeOfAnyLease, C["leases"], "twice lost forgotten"),
+    Mutant(WhatHasPassedComesBack, C["a lease passes, another ends it"], "twice lost"),
+    Mutant(PassedOfAnyLease, C["a lease passes, its holder is killed"], "lost"),
+    Mutant(LatePassedCounts, C["a lease passes, who says so was stopped"], "bound twice"),
     Mutant(HoldThroughALease, C["blocks, and leases"], "twice"),
     Mutant(LeaseBesideAHold, C["blocks, and leases"], "overlooked"),
     Mutant(TheDeadHoldOn, C["blocks of a bounded queue"], "lost"),

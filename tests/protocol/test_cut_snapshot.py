@@ -178,6 +178,7 @@ def test_an_event_is_eight_bytes_and_never_of_type_nothing() -> None:
         events.claim_many(65535, most),
         events.lease(65535, events.LEASE_MOST),
         events.revoke(events.LEASE_MOST, most),
+        events.passed(events.LEASE_MOST, most),
         events.reserve(65535, events.RESERVE_MOST),
         events.trim(65535, events.RESERVE_MOST, (1 << 40) - 1),
         events.seal(most),
@@ -189,4 +190,4 @@ def test_an_event_is_eight_bytes_and_never_of_type_nothing() -> None:
         events.return_(most),
     ]
     assert all(len(event) == events.SIZE and event[0] for event in made)
-    assert len({event[0] for event in made}) == len(made) == 19
+    assert len({event[0] for event in made}) == len(made) == 20

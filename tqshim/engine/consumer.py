@@ -24,7 +24,7 @@ from tqshim.engine.replica import Replica
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
 from tqshim.protocol.index import Record
-from tqshim.protocol.ledger import NEAR_BOUND, Lease, Ledger, Place
+from tqshim.protocol.ledger import Lease, Ledger, Place
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_STEPS", "Consumer", "Handed", "Taken"]
 
-Step = tuple[Record, int, None, int]
+Step = tuple[Record, int, None, int, int]
 NO_STEPS: Final[Iterator[Step]] = iter(())
 
 _WORD: Final = Struct("<Q")
+_AWAITS_PLACE: Final = words_of.ASLEEP[words_of.AWAITS_PLACE]
 FEW: Final = 4
 """Consumers among whom it is worth looking for dead ones at once: all but one may be."""
 
@@ -95,8 +96,8 @@ class Consumer:
         self.steps: Iterator[Step] = NO_STEPS
         """The next records of our lease, which go without the lock: a step takes one, stores in our cell that it is
         taken, and looks whether somebody wants the lease to end, in one piece that neither a thread nor a signal
-        handler divides.  It yields the record, its item, nothing, and the flag.  Ended by ``settle``; while it is not,
-        the cell holds what ``_at`` will be."""
+        handler divides.  It yields the record, its item, nothing, the flag, and whether producers wait for a place.
+        Ended by ``settle``; while it is not, the cell holds what ``_at`` will be."""
         self._ahead: list[Record] = []
         """The records of ``steps``."""
         self._lost: set[int] = set()
@@ -125,7 +126,7 @@ class Consumer:
         if self._holds(lease) and self.steps is NO_STEPS:
             return self._at
         position = self._members.word(words_of.LEASE_POSITION, lease.slot)
-        return max(lease.first, min(position, lease.end))
+        return max(self._replica.ledger.passed, min(position, lease.end))
 
     def taken_elsewhere(self) -> int:
         """``delivered``, where this process gets nothing itself; else -1."""
@@ -212,7 +213,7 @@ class Consumer:
                 continue
             waiting_items = ledger.tail - ledger.head + uncut
             if waiting_items >= tuning.LEASE_FROM:
-                wanted = self._wants_lease(waiting_items, most, cuts)
+                wanted = self._wants_lease(waiting_items, cuts)
                 if wanted and self._take_lease(cuts, began):
                     continue
             if self.lease is not None:
@@ -288,7 +289,7 @@ class Consumer:
 
     # -- leases
 
-    def _wants_lease(self, waiting_items: int, most: int, cuts: bytes) -> bool:
+    def _wants_lease(self, waiting_items: int, cuts: bytes) -> bool:
         """So many items are wanted now: a lease is worth its event, and no shorter than that."""
         ledger = self._replica.ledger
         return (
@@ -296,11 +297,6 @@ class Consumer:
             and self._members.counting
             and not ledger.apart
             and (ledger.consumers == 1 or (waiting_items >= tuning.LEASE_FROM and self._is_fast()))
-            and (
-                not ledger.maxsize
-                or 2 * (waiting_items + ledger.reserved) <= ledger.maxsize
-                or ledger.maxsize // NEAR_BOUND >= max(tuning.LEASE_FROM, most)
-            )
             and self._small_ahead(cuts) > 0
         )
 
@@ -422,7 +418,9 @@ class Consumer:
         end = first + len(records)
         self._ahead = records
         stores: Iterator[None] = map(setitem, words, repeat(cell), range(first + 1, end + 1))  # type: ignore[arg-type]
-        self.steps = zip(records, range(first, end), stores, map(getitem, words, repeat(flag)))
+        # Behind the store: who falls asleep says so, has a barrier, and then looks at what we have stored.
+        asleep = map(getitem, words, repeat(_AWAITS_PLACE)) if self._replica.ledger.maxsize else repeat(0)
+        self.steps = zip(records, range(first, end), stores, map(getitem, words, repeat(flag)), asleep)
 
     def settle(self) -> None:
         """No step goes on from here: ``_at`` says what they have delivered."""
@@ -561,7 +559,7 @@ class Consumer:
         if lease is not None and lease.member == number:
             words = self._members.cells.words
             taken = min(words[Cells.place(words_of.LEASE_POSITION, lease.slot)], lease.end)
-            at = max(lease.first, last + 1)
+            at = max(ledger.passed, last + 1)
             if taken > at:
                 # Our cell says that these are taken; whether so in time, the journal says.
                 known = [(item, ledger.place(item)) for item in range(at, taken)]
@@ -574,7 +572,7 @@ class Consumer:
         # Before our lease is touched: if this is interrupted, the next try must find the same.
         self._recover_items(mine)
         if lease is not None and lease.member == number:
-            self.hold_lease(lease, max(lease.first, last + 1))
+            self.hold_lease(lease, max(ledger.passed, last + 1))
         else:
             self.forget_lease()
         if self.slot is not None:

@@ -119,6 +119,10 @@ class Engine(Acts):
         ours = self.unless_forked(False, self.act, lambda: self.parts.consumer.confirm(item))
         return ours and generation == self.generation
 
+    def ring_for_place(self) -> None:
+        """A step has taken an item, and a producer waits for a place."""
+        self.unless_forked(None, self.parts.waiter.ring, AWAITS_PLACE)
+
     def hold(self, found: list[Hold], block: bool, timeout: Optional[float]) -> None:
         """Append to ``found`` the oldest item; nothing: the queue was empty all the time.
 

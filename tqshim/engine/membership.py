@@ -156,6 +156,20 @@ class Membership:
         if words[words_of.CUT_DUE] < due:
             words[words_of.CUT_DUE] = due
 
+    def passed(self) -> tuple[bytes, int]:
+        """The event that says how far the lease that stands is delivered, as far as nobody has said it; and how many
+        places that frees.  Its holder needs no flag for this: the cell only grows, and what it says counts then."""
+        ledger = self._replica.ledger
+        lease = ledger.lease
+        if lease is None:
+            return b"", 0
+        position = min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end)
+        if position <= ledger.passed:
+            return b"", 0
+        if not systems.STORES_IN_ORDER:
+            membarrier.barrier()  # whoever has stored that has pinned what it reads before, and that is seen now
+        return events.passed(position - lease.first, lease.number), position - ledger.passed
+
     def leave(self, slot: int) -> None:
         """Leave one of our slots."""
         number = self.slots.pop(slot)

@@ -87,11 +87,12 @@ class Parts:
         self.members.close()
 
     def make_room(self) -> bool:
-        """The queue looks full: end the grants that may hide a place.  ``True``: look again."""
-        changed = self.consumer.end_any_lease()
-        for slot in list(self.replica.ledger.res):
-            changed |= self.producer.trim(slot)
-        return changed
+        """The queue looks full: what a lease has delivered may hide a place, or else a reservation that others have.
+        ``True``: look again."""
+        passed, _ = self.members.passed()
+        if passed:
+            return self.replica.append_one(passed) is not None
+        return sum([self.producer.trim(slot) for slot in list(self.replica.ledger.res)]) > 0
 
     def is_over(self) -> bool:
         """The queue was shut down, and nothing can be got any more."""

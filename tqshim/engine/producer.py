@@ -247,6 +247,8 @@ class Producer:
         ledger = replica.ledger
         total = ledger.totals[slot]
         filling = ledger.files.get(slot)
+        passed, freed = self._members.passed()
+        places = ledger.maxsize - ledger.used + freed
         if (
             slot in ledger.res
             or ledger.shutting
@@ -256,8 +258,7 @@ class Producer:
             or filling is None
             or filling.file != log.batch.file
             or total >= min(filling.stop, log.first + self.batch_size)
-            or ledger.used >= ledger.maxsize
-            or ledger.maxsize - ledger.used >= tuning.PLACES_LEAST
+            or not 0 < places < tuning.PLACES_LEAST
         ):
             return False
         ends, number = log.ends, total - log.first
@@ -268,7 +269,7 @@ class Producer:
         log.memory[begin:end] = record
         ends[number + 1] = end
         # Commit point.
-        if replica.append(events.publish(slot, total + 1))[-1] is None:
+        if replica.append(passed + events.publish(slot, total + 1))[-1] is None:
             return False
         log.counts[log.cell] = total + 1
         return True
@@ -464,7 +465,8 @@ class Producer:
         ledger = replica.ledger
         own = ledger.res.get(slot)
         unused = max(0, own.stop - total) if own is not None else 0
-        places = min(self._places, ledger.maxsize - ledger.used + unused)
+        passed, freed = self._members.passed()
+        places = min(self._places, ledger.maxsize - ledger.used + unused + freed)
         if (
             not (self._members.counting and tuning.RESERVATIONS)
             or slot not in ledger.files
@@ -479,7 +481,7 @@ class Producer:
             end = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
         # Before the event: whoever wants this new reservation to end raises it after.
         log.counts[log.flag] = 0
-        granted = replica.append_one(end + events.cut(slot, total) + events.reserve(slot, places))
+        granted = replica.append_one(end + events.cut(slot, total) + passed + events.reserve(slot, places))
         return granted is not None
 
     def _may_cut(self, count: int) -> bool:

@@ -285,20 +285,20 @@ class Replica:
         self.rolled()
 
     def _go_on_watching(self, former: Ledger) -> None:
-        """Events were not seen, and are gone.  Of what they made the watched slot's only the end of its lease can be
+        """Events were not seen, and are gone.  Of what they made the watched slot's only how far its lease got can be
         among them: for while it asks what is its own it claims nothing."""
         ledger = self.ledger
         ledger.watched, ledger.yours = former.watched, former.yours
         lease, watched = former.lease, former.watched
-        if (
-            lease is None
-            or watched is None
-            or lease.slot != watched
-            or ledger.kept.get(watched, (0,))[0] != lease.number
-        ):
+        if lease is None or watched is None or lease.slot != watched:
             return
-        end = ledger.kept[watched][1]
-        ledger.yours += [(former.base + former.index, item, former.place(item)) for item in range(lease.first, end)]
+        number, end = ledger.kept.get(watched, (0, 0))
+        if ledger.lease == lease:
+            end = ledger.passed
+        elif number != lease.number:
+            return
+        items = range(former.passed, end)
+        ledger.yours += [(former.base + former.index, item, former.place(item)) for item in items]
 
 
 def replay(journal: Journal, ledger: Ledger, word: int) -> int:

@@ -368,7 +368,7 @@ class View:
         lease = self.ledger.lease
         if lease is None:
             return self.ledger.head
-        return max(lease.first, min(self.word(LEASE_POSITION, lease.slot), lease.end))
+        return max(self.ledger.passed, min(self.word(LEASE_POSITION, lease.slot), lease.end))
 
     def word(self, kind: int, slot: int) -> int:
         """A slot's word of that kind; 0 where there is none."""

@@ -6,7 +6,7 @@ how it reaches the disk (``storage``).
 An event is one little-endian 64-bit word::
 
     bits 0-7    type
-    bits 8-23   slot of the member that acts, or whose log is cut (REVOKE: how far the lease got)
+    bits 8-23   slot of the member that acts, or whose log is cut (REVOKE, PASSED: how far the lease got)
     bits 24-63  the rest, by type
 
 Invariant: type 0 is no event.  Some kernels show a file's new length before its new bytes; a reader that meets type 0
@@ -34,6 +34,7 @@ __all__ = [
     "LEASE_MOST",
     "LEAVE",
     "OPEN",
+    "PASSED",
     "PUBLISH",
     "RESERVE",
     "RESERVE_MOST",
@@ -57,6 +58,7 @@ __all__ = [
     "lease",
     "leave",
     "open_",
+    "passed",
     "publish",
     "reserve",
     "return_",
@@ -95,9 +97,10 @@ GOT: Final = 16
 RETURN: Final = 17
 CLOSING: Final = 18
 PUBLISH: Final = 19
+PASSED: Final = 20
 
 LEASE_MOST: Final = (1 << 16) - 1
-"""Items of one lease: how far it got must fit into the 16 bits of a REVOKE."""
+"""Items of one lease: how far it got must fit into the 16 bits of a REVOKE or PASSED."""
 RESERVE_MOST: Final = (1 << 10) - 1
 """Places of one reservation: how many are used must fit into the 10 bits of a TRIM."""
 GRANT_LIMIT: Final = 1 << 30
@@ -154,6 +157,11 @@ def lease(slot: int, most: int) -> bytes:
 def revoke(count: int, number: int) -> bytes:
     """The lease of that number ends after ``count`` of its items."""
     return _pack(REVOKE | count << 8 | number << 24)
+
+
+def passed(count: int, number: int) -> bytes:
+    """The first ``count`` items of the lease of that number are delivered."""
+    return _pack(PASSED | count << 8 | number << 24)
 
 
 def reserve(slot: int, places: int) -> bytes:

@@ -29,11 +29,14 @@ CLAIM(slot)               no lease stands, no item is returned, and   the item a
                           head < tail
 CLAIM_MANY(slot, most)    the same                                    the ``most`` items at the head, or all
 LEASE(slot, most)         slot is a consumer; no lease stands, or     its former lease is wholly delivered; the ``most``
-                          its own; no item is held or returned;       items at the head, or all, are leased to it; where
-                          head < tail; bounded: 2 * used <=           2 * used > maxsize: a 64th of maxsize at most
-                          maxsize, or maxsize >= 64
-REVOKE(count, number)     a lease of that number stands               the lease ends after ``count`` of its items, the
-                                                                      others are at the head again
+                          its own; no item is held or returned;       items at the head, or all, are leased to it
+                          head < tail
+PASSED(count, number)     a lease of that number stands; so many of   they are delivered for good, and their places are
+                          its items are more than have passed, and    free
+                          not more than it has
+REVOKE(count, number)     a lease of that number stands               the lease ends after ``count`` of its items, or
+                                                                      those that have passed; the others are at the
+                                                                      head again
 RESERVE(slot, k)          bounded; neither closing nor shut down;     its former reservation is dropped; the log may
                           the slot has a file; without its former     grow by k
                           reservation there are k places
@@ -53,11 +56,12 @@ SEAL(key)                 past the journal's limit, and no earlier    the next j
                           one stands there                            key
 ========================  ==========================================  ==================================================
 
-``used`` = tail - (a lease stands ? its first item : head) + the places of all reservations that no cut has used + the
-items that are held or returned.  The total of a log only grows, also over the members that follow one another in its
-slot: a CUT that comes late, or twice, is void.  While an item is held or returned no lease stands: so nobody delivers
-others from memory, and overlooks what comes back.  All other events past the journal's limit are void, and so are
-events of unknown types.  Numbers of members, leases, grants, holds, files and items are never used twice; slots are.
+``used`` = tail - (a lease stands ? its first item that has not passed : head) + the places of all reservations that no
+cut has used + the items that are held or returned.  The total of a log only grows, also over the members that follow
+one another in its slot: a CUT that comes late, or twice, is void; and so is a PASSED, for a lease's cell only grows.
+While an item is held or returned no lease stands: so nobody delivers others from memory, and overlooks what comes back.
+All other events past the journal's limit are void, and so are events of unknown types.  Numbers of members, leases,
+grants, holds, files and items are never used twice; slots are.
 """
 
 from __future__ import annotations
@@ -81,6 +85,7 @@ from tqshim.protocol.events import (
     LEASE,
     LEAVE,
     OPEN,
+    PASSED,
     PUBLISH,
     RESERVE,
     RETURN,
@@ -200,7 +205,7 @@ Verdict: TypeAlias = "Union[int, range, Lease, Reservation, Held, None]"
 """What an event came to: ``None`` where it is void, else
 
 JOIN: the slot.  CUT, PUBLISH, CLAIM, CLAIM_MANY: the items.  LEASE: the lease.  RESERVE, TRIM: the reservation as it
-stands now.  REVOKE: how far the lease was delivered.  SKIP: the total before it.  LEAVE, OPEN: the slot.
+stands now.  PASSED, REVOKE: how far the lease was delivered.  SKIP: the total before it.  LEAVE, OPEN: the slot.
 SEAL: the key.  HOLD: what is held.  GOT, RETURN: the number of the hold.  TASK_DONE: how many items are unfinished.
 CLOSING, SHUTDOWN: ``SHUT`` or ``SHUT_AT_ONCE``."""
 
@@ -216,8 +221,6 @@ LAST_LIMIT: Final = 1 << 16
 """Events of a journal in a queue that has been busy: half a megabyte.  From the one it doubles to the other."""
 PAGE_SLOTS: Final = 64
 """``totals`` grows by so many slots: as the cells that it is compared with."""
-NEAR_BOUND: Final = 64
-"""A lease of a queue that is more than half full takes this part of its places at most."""
 
 _PLAIN: Final = b"\x01"
 """The type of a CLAIM."""
@@ -258,6 +261,7 @@ class Ledger:
         "maxsize",
         "members",
         "opened",
+        "passed",
         "plain",
         "proof",
         "redelivered",
@@ -334,6 +338,8 @@ class Ledger:
         self.redelivered = 0
         """How often an item that had come back was held again."""
         self.lease: Optional[Lease] = None
+        self.passed = 0
+        """Its first item of which nobody has said that it is delivered."""
         self.leases = 0
         self.kept: dict[int, tuple[int, int]] = {}
         """By slot: its member's last lease that was revoked, by number, and the item at which it ended."""
@@ -352,7 +358,7 @@ class Ledger:
         """Sealed batch files that nobody needs any more, and the end of their items, or a later one; the engine empties
         this list."""
         self.watched: Optional[int] = None
-        """A slot whose claims, and revoked leases, are noted in ``yours``: its own process lost sight of one."""
+        """A slot whose claims, and what it got of leases, are noted in ``yours``: its process lost sight of some."""
         self.yours: list[tuple[int, int, Place]] = []
         """Items that became the watched slot's so: the number of the event, the item, its place."""
 
@@ -361,7 +367,7 @@ class Ledger:
     @property
     def low(self) -> int:
         """The oldest item that somebody may still get, but for those that are held or returned."""
-        return self.head if self.lease is None else self.lease.first
+        return self.head if self.lease is None else self.passed
 
     @property
     def used(self) -> int:
@@ -520,6 +526,8 @@ class Ledger:
             return self._lease(slot, rest)
         if kind == REVOKE:
             return self._revoke(slot, rest)
+        if kind == PASSED:
+            return self._pass(slot, rest)
         if kind == RESERVE:
             return self._reserve(slot, rest)
         if kind == TRIM:
@@ -603,27 +611,32 @@ class Ledger:
             return None
         if self.head >= self.tail or self.apart or (old is not None and old.member != member.number):
             return None
-        # Its former lease is wholly delivered, so those items take no places any more.
-        if self.maxsize and 2 * (self.tail - self.head + self.reserved) > self.maxsize:
-            # Places of delivered items are not free before the lease ends: near the bound it must end soon.
-            most = min(most, self.maxsize // NEAR_BOUND)
-            if not most:
-                return None
         self.leases += 1
         end = min(self.head + min(most, events.LEASE_MOST), self.tail)
         self.lease = Lease(slot, self.head, end, self.leases, member.number)
+        self.passed = self.head
         self.plain = False
         self.head = end
         return self.lease
+
+    def _pass(self, count: int, number: int) -> Optional[int]:
+        lease = self.lease
+        if lease is None or lease.number != number or not self.passed < lease.first + count <= lease.end:
+            return None
+        former, self.passed = self.passed, lease.first + count
+        if lease.slot == self.watched:
+            self._note(range(former, self.passed))
+        return self.passed
 
     def _revoke(self, count: int, number: int) -> Optional[int]:
         lease = self.lease
         if lease is None or lease.number != number:
             return None
-        self.head = min(lease.first + count, lease.end)
+        self.head = max(self.passed, min(lease.first + count, lease.end))
         if lease.slot == self.watched:
-            self._note(range(lease.first, self.head))
+            self._note(range(self.passed, self.head))
         self.lease = None
+        self.passed = 0
         self.plain = True
         holder = self.members.get(lease.slot)
         if holder is not None and holder.number == lease.member:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "dump", "is_former", "kind", "limit_of", "load", "size_of", "words_after"]
 
-MAGIC: Final = int.from_bytes(b"tqshim10", "little")
+MAGIC: Final = int.from_bytes(b"tqshim11", "little")
 """The last two characters are the version of these rules."""
 _FORMER: Final = b"tqshim0"
 """How journals of the first engine begin."""
@@ -83,7 +83,7 @@ def dump(ledger: Ledger, rolled: bool = False, limit: Optional[int] = None) -> b
         len(ledger.sealing),
         ledger.extents.first if len(ledger.extents) else ledger.low,
         len(extents) // SIZE,
-        0,
+        ledger.passed,
         ledger.durable,
         *_PROOF.unpack(ledger.proof or bytes(_PROOF.size)),
     )
@@ -128,7 +128,7 @@ def size_of(head: bytes) -> int:
     if is_former(head):
         raise ValueError(
             f"a journal of format {head[6:8].decode('ascii', 'replace')}, an earlier version's; this version reads "
-            "format 10: python -m tqshim recover --into, of tqshim 0.1, copies what waits to a new folder for both"
+            "format 11: python -m tqshim recover --into, of tqshim 0.1, copies what waits to a new folder for both"
         )
     if magic != MAGIC:
         raise ValueError(f"a journal begins with {head[:8]!r}, which no known version writes")
@@ -170,6 +170,7 @@ def load(data: bytes) -> Ledger:
     ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases, ledger.grants = words[5:12]
     has_lease, slots, members, ledger.opened, ledger.finished, ledger.completions = words[12:18]
     ledger.shutting, ledger.shut, held, returned, ledger.redelivered, sealed, first, extents = words[18:26]
+    ledger.passed = words[26]
     if has_lease:
         ledger.lease = Lease(*words[_HEAD : _HEAD + _LEASE])
     ledger.plain = not has_lease and not returned
