@@ -40,7 +40,7 @@ from collections import Counter
 from types import CodeType, FrameType
 from typing import Any, Callable, NamedTuple, Optional
 
-import tqshim.figures  # and dataclasses: an import that a handler interrupts which imports, too, fails before Python 3.12
+import tqshim.figures  # Now: some Pythons' own imports fail when a handler interrupts them that imports, too.
 import tqshim.tuning
 from tqshim import JoinableTurboQueue, TurboQueue
 from tqshim.queues import Claim
