@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import multiprocessing
+import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -179,3 +181,29 @@ if __name__ == "__main__":
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == f"{sum(range(1500))}\n", done.stderr
+
+
+def put_and_die(queue: Any, told: Any) -> None:
+    queue.put(multiprocessing.Pipe()[1])
+    told.put(1)
+    time.sleep(0.01 * (os.getpid() % 3))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_process_had_for_an_item_is_missed_when_it_is_seen_to_be_dead() -> None:
+    """Who looks then whether its children live, as torch's DataLoader does, finds out why."""
+    missed = 0
+    for _ in range(20):
+        queue, told = TurboQueue(), TurboQueue()
+        child = multiprocessing.get_context("fork").Process(target=put_and_die, args=(queue, told))
+        child.start()
+        told.get(timeout=PATIENCE)
+        try:
+            queue.get(timeout=PATIENCE).close()
+        except (ConnectionError, EOFError) as error:
+            missed += 1
+            assert not child.is_alive()
+            if sys.version_info >= (3, 11):
+                assert "must live until" in error.__notes__[0]
+        child.join()
+    assert missed

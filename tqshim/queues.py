@@ -230,6 +230,8 @@ def no_pipe(queue: object, name: str) -> AttributeError:
 PUTTABLE: Final = "put what pickles (no lambda, lock, generator or open file), or override _on_queue_feeder_error"
 GETTABLE: Final = "what it is made of must be importable here by the name that it has where it was put"
 
+SHARED: Final = "who has put it must live until its descriptors were fetched"
+
 
 def _add_note(error: BaseException, engine: Engine, note: str) -> None:
     """Let the traceback end with which queue it was and what to do; from Python 3.11 on."""
@@ -435,7 +437,8 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             if got and not (loading and _is_fault(error)):
                 engine.give_back(got)
             elif got:
-                _add_note(error, engine, f"an item is gone, all others arrive: {GETTABLE}")
+                remedy = SHARED if sharing.is_orphan(error) else GETTABLE
+                _add_note(error, engine, f"an item is gone, all others arrive: {remedy}")
             raise
         raise ShutDown if engine.over else Empty
 

@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final, Optional
 
-__all__ = ["Reducers", "explain", "has_room", "pause", "wait_for_room"]
+__all__ = ["Reducers", "explain", "has_room", "is_orphan", "pause", "wait_for_room"]
 
 SHARE: Final = 4
 LEAST: Final = 16
@@ -39,6 +39,8 @@ PATIENCE: Final = 30.0
 """Seconds for which a put waits while nobody fetches anything: whoever is to may be this very thread."""
 LOOK_EVERY: Final = 0.005
 """Seconds."""
+GRACE: Final = 0.1
+"""Seconds that a process takes from closing what it has to being seen as dead."""
 _REMEDY: Final = (
     "get what was put, give the queue a maxsize, raise the limit (ulimit -n), or share tensors in another way "
     "(torch.multiprocessing.set_sharing_strategy('file_system'))"
@@ -101,6 +103,17 @@ def wait_for_room(block: bool, timeout: Optional[float]) -> Optional[float]:
             )
         time.sleep(LOOK_EVERY)
     return None if deadline is None else max(0.0, deadline - monotonic())
+
+
+def is_orphan(error: BaseException) -> bool:
+    """Unpickling has raised this, for the process that has put the item is gone, and what it had for it.
+
+    It is dying just now, perhaps: whoever looks for that when this raises, as torch's DataLoader does, is to find it
+    dead, and hears of it first if it is a child and signals are handled."""
+    if isinstance(error, (ConnectionError, EOFError)) and "multiprocessing.resource_sharer" in sys.modules:
+        time.sleep(GRACE)
+        return True
+    return False
 
 
 async def pause() -> None:

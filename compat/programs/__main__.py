@@ -93,7 +93,7 @@ PROGRAMS: Final = (
     *scripts("frozen", "PyInstaller", "pyinstaller", big=True),
     *scripts("gensim_topics", "gensim", "gensim", big=True),
     *scripts("notebook", "nbclient", "nbclient", big=True),
-    *scripts("parsl_apps", "parsl", "parsl", big=True),
+    *scripts("parsl_apps", "parsl", "parsl", big=True, ours=False),
     *scripts("torch_loader", "torch", "torch", METHODS, big=True),
     *scripts("torch_queues", "torch", "torch", METHODS, big=True),
 )
@@ -129,7 +129,7 @@ def run(program: Program, turbo: bool) -> Outcome:
             start_new_session=True,
         )
         try:
-            output, _ = process.communicate(timeout=PATIENCE)
+            output, _ = process.communicate(timeout=PATIENCE * (5 if program.big else 1))
         except subprocess.TimeoutExpired:
             _abort(process.pid)
             output = f"hangs:\n{process.communicate()[0]}"

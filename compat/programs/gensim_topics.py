@@ -13,8 +13,7 @@ if __name__ == "__main__":
     texts = [choose.choices(words[kind], k=12) for kind in ("fruit", "tool") * 60]
     known = Dictionary(texts)
     corpus = [known.doc2bow(text) for text in texts]
-    # One worker: then nothing is left to chance.
     model = LdaMulticore(corpus, id2word=known, num_topics=2, workers=1, passes=3, random_state=1, chunksize=20)
-    print([sorted(word for word, _ in model.show_topic(topic, 4)) for topic in range(2)])
+    print(sorted(sorted(word for word, _ in model.show_topic(topic, 4)) for topic in range(2)))
     several = LdaMulticore(corpus, id2word=known, num_topics=2, workers=3, passes=3, random_state=1, chunksize=10)
     print(several.num_updates, len(several.print_topics()))
