@@ -53,7 +53,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, Final, Optional, TypeVar, Union
 
-    from .storage.large_records import BatchView, RecordInFile
+    from .storage.large_records import BatchView
 
     _F = TypeVar("_F", bound="Folder")
 
@@ -113,7 +113,7 @@ _OURS: Final = frozenset(
 class Journal:
     """One journal, opened by this process for itself: its offset is shared with nobody."""
 
-    __slots__ = ("_address", "_size", "fd", "number", "only_claims", "start", "words")
+    __slots__ = ("_address", "_size", "fd", "number", "start", "words")
 
     def __init__(self, fd: int, number: int, start: int) -> None:
         self.fd = fd
@@ -122,8 +122,6 @@ class Journal:
         """Where the first event stands, in bytes."""
         self.words: Optional[memoryview] = None
         """The file as 64-bit words, once it is mapped.  Only what is known to be written may be looked at."""
-        self.only_claims = False
-        """``end_of`` has found nothing but CLAIMs before the event."""
         self._address = self._size = 0
 
     def write(self, event: bytes) -> None:
@@ -137,12 +135,6 @@ class Journal:
         """``write`` an event and return where it ends."""
         self.write(event)
         return os.lseek(self.fd, 0, 1)
-
-    def append_after(self, event: bytes, word: int, at: int) -> int:
-        """``append`` for an event that does not stand between byte ``at`` and the end yet.  ``word``: the event as a
-        number."""
-        self.write(event)
-        return self.end_of(word, at)
 
     def append_all(self, data: bytes, at: int) -> int:
         """Append events in one piece, and return where they end.  ``at``: where the first may stand at the earliest.
@@ -168,17 +160,12 @@ class Journal:
         try:
             if words[place] == word:
                 return at + 8
-            self.only_claims = True
             for found in range(place, place + NEAR):
-                event_there = words[found]
-                if event_there == word:
+                if words[found] == word:
                     return (found + 1) << 3
-                if event_there & 0xFF != rules.CLAIM:
-                    self.only_claims = False
         except IndexError:  # far past the limit
             pass
         # Others have written much since this process last ran.
-        self.only_claims = False
         return os.lseek(self.fd, 0, 1)
 
     def read(self, at: int, size: int) -> bytes:
@@ -212,7 +199,6 @@ class Journal:
     def unmap(self) -> None:
         """Forget the mapping: who still looks at it gets a ``ValueError``."""
         words, self.words = self.words, None
-        self.only_claims = False
         if words is None:  # nor is ctypes imported: this may be a handler's frame, in the middle of an import
             return
         system = mappings.system()
@@ -672,11 +658,6 @@ class Folder:
 
     # -- batch files
 
-    def create_batch(self, file: FileId) -> int:
-        """A new batch file, open for writing."""
-        home = self._spill_folder(create=True) if file.spilled else self.fd
-        return self._create(names.batch(names.LOAD, file), fd=home)
-
     def seal_batch(self, file: FileId) -> None:
         """Nobody writes to the batch file any more, its name says from now on."""
         with contextlib.suppress(FileNotFoundError):  # every item was claimed already, and it was removed
@@ -693,26 +674,6 @@ class Folder:
                 with contextlib.suppress(FileNotFoundError):
                     return _open_plain(name, flags, home)
         raise ValueError("missing, with items in it that nobody got")
-
-    def open_record(
-        self, file: FileId, offset: int, header: int, measure: Callable[[bytes], Optional[int]]
-    ) -> Optional[RecordInFile]:
-        """A record that stands in a batch file, behind a header of so many bytes at that offset.  ``None``: it must be
-        read now.
-
-        ``measure`` tells from the header how long it is."""
-        if systems.OFD_TEST is None:
-            return None
-        try:
-            large = late.room("storage.large_records")
-            record: RecordInFile = large.RecordInFile(self.open_batch(file), offset + header)
-            # Before the header is looked at: from here on the file stays as it is.
-            large.lock_to_read(record.fd)
-            size = measure(os.pread(record.fd, header, offset))
-            whole = size is not None and record.reaches(size)
-        except (OSError, ValueError):
-            return None
-        return record if whole else None
 
     @property
     def maps_batches(self) -> bool:

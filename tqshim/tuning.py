@@ -74,9 +74,6 @@ PACE_ITEMS: Final = 4
 """Items over which a consumer measures how fast it is, at least."""
 LEASE_PACE: Final = 10e-6
 """Seconds an item of a consumer that leases beside others: most of that are its claims."""
-WATCH: Final = 60e-6
-WATCH_ITEMS: Final = 6
-"""Seconds within which the holder of a lease delivers so many items, if another consumer is to leave them to it."""
 LEASE_BLOCKS: Final = 16
 """Blocks of one lease beside other consumers, one of which is likely to end it soon: each costs a look."""
 PLACES: Final = 1000

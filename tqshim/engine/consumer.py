@@ -159,8 +159,8 @@ class Consumer:
             and self.damage is None
         )
 
-    def take(self, got: list[Taken], most: int, polite: bool = False) -> None:
-        """Append to ``got`` what is there, ``most`` records or fewer; ``polite``: not from under another's hands."""
+    def take(self, got: list[Taken], most: int) -> None:
+        """Append to ``got`` what is there, ``most`` records or fewer."""
         if self.damage is not None:
             damage, self.damage = self.damage, None
             raise damage
@@ -203,8 +203,6 @@ class Consumer:
                     return
                 continue
             if lease is not None and not self._holds(lease):
-                if polite and self._keeps_up(lease):
-                    return
                 self._revoke(lease)
                 continue
             if self.lease is not None and self._at < self.lease.end:
@@ -331,19 +329,6 @@ class Consumer:
             self._pace = self.taken, now + slept, (now - since) / count
         elif slept:
             self._pace = begin, since + slept, pace
-
-    def _keeps_up(self, lease: Lease) -> bool:
-        """The holder of another's lease delivers it as fast as all of us could claim these items."""
-        self._members.see_all()
-        words, cell = self._members.cells.words, Cells.place(words_of.LEASE_POSITION, lease.slot)
-        goal = words[cell] + tuning.WATCH_ITEMS
-        if goal > lease.end:
-            return False
-        stop = monotonic() + tuning.WATCH
-        while words[cell] < goal:
-            if monotonic() > stop:
-                return False
-        return True
 
     def _take_lease(self, cuts: bytes, began: int) -> bool:
         ledger, slot = self._replica.ledger, self.slot

@@ -1,12 +1,13 @@
 """When a process looks, sleeps, rings and is rung for.
 
-Lives here: whom to wake and when; looking before sleeping.  Not here: how one sleeps (``waiting``), what one waits for
+Lives here: whom to wake and when; looking before sleeping.  Not here: how one sleeps (``bell``), what one waits for
 (``consumer``, ``producer``).
 
 Who falls asleep says so in its own cell, then in the queue's word of that kind, and looks once more.  Who has put
 something looks at that word alone: it is cleared, and one sleeper is rung for, who sets it again if there are others.
 
-Invariant: nobody depends on being rung: a sleeper looks by itself, soon at first, then every half second.
+Invariant: nobody depends on being rung: a sleeper looks by itself, soon at first, then half a second later for each
+process that waits, five at most.
 """
 
 from __future__ import annotations
