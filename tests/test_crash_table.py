@@ -55,7 +55,7 @@ SCAN_EVERY = 0.004
 """Seconds between two looks for the dead, here: one test waits as long as users do."""
 NAP = 0.01
 """Seconds for which this process waits at a time."""
-WAIT = 0.3
+WAIT = 1.0
 """Seconds for which a victim waits: it comes to sleep however slow the machine is, and once."""
 NEVER = 1 << 62
 """Nanoseconds: no put cuts."""
