@@ -70,6 +70,37 @@ def test_who_interrupts_the_import_of_a_room_finds_it_whole(tmp_path: Path, monk
         sys.modules.pop("tqshim.half_there", None)
 
 
+def test_an_import_of_a_room_goes_on_though_a_handler_that_imports_has_interrupted_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's own fails then, before 3.12: where it takes the module's lock."""
+    for name in ("wanted", "besides"):
+        (tmp_path / f"{name}.py").write_text("whole = True", "utf-8")
+    monkeypatch.setattr(tqshim, "__path__", [*tqshim.__path__, str(tmp_path)])
+    steps: list[int] = []
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        if frame.f_code.co_name != "acquire" or "importlib" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            steps.append(frame.f_lineno)
+            if len(steps) == 4:
+                sys.settrace(None)
+                assert late.room("besides").whole
+        return trace
+
+    former = sys.gettrace()
+    try:
+        sys.settrace(trace)
+        assert late.room("wanted").whole
+        assert late.room("besides").whole
+        assert len(steps) >= 4
+    finally:
+        sys.settrace(former)
+        for name in ("wanted", "besides"):
+            sys.modules.pop(f"tqshim.{name}", None)
+
+
 FORKED: Final = """
 import os, sys, threading
 import tqshim

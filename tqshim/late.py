@@ -30,7 +30,10 @@ def room(name: str) -> Any:
     if found is not None and not getattr(found.__spec__, "_initializing", False):
         return found
     with _importing:
-        __import__(name)
+        try:
+            __import__(name)
+        except KeyError:  # importlib's own, before Python 3.12: a handler has interrupted it that imports, too
+            __import__(name)
         found = sys.modules[name]
         if getattr(found.__spec__, "_initializing", False):
             from importlib.util import module_from_spec
