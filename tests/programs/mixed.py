@@ -575,17 +575,21 @@ def check(accounts: list[Account], redelivered: int, maxsize: int) -> dict[str, 
 
 
 def too_late(gets: list[tuple[int, int, list[tuple[int, int]]]], puts: dict[tuple[int, int], Put]) -> list[Any]:
-    """Items that one consumer got when an earlier get of its had got something that was put later."""
+    """Items that one consumer got when an earlier get of its had got something that was put later.
+
+    Within a get that encloses a handler's, which was interrupted, any order will do: that one had taken the older items
+    before, and has given them back in the middle of it."""
     found = []
     newest: dict[int, tuple[int, int, int]] = {}
     """By producer: when the last put began of which something had been got, which act, and which item of it."""
     ended = sorted(gets, key=lambda get: get[1])
     at = 0
-    for begin, _, items in sorted(gets):
+    for begin, end, items in sorted(gets):
         while ended[at][1] < begin:
             see_items(ended[at][2], puts, newest)
             at += 1
-        found += see_items(items, puts, dict(newest))
+        for together in [[item] for item in items] if end == NEVER else [items]:
+            found += see_items(together, puts, dict(newest))
     return found
 
 
