@@ -25,6 +25,7 @@ from programs.mixed import LEFT_OUT
 
 import tqshim.tuning
 from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
+from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.producer import Producer
 from tqshim.folder import Folder, Journal
@@ -575,6 +576,39 @@ def test_a_handler_in_the_first_import_of_the_figures_gets_them(monkeypatch: pyt
     assert set(vars(found[0])) == set(vars(figures))
 
 
+@pytest.mark.parametrize("where", ["put_many", "cut"])
+def test_what_a_handler_has_put_comes_before_what_is_put_after_it_though_it_was_interrupted(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it was put, or at the cut behind it."""
+    monkeypatch.setattr(tqshim.tuning, "CUT_EVERY", 1 << 40)  # no cut comes in between
+    queue: Any = TurboQueue()
+    queue.put(0)
+    put_many, cut = Engine.put_many, Engine.cut
+
+    def interrupted_put(self: Any, *arguments: Any) -> int:
+        count = put_many(self, *arguments)
+        if self is not queue._engine:
+            monkeypatch.setattr(Engine, "put_many", put_many)
+            if where == "put_many":
+                raise Interrupt
+            monkeypatch.setattr(Engine, "cut", interrupted_cut)
+        return count
+
+    def interrupted_cut(*_: Any) -> None:
+        monkeypatch.setattr(Engine, "cut", cut)
+        raise Interrupt
+
+    def use() -> None:
+        monkeypatch.setattr(Engine, "put_many", interrupted_put)
+        with pytest.raises(Interrupt):
+            queue.put_many([1, 2])
+
+    in_a_handler(queue, use)
+    queue.put(3)
+    assert [queue.get(timeout=5) for _ in range(4)] == [0, 1, 2, 3]
+
+
 def test_what_an_interrupted_handler_had_taken_comes_with_the_next_get() -> None:
     """It is not left with an engine that nobody asks."""
     queue: Any = TurboQueue()
@@ -589,6 +623,35 @@ def test_what_an_interrupted_handler_had_taken_comes_with_the_next_get() -> None
     in_a_handler(queue, use)
     assert queue.qsize() == 3
     assert [queue.get(timeout=5) for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("had", [False, True])
+def test_what_an_interrupted_handler_had_taken_is_not_overtaken_by_the_short_way(
+    had: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the get that the handler has interrupted leaves for those that follow."""
+    if not (tqshim.tuning.LEASES and tqshim.tuning.SHORT_WAYS):
+        pytest.skip("leases, or their short way, are switched off")
+    queue: Any = TurboQueue()
+    queue.put_many(range(40))
+    monkeypatch.setattr(Consumer, "_is_fast", lambda self: True)
+    take, hand_over = Consumer.take, Consumer._hand_over
+
+    def take_later(self: Any, got: list[Any], most: int) -> None:
+        monkeypatch.setattr(Consumer, "take", take)
+        monkeypatch.setattr(Consumer, "_hand_over", interrupted)
+        with pytest.raises(Interrupt):
+            queue.get()
+        take(self, got, most)
+
+    def interrupted(self: Any, *arguments: Any) -> int:
+        monkeypatch.setattr(Consumer, "_hand_over", hand_over)
+        if had:
+            hand_over(self, *arguments)
+        raise Interrupt
+
+    monkeypatch.setattr(Consumer, "take", take_later)
+    assert [queue.get(timeout=5) for _ in range(40)] == [1, 0, *range(2, 40)]
 
 
 @pytest.mark.parametrize("ends", ["in the handler", "after it"])

@@ -157,12 +157,16 @@ class Acts:
     def _take_over(self) -> None:
         """What gets of signal handlers had taken, and were interrupted themselves, is for the next get from here on."""
         above = self.beside
-        if above is None or above.closed:
-            return
-        theirs = above.parts
-        if above.unsure or above.beside or theirs.acknowledging.out or theirs.consumer.state[1]:
+        if above is not None and above.owes:
             with a_full_disk_is_no_matter():
                 above.act(above._hand_down, self.parts.consumer)
+
+    @property
+    def owes(self) -> bool:
+        """Something may have been taken here, or in an engine above, that the next get of the engine below delivers."""
+        parts, above = self.parts, self.beside
+        taken = self.unsure or parts.acknowledging.out or parts.consumer.state[1]
+        return not self.closed and bool(taken or (above is not None and above.owes))
 
     def _hand_down(self, below: Consumer) -> None:
         self.parts.acknowledging.take_back()
@@ -172,6 +176,11 @@ class Acts:
         """Cut all that was put; first of all what an engine has that is interrupted."""
         with a_full_disk_is_no_matter():
             self.unless_forked(None, self.act, self._cut, below)
+
+    def cut_for_below(self) -> None:
+        """What was put here is before what the engine below puts from here on."""
+        if not self.is_interrupted:  # else the one above it has done so
+            self.cut()
 
     def _cut(self, below: Optional[Acts]) -> None:
         if below is not None:

@@ -66,9 +66,12 @@ class Engine(Acts):
         """Put records, all or none where they fit into the queue at all; returns how many were put."""
         if self.is_interrupted:
             above = self.above()
-            put = above.put_many(records, block, timeout)
-            if not above.is_interrupted:  # else the one above it has done so
-                above.cut()  # It is before what this engine puts from here on.
+            try:
+                put = above.put_many(records, block, timeout)
+                above.cut_for_below()
+            except BaseException:  # some of them may be put
+                above.cut_for_below()
+                raise
             return put
         if self.folder.fd < 0 and not (self.closed or self.stale):
             return len(records)  # the end of the program, and nobody else uses the queue

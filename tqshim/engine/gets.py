@@ -92,6 +92,8 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                     if engine.maxsize and most:
                         parts.waiter.ring(AWAITS_PLACE)
                     cut_short = consumer.cut_short
+                if engine.beside is not None and engine.beside.owes:
+                    consumer.settle()  # What a handler's get has left just now comes before what steps would deliver.
                 engine.unsure = engine.stale
         except BaseException as error:
             if engine.parts.consumer.state is state and not any(isinstance(one, Hold) and one.number for one in got):
