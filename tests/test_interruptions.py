@@ -28,7 +28,7 @@ from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.producer import Producer
-from tqshim.folder import Folder, Journal
+from tqshim.folder import Folder, Journal, _Members
 from tqshim.protocol import events
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
@@ -298,6 +298,38 @@ def test_what_an_interrupted_get_had_taken_of_a_lease_is_not_lost(
     other.close()
 
 
+@pytest.mark.parametrize("most", [1, 19])
+def test_what_a_get_had_read_before_it_was_interrupted_is_not_lost_with_its_file(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have taken what follows and deleted the file: nothing has told them that somebody may still read it."""
+    if not tqshim.tuning.LEASES:
+        pytest.skip("leases are switched off")
+    queue: Any = TurboQueue(batch_size=20)
+    queue.put_many(range(40))
+    engine = queue._engine
+    got = [queue.get()]
+    hand_over = Consumer._hand_over
+
+    def interrupted(*_: Any) -> int:
+        raise Interrupt
+
+    queue.qsize()
+    monkeypatch.setattr(Consumer, "_hand_over", interrupted)
+    with pytest.raises(Interrupt):
+        queue.get_many(True, 5, most)
+    monkeypatch.setattr(Consumer, "_hand_over", hand_over)
+    other = Engine(LogFolder.meet(engine.folder.path))
+    theirs: list[Any] = []
+    while other.get(theirs, 100, False, None) and other.qsize():
+        pass
+    assert len(engine.folder.batches()) == 1, "that of the first 20 is gone"
+    got += [queue.get() for _ in range(queue.qsize())]
+    assert got == list(range(1 + most))
+    assert len(theirs) == 39 - most
+    other.close()
+
+
 @pytest.mark.parametrize("most", [1, 3])
 def test_an_item_that_was_not_ours_does_not_become_so_by_an_interruption(
     most: int, monkeypatch: pytest.MonkeyPatch
@@ -550,6 +582,48 @@ def test_a_handler_may_interrupt_what_another_handler_does(what: str) -> None:
     assert found[0] == {"get": 1, "claimed": 1, "qsize": 3}.get(what, found[0])
     rest = [1, 2, 3, 4] if "put" in what else [2, 3] if what in ("get", "claimed") else [1, 2, 3]
     assert [queue.get(timeout=5) for _ in range(queue.qsize())] == rest
+
+
+def test_an_engine_that_another_handler_has_made_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have taken something, and been interrupted."""
+    queue: Any = TurboQueue()
+    queue.put_many([1, 2, 3])
+    meet = LogFolder.meet
+    others = []
+
+    def met(path: str) -> Any:
+        monkeypatch.setattr(LogFolder, "meet", meet)
+        others.append(queue._engine.above())
+        others[0].give_back(_take(queue._engine))
+        return meet(path)
+
+    monkeypatch.setattr(LogFolder, "meet", met)
+    in_a_handler(queue, lambda: queue.put_many([4]))
+    assert queue._engine.beside is others[0] and not others[0].closed
+    assert [queue.get(timeout=5) for _ in range(4)] == [1, 2, 3, 4]
+
+
+def test_the_members_file_is_open_though_a_handler_has_closed_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that interrupts the first join may be its first user, and its last."""
+    queue: Any = TurboQueue()
+
+    class Opened(dict[Any, Any]):
+        uses = 0
+
+        def setdefault(self, *arguments: Any) -> Any:
+            found = super().setdefault(*arguments)
+            self.uses += 1
+            if self.uses == 1:
+                other = Engine(LogFolder.meet(queue._engine.folder.path))
+                other.put(_dumped("other"), True, None)
+                other.close()
+            return found
+
+    monkeypatch.setattr(_Members, "opened", Opened(_Members.opened))
+    queue.put("mine")
+    assert [queue.get(timeout=5) for _ in range(2)] == ["other", "mine"]
+    assert _Members.opened.uses == 2
+    queue.close()
 
 
 def test_a_handler_in_the_first_import_of_the_figures_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ class _Members:
 
     @classmethod
     def of(cls, key: tuple[int, int], open_file: Callable[[], int], writable: bool) -> _Members:
-        """The members file of the folder with that device and inode.  The lock is held."""
+        """The members file of the folder with that device and inode, for one more user.  The lock is held."""
         # Those of folders that are gone have no locks, and their inodes may be used again.
         for other, idle in cls.opened.copy().items():
             # Looked up again: a garbage collection may let go of any at any step.  One without users stays.
@@ -257,7 +257,9 @@ class _Members:
             fd = open_file()
             members._former.append(members.fd)
             members.fd, members.writable = fd, True
-        return members
+        members.users += 1
+        # Else a signal handler has been its last user just now.
+        return members if cls.opened.get(key) is members else cls.of(key, open_file, writable)
 
     def let_go(self, key: tuple[int, int]) -> None:
         """One user less; the last one closes it."""
@@ -1001,7 +1003,6 @@ class Folder:
         if members is None:
             with _Members.lock:
                 members = _Members.of(self.key, functools.partial(self._open_ours, names.MEMBERS, os.O_RDWR), True)
-                members.users += 1
             self._members = members
         mine = (self,)
         # Noted first: if this is interrupted, ``unlock_slots`` finds it.
@@ -1157,8 +1158,8 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
     # too.  Whoever uses the queue next takes it over.
     flags = os.O_RDONLY | os.O_NONBLOCK | _OPEN
     with _Members.lock:
+        # A user: a collection may let go of this process's own use meanwhile.
         members = _Members.of((status.st_dev, status.st_ino), lambda: os.open(names.MEMBERS, flags, dir_fd=fd), False)
-        members.users += 1  # a collection may let go of this process's own use meanwhile
         try:
             return _lock_owners(members, slots)
         finally:

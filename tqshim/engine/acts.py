@@ -143,13 +143,17 @@ class Acts:
         if above is None or above.closed:
             folder = LogFolder.meet(self.folder.path)
             try:
-                above = type(self)(folder, self.key)
+                made = type(self)(folder, self.key)
             except BaseException:
                 folder.close()
                 raise
-            above.generation = self.generation
-            above.set_batch_size(self._batch_size)
-            self.beside = above
+            made.generation = self.generation
+            made.set_batch_size(self._batch_size)
+            above = self.beside
+            if above is None or above.closed:
+                above = self.beside = made
+            else:  # Another handler has made it just now, and may have been interrupted in it.
+                made.close()
         if not above.is_interrupted:
             above.cut(self)
         return above
@@ -164,8 +168,8 @@ class Acts:
     @property
     def owes(self) -> bool:
         """Something may have been taken here, or in an engine above, that the next get of the engine below delivers."""
-        parts, above = self.parts, self.beside
-        taken = self.unsure or parts.acknowledging.out or parts.consumer.state[1]
+        consumer, above = self.parts.consumer, self.beside
+        taken = self.unsure or self.parts.acknowledging.out or consumer.state[1] or consumer.damage
         return not self.closed and bool(taken or (above is not None and above.owes))
 
     def _hand_down(self, below: Consumer) -> None:
