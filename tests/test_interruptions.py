@@ -361,6 +361,35 @@ def test_an_item_that_was_not_ours_does_not_become_so_by_an_interruption(
     other.close()
 
 
+def test_items_of_which_a_handler_was_told_that_they_are_not_ours_may_become_so_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has taken them by steps of the engine that it has interrupted, whose lease had ended."""
+    if not (tqshim.tuning.LEASES and tqshim.tuning.SHORT_WAYS):
+        pytest.skip("leases, or their short way, are switched off")
+    queue: Any = TurboQueue()
+    queue.put_many(range(40))
+    engine = queue._engine
+    got = [queue.get() for _ in range(4)]
+    other = Engine(LogFolder.meet(engine.folder.path))
+    other.act(lambda: other.parts.consumer.end_any_lease())
+
+    def interrupt(*_: Any) -> Any:
+        raise Interrupt
+
+    with engine.lock:  # an act that has just begun
+        for _ in range(2):
+            with monkeypatch.context() as patch, pytest.raises(Interrupt):
+                patch.setattr(Engine, "get", interrupt)  # once it was told
+                queue.get()
+    got.append(queue.get())
+    slot = engine.parts.consumer.slot
+    other.act(lambda: other.parts.members.raise_flag(words_of.LEASE_FLAG, slot))
+    got += [queue.get(timeout=5) for _ in range(35)]
+    assert got == list(range(40))
+    other.close()
+
+
 def test_what_was_delivered_of_a_lease_stays_so_when_its_end_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each act that is interrupted later asks the journal again."""
     queue: Any = TurboQueue()

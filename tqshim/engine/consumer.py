@@ -74,6 +74,7 @@ class Consumer:
         "steps",
         "take_returned",
         "taken",
+        "told",
     )
 
     def __init__(self, replica: Replica, members: Membership, reader: Reader, reclaimer: Reclaimer) -> None:
@@ -102,6 +103,8 @@ class Consumer:
         """The records of ``steps``."""
         self._lost: set[int] = set()
         """Items that steps took when our lease had ended before them."""
+        self.told: set[int] = set()
+        """Those of our lease of which a signal handler's frame was told that, before this engine could know it."""
         self.cut_short = False
         """The last take ended where a lease does, and there may be more."""
         self.damage: Optional[CorruptBatchError] = None
@@ -431,7 +434,7 @@ class Consumer:
     def _lose(self, base: int) -> None:
         """Our lease has ended at that item.  Steps that have gone beyond it, in other threads or in frames below a
         signal handler's, find theirs among the lost ones."""
-        self._lost.update(range(base, self._at))
+        self._lost.update({*range(base, self._at)} - self.told)
 
     def _hand_over(self, got: list[Taken], records: Sequence[Taken], item: int) -> int:
         """Deliver records, of which the first is that item's; returns the item behind them.  The store to ``state`` is
@@ -471,6 +474,7 @@ class Consumer:
         self.lease = None
         self._at = 0
         self._window = 0, []
+        self.told.clear()
 
     def _contest(self, lease: Lease, wanted: int) -> int:
         """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours, or

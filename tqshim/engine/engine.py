@@ -116,8 +116,10 @@ class Engine(Acts):
         """A step has taken that item, but somebody wanted our lease to end: it is ours if the journal says so, and if
         this is not a forked child: ``generation`` was ours at the step."""
         if self.is_interrupted:
-            above, lease = self.top(), self.parts.consumer.lease
-            end = self.unless_forked(0, above.act, lambda: above.parts.consumer.end_of(lease))
+            above, consumer = self.top(), self.parts.consumer
+            end = self.unless_forked(0, above.act, lambda: above.parts.consumer.end_of(consumer.lease))
+            if item >= end:
+                consumer.told.add(item)
             return item < end and generation == self.generation
         ours = self.unless_forked(False, self.act, lambda: self.parts.consumer.confirm(item))
         return ours and generation == self.generation
