@@ -40,10 +40,15 @@ from collections import Counter
 from types import CodeType, FrameType
 from typing import Any, Callable, NamedTuple, Optional
 
-import tqshim.figures  # Now: some Pythons' own imports fail when a handler interrupts them that imports, too.
+import tqshim.figures
 import tqshim.tuning
-from tqshim import JoinableTurboQueue, TurboQueue
+from tqshim import JoinableTurboQueue, TurboQueue, late
 from tqshim.queues import Claim
+
+for _room in ("buffers", "engine.durable", "engine.keyed", "keys", "storage.large_records"):
+    # Now, as the figures: some Pythons' own imports fail when a handler interrupts them that imports, too, and a
+    # callback of all of them swallows what it raises there.
+    late.room(_room)
 
 PACKAGE = os.path.dirname(tqshim.__file__) + os.sep
 WORKERS = 3
