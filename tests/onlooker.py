@@ -22,7 +22,7 @@ import termios
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, Optional
 
-import tqshim
+import tqshim.folder
 from tqshim import late, names
 from tqshim.names import FileId
 from tqshim.protocol import events, index, snapshot
@@ -101,7 +101,8 @@ def _locks_of(wanted: set[int]) -> set[Lock]:
 
 def slots_of(locks: Iterable[Lock]) -> set[tuple[int, int]]:
     """The single bytes of a file that somebody has locked for itself; neighbours are one lock."""
-    bytes_of = (lock for lock in locks if lock.alone and lock.kind != "FLOCK" and lock.end < sys.maxsize)
+    # Those of the bytes behind only tell which process has locked a slot's.
+    bytes_of = (lock for lock in locks if lock.alone and lock.kind != "FLOCK" and lock.end < tqshim.folder.TOLD)
     return {(lock.inode, at) for lock in bytes_of for at in range(lock.start, lock.end + 1)}
 
 

@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import shutil
 import signal
 import sys
@@ -1734,9 +1735,9 @@ def test_kill_and_stop_at_each_line(title: str) -> None:
     at_lines(title, None)
 
 
-CHANGING = "mkdir makedirs rmdir symlink mkfifo pwritev write pwrite rename link unlink lockf flock ioctl"
+CHANGING = "mkdir makedirs rmdir symlink mkfifo pwritev write pwrite rename link unlink flock ioctl"
 CHANGING += " ftruncate posix_fallocate"
-"""Calls that change what is on disk, or who holds what; and ``open``, where it may create."""
+"""Calls that change what is on disk, or who holds what; and ``open`` where it may create, ``fcntl`` where it locks."""
 SHARED = ("words", "counts", "memory", "ends")
 """How memory is called that others see, where somebody stores to it."""
 ELSEWHERE = {
@@ -1745,6 +1746,7 @@ ELSEWHERE = {
     "_delete_batch: ioctl": "of a file that has no name any more: test_large",
     "_mkfifo_by_path: mkfifo": "where a FIFO can't be made relative to a folder: test_systems",
     "allocate: write": "where a file system can't set space aside: test_systems",
+    "lock_to_read: fcntl": "who reads a record in its file keeps that from being filled again: test_large",
     "open: rmdir": "a file system that is refused: test_folder",
     "pass_on: words": "who was rung for in vain tells the next; it sleeps on itself: test_waking",
     "prepare_roll: ftruncate": "only a power cut leaves a file that long under a new name: test_durability",
@@ -1782,7 +1784,8 @@ def changed_by(node: ast.AST) -> str:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
         call = node.func.attr
         creates = call == "open" and "O_CREAT" in ast.unparse(node)
-        if node.func.value.id in ("os", "fcntl", "mappings") and (creates or call in CHANGING.split()):
+        locks = call == "fcntl" and re.search("OFD_SET|F_SETLK", ast.unparse(node))
+        if node.func.value.id in ("os", "fcntl", "mappings") and (creates or locks or call in CHANGING.split()):
             return call
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
         memory = ast.unparse(node.targets[0].value).rpartition(".")[2]

@@ -622,7 +622,7 @@ def test_failed_call_costs_no_large_item_whose_put_returned(
 
 
 @pytest.mark.parametrize("maxsize", [0, 100])
-@pytest.mark.parametrize("call", ["lockf", "ioctl"])
+@pytest.mark.parametrize("call", ["fcntl", "ioctl"])
 @pytest.mark.parametrize("name", ["ENOLCK", "EIO", "EINTR", "ENOSPC"])
 def test_failed_lock_or_reservation_costs_no_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int

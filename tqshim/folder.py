@@ -67,6 +67,7 @@ __all__ = [
     "NO_SPACE",
     "Folder",
     "Journal",
+    "about_to_fork",
     "anonymous_root",
     "forked",
     "lock_owners",
@@ -93,11 +94,14 @@ ENOUGH: Final = 32 << 20
 SPILL_BELOW: Final = 4 << 20
 """Bytes that batch files leave free, for journals and cells; with less than that new ones are spilled."""
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_LOCKED: Final = (errno.EACCES, errno.EAGAIN)
 _CANT_SYNC: Final = (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY)
 """What a file system says that knows no more than ``fsync``."""
 _RECOVER: Final = "python -m tqshim recover --into saves its items in another folder"
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
+TOLD: Final = 1 << 30
+"""Where bytes begin in the members file whose locks say which process has locked a slot's."""
 NEAR: Final = 8
 """Events among which one looks for one's own, before one asks the kernel where it is."""
 _IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
@@ -224,15 +228,22 @@ class Journal:
 
 
 class _Members:
-    """The members file, opened once a process: closing any descriptor of it would drop all of the process's locks."""
+    """The members file, opened once by this copy of the package, and by a forked child for itself.
+
+    Where the system can, the locks are of what ``open`` returned: another copy in this process, or another interpreter,
+    has its own.  Else they are the process's, and closing any descriptor of the file drops them all."""
 
     opened: ClassVar[dict[tuple[int, int], _Members]] = {}
     lock: ClassVar[Any] = locks.RLock()
     """Held over each look at what is opened that leads to an opening or a closing."""
+    of_opens: ClassVar[Optional[bool]] = None
+    """The locks are of what ``open`` returned; ``None``: nobody has asked yet."""
+    forks: ClassVar[int] = 0
+    """How often this process has forked, or was about to."""
 
-    def __init__(self, fd: int, writable: bool) -> None:
+    def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.writable = writable
+        self.writable = False
         """Locks can be taken there."""
         self._former: list[int] = []
         self.users = 0
@@ -250,16 +261,61 @@ class _Members:
                 del cls.opened[other]
                 idle.close()
         members = cls.opened.get(key)
-        if members is None:
-            # A signal handler may have opened it just now: then that one stays, and this one is never closed, either.
-            members = cls.opened.setdefault(key, cls(open_file(), writable))
-        if writable and not members.writable:  # somebody has only looked at it so far
-            fd = open_file()
-            members._former.append(members.fd)
-            members.fd, members.writable = fd, True
+        while members is None or (writable and not members.writable):  # somebody may only have looked at it so far
+            forks, fd = cls.forks, open_file()
+            if members is None:
+                # A signal handler may have opened it just now: then that one stays, and this one is never closed.
+                members = cls.opened.setdefault(key, cls(fd))
+            else:
+                if members.fd >= 0:  # else it was closed in a forked child, of which this frame is a copy
+                    members._former.append(members.fd)
+                members.fd = fd
+            if members.fd == fd:
+                # Else a forked child has it, too, unknowingly: locks would end with both. Or this is the child.
+                members.writable = writable and forks == cls.forks
         members.users += 1
         # Else a signal handler has been its last user just now.
         return members if cls.opened.get(key) is members else cls.of(key, open_file, writable)
+
+    def set_lock(self, kind: int, slot: int) -> None:
+        """Lock a slot's byte (``F_WRLCK``), or unlock it (``F_UNLCK``).  Raises ``OSError`` where somebody has it."""
+        request = systems.flock(kind, slot, 1)
+        if not self._are_of_opens():
+            fcntl.fcntl(self.fd, fcntl.F_SETLK, request)
+            return
+        fcntl.fcntl(self.fd, systems.OFD_SET, request)
+        try:
+            # The former does not tell whose it is.  This one does, and has no other purpose.
+            fcntl.fcntl(self.fd, fcntl.F_SETLK, systems.flock(kind, TOLD + slot, 1))
+        except OSError as error:
+            if error.errno not in _LOCKED:
+                raise
+
+    def owner(self, slot: int) -> Optional[int]:
+        """The process that has locked that slot's byte through another descriptor; 0: one that can't be seen from here.
+        ``None``: nobody has."""
+        test = systems.OFD_TEST if self._are_of_opens() and systems.OFD_TEST is not None else fcntl.F_GETLK
+        for start in (slot, TOLD + slot):
+            answer = fcntl.fcntl(self.fd, test, systems.flock(fcntl.F_WRLCK, start, 1))
+            kind, process = systems.kind_and_process(answer)
+            if kind == fcntl.F_UNLCK:
+                return None if start == slot else 0
+            if process > 0:
+                return process
+        return 0
+
+    def _are_of_opens(self) -> bool:
+        if _Members.of_opens is None:
+            found = systems.OFD_TEST is not None
+            if systems.OFD_TEST is not None:
+                try:
+                    fcntl.fcntl(self.fd, systems.OFD_TEST, systems.flock(fcntl.F_WRLCK, 0, 1))
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+                    found = False  # gVisor has none
+            _Members.of_opens = found
+        return _Members.of_opens
 
     def let_go(self, key: tuple[int, int]) -> None:
         """One user less; the last one closes it."""
@@ -271,11 +327,10 @@ class _Members:
 
     def close(self) -> None:
         """Close it, unless it is closed already: several folders, and frames that a fork has copied, may know this."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
+        # A set: who is interrupted in ``of`` may have left one in both places.
+        opened, self.fd, self._former = {self.fd, *self._former} - {-1}, -1, []
+        for fd in opened:
             os.close(fd)
-        while self._former:
-            os.close(self._former.pop())
 
 
 class Folder:
@@ -1009,18 +1064,19 @@ class Folder:
         if members.slots.setdefault(slot, mine) is not mine:
             return False
         try:
-            fcntl.lockf(members.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+            members.set_lock(fcntl.F_WRLCK, slot)
         except OSError as error:
-            members.slots.pop(slot, None)
-            if error.errno in (errno.EACCES, errno.EAGAIN):
+            if error.errno in _LOCKED:
+                members.slots.pop(slot, None)
                 return False
-            raise
+            raise  # it stays noted: what a signal handler raises may come once it is locked
         return True
 
     def unlock_slot(self, slot: int) -> None:
         members = self._members
         if members is not None and members.slots.get(slot, (None,))[0] is self:
-            fcntl.lockf(members.fd, fcntl.LOCK_UN, 1, slot)
+            if members.fd >= 0:  # else it is the parent's, of which a frame that a fork has copied has noted it
+                members.set_lock(fcntl.F_UNLCK, slot)
             members.slots.pop(slot, None)
 
     def unlock_slots(self, keep: Container[int] = ()) -> None:
@@ -1154,7 +1210,7 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
 
     ``fd``: the queue folder's.  Takes no lock.  Raises ``OSError`` where the members file can't be opened."""
     status = os.fstat(fd)
-    # Never closed here: with any descriptor of it the locks of this process would go, those of another thread's queue
+    # Never closed here: with any descriptor of it the locks of this process may go, those of another thread's queue
     # too.  Whoever uses the queue next takes it over.
     flags = os.O_RDONLY | os.O_NONBLOCK | _OPEN
     with _Members.lock:
@@ -1167,21 +1223,25 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
 
 
 def _lock_owners(members: _Members, slots: Iterable[int]) -> dict[int, int]:
-    found = dict.fromkeys(members.slots, os.getpid())  # F_GETLK does not tell of one's own
+    found = dict.fromkeys(members.slots, os.getpid())  # one's own are not told of
     for slot in slots:
-        answer = fcntl.fcntl(members.fd, fcntl.F_GETLK, systems.flock(fcntl.F_WRLCK, slot, 1))
-        kind, process = systems.kind_and_process(answer)
-        if kind != fcntl.F_UNLCK:
-            found[slot] = max(0, process)
+        owner = members.owner(slot)
+        if owner is not None:
+            found[slot] = owner
     return found
 
 
+def about_to_fork() -> None:
+    """Before a fork: what is being opened just now is opened again after it."""
+    _Members.forks += 1
+
+
 def forked() -> None:
-    """In a forked child: another thread of the parent may have held the lock."""
-    _Members.lock = locks.RLock()
-    # The parent's, with its locks: each is closed by the first of its folders that goes on here, or by none.
+    """In a forked child: what keeps the parent's members alive is closed at once, so that they end with the parent."""
+    _Members.lock = locks.RLock()  # another thread of the parent may have held it
     for members in _Members.opened.values():
         members.slots = {}
+        members.close()
     _Members.opened = {}
 
 

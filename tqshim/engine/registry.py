@@ -14,7 +14,7 @@ from multiprocessing import process
 from tqshim import forks, late, locks, tuning
 from tqshim.ending import AtExit
 from tqshim.engine.engine import Engine
-from tqshim.folder import forked, sweep
+from tqshim.folder import about_to_fork, forked, sweep
 from tqshim.storage.folder import LogFolder
 from tqshim.weak import alive
 
@@ -136,4 +136,4 @@ def _after_fork_in_child() -> None:
 
 
 _at_exit = AtExit(lambda: None, _leave_all, lambda: bool(Engine.all))
-forks.register(lambda: None, _after_fork_in_child)
+forks.register(about_to_fork, _after_fork_in_child)
