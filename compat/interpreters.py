@@ -27,8 +27,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-VERSIONS: Final = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.13t", "3.14t")
-"""Those with a t are the free-threaded builds."""
+VERSIONS: Final = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15", "3.13t", "3.14t", "3.15t")
+"""Those with a t are the free-threaded builds: `free_threaded.sh` makes one."""
 EXTRA: Final = "TQSHIM_PYTHONS"  # Further interpreters, separated as in PATH.
 PROBE: Final = (
     "import importlib.util, sys, sysconfig; importlib.util.find_spec('test._test_multiprocessing') or sys.exit(1); "
@@ -42,7 +42,7 @@ QUICK: Final = tuple(
     f"tests/test_{name}.py"
     for name in (
         *("queue", "family", "async", "travel", "signals", "traps", "security", "space", "lifetime", "folder"),
-        *("turbo_queue", "patching", "systems", "names", "states"),
+        *("turbo_queue", "patching", "systems", "names", "states", "copies"),
     )
 )
 """What differs between interpreters: calls, signals, forks, pickles, exits, files.  The pure rules don't."""
@@ -101,7 +101,7 @@ def environment(version: str, python: str) -> str:
         return inside
     for command in (
         [python, "-m", "venv", "--clear", str(home)],
-        [inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", *needed()],
+        [inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--prefer-binary", *needed()],
     ):
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SETTING_UP)

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,6 +148,22 @@ def as_on(system: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         there.delenv("TQSHIM_PORTABLE", raising=False)
         spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "armv7l", "i686"])
+def test_there_are_no_grants_where_a_word_takes_two_stores(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    """A 32-bit Python says the processor's name or the kernel's."""
+    monkeypatch.setattr(struct, "calcsize", lambda _: 4)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    assert as_on("linux", monkeypatch).MEMBARRIER is None
+
+
+def test_no_short_ways_in_a_free_threaded_build_whatever_it_has_just_now() -> None:
+    """It has the lock while it imports some modules; and one of those may import this package."""
+    program = "import sys; sys.abiflags = 't'; sys._is_gil_enabled = lambda: True; "
+    program += "from tqshim import tuning; print(tuning.GIL, tuning.SHORT_WAYS)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False False\n", done.stderr
 
 
 def test_macos_lays_its_structures_out_as_its_headers_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,9 @@ MEMBARRIER: Final[Optional[int]] = {
     "ppc64le": 365,
     "s390x": 356,
     "riscv64": 283,
-}.get(_MACHINE if struct.calcsize("P") == 8 else "32 bits", 389 if _MACHINE == "armv7l" else None)
-"""The number of that system call, or ``None``: there are no grants."""
+}.get(_MACHINE if struct.calcsize("P") == 8 else "32 bits")
+"""The number of that system call, or ``None``: there are no grants.  Nor on 32 bits: to store a word takes two stores
+there, and a counter must not be seen between them."""
 POPULATE: Final = 0 if MEMBARRIER is None else 0x8000
 """``MAP_POPULATE``, the same on all of these machines."""
 STORES_IN_ORDER: Final = not PORTABLE and hasattr(os, "uname") and os.uname().machine in ("x86_64", "i686")

@@ -22,8 +22,9 @@ SPINNING: Final = "spinning" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT
 IN_FILES: Final = "in_files" not in _WITHOUT
 MAPPINGS: Final = "mappings" not in _WITHOUT
-GIL: Final = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
-"""Without it views of one buffer must not be made and dropped by several threads: each record is copied."""
+GIL: Final = "t" not in getattr(sys, "abiflags", "")
+"""Not as ``sys._is_gil_enabled`` says: a free-threaded build may have it just while something is imported.  Without it
+views of one buffer must not be made and dropped by several threads: each record is copied."""
 SHORT_WAYS: Final = (
     "short_ways" not in _WITHOUT and sys.implementation.name == "cpython" and GIL and sys.version_info >= (3, 10)
 )
