@@ -33,7 +33,10 @@ if [ ! -f "$D/.done" ]; then
   # What the kernel says of itself, which musl has none of.
   for name in linux asm-generic mtd; do ln -sfn "/usr/include/$name" "$D/include/$name"; done
   ln -sfn "/usr/include/$(gcc -dumpmachine)/asm" "$D/include/asm"
-  export CC=musl-gcc CFLAGS="-O2 -fPIC -I$D/include" CPPFLAGS="-I$D/include" LDFLAGS="-L$D/lib" JOBS="${JOBS:-2}"
+  # CPython's configure wants the compiler to know for what system it is.
+  printf '#!/bin/sh\n[ "$1" = --print-multiarch ] && exec echo %s-linux-musl\nexec musl-gcc "$@"\n' "$(uname -m)" > "$B/cc"
+  chmod +x "$B/cc"
+  export CC="$B/cc" CFLAGS="-O2 -fPIC -I$D/include" CPPFLAGS="-I$D/include" LDFLAGS="-L$D/lib" JOBS="${JOBS:-2}"
   [ -f "$D/lib/libz.a" ] || (cd "$B/zlib" && ./configure --static --prefix="$D" && make -j "$JOBS" libz.a && make install) >&3 2>&1
   [ -f "$D/lib/libffi.a" ] || (cd "$B/libffi" && ./configure --prefix="$D" --libdir="$D/lib" --disable-shared --with-pic --disable-docs \
     --disable-multi-os-directory && make -j "$JOBS" && make install) >&3 2>&1
