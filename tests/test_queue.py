@@ -29,6 +29,7 @@ from tqshim import Empty, Full, TurboQueue, queues
 from tqshim.engine.engine import Engine
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
+from tqshim.sync import membarrier
 
 LONG = 60.0
 METHODS_OF_A_QUEUE = [
@@ -270,6 +271,8 @@ def test_get_many_takes_all_that_is_there_whatever_other_threads_get_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It ends where a lease does and goes on: another thread that gets in between has a take of its own."""
+    if not membarrier.barrier_works():
+        pytest.skip("there are no leases here")
     monkeypatch.setattr(tqshim.tuning, "LEASE_ITEMS", 64)
     q = TurboQueue()
     q.put_many(range(500))
