@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 import re
@@ -107,8 +108,8 @@ def event_table() -> str:
 
 PUBLIC: Final = ("tqshim", "tqshim.monitor", "tqshim.turbo_queue", "tqshim.kafka")
 """Modules with names for programs, as ``__all__`` of each lists them."""
-RETURNED: Final = {"Claim": "tqshim.queues", "Stats": "tqshim.figures"}
-"""What public methods return, which no program makes by itself, and where that is."""
+RETURNED: Final = ("Claim", "Stats")
+"""What public methods return, which no program makes by itself."""
 
 
 def api() -> str:
@@ -119,8 +120,6 @@ def api() -> str:
 def _module(module: ModuleType) -> Iterator[str]:
     yield f"\n## {module.__name__}\n"
     things = {name: getattr(module, name) for name in module.__all__}
-    if module.__name__ == "tqshim":
-        things.update({name: getattr(importlib.import_module(home), name) for name, home in RETURNED.items()})
     names = {id(thing): name for name, thing in reversed(things.items()) if name == getattr(thing, "__name__", name)}
     for name, thing in things.items():
         yield f"### {name}\n"
@@ -167,7 +166,7 @@ def _members(thing: type, home: ModuleType) -> Iterator[str]:
     for name, value in [*vars(thing).items(), *(item for base in inherited for item in vars(base).items())]:
         if name.startswith("_") or name in said:
             continue
-        if isinstance(value, property):
+        if isinstance(value, (property, functools.cached_property)):
             yield f"- `{name}`: {_prose(value.__doc__ or '', 2)}"
         elif callable(value) and value.__doc__:
             yield f"- `{name}({_parameters(value, own=False)})`: {_prose(value.__doc__, 2)}"

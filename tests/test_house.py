@@ -111,7 +111,7 @@ MEASURING: Final = 5
 """The floor of rooms that look at queues from outside: they pickle as users do, and may use what is not installed."""
 OPTIONAL: Final = words("confluent_kafka faster_fifo matplotlib matplotlib.pyplot numpy")
 """What rooms from that floor on import inside of the functions that need it, if it is installed."""
-FACE: Final = {"contexts", "errors", "family", "forks", "late", "patching", "queues"}
+FACE: Final = {"contexts", "errors", "family", "figures", "forks", "late", "patching", "queues"}
 """Rooms that the package itself shows."""
 
 PURE_FLOORS: Final = {0, 1}
@@ -277,7 +277,7 @@ def test_only_the_standard_library_is_imported(room: str) -> None:
     """At run time; ``find_spec`` says where each module comes from, on every version."""
     homes = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")}
     others = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
-    outside = imports(ROOMS[room])[1]
+    outside = imports(ROOMS[room])[1] - {"typing_extensions"}  # of checkers; nothing else may import it, as seen below
     if room in INSIDE and HOUSE[step_of(room)].floor >= MEASURING:
         outside -= OPTIONAL
     for name in sorted(outside):
@@ -299,6 +299,11 @@ def test_only_the_standard_library_is_imported(room: str) -> None:
 def test_what_is_optional_is_imported_only_where_it_is_used(room: str) -> None:
     at_once = [node for node in ROOMS[room].body if isinstance(node, (ast.Import, ast.ImportFrom))]
     assert not imports(ast.Module(body=at_once, type_ignores=[]))[1] & OPTIONAL
+
+
+def test_what_only_checkers_have_is_never_imported() -> None:
+    program = "import sys, tqshim.contexts; assert 'typing_extensions' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
 def test_no_dependency_is_declared() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from . import forks as _forks  # noqa: F401  first: its hooks come before a program's own
 from . import late as _late
 from .errors import CorruptBatchError, FolderError, UnsupportedError
-from .queues import Empty, Full, ShutDown, TurboQueue
+from .queues import Claim, Empty, Full, ShutDown, TurboQueue
 
 __all__ = [
+    "Claim",
     "CorruptBatchError",
     "Empty",
     "FolderError",
@@ -18,6 +19,7 @@ __all__ = [
     "ShutDown",
     "SimpleQueue",
     "SimpleTurboQueue",
+    "Stats",
     "TurboQueue",
     "UnsupportedError",
     "get_context",
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from .family import JoinableTurboQueue, SimpleTurboQueue
     from .family import JoinableTurboQueue as JoinableQueue
     from .family import SimpleTurboQueue as SimpleQueue
+    from .figures import Stats
     from .patching import install, uninstall
 
 Queue = TurboQueue
@@ -43,6 +46,7 @@ _LATER = {
     "JoinableTurboQueue": ("family", "JoinableTurboQueue"),
     "SimpleQueue": ("family", "SimpleTurboQueue"),
     "SimpleTurboQueue": ("family", "SimpleTurboQueue"),
+    "Stats": ("figures", "Stats"),
     "get_context": ("contexts", "get_context"),
     "install": ("patching", "install"),
     "uninstall": ("patching", "uninstall"),

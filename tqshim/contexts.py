@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from multiprocessing import context, queues
-from typing import TYPE_CHECKING, Any, Final, Optional
+from multiprocessing import context, process, queues
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Optional, overload
 
 from .family import JoinableTurboQueue, SimpleTurboQueue
 from .queues import TurboQueue
@@ -41,15 +41,18 @@ def wants_a_pipe(depth: int) -> bool:
 class _Turbo(_Base):
     """What our contexts have in common."""
 
-    def Queue(self, maxsize: int = 0) -> TurboQueue:
+    if TYPE_CHECKING:
+        Process: ClassVar[type[process.BaseProcess]]
+
+    def Queue(self, maxsize: int = 0) -> TurboQueue[Any]:
         """A ``TurboQueue``."""
         return TurboQueue(maxsize, ctx=self)
 
-    def JoinableQueue(self, maxsize: int = 0) -> JoinableTurboQueue:
+    def JoinableQueue(self, maxsize: int = 0) -> JoinableTurboQueue[Any]:
         """A ``JoinableTurboQueue``."""
         return JoinableTurboQueue(maxsize, ctx=self)
 
-    def SimpleQueue(self) -> Any:
+    def SimpleQueue(self) -> queues.SimpleQueue[Any]:
         """A ``SimpleTurboQueue``; for an executor the standard library's, whose pipe it waits for."""
         return queues.SimpleQueue(ctx=self) if wants_a_pipe(1) else SimpleTurboQueue(ctx=self)
 
@@ -65,23 +68,42 @@ class _Turbo(_Base):
 class TurboForkContext(_Turbo, context.ForkContext):
     """``multiprocessing``'s context for ``fork``, with our queues."""
 
+    if TYPE_CHECKING:
+        Process: ClassVar[type[context.ForkProcess]]
+
 
 class TurboSpawnContext(_Turbo, context.SpawnContext):
     """``multiprocessing``'s context for ``spawn``, with our queues."""
+
+    if TYPE_CHECKING:
+        Process: ClassVar[type[context.SpawnProcess]]
 
 
 class TurboForkServerContext(_Turbo, context.ForkServerContext):
     """``multiprocessing``'s context for ``forkserver``, with our queues."""
 
+    if TYPE_CHECKING:
+        Process: ClassVar[type[context.ForkServerProcess]]
 
-_CONTEXTS: Final[dict[str, Any]] = {
+
+_CONTEXTS: Final[dict[str, _Turbo]] = {
     "fork": TurboForkContext(),
     "spawn": TurboSpawnContext(),
     "forkserver": TurboForkServerContext(),
 }
 
 
-def get_context(method: Optional[str] = None) -> Any:
+@overload
+def get_context(method: None = None) -> _Turbo: ...
+@overload
+def get_context(method: Literal["fork"]) -> TurboForkContext: ...
+@overload
+def get_context(method: Literal["spawn"]) -> TurboSpawnContext: ...
+@overload
+def get_context(method: Literal["forkserver"]) -> TurboForkServerContext: ...
+@overload
+def get_context(method: str) -> _Turbo: ...
+def get_context(method: Optional[str] = None) -> _Turbo:
     """The context of a start method, the default one if none is named, as ``multiprocessing.get_context`` gives it, but
     with our queues.  Raises ``ValueError`` for a start method that there is not."""
     return _CONTEXTS[multiprocessing.get_context(method).get_start_method()]

@@ -15,12 +15,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Optional
 
+    from typing_extensions import TypeVar
+
     from .engine.registry import Use
+
+    _T = TypeVar("_T", default=Any)
+    _JoinableQueue = queues.JoinableQueue
+    _SimpleQueue = queues.SimpleQueue
+else:
+    _T = None
+    _JoinableQueue, _SimpleQueue = {_T: queues.JoinableQueue}, {_T: queues.SimpleQueue}
 
 __all__ = ["JoinableTurboQueue", "SimpleTurboQueue"]
 
 
-class JoinableTurboQueue(TurboQueue, queues.JoinableQueue):  # type: ignore[misc, type-arg]
+class JoinableTurboQueue(TurboQueue[_T], _JoinableQueue[_T]):  # type: ignore[misc]
     """``multiprocessing.JoinableQueue`` over batch files: a ``TurboQueue`` that waits until all items are done.
 
     Each item that was put counts until some process has called ``task_done`` for it.  The counts are the journal's, so
@@ -41,27 +50,27 @@ class JoinableTurboQueue(TurboQueue, queues.JoinableQueue):  # type: ignore[misc
         return self._counts.engine.join(timeout)
 
 
-class SimpleTurboQueue(queues.SimpleQueue):  # type: ignore[type-arg]
+class SimpleTurboQueue(_SimpleQueue[_T]):
     """``multiprocessing.SimpleQueue`` over batch files: ``put``, ``get``, ``empty`` and ``close``.
 
     ``ctx``: taken for compatibility; a handle goes through every start method.  ``put`` never waits for a reader."""
 
     def __init__(self, *, ctx: Optional[context.BaseContext] = None) -> None:
-        self._queue: Optional[TurboQueue] = TurboQueue(ctx=ctx)
+        self._queue: Optional[TurboQueue[_T]] = TurboQueue(ctx=ctx)
 
     def __getattr__(self, name: str) -> Any:
         raise no_pipe(self, name)
 
-    def _open(self) -> TurboQueue:
+    def _open(self) -> TurboQueue[_T]:
         if self._queue is None:
             raise OSError("handle is closed")
         return self._queue
 
-    def get(self) -> Any:
+    def get(self) -> _T:
         """Take the oldest item out of the queue, waiting for one.  Raises ``OSError`` for a closed handle."""
         return self._open().get()
 
-    def put(self, obj: Any) -> None:
+    def put(self, obj: _T) -> None:
         """Put an item into the queue.  Raises ``OSError`` for a closed handle, and what pickling raises."""
         self._open().put(obj)
 
@@ -75,8 +84,8 @@ class SimpleTurboQueue(queues.SimpleQueue):  # type: ignore[type-arg]
             self._queue.close()
             self._queue = None
 
-    def __getstate__(self) -> TurboQueue:  # type: ignore[override]
+    def __getstate__(self) -> TurboQueue[_T]:  # type: ignore[override]
         return self._open()
 
-    def __setstate__(self, state: TurboQueue) -> None:  # type: ignore[override]
+    def __setstate__(self, state: TurboQueue[_T]) -> None:  # type: ignore[override]
         self._queue = state

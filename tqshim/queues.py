@@ -19,16 +19,16 @@ from multiprocessing import context, queues, reduction
 from operator import index
 from os import PathLike, fsdecode
 from queue import Empty, Full
-from types import CodeType, TracebackType
+from types import CodeType, GenericAlias, TracebackType
 
 from . import late, sharing
 from .clock import FOREVER, check_deadline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Optional, TypeAlias, TypeVar, Union
+    from typing import Any, Final, Generic, Optional, TypeAlias, Union
 
-    _T = TypeVar("_T")
+    from typing_extensions import TypeVar  # which checkers have; older interpreters know no default
 
     from .engine.acknowledge import Hold
     from .engine.reader import Taken
@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     from .figures import Stats
     from .protocol.pieces import NewRecord
 
-__all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
+    _T = TypeVar("_T", default=Any)
+    _S = TypeVar("_S")
+    _Queue = queues.Queue
+else:
+    # What items are is for checkers: nothing is imported for it at run time.  Before 3.12 a queue takes no type then.
+    _T = None
+    Generic, _Queue = {_T: object}, {_T: queues.Queue}
+
+__all__ = ["Claim", "Empty", "Full", "ShutDown", "TurboQueue"]
 
 if sys.version_info >= (3, 13):
     from queue import ShutDown
@@ -239,12 +247,15 @@ def _add_note(error: BaseException, engine: Engine, note: str) -> None:
         error.add_note(f"tqshim: queue at {engine.folder.path}: {note}")
 
 
-class Claim:
+class Claim(Generic[_T]):
     """What ``claimed`` returns: a block that has an item, which counts as got when the block ends well."""
 
     __slots__ = ("_block", "_hold", "_queue", "_timeout", "_use", "redelivered")
 
-    def __init__(self, queue: TurboQueue, block: bool, timeout: Optional[float]) -> None:
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)
+
+    def __init__(self, queue: TurboQueue[_T], block: bool, timeout: Optional[float]) -> None:
         self._queue = queue
         self._block = block
         self._timeout = timeout
@@ -253,7 +264,7 @@ class Claim:
         self.redelivered = 0
         """How often the item had come back before: others, or this process, may have worked on it."""
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> _T:
         """Take the oldest item.  Raises what ``get`` raises; ``RuntimeError`` if a block of this has one."""
         if self._hold is not None:
             raise RuntimeError("a block has an item of this already: call claimed() for each")
@@ -265,7 +276,7 @@ class Claim:
             engine.hold(found, self._block, self._timeout)
             if found:
                 loading = True
-                item = _load(found[0].record)
+                item: _T = _load(found[0].record)
                 self.redelivered = found[0].times
                 self._use, self._hold = use, found[0]
                 return item
@@ -286,7 +297,7 @@ class Claim:
             use.engine.let_go(hold, kind is None)
 
 
-class TurboQueue(queues.Queue):  # type: ignore[type-arg]
+class TurboQueue(_Queue[_T]):
     """A first-in, first-out queue for processes and threads of one machine: ``multiprocessing.Queue`` over batch files.
 
     ``maxsize``: items that it holds at most; 0 or less: any number.
@@ -350,6 +361,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         self._batch_size = batch_size
         engine.set_batch_size(batch_size)
         self._maxsize = engine.maxsize
+        self._path = None if engine.folder.anonymous else engine.folder.path
         self._last_size = 0
         self._has_put = False
 
@@ -361,7 +373,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
 
     # -- put and get
 
-    def put(self, obj: Any, block: bool = True, timeout: Optional[float] = None) -> None:
+    def put(self, obj: _T, block: bool = True, timeout: Optional[float] = None) -> None:
         """Put an item into the queue; wait for a place for ``timeout`` seconds, for ever by default.
 
         Raises ``Full`` where there was none, ``ShutDown`` where the queue was shut down, ``ValueError`` where this
@@ -389,7 +401,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         if not engine.put(record, block, timeout):
             raise ShutDown if engine.shut else Full
 
-    def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
+    def get(self, block: bool = True, timeout: Optional[float] = None) -> _T:
         """Take the oldest item out of the queue; wait for one for ``timeout`` seconds, for ever by default.
 
         Raises ``Empty`` where there was none, ``ShutDown`` where there will be none, ``ValueError`` where this handle
@@ -420,12 +432,12 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                         break
                 loading = 1
                 if queues._ForkingPickler.loads is not _loads:  # type: ignore[attr-defined]
-                    return _load(record)
-                return _loads(record)  # none of these stays in its file
+                    return _load(record)  # type: ignore[no-any-return]
+                return _loads(record)  # type: ignore[no-any-return]  # none of these stays in its file
             engine.get(got, 1, block, timeout)
             if got:
                 loading, record = 1, got[0]
-                return _load(record)
+                return _load(record)  # type: ignore[no-any-return]
         except BaseException as error:
             # Ctrl-C, or a signal handler's exception, before the item was returned: the next get returns it.
             if contested:
@@ -442,15 +454,15 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             raise
         raise ShutDown if engine.over else Empty
 
-    def put_nowait(self, obj: Any) -> None:
+    def put_nowait(self, obj: _T) -> None:
         """``put`` without waiting."""
         self.put(obj, False)
 
-    def get_nowait(self) -> Any:
+    def get_nowait(self) -> _T:
         """``get`` without waiting."""
         return self.get(False)
 
-    def claimed(self, block: bool = True, timeout: Optional[float] = None) -> Claim:
+    def claimed(self, block: bool = True, timeout: Optional[float] = None) -> Claim[_T]:
         """``with q.claimed() as item``: take the oldest item, which counts as got when the block ends.
 
         If the block raises, or its process ends or is killed in it, the item comes back to the head, for the next
@@ -464,7 +476,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         begins; an item that fails to unpickle is gone.  Give ``task_done`` its place behind the block."""
         return Claim(self, block, timeout)
 
-    def put_many(self, items: Iterable[Any], block: bool = True, timeout: Optional[float] = None) -> None:
+    def put_many(self, items: Iterable[_T], block: bool = True, timeout: Optional[float] = None) -> None:
         """Put items in their order, as one batch: all of them, or none and ``Full``.
 
         More than ``maxsize`` items go in pieces while it blocks; without blocking they are refused.  If time runs out
@@ -481,7 +493,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
 
     def get_many(
         self, block: bool = True, timeout: Optional[float] = None, max_messages_to_get: int = GET_MANY
-    ) -> list[Any]:
+    ) -> list[_T]:
         """Take what is there, one item at least and ``max_messages_to_get`` at most; waits for the first only.
 
         Raises ``Empty`` or ``ShutDown`` where there was none.  If an item fails to unpickle, those before it are
@@ -491,7 +503,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             raise ValueError(f"max_messages_to_get={max_messages_to_get} must be 1 or more")
         got: list[Taken] = []
         more: list[Taken] = []
-        items: list[Any] = []
+        items: list[_T] = []
         loading = False
         try:
             generation, cut_short = engine.get(got, max_messages_to_get, block, timeout)
@@ -519,15 +531,15 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
             raise
         raise ShutDown if engine.over else Empty
 
-    def put_many_nowait(self, items: Iterable[Any]) -> None:
+    def put_many_nowait(self, items: Iterable[_T]) -> None:
         """``put_many`` without waiting."""
         self.put_many(items, False)
 
-    def get_many_nowait(self, max_messages_to_get: int = GET_MANY) -> list[Any]:
+    def get_many_nowait(self, max_messages_to_get: int = GET_MANY) -> list[_T]:
         """``get_many`` without waiting."""
         return self.get_many(False, max_messages_to_get=max_messages_to_get)
 
-    async def get_async(self) -> Any:
+    async def get_async(self) -> _T:
         """``get`` in an event loop, which waits for the queue as for a socket: no thread waits.
 
         Raises what ``get_nowait`` raises, but for ``Empty``.  If it is cancelled it has taken nothing."""
@@ -538,7 +550,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
                 pass
             await self._sleep_async(False)
 
-    async def put_async(self, obj: Any) -> None:
+    async def put_async(self, obj: _T) -> None:
         """``put`` in an event loop.  Raises what ``put_nowait`` raises, but for ``Full``.
 
         If it is cancelled it has put nothing."""
@@ -557,16 +569,16 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
 
         await sleep(self._open_engine(), for_a_place)
 
-    def __aiter__(self: _T) -> _T:
+    def __aiter__(self: _S) -> _S:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> _T:
         try:
             return await self.get_async()
         except ShutDown:
             raise StopAsyncIteration
 
-    def drain(self) -> Iterator[Any]:
+    def drain(self) -> Iterator[_T]:
         """Take and yield the items that are there now, one by one; what is not taken when it is left stays there."""
         for _ in range(self.qsize()):
             try:
@@ -587,6 +599,21 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
         raise e
 
     # -- looking
+
+    @functools.cached_property  # no property: a subclass may have a path of its own, and set it
+    def path(self) -> Optional[str]:
+        """The folder at which others find the queue; ``None`` for an anonymous one, which has handles alone."""
+        return self._path
+
+    def __repr__(self) -> str:
+        place = "anonymous" if self._path is None else f"at {self._path!r}"
+        told = "closed"
+        if self._engine is not None:
+            try:
+                told = f"items={self._engine.qsize()}, maxsize={self._maxsize}"
+            except (OSError, ValueError) as error:  # its folder is gone or damaged: other calls say so
+                told = type(error).__name__
+        return f"<{type(self).__name__} {place}, {told}>"
 
     def qsize(self) -> int:
         """How many items can be got now: exact.  Of a closed handle: how many there were when it was closed."""
@@ -645,7 +672,7 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     def cancel_join_thread(self) -> None:
         """Nothing to cancel: a process that has put never waits for a reader when it exits."""
 
-    def __enter__(self: _T) -> _T:
+    def __enter__(self: _S) -> _S:
         return self
 
     def __exit__(
@@ -653,6 +680,9 @@ class TurboQueue(queues.Queue):  # type: ignore[type-arg]
     ) -> None:
         self.close()
         self.join_thread()
+
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)
 
     # -- travelling
 
