@@ -26,7 +26,7 @@ __all__ = [
     "install",
     "uninstall",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
