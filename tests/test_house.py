@@ -376,7 +376,7 @@ def test_repository_holds_what_the_plan_says() -> None:
     top = {name.partition("/")[0] for name in repository()}
     plain = {name for name in top if not name.startswith(".")}
     pages = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "LICENSE"}
-    assert plain <= {"tqshim", "tests", "compat", "pyproject.toml", "MANIFEST.in", *pages}
+    assert plain <= {"tqshim", "tests", "compat", "pyproject.toml", *pages}
 
 
 def test_no_file_knows_a_machine_or_a_registry() -> None:
