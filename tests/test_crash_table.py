@@ -489,7 +489,9 @@ class PutToSleeper(Put):
         os.waitpid(self.helper, os.WUNTRACED)
 
     def asleep(self) -> bool:
-        return any(self.look().word(SLEEPS, slot) for slot in range(8))
+        # Its bell is made last: a victim that came before would make it.
+        bell = os.path.join(self.engine.folder.path, names.BELL)
+        return os.path.exists(bell) and any(self.look().word(SLEEPS, slot) for slot in range(8))
 
     def prepare(self) -> None:
         pass
