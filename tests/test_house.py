@@ -80,7 +80,7 @@ HOUSE: Final = (
     Step(3, words("engine.consumer engine.producer")),
     Step(3, words("engine.supply")),
     Step(3, words("engine.reader engine.reclaim engine.wait_policy")),
-    Step(3, words("engine.membership")),
+    Step(3, words("engine.gather engine.membership")),
     Step(3, words("engine.replica")),
     Step(3, words("engine")),
     Step(3, words("tuning keys")),

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 KILL_RUN = pathlib.Path(__file__).absolute().parent / "kill_run.py"
-ALL_OFF = "leases,reservations,spinning"
+ALL_OFF = "leases,reservations,spinning,gathering"
 
 
 def kill_run(seconds: int, options: str, without: str = "") -> None:

@@ -155,8 +155,8 @@ class Consumer:
         """There was nothing to take, and since then nothing was put, and nothing written to the journal."""
         replica = self._replica
         return (
-            self._seen == self._members.cells.counters()
-            and self._seen_at == replica.pos + replica.shift
+            self._seen_at == replica.pos + replica.shift
+            and self._seen == self._members.cells.counters()
             and not replica.journal.read(replica.pos, events.SIZE)
             and not self.state[1]
             and self.damage is None

@@ -19,7 +19,7 @@ from tqshim.engine.acts import FORKED, Acts
 from tqshim.engine.consumer import NO_STEPS
 from tqshim.engine.parts import Parts
 from tqshim.sync import membarrier
-from tqshim.sync.bell import Bell
+from tqshim.sync.bell import Bell, pause
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, SLEEPS
 
 TYPE_CHECKING = False
@@ -35,33 +35,32 @@ HOLD_ONE: Final = 0
 class Sleep:
     """One thread's wait for items."""
 
-    __slots__ = ("began", "naps", "parts", "rung", "seconds")
-
-    def __init__(self) -> None:
-        self.parts: Optional[Parts] = None
-        """Where it has said that it sleeps."""
-        self.naps = 0
-        self.began = self.seconds = 0.0
-        self.rung = False
-        """The last nap ended so."""
+    parts: Optional[Parts] = None
+    """Where it has said that it sleeps."""
+    naps = 0
+    began = seconds = 0.0
+    rung = False
+    """The last nap ended so."""
 
 
 def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float]) -> tuple[int, bool]:
     """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.
 
     Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
-    spins = block and engine.parts.waiter.may_spin()
-    deadline: Optional[float] = None
+    deadline = inf
     if block and timeout is not None:
-        check_deadline(monotonic() + timeout)
-    if block and not spins:
-        deadline = inf if timeout is None else monotonic() + timeout
+        check_deadline(deadline := monotonic() + timeout)
     sleep = Sleep()
+    spins: Optional[bool] = None
+    """Before it sleeps it looks for a moment; asked when there is nothing."""
+    gathers = 0.0
+    """Seconds for which it lets items come instead."""
     cut_short = False
     while True:
         generation = engine.generation
         state = engine.parts.consumer.state
         bell = None
+        gathered, gathers = gathers, 0.0
         try:
             with engine.lock:
                 if engine.unsure:
@@ -81,11 +80,18 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                 state = consumer.state
                 if sleep.rung or not consumer.finds_nothing_new():
                     take(parts, got, most, engine.generation)
-                if not got and deadline is not None and not spins:
-                    bell = fall_asleep(parts, sleep, deadline)
-                    if not consumer.finds_nothing_new():
-                        # Whoever has put something before this did not see that we sleep.
-                        take(parts, got, most, engine.generation)
+                if gathered:
+                    parts.waiter.gathering.came(len(got) and len(got) + consumer.size())
+                if not got and block:
+                    if spins is None:
+                        spins = parts.waiter.may_spin(SLEEPS)
+                    if not (spins or gathered or sleep.parts):
+                        gathers = min(parts.waiter.gathers(now := monotonic(), consumer.taken), deadline - now)
+                    if not spins and gathers <= 0.0:
+                        bell = fall_asleep(parts, sleep, deadline)
+                        if not consumer.finds_nothing_new():
+                            # Whoever has put something before this did not see that we sleep.
+                            take(parts, got, most, engine.generation)
                 if got:
                     if sleep.parts is not None:
                         wake(parts, sleep)  # Not before: by now it is known who else may sleep.
@@ -116,14 +122,14 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
             return generation, cut_short
         if not block:
             return generation, cut_short
-        if deadline is None:
-            deadline = inf if timeout is None else monotonic() + timeout
         if deadline is not inf and monotonic() >= deadline:
             stop_sleeping(engine, sleep)
             return generation, cut_short
         if spins:
             spins = False
             engine.parts.waiter.spin(deadline, engine.parts.replica.ledger.totals.tobytes())
+        elif gathers > 0.0:
+            pause(gathers)
         elif bell is not None:
             sleep_until_rung(engine, sleep, bell, deadline)
 

@@ -41,7 +41,7 @@ def cut_if_due(engine: Acts) -> bool:
 
 
 def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: Optional[float]) -> int:
-    put = 0
+    put, spins = 0, True
     while True:
         left = records[put:] if put else records
         crowd = engine.parts.crowd
@@ -57,6 +57,11 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
             if engine.act(lambda: engine.parts.make_room()):
                 continue
             return put
+        if spins and not put:
+            spins = False  # Once: what is found may be too little.
+            waiter = engine.parts.waiter
+            if waiter.may_spin(AWAITS_PLACE) and waiter.spin_for_place(deadline):
+                continue
         waits.wait(engine, AWAITS_PLACE, deadline, len(records) - put)
 
 

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 from collections.abc import Callable
+from math import inf
 
 from tqshim import names, systems, tuning
 from tqshim.clock import monotonic
+from tqshim.engine.gather import Gathering
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
+from tqshim.protocol.events import SIZE
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell, pause
@@ -41,7 +44,7 @@ _LUCK: Final = 0.3
 class Waiter:
     """The sleep of one process in one queue."""
 
-    __slots__ = ("_bells", "_fence", "_folder", "_luck", "_members", "_replica", "waiting")
+    __slots__ = ("_bells", "_fence", "_folder", "_luck", "_members", "_replica", "gathering", "waiting")
 
     def __init__(self, folder: LogFolder, replica: Replica, members: Membership, fence: Any) -> None:
         self._folder = folder
@@ -49,7 +52,8 @@ class Waiter:
         self._members = members
         self._fence = fence
         self._bells: dict[int, Bell] = {}
-        self._luck = 1.0
+        self._luck = dict.fromkeys(KINDS, 1.0)
+        self.gathering = Gathering()
         self.waiting: dict[int, dict[object, bool]] = {kind: {} for kind in KINDS}
         """Who of this process sleeps: threads, and event loops; and whether it stands aside."""
 
@@ -162,6 +166,13 @@ class Waiter:
 
     # -- looking
 
+    def gathers(self, now: float, taken: int) -> float:
+        """Seconds for which to let items come: nothing is there, after so many items.  0: sleep until rung."""
+        ledger = self._replica.ledger
+        if ledger.consumers != 1 or 0 < ledger.maxsize < 4 * tuning.GATHER_ITEMS or self.waiting[SLEEPS]:
+            return 0.0
+        return self.gathering.seconds(now, taken)
+
     def _is_more(self, counters: bytes) -> bool:
         """They are beyond what is cut, as it seems: the lock is not held."""
         try:
@@ -169,19 +180,18 @@ class Waiter:
         except RuntimeError:  # another thread reads the journal at this moment
             return True
 
-    def may_spin(self) -> bool:
+    def may_spin(self, kind: int) -> bool:
         """It is worth looking for a moment before sleeping: not on a machine where others want the processor, where
         most looks find nothing."""
-        if self._luck < _LUCK:
-            self._luck += 0.0005
+        if self._luck[kind] < _LUCK:
+            self._luck[kind] += 0.0005
             return False
         return tuning.SPINNING and SEVERAL_PROCESSORS
 
-    def spin(self, deadline: Optional[float], seen: bytes) -> bool:
+    def spin(self, deadline: float, seen: bytes) -> bool:
         """Look for a moment before sleeping: waking up would cost more.  ``seen``: the counters as they were."""
         counters: Callable[[], bytes] = self._members.cells.counters
-        now = monotonic()
-        stop = now + tuning.SPIN if deadline is None else min(now + tuning.SPIN, deadline)
+        stop = min(monotonic() + tuning.SPIN, deadline)
         hit = True
         last = counters()
         # Not all that differs can be got: where a producer was killed between its event and its store, nothing comes.
@@ -189,6 +199,23 @@ class Waiter:
             if monotonic() > stop:
                 hit = False
                 break
-        # What took that long was no luck: we may have kept the very producer from running.
-        self._luck += ((hit and monotonic() < stop) - self._luck) * 0.1
+        self._note(SLEEPS, hit, stop)
         return hit
+
+    def spin_for_place(self, deadline: Optional[float]) -> bool:
+        """The same until somebody has taken something, or written about it: the only other member, who is about to."""
+        members, replica = self._members, self._replica
+        if len(replica.ledger.members) > 2:
+            return False
+        stop = min(monotonic() + tuning.SPIN, inf if deadline is None else deadline)
+        hit = True
+        while not members.passed()[0] and not replica.journal.read(replica.pos, SIZE):
+            if monotonic() > stop:
+                hit = False
+                break
+        self._note(AWAITS_PLACE, hit, stop)
+        return hit
+
+    def _note(self, kind: int, hit: bool, stop: float) -> None:
+        # What took that long was no luck: we may have kept the very process from running that we waited for.
+        self._luck[kind] += ((hit and monotonic() < stop) - self._luck[kind]) * 0.1
