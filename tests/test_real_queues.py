@@ -1,0 +1,1036 @@
+"""The same programs on the real queues and on ours, and histories of ours that some order of a queue must explain.
+
+Sequential programs agree step by step with ``multiprocessing``'s queues (and ``queue.Queue``), but for rows of the
+table of differences: ``DIFFERENCES`` names them.  Concurrent ones are checked by ``programs.recorded``.
+
+Programs are the same in each run, or those of the seed in ``TQSHIM_SEED``, or, where ``CI`` is set, new ones each time;
+a test that fails prints the seed.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import inspect
+import io
+import math
+import multiprocessing
+import os
+import pickle
+import queue
+import random
+import re
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
+
+import pytest
+from documents import rows
+from hypothesis import HealthCheck, given, note, seed, settings
+from hypothesis import strategies as st
+from programs import lockstep, recorded
+from programs.crew import Crew, forget, keep
+from programs.recorded import Act, contradiction
+from programs.things import BadAtLoading, Counting, Unpicklable
+from test_equivalence import CONSTANTS
+
+import tqshim
+from tqshim import TurboQueue, tuning
+
+THEIRS = multiprocessing.get_context()
+SEED = int(os.environ.get("TQSHIM_SEED") or (random.SystemRandom().randrange(2**32) if os.environ.get("CI") else 19))
+PATIENCE = 20.0
+MILLISECOND = 1_000_000
+STRESS = [pytest.mark.stress, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(autouse=True)
+def the_seed_is_told() -> None:
+    print(f"these programs again: TQSHIM_SEED={SEED}")
+
+
+# -- items
+
+
+class Witness:
+    """Unpickles to the name of the thread that has pickled it."""
+
+    def __reduce__(self) -> Any:
+        return str, (threading.current_thread().name,)
+
+
+class HeldUp:
+    """Keeps a feeder thread waiting until the gate is open."""
+
+    gate = threading.Event()
+
+    def __reduce__(self) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            self.gate.wait(PATIENCE)
+        return str, ("held up",)
+
+
+class Protocol:
+    """Unpickles to the protocol with which it was pickled."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return int, (int(protocol),)
+
+
+ITEMS: dict[str, Callable[[int], Any]] = {
+    "small": lambda number: (number, "x" * (number % 7)),
+    "none": lambda number: None,
+    "text": lambda number: "\u00e4" * number,
+    "nested": lambda number: {"a": [number, {"b": {number}}], "c": (1.5, -(2**70), math.inf)},
+    "error": lambda number: ValueError("an item", number),
+    "large": lambda number: bytes([number % 256]) * 20_000,
+    "huge": lambda number: bytes([number % 256]) * 200_000,
+    "buffer": lambda number: bytearray(b"%05d" % number * 300),
+    "array": lambda number: array.array("d", [number] * 100),
+    "unpicklable": lambda number: Unpicklable(),
+    "lambda": lambda number: lambda: number,
+    "view": lambda number: memoryview(b"view"),
+    "bad": lambda number: BadAtLoading(f"item {number}"),
+    "exits": lambda number: Counting(SystemExit(number)),
+    "recursive": lambda number: recursive(number),
+    "shared": lambda number: ["shared"],
+    "twins": lambda number: ["twin"],
+    "witness": lambda number: Witness(),
+    "held": lambda number: HeldUp(),
+    "protocol": lambda number: Protocol(),
+    "raw buffer": lambda number: pickle.PickleBuffer(bytearray(b"%05d" % number)),
+}
+UNPICKLABLE = ("unpicklable", "lambda", "view")
+SIZES = {"large": 20_100, "huge": 200_100}
+PIPE = 60_000
+"""Bytes that a pipe takes, and no more than those."""
+LATER = ("witness", "held", "protocol", "raw buffer")
+"""Items of the examples alone."""
+
+
+def recursive(number: int) -> Any:
+    made: list[Any] = [number]
+    made.append(made)
+    return made
+
+
+class Item(NamedTuple):
+    """An item by its description: each side makes its own."""
+
+    kind: str
+    number: int
+
+
+class Call(NamedTuple):
+    """One step of a program."""
+
+    method: str
+    arguments: tuple[Any, ...] = ()
+    keywords: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        shown = [*map(shown_value, self.arguments), *(f"{name}={shown_value(value)}" for name, value in self.keywords)]
+        return f"{self.method}({', '.join(shown)})"
+
+
+def shown_value(value: Any) -> str:
+    return repr(value)[:40]
+
+
+# -- outcomes
+
+NAMES = re.compile(r"<[^<>]*Queue[^<>]*>")
+CLASSES = re.compile(r"\b(Joinable|Simple)?(Turbo)?Queue\.")
+
+
+class Side:
+    """One of the two queues, and what identity its items have there."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.things: dict[str, Any] = {}
+        self.known: list[Any] = []
+        self.queue: Any = None
+        self.made = self.outcome(lambda: setattr(self, "queue", make()))
+
+    def item(self, item: Item) -> Any:
+        """What is shared is one object, however often it is put."""
+        if item.kind in ("shared", "twins"):
+            thing = self.things.setdefault(item.kind, ITEMS[item.kind](0))
+            made: Any = (thing, thing) if item.kind == "twins" else thing
+        else:
+            made = ITEMS[item.kind](item.number)
+        self.plain(made)
+        return made
+
+    def outcome(self, call: Callable[[], Any]) -> tuple[str, Any]:
+        """The value, as what can be compared, or the exception's type and arguments."""
+        try:
+            return "value", self.plain(call())
+        except (Exception, SystemExit) as error:
+            texts = [one.replace("'item'", "'obj'") if isinstance(one, str) else one for one in error.args]
+            said = [CLASSES.sub("Queue.", NAMES.sub("<queue>", one)) if isinstance(one, str) else one for one in texts]
+            error.__traceback__ = None  # its frames hold the queue
+            return "raised", (type(error), said)
+
+    def plain(self, value: Any) -> Any:
+        """A value with its types, and the identity of what is mutable: which of all objects so far it is."""
+        if isinstance(value, (list, bytearray, array.array, dict, set)):
+            for number, known in enumerate(self.known):
+                if known is value:
+                    return "the same as", number
+            self.known.append(value)
+        name = type(value).__name__
+        if isinstance(value, dict):
+            return name, [(self.plain(key), self.plain(one)) for key, one in value.items()]
+        if isinstance(value, (list, tuple)):
+            return name, [self.plain(one) for one in value]
+        if isinstance(value, BaseException):
+            return name, self.plain(value.args)
+        if isinstance(value, (int, float, str, bytes, bytearray, set, array.array, type(None))):
+            return name, value if not isinstance(value, bytearray) else bytes(value)
+        return name
+
+
+# -- programs
+
+ODD: list[Any] = [math.nan, math.inf, 1e30, 10**400, "x", []]
+"""Timeouts that are no time, or longer than a clock counts."""
+TIMEOUTS: list[Any] = [None, 0, 0.0, -1, -0.5, -math.inf, 0.001, 5, True, *ODD]
+EXTRAS = ("put_many", "put_many_nowait", "get_many", "get_many_nowait", "shutdown", "drain", "stats", "claimed")
+
+
+class Difference(NamedTuple):
+    """A row of the table, by the first words of its first cell, and whether a step shows it."""
+
+    row: str
+    shows: Callable[[Any, Call, Any, Any], bool]
+
+
+def timeout_of(call: Call) -> Any:
+    """The timeout that is given, or ``None``; ``ValueError`` for a call that no signature fits."""
+    if call.method not in ("put", "get"):
+        return None
+    return bound(call)[1]
+
+
+def bound(call: Call) -> tuple[bool, Any]:
+    """``block`` and ``timeout`` of a put or a get.  Raises ``TypeError`` where the arguments fit no signature."""
+    if call.method.endswith("_nowait"):
+        return False, None
+    given = inspect.signature(getattr(TurboQueue, call.method)).bind(None, *call.arguments, **dict(call.keywords))
+    given.apply_defaults()
+    return bool(given.arguments["block"]), given.arguments["timeout"]
+
+
+def is_odd(call: Call) -> bool:
+    try:
+        timeout = timeout_of(call)
+    except TypeError:
+        return False
+    return isinstance(timeout, (str, list)) or (timeout is not None and not -math.inf <= timeout < 1e20)
+
+
+def put_item(call: Call) -> Optional[str]:
+    """The kind of the item that a call puts."""
+    for one in (*call.arguments, *dict(call.keywords).values()):
+        if isinstance(one, Item):
+            return one.kind
+    return None
+
+
+def raised(outcome: Any, *kinds: type[BaseException]) -> bool:
+    return outcome[0] == "raised" and issubclass(outcome[1][0], kinds)
+
+
+PICKLING = (TypeError, AttributeError, pickle.PicklingError)
+"""What can't be pickled raises one of these."""
+NOTHING = ("value", ("NoneType", None))
+DIFFERENCES = [
+    Difference(
+        "a call that is wrong in two ways",
+        lambda run, call, theirs, ours: (
+            put_item(call) in UNPICKLABLE
+            and raised(theirs, *PICKLING, queue.Full, OSError, OverflowError)
+            and raised(ours, *PICKLING, OSError)
+            and (run.closed or run.full() or is_odd(call))
+        ),
+    ),
+    Difference(
+        "when an item is pickled",
+        lambda run, call, theirs, ours: (
+            theirs == ("value", ("str", "QueueFeederThread"))
+            and ours == ("value", ("str", threading.main_thread().name))
+        ),
+    ),
+    Difference(
+        "an item that can't be pickled",
+        lambda run, call, theirs, ours: put_item(call) in UNPICKLABLE and raised(ours, *PICKLING) and theirs == NOTHING,
+    ),
+    Difference(
+        "an item that can't be pickled",  # there its feeder thread was started, and it counts as unfinished
+        lambda run, call, theirs, ours: (
+            run.dropped > 0
+            and (
+                (call.method == "task_done" and theirs == NOTHING and raised(ours, ValueError))
+                or (call.method == "empty" and run.closed and raised(theirs, OSError) and ours[0] == "value")
+            )
+        ),
+    ),
+    Difference(
+        "the pickle protocol",
+        lambda run, call, theirs, ours: (
+            (theirs[0] == "value" and theirs[1] == ("int", run.protocol) and ours == ("value", ("int", 5)))
+            or (run.protocol < 5 and put_item(call) == "raw buffer" and ours == NOTHING)
+            or (run.one_more and call.method in ("get", "get_nowait", "qsize", "empty"))
+        ),
+    ),
+    Difference(
+        "after `put` returns",
+        lambda run, call, theirs, ours: (
+            run.held
+            and (
+                (call.method == "empty" and theirs == ("value", ("bool", True)) and ours == ("value", ("bool", False)))
+                or (raised(theirs, queue.Empty) and ours == ("value", ("str", "held up")))
+            )
+        ),
+    ),
+    Difference(
+        "`maxsize`",
+        lambda run, call, theirs, ours: (
+            call.method == "made" and raised(theirs, OSError, OverflowError, ValueError) and ours[0] == "value"
+        ),
+    ),
+    Difference(
+        "`qsize()`",
+        lambda run, call, theirs, ours: call.method == "qsize" and raised(theirs, NotImplementedError),
+    ),
+    Difference(
+        "a timeout that is no time",
+        lambda run, call, theirs, ours: (
+            is_odd(call)
+            and raised(theirs, OSError, OverflowError, ValueError, TypeError)
+            and (raised(ours, OverflowError, ValueError, TypeError) or not bound(call)[0])
+        ),
+    ),
+    Difference(
+        "what an exception says",
+        lambda run, call, theirs, ours: (
+            raised(theirs, OSError) and raised(ours, OSError) and run.closed and theirs[1][1] == ["handle is closed"]
+        ),
+    ),
+    Difference(
+        "inside",
+        lambda run, call, theirs, ours: call.method.startswith("_") and raised(ours, AttributeError),
+    ),
+    Difference(
+        "a handle travels",
+        lambda run, call, theirs, ours: call.method == "pickled" and raised(theirs, RuntimeError) and ours == NOTHING,
+    ),
+    Difference(
+        "threads",
+        lambda run, call, theirs, ours: (
+            call.method == "threads" and theirs[1][1] == [("str", "QueueFeederThread")] and ours[1][1] == []
+        ),
+    ),
+    Difference(
+        "extras",
+        lambda run, call, theirs, ours: call.method in EXTRAS[:4] and raised(theirs, AttributeError),
+    ),
+    Difference(
+        "more extras",
+        lambda run, call, theirs, ours: (
+            (call.method in EXTRAS[4:7] and raised(theirs, AttributeError))
+            or raised(ours, tqshim.ShutDown)
+            or (call.method == "join" and call.keywords and raised(theirs, TypeError) and ours[0] == "value")
+        ),
+    ),
+    Difference(
+        "at least once",
+        lambda run, call, theirs, ours: call.method == "claimed" and raised(theirs, AttributeError),
+    ),
+    Difference(
+        "`SimpleQueue`: `put` without a reader",
+        lambda run, call, theirs, ours: run.kind == "SimpleQueue" and theirs[0] == "waits" and ours == NOTHING,
+    ),
+]
+
+
+class Run:
+    """A program on a real queue and on ours."""
+
+    def __init__(self, kind: str, maxsize: int) -> None:
+        self.kind = kind
+        self.maxsize = maxsize
+        self.steps: list[str] = []
+        self.shown: set[str] = set()
+        self.closed = self.held = False
+        self.one_more = False
+        """Ours has an item that the real queue could not pickle."""
+        self.waiting: deque[int] = deque()
+        """Bytes of each item in the real queue."""
+        self.unfinished = self.dropped = 0
+        self.protocol = pickle.DEFAULT_PROTOCOL
+        size = () if kind == "SimpleQueue" else (maxsize,)
+        self.theirs = Side(lambda: getattr(THEIRS, kind)(*size))
+        self.ours = Side(lambda: getattr(tqshim, kind)(*size))
+        self.compare(Call("made", size), self.theirs.made, self.ours.made)
+
+    def compare(self, call: Call, theirs: Any, ours: Any) -> None:
+        self.steps.append(f"{call}: {shown_value(theirs)}")
+        if theirs == ours:
+            return
+        for difference in DIFFERENCES:
+            if difference.shows(self, call, theirs, ours):
+                self.shown.add(difference.row)
+                return
+        told = "\n".join(self.steps)
+        raise AssertionError(f"{self.kind}({self.maxsize}):\n{told}\ntheirs: {theirs!r:.2000}\nours:   {ours!r:.2000}")
+
+    def step(self, call: Call) -> None:
+        if self.would_wait(call):
+            return
+        outcomes = []
+        for side in (self.theirs, self.ours):
+            work = self.work(side, call)
+            with contextlib.redirect_stderr(io.StringIO()):  # where the feeder prints what it can't pickle
+                outcomes.append(("waits", None) if side is self.ours and self.hangs(call) else side.outcome(work))
+                if side is self.theirs:
+                    self.note(call, outcomes[0])
+                    self.settle()
+        self.compare(call, *outcomes)
+
+    def work(self, side: Side, call: Call) -> Callable[[], Any]:
+        given = [side.item(one) if isinstance(one, Item) else one for one in call.arguments]
+        named = {name: side.item(one) if isinstance(one, Item) else one for name, one in call.keywords}
+        if call.method == "change":
+            return lambda: [thing.append(len(thing)) for thing in side.things.values()] and None
+        if call.method == "release":
+            return HeldUp.gate.set
+        if call.method == "pickled":
+            return lambda: pickle.loads(pickle.dumps(side.queue)).close()
+        if call.method == "threads":
+            theirs = getattr(side.queue, "_thread", None)
+            return lambda: [one.name for one in threading.enumerate() if one is theirs]
+        if call.method.startswith("_"):
+            return lambda: type(getattr(side.queue, call.method)) and None
+        return lambda: (getattr(side.queue, call.method)(*given, **named), None)[call.method in EXTRAS]
+
+    def would_wait(self, call: Call) -> bool:
+        """For ever, or longer than a test should."""
+        name = call.method
+        if name == "join" and not call.keywords:
+            return self.unfinished > 0
+        if name in ("close", "change"):  # the feeder can't go on before somebody reads
+            return sum(self.waiting) > PIPE or self.held
+        if self.kind == "SimpleQueue":
+            size = SIZES.get(put_item(call) or "", 2000)
+            return (name == "get" and not self.waiting) or (name == "put" and sum(self.waiting) + size > PIPE)
+        if self.closed or not ((name == "put" and self.full()) or (name == "get" and not self.waiting)):
+            return False
+        try:
+            block, timeout = bound(call)
+        except TypeError:
+            return False
+        return block and (timeout is None or (not is_odd(call) and timeout > 0.01))
+
+    def hangs(self, call: Call) -> bool:
+        """Theirs had an item, or a place, and ours has none."""
+        ours = self.ours.queue
+        if self.closed or call.method not in ("put", "get"):
+            return False
+        with contextlib.suppress(TypeError):
+            block, timeout = (True, None) if self.kind == "SimpleQueue" else bound(call)
+            if block and (timeout is None or (not is_odd(call) and timeout > 0.01)):
+                return bool(ours.empty() if call.method == "get" else self.kind != "SimpleQueue" and ours.full())
+        return False
+
+    def full(self) -> bool:
+        return 0 < self.maxsize <= len(self.waiting)
+
+    def note(self, call: Call, outcome: Any) -> None:
+        """What the step has made of the real queue."""
+        name, kind = call.method, put_item(call)
+        self.one_more |= kind == "raw buffer" and self.protocol < 5
+        if name in ("put", "put_nowait") and outcome == NOTHING:
+            self.unfinished += 1
+            if kind in UNPICKLABLE or (kind == "raw buffer" and self.protocol < 5):
+                self.dropped += 1
+            else:
+                self.waiting.append(SIZES.get(str(kind), 2000))
+                self.held |= kind == "held"
+        elif name in ("get", "get_nowait") and not self.closed and self.waiting and not self.still_there(outcome):
+            self.waiting.popleft()
+        elif name == "task_done" and outcome == NOTHING:
+            self.unfinished -= 1
+        elif name == "close":
+            self.closed = True
+        elif name == "release":
+            self.held = False
+
+    def still_there(self, outcome: Any) -> bool:
+        """The get took nothing: its arguments were refused, or it found nothing."""
+        if outcome[0] == "value":
+            return False
+        kind, said = outcome[1]
+        return not (kind is SystemExit or (kind is ValueError and "can't be loaded" in str(said)))
+
+    def settle(self) -> None:
+        """Wait until the feeder thread has written what was put, or dropped it."""
+        real = self.theirs.queue
+        if self.held or self.kind == "SimpleQueue" or real is None:
+            return
+        deadline = time.monotonic() + PATIENCE
+        if self.closed:
+            if real._thread is not None:
+                real._thread.join(PATIENCE)
+            return
+        while True:
+            left = len(self.waiting)
+            counted = sys.platform == "darwin" or real.qsize() == left
+            idle = sum(self.waiting) > PIPE or real._thread is None or (not real._buffer and real._notempty._waiters)
+            if counted and idle and real.empty() == (left == 0):
+                return
+            assert time.monotonic() < deadline, f"the real queue has not {left} items: {self.steps}"
+            time.sleep(0.00002)
+
+    def end(self) -> None:
+        """Both queues have the same items to the end."""
+        HeldUp.gate.set()
+        try:
+            if self.held:
+                self.held = False
+                self.settle()
+            if self.theirs.queue is not None and not self.closed:
+                while self.waiting:
+                    self.step(Call("get"))
+                if self.kind != "SimpleQueue":
+                    self.step(Call("get_nowait"))
+                self.step(Call("empty"))
+        finally:
+            HeldUp.gate.clear()
+            for side in (self.theirs, self.ours):
+                if side.queue is not None:
+                    if side is self.theirs and self.waiting and not self.closed and self.kind != "SimpleQueue":
+                        side.queue.cancel_join_thread()
+                    side.queue.close()
+            self.closed = True
+
+
+def run_program(kind: str, maxsize: int, program: list[Call]) -> set[str]:
+    """The rows of the table that it shows."""
+    run = Run(kind, maxsize)
+    try:
+        for call in program:
+            if run.theirs.queue is not None:
+                run.step(call)
+    except BaseException:
+        with contextlib.suppress(AssertionError):
+            run.end()
+        raise
+    run.end()
+    return run.shown
+
+
+def forms(
+    block: Any, timeout: Any, put: bool
+) -> st.SearchStrategy[tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]]:
+    """Ways to say the same, and some that say nothing."""
+    wrong = [((block, timeout, 1), ()), ((), (("bogus", 1),)), ((block,), (("block", block),))]
+    right = [
+        ((), ()),
+        ((block,), ()),
+        ((block, timeout), ()),
+        ((block,), (("timeout", timeout),)),
+        ((), (("block", block),)),
+        ((), (("timeout", timeout),)),
+        ((), (("timeout", timeout), ("block", block))),
+    ]
+    return st.sampled_from([*right * 4, *wrong])  # type: ignore[arg-type]
+
+
+KINDS_OF_ITEMS = [kind for kind in ITEMS if kind not in LATER]
+
+
+@st.composite
+def calls(draw: Any, kind: str, items: list[str], timeouts: list[Any], more: list[Call]) -> Call:
+    way = draw(st.sampled_from(["put", "put", "put", "get", "get", "look", "look", "more"]))
+    if way == "look" or (way == "more" and not more):
+        return Call(draw(st.sampled_from(["empty"] if kind == "SimpleQueue" else ["qsize", "empty", "full"])))
+    if way == "more":
+        return draw(st.sampled_from(more))  # type: ignore[no-any-return]
+    method = way if kind == "SimpleQueue" else draw(st.sampled_from([way, way, f"{way}_nowait"]))
+    arguments: tuple[Any, ...] = ()
+    keywords: tuple[tuple[str, Any], ...] = ()
+    if kind != "SimpleQueue" and method == way:
+        block = draw(st.sampled_from([True, False, 1, 0]))
+        arguments, keywords = draw(forms(block, draw(st.sampled_from(timeouts)), way == "put"))
+    if way == "put":
+        item = Item(draw(st.sampled_from(items)), draw(st.integers(0, 99)))
+        if not arguments and kind != "threads" and draw(st.booleans()):  # theirs calls it ``item``
+            keywords = (*keywords, ("obj", item))
+        elif draw(st.integers(0, 30)) != 7:  # sometimes there is none
+            arguments = (item, *arguments)
+    return Call(method, arguments, keywords)
+
+
+ENDING = [Call("close"), Call("join_thread"), Call("cancel_join_thread"), Call("change")]
+COUNTING = [Call("task_done"), Call("task_done"), Call("join")]
+MORE = {
+    "Queue": ENDING,
+    "JoinableQueue": [*ENDING, *COUNTING * 2],
+    "SimpleQueue": [Call("close"), Call("change"), Call("change")],
+}
+
+
+def programs(kind: str) -> st.SearchStrategy[list[Call]]:
+    step = calls(kind, KINDS_OF_ITEMS, TIMEOUTS, MORE[kind])
+    return st.lists(step, max_size=25)
+
+
+def many(check: Callable[..., None], examples: int, *strategies: Any) -> None:
+    """So many programs of the seed."""
+    decide = settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=False,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    seed(SEED)(decide(given(*strategies)(check)))()
+
+
+EXAMPLES = [150, pytest.param(8000, marks=STRESS)]
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+@pytest.mark.parametrize("kind", list(MORE))
+def test_a_program_comes_to_the_same_on_a_real_queue(kind: str, examples: int) -> None:
+    ran = 0
+
+    def check(maxsize: int, program: list[Call]) -> None:
+        nonlocal ran
+        ran += 1
+        note(f"{kind}({maxsize}): {'; '.join(map(str, program))}")
+        run_program(kind, maxsize, program)
+
+    many(check, examples, st.sampled_from([0, 1, 2, 3, -1, 7]), programs(kind))
+    print(f"{ran} programs on {kind}")
+
+
+SMALL, SECOND = Call("put", (Item("small", 0),)), Call("put", (Item("small", 1),))
+SHOWING: list[tuple[str, str, int, list[Call]]] = [
+    ("when an item is pickled", "Queue", 0, [Call("put", (Item("witness", 0),)), Call("get")]),
+    *[
+        ("an item that can't be pickled", kind, 1, [Call("put", (Item(item, 0),)), Call("qsize"), SECOND, Call("get")])
+        for kind in ("Queue", "JoinableQueue")
+        for item in UNPICKLABLE
+    ],
+    ("an item that can't be pickled", "JoinableQueue", 0, [Call("put", (Item("view", 0),)), Call("task_done")]),
+    ("an item that can't be pickled", "Queue", 0, [Call("put", (Item("view", 0),)), Call("close"), Call("empty")]),
+    ("a call that is wrong in two ways", "Queue", 1, [SMALL, Call("put_nowait", (Item("view", 0),))]),
+    ("a call that is wrong in two ways", "Queue", 1, [SMALL, Call("put", (Item("view", 0), True, math.nan))]),
+    ("a call that is wrong in two ways", "SimpleQueue", 0, [Call("close"), Call("put", (Item("view", 0),))]),
+    ("the pickle protocol", "Queue", 0, [Call("put", (Item("protocol", 0),)), Call("get")]),
+    ("the pickle protocol", "SimpleQueue", 0, [Call("put", (Item("raw buffer", 0),))]),
+    ("after `put` returns", "Queue", 0, [Call("put", (Item("held", 0),)), Call("empty"), Call("release"), Call("get")]),
+    ("`maxsize`", "Queue", 2**31, []),
+    ("a timeout that is no time", "Queue", 1, [Call("get", (True, math.nan))]),
+    ("a timeout that is no time", "Queue", 1, [SMALL, Call("put", (Item("small", 1), True, math.nan))]),
+    ("a timeout that is no time", "Queue", 1, [Call("get", (False, 10**400))]),
+    ("what an exception says", "Queue", 0, [SMALL, Call("close"), Call("empty")]),
+    *[("inside", "Queue", 0, [Call(name)]) for name in ("_reader", "_writer", "_rlock", "_wlock", "_sem", "_buffer")],
+    ("a handle travels", "Queue", 0, [Call("pickled")]),
+    ("a handle travels", "SimpleQueue", 0, [Call("pickled")]),
+    ("threads", "Queue", 0, [SMALL, Call("threads")]),
+    ("extras", "Queue", 0, [Call("put_many", ([],)), Call("put_many_nowait", ([],))]),
+    ("more extras", "JoinableQueue", 0, [Call("join", (), (("timeout", 0),)), Call("drain"), Call("stats")]),
+    ("more extras", "Queue", 0, [Call("shutdown")]),
+    ("at least once", "Queue", 0, [Call("claimed")]),
+]
+
+
+@pytest.mark.parametrize("row, kind, maxsize, program", SHOWING, ids=lambda value: str(value)[:24])
+def test_a_program_shows_the_difference(row: str, kind: str, maxsize: int, program: list[Call]) -> None:
+    if row == "the pickle protocol" and pickle.DEFAULT_PROTOCOL >= 5:
+        pytest.skip("from 3.14 on it is the same")
+    assert row in run_program(kind, maxsize, program)
+
+
+def test_a_simple_queue_whose_pipe_is_full_shows_the_difference() -> None:
+    run = Run("SimpleQueue", 0)
+    item = b"x" * 200_000
+    putting = threading.Thread(target=run.theirs.queue.put, args=(item,), daemon=True)
+    putting.start()
+    putting.join(0.2)
+    outcome = ("waits" if putting.is_alive() else "value", ("NoneType", None))
+    run.compare(Call("put", (item,)), outcome, run.ours.outcome(lambda: run.ours.queue.put(item)))
+    assert run.shown == {"`SimpleQueue`: `put` without a reader"}
+    assert run.theirs.queue.get() == run.ours.queue.get() == item
+    putting.join(PATIENCE)
+    run.end()
+
+
+def test_each_difference_that_is_named_here_is_a_row_and_is_shown() -> None:
+    """A row that is gone from the page, or that no program shows, is to be taken out of ``DIFFERENCES``."""
+    heads = [row[0] for row in rows("differences")]
+    for difference in DIFFERENCES:
+        assert len([head for head in heads if head.startswith(difference.row)]) == 1, difference.row
+    shown = {row for row, *_ in SHOWING} | {"`SimpleQueue`: `put` without a reader"}
+    if sys.platform != "darwin":
+        shown.add("`qsize()`")  # differs there alone
+    assert {difference.row for difference in DIFFERENCES} == shown
+
+
+def test_a_difference_that_no_row_explains_fails() -> None:
+    """Each of these is one."""
+    for wrong in (
+        lambda run: setattr(run.ours.queue, "qsize", lambda: 7),
+        lambda run: setattr(run.ours.queue, "empty", lambda: None),
+        lambda run: setattr(run.ours.queue, "get", lambda *a, **k: bytearray(b"1")),
+        lambda run: setattr(run.ours.queue, "full", lambda: 1),
+    ):
+        run = Run("Queue", 2)
+        wrong(run)
+        with pytest.raises(AssertionError, match="theirs: "):
+            for call in (Call("put", (Item("small", 1),)), Call("qsize"), Call("empty"), Call("full"), Call("get")):
+                run.step(call)
+        vars(run.ours.queue).update(dict.fromkeys(()))
+        for name in ("qsize", "empty", "get", "full"):
+            vars(run.ours.queue).pop(name, None)
+        run.ours.queue.close()
+        run.theirs.queue.close()
+
+
+# -- queue.Queue
+
+
+SHUTDOWN = hasattr(queue, "ShutDown")  # from Python 3.13 on
+IN_THREADS = [
+    *COUNTING,
+    *([Call("shutdown"), Call("shutdown", (True,)), Call("shutdown", (), (("immediate", False),))] if SHUTDOWN else []),
+]
+
+
+def run_beside_threads(maxsize: int, program: list[Call]) -> None:
+    theirs: queue.Queue[Any] = queue.Queue(maxsize)
+    real, ours = Side(lambda: theirs), Side(lambda: tqshim.JoinableQueue(maxsize))
+    told = []
+    for call in program:
+        over = getattr(theirs, "is_shutdown", False)
+        if call.method == "join" and theirs.unfinished_tasks:
+            continue
+        if not over and ((call.method == "put" and theirs.full()) or (call.method == "get" and theirs.empty())):
+            with contextlib.suppress(TypeError):
+                block, timeout = bound(call)
+                if block and (timeout is None or timeout > 0.01):
+                    continue
+        outcomes = []
+        for side, one in ((real, theirs), (ours, ours.queue)):
+            given = [side.item(value) if isinstance(value, Item) else value for value in call.arguments]
+            named = {name: side.item(value) if isinstance(value, Item) else value for name, value in call.keywords}
+            outcomes.append(
+                side.outcome(
+                    lambda one=one, given=given, named=named, name=call.method: one_call(one, name, given, named)
+                )
+            )
+        told.append(f"{call}: {shown_value(outcomes[0])}")
+        assert outcomes[0] == outcomes[1], "\n".join(told)
+    ours.queue.close()
+
+
+def one_call(q: Any, method: str, given: list[Any], named: dict[str, Any]) -> Any:
+    value = getattr(q, method)(*given, **named)
+    return None if method == "join" else value  # ours says whether all items are done
+
+
+@pytest.mark.parametrize("examples", [150, pytest.param(4000, marks=STRESS)])
+def test_a_program_comes_to_the_same_on_a_queue_for_threads(examples: int) -> None:
+    """But for negative timeouts, which ``queue.Queue`` refuses, and for pickling, which it does not do."""
+
+    def check(maxsize: int, program: list[Call]) -> None:
+        note(f"({maxsize}): {'; '.join(map(str, program))}")
+        run_beside_threads(maxsize, program)
+
+    step = calls("threads", ["small", "none", "text", "large"], [None, 0, 0.001, 5], IN_THREADS)
+    many(check, examples, st.sampled_from([0, 1, 2, 3, -1]), st.lists(step, max_size=30))
+
+
+# -- histories
+
+UNTOUCHED = {name: getattr(tuning, name) for name in CONSTANTS}
+
+
+def concurrent(
+    crew: Optional[Crew], told: str, rounds: int, make: Callable[[int], Any] = TurboQueue, most: int = 6
+) -> list[tuple[list[Act], int, int]]:
+    """Histories of one queue: acts of two to six threads in this process and others, its bound, what order it owes.
+
+    ``told``: the seed of all choices.  ``crew``: who the other processes are; ``None``: there are none."""
+    choose = random.Random(told)
+    maxsize = choose.choice([0, 0, 1, 2, 3, 6])
+    chosen: dict[str, Any] = {}
+    if choose.random() < 0.6:
+        chosen = {name: choose.choice(values) for name, values in CONSTANTS.items()}
+        chosen["CUT_EVERY"] = choose.choice([0, UNTOUCHED["CUT_EVERY"]])
+    actors = choose.randint(2, 6)
+    others = choose.randint(1, min(actors, most)) if crew is not None else 0
+    # Threads of each process; this one is number 0.
+    threads = [0 if crew is not None and choose.random() < 0.5 else 1] + [1] * others
+    while sum(threads) < actors:
+        threads[choose.randrange(len(threads))] += 1
+    found = []
+    try:
+        lockstep.configure(chosen)
+        q: Any = make(maxsize)
+        for worker in range(others):
+            assert crew is not None
+            crew.call(worker, lockstep.configure, chosen)
+            crew.call(worker, keep, "queue", q)
+        for turn in range(rounds):
+            acts = [recorded.act(q, 0, 9, "put_nowait", ((0, 9, number),)) for number in range(choose.randint(0, 4))]
+            scripts = [
+                [recorded.script(choose, process, actor, choose.randint(2, 8)) for actor in range(count)]
+                for process, count in enumerate(threads)
+            ]
+            at = time.monotonic_ns() + (2 * MILLISECOND if others else 0)
+            for worker in range(others):
+                assert crew is not None
+                crew.start(worker, recorded.perform, "queue", worker + 1, scripts[worker + 1], at)
+            if scripts[0]:
+                acts += recorded.perform(q, 0, scripts[0], at)
+            if crew is not None:
+                acts += [one for theirs in crew.results(range(others)) for one in theirs]
+            while not acts or acts[-1].result != "Empty" or acts[-1].actor != 8:
+                acts.append(recorded.act(q, 0, 8, "get_nowait", ()))
+                assert len(acts) < 1000, "the queue does not end"
+            acts.append(recorded.act(q, 0, 8, "qsize", ()))
+            slack = UNTOUCHED["CUT_EVERY"] if not chosen else chosen["CUT_EVERY"]
+            wrong = contradiction(acts, maxsize, slack)
+            assert wrong is None, f"TQSHIM_SEED={SEED}, {told!r}, round {turn}, threads {threads}, {chosen}:\n{wrong}"
+            found.append((acts, maxsize, slack))
+        return found
+    finally:
+        lockstep.configure(UNTOUCHED)
+        for worker in range(others):
+            assert crew is not None
+            crew.call(worker, lockstep.configure, UNTOUCHED)
+            crew.call(worker, forget)
+
+
+ROUNDS = 5
+METHODS = multiprocessing.get_all_start_methods()
+
+
+@pytest.mark.parametrize(
+    "method, queues",
+    [
+        ("fork", 60),
+        ("spawn", 4),
+        ("forkserver", 4),
+        pytest.param("fork", 800, marks=STRESS),
+        pytest.param("spawn", 100, marks=STRESS),
+        pytest.param("forkserver", 100, marks=STRESS),
+    ],
+)
+def test_some_order_explains_what_processes_and_threads_saw(crews: Any, method: str, queues: int) -> None:
+    if method not in METHODS:
+        pytest.skip(f"there is no {method} here")
+    most = 6 if queues > 10 else 2
+    crew = crews(method, most)
+    for number in range(queues):
+        concurrent(crew, f"{SEED} {method} {number}", ROUNDS, most=most)
+    print(f"{queues * ROUNDS} histories with {method}")
+
+
+@pytest.mark.parametrize("queues", [20, pytest.param(200, marks=STRESS)])
+def test_some_order_explains_what_threads_saw(queues: int) -> None:
+    for number in range(queues):
+        concurrent(None, f"{SEED} threads {number}", ROUNDS)
+
+
+# -- the checker
+
+
+def one(begin: int, end: int, who: str, method: str, item: Any = None, result: Any = None) -> Act:
+    """An act of process and actor ``who``; a result ``Empty`` or ``Full`` was raised."""
+    process, actor = map(int, who.split("."))
+    kind = "raised" if result in ("Empty", "Full") else "value"
+    return Act(begin, end, process, actor, method, () if item is None else (item,), kind, result)
+
+
+A, B, C = "a", "b", "c"
+RIGHT: dict[str, tuple[int, list[Act]]] = {
+    "nothing": (0, []),
+    "in turn": (2, [one(0, 1, "1.0", "put", A), one(2, 3, "1.0", "put", B), one(4, 5, "2.0", "get", None, A),
+                    one(6, 7, "2.0", "get", None, B), one(8, 9, "2.0", "get", None, "Empty")]),
+    "Empty beside a put": (0, [one(0, 5, "1.0", "put", A), one(1, 2, "2.0", "get", None, "Empty"),
+                               one(6, 7, "2.0", "get", None, A)]),
+    "Full beside a get": (1, [one(0, 1, "1.0", "put", A), one(2, 9, "2.0", "get", None, A),
+                              one(3, 4, "1.0", "put", B, "Full")]),
+    "puts beside each other, either order": (0, [one(0, 5, "1.0", "put", A), one(1, 4, "2.0", "put", B),
+                                                 one(6, 7, "2.0", "get", None, A), one(8, 9, "2.0", "get", None, B)]),
+    "gets beside each other": (0, [one(0, 1, "1.0", "put", A), one(2, 3, "1.0", "put", B),
+                                   one(4, 9, "1.0", "get", None, B), one(5, 8, "2.0", "get", None, A)]),
+    "a get that waits for its put": (0, [one(0, 9, "2.0", "get", None, A), one(3, 4, "1.0", "put", A)]),
+    "a put that waits for its place": (1, [one(0, 1, "1.0", "put", A), one(2, 9, "1.0", "put", B),
+                                           one(3, 4, "2.0", "get", None, A), one(10, 11, "2.0", "get", None, B)]),
+    "sizes": (2, [one(0, 1, "1.0", "put", A), one(2, 3, "2.0", "qsize", None, 1), one(4, 5, "2.0", "full", None, False),
+                  one(6, 7, "2.0", "empty", None, False)]),
+    "other processes' items within the slack": (0, [one(0, 1, "1.0", "put", A), one(50, 51, "2.0", "put", B),
+                                                    one(60, 61, "3.0", "get", None, B),
+                                                    one(62, 63, "3.0", "get", None, A)]),
+}  # fmt: skip
+WRONG: dict[str, tuple[int, list[Act]]] = {
+    "doubled": (0, [one(0, 1, "1.0", "put", A), one(2, 5, "1.0", "get", None, A), one(3, 4, "2.0", "get", None, A)]),
+    "lost": (0, [one(0, 1, "1.0", "put", A), one(2, 3, "1.0", "put", B), one(4, 5, "2.0", "get", None, B),
+                 one(6, 7, "2.0", "get", None, "Empty")]),
+    "from nowhere": (0, [one(0, 1, "1.0", "put", A), one(2, 3, "2.0", "get", None, C)]),
+    "before its put": (0, [one(0, 1, "2.0", "get", None, A), one(2, 3, "1.0", "put", A)]),
+    "reordered": (0, [one(0, 1, "1.0", "put", A), one(2, 3, "1.0", "put", B), one(4, 5, "2.0", "get", None, B),
+                      one(6, 7, "2.0", "get", None, A)]),
+    "reordered, threads of one process": (0, [one(0, 1, "1.0", "put", A), one(2, 3, "1.1", "put", B),
+                                              one(4, 5, "2.0", "get", None, B), one(6, 7, "2.0", "get", None, A)]),
+    "reordered, seen by two": (0, [one(0, 1, "1.0", "put", A), one(2, 3, "1.0", "put", B),
+                                   one(4, 5, "2.0", "get", None, B), one(6, 7, "3.0", "get", None, A)]),
+    "other processes' items beyond the slack": (0, [one(0, 1, "1.0", "put", A), one(150, 151, "2.0", "put", B),
+                                                    one(160, 161, "3.0", "get", None, B),
+                                                    one(162, 163, "3.0", "get", None, A)]),
+    "unjustified Empty": (0, [one(0, 1, "1.0", "put", A), one(2, 3, "2.0", "get", None, "Empty"),
+                              one(4, 5, "2.0", "get", None, A)]),
+    "unjustified Empty beside gets": (0, [one(0, 1, "1.0", "put", A), one(0, 1, "1.1", "put", B),
+                                          one(2, 9, "2.0", "get", None, A), one(3, 8, "3.0", "get", None, "Empty"),
+                                          one(10, 11, "2.0", "get", None, B)]),
+    "unjustified Full": (2, [one(0, 1, "1.0", "put", A), one(2, 3, "1.0", "put", B, "Full")]),
+    "Full without a bound": (0, [one(0, 1, "1.0", "put", A, "Full")]),
+    "beyond the bound": (1, [one(0, 1, "1.0", "put", A), one(2, 3, "2.0", "put", B), one(4, 5, "1.0", "get", None, A),
+                             one(6, 7, "1.0", "get", None, B)]),
+    "beyond the bound, beside each other": (1, [one(0, 5, "1.0", "put", A), one(1, 6, "2.0", "put", B),
+                                                one(7, 8, "1.0", "get", None, A), one(9, 10, "1.0", "get", None, B)]),
+    "a size that never was": (0, [one(0, 1, "1.0", "put", A), one(2, 3, "2.0", "qsize", None, 2)]),
+    "empty though it is not": (0, [one(0, 1, "1.0", "put", A), one(2, 3, "2.0", "empty", None, True)]),
+    "full though it is not": (2, [one(0, 1, "1.0", "put", A), one(2, 3, "2.0", "full", None, True)]),
+    "another exception": (0, [one(0, 1, "1.0", "put", A)._replace(kind="raised", result="OSError()")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(RIGHT))
+def test_the_checker_finds_the_order(name: str) -> None:
+    maxsize, acts = RIGHT[name]
+    assert contradiction(acts, maxsize, 100) is None
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_the_checker_finds_the_fault(name: str) -> None:
+    maxsize, acts = WRONG[name]
+    assert contradiction(acts, maxsize, 100) is not None
+
+
+def planted(fault: str, acts: list[Act], choose: random.Random) -> Optional[list[Act]]:
+    """A history with a fault in it; ``None``: there is no place for one."""
+    gets = sorted(one for one in acts if one.method.startswith("get") and one.kind == "value")
+    drained = [one for one in gets if one.actor == 8]
+    places = list(acts)
+
+    def changed(which: Act, **to: Any) -> None:
+        places[places.index(which)] = which._replace(**to)
+
+    if fault == "doubled" and len(gets) > 1:
+        first, second = choose.sample(gets, 2)
+        changed(first, result=second.result)
+    elif fault == "lost" and gets:
+        places.remove(choose.choice(gets))
+    elif fault == "reordered":
+        pairs = [
+            (old, new)
+            for old in gets
+            for new in gets
+            if old.end < new.begin and old.result[:2] == new.result[:2] and old.result[2] < new.result[2]
+        ]
+        if not pairs:
+            return None
+        old, new = choose.choice(pairs)
+        changed(old, result=new.result)
+        changed(new, result=old.result)
+    elif fault == "Empty" and drained:
+        begin = choose.choice(drained).begin - 1
+        places.append(Act(begin, begin, 7, 0, "get_nowait", (), "raised", "Empty"))
+    elif fault == "Full":
+        end = max(one.end for one in acts)
+        places.append(Act(end + 1, end + 2, 7, 0, "put_nowait", ((7, 0, 0),), "raised", "Full"))
+    elif fault == "qsize":
+        looks = [one for one in acts if one.method == "qsize"]
+        changed(choose.choice(looks), result=50)
+    else:
+        return None
+    return places
+
+
+@pytest.mark.parametrize("fault", ["doubled", "lost", "reordered", "Empty", "Full", "qsize"])
+def test_a_fault_that_is_planted_in_a_history_is_found(fault: str) -> None:
+    choose = random.Random(f"{SEED} {fault}")
+    tried = 0
+    for number in range(40):
+        for acts, maxsize, slack in concurrent(None, f"{SEED} {fault} {number}", 2):
+            wrong = planted(fault, acts, choose)
+            if wrong is not None:
+                tried += 1
+                assert contradiction(wrong, maxsize, slack) is not None, "\n".join(map(str, sorted(wrong)))
+    assert tried >= 10
+
+
+class Broken(queue.Queue):  # type: ignore[type-arg]
+    """Does one thing wrong, now and then."""
+
+    fault = ""
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        self.choose = random.Random(SEED)
+
+    def errs(self, fault: str) -> bool:
+        return self.fault == fault and self.choose.random() < 0.2
+
+    def put(self, item: Any, block: bool = True, timeout: Optional[float] = None) -> None:
+        if self.errs("lost"):
+            return
+        if self.errs("Full"):
+            raise queue.Full
+        if self.errs("bound"):
+            with self.mutex:
+                self._put(item)
+            return
+        super().put(item, block, timeout)
+        if self.errs("doubled"):
+            with self.mutex:
+                self._put(item)
+
+    def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
+        if self.errs("Empty"):
+            raise queue.Empty
+        return super().get(block, timeout)
+
+    def _get(self) -> Any:
+        return self.queue.pop() if self.errs("reordered") else self.queue.popleft()
+
+    def qsize(self) -> int:
+        return super().qsize() + self.errs("qsize")
+
+
+@pytest.mark.parametrize("fault", ["", "lost", "doubled", "reordered", "Empty", "Full", "bound", "qsize"])
+def test_a_queue_that_does_one_thing_wrong_is_found_out(fault: str) -> None:
+    """And one that does nothing wrong is not."""
+    kind = type("Kind", (Broken,), {"fault": fault})
+
+    def run_all() -> None:
+        for number in range(20):
+            concurrent(None, f"{SEED} broken {number}", ROUNDS, kind)
+
+    if not fault:
+        run_all()
+    else:
+        with pytest.raises(AssertionError, match=r"no order explains|does not end"):
+            run_all()
