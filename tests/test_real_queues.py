@@ -31,7 +31,7 @@ import pytest
 from documents import rows
 from hypothesis import HealthCheck, given, note, seed, settings
 from hypothesis import strategies as st
-from programs import lockstep, recorded
+from programs import histories, lockstep, recorded
 from programs.crew import Crew, forget, keep
 from programs.recorded import Act, contradiction
 from programs.things import BadAtLoading, Counting, Unpicklable
@@ -39,6 +39,7 @@ from test_equivalence import CONSTANTS
 
 import tqshim
 from tqshim import TurboQueue, tuning
+from tqshim.engine.replica import Replica
 
 THEIRS = multiprocessing.get_context()
 SEED = int(os.environ.get("TQSHIM_SEED") or (random.SystemRandom().randrange(2**32) if os.environ.get("CI") else 19))
@@ -1034,3 +1035,33 @@ def test_a_queue_that_does_one_thing_wrong_is_found_out(fault: str) -> None:
     else:
         with pytest.raises(AssertionError, match=r"no order explains|does not end"):
             run_all()
+
+
+# -- what histories have found
+
+
+@pytest.mark.parametrize("waiting", [1, 4])
+@pytest.mark.parametrize("method", ["qsize", "empty", "get_nowait"])
+def test_a_look_is_of_one_moment(crews: Any, monkeypatch: pytest.MonkeyPatch, method: str, waiting: int) -> None:
+    """While we look another process puts an item, and then gets one: there is never one less than before."""
+    q: Any = TurboQueue()
+    for number in range(waiting):
+        q.put(number)
+    crew = crews("fork", 1)
+    crew.call(0, keep, "queue", q)
+    assert crew.call(0, histories.act, "queue", "qsize") == waiting
+    sync, meanwhile = Replica.sync, [True]
+
+    def look(self: Replica) -> None:
+        if meanwhile and self is q._engine.parts.replica:
+            meanwhile.clear()
+            crew.call(0, histories.act, "queue", "put", "late")
+            assert crew.call(0, histories.act, "queue", "get_nowait") == 0
+        sync(self)
+
+    monkeypatch.setattr(Replica, "sync", look)
+    right = {"qsize": (waiting, waiting + 1), "empty": (False,), "get_nowait": ("late", 1)}
+    assert getattr(q, method)() in right[method]
+    assert not meanwhile
+    monkeypatch.undo()
+    crew.forget()

@@ -59,6 +59,8 @@ UNSEEN_PATIENCE: Final = 5.0
 CUT_EVERY: Final = 1_000_000
 """Nanoseconds after the last cut of a queue from which a put cuts: so far may items of several producers be out of
 order."""
+LOOKS: Final = 10
+"""Looks for a moment in which nobody puts: one takes some microseconds, and a stream leaves none."""
 READ_SMALL: Final = 1 << 12
 READ_LARGE: Final = 1 << 16
 """Bytes of journal that are read at once."""
