@@ -39,6 +39,8 @@ from test_equivalence import CONSTANTS
 
 import tqshim
 from tqshim import TurboQueue, tuning
+from tqshim.engine.membership import Membership
+from tqshim.engine.parts import Parts
 from tqshim.engine.replica import Replica
 
 THEIRS = multiprocessing.get_context()
@@ -1064,4 +1066,36 @@ def test_a_look_is_of_one_moment(crews: Any, monkeypatch: pytest.MonkeyPatch, me
     assert getattr(q, method)() in right[method]
     assert not meanwhile
     monkeypatch.undo()
+    crew.forget()
+
+
+def test_places_that_another_has_just_told_of_are_taken(crews: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The items that our lease has delivered keep their places until somebody says so: we are about to, and another
+    process, which gets an item, is faster."""
+    q: Any = TurboQueue(10)
+    crew = crews("fork", 1)
+    crew.call(0, keep, "queue", q)
+    for number in range(10):
+        q.put(number)
+    assert [q.get_nowait(), q.get_nowait()] == [0, 1]
+    make_room, passed, meanwhile = Parts.make_room, Membership.passed, [False]
+
+    def making_room(self: Parts) -> bool:
+        meanwhile[0] = True
+        return make_room(self)
+
+    def passing(self: Membership) -> tuple[bytes, int]:
+        found = passed(self)
+        if meanwhile[0] and found[0]:
+            meanwhile[0] = False
+            assert crew.call(0, histories.act, "queue", "get_nowait") == 2
+            told.append(found)
+        return found
+
+    told: list[Any] = []
+    monkeypatch.setattr(Parts, "make_room", making_room)
+    monkeypatch.setattr(Membership, "passed", passing)
+    q.put_many_nowait([10, 11])
+    assert told, "the way has changed: nobody is told"
+    assert q.get_many_nowait() == [*range(3, 12)]
     crew.forget()

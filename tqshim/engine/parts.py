@@ -91,7 +91,8 @@ class Parts:
         ``True``: look again."""
         passed, _ = self.members.passed()
         if passed:
-            return self.replica.append_one(passed) is not None
+            self.replica.append_one(passed)  # void: another has told of it just now, or ended the lease
+            return True
         return sum([self.producer.trim(slot) for slot in list(self.replica.ledger.res)]) > 0
 
     def is_over(self) -> bool:
