@@ -1,0 +1,561 @@
+"""How late waits end, beside what the machine itself takes: each sample alternates with a plain sleep, or a pipe.
+
+    python -m compat.timeouts [NAME ...] [--count N] [--lanes N] [--beside CONDITION ...] [--json]
+
+    get put put_many join claimed get_async    returned after a timeout of 0.1 s: how late, beside ``time.sleep(0.1)``;
+                                               for ``get_async`` beside ``asyncio.wait_for`` of an event of its own
+    visible      put, tell another process through a pipe, which gets without waiting; beside the pipe alone
+    wake_up      from a put to the return of a get that slept; beside a read of a pipe
+    dead_holder  from a SIGKILL of who holds an item in ``claimed`` to the return of a get that waits for it
+    dead_member  from a SIGKILL of a producer to the burial of its member, while another process waits
+
+Waits with a timeout run beside each of these conditions:
+
+    nobody    the queue has no other user
+    killed    before each sample a peer is killed: while it sleeps there, while it holds an item, in the middle of calls
+    stopped   a peer is stopped so all the time
+    busy      as many peers as processors use all the queues without a pause
+
+Many samples run at once, in lanes: processes, each with a queue of its own, begun one after another so that they don't
+wake at the same time.  A lane needs the processor for less than a hundredth of its time, and what lanes take from each
+other they take from the sleeps, too.  Busy peers are not multiplied with the lanes: they go round all of them.
+
+The exit status is 1 where a wait returned too early, the 99th percentile is beyond that of the sleep, or of the pipe,
+times 1.5, and beyond it by more than the least difference that counts, or an item was not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
+from tqshim.sync.cells import AWAITS_DONE, AWAITS_PLACE, SLEEPS
+
+FORK: Final = multiprocessing.get_context("fork")
+TIMEOUT: Final = 0.1
+PATIENCE: Final = 60.0
+"""Seconds after which something hangs."""
+EARLY: Final = time.get_clock_info("monotonic").resolution
+"""Seconds by which a wait may end too early: what the clock can't tell, and event loops allow themselves."""
+FACTOR: Final = 1.5
+LEAST: Final = 0.5e-3
+"""Seconds of difference that don't count, whatever the factor.  On an idle machine a sleep is 0.1 ms late, and Python
+that has not run for that long takes 0.1 to 0.2 ms for its way out of a wait: its code is in no cache.  The standard
+library's queues wait for whole milliseconds: half of one too long on average."""
+NOTICED: Final = 2.0
+"""Seconds within which the only one who waits notices a dead one, as docs/guarantees.md says."""
+PLACES: Final = (os.cpu_count() or 1) + 1
+"""Of a bounded queue: busy peers, who free one and fill it again, never free all, which ``put_many`` waits for."""
+BESIDE: Final = ("nobody", "killed", "stopped", "busy")
+STATES: Final = ("asleep", "holding", "calling")
+"""In which a peer is killed or stopped, in turn."""
+
+
+class Row(NamedTuple):
+    """What was measured: seconds, in order."""
+
+    name: str
+    beside: str
+    waits: list[float]
+    plain: list[float]
+    """Sleeps, or pipes, of the same lanes; nothing where there is only a bound."""
+    early: int
+    missed: int
+    """Items that were not seen."""
+
+    def holds(self) -> bool:
+        if self.early or self.missed or not self.waits:
+            return False
+        if not self.plain:
+            return self.waits[-1] <= NOTICED
+        late, own = at(self.waits, 0.99), at(self.plain, 0.99)
+        return late <= FACTOR * own or late - own <= LEAST
+
+
+def at(values: list[float], share: float) -> float:
+    """The percentile of values in order."""
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+# -- waits with a timeout
+
+
+class Kind(NamedTuple):
+    make: Callable[[], Any]
+    wait: Callable[[Any, float], bool]
+    """Whether time ran out."""
+    stir: Callable[[Any], object]
+    """What a busy peer does, which brings what is waited for seldom, or never."""
+    cell: int
+    """What the engine calls it."""
+
+
+def _get(queue: Any, timeout: float) -> bool:
+    try:
+        queue.get(True, timeout)
+    except Empty:
+        return True
+    return False
+
+
+def _put(queue: Any, timeout: float) -> bool:
+    try:
+        queue.put(0, True, timeout)
+    except Full:
+        return True
+    return False
+
+
+def _put_many(queue: Any, timeout: float) -> bool:
+    try:
+        queue.put_many([0] * PLACES, True, timeout)
+    except Full:
+        return True
+    return False
+
+
+def _join(queue: Any, timeout: float) -> bool:
+    return not queue.join(timeout=timeout)
+
+
+def _claimed(queue: Any, timeout: float) -> bool:
+    try:
+        with queue.claimed(True, timeout):
+            return False
+    except Empty:
+        return True
+
+
+_LOOP: Final[list[asyncio.AbstractEventLoop]] = []
+
+
+def _run(waiting: Any, timeout: float) -> bool:
+    if not _LOOP:
+        _LOOP.append(asyncio.new_event_loop())
+    try:
+        _LOOP[0].run_until_complete(asyncio.wait_for(waiting, timeout))
+    except (asyncio.TimeoutError, TimeoutError):
+        return True
+    return False
+
+
+def _get_async(queue: Any, timeout: float) -> bool:
+    return _run(queue.get_async(), timeout)
+
+
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
+def _full() -> Any:
+    queue: Any = TurboQueue(PLACES)
+    queue.put_many([0] * PLACES)
+    return queue
+
+
+def _unfinished() -> Any:
+    queue: Any = JoinableTurboQueue()
+    queue.put(0)
+    return queue
+
+
+def _stir_empty(queue: Any) -> None:
+    with contextlib.suppress(Empty):
+        queue.get_nowait()
+    if random.random() < 0.005:
+        queue.put(0)
+        with contextlib.suppress(Empty):
+            queue.get_nowait()
+
+
+def _stir_full(queue: Any) -> None:
+    with contextlib.suppress(Full):
+        queue.put_nowait(0)
+    if random.random() < 0.005:
+        _stir_places(queue)
+
+
+def _stir_places(queue: Any) -> None:
+    with contextlib.suppress(Empty):
+        queue.get_nowait()
+    with contextlib.suppress(Full):
+        queue.put_nowait(0)
+
+
+def _stir_unfinished(queue: Any) -> None:
+    queue.put(0)
+    queue.get()
+    queue.task_done()
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "get": Kind(TurboQueue, _get, _stir_empty, SLEEPS),
+    "put": Kind(_full, _put, _stir_full, AWAITS_PLACE),
+    "put_many": Kind(_full, _put_many, _stir_places, AWAITS_PLACE),
+    "join": Kind(_unfinished, _join, _stir_unfinished, AWAITS_DONE),
+    "claimed": Kind(TurboQueue, _claimed, _stir_empty, SLEEPS),
+    "get_async": Kind(TurboQueue, _get_async, _stir_empty, SLEEPS),
+}
+
+
+def _sleeps(queue: Any, cell: int) -> bool:
+    queue.qsize()
+    members = queue._engine.parts.members
+    members.see_all()
+    return bool(members.cells.sleepers(cell))
+
+
+def _until(condition: Callable[[], Any]) -> None:
+    end = monotonic() + PATIENCE
+    while not condition():
+        if monotonic() > end:
+            raise TimeoutError("a peer hangs")
+        time.sleep(0.0005)
+
+
+def forked(do: Callable[..., object], *arguments: Any) -> int:
+    """A peer: it ends as if it were killed, whatever it does."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        do(*arguments)
+    finally:
+        os._exit(1)
+
+
+def end(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def _behave(queue: Any, kind: Kind, state: str, told: int) -> None:
+    if state == "holding":
+        claim = queue.claimed(True, PATIENCE)
+        claim.__enter__()
+        os.write(told, b"!")
+        time.sleep(PATIENCE)
+    os.write(told, b"!")
+    while True:
+        if state == "asleep":
+            kind.wait(queue, PATIENCE)
+        else:
+            _stir_places(queue)
+
+
+def peer(queue: Any, kind: Kind, state: str) -> int:
+    """A process that is in that state when this returns."""
+    if state == "holding":
+        with contextlib.suppress(Full):
+            queue.put_nowait(0)  # peers that were killed may have had all others in their hands
+    heard, told = os.pipe()
+    pid = forked(_behave, queue, kind, state, told)
+    os.close(told)
+    os.read(heard, 1)
+    os.close(heard)
+    if state == "calling":
+        time.sleep(random.random() * 0.005)
+    elif state == "asleep":
+        _until(lambda: _sleeps(queue, kind.cell))
+    return pid
+
+
+def lane(name: str, beside: str, queue: Any, count: int, offset: float) -> tuple[list[float], list[float]]:
+    """So many samples: how late waits were, and sleeps."""
+    kind = KINDS[name]
+    queue = kind.make() if queue is None else queue
+    time.sleep(offset)
+    waits: list[float] = []
+    plain: list[float] = []
+    first = random.randrange(len(STATES))
+    stopped = 0
+    try:
+        if beside == "stopped":
+            stopped = peer(queue, kind, STATES[first])
+            os.kill(stopped, signal.SIGSTOP)
+            os.waitpid(stopped, os.WUNTRACED)
+        for turn in range(3 * count):
+            if beside == "killed":
+                end(peer(queue, kind, STATES[(first + turn) % len(STATES)]))
+            began = monotonic()
+            ran_out = kind.wait(queue, TIMEOUT)
+            late = monotonic() - began - TIMEOUT
+            if not ran_out:
+                continue  # what it waited for was there
+            waits.append(late)
+            began = monotonic()
+            if name == "get_async":
+                _run(_never(), TIMEOUT)
+            else:
+                time.sleep(TIMEOUT)
+            plain.append(monotonic() - began - TIMEOUT)
+            if len(waits) == count:
+                break
+    finally:
+        if stopped:
+            end(stopped)
+    return waits, plain
+
+
+def _tell(told: Any, do: Callable[..., Any], *arguments: Any) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    told.send(do(*arguments))
+
+
+def _busy(queues: list[tuple[Kind, Any]]) -> None:
+    while True:
+        for kind, queue in queues:
+            kind.stir(queue)
+
+
+def in_lanes(jobs: list[tuple[Any, ...]]) -> list[Any]:
+    """What functions return, each in a process of its own, all at once."""
+    running: list[tuple[Any, Any]] = []
+    try:
+        for job in jobs:
+            heard, told = FORK.Pipe(False)
+            process = FORK.Process(target=_tell, args=(told, *job))
+            process.start()
+            told.close()
+            running.append((process, heard))
+        return [heard.recv() for _, heard in running]
+    finally:
+        for process, _ in running:
+            process.terminate()
+            process.join()
+
+
+def timeouts(names: list[str], beside: str, count: int, lanes: int) -> Iterator[Row]:
+    """All of one condition at once."""
+    each = -(-count // lanes)
+    places = [(name, KINDS[name].make() if beside == "busy" else None) for name in names for _ in range(lanes)]
+    step = 2 * TIMEOUT / len(places)
+    peers: list[int] = []
+    try:
+        if beside == "busy":
+            queues = [(KINDS[name], queue) for name, queue in places]
+            for _ in range(os.cpu_count() or 1):
+                random.shuffle(queues)
+                peers.append(forked(_busy, queues))
+        found = in_lanes(
+            [(lane, name, beside, queue, each, number * step) for number, (name, queue) in enumerate(places)]
+        )
+    finally:
+        for pid in peers:
+            end(pid)
+    for number, name in enumerate(names):
+        mine = found[number * lanes : (number + 1) * lanes]
+        waits = sorted(late for lates, _ in mine for late in lates)
+        plain = sorted(late for _, lates in mine for late in lates)
+        yield Row(name, beside, waits, plain, sum(late < -EARLY for late in waits), 0)
+
+
+# -- what others do, and when it is noticed
+
+
+def visible(count: int) -> tuple[list[float], list[float], int]:
+    """Put, tell, be told: beside telling and being told alone; how often nothing was there."""
+    queue: Any = TurboQueue()
+    heard, tell = os.pipe()
+    answered, answer = os.pipe()
+
+    def gets() -> None:
+        while os.read(heard, 1) == b"q":
+            with contextlib.suppress(Empty):
+                queue.get_nowait()
+                os.write(answer, b"+")
+                os.read(heard, 1)
+                os.write(answer, b"+")
+                continue
+            os.write(answer, b"-")
+
+    pid = forked(gets)
+    waits: list[float] = []
+    plain: list[float] = []
+    missed = 0
+    try:
+        for item in range(count):
+            time.sleep(random.random() * 0.004)
+            began = monotonic()
+            queue.put(item)
+            os.write(tell, b"q")
+            seen = os.read(answered, 1)
+            waits.append(monotonic() - began)
+            if seen != b"+":
+                missed += 1
+                continue
+            time.sleep(random.random() * 0.004)
+            began = monotonic()
+            os.write(tell, b"p")
+            os.read(answered, 1)
+            plain.append(monotonic() - began)
+    finally:
+        end(pid)
+        for fd in (heard, tell, answered, answer):
+            os.close(fd)
+    return waits, plain, missed
+
+
+def wake_up(count: int) -> tuple[list[float], list[float], int]:
+    """From a put, or a write, to the return of a get, or a read, that slept."""
+    queue: Any = TurboQueue()
+    heard, tell = os.pipe()
+    answered, answer = FORK.Pipe(False)
+
+    def wakes() -> None:
+        while True:
+            queue.get()
+            answer.send(monotonic())
+            os.read(heard, 1)
+            answer.send(monotonic())
+
+    pid = forked(wakes)
+    waits: list[float] = []
+    plain: list[float] = []
+    try:
+        for item in range(count):
+            _until(lambda: _sleeps(queue, SLEEPS))
+            time.sleep(random.random() * 0.08)  # in the first nap, or in the second
+            began = monotonic()
+            queue.put(item)
+            waits.append(answered.recv() - began)
+            time.sleep(0.001 + random.random() * 0.08)
+            began = monotonic()
+            os.write(tell, b"!")
+            plain.append(answered.recv() - began)
+    finally:
+        end(pid)
+        os.close(heard)
+        os.close(tell)
+    return waits, plain, 0
+
+
+def dead_holder(count: int) -> tuple[list[float], list[float], int]:
+    found = []
+    for _ in range(count):
+        queue: Any = TurboQueue()
+        pid = peer(queue, KINDS["get"], "holding")
+        time.sleep(random.random())
+        killed = FORK.Value("d", 0.0)
+
+        def kill(pid: int = pid, killed: Any = killed) -> None:
+            time.sleep(random.random() * 2)
+            killed.value = monotonic()
+            os.kill(pid, signal.SIGKILL)
+
+        killer = forked(kill)
+        queue.get(True, PATIENCE)
+        found.append(monotonic() - killed.value)
+        os.waitpid(killer, 0)
+        os.waitpid(pid, 0)
+    return found, [], 0
+
+
+def dead_member(count: int) -> tuple[list[float], list[float], int]:
+    found = []
+    for _ in range(count):
+        queue: Any = TurboQueue()
+
+        def put_one(queue: Any = queue) -> None:
+            queue.put(0)
+            queue.put(0)
+            time.sleep(PATIENCE)
+
+        producer = forked(put_one)
+        queue.get(True, PATIENCE)
+        queue.get(True, PATIENCE)
+        waiter = forked(queue.get)
+        try:
+            _until(lambda queue=queue: _sleeps(queue, SLEEPS))
+            time.sleep(random.random() * 2)
+            killed = monotonic()
+            end(producer)
+            _until(lambda queue=queue: not queue.stats().producers)
+            found.append(monotonic() - killed)
+        finally:
+            end(waiter)
+    return found, [], 0
+
+
+NOTICES: Final[dict[str, Callable[[int], tuple[list[float], list[float], int]]]] = {
+    run.__name__: run for run in (visible, wake_up, dead_holder, dead_member)
+}
+
+
+def notice(name: str, count: int, lanes: int) -> Row:
+    """Those that use a processor all the time run alone."""
+    lanes = 1 if name == "visible" else min(count, lanes)
+    found = in_lanes([(NOTICES[name], -(-count // lanes))] * lanes)
+    waits = sorted(value for values, _, _ in found for value in values)
+    plain = sorted(value for _, values, _ in found for value in values)
+    return Row(name, "nobody", waits, plain, 0, sum(missed for _, _, missed in found))
+
+
+# -- the table
+
+
+def measure(names: list[str], besides: list[str], count: int, lanes: int) -> Iterator[Row]:
+    waits = [name for name in KINDS if name in names]
+    for beside in besides if waits else ():
+        yield from timeouts(waits, beside, count, lanes)
+    for name in NOTICES:
+        if name in names:
+            # What takes a second or two runs in many lanes, and less often.
+            seldom = name.startswith("dead")
+            yield notice(name, -(-count // 20) if seldom else count, 10 * lanes if seldom else lanes)
+
+
+HEAD: Final = f"{'ms':<12} {'beside':<8} {'samples':>7}   {'p50':>7} {'p99':>7} {'max':>7}   {'p50':>7} {'p99':>7} " + (
+    f"{'max':>7}   {'ratio':>5}\n{'':32}{'the wait':>22}   {'the sleep, the pipe':>23}   {'p99s':>5}"
+)
+
+
+def line(row: Row) -> str:
+    def times(values: list[float]) -> str:
+        if not values:
+            return f"{'-':>7} {'-':>7} {'-':>7}"
+        return " ".join(f"{1000 * value:7.2f}" for value in (at(values, 0.5), at(values, 0.99), values[-1]))
+
+    ratio = f"{at(row.waits, 0.99) / at(row.plain, 0.99):5.2f}" if row.plain and row.waits else f"{'-':>5}"
+    told = f"{row.name:<12} {row.beside:<8} {len(row.waits):7}   {times(row.waits)}   {times(row.plain)}   {ratio}"
+    told += f"  {row.early} TOO EARLY" if row.early else ""
+    told += f"  {row.missed} NOT SEEN" if row.missed else ""
+    return told if row.holds() else f"{told}  TOO LATE" if not row.early + row.missed else told
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m compat.timeouts", description=str(__doc__).split("\n", 1)[0])
+    everything = [*KINDS, *NOTICES]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(everything)}; all by default")
+    parser.add_argument("--count", type=int, default=200, metavar="N", help="samples of each kind (default: 200)")
+    parser.add_argument("--lanes", type=int, default=4, metavar="N", help="of each kind at once (default: 4)")
+    parser.add_argument("--beside", nargs="+", choices=BESIDE, default=list(BESIDE), help="conditions; all by default")
+    parser.add_argument("--json", action="store_true", help="all samples, in seconds, a line for each row")
+    given = parser.parse_args(arguments)
+    unknown = sorted(set(given.names) - set(everything))
+    if unknown:
+        parser.error(f"there is no {unknown[0]!r}; there are {', '.join(everything)}")
+    if not given.json:
+        print(HEAD)
+    good = True
+    for row in measure(given.names or everything, given.beside, given.count, given.lanes):
+        good &= row.holds()
+        print(json.dumps(row._asdict()) if given.json else line(row), flush=True)
+    return int(not good)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
