@@ -7,12 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from compat import timeouts
 from compat.timeouts import BESIDE, KINDS, NOTICED, NOTICES, Row, at
+from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue, tuning
+from tqshim.engine.reclaim import Reclaimer
+from tqshim.sync.bell import Bell
 
 ROOT = Path(__file__).parent.parent
 COUNT = int(os.environ.get("TQSHIM_TIMEOUTS", "2000"))
@@ -60,6 +66,96 @@ def test_what_others_do_is_noticed() -> None:
     rows = run(*NOTICES, "--count", 40)
     assert [row.name for row in rows] == [*NOTICES]
     check_anywhere(rows)
+
+
+def _full() -> Any:
+    queue: Any = TurboQueue(1)
+    queue.put(0)
+    return queue
+
+
+def _unfinished() -> Any:
+    queue: Any = JoinableTurboQueue()
+    queue.put(0)
+    return queue
+
+
+def _claim(queue: Any, timeout: float) -> None:
+    with queue.claimed(True, timeout):
+        pass
+
+
+WAYS: dict[str, tuple[Callable[[], Any], Callable[[Any, float], object], Any]] = {
+    "get": (TurboQueue, lambda queue, timeout: queue.get(True, timeout), Empty),
+    "claimed": (TurboQueue, _claim, Empty),
+    "put": (_full, lambda queue, timeout: queue.put(0, True, timeout), Full),
+    "join": (_unfinished, lambda queue, timeout: queue.join(timeout=timeout), ()),
+}
+
+
+def wait(name: str, queue: Any, timeout: float) -> None:
+    """Wait in vain."""
+    try:
+        assert WAYS[name][1](queue, timeout) is False
+    except WAYS[name][2]:
+        pass
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_timeout_is_not_rounded_to_milliseconds(name: str) -> None:
+    """The least late of many: load makes others later, and rounding makes all of them half a millisecond late."""
+    queue = WAYS[name][0]()
+    late, own = [], []
+    for _ in range(50):
+        began = time.monotonic()
+        wait(name, queue, 0.0055)
+        late.append(time.monotonic() - began - 0.0055)
+        began = time.monotonic()
+        time.sleep(0.0055)
+        own.append(time.monotonic() - began - 0.0055)
+    assert min(late) >= 0
+    assert min(late) - min(own) < 0.35e-3
+
+
+@pytest.mark.parametrize("timeout", [0.01, 0.12])
+@pytest.mark.parametrize("name", WAYS)
+def test_nobody_looks_for_the_dead_at_its_deadline(name: str, timeout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes a millisecond, or twenty where very many files lie: it is done before the last nap."""
+    monkeypatch.setattr(tuning, "SCAN_EVERY", 0.001)
+    queue = WAYS[name][0]()
+    done = []
+    scan, sleep = Reclaimer._scan, Bell.sleep
+
+    def scans(self: Reclaimer) -> None:
+        done.append("scan")
+        scan(self)
+
+    def sleeps(self: Bell, seconds: float) -> bool:
+        done.append("sleep")
+        return sleep(self, seconds)
+
+    monkeypatch.setattr(Reclaimer, "_scan", scans)
+    monkeypatch.setattr(Bell, "sleep", sleeps)
+    time.sleep(0.01)
+    wait(name, queue, timeout)
+    assert done[-1] == "sleep"
+    assert "scan" in done
+
+
+def test_a_join_reads_what_a_busy_journal_has_grown_by_before_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody rings for it meanwhile: what others did in a long last nap would take long to read after it."""
+    queue = _unfinished()
+    naps = []
+    sleep = Bell.sleep
+
+    def sleeps(self: Bell, seconds: float) -> bool:
+        naps.append(seconds)
+        return sleep(self, seconds)
+
+    monkeypatch.setattr(Bell, "sleep", sleeps)
+    assert not queue.join(timeout=0.3)
+    assert naps[-1] < 0.006
+    assert len(naps) < 15
 
 
 @pytest.mark.stress

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import weakref
 
-from tqshim.clock import monotonic
 from tqshim.engine.consumer import Consumer, Handed, Taken
 from tqshim.engine.membership import Membership
 from tqshim.engine.reader import Reader
@@ -101,7 +100,6 @@ class Acknowledging:
         damage, consumer.damage = consumer.damage, None
         if damage is not None:
             raise damage
-        self.scan_if_due(monotonic())  # what a dead one held comes first
         while True:
             last, hand = consumer.state
             if hand:

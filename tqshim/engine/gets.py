@@ -78,11 +78,12 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                 if parts.ending.is_wanted:
                     parts.ending.help()
                 state = consumer.state
+                ended = sleep.naps > 0 and monotonic() >= deadline
                 if sleep.rung or not consumer.finds_nothing_new():
-                    take(parts, got, most, engine.generation)
+                    take(parts, got, most, engine.generation, ended)
                 if gathered:
                     parts.waiter.gathering.came(len(got) and len(got) + consumer.size())
-                if not got and block:
+                if not got and block and not ended:
                     if spins is None:
                         spins = parts.waiter.may_spin(SLEEPS)
                     if not (spins or gathered or sleep.parts):
@@ -91,7 +92,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                         bell = fall_asleep(parts, sleep, deadline)
                         if not consumer.finds_nothing_new():
                             # Whoever has put something before this did not see that we sleep.
-                            take(parts, got, most, engine.generation)
+                            take(parts, got, most, engine.generation, ended)
                 if got:
                     if sleep.parts is not None:
                         wake(parts, sleep)  # Not before: by now it is known who else may sleep.
@@ -134,10 +135,12 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
             sleep_until_rung(engine, sleep, bell, deadline)
 
 
-def take(parts: Parts, got: list[Any], most: int, generation: int) -> None:
+def take(parts: Parts, got: list[Any], most: int, generation: int, ended: bool) -> None:
     if most:
         parts.consumer.take(got, most)
     else:
+        if not ended:
+            parts.acknowledging.scan_if_due(monotonic())  # what a dead one held comes first
         parts.acknowledging.hold(got, generation)
 
 
@@ -165,6 +168,12 @@ def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> Bell:
 def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) -> None:
     """Sleep until we are rung for, or look by ourselves."""
     try:
+        if not sleep.rung and (
+            sleep.naps or (deadline <= monotonic() + sleep.seconds and engine.parts.reclaimer.is_due())
+        ):
+            # Before this nap, which may be the last: who looks after others at its deadline returns late.
+            engine.unless_forked(None, engine.act, partial(look_around, engine), sleep)
+            sleep.seconds = max(0.0, min(sleep.seconds, deadline - monotonic()))
         sleep.rung = bell.sleep(sleep.seconds)
     except BaseException as error:
         generation = engine.generation
@@ -172,8 +181,6 @@ def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) ->
         if generation == engine.generation or not isinstance(error, FORKED):
             raise
     sleep.naps += 1
-    if not sleep.rung:
-        engine.unless_forked(None, engine.act, partial(look_around, engine), sleep)
 
 
 def stop_sleeping(engine: Acts, sleep: Sleep) -> None:
@@ -196,7 +203,7 @@ def look_around(engine: Acts, sleep: Sleep) -> None:
     """Nobody has rung: see who has died, and whether our lease keeps batch files for nothing."""
     parts = engine.parts
     parts.acknowledging.scan_if_due(monotonic())
-    if sleep.naps == 2:  # nothing has come for a while
+    if sleep.naps:  # nothing has come for a while
         parts.consumer.end_used_lease()
 
 

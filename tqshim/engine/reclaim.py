@@ -74,6 +74,10 @@ class Reclaimer:
 
     # -- scans
 
+    def is_due(self) -> bool:
+        """Nobody may have scanned within the last second, as far as we know without a look."""
+        return monotonic() - self.scanned > tuning.SCAN_EVERY
+
     def scan_if_due(self, now: float) -> bool:
         """Scan, unless somebody has within the last second: one does it for all."""
         if now - self.scanned <= tuning.SCAN_EVERY:

@@ -20,6 +20,7 @@ import sys
 import time
 
 from tqshim import forks, systems
+from tqshim.clock import monotonic
 
 try:
     from posix import read, write  # eventlet's own would wait for the next ring
@@ -28,10 +29,12 @@ except ImportError:  # Windows, where there are no queues
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
 __all__ = ["Bell", "pause"]
 
+_FD_SETSIZE: Final = 1024
+"""Descriptors that ``select`` can wait for are smaller."""
 _forked_in: list[Any] = [None]
 """The greenlet in which this process was forked."""
 
@@ -91,26 +94,30 @@ class Bell:
     def sleep(self, seconds: float) -> bool:
         """Sleep until somebody rings, at most so long.  ``True``: this ring was ours."""
         system: Any = select if not _is_apart() else _untouched()
+        end = monotonic() + seconds
+        exact = self.fd < _FD_SETSIZE
+        # What counts in milliseconds ends late, by a part of them and of the whole: ``select`` waits for the rest.
+        rough = max(0.0, seconds * 0.995 - 0.001) if exact else seconds
         if systems.EPOLL and hasattr(system, "epoll"):  # gevent and eventlet take it away, eventlet ``poll``, too
             if self._poll is None:
                 self._poll = system.epoll()
                 with contextlib.suppress(FileExistsError):  # a fork in a signal handler: the other was faster
                     self._poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            if not self._poll.poll(seconds):
-                return False
+            found = self._poll.poll(rough)
         elif hasattr(system, "poll"):
             waiter = system.poll()
             waiter.register(self.fd, select.POLLIN)
-            if not waiter.poll(max(0, int(seconds * 1000 + 0.999))):
-                return False
+            found = waiter.poll(max(0, int(rough * 1000 + 0.999)))
         else:
             own = os.dup(self.fd)  # eventlet lets no two wait for one descriptor
             try:
-                if not system.select([own], (), (), max(0.0, seconds))[0]:
-                    return False
+                found = system.select([own], (), (), max(0.0, seconds))[0]
             finally:
                 os.close(own)
-        return self.answer()
+            exact = False
+        if not found and exact:
+            found = system.select([self.fd], (), (), max(0.0, end - monotonic()))[0]
+        return bool(found) and self.answer()
 
     def answer(self) -> bool:
         """Take one ring.  ``False``: there is none."""
