@@ -273,11 +273,12 @@ def peer(queue: Any, kind: Kind, state: str) -> int:
     return pid
 
 
-def lane(name: str, beside: str, queue: Any, count: int, offset: float) -> tuple[list[float], list[float]]:
+def lane(name: str, beside: str, queue: Any, count: int, start: float) -> tuple[list[float], list[float]]:
     """So many samples: how late waits were, and sleeps."""
     kind = KINDS[name]
     queue = kind.make() if queue is None else queue
-    time.sleep(offset)
+    kind.wait(queue, 0.01)  # what is imported and made for the first wait is not measured
+    time.sleep(max(0.0, start - monotonic()))
     waits: list[float] = []
     plain: list[float] = []
     first = random.randrange(len(STATES))
@@ -350,8 +351,9 @@ def timeouts(names: list[str], beside: str, count: int, lanes: int) -> Iterator[
             for _ in range(os.cpu_count() or 1):
                 random.shuffle(queues)
                 peers.append(forked(_busy, queues))
+        start = monotonic() + 0.02 * len(places)  # when all have been forked
         found = in_lanes(
-            [(lane, name, beside, queue, each, number * step) for number, (name, queue) in enumerate(places)]
+            [(lane, name, beside, queue, each, start + number * step) for number, (name, queue) in enumerate(places)]
         )
     finally:
         for pid in peers:
