@@ -330,19 +330,25 @@ def test_what_a_get_had_read_before_it_was_interrupted_is_not_lost_with_its_file
     other.close()
 
 
+def deprived() -> tuple[Any, Engine, list[int]]:
+    """A queue of 40 items, another engine that has ended the lease there, and the 4 items that were got off it."""
+    if not (tqshim.tuning.LEASES and tqshim.tuning.SHORT_WAYS):
+        pytest.skip("leases, or their short way, are switched off")
+    queue: Any = TurboQueue()
+    queue.put_many(range(40))
+    got = [queue.get() for _ in range(4)]
+    other = Engine(LogFolder.meet(queue._engine.folder.path))
+    other.act(lambda: other.parts.consumer.end_any_lease())
+    return queue, other, got
+
+
 @pytest.mark.parametrize("most", [1, 3])
 def test_an_item_that_was_not_ours_does_not_become_so_by_an_interruption(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A get takes it of a lease that another has ended, asks whose it is, and is interrupted with the answer."""
-    if not (tqshim.tuning.LEASES and tqshim.tuning.SHORT_WAYS):
-        pytest.skip("leases, or their short way, are switched off")
-    queue: Any = TurboQueue()
-    queue.put_many(range(40))
+    queue, other, got = deprived()
     engine = queue._engine
-    got = [queue.get() for _ in range(4)]
-    other = Engine(LogFolder.meet(engine.folder.path))
-    other.act(lambda: other.parts.consumer.end_any_lease())
     theirs: list[Any] = []
     other.get(theirs, most, False, None)
     confirm = type(engine).confirm
@@ -365,14 +371,8 @@ def test_items_of_which_a_handler_was_told_that_they_are_not_ours_may_become_so_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has taken them by steps of the engine that it has interrupted, whose lease had ended."""
-    if not (tqshim.tuning.LEASES and tqshim.tuning.SHORT_WAYS):
-        pytest.skip("leases, or their short way, are switched off")
-    queue: Any = TurboQueue()
-    queue.put_many(range(40))
+    queue, other, got = deprived()
     engine = queue._engine
-    got = [queue.get() for _ in range(4)]
-    other = Engine(LogFolder.meet(engine.folder.path))
-    other.act(lambda: other.parts.consumer.end_any_lease())
 
     def interrupt(*_: Any) -> Any:
         raise Interrupt

@@ -229,10 +229,8 @@ class Consumer:
                     return
                 continue
             waiting_items = ledger.tail - ledger.head + uncut
-            if waiting_items >= tuning.LEASE_FROM:
-                wanted = self._wants_lease(waiting_items, cuts)
-                if wanted and self._take_lease(cuts, began):
-                    continue
+            if waiting_items >= tuning.LEASE_FROM and self._wants_lease(cuts) and self._take_lease(cuts, began):
+                continue
             if self.lease is not None:
                 self.end_lease()
                 continue
@@ -306,14 +304,14 @@ class Consumer:
 
     # -- leases
 
-    def _wants_lease(self, waiting_items: int, cuts: bytes) -> bool:
-        """So many items are wanted now: a lease is worth its event, and no shorter than that."""
+    def _wants_lease(self, cuts: bytes) -> bool:
+        """Several items are wanted now: a lease is worth its event, and no shorter than that."""
         ledger = self._replica.ledger
         return (
             tuning.LEASES
             and self._members.counting
             and not ledger.apart
-            and (ledger.consumers == 1 or (waiting_items >= tuning.LEASE_FROM and self._is_fast()))
+            and (ledger.consumers == 1 or self._is_fast())
             and self._small_ahead(cuts) > 0
         )
 

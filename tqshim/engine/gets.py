@@ -168,9 +168,8 @@ def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> Bell:
 def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) -> None:
     """Sleep until we are rung for, or look by ourselves."""
     try:
-        if not sleep.rung and (
-            sleep.naps or (deadline <= monotonic() + sleep.seconds and engine.parts.reclaimer.is_due())
-        ):
+        now = monotonic()
+        if not sleep.rung and (sleep.naps or (deadline <= now + sleep.seconds and engine.parts.reclaimer.is_due(now))):
             # Before this nap, which may be the last: who looks after others at its deadline returns late.
             engine.unless_forked(None, engine.act, partial(look_around, engine), sleep)
             sleep.seconds = max(0.0, min(sleep.seconds, deadline - monotonic()))

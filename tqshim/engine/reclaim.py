@@ -74,13 +74,13 @@ class Reclaimer:
 
     # -- scans
 
-    def is_due(self) -> bool:
+    def is_due(self, now: float) -> bool:
         """Nobody may have scanned within the last second, as far as we know without a look."""
-        return monotonic() - self.scanned > tuning.SCAN_EVERY
+        return now - self.scanned > tuning.SCAN_EVERY
 
     def scan_if_due(self, now: float) -> bool:
         """Scan, unless somebody has within the last second: one does it for all."""
-        if now - self.scanned <= tuning.SCAN_EVERY:
+        if not self.is_due(now):
             return False
         words = self._members.cells.words
         at = words[words_of.SCANNED] / 1e6

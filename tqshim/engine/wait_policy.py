@@ -188,34 +188,32 @@ class Waiter:
             return False
         return tuning.SPINNING and SEVERAL_PROCESSORS
 
-    def spin(self, deadline: float, seen: bytes) -> bool:
+    def spin(self, deadline: float, seen: bytes) -> None:
         """Look for a moment before sleeping: waking up would cost more.  ``seen``: the counters as they were."""
         counters: Callable[[], bytes] = self._members.cells.counters
-        stop = min(monotonic() + tuning.SPIN, deadline)
-        hit = True
         last = counters()
         # Not all that differs can be got: where a producer was killed between its event and its store, nothing comes.
-        while last == counters() and (last == seen or not self._is_more(last)):
-            if monotonic() > stop:
-                hit = False
-                break
-        self._note(SLEEPS, hit, stop)
-        return hit
+        self._look(SLEEPS, deadline, lambda: last == counters() and (last == seen or not self._is_more(last)))
 
     def spin_for_place(self, deadline: Optional[float]) -> bool:
         """The same until somebody has taken something, or written about it: the only other member, who is about to."""
         members, replica = self._members, self._replica
         if len(replica.ledger.members) > 2:
             return False
-        stop = min(monotonic() + tuning.SPIN, inf if deadline is None else deadline)
+        return self._look(
+            AWAITS_PLACE,
+            inf if deadline is None else deadline,
+            lambda: not members.passed()[0] and not replica.journal.read(replica.pos, SIZE),
+        )
+
+    def _look(self, kind: int, deadline: float, nothing_new: Callable[[], bool]) -> bool:
+        """Look for a moment, and note what came of it.  ``False``: nothing new."""
+        stop = min(monotonic() + tuning.SPIN, deadline)
         hit = True
-        while not members.passed()[0] and not replica.journal.read(replica.pos, SIZE):
+        while nothing_new():
             if monotonic() > stop:
                 hit = False
                 break
-        self._note(AWAITS_PLACE, hit, stop)
-        return hit
-
-    def _note(self, kind: int, hit: bool, stop: float) -> None:
         # What took that long was no luck: we may have kept the very process from running that we waited for.
         self._luck[kind] += ((hit and monotonic() < stop) - self._luck[kind]) * 0.1
+        return hit
