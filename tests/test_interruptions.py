@@ -737,7 +737,7 @@ def test_what_an_interrupted_handler_had_taken_is_not_overtaken_by_the_short_way
         pytest.skip("leases, or their short way, are switched off")
     queue: Any = TurboQueue()
     queue.put_many(range(40))
-    monkeypatch.setattr(Consumer, "_is_fast", lambda self: True)
+    monkeypatch.setattr(Consumer, "_wants_lease", lambda self, cuts: True)
     take, hand_over = Consumer.take, Consumer._hand_over
 
     def take_later(self: Any, got: list[Any], most: int) -> None:

@@ -83,7 +83,8 @@ LEASE_FROM: Final = 8
 PACE_ITEMS: Final = 4
 """Items over which a consumer measures how fast it is, at least."""
 LEASE_PACE: Final = 10e-6
-"""Seconds an item of a consumer that leases beside others: most of that are its claims."""
+"""Seconds for which the caller of a consumer is busy with an item, if it leases beside others: with more than a claim
+costs, they would end each other's leases after an item or two."""
 LEASE_BLOCKS: Final = 16
 """Blocks of one lease beside other consumers, one of which is likely to end it soon: each costs a look."""
 PLACES: Final = 1000

@@ -117,7 +117,7 @@ class Consumer:
         """The counters, and where the journal ended behind them, when there was nothing to take."""
         self._pace = (0, 0.0, float("inf"))
         """From which of our items, and since when, we measure how fast we are, and how many seconds each of the last
-        took us, without the waiting."""
+        took our caller: getting them and waiting do not count."""
 
     # -- what there is
 
@@ -311,7 +311,7 @@ class Consumer:
             tuning.LEASES
             and self._members.counting
             and not ledger.apart
-            and (ledger.consumers == 1 or self._is_fast())
+            and (ledger.consumers == 1 or self._pace[2] < tuning.LEASE_PACE)
             and self._small_ahead(cuts) > 0
         )
 
@@ -332,20 +332,18 @@ class Consumer:
             return ahead
         return tuning.LEASE_ITEMS
 
-    def _is_fast(self) -> bool:
-        """We are so fast that others could take little meanwhile."""
-        self.measure_pace()
-        return self._pace[2] < tuning.LEASE_PACE
-
-    def measure_pace(self, slept: float = 0.0) -> None:
-        """See how fast we are.  ``slept``: seconds that we have waited since the last time."""
-        begin, since, pace = self._pace
+    def measure_pace(self, now: float) -> None:
+        """A get begins: see for how long our caller was busy with each of the items before it."""
+        begin, since, _ = self._pace
         count = self.taken - begin
         if count >= tuning.PACE_ITEMS:
-            now = monotonic()
-            self._pace = self.taken, now + slept, (now - since) / count
-        elif slept:
-            self._pace = begin, since + slept, pace
+            self._pace = self.taken, now, (now - since) / count
+
+    def leave_out(self, began: float) -> None:
+        """Since then we got, or waited."""
+        now = monotonic()
+        begin, since, pace = self._pace
+        self._pace = begin, min(now, since + now - began), pace
 
     def _take_lease(self, cuts: bytes, began: int) -> bool:
         ledger, slot = self._replica.ledger, self.slot

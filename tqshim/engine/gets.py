@@ -38,7 +38,7 @@ class Sleep:
     parts: Optional[Parts] = None
     """Where it has said that it sleeps."""
     naps = 0
-    began = seconds = 0.0
+    seconds = 0.0
     rung = False
     """The last nap ended so."""
 
@@ -47,9 +47,9 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
     """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.
 
     Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
-    deadline = inf
+    began, deadline = monotonic(), inf
     if block and timeout is not None:
-        check_deadline(deadline := monotonic() + timeout)
+        check_deadline(deadline := began + timeout)
     sleep = Sleep()
     spins: Optional[bool] = None
     """Before it sleeps it looks for a moment; asked when there is nothing."""
@@ -77,6 +77,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                     parts.acknowledging.take_back()
                 if parts.ending.is_wanted:
                     parts.ending.help()
+                consumer.measure_pace(began)
                 state = consumer.state
                 ended = sleep.naps > 0 and monotonic() >= deadline
                 if sleep.rung or not consumer.finds_nothing_new():
@@ -99,6 +100,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                     if engine.maxsize and most:
                         parts.waiter.ring(AWAITS_PLACE)
                     cut_short = consumer.cut_short
+                    consumer.leave_out(began)
                 if engine.beside is not None and engine.beside.owes:
                     consumer.settle()  # What a handler's get has left just now comes before what steps would deliver.
                 engine.unsure = engine.stale
@@ -156,7 +158,7 @@ def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> Bell:
     waiter, consumer = parts.waiter, parts.consumer
     now = monotonic()
     if sleep.parts is not parts:
-        sleep.parts, sleep.began = parts, now
+        sleep.parts = parts
     sleep.seconds = max(0.0, min(waiter.nap(SLEEPS, sleep.naps), deadline - now))
     if consumer.slot is None:
         consumer.join()
@@ -195,7 +197,6 @@ def wake(parts: Parts, sleep: Sleep) -> None:
     slot = parts.consumer.slot
     if former is parts and slot is not None:  # else this process was forked meanwhile
         parts.waiter.wake(SLEEPS, slot, sleep, False)
-        parts.consumer.measure_pace(monotonic() - sleep.began)
 
 
 def look_around(engine: Acts, sleep: Sleep) -> None:
