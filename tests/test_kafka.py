@@ -197,7 +197,7 @@ def test_a_sink_that_reaches_nobody_raises() -> None:
 @pytest.mark.parametrize("worker", ["nonsense", "programs.kafka_workers:none", "programs.nowhere:hashed"])
 def test_a_worker_that_is_not_there_is_said_at_once(worker: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["kafka", "--in", "a", "--out", "b", "--worker", worker]) == 2
-    assert capsys.readouterr().err.startswith("kafka: ")
+    assert capsys.readouterr().err.startswith("python -m tqshim kafka: ")
 
 
 def test_without_the_extra_the_command_says_what_to_install(

@@ -65,6 +65,7 @@ except ImportError:  # Windows: said at construction, in check_platform
 
 __all__ = [
     "NO_SPACE",
+    "RECOVER",
     "Folder",
     "Journal",
     "about_to_fork",
@@ -97,7 +98,8 @@ NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _LOCKED: Final = (errno.EACCES, errno.EAGAIN)
 _CANT_SYNC: Final = (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY)
 """What a file system says that knows no more than ``fsync``."""
-_RECOVER: Final = "python -m tqshim recover --into saves its items in another folder"
+RECOVER: Final = "python -m tqshim recover --into saves its items in another folder"
+"""What to do about damage."""
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
 TOLD: Final = 1 << 30
@@ -543,7 +545,7 @@ class Folder:
                 return self.open_journal(number)
             except FileNotFoundError:  # rolled since we listed
                 continue
-        raise FolderError(self.path, "has no journal", "it is no queue, or was damaged; use another folder")
+        raise FolderError(self.path, "has no journal", f"it is no queue, or was damaged: {RECOVER}")
 
     def open_journal(self, number: int) -> tuple[Journal, bytes]:
         """A journal and the snapshot that it begins with.
@@ -566,7 +568,7 @@ class Folder:
             if fd >= 0:
                 os.close(fd)
             if isinstance(error, ValueError):
-                raise CorruptBatchError(f"{self.path}/{name}", str(error), "use another folder") from None
+                raise CorruptBatchError(f"{self.path}/{name}", str(error), RECOVER) from None
             raise
 
     def set_space_aside(self, number: int, limit: int) -> None:
@@ -987,7 +989,7 @@ class Folder:
         size = os.fstat(fd).st_size
         if size < CELLS_PAGE:
             os.close(fd)
-            raise FolderError(f"{self.path}/{names.CELLS}", f"cut short to {size} bytes", _RECOVER)
+            raise FolderError(f"{self.path}/{names.CELLS}", f"cut short to {size} bytes", RECOVER)
         return fd
 
     def denied(self, error: PermissionError) -> OSError:
@@ -1004,8 +1006,12 @@ class Folder:
     def _open_ours(self, name: str, flags: int) -> int:
         try:
             return _open_plain(name, flags, self.fd)
+        except FileNotFoundError:
+            if not os.fstat(self.fd).st_nlink:  # so is the folder
+                raise
+            raise FolderError(f"{self.path}/{name}", "is missing", RECOVER) from None
         except ValueError as error:
-            raise FolderError(f"{self.path}/{name}", str(error), "see who put it there; use another folder") from None
+            raise FolderError(f"{self.path}/{name}", str(error), f"see who put it there; {RECOVER}") from None
 
     def grow_cells(self, pages: int, fd: int = -1) -> None:
         """Make the cells at least so many pages long.  Pages are appended whole, so two who grow at once only add one

@@ -62,6 +62,8 @@ PWRITEV: Final = not PORTABLE and hasattr(os, "pwritev")
 MKFIFO_AT: Final = not PORTABLE and getattr(os, "mkfifo", None) in os.supports_dir_fd
 """macOS has ``mkfifoat`` from 13 on."""
 
+SET_PIPE_SIZE: Final = 1031 if _LINUX else None
+"""``F_SETPIPE_SZ``: how much a pipe holds."""
 FULL_SYNC: Final = 51 if DARWIN and not PORTABLE else None
 """``fcntl(fd, F_FULLFSYNC)``: on macOS ``fsync`` leaves the disk to keep what it was given in its own memory."""
 RESVSP: Final = (0x80305828 if _MACHINE.startswith("ppc") else 0x40305828) if _LINUX else None

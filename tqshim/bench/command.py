@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print.  Exit status: 0; 1 where a run failed; 2 where nothing can be run; 130 if interrupted."""
     problem = _problem(options)
     if problem:
-        print(f"bench: {problem}", file=sys.stderr)
+        print(f"python -m tqshim bench: {problem}", file=sys.stderr)
         return 2
     others = multiprocessing.active_children()
     try:

@@ -11,7 +11,7 @@ from queue import Full
 from typing import Final
 
 from tqshim import ShutDown, monitor
-from tqshim.commands.showing import add_common, authkey, count, guarded, print_json, say, warn
+from tqshim.commands.showing import add_common, authkey, count, guarded, print_json, say, seconds, warn
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, "the queue's folder")
     parser.add_argument("--pickle", action="store_true", help="each line is an item's pickle as base64")
     parser.add_argument("--maxsize", type=count, default=0, metavar="N", help="of a queue that is made (default: any)")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="to wait for a place (default: for ever)")
+    parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="to wait for a place (default: for ever)")
 
 
 @guarded

@@ -16,7 +16,7 @@ __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 SUMMARY: Final = "List the queues on this machine: what lies in them, and who has them open."
 EXAMPLE: Final = """\
   python -m tqshim ls                         # anonymous queues, and those that processes of yours have open
-  python -m tqshim ls jobs projects           # besides, the queue at jobs, and those in the folder projects
+  python -m tqshim ls jobs projects           # the queue at jobs, and those in the folder projects
   python -m tqshim ls --json > queues.json    # for programs"""
 
 HEAD: Final = ("path", "items", "on disk", "batches", "consumers", "producers", "age", "open by")
@@ -24,7 +24,9 @@ HEAD: Final = ("path", "items", "on disk", "batches", "consumers", "producers", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("folders", metavar="FOLDER", nargs="*", help="a queue, or a folder with queues in it")
+    parser.add_argument(
+        "folders", metavar="FOLDER", nargs="*", help="a queue, or a folder with queues; only these are listed"
+    )
     add_common(parser)
 
 

@@ -40,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 @guarded
 def run(options: argparse.Namespace) -> int:
     """Print the items.  Exit status: 0; 1 where one can't be read; 2 where it is no queue."""
+    found = monitor.peek(options.path, options.number, whole=options.unpickle, authkey=authkey())
     if options.unpickle:
         # The same looks at owner and mode as before any other unpickling: refused is refused.
         LogFolder.meet(options.path).close()
-    found = monitor.peek(options.path, options.number, whole=options.unpickle, authkey=authkey())
     bad = 0
     shown = []
     for one in found:

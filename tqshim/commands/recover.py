@@ -6,6 +6,7 @@ Lives here: saying what was saved, and what was not.
 from __future__ import annotations
 
 import argparse
+from itertools import groupby
 from typing import Final
 
 from tqshim import monitor
@@ -43,8 +44,10 @@ def run(options: argparse.Namespace) -> int:
             say(f"{done.copied} items copied to {options.into}")
             if done.guessed:
                 say("the journal could not be read: among them may be items that somebody had got")
-            for lost in done.unreadable:
-                say(f"lost: item {lost.number}, in {lost.file}: {lost.problem}")
+            for file, lost in groupby(done.unreadable, lambda one: one.file):
+                items = list(lost)
+                them = f"item {items[0].number}" if len(items) == 1 else f"{len(items)} items from {items[0].number} on"
+                say(f"lost: {them}, in {file}: {items[0].problem}")
         else:
             say(" ".join((f"{len(done.removed)} files removed", *done.removed)))
         for one in damage:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from queue import Full
 from typing import Any, Final, Optional
 
+from tqshim.clock import FOREVER
+
 __all__ = [
     "add_common",
     "authkey",
@@ -29,6 +31,7 @@ __all__ = [
     "plain",
     "print_json",
     "say",
+    "seconds",
     "size",
     "span",
     "table",
@@ -59,6 +62,14 @@ def count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def seconds(text: str) -> float:
+    """An option's value: a time from 0 on."""
+    value = float(text)
+    if not 0 <= value < FOREVER:
+        raise argparse.ArgumentTypeError(f"{text} is no time to wait: give 0 or more seconds")
     return value
 
 
@@ -102,8 +113,8 @@ def say(text: str) -> None:
 
 
 def warn(options: argparse.Namespace, text: str) -> None:
-    """One line on stderr."""
-    print(f"tqshim {options.command}: {clean(text)}", file=sys.stderr)
+    """One line on stderr, which begins as those about wrong options do."""
+    print(f"python -m tqshim {options.command}: {clean(text)}", file=sys.stderr)
 
 
 def plain(thing: Any) -> Any:

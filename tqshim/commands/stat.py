@@ -55,7 +55,8 @@ def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
             "" if queue.oldest_at_least is None else f"; the oldest waits for {span(queue.oldest_at_least)} or longer"
         )
         yield "", f"{size(queue.item_bytes)} in their records{waited}"
-    yield "", f"{queue.unfinished} for which nobody has called task_done"
+    if queue.unfinished < queue.put:  # somebody calls it at all
+        yield "", f"{queue.unfinished} for which nobody has called task_done"
     if queue.places is None:
         yield "places", "unbounded"
     else:

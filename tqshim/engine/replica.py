@@ -17,7 +17,7 @@ from struct import Struct
 from tqshim import names, tuning
 from tqshim.clock import monotonic
 from tqshim.errors import CorruptBatchError
-from tqshim.folder import NO_SPACE, Journal
+from tqshim.folder import NO_SPACE, RECOVER, Journal
 from tqshim.protocol import events, snapshot
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.ledger import Ledger, Verdict
@@ -152,7 +152,7 @@ class Replica:
     def damaged(self, finding: str) -> CorruptBatchError:
         """The error that says so of this journal."""
         path = f"{self.folder.path}/{names.journal(self.journal.number)}"
-        return CorruptBatchError(path, finding, "use another folder")
+        return CorruptBatchError(path, finding, RECOVER)
 
     # -- appending
 

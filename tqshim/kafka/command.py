@@ -81,12 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Process the topic.  Exit status: 0 after a clean end; 1 after an error; 2 where it can't begin."""
     if importlib.util.find_spec("confluent_kafka") is None:
-        print("kafka: confluent-kafka is not installed; pip install 'tqshim[kafka]'", file=sys.stderr)
+        print("python -m tqshim kafka: confluent-kafka is not installed; pip install 'tqshim[kafka]'", file=sys.stderr)
         return 2
     try:
         worker = load(options.worker)
     except (ImportError, ValueError) as error:
-        print(f"kafka: {error}", file=sys.stderr)
+        print(f"python -m tqshim kafka: {error}", file=sys.stderr)
         return 2
     from confluent_kafka import KafkaException
 
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         )
     except (KafkaException, RuntimeError, OSError) as error:
         progress.end()
-        print(f"kafka: {error}", file=sys.stderr)
+        print(f"python -m tqshim kafka: {error}", file=sys.stderr)
         return 1
     progress.end()
     for name, value in dataclasses.asdict(counts).items():

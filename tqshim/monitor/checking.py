@@ -38,6 +38,7 @@ LEFTOVER: Final[Level] = "leftover"
 DAMAGE: Final[Level] = "damage"
 """Items are lost, or the queue can't go on."""
 
+_GUESS: Final = "restore it, or recover --into a new folder what its batch files hold, also what somebody had got"
 _KNOWN: Final = {getattr(events, maker.rstrip("_").upper()) for maker in events.__all__ if maker.islower()}
 """Types of events: for each there is a function that makes it.  All others are void."""
 _CHUNK: Final = 1 << 16
@@ -95,7 +96,7 @@ class _Check:
         kinds = Counter(name.kind for name in map(names.parse, self.listed) if name is not None)
         if not kinds:
             raise FolderError(self.view.path, "holds nothing of a queue", "give the folder of a queue")
-        yield from self._folder()
+        yield from self._folder(bool(kinds["journal"]))
         yield from self._journals(kinds)
         spilled = self.view.spilled_names()
         yield from self._names()
@@ -125,14 +126,15 @@ class _Check:
 
     # -- the folder and its names
 
-    def _folder(self) -> Iterator[Finding]:
+    def _folder(self, is_queue: bool) -> Iterator[Finding]:
         status = os.fstat(self.view.fd)
         if status.st_uid != os.geteuid():
             yield self._found(NOTE, "", f"belongs to user {status.st_uid}", "only that user can use it")
         if status.st_mode & 0o077:
             may = "write to" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else "look into"
             mode = f"others may {may} it (mode {stat.S_IMODE(status.st_mode):04o})"
-            yield self._damage("", mode, "nobody can use it so: chmod 700, after a look at what lies there")
+            remedy = "nobody can use it so: chmod 700, after a look at what lies there"
+            yield self._damage("", mode, remedy if is_queue else "see whether it is a queue's folder at all")
 
     def _names(self) -> Iterator[Finding]:
         newest = self.view.newest()
@@ -179,16 +181,14 @@ class _Check:
 
     def _journals(self, kinds: Counter[str]) -> Iterator[Finding]:
         if not kinds["journal"]:
-            remedy = "its items can't be told apart any more; delete the folder, or restore the journal"
-            yield self._damage("", "has no journal", remedy)
+            yield self._damage("", "has no journal", _GUESS)
             return
         try:
             self.ledger = self.view.look()
         except FileNotFoundError:
             raise
         except FolderError as error:
-            remedy = "recover can't read it either; restore it if you can"
-            yield Finding(DAMAGE, error.path, error.finding, error.remedy if self.view.former else remedy)
+            yield Finding(DAMAGE, error.path, error.finding, error.remedy if self.view.former else _GUESS)
             return
         except OSError as error:
             yield self._damage("", f"its journal can't be read: {error}", "see who may read it")

@@ -153,13 +153,16 @@ def roots() -> list[str]:
 
 
 def queues(folders: Iterable[str] = ()) -> list[Summary]:
-    """The queues on this machine, by path: anonymous ones, those that processes of this user have open, and those at or
-    in ``folders``.
+    """The queues at or in ``folders``, by path; without them those on this machine: anonymous ones, and those that
+    processes of this user have open.
 
     Raises ``OSError`` for a given folder that can't be listed; a queue that can't be read has its ``problem``."""
     known = users()
-    paths = [os.path.join(root, name) for root in roots() for name in _listed(root) if names.is_anonymous(name)]
-    paths += [path for path, _ in known.values() if is_queue(path)]
+    paths: list[str] = []
+    folders = list(map(os.fsdecode, folders))
+    if not folders:
+        paths = [os.path.join(root, name) for root in roots() for name in _listed(root) if names.is_anonymous(name)]
+        paths += [path for path, _ in known.values() if is_queue(path)]
     for folder in folders:
         inside = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
         paths += [folder] if is_queue(folder) else [path for path in inside if is_queue(path)]

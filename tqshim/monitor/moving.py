@@ -21,7 +21,7 @@ from queue import Full
 from typing import Any, Final, Optional, Union
 
 from tqshim import names
-from tqshim.engine.consumer import Taken
+from tqshim.engine.acknowledge import Hold
 from tqshim.engine.registry import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.folder import MARKER_LIFE, reclaim
@@ -40,7 +40,6 @@ __all__ = [
     "Drained",
     "LineError",
     "NotJSONError",
-    "NotPutBackError",
     "Recovery",
     "as_json",
     "as_pickle",
@@ -52,13 +51,8 @@ __all__ = [
     "remove",
 ]
 
-BATCH: Final = 256
-BATCH_BYTES: Final = 8 << 20
-"""Items that ``drain`` takes at once: so many, and one at least."""
 TRIED: Final = 64
 """Records of a batch file that tell whether all of them are tagged."""
-PATIENCE: Final = 5.0
-"""Seconds for which putting back waits for a place."""
 
 
 class NotJSONError(ValueError):
@@ -75,17 +69,6 @@ class LineError(ValueError):
 
     def __reduce__(self) -> tuple[type[LineError], tuple[int, str]]:
         return type(self), (self.number, self.problem)
-
-
-class NotPutBackError(RuntimeError):
-    """Items were taken, could not be handed on, and found no place in the queue again.  ``records``: their pickles."""
-
-    def __init__(self, records: list[bytes]) -> None:
-        super().__init__(f"{len(records)} items were taken and can't be put back")
-        self.records = records
-
-    def __reduce__(self) -> tuple[type[NotPutBackError], tuple[list[bytes]]]:
-        return type(self), (self.records,)
 
 
 @dataclass(frozen=True)
@@ -185,90 +168,38 @@ def drain(
 ) -> Drained:
     """Take items, ``most`` or all that are there, and hand the line of each to ``write``, in their order.
 
-    A queue that was shut down takes nothing back.
+    An item counts as got when ``write`` has returned, as at the end of a block of ``claimed``.  One whose ``write``
+    raises, or that ``encode`` refuses with ``NotJSONError``, ends it and comes back to the head of the queue.  Killed:
+    so does the item at hand, which may have been written.
 
-    An item that ``encode`` refuses with ``NotJSONError`` ends it and stays where it is, at the head of the queue; if
-    another consumer interferes, it is put back at the end.  So is an item whose ``write`` raises.  If even that can't
-    be done, ``NotPutBackError`` has the records.  Killed: lost are the items taken and not written, 256 at most.
-
-    An anonymous queue that nobody else uses, and that still has items then, stays for a minute.  Raises ``ValueError``
-    where ``authkey`` is not that of the queue."""
-    use = Use.meet(os.path.abspath(os.fsdecode(path)), authkey=authkey)
-    engine = use.engine
+    An anonymous queue that nobody else uses, and that still has items then, stays for a minute.  Raises
+    ``FileNotFoundError``; ``ValueError`` where ``authkey`` is not that of the queue."""
+    path = os.path.abspath(os.fsdecode(path))
+    os.stat(path)  # what is not there is said to be not there, and not to be gone
+    engine = Use.meet(path, authkey=authkey).engine
     done = 0
     damaged: list[str] = []
     try:
-        with View(path, authkey) as view:
-            while most is None or done < most:
-                lines = _encode_ahead(view, BATCH if most is None else min(BATCH, most - done), encode)
-                if lines is None:
+        while most is None or done < most:
+            found: list[Hold] = []
+            got = False
+            try:
+                engine.hold(found, False, None)
+                if not found:
                     break
-                got: list[Taken] = []
-                try:
-                    engine.get(got, max(1, len(lines)), False, None)
-                except CorruptBatchError as error:
-                    damaged.append(str(error))
-                done += _hand_on(engine, [bytes(record) for record in got], lines, write, encode)
+                write(encode(bytes(found[0].record)))
+                got = True
+                done += 1
+            except CorruptBatchError as error:
+                damaged.append(str(error))
+            except NotJSONError as error:
+                raise NotJSONError(f"the oldest item is no JSON, and stays in the queue: {error}") from None
+            finally:
+                if found:
+                    engine.let_go(found[0], got)
     finally:
         _keep(engine)
     return Drained(done, damaged)
-
-
-def _encode_ahead(view: View, count: int, encode: Callable[[bytes], str]) -> Optional[dict[bytes, str]]:
-    """The lines of the next items, which stay where they are; ``None``: there are none.  Raises ``NotJSONError`` if
-    there is none for the first.  Shorter where one can't be read: whoever gets that one is told."""
-    fitting, size = 0, 0
-    for one in view.peek(count):
-        size += one.size
-        if fitting and size > BATCH_BYTES:
-            break
-        fitting += 1
-    if not fitting and not view.waiting:
-        return None
-    lines: dict[bytes, str] = {}
-    for one in view.peek(max(1, fitting), whole=True):
-        if one.record is None:
-            break
-        try:
-            lines[one.record] = encode(one.record)
-        except NotJSONError as error:
-            if not lines:
-                raise NotJSONError(f"item {one.number} is no JSON, and stays in the queue: {error}") from None
-            break
-    return lines
-
-
-def _hand_on(
-    engine: Engine,
-    records: list[bytes],
-    lines: dict[bytes, str],
-    write: Callable[[str], Any],
-    encode: Callable[[bytes], str],
-) -> int:
-    done = 0
-    try:
-        for record in records:
-            write(lines.get(record) or encode(record))
-            done += 1
-    except NotJSONError as error:
-        _put_back(engine, records[done:])
-        raise NotJSONError(f"an item is no JSON, and was put back at the end of the queue: {error}") from None
-    except BaseException:
-        _put_back(engine, records[done:])
-        raise
-    return done
-
-
-def _put_back(engine: Engine, records: list[bytes]) -> None:
-    at = 0
-    try:
-        # One by one: a bounded queue may have places for some of them.
-        while at < len(records) and engine.put(records[at], True, PATIENCE):
-            at += 1
-    except OSError:
-        raise NotPutBackError(records[at:]) from None
-    if at < len(records):
-        raise NotPutBackError(records[at:])
 
 
 def _keep(engine: Engine) -> None:
@@ -293,8 +224,11 @@ def fill(
     ``timeout`` seconds (for ever by default); ``ShutDown`` where the queue was shut down.  What stood before that line
     is in the queue.  ``ValueError`` where ``authkey`` is not that of the queue."""
     path = os.path.abspath(os.fsdecode(path))
-    anonymous = names.is_anonymous(os.path.basename(path))
-    use = Use.meet(path, authkey=authkey) if anonymous else Use.open(path, maxsize, authkey=authkey)
+    if names.is_anonymous(os.path.basename(path)):
+        os.stat(path)  # as above
+        use = Use.meet(path, authkey=authkey)
+    else:
+        use = Use.open(path, maxsize, authkey=authkey)
     engine = use.engine
     done = 0
     try:
