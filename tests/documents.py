@@ -191,7 +191,7 @@ def _tree_of(name: str, module: ModuleType) -> ast.Module:
     """The source of the module from which this one has that name."""
     for node in _tree(module).body:
         if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
-            return _tree(importlib.import_module(str(node.module)))
+            return _tree(importlib.import_module("." * node.level + str(node.module), module.__package__))
     return _tree(module)
 
 

@@ -66,7 +66,7 @@ HOUSE: Final = (
     Step(4, words("__init__")),  # the package's face
     Step(4, words("contexts")),
     Step(4, words("family")),
-    Step(4, words("queues turbo_queue")),
+    Step(4, words("queues turbo_queue fallback")),
     Step(4, words("asynchronous buffers sharing")),
     Step(3, words("batching")),
     Step(3, words("engine.registry")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import forks as _forks  # noqa: F401  first: its hooks come before a program's own
 from . import late as _late
-from .errors import CorruptBatchError, FolderError, UnsupportedError
+from .errors import CorruptBatchError, FolderError, UnsupportedError, supported
 from .queues import Claim, Empty, Full, ShutDown, TurboQueue
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "UnsupportedError",
     "get_context",
     "install",
+    "supported",
     "uninstall",
 ]
 __version__ = "0.2.0"
@@ -33,18 +34,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .contexts import get_context
-    from .family import JoinableTurboQueue, SimpleTurboQueue
-    from .family import JoinableTurboQueue as JoinableQueue
-    from .family import SimpleTurboQueue as SimpleQueue
+    from .family import JoinableQueue, JoinableTurboQueue, SimpleQueue, SimpleTurboQueue
     from .figures import Stats
     from .patching import install, uninstall
 
-Queue = TurboQueue
+if TYPE_CHECKING or supported:
+    Queue = TurboQueue
 
 _LATER = {
-    "JoinableQueue": ("family", "JoinableTurboQueue"),
+    "JoinableQueue": ("family", "JoinableQueue"),
     "JoinableTurboQueue": ("family", "JoinableTurboQueue"),
-    "SimpleQueue": ("family", "SimpleTurboQueue"),
+    "Queue": ("family", "Queue"),
+    "SimpleQueue": ("family", "SimpleQueue"),
     "SimpleTurboQueue": ("family", "SimpleTurboQueue"),
     "Stats": ("figures", "Stats"),
     "get_context": ("contexts", "get_context"),

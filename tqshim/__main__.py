@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+from . import supported
+
 
 def main() -> int:
     """Run the command that the command line names."""
@@ -15,6 +17,9 @@ def main() -> int:
         from .run import main as run
 
         return run(sys.argv[2:])
+    if not supported:
+        print("python -m tqshim: there are no queues of ours on this system; only run works", file=sys.stderr)
+        return 2
     from .cli import main as others
 
     return others()

@@ -13,8 +13,7 @@ import sys
 from multiprocessing import context, process, queues
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Optional, overload
 
-from .family import JoinableTurboQueue, SimpleTurboQueue
-from .queues import TurboQueue
+from . import family
 
 if TYPE_CHECKING:
     _Base = context.BaseContext
@@ -44,17 +43,17 @@ class _Turbo(_Base):
     if TYPE_CHECKING:
         Process: ClassVar[type[process.BaseProcess]]
 
-    def Queue(self, maxsize: int = 0) -> TurboQueue[Any]:
+    def Queue(self, maxsize: int = 0) -> family.Queue[Any]:
         """A ``TurboQueue``."""
-        return TurboQueue(maxsize, ctx=self)
+        return family.Queue(maxsize, ctx=self)
 
-    def JoinableQueue(self, maxsize: int = 0) -> JoinableTurboQueue[Any]:
+    def JoinableQueue(self, maxsize: int = 0) -> family.JoinableQueue[Any]:
         """A ``JoinableTurboQueue``."""
-        return JoinableTurboQueue(maxsize, ctx=self)
+        return family.JoinableQueue(maxsize, ctx=self)
 
     def SimpleQueue(self) -> queues.SimpleQueue[Any]:
         """A ``SimpleTurboQueue``; for an executor the standard library's, whose pipe it waits for."""
-        return queues.SimpleQueue(ctx=self) if wants_a_pipe(1) else SimpleTurboQueue(ctx=self)
+        return queues.SimpleQueue(ctx=self) if wants_a_pipe(1) else family.SimpleQueue(ctx=self)
 
     def Pool(self, *arguments: Any, **options: Any) -> Any:
         """The standard library's pool, on the standard library's context."""
@@ -65,13 +64,6 @@ class _Turbo(_Base):
         return self if method is None else get_context(method)
 
 
-class TurboForkContext(_Turbo, context.ForkContext):
-    """``multiprocessing``'s context for ``fork``, with our queues."""
-
-    if TYPE_CHECKING:
-        Process: ClassVar[type[context.ForkProcess]]
-
-
 class TurboSpawnContext(_Turbo, context.SpawnContext):
     """``multiprocessing``'s context for ``spawn``, with our queues."""
 
@@ -79,18 +71,23 @@ class TurboSpawnContext(_Turbo, context.SpawnContext):
         Process: ClassVar[type[context.SpawnProcess]]
 
 
-class TurboForkServerContext(_Turbo, context.ForkServerContext):
-    """``multiprocessing``'s context for ``forkserver``, with our queues."""
+_CONTEXTS: Final[dict[str, _Turbo]] = {"spawn": TurboSpawnContext()}
 
-    if TYPE_CHECKING:
-        Process: ClassVar[type[context.ForkServerProcess]]
+if TYPE_CHECKING or hasattr(context, "ForkContext"):  # not on Windows
 
+    class TurboForkContext(_Turbo, context.ForkContext):
+        """``multiprocessing``'s context for ``fork``, with our queues."""
 
-_CONTEXTS: Final[dict[str, _Turbo]] = {
-    "fork": TurboForkContext(),
-    "spawn": TurboSpawnContext(),
-    "forkserver": TurboForkServerContext(),
-}
+        if TYPE_CHECKING:
+            Process: ClassVar[type[context.ForkProcess]]
+
+    class TurboForkServerContext(_Turbo, context.ForkServerContext):
+        """``multiprocessing``'s context for ``forkserver``, with our queues."""
+
+        if TYPE_CHECKING:
+            Process: ClassVar[type[context.ForkServerProcess]]
+
+    _CONTEXTS.update(fork=TurboForkContext(), forkserver=TurboForkServerContext())
 
 
 @overload

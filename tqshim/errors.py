@@ -1,11 +1,19 @@
-"""The exceptions that are tqshim's own.  ``Empty`` and ``Full`` are the standard library's.
+"""The exceptions that are tqshim's own, and whether queues work on this system.
+
+``Empty`` and ``Full`` are the standard library's.
 
 Invariant: every exception here keeps its fields through pickling and says what was found, where, and what to do.
 """
 
 from __future__ import annotations
 
-__all__ = ["CorruptBatchError", "FolderError", "UnsupportedError"]
+import sys
+
+__all__ = ["CorruptBatchError", "FolderError", "UnsupportedError", "check_system", "supported"]
+
+supported = sys.platform.startswith(("linux", "darwin"))
+"""Our queues work on this system.  Where not, as on Windows, `Queue`, `JoinableQueue`, `SimpleQueue`, `get_context` and
+`install` give the standard library's, with `put_many` and `get_many` on top."""
 
 
 class FolderError(OSError):
@@ -27,3 +35,9 @@ class CorruptBatchError(FolderError):
 
 class UnsupportedError(FolderError):
     """The machine or the file system lacks what the queue stands on."""
+
+
+def check_system(what: str = "TurboQueue", remedy: str = "use tqshim.Queue, which is multiprocessing's here") -> None:
+    """Raise ``UnsupportedError`` where there is not even what the engine imports."""
+    if not supported:
+        raise UnsupportedError(sys.platform, f"{what} needs Linux or macOS", remedy)

@@ -1,6 +1,7 @@
 """The other queues of ``multiprocessing``, over the same files and journal.
 
-Lives here: ``JoinableTurboQueue`` and ``SimpleTurboQueue``.  Not here: what all queues share (``queues``).
+Lives here: ``JoinableTurboQueue`` and ``SimpleTurboQueue``, and which queues have the plain names on this system.  Not
+here: what all queues share (``queues``).
 
 Invariant: each is an instance of the standard library's class of that name, and behaves as it does.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from multiprocessing import context, queues
 
+from .errors import supported
 from .queues import TurboQueue, no_pipe
 
 TYPE_CHECKING = False
@@ -26,7 +28,7 @@ else:
     _T = None
     _JoinableQueue, _SimpleQueue = {_T: queues.JoinableQueue}, {_T: queues.SimpleQueue}
 
-__all__ = ["JoinableTurboQueue", "SimpleTurboQueue"]
+__all__ = ["JoinableQueue", "JoinableTurboQueue", "Queue", "SimpleQueue", "SimpleTurboQueue"]
 
 
 class JoinableTurboQueue(TurboQueue[_T], _JoinableQueue[_T]):  # type: ignore[misc]
@@ -89,3 +91,13 @@ class SimpleTurboQueue(_SimpleQueue[_T]):
 
     def __setstate__(self, state: TurboQueue[_T]) -> None:  # type: ignore[override]
         self._queue = state
+
+
+if TYPE_CHECKING or supported:
+    Queue = TurboQueue
+    JoinableQueue = JoinableTurboQueue
+    SimpleQueue = SimpleTurboQueue
+else:
+    from .fallback import FallbackJoinableQueue as JoinableQueue
+    from .fallback import FallbackQueue as Queue
+    from .fallback import FallbackSimpleQueue as SimpleQueue

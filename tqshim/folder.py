@@ -1279,9 +1279,6 @@ def check_platform() -> None:
     _temporary_root()
     if systems.MAPS_AHEAD:
         mappings.system()  # imports ctypes: here, not in a signal handler, nor in every child
-    system = systems.unsupported()
-    if system:
-        raise UnsupportedError(system, "TurboQueue needs Linux or macOS", "use multiprocessing.Queue here")
     soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if soft != resource.RLIM_INFINITY and soft < 64 << 20:
         # A write cut short by this limit would misalign every event after it.

@@ -25,24 +25,24 @@ __all__ = ["install", "uninstall"]
 
 
 def _queue(self: Any, maxsize: int = 0) -> Any:
-    from tqshim.queues import TurboQueue
+    from tqshim import Queue
 
-    return TurboQueue(maxsize, ctx=self.get_context())
+    return Queue(maxsize, ctx=self.get_context())
 
 
 def _joinable_queue(self: Any, maxsize: int = 0) -> Any:
-    from tqshim.family import JoinableTurboQueue
+    from tqshim.family import JoinableQueue
 
-    return JoinableTurboQueue(maxsize, ctx=self.get_context())
+    return JoinableQueue(maxsize, ctx=self.get_context())
 
 
 def _simple_queue(self: Any) -> Any:
     from multiprocessing.queues import SimpleQueue
 
     from tqshim.contexts import wants_a_pipe
-    from tqshim.family import SimpleTurboQueue
+    from tqshim.family import SimpleQueue as Ours
 
-    return (SimpleQueue if wants_a_pipe(1) else SimpleTurboQueue)(ctx=self.get_context())
+    return (SimpleQueue if wants_a_pipe(1) else Ours)(ctx=self.get_context())
 
 
 _OURS: Final = {"Queue": _queue, "JoinableQueue": _joinable_queue, "SimpleQueue": _simple_queue}

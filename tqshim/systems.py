@@ -3,8 +3,8 @@
 Lives here: which of it may be used, where it lies, and the layouts of structures that systems lay out in their own way.
 Not here: its use, and what stands in for it (``folder``, ``waiting``, ``monitor.looking``, and others).
 
-Invariant: no other room asks for the system's name or for the switch, and none knows a path that only some systems
-have; so what runs under the switch is what runs on macOS, those layouts excepted.
+Invariant: no other room asks for the system's name, but ``errors``, nor for the switch, and none knows a path that only
+some systems have; so what runs under the switch is what runs on macOS, those layouts excepted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional
 
-__all__ = ["PROC", "SHM", "flock", "kind_and_process", "kind_of_statfs", "processors", "unsupported"]
+__all__ = ["PROC", "SHM", "flock", "kind_and_process", "kind_of_statfs", "processors"]
 
 PORTABLE: Final = bool(os.environ.get("TQSHIM_PORTABLE"))
 """Do without what only Linux has, and without what some versions of macOS lack."""
@@ -112,11 +112,6 @@ SHARED_MAGIC: Final = {
 
 FLOCK: Final = struct.Struct("@qqihh" if DARWIN else "@hhqqi")
 """``struct flock``: type, whence, start, length, process; on macOS start, length, process, type, whence."""
-
-
-def unsupported() -> str:
-    """The name of this system, if queues don't work here; else nothing."""
-    return "" if sys.platform.startswith(("linux", "darwin")) else sys.platform
 
 
 def flock(kind: int, start: int, length: int) -> bytes:

@@ -8,6 +8,7 @@ queue open; ``recover``, ``drain``, ``fill`` and ``remove`` do something to it.
 
 from __future__ import annotations
 
+from tqshim import engine as _engine  # noqa: F401  which says so where there are no queues of ours
 from tqshim.monitor.checking import Finding, check
 from tqshim.monitor.looking import Status, Summary, peek, queues, status
 from tqshim.monitor.metrics import Stats, stats
