@@ -100,6 +100,9 @@ _CANT_SYNC: Final = (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY)
 """What a file system says that knows no more than ``fsync``."""
 RECOVER: Final = "python -m tqshim recover --into saves its items in another folder"
 """What to do about damage."""
+_DELETED: Final = (
+    "the queue's folder was deleted while it was in use (by systemd at logout? RemoveIPC=no, or TQSHIM_DIR elsewhere)"
+)
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
 TOLD: Final = 1 << 30
@@ -382,13 +385,17 @@ class Folder:
             path = os.path.join(root, names.PREFIX + os.urandom(8).hex())
             try:
                 os.mkdir(path, 0o700)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
+                    raise
+                remedy = "set TQSHIM_DIR to a folder that you may write to"
+                raise FolderError(root, f"no queue can be made there: {error.strerror}", remedy) from None
+            try:
                 folder = cls._hold(path)
             except UnsupportedError:
                 os.rmdir(path)
                 raise
             except FileNotFoundError:
-                if not os.path.isdir(root):
-                    raise FolderError(root, "no such folder", "create it, or set TQSHIM_DIR to another") from None
                 continue  # A sweeper took it for an abandoned one before it was held.
             try:
                 folder._furnish(maxsize, limits)
@@ -524,7 +531,11 @@ class Folder:
         self._new = True
 
     def _create(self, name: str, flags: int = os.O_WRONLY, fd: Optional[int] = None) -> int:
-        return os.open(name, flags | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=self.fd if fd is None else fd)
+        home = self.fd if fd is None else fd
+        try:
+            return os.open(name, flags | os.O_CREAT | os.O_EXCL | _OPEN, 0o600, dir_fd=home)
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, _DELETED, self.path) from None
 
     # -- journals
 
@@ -732,7 +743,8 @@ class Folder:
             for name in names.of_batch(file):
                 with contextlib.suppress(FileNotFoundError):
                     return _open_plain(name, flags, home)
-        raise ValueError("missing, with items in it that nobody got")
+        deleted = "" if os.fstat(self.fd).st_nlink else f"; {_DELETED}"
+        raise ValueError(f"missing, with items in it that nobody got{deleted}")
 
     @property
     def maps_batches(self) -> bool:
@@ -941,7 +953,9 @@ class Folder:
 
     def wants_spill(self) -> bool:
         """This folder's file system is nearly full, and there is another place for batch files."""
-        return self.anonymous and self.is_nearly_full() and spill_root(self.path) is not None
+        if not (self.anonymous and self.is_nearly_full()):
+            return False
+        return spill_root(self.path) is not None or self._size_of(names.SPILL) is not None  # another has found one
 
     def is_nearly_full(self) -> bool:
         return self.room() < SPILL_BELOW
@@ -1162,9 +1176,9 @@ def _locked(path: str) -> FolderError:
 
 def anonymous_root() -> str:
     """Where anonymous queues lie: ``TQSHIM_DIR``; else /dev/shm, where it has room; else the temporary folder."""
-    chosen = os.environ.get("TQSHIM_DIR")
+    chosen = _chosen("TQSHIM_DIR")
     if chosen:
-        return os.path.abspath(chosen)
+        return chosen
     with contextlib.suppress(OSError):
         room = os.statvfs(systems.SHM)
         if room.f_bavail * room.f_frsize >= ENOUGH and os.access(systems.SHM, os.W_OK | os.X_OK):
@@ -1172,9 +1186,18 @@ def anonymous_root() -> str:
     return _temporary_root()
 
 
+def _chosen(variable: str) -> Optional[str]:
+    """A folder that the environment names: seen from where this process was when it first asked, as tempfile does."""
+    name = os.environ.get(variable)
+    return _absolute(name) if name else None
+
+
+_absolute: Final = functools.lru_cache(None)(os.path.abspath)
+
+
 def spill_root(path: str) -> Optional[str]:
     """Where a full queue folder's new batch files go, or ``None`` where there is no other place."""
-    other = os.environ.get("TQSHIM_SPILL_DIR") or _temporary_root()
+    other = _chosen("TQSHIM_SPILL_DIR") or _temporary_root()
     try:
         return None if os.stat(other).st_dev == os.stat(path).st_dev else other
     except OSError:
@@ -1277,6 +1300,7 @@ def _temporary_root() -> str:
 def check_platform() -> None:
     """Raise ``UnsupportedError`` where queues can't work."""
     _temporary_root()
+    _chosen("TQSHIM_SPILL_DIR")  # before the program goes elsewhere
     if systems.MAPS_AHEAD:
         mappings.system()  # imports ctypes: here, not in a signal handler, nor in every child
     soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
