@@ -442,10 +442,20 @@ def test_bounded_put_to_a_full_disk_raises_and_keeps_its_place(small_disk_alone:
 
 def test_new_queue_on_a_full_disk_is_refused_and_leaves_nothing(small_disk_alone: pathlib.Path) -> None:
     with full(small_disk_alone):
-        with pytest.raises(OSError) as raised:
+        with pytest.raises(OSError, match=f"{small_disk_alone}/tqshim-") as raised:
             TurboQueue()
         assert raised.value.errno == errno.ENOSPC
         assert os.listdir(small_disk_alone) == ["junk"]
+
+
+def test_new_queue_at_a_path_on_a_full_disk_says_the_path_and_can_be_made_later(small_disk: pathlib.Path) -> None:
+    path = f"{small_disk}/queue"
+    with full(small_disk), pytest.raises(OSError, match=path) as raised:
+        TurboQueue(path=path)
+    assert raised.value.errno == errno.ENOSPC
+    with TurboQueue(path=path) as queue:
+        queue.put(1)
+        assert queue.get(timeout=PATIENCE) == 1
 
 
 def check_works(queue: Any) -> None:
@@ -736,6 +746,52 @@ def mounted(path: pathlib.Path, options: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"can't mount a small tmpfs: {done.stderr.strip()}")
+
+
+FILL = """
+import errno, os, random, sys
+from tqshim import TurboQueue
+me = int(sys.argv[2])
+random.seed(me)
+queue = TurboQueue(path=sys.argv[1])
+refused = 0
+for number in range(3000):
+    try:
+        queue.put((me, number, bytes(random.choice([10, 1000, 20000, 200000, 900000]))))
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+        refused += 1
+        if refused == 40:
+            break
+    else:
+        os.write(1, b"%d\\n" % number)
+"""
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_producers_that_fill_a_tiny_disk_and_end_have_put_what_they_were_told(
+    tmp_path: pathlib.Path, drained: bool
+) -> None:
+    """Also where nothing is left to drain by then, and only they themselves have kept the space."""
+    mounted(tmp_path, "size=2m,mode=0700")
+    try:
+        queue: Any = TurboQueue(path=str(tmp_path / "queue"))
+        words = [sys.executable, "-c", FILL, str(tmp_path / "queue")]
+        children = [subprocess.Popen([*words, str(number)], stdout=subprocess.PIPE) for number in range(2)]
+        found: list[tuple[int, int]] = []
+        while drained and any(child.poll() is None for child in children):
+            with contextlib.suppress(Empty):
+                found.append(queue.get(timeout=0.01)[:2])
+        told = [child.communicate()[0].split() for child in children]
+        assert [child.returncode for child in children] == [0, 0]
+        with contextlib.suppress(Empty):
+            while True:
+                found.append(queue.get(False)[:2])
+        for number, numbers in enumerate(told):
+            assert [one for me, one in found if me == number] == [*map(int, numbers)]
+        queue._engine.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 def test_disk_without_inodes_raises_and_goes_on_when_there_are_some(tmp_path: pathlib.Path) -> None:

@@ -399,10 +399,10 @@ class Folder:
                 continue  # A sweeper took it for an abandoned one before it was held.
             try:
                 folder._furnish(maxsize, limits)
-            except BaseException:
+            except BaseException as error:
                 folder.close()
                 reclaim(path)
-                raise
+                raise _told(error, path)
             return folder
 
     @classmethod
@@ -440,9 +440,9 @@ class Folder:
                         path, f"holds {strangers[0]!r}, which is no part of a queue", "use an empty folder"
                     )
                 folder._furnish(maxsize, limits, durable, proof)
-        except BaseException:
+        except BaseException as error:
             folder.close()
-            raise
+            raise _told(error, path)
         return folder
 
     @classmethod
@@ -1307,6 +1307,13 @@ def check_platform() -> None:
     if soft != resource.RLIM_INFINITY and soft < 64 << 20:
         # A write cut short by this limit would misalign every event after it.
         raise UnsupportedError("RLIMIT_FSIZE", f"files end at {soft} bytes", "raise it to 64 MB or more (ulimit -f)")
+
+
+def _told(error: BaseException, path: str) -> BaseException:
+    """The error; of a full disk it says which queue has no space."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        error.filename = path
+    return error
 
 
 def _check_owner(path: str, fd: int, mend: bool = False) -> os.stat_result:
