@@ -1235,6 +1235,37 @@ def test_a_journal_that_cant_be_read_is_told_with_the_way_to_its_items(path: str
     assert monitor.recover(path, path + "-saved").copied == 1
 
 
+@pytest.mark.parametrize("name", ["stat", "peek", "watch --count=1", "recover", "drain", "fill"])
+def test_each_command_knows_a_queue_without_a_journal_from_no_queue(
+    path: str, tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "members").touch()  # as a file of ours is called
+    filled(path, "a")
+    os.unlink(os.path.join(path, "journal_0"))
+    assert cli.main([*name.split(), path]) == 2
+    assert "recover --into" in capfd.readouterr().err
+    assert monitor.recover(path, path + "-saved").copied == 1  # nobody has made it a new queue
+    if name not in ("drain", "fill"):  # which are told by the engine
+        assert cli.main([*name.split(), str(tmp_path)]) == 2
+        assert "holds no queue; give the folder of a queue" in capfd.readouterr().err
+
+
+def test_recover_of_what_is_no_queue_makes_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recover", str(tmp_path), "--into", f"{tmp_path}/saved"]) == 2
+    assert "holds no queue; give the folder of a queue" in capfd.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_queue_without_a_journal_can_be_removed_and_no_other_folder(path: str, tmp_path: Path) -> None:
+    filled(path, "a")
+    os.unlink(os.path.join(path, "journal_0"))
+    assert monitor.remove(path) == 0
+    assert not os.path.exists(path)
+    (tmp_path / "members").touch()
+    with pytest.raises(FolderError, match="holds no queue"):
+        monitor.remove(str(tmp_path))
+
+
 def test_recover_says_what_is_lost_of_a_file_in_one_line(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     filled(path, *range(237))
     os.truncate(batch_files(path)[0], 100)

@@ -434,12 +434,15 @@ class Folder:
             raise
         try:
             if folder.newest() is None:
-                strangers = [name for name in os.listdir(folder.fd) if names.parse(name) is None]
+                listed = {name: names.parse(name) for name in os.listdir(folder.fd)}
+                strangers = [name for name, parsed in listed.items() if parsed is None]
                 if strangers:
                     raise FolderError(
                         path, f"holds {strangers[0]!r}, which is no part of a queue", "use an empty folder"
                     )
-                folder._furnish(maxsize, limits, durable, proof)
+                # Else its journal is lost, or was rolled while we listed: open_newest tells.
+                if not any(name and name.kind in (names.LOAD, names.READY) for name in listed.values()):
+                    folder._furnish(maxsize, limits, durable, proof)
         except BaseException as error:
             folder.close()
             raise _told(error, path)

@@ -294,7 +294,7 @@ def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
         ledger = view.look()
         maxsize, durable, records = ledger.maxsize, ledger.durable, _records(view, unreadable)
     except FolderError:
-        if view.former:
+        if view.former or (view.newest() is None and not view.has_batches()):
             raise
         if authkey is not None:
             remedy = "restore it, or recover without the authkey what may be anybody's"
@@ -422,7 +422,8 @@ def remove(path: str) -> int:
     items = 0
     with View(path) as view:
         name = os.path.basename(path)
-        if not is_queue(path) and not names.is_anonymous(name) and not name.startswith(names.DEAD):
+        ours = is_queue(path) or view.has_batches()
+        if not ours and not names.is_anonymous(name) and not name.startswith(names.DEAD):
             raise FolderError(path, "holds no queue", "give the folder of a queue")
         file_systems.check(path, view.fd)  # else its users' locks may not be seen from here
         strangers = sorted(one for one in view.names() if names.parse(one) is None)

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, Optional, Union
 
 from tqshim import names, systems, tuning
 from tqshim.errors import CorruptBatchError, FolderError
-from tqshim.folder import Journal, lock_owners
+from tqshim.folder import RECOVER, Journal, lock_owners
 from tqshim.keys import Key, match
 from tqshim.monitor.records import SeenBatch
 from tqshim.names import FileId
@@ -156,6 +156,11 @@ class View:
     def names(self) -> list[str]:
         """What lies in the folder."""
         return _list(self.fd)
+
+    def has_batches(self) -> bool:
+        """Batch files lie there, be there a journal or not."""
+        parsed = map(names.parse, (*self.names(), *self.spilled_names()))
+        return any(name is not None and name.kind in (names.LOAD, names.READY) for name in parsed)
 
     def spill(self) -> int:
         """The descriptor of the spill folder.  Raises ``FileNotFoundError`` where there is none."""
@@ -313,7 +318,9 @@ class View:
             if self.ledger.sealed is None:
                 return self.ledger
             self._next()
-        raise FolderError(self.path, "has no journal", "it is no queue, or its journal was deleted; see who deletes")
+        if self.has_batches():
+            raise FolderError(self.path, "has no journal", RECOVER)
+        raise FolderError(self.path, "holds no queue", "give the folder of a queue")
 
     def _start(self) -> bool:
         """Begin at the newest journal.  ``False``: it has been replaced meanwhile."""
