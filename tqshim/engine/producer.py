@@ -201,8 +201,10 @@ class Producer:
 
         Raises ``OSError`` where there is no space; those before are put."""
         put = 0
-        if len(records) == 1 and self._replica.ledger.maxsize and self._publish(records[0]):
-            return 1
+        if len(records) == 1 and self._replica.ledger.maxsize:
+            published = self._publish(records[0])
+            if published is not None:
+                return published
         while put < len(records):
             self.log.stop = 0  # No other thread grows the log meanwhile.
             left = records[put:] if put else records
@@ -237,12 +239,12 @@ class Producer:
             count = self._fitting(total, records)
         return self._commit(total, total + self._write(total, records[:count]), by_counter)
 
-    def _publish(self, record: NewRecord) -> bool:
-        """Put a small record through the journal, where a bounded queue has too few places to reserve some.  ``False``:
-        it takes the long way."""
+    def _publish(self, record: NewRecord) -> Optional[int]:
+        """Put a small record through the journal, where a bounded queue has too few places to reserve some.  0: it has
+        none.  ``None``: it takes the long way."""
         log, slot, replica = self.log, self.slot, self._replica
         if type(record) is not bytes or log.batch is None or slot is None or self._is_dressed or self.lost:
-            return False
+            return None
         replica.sync()
         ledger = replica.ledger
         total = ledger.totals[slot]
@@ -258,21 +260,23 @@ class Producer:
             or filling is None
             or filling.file != log.batch.file
             or total >= min(filling.stop, log.first + self.batch_size)
-            or not 0 < places < tuning.PLACES_LEAST
+            or places >= tuning.PLACES_LEAST
         ):
-            return False
+            return None
+        if places <= 0:
+            return 0
         ends, number = log.ends, total - log.first
         begin = ends[number]
         end = begin + len(record)
         if not 0 < begin <= end <= log.size:
-            return False
+            return None
         log.memory[begin:end] = record
         ends[number + 1] = end
         # Commit point.
         if replica.append(passed + events.publish(slot, total + 1))[-1] is None:
-            return False
+            return None
         log.counts[log.cell] = total + 1
-        return True
+        return 1
 
     def end(self) -> tuple[int, int]:
         """Be a producer; the number of the member that we are, and records of its log so far."""

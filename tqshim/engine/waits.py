@@ -26,8 +26,8 @@ _CLOSE: Final = 5e-3
 
 
 def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) -> None:
-    """Wait until there is something to get, or a place to put to, or all is finished with; returns at the deadline
-    too."""
+    """Wait until there may be something to get, or a place to put to, or all is finished with; returns at the deadline
+    too: the caller looks by itself."""
     if deadline is not None:
         check_deadline(deadline)
     parts = engine.parts
@@ -60,8 +60,10 @@ def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: obj
             return
         rung = engine.parts.waiter.rest(kind, me, bell, seconds)
         naps += 1
+        if rung and places == 1:
+            return  # one place, most likely; and who must sleep again says so again
         if deadline is not None and monotonic() >= deadline and not rung:
-            return  # the caller looks once more
+            return
 
 
 def fall_asleep(
