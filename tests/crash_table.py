@@ -28,7 +28,7 @@ REPAIRERS: Final = {
     "puts": "the next put; in a bounded queue one that would say Full",
     "rings": "the next ring: of a put, a get, a task_done",
     "uses": "whatever anybody does next",
-    "sleeps": "the sleeper itself, which looks within half a second for each that waits, five at most",
+    "sleeps": "the sleeper itself, which looks within half a second for each that waits, ten at most",
     "waits": "the waiting processes: one of them scans, every one to six seconds",
     "joins": "the next producer that joins, once it is buried",
     "opens": "the next process that opens the path",

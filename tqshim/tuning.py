@@ -68,7 +68,7 @@ NAP: Final = 0.05
 """Seconds for which a waiter sleeps at first before it looks by itself, times the waiters there may be; each nap is
 twice the one before.  It is rung for when there is something: who naps looks after those who died while they rang."""
 NAP_LAST: Final = 0.5
-NAP_MOST: Final = 5.0
+NAP_MOST: Final = 10.0
 """Seconds of the longest nap: times the waiters, and in all."""
 SPIN: Final = 60e-6
 """Seconds for which a consumer looks before it sleeps: about what waking it would cost."""

@@ -7,7 +7,7 @@ Who falls asleep says so in its own cell, then in the queue's word of that kind,
 something looks at that word alone: it is cleared, and one sleeper is rung for, who sets it again if there are others.
 
 Invariant: nobody depends on being rung: a sleeper looks by itself, soon at first, then half a second later for each
-process that waits, five at most.
+process that waits, ten at most.
 """
 
 from __future__ import annotations
