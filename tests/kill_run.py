@@ -458,7 +458,8 @@ class Run:
         time.sleep(0.5)
         for worker in list(workers):
             kind = "producer" if worker.producer else "consumer"
-            stack = pathlib.Path(f"{self.folder}/stack_{worker.number}").read_text()[-3000:]
+            stacks = pathlib.Path(f"{self.folder}/stack_{worker.number}")
+            stack = stacks.read_text()[-3000:] if stacks.exists() else "has not begun"
             finding += f"\n--- {kind} {worker.number}, blocking={worker.blocking}, most={worker.most}:\n{stack}"
             self.kill(worker, finally_=True)
         self.findings.append(f"hung: {finding}\nledger: {self.ledger()}")
