@@ -507,12 +507,12 @@ class TurboQueue(_Queue[_T]):
         loading = False
         try:
             generation, cut_short = engine.get(got, max_messages_to_get, block, timeout)
-            if got and cut_short and len(got) < max_messages_to_get:
-                engine.get(more, max_messages_to_get - len(got), False, None)
+            while got and cut_short and len(got) < max_messages_to_get:
+                _, cut_short = engine.get(more, max_messages_to_get - len(got), False, None)
                 if engine.generation != generation:  # forked just now: the first ones are the parent's
-                    got = []
+                    generation, got = engine.generation, []
                     if not more:
-                        engine.get(more, max_messages_to_get, block, timeout)
+                        _, cut_short = engine.get(more, max_messages_to_get, block, timeout)
                 got, more = got + more, []
             loading = True
             # What fails leaves those before it in the list.
