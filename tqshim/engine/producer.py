@@ -229,6 +229,8 @@ class Producer:
         if replica.ledger.maxsize:
             # Several at once: a cut of the counter by others may be of the first ones alone.
             by_counter = len(records) == 1 and self._has_places(1)
+            if not (by_counter or self._may_cut(len(records))):
+                replica.sync()  # Others may have got some meanwhile.
             if replica.ledger.shut or not (by_counter or self._may_cut(len(records))):
                 return 0
         total = self._position()
