@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 PATIENCE = 5.0
 """Seconds within which happens what takes milliseconds."""
-AT_ONCE = 0.6
+AT_ONCE = 0.3
 """Seconds within which who is rung for goes on; who is not looks by itself later."""
 TRIES = 3
 """On a busy machine even who is rung for may be late once."""

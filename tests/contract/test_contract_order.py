@@ -175,30 +175,25 @@ def test_an_item_of_any_size_arrives_whole_between_small_ones(size: int, other: 
             assert [get() for _ in range(5)] == ["before", item, "between", item, "behind"]
 
 
-def test_what_can_be_seen_is_whole(other: Any) -> None:
-    """One process puts, another looks all the time: it never finds an item half written."""
+def test_what_killed_producers_have_put_is_whole(other: Any) -> None:
+    """Killed at any moment, in the middle of writing an item that is not in the queue yet."""
     with tqshim.Queue() as q:
-        reader = other(q)
-        reader.begin(_check_items, 400)
-        item = bytes(range(256)) * 240
-        for number in range(400):
-            q.put((number, item))
-            if number % 8 == 7:
-                time.sleep(0.0005)
-        assert reader.answer(PATIENCE) == "all whole"
+        for name in range(40):
+            putter = other(q)
+            putter.begin(_put_for_ever, name)
+            assert q.get(timeout=PATIENCE) == (name, 0, _HEAVY)
+            time.sleep(random.random() * 0.002)
+            putter.kill()
+            got = all_of(q)
+            assert got == [(name, number, _HEAVY) for number in range(1, 1 + len(got))]
 
 
-def _check_items(q: Any, count: int) -> str:
-    item = bytes(range(256)) * 240
-    deadline = time.monotonic() + PATIENCE
-    number = 0
-    while number < count:
-        try:
-            assert q.get_nowait() == (number, item)
-            number += 1
-        except tqshim.Empty:
-            assert time.monotonic() < deadline
-    return "all whole"
+_HEAVY = bytes(range(256)) * 240
+
+
+def _put_for_ever(q: Any, name: int) -> None:
+    for number in itertools.count():
+        q.put((name, number, _HEAVY))
 
 
 def test_a_large_item_is_whole_once_it_can_be_seen(other: Any) -> None:
