@@ -14,6 +14,7 @@ PATIENCE = 5.0
 """Seconds within which happens what takes milliseconds."""
 AT_ONCE = 0.3
 """Seconds within which who is rung for goes on; who is not looks by itself later."""
+END = "end as programs do"
 TRIES = 3
 """On a busy machine even who is rung for may be late once."""
 
@@ -24,6 +25,8 @@ def _serve(connection: Connection, queues: tuple[Any, ...]) -> None:
             which, name, arguments, options = connection.recv()
         except (EOFError, KeyboardInterrupt):
             os._exit(0)
+        if name == END:
+            return
         try:
             if callable(name):
                 found = name(*queues, *arguments, **options)
@@ -88,13 +91,9 @@ class Other:
 
     def end(self) -> None:
         """Let it end as programs do, and return when it is gone."""
-        self.begin(_end)
+        self.begin(END)
         self.process.join(PATIENCE)
         assert self.process.exitcode == 0, f"it ends with {self.process.exitcode}"
-
-
-def _end(*queues: Any) -> None:
-    raise SystemExit(0)
 
 
 def all_of(queue: Any) -> list[Any]:

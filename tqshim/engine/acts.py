@@ -115,6 +115,16 @@ class Acts:
                 raise
             return default
 
+    def look(self, do: Callable[[], _T]) -> _T:
+        """An act that changes nothing: a process that was forked in the middle of it looks once more."""
+        generation = self.generation
+        try:
+            return self.act(do)
+        except FORKED:
+            if generation == self.generation:
+                raise
+            return self.act(do)
+
     def _recover(self) -> None:
         """An act was interrupted, or this process was forked: ask the journal how things stand."""
         if self.stale:

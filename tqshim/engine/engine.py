@@ -175,7 +175,7 @@ class Engine(Acts):
         """Items that could be got now."""
         if self.is_interrupted:
             return self.above().qsize() + len(self.parts.consumer.state[1])
-        return self.act(lambda: self.parts.count())
+        return self.look(lambda: self.parts.count())
 
     def empty(self) -> bool:
         """Nothing could be got now."""
@@ -187,7 +187,7 @@ class Engine(Acts):
             return False
         if self.is_interrupted:
             return self.above().full()
-        return self.act(self._is_full)
+        return self.look(self._is_full)
 
     def _is_full(self) -> bool:
         parts = self.parts
@@ -197,7 +197,7 @@ class Engine(Acts):
         """The figures of this moment: a look like ``qsize``, a step for each extent, a listing of the folder."""
         if self.is_interrupted:
             return self.above().stats()
-        return self.act(self._stats)
+        return self.look(self._stats)
 
     def _stats(self) -> Stats:
         try:
@@ -252,12 +252,12 @@ class Engine(Acts):
         if self.is_interrupted:
             return self.above().join(timeout)
         deadline = None if timeout is None else monotonic() + timeout
-        unfinished, wanted = self.act(self._unfinished)
+        unfinished, wanted = self.look(self._unfinished)
         while unfinished:
             if deadline is not None and monotonic() >= deadline:
                 return False
             self.unless_forked(None, partial(waits.wait, self), AWAITS_DONE, deadline, wanted)
-            unfinished = not self.act(lambda: self.parts.is_done(wanted))
+            unfinished = not self.look(lambda: self.parts.is_done(wanted))
         return True
 
     def _unfinished(self) -> tuple[int, int]:

@@ -1,0 +1,416 @@
+"""Who is killed loses what it had in its hand and no more; who is stopped keeps nobody from anything; who ends leaves
+all to the others."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract_tools import PATIENCE, all_of, within
+
+import tqshim
+
+
+class Unloadable:
+    """Can be put, and not be unpickled."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+@pytest.mark.parametrize("ends", ["kill", "end"])
+@pytest.mark.parametrize("maxsize", [0, 1000])
+def test_what_was_put_is_there_whatever_became_of_its_producer(ends: str, maxsize: int, other: Any) -> None:
+    with tqshim.Queue(maxsize) as q:
+        for turn in range(3):
+            putter = other(q)
+            for number in range(5):
+                putter.do("put", (turn, number))
+            getattr(putter, ends)()
+            if turn == 1:
+                q.put((turn, 5))
+                continue  # what two have left is got at once
+            got = all_of(q)
+            assert got[-5:] == [(turn, number) for number in range(5)]
+            assert len(got) == (5 if turn == 0 else 11)
+
+
+def test_a_killed_producer_keeps_no_place(other: Any) -> None:
+    with tqshim.Queue(300) as q:
+        for _ in range(3):
+            putter = other(q)
+            for number in range(10):
+                putter.do("put", number)
+            putter.kill()
+            assert q.qsize() == 10
+            for number in range(290):
+                q.put_nowait(number)
+            with pytest.raises(tqshim.Full):
+                q.put_nowait("too many")
+            assert len(all_of(q)) == 300
+
+
+def test_a_killed_consumer_takes_nothing_along(other: Any) -> None:
+    """It had begun with a backlog."""
+    with tqshim.Queue() as q:
+        for _ in range(3):
+            q.put_many(range(100))
+            reader = other(q)
+            assert [reader.do("get") for _ in range(5)] == list(range(5))
+            reader.kill()
+            assert q.qsize() == 95
+            assert all_of(q) == list(range(5, 100))
+
+
+def test_who_lives_is_not_taken_for_dead(other: Any) -> None:
+    """Others look for the dead whenever one joins, and each second: a producer that does nothing meanwhile goes on."""
+    with tqshim.Queue() as q:
+        putter, reader = other(q), other(q)
+        putter.do("put", 0)
+        assert reader.do("get") == 0
+        reader.begin("get")
+        for one in (q, other(q)):
+            with pytest.raises(tqshim.Empty):
+                one.get_nowait() if one is q else one.do("get", timeout=0.01)
+        time.sleep(1.2)
+        for number in range(1, 6):
+            putter.do("put", number)
+        assert [reader.answer(), *all_of(q)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("role", ["producer", "consumer", "holder"])
+def test_who_is_stopped_keeps_nobody_waiting(role: str, other: Any) -> None:
+    with tqshim.Queue(20) as q:
+        stopped = other(q)
+        q.put_many(range(10))
+        if role == "producer":
+            stopped.do("put", 10)
+        elif role == "consumer":
+            assert stopped.do("get") == 0
+        else:
+            stopped.begin(_hold_for_ever)
+            assert within(PATIENCE, lambda: q.qsize() == 9)
+        stopped.stop()
+        began = time.monotonic()
+        left = all_of(q)
+        assert left == {"producer": list(range(11)), "consumer": list(range(1, 10)), "holder": list(range(1, 10))}[role]
+        count = 0
+        with pytest.raises(tqshim.Full):
+            for count in range(100):
+                q.put_nowait(count)
+        assert count == (19 if role == "holder" else 20)
+        assert time.monotonic() - began < 1
+        stopped.go_on()
+
+
+def _hold_for_ever(q: Any) -> None:
+    with q.claimed():
+        time.sleep(1000)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_item_comes_back_whose_holder_was_killed(waits: bool, other: Any) -> None:
+    """Within seconds, to who waits; at once, to who finds nothing after a second."""
+    with tqshim.Queue() as q:
+        q.put("for us")
+        assert q.get() == "for us"
+        holder = other(q)
+        q.put_many(["held", "next"])
+        holder.begin(_hold_for_ever)
+        assert within(PATIENCE, lambda: q.qsize() == 1)
+        holder.kill()
+        if not waits:
+            time.sleep(1.1)
+        began = time.monotonic()
+        with q.claimed(timeout=PATIENCE) as first:
+            second = q.get(timeout=PATIENCE)
+            assert {first, second} == {"held", "next"}
+        assert time.monotonic() - began < (2.5 if waits else 1)
+        assert q.empty()
+
+
+@pytest.mark.parametrize("ends", ["close", "end"])
+def test_who_ends_leaves_what_a_get_had_taken_to_others(ends: str, other: Any) -> None:
+    """Items behind one that could not be unpickled are in nobody's hand when their process ends."""
+    with tqshim.Queue() as q:
+        reader = other(q)
+        q.put_many([0, 1, Unloadable(), 3, 4, 5])
+        assert reader.do("get_many") == [0, 1]
+        if ends == "close":
+            reader.do("close")
+        else:
+            reader.end()
+        got = []
+        while True:
+            try:
+                got.append(q.get(timeout=0.2))
+            except ValueError:
+                got.append("unloadable")
+            except tqshim.Empty:
+                break
+        assert [one for one in got if one != "unloadable"] == [3, 4, 5]
+
+
+def test_items_behind_one_that_cannot_be_unpickled_keep_their_order() -> None:
+    with tqshim.Queue() as q:
+        q.put_many([0, 1, Unloadable(), 3, 4, Unloadable(), 6, 7, 8])
+        assert q.get_many() == [0, 1]
+        assert q.qsize() == 7
+        with pytest.raises(ValueError, match="no number"):
+            q.get_many()
+        assert q.qsize() == 6
+        assert q.get() == 3
+        assert q.get_many(max_messages_to_get=3) == [4]
+        with pytest.raises(ValueError, match="no number"):
+            q.get()
+        assert all_of(q) == [6, 7, 8]
+
+
+def test_an_item_that_cannot_be_unpickled_is_gone_and_all_others_arrive() -> None:
+    with tqshim.Queue() as q:
+        for put in (q.put_many, lambda items: [q.put(item) for item in items]):
+            put([Unloadable(), "good"] * 3)
+            for _ in range(3):
+                with pytest.raises(ValueError, match="no number"):
+                    q.get_nowait()
+                assert q.get_nowait() == "good"
+            q.put(Unloadable())
+            with pytest.raises(ValueError, match="no number"), q.claimed():
+                pass
+            assert q.empty()
+
+
+def test_more_processes_than_a_page_has_slots(other: Any) -> None:
+    """Seventy that live at once, and each of them has put something."""
+    with tqshim.Queue() as q:
+        children = []
+        read, write = os.pipe()
+        for name in range(70):
+            child = os.fork()
+            if not child:
+                try:
+                    q.put(name)
+                    os.write(write, b".")
+                    signal.pause()
+                finally:
+                    os._exit(1)
+            children.append(child)
+        try:
+            for _ in children:
+                os.read(read, 1)
+            assert q.qsize() == 70
+            assert sorted(all_of(q)) == list(range(70))
+        finally:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            os.close(read)
+            os.close(write)
+
+
+def test_slots_are_used_again(other: Any) -> None:
+    """Each of many processes, one after another, is a producer or a consumer of its own."""
+    with tqshim.Queue(10) as q:
+        for turn in range(30):
+            one = other(q)
+            one.do("put", turn)
+            one.do("put", turn)
+            assert one.do("get") == turn
+            one.kill() if turn % 3 else one.end()
+            assert q.get_nowait() == turn
+            assert q.empty()
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a weak reference has swallowed it
+@pytest.mark.parametrize("way", ["get", "get_many", "claimed", "put"])
+def test_interruptions_lose_and_double_nothing(way: str, other: Any) -> None:
+    """A signal handler raises at any moment of an act: what was not returned is there, what was, is not."""
+    with tqshim.Queue() as q:
+        armed = [False]
+
+        def handler(*_: object) -> None:
+            if armed[0]:
+                armed[0] = False
+                raise Interrupted
+
+        former = signal.signal(signal.SIGALRM, handler)
+        choice = random.Random(7)
+        got: list[Any] = []
+        put: list[int] = []
+        unsure: set[int] = set()
+        interrupted = 0
+        numbers = itertools.count()
+        try:
+            deadline = time.monotonic() + 0.8
+            while time.monotonic() < deadline:
+                batch = list(itertools.islice(numbers, 3))
+                if way != "put":
+                    q.put_many(batch)
+                    put += batch
+                signal.setitimer(signal.ITIMER_REAL, choice.random() * (2e-5 if way == "put" else 25e-5) + 1e-6)
+                held: list[Any] = []
+                try:
+                    armed[0] = True
+                    for number in batch:
+                        if way == "put":
+                            unsure.add(number)
+                            q.put(number)
+                            put.append(number)
+                            unsure.discard(number)
+                        elif way == "get":
+                            got[len(got) :] = [q.get_nowait()]
+                        elif way == "get_many":
+                            got[len(got) :] = q.get_many_nowait(2)
+                        else:
+                            with q.claimed(False) as item:
+                                held = [item]
+                            got += held
+                            held = []
+                    armed[0] = False
+                except tqshim.Empty:
+                    armed[0] = False
+                except Interrupted:
+                    interrupted += 1
+                    unsure.update(held)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                armed[0] = False
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+        got += all_of(q)
+        assert interrupted > 20
+        assert len(got) == len(set(got)), sorted(one for one in set(got) if got.count(one) > 1)
+        # An interruption may come between an act's end and the note that it has ended.
+        lost = set(put) - set(got) - unsure
+        assert len(lost) <= (0 if way in ("put", "claimed") else interrupted // 20), (len(lost), interrupted)
+        assert set(got) <= set(put) | unsure
+
+
+def test_a_child_that_is_forked_takes_nothing_of_its_parents(other: Any) -> None:
+    """The parent was in the middle of a backlog, and of a log: both go on, each with its own."""
+    with tqshim.Queue() as q, tqshim.Queue() as told:
+        q.put_many(range(100))
+        assert [q.get() for _ in range(5)] == list(range(5))
+        child = os.fork()
+        if not child:
+            try:
+                mine = [q.get() for _ in range(20)]
+                q.put("child")
+                told.put(mine)
+            finally:
+                os._exit(0)
+        mine = told.get(timeout=PATIENCE)
+        os.waitpid(child, 0)
+        q.put("parent")
+        got = all_of(q)
+        assert sorted(mine + got[:-2]) == list(range(5, 100))
+        assert got[-2:] == ["child", "parent"]
+
+
+def test_children_that_are_forked_beside_busy_threads_go_on() -> None:
+    """At the fork another thread may be in the middle of an act: its lock is not the child's."""
+    with tqshim.Queue() as q, tqshim.Queue() as told:
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                q.put_many([bytes(50_000)] * 4)
+                with contextlib.suppress(tqshim.Empty):
+                    q.get_many_nowait()
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        children = []
+        try:
+            for name in range(25):
+                child = os.fork()
+                if not child:
+                    try:
+                        q.put(b"child")
+                        told.put(name)
+                    finally:
+                        os._exit(0)
+                children.append(child)
+            assert sorted(told.get(timeout=PATIENCE) for _ in children) == list(range(25))
+        finally:
+            stop.set()
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            for thread in threads:
+                thread.join()
+
+
+@pytest.mark.parametrize("way", ["put", "qsize", "join"])
+def test_who_forks_in_a_handler_while_it_waits_for_a_thread_goes_on(way: str) -> None:
+    """The child's frame below the handler waits for what a thread had that the child has not."""
+    with tqshim.JoinableQueue() as q, tqshim.Queue() as told:
+        act = {"put": lambda: q.put(b"x"), "qsize": q.qsize, "join": lambda: q.join(timeout=0)}[way]
+        stop = threading.Event()
+        is_child: list[bool] = []
+        children: list[int] = []
+
+        def work() -> None:
+            while not stop.is_set():
+                q.put_many([bytes(2_000_000)] * 4)
+                q.get_many()
+
+        def handler(*_: object) -> None:
+            child = os.fork()
+            if child:
+                children.append(child)
+            else:
+                is_child.append(True)
+
+        former = signal.signal(signal.SIGALRM, handler)
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            for _ in range(20):
+                signal.setitimer(signal.ITIMER_REAL, 0.004)
+                count = len(children)
+                said = "child"
+                while len(children) == count and not is_child:
+                    try:
+                        act()
+                    except Exception as error:
+                        said = repr(error)
+                if is_child:
+                    told.put(said)
+                    os._exit(0)
+            assert [told.get(timeout=PATIENCE) for _ in children] == ["child"] * len(children)
+        finally:
+            stop.set()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            thread.join()
+
+
+def test_what_went_through_a_queue_takes_no_space(tmp_path: Path, other: Any) -> None:
+    """Files go when their items were got, whoever has put and got them."""
+    with tqshim.Queue(path=tmp_path / "q") as q:
+        putter = other(q)
+        for _ in range(60):
+            putter.do("put_many", [bytes(5000)] * 40)
+            q.put_many([bytes(5000)] * 40)
+            assert sum(len(q.get_many()) for _ in range(1) if not q.empty()) > 0
+            all_of(q)
+        time.sleep(0.01)
+        taken = sum(one.stat().st_size for one in (tmp_path / "q").iterdir() if one.is_file())
+        assert taken < 8_000_000, sorted(one.name for one in (tmp_path / "q").iterdir())
