@@ -148,11 +148,12 @@ def test_a_get_of_many_takes_no_more_than_it_may(other: Any) -> None:
     with tqshim.Queue() as q:
         reader = other(q)
         for _ in range(3):
-            q.put_many(range(30))
+            q.put_many(range(600))
             assert q.get_many(max_messages_to_get=3) == [0, 1, 2]
             assert reader.do("get_many", max_messages_to_get=4) == [3, 4, 5, 6]
-            assert q.qsize() == 23
-            assert reader.do("get_many") == list(range(7, 30))
+            assert q.get_many(max_messages_to_get=2) == [7, 8]
+            assert q.qsize() == 591
+            assert reader.do("get_many") == list(range(9, 600))
 
 
 def test_an_object_that_is_put_twice_arrives_twice() -> None:
