@@ -41,8 +41,8 @@ MUTANTS = [
         "                counts[self.cell] = total = total + 1\n"
         "                self.memory[begin:end] = record\n"
         "                ends[number + 1] = end\n",
-        "an item is damaged whose producer was killed while it wrote it",
-        ORDER + "test_what_killed_producers_have_put_is_whole",
+        "an item is damaged whose producer was stopped or killed while it wrote it",
+        ORDER + "test_what_a_stopped_producer_has_put_is_whole",
     ),
     Mutant(
         "counter before large record",
@@ -186,8 +186,8 @@ MUTANTS = [
         "a free place is one too few",
         "    return engine.maxsize - ledger.used\n",
         "    return engine.maxsize - ledger.used - 1\n",
-        "who sleeps in put sleeps on beside the last free place",
-        WAKING + "test_as_many_go_on_as_places_become_free[get-1]",
+        "who awaits put_async sleeps on beside the last free place",
+        WAKING + "test_event_loops_go_on_as_soon_as_they_can[put]",
     ),
     Mutant(
         "timeout of get doubled",
@@ -364,7 +364,7 @@ MUTANTS = [
         "            lock._release_save()\n",
         "            pass\n",
         "a child that a signal handler has forked hangs in the call that the handler has interrupted",
-        DEATH + "test_who_forks_in_a_handler_while_it_waits_for_a_thread_goes_on[put]",
+        DEATH + "test_who_forks_in_a_handler_while_it_waits_for_a_thread_goes_on[qsize]",
     ),
     # -- space
     Mutant(

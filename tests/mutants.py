@@ -32,6 +32,8 @@ PACKAGE = "tqshim"
 TESTS = "tests/contract"
 LIMIT = 90.0
 """Seconds for a run of one test, which has a limit of its own."""
+HANG = "10"
+"""Seconds after which a test of the contract fails that does not end."""
 GRACE = 3.0
 """Seconds for which a run may go on once its tests have ended."""
 AT_ONCE = 2
@@ -122,7 +124,7 @@ def run(home: Path, tests: Iterable[str]) -> dict[str, Outcome]:
     nodes = [f"{TESTS}/{test}" for test in dict.fromkeys(tests)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TQSHIM_", "PYTEST_"))}
     environment.update(PYTHONPATH=str(home), TQSHIM_DIR=str(home / "queues"))
-    environment.update(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTHONWARNINGS="ignore")
+    environment.update(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTHONWARNINGS="ignore", CONTRACT_LIMIT=HANG)
     options = ["-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--rootdir", str(home), "-c", "pytest.ini"]
     with open(home / "output", "w", encoding="utf-8") as output:
         process = subprocess.Popen(

@@ -77,7 +77,7 @@ class Other:
     def stop(self) -> None:
         """Stop it, wherever it is, and return when it has stopped."""
         self.signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid or 0, os.WSTOPPED | os.WNOWAIT)
+        os.waitid(os.P_PID, self.process.pid or 0, os.WSTOPPED)
 
     def go_on(self) -> None:
         self.signal(signal.SIGCONT)

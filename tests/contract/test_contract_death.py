@@ -238,6 +238,8 @@ class Interrupted(Exception):
 def test_interruptions_lose_and_double_nothing(way: str, other: Any) -> None:
     """A signal handler raises at any moment of an act: what was not returned is there, what was, is not."""
     with tqshim.Queue() as q:
+        with pytest.raises(tqshim.Empty):
+            other(q).do("get", timeout=0.001)  # it might want some, so items are taken one by one
         armed = [False]
 
         def handler(*_: object) -> None:
@@ -263,17 +265,18 @@ def test_interruptions_lose_and_double_nothing(way: str, other: Any) -> None:
                 held: list[Any] = []
                 try:
                     armed[0] = True
+                    # By C code where items are got: nothing runs between a call's return and the note of it.
+                    if way == "get":
+                        got.extend(map(q.get, [False] * 3))
+                    elif way == "get_many":
+                        got.extend(itertools.chain.from_iterable(map(q.get_many, [False] * 3, [None] * 3, [2] * 3)))
                     for number in batch:
                         if way == "put":
                             unsure.add(number)
                             q.put(number)
                             put.append(number)
                             unsure.discard(number)
-                        elif way == "get":
-                            got[len(got) :] = [q.get_nowait()]
-                        elif way == "get_many":
-                            got[len(got) :] = q.get_many_nowait(2)
-                        else:
+                        elif way == "claimed":
                             with q.claimed(False) as item:
                                 held = [item]
                             got += held
@@ -286,15 +289,16 @@ def test_interruptions_lose_and_double_nothing(way: str, other: Any) -> None:
                     unsure.update(held)
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 armed[0] = False
+                if way != "put":
+                    got += all_of(q)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
         got += all_of(q)
         assert interrupted > 20
         assert len(got) == len(set(got)), sorted(one for one in set(got) if got.count(one) > 1)
-        # An interruption may come between an act's end and the note that it has ended.
         lost = set(put) - set(got) - unsure
-        assert len(lost) <= (0 if way in ("put", "claimed") else interrupted // 20), (len(lost), interrupted)
+        assert not lost, f"{len(lost)} of {len(put)} are lost, after {interrupted} interruptions"
         assert set(got) <= set(put) | unsure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
@@ -33,8 +34,10 @@ def test_as_many_wake_up_as_items_come(way: str, other: Any) -> None:
         putter = other(q)
         for one in sleepers:
             one.do("put", "known")
-        putter.do("put_many", range(3))
-        q.get_many()
+        for one in (q, putter):
+            for _ in range(3):
+                one.put("known") if one is q else one.do("put", "known")
+        assert len(q.get_many()) == SLEEPERS + 6
 
         def once() -> float:
             for one in sleepers:
@@ -110,6 +113,39 @@ def test_as_many_go_on_as_places_become_free(maxsize: int, way: str, other: Any)
             return late
 
         soon_enough(once)
+
+
+@pytest.mark.parametrize("way", ["get", "put"])
+def test_event_loops_go_on_as_soon_as_they_can(way: str, other: Any) -> None:
+    with tqshim.Queue(2) as q:
+        sleepers = [other(q) for _ in range(2)]
+
+        def once() -> float:
+            if way == "put":
+                q.put_many(["old"] * 2)
+            for one in sleepers:
+                one.begin(_await_get if way == "get" else _await_put)
+            time.sleep(ASLEEP)
+            began = time.monotonic()
+            for _ in sleepers:
+                q.put("old") if way == "get" else q.get()
+            took(sleepers)
+            late = time.monotonic() - began
+            assert [one.answer() for one in sleepers] == (["old"] * 2 if way == "get" else [None] * 2)
+            assert q.qsize() == (0 if way == "get" else 2)
+            if way == "put":
+                q.get_many()
+            return late
+
+        soon_enough(once)
+
+
+def _await_get(q: Any) -> Any:
+    return asyncio.run(q.get_async())
+
+
+def _await_put(q: Any) -> None:
+    asyncio.run(q.put_async("new"))
 
 
 @pytest.mark.parametrize("waits_for", ["items", "places", "the end", "claimed"])
