@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["cut_if_due", "put_waiting"]
 
 _ASLEEP: int = ASLEEP[SLEEPS]
+_AWAIT_PLACE: int = ASLEEP[AWAITS_PLACE]
 
 
 def cut_if_due(engine: Acts) -> bool:
@@ -41,7 +42,7 @@ def cut_if_due(engine: Acts) -> bool:
 
 
 def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: Optional[float]) -> int:
-    put, spins = 0, True
+    put, spins, waited = 0, True, False
     while True:
         left = records[put:] if put else records
         crowd = engine.parts.crowd
@@ -50,6 +51,8 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
         else:
             put += put_with_others(engine, left)
         if put == len(records) or engine.parts.replica.ledger.shut:
+            if waited and engine.parts.members.cells.words[_AWAIT_PLACE]:
+                engine.unless_forked(None, engine.act, pass_on, engine)
             return put
         if not engine.maxsize:
             continue
@@ -63,6 +66,14 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
             if waiter.may_spin(AWAITS_PLACE) and waiter.spin_for_place(deadline):
                 continue
         waits.wait(engine, AWAITS_PLACE, deadline, len(records) - put)
+        waited = True
+
+
+def pass_on(engine: Acts) -> None:
+    """We may have been rung for, and have put something: if there are more places, they are for others who sleep."""
+    with a_full_disk_is_no_matter():
+        if waits.available(engine, AWAITS_PLACE, 1) > 0:
+            engine.parts.waiter.ring(AWAITS_PLACE)
 
 
 def put_with_others(engine: Acts, records: list[NewRecord]) -> int:
