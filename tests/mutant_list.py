@@ -176,6 +176,13 @@ MUTANTS = [
         WAKING + "test_as_many_go_on_as_places_become_free[get-1]",
     ),
     Mutant(
+        "a place is not passed on",
+        "                engine.unless_forked(None, engine.act, pass_on, engine)\n",
+        "                pass\n",
+        "of several who sleep in put one goes on when many items are got at once, the others seconds later",
+        WAKING + "test_as_many_go_on_as_places_become_free[get_many-5]",
+    ),
+    Mutant(
         "a get from a lease rings no producer",
         "                    engine.ring_for_place()\n",
         "                    pass\n",
@@ -191,8 +198,8 @@ MUTANTS = [
     ),
     Mutant(
         "timeout of get doubled",
-        "        check_deadline(deadline := monotonic() + timeout)\n",
-        "        check_deadline(deadline := monotonic() + 2 * timeout)\n",
+        "        check_deadline(deadline := began + timeout)\n",
+        "        check_deadline(deadline := began + 2 * timeout)\n",
         "get(timeout=0.3) returns after 0.6 s",
         WAKING + "test_a_wait_that_is_in_vain_ends_in_time[get]",
     ),

@@ -30,8 +30,8 @@ from mutant_list import MUTANTS, Mutant
 ROOT = Path(__file__).absolute().parent.parent
 PACKAGE = "tqshim"
 TESTS = "tests/contract"
-LIMIT = 90.0
-"""Seconds for a run of one test, which has a limit of its own."""
+LIMIT = 40.0
+"""Seconds for one test, which has a limit of its own."""
 HANG = "10"
 """Seconds after which a test of the contract fails that does not end."""
 GRACE = 3.0
@@ -158,11 +158,13 @@ def run(home: Path, tests: Iterable[str]) -> dict[str, Outcome]:
 
 def _wait(process: subprocess.Popen[bytes], home: Path, tests: int) -> None:
     """Until the run has ended, or has outlived its tests by a moment: what a fault leaves may keep it from ending."""
-    deadline = time.monotonic() + LIMIT * tests
+    known: dict[str, Outcome] = {}
+    deadline = time.monotonic() + LIMIT
     while process.poll() is None and time.monotonic() < deadline:
-        ended = [outcome for outcome in _outcomes(home).values() if outcome.what != "began"]
-        if len(ended) == tests:
-            deadline = min(deadline, time.monotonic() + GRACE)
+        if (found := _outcomes(home)) != known:
+            known = found
+            ended = sum(outcome.what != "began" for outcome in known.values()) == tests
+            deadline = time.monotonic() + (GRACE if ended else LIMIT)
         time.sleep(0.02)
 
 

@@ -384,8 +384,8 @@ def test_who_forks_in_a_handler_while_it_waits_for_a_thread_goes_on(way: str) ->
         thread.start()
         try:
             for _ in range(20):
-                signal.setitimer(signal.ITIMER_REAL, 0.004)
                 count = len(children)
+                signal.setitimer(signal.ITIMER_REAL, 0.004)
                 said = "child"
                 while len(children) == count and not is_child:
                     try:
