@@ -31,7 +31,7 @@ from typing import Any, Final
 
 from tqshim import Empty, TurboQueue
 from tqshim.engine.engine import Engine
-from tqshim.folder import anonymous_root
+from tqshim.storage.places import anonymous_root
 
 MB: Final = 1 << 20
 PATIENCE: Final = 300.0

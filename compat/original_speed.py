@@ -216,7 +216,7 @@ def measure(name: str, setting: Setting, rounds: int, root: str) -> dict[str, An
 
 
 def default_root() -> str:
-    from tqshim.folder import anonymous_root
+    from tqshim.storage.places import anonymous_root
 
     return anonymous_root()
 

@@ -46,7 +46,7 @@ from tqshim.bench.crew import Crew
 from tqshim.bench.kinds import KINDS, TURBO
 from tqshim.bench.measurements import BOUND, Setting, do_tasks, task_turns, throughput
 from tqshim.bench.workloads import ITEM_WIDTH, PATIENCE
-from tqshim.folder import anonymous_root
+from tqshim.storage.places import anonymous_root
 from tqshim.systems import processors
 from tqshim.tuning import NAP
 

@@ -52,7 +52,7 @@ for folder in (str(PACKAGE), str(HERE)):
 from programs.crew import Crew  # noqa: E402
 
 import tqshim.engine.registry  # noqa: E402
-import tqshim.folder  # noqa: E402
+import tqshim.storage.places  # noqa: E402
 import tqshim.tuning  # noqa: E402
 
 METHODS = multiprocessing.get_all_start_methods()
@@ -154,7 +154,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     # Handles that were pickled and never came to life keep a folder for a minute: don't wait for it.
-    tqshim.folder.MARKER_LIFE = 0.0
+    tqshim.storage.places.MARKER_LIFE = 0.0
     sys.last_traceback = sys.last_value = None  # type: ignore[assignment]
     found = settle(in_use())
     shutil.rmtree(ROOT, ignore_errors=True)

@@ -627,8 +627,8 @@ MUTANTS = [
     ),
     Mutant(
         "files are made for everybody",
-        "        return os.open(name, flags | os.O_CREAT | os.O_EXCL | _OPEN, 0o600,",
-        "        return os.open(name, flags | os.O_CREAT | os.O_EXCL | _OPEN, 0o644,",
+        "            return os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o600,",
+        "            return os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o644,",
         "the files of a queue can be read by all once its folder is opened to them",
         PLACES + "test_nobody_else_gets_in",
     ),
@@ -721,8 +721,8 @@ MUTANTS = [
     ),
     Mutant(
         "a durable queue's files have no descriptor",
-        "            return BatchFile(file, fd, True, closing if file.large or self.durable else None)\n",
-        "            return BatchFile(file, fd, True, closing if file.large else None)\n",
+        "        return BatchFile(file, fd, True, closing if file.large or home.durable else None)\n",
+        "        return BatchFile(file, fd, True, closing if file.large else None)\n",
         "a durable put raises an error",
         POWER + "[1]",
     ),

@@ -22,15 +22,17 @@ import termios
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, Optional
 
-import tqshim.folder
+import tqshim
 from tqshim import late, names
 from tqshim.names import FileId
 from tqshim.protocol import events, index, snapshot
 from tqshim.protocol.ledger import SHUT_AT_ONCE, Ledger
+from tqshim.storage.member_locks import TOLD
 from tqshim.sync import cells as words_of
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, KINDS, SLEEPS, SLOTS, Cells
 
-for _room in ("buffers", "engine.durable", "engine.keyed", "keys", "storage.large_records"):
+_LATE = "buffers engine.durable engine.keyed keys storage.corrupt storage.hardening storage.large_records"
+for _room in _LATE.split():
     late.room(_room)  # Now: the lines of a room that is imported in the middle of an act are no steps of it.
 
 __all__ = ["LOCKS", "PACKAGE", "Halt", "Place", "Step", "View", "Walk"]
@@ -102,7 +104,7 @@ def _locks_of(wanted: set[int]) -> set[Lock]:
 def slots_of(locks: Iterable[Lock]) -> set[tuple[int, int]]:
     """The single bytes of a file that somebody has locked for itself; neighbours are one lock."""
     # Those of the bytes behind only tell which process has locked a slot's.
-    bytes_of = (lock for lock in locks if lock.alone and lock.kind != "FLOCK" and lock.end < tqshim.folder.TOLD)
+    bytes_of = (lock for lock in locks if lock.alone and lock.kind != "FLOCK" and lock.end < TOLD)
     return {(lock.inode, at) for lock in bytes_of for at in range(lock.start, lock.end + 1)}
 
 

@@ -15,6 +15,7 @@ program uses a queue.  ``Disk`` then makes what may be there if the power goes a
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,12 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
-import tqshim.folder
-import tqshim.storage.batch_file
-import tqshim.storage.folder
-import tqshim.storage.large_records
-
-ROOMS: Any = (tqshim.folder, tqshim.storage.folder, tqshim.storage.batch_file, tqshim.storage.large_records)
+_NAMES = ["batch_file", "corrupt", "files", "folder", "hardening", "journal", "large_records", "places"]
+ROOMS: Any = [importlib.import_module(f"tqshim.storage.{name}") for name in _NAMES]
 """Those that change files."""
 SECTOR = 64
 CELLS = "cells"

@@ -36,7 +36,8 @@ from crash_table import LEFT, REPAIRERS, TABLE, Row
 from onlooker import LOCKS, PACKAGE, Halt, Place, Step, View, Walk
 
 import tqshim.engine.producer
-import tqshim.folder
+import tqshim.storage.folder
+import tqshim.storage.places
 import tqshim.tuning
 from tqshim import CorruptBatchError, Empty, Full, ShutDown, TurboQueue, names, systems
 from tqshim.clock import monotonic
@@ -515,8 +516,8 @@ class SpillOver(FirstPut):
     title = "put to a full disk: spill over"
 
     def prepare(self) -> None:
-        tqshim.folder.Folder.wants_spill = lambda folder: True  # type: ignore[method-assign]
-        tqshim.folder.spill_root = lambda path: self.spill
+        tqshim.storage.folder.LogFolder.wants_spill = lambda folder: True  # type: ignore[method-assign]
+        tqshim.storage.places.spill_root = lambda path: self.spill
 
 
 class PutLarge(Put):
@@ -832,8 +833,8 @@ class GetLastOfSpilled(GetLastOfFile):
     title = "get of a spilled batch file's last item"
 
     def prepare(self) -> None:
-        tqshim.folder.Folder.wants_spill = lambda folder: True  # type: ignore[method-assign]
-        tqshim.folder.spill_root = lambda path: self.spill
+        tqshim.storage.folder.LogFolder.wants_spill = lambda folder: True  # type: ignore[method-assign]
+        tqshim.storage.places.spill_root = lambda path: self.spill
         super().prepare()
 
 
@@ -1418,8 +1419,8 @@ class Sweep(CreateAnonymous):
 
     def set_up(self) -> None:
         def spill_and_be_killed() -> None:
-            tqshim.folder.Folder.wants_spill = lambda folder: True  # type: ignore[method-assign]
-            tqshim.folder.spill_root = lambda path: self.spill
+            tqshim.storage.folder.LogFolder.wants_spill = lambda folder: True  # type: ignore[method-assign]
+            tqshim.storage.places.spill_root = lambda path: self.spill
             queue = TurboQueue()
             queue.put("spilled")
             os._exit(0)
@@ -1427,7 +1428,7 @@ class Sweep(CreateAnonymous):
         os.waitpid(in_child(spill_and_be_killed), 0)
 
     def act(self) -> None:
-        tqshim.folder.sweep(self.root, ())
+        tqshim.storage.places.sweep(self.root, ())
 
 
 # --- victims ---------------------------------------------------------------------------------------------------------
@@ -1534,7 +1535,7 @@ def made(cls: type[Path]) -> Iterator[Path]:
         patch.setattr(tqshim.tuning, "LIMITS", cls.limits)
         patch.setattr(tqshim.tuning, "CUT_EVERY", NEVER)
         patch.setattr(tqshim.tuning, "SCAN_EVERY", SCAN_EVERY)
-        patch.setattr(tqshim.folder, "MARKER_LIFE", 0.0)
+        patch.setattr(tqshim.storage.places, "MARKER_LIFE", 0.0)
         patch.setattr(membarrier, "barrier_works", membarrier.barrier_works)
         path = cls(root, spill)
         path.set_up()
@@ -1764,7 +1765,7 @@ ELSEWHERE = {
 def changes() -> dict[tuple[str, int], str]:
     """By room and line: what changes something that others see, as function and call, or function and memory."""
     found = {}
-    rooms = [path for name in ("folder", "mappings") for path in pathlib.Path(PACKAGE).glob(f"{name}.py")]
+    rooms = [pathlib.Path(PACKAGE, "mappings.py")]
     for inner in ("storage", "engine", "sync"):
         rooms += pathlib.Path(PACKAGE, inner).glob("*.py")
     for path in rooms:

@@ -25,7 +25,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import tqshim.engine.reclaim
-import tqshim.folder
+import tqshim.storage.folder
+import tqshim.storage.places
 import tqshim.tuning
 from compat.load import leave
 from tqshim import CorruptBatchError, Empty, FolderError, Full, ShutDown, TurboQueue, monitor, names
@@ -282,11 +283,11 @@ def test_damage_met_while_an_interrupted_get_is_made_good_reaches_the_next_get_a
 def test_a_spill_folder_that_is_gone_costs_its_own_items_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spill = tmp_path / "spill"
     spill.mkdir()
-    monkeypatch.setattr(tqshim.folder, "spill_root", lambda path: str(spill))
+    monkeypatch.setattr(tqshim.storage.places, "spill_root", lambda path: str(spill))
     queue = TurboQueue()
-    monkeypatch.setattr(tqshim.folder.Folder, "wants_spill", lambda self: True)
+    monkeypatch.setattr(tqshim.storage.folder.LogFolder, "wants_spill", lambda self: True)
     queue.put("lost")
-    monkeypatch.setattr(tqshim.folder.Folder, "wants_spill", lambda self: False)
+    monkeypatch.setattr(tqshim.storage.folder.LogFolder, "wants_spill", lambda self: False)
     (home,) = spill.iterdir()
     shutil.rmtree(home)
     with pytest.raises(CorruptBatchError, match="missing"):
@@ -565,7 +566,7 @@ def test_a_step_of_the_clock_takes_no_queue_from_a_handle_on_its_way(
     queue.close()
     del queue
     TurboQueue().close()  # sweeps
-    if abs(step) < tqshim.folder.MARKER_LIFE:
+    if abs(step) < tqshim.storage.places.MARKER_LIFE:
         assert pickle.loads(data).get(timeout=PATIENCE) == "item"
     else:
         with pytest.raises(FileNotFoundError, match="the queue is gone"):
@@ -682,7 +683,7 @@ def test_a_look_at_leftovers_takes_as_many_as_the_disk_deletes_in_a_moment(
         return []
 
     monkeypatch.setattr(tqshim.engine.reclaim, "monotonic", lambda: now)
-    monkeypatch.setattr(tqshim.folder.Folder, "batches", batches)
+    monkeypatch.setattr(tqshim.storage.folder.LogFolder, "batches", batches)
     least, most = tqshim.tuning.SCAN_NAMES_LEAST, tqshim.tuning.SCAN_NAMES
     for _ in costs:
         scan(queue)

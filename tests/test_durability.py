@@ -35,8 +35,8 @@ from tqshim import Empty, FolderError, Full, JoinableTurboQueue, ShutDown, Turbo
 from tqshim.engine import supply
 from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
-from tqshim.folder import Folder
 from tqshim.protocol import events, snapshot
+from tqshim.storage import hardening
 from tqshim.storage.folder import LogFolder
 
 pytestmark = pytest.mark.skipif(
@@ -476,7 +476,7 @@ def test_without_any_seam_something_is_lost(seam: str) -> None:
 
 def synced(monkeypatch: pytest.MonkeyPatch, instead: Callable[[int], None]) -> None:
     """That is done in the place of each ``fsync`` of a queue."""
-    monkeypatch.setattr(Folder, "harden", staticmethod(instead))
+    monkeypatch.setattr(hardening, "harden", instead)
 
 
 def kinds(*queues: Any) -> list[bool]:
@@ -910,9 +910,9 @@ def test_what_another_is_just_writing_is_waited_for(tmp_path: Path, monkeypatch:
     fcntl.flock(hold, fcntl.LOCK_SH)
     size = (path / "journal_0").stat().st_size
     looks = []
-    real = Folder.hold_alone
+    real = hardening.hold_alone
 
-    def look(folder: Folder) -> bool:
+    def look(folder: LogFolder) -> bool:
         looks.append(real(folder))
         if len(looks) == 3:
             fd = os.open(path / "journal_0", os.O_WRONLY)
@@ -920,7 +920,7 @@ def test_what_another_is_just_writing_is_waited_for(tmp_path: Path, monkeypatch:
             os.close(fd)
         return looks[-1]
 
-    monkeypatch.setattr(Folder, "hold_alone", look)
+    monkeypatch.setattr(hardening, "hold_alone", look)
     with TurboQueue(path=str(path)) as queue:
         os.close(hold)
         assert looks == [False] * 3
@@ -932,13 +932,13 @@ def test_a_hold_that_others_share_says_nothing_about_being_alone(tmp_path: Path)
     path = tmp_path / "queue"
     with TurboQueue(path=str(path), durable=True) as queue:
         theirs = LogFolder.meet(str(path), os.dup(queue._engine.folder.fd))
-        assert not theirs.hold_alone()
-        theirs.hold_again()
+        assert not hardening.hold_alone(theirs)
+        hardening.hold_again(theirs)
         theirs.close()
         child = os.fork()
         if not child:
             queue.qsize()
-            os._exit(queue._engine.folder.hold_alone())
+            os._exit(hardening.hold_alone(queue._engine.folder))
         assert os.waitpid(child, 0)[1] == 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from places import MOUNTS, lacking, needs, run
 
-import tqshim.storage.file_systems
+import tqshim.storage.places
 import tqshim.systems
 from tqshim import TurboQueue, UnsupportedError, monitor
 
@@ -37,7 +37,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
         line = f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw,noatime master:1 - {kind} server:/ rw\n"
         table.write_text(f"1 0 0:1 / /proc rw - proc proc rw\n{line}")
         monkeypatch.setattr(tqshim.systems, "PROC", str(tmp_path / "proc"))
-        monkeypatch.setattr(tqshim.storage.file_systems, "_kinds", {})
+        monkeypatch.setattr(tqshim.storage.places, "_kinds", {})
 
     return say
 
@@ -94,12 +94,12 @@ def test_the_default_place_costs_no_look_at_the_mounts(monkeypatch: pytest.Monke
         looks.append(fd)
         return "tmpfs"
 
-    monkeypatch.setattr(tqshim.storage.file_systems, "_by_mounts", lambda fd, device: count(fd))
-    monkeypatch.setattr(tqshim.storage.file_systems, "_kinds", {})
+    monkeypatch.setattr(tqshim.storage.places, "_by_mounts", lambda fd, device: count(fd))
+    monkeypatch.setattr(tqshim.storage.places, "_kinds", {})
     for _ in range(2):
         TurboQueue().close()
     assert len(looks) == 1
-    monkeypatch.setattr(tqshim.storage.file_systems, "_kinds", {})
+    monkeypatch.setattr(tqshim.storage.places, "_kinds", {})
     monkeypatch.setattr(tqshim.systems, "SHM", os.environ["TQSHIM_DIR"])
     TurboQueue().close()
     assert len(looks) == 1
@@ -113,7 +113,7 @@ def test_where_no_list_of_mounts_is_told_statfs_says_it(
     """Without /proc, and for mounts outside of a chroot.  What it does not know to be shared is let through."""
     monkeypatch.setattr(tqshim.systems, "PROC", str(tmp_path))
     monkeypatch.setattr(tqshim.systems, "DARWIN", False)
-    monkeypatch.setattr(tqshim.storage.file_systems, "_kinds", {})
+    monkeypatch.setattr(tqshim.storage.places, "_kinds", {})
     q: Any = TurboQueue(path=str(tmp_path / "queue"))  # what it really says
     q._engine.close()
 
@@ -129,7 +129,7 @@ def test_where_no_list_of_mounts_is_told_statfs_says_it(
             return answer
 
     monkeypatch.setattr(ctypes, "CDLL", Library)
-    monkeypatch.setattr(tqshim.storage.file_systems, "_kinds", {})
+    monkeypatch.setattr(tqshim.storage.places, "_kinds", {})
     kind = tqshim.systems.SHARED_MAGIC.get(magic)
     try:
         TurboQueue(path=str(tmp_path / "queue"))

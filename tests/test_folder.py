@@ -16,7 +16,7 @@ import pytest
 
 import tqshim.systems
 from tqshim import CorruptBatchError, Empty, FolderError, TurboQueue, UnsupportedError, monitor
-from tqshim.storage import file_systems
+from tqshim.storage import places
 
 PATIENCE = 60.0
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to somebody else")
@@ -357,8 +357,8 @@ def test_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     kinds = {fields[fields.index("-") + 1] for fields in lines if fields[2] == number}
     if not kinds:
         pytest.skip("the file system is not in the list")
-    monkeypatch.setattr(file_systems, "LOCAL", file_systems.LOCAL - kinds)
-    monkeypatch.setattr(file_systems, "_kinds", {})
+    monkeypatch.setattr(places, "LOCAL", places.LOCAL - kinds)
+    monkeypatch.setattr(places, "_kinds", {})
     with pytest.raises(UnsupportedError, match="not known to serialise appends"):
         TurboQueue(path=str(tmp_path / "queue"))
 

@@ -86,12 +86,14 @@ HOUSE: Final = (
     Step(3, words("tuning keys")),
     Step(2, words("storage.folder")),
     Step(2, words("sync")),
-    Step(2, words("folder sqlite_files ending sync.cells sync.bell sync.membarrier")),
-    Step(2, words("storage.large_records")),
-    Step(2, words("storage.batch_file storage.file_systems storage")),
+    Step(2, words("storage.journal storage.large_records storage.corrupt storage.lock_owners folder")),
+    Step(2, words("sqlite_files ending sync.cells sync.bell sync.membarrier")),
+    Step(2, words("storage.batch_file storage.member_locks storage.hardening")),
+    Step(2, words("storage.places")),
+    Step(2, words("storage.files storage")),
     Step(2, words("late")),
     Step(2, words("mappings")),
-    Step(2, words("systems locks weak forks c_library")),
+    Step(2, words("systems locks forks c_library")),
     Step(2, words("clock")),
     Step(1, words("protocol.snapshot")),
     Step(1, words("protocol.ledger")),
@@ -128,9 +130,6 @@ FILE_SYSTEM: Final = words(
 )
 """What of ``os`` changes the file system, or says where an append went: the folder's alone."""
 
-KEEPERS: Final = {"folder", "sqlite_files", "storage.batch_file", "storage.folder", "storage.large_records"}
-"""Rooms that change the file system: one for each kind of queue folder."""
-
 HEAVY: Final = (
     "asyncio",
     "concurrent",
@@ -155,6 +154,8 @@ def rooms() -> dict[str, ast.Module]:
 
 ROOMS: Final = rooms()
 INSIDE: Final = sorted(set(ROOMS) - {"__init__"})
+KEEPERS: Final = {"sqlite_files", *(room for room in INSIDE if room.startswith("storage."))}
+"""Rooms that change the file system: one for each kind of queue folder."""
 
 
 def imports(tree: ast.Module) -> tuple[set[str], set[str]]:

@@ -28,9 +28,10 @@ from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.producer import Producer
-from tqshim.folder import Folder, Journal, _Members
 from tqshim.protocol import events
 from tqshim.storage.folder import LogFolder
+from tqshim.storage.journal import Journal
+from tqshim.storage.member_locks import Members
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell
@@ -242,7 +243,7 @@ def test_what_is_closed_is_forgotten_first(what: str, tmp_path: Path) -> None:
                 act[what]()
     assert closed and len(set(closed)) == len(closed), "nothing was closed twice"
     own.check()
-    assert isinstance(journal, Journal) and isinstance(folder, Folder)
+    assert isinstance(journal, Journal) and isinstance(folder, LogFolder)
     assert {queue.get() for _ in range(queue.qsize())} == ({1, None} if what == "engine" else {1})
     if what != "journal":
         journal.close()
@@ -648,10 +649,10 @@ def test_the_members_file_is_open_though_a_handler_has_closed_it(monkeypatch: py
                 other.close()
             return found
 
-    monkeypatch.setattr(_Members, "opened", Opened(_Members.opened))
+    monkeypatch.setattr(Members, "opened", Opened(Members.opened))
     queue.put("mine")
     assert [queue.get(timeout=5) for _ in range(2)] == ["other", "mine"]
-    assert _Members.opened.uses == 2
+    assert Members.opened.uses == 2
     queue.close()
 
 

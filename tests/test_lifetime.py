@@ -20,7 +20,7 @@ from typing import Any
 import own_folder
 import pytest
 
-import tqshim.folder
+import tqshim.storage.places
 import tqshim.tuning
 from tqshim import Empty, TurboQueue
 from tqshim.engine.registry import Engine
@@ -221,7 +221,7 @@ def _get_and_say(queue: Any, said: Any) -> None:
 @contextlib.contextmanager
 def monkeypatched_marker_life(seconds: float) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tqshim.folder, "MARKER_LIFE", seconds)
+        patch.setattr(tqshim.storage.places, "MARKER_LIFE", seconds)
         yield
 
 
@@ -271,7 +271,7 @@ def test_pickled_handle_that_never_arrives_keeps_the_queue_for_a_minute_only(roo
     data = pickle.dumps(queue)
     queue.close()
     (marker,) = Path(path).glob("marker_*")
-    past = time.time() - tqshim.folder.MARKER_LIFE - 1
+    past = time.time() - tqshim.storage.places.MARKER_LIFE - 1
     os.utime(marker, (past, past))
     TurboQueue().close()
     assert not os.path.exists(path)
@@ -285,7 +285,7 @@ def test_marker_from_the_future_expires_too(root: Path) -> None:
     pickle.dumps(queue)
     queue.close()
     (marker,) = Path(path).glob("marker_*")
-    future = time.time() + tqshim.folder.MARKER_LIFE + 100
+    future = time.time() + tqshim.storage.places.MARKER_LIFE + 100
     os.utime(marker, (future, future))  # the clock was put back since
     TurboQueue().close()
     assert not os.path.exists(path)
@@ -321,7 +321,7 @@ def test_sweep_leaves_queues_in_use_and_what_is_not_its_own(root: Path) -> None:
         (root / name / "file").touch()
     (root / "tqshim-file").touch()
     (root / "tqshim-link").symlink_to(root / "somebody")
-    tqshim.folder.sweep(str(root), ())
+    tqshim.storage.places.sweep(str(root), ())
     TurboQueue().close()
     assert sorted(os.listdir(root)) == sorted(
         [*strangers, "tqshim-file", "tqshim-link", os.path.basename(path_of(queue))]
@@ -345,7 +345,7 @@ def test_sweep_leaves_folders_of_other_users(root: Path) -> None:
     (other / "journal_0").touch()
     os.chown(other, 12345, 12345)
     TurboQueue().close()
-    tqshim.folder.sweep(str(root), ())
+    tqshim.storage.places.sweep(str(root), ())
     assert os.listdir(other) == ["journal_0"]
     os.chown(other, os.geteuid(), os.getegid())
     TurboQueue().close()

@@ -25,18 +25,20 @@ from programs import claiming
 
 import tqshim
 import tqshim.protocol.pieces
+import tqshim.storage.member_locks
+import tqshim.storage.places
 import tqshim.systems
 from tqshim import CorruptBatchError, FolderError, TurboQueue, cli, keys, monitor, names
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
-from tqshim.folder import lock_owners
 from tqshim.monitor import looking, moving, view, watching
 from tqshim.monitor.records import SeenBatch
 from tqshim.names import FileId
 from tqshim.protocol import events, index, snapshot
 from tqshim.protocol.ledger import Ledger
 from tqshim.storage.folder import LogFolder
+from tqshim.storage.lock_owners import lock_owners
 from tqshim.sync import cells as words_of
 from tqshim.sync.cells import Cells
 
@@ -219,7 +221,7 @@ def test_looking_does_not_cost_the_locks_of_this_process(path: str) -> None:
 
 def test_lock_owners_keeps_no_file_of_a_queue_that_is_gone(tmp_path: Path) -> None:
     def known() -> set[tuple[int, int]]:
-        return set(tqshim.folder._Members.opened)
+        return set(tqshim.storage.member_locks.Members.opened)
 
     before = known()
     fds = len(os.listdir("/dev/fd"))
@@ -232,7 +234,7 @@ def test_lock_owners_keeps_no_file_of_a_queue_that_is_gone(tmp_path: Path) -> No
 
 def test_a_folder_whose_inode_is_used_again_has_its_own_locks(tmp_path: Path) -> None:
     """As file systems do that keep their inodes in tables: the new folder would be known by the old one's file."""
-    opened = tqshim.folder._Members.opened
+    opened = tqshim.storage.member_locks.Members.opened
     for looked_first in (False, True):
         gone, path = (str(tmp_path / f"{name}-{looked_first}") for name in ("gone", "new"))
         monitor.status(filled(gone, 1))
@@ -1588,7 +1590,7 @@ def test_a_drained_anonymous_queue_that_nobody_uses_keeps_what_is_left(monkeypat
     assert monitor.status(folder).items == 3
     assert tqshim_command("fill", folder, input="5\n").returncode == 0
     assert tqshim_command("drain", folder).stdout == "2\n3\n4\n5\n"
-    monkeypatch.setattr(tqshim.folder, "MARKER_LIFE", 0.0)
+    monkeypatch.setattr(tqshim.storage.places, "MARKER_LIFE", 0.0)
     TurboQueue().close()
     assert not os.path.exists(folder)
 

@@ -23,7 +23,7 @@ import pytest
 from programs.things import BadAtLoading, Counting, Registered, Reporting, Unpicklable, reduce_registered
 
 import tqshim
-import tqshim.folder
+import tqshim.storage.journal
 import tqshim.tuning
 from tqshim import Empty, Full, TurboQueue, queues
 from tqshim.engine.engine import Engine
@@ -784,7 +784,7 @@ def test_a_get_of_several_that_lags_by_more_than_a_journal_loses_nothing(monkeyp
     """Between its look and its claim another process takes all, puts more, and rolls the journal more than once."""
     monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 16))
     monkeypatch.setattr(tqshim.tuning, "LEASES", False)
-    monkeypatch.setattr(tqshim.folder, "_reserve_space", lambda fd, size: True)  # else journals grow
+    monkeypatch.setattr(tqshim.storage.journal, "reserve_space", lambda fd, size: True)  # else journals grow
     q: Any = TurboQueue()
     q.put_many(range(3))
     assert q.get() == 0

@@ -21,10 +21,13 @@ from typing import Any
 import pytest
 
 import tqshim.engine.supply
-import tqshim.folder
 import tqshim.storage.batch_file
+import tqshim.storage.files
 import tqshim.storage.folder
+import tqshim.storage.journal
 import tqshim.storage.large_records
+import tqshim.storage.member_locks
+import tqshim.storage.places
 import tqshim.sync.membarrier
 import tqshim.systems
 import tqshim.tuning
@@ -195,7 +198,7 @@ def test_many_producers_of_large_items_share_a_small_disk(small_disk: pathlib.Pa
 
 
 @contextlib.contextmanager
-def full_but(size: int, disk: pathlib.Path, folder: tqshim.folder.Folder) -> Iterator[None]:
+def full_but(size: int, disk: pathlib.Path, folder: tqshim.storage.folder.LogFolder) -> Iterator[None]:
     """So many bytes are left there."""
     with open(disk / "junk", "ab") as junk:
         os.posix_fallocate(junk.fileno(), 0, folder.room() - size)
@@ -263,10 +266,10 @@ def test_files_that_grow_leave_a_small_disk_room_for_journals(small_disk: pathli
     with TurboQueue() as queue:
         queue.put(bytes(70_000))
         folder = queue._engine.folder
-        with full_but(tqshim.folder.SPILL_BELOW + 100_000, small_disk, folder):
+        with full_but(tqshim.storage.folder.SPILL_BELOW + 100_000, small_disk, folder):
             for _ in range(10):
                 queue.put(bytes(70_000))
-            assert folder.room() > tqshim.folder.SPILL_BELOW - 100_000
+            assert folder.room() > tqshim.storage.folder.SPILL_BELOW - 100_000
         for _ in range(11):
             assert queue.get(timeout=PATIENCE) == bytes(70_000)
 
@@ -643,10 +646,13 @@ def test_failed_lock_or_reservation_costs_no_item_whose_put_returned(
 
 
 ROOMS = (
-    tqshim.folder,
     tqshim.storage.batch_file,
+    tqshim.storage.files,
     tqshim.storage.folder,
+    tqshim.storage.journal,
     tqshim.storage.large_records,
+    tqshim.storage.member_locks,
+    tqshim.storage.places,
 )
 """Where files are used."""
 
@@ -893,7 +899,7 @@ class Interrupted:
 def test_disk_space_is_set_aside_though_a_signal_interrupts_that(monkeypatch: pytest.MonkeyPatch) -> None:
     queue = TurboQueue()
     folder = queue._engine.folder
-    monkeypatch.setattr(tqshim.folder, "fcntl", Interrupted(3))
+    monkeypatch.setattr(tqshim.storage.journal, "fcntl", Interrupted(3))
     folder.set_space_aside(7, 1000)
     status = os.stat(f"{folder.path}/spare_7")
     assert status.st_blocks * 512 >= 8000
@@ -905,11 +911,11 @@ def test_signals_without_end_keep_nobody_setting_space_aside_for_ever(monkeypatc
     """Old kernels give up at each signal, and a timer may be faster than they are: less is set aside, or nothing."""
     monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
     queue = TurboQueue()
-    monkeypatch.setattr(tqshim.folder, "fcntl", Interrupted(1 << 30))
+    monkeypatch.setattr(tqshim.storage.journal, "fcntl", Interrupted(1 << 30))
     for number in range(300):  # rolls
         queue.put(number)
         assert queue.get(timeout=PATIENCE) == number
-    monkeypatch.setattr(tqshim.folder, "fcntl", fcntl)
+    monkeypatch.setattr(tqshim.storage.journal, "fcntl", fcntl)
     check_works(queue)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from test_house import INSIDE, ROOMS
 
-import tqshim.folder
+import tqshim.storage.journal
 import tqshim.systems
 from tqshim import FolderError, TurboQueue
 
@@ -202,15 +202,15 @@ def test_on_macos_only_the_space_that_is_missing_is_asked_for(monkeypatch: pytes
     """There it is counted from what the file has on disk, and freed when the file is closed unless one forbids it."""
     asked: list[Any] = []
     there = as_on("darwin", monkeypatch)
-    monkeypatch.setattr(tqshim.folder, "systems", there)
+    monkeypatch.setattr(tqshim.storage.journal, "systems", there)
     monkeypatch.setattr(fcntl, "fcntl", lambda fd, what, data: asked.append((what, there.FSTORE.unpack(data))))
     file = tmp_path / "file"
     file.write_bytes(bytes(8192))
     fd = os.open(file, os.O_RDWR)
     try:
         has = os.fstat(fd).st_blocks * 512
-        assert tqshim.folder._reserve_space(fd, has + 4096)
-        assert tqshim.folder._reserve_space(fd, has)
+        assert tqshim.storage.journal.reserve_space(fd, has + 4096)
+        assert tqshim.storage.journal.reserve_space(fd, has)
     finally:
         os.close(fd)
     assert asked == [(42, (4 | 8, 3, 0, 4096, 0))]

@@ -22,14 +22,14 @@ import pytest
 from programs import histories, travel
 
 import tqshim.engine.engine
-import tqshim.folder
+import tqshim.storage.places
 import tqshim.systems
 import tqshim.tuning
 from tqshim import CorruptBatchError, TurboQueue
+from tqshim.ending import alive
 from tqshim.engine.reader import Reader
 from tqshim.protocol import events
 from tqshim.sync import membarrier
-from tqshim.weak import alive
 
 LONG = 60.0
 
@@ -654,10 +654,10 @@ def test_a_small_dev_shm_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None
         f_bavail = 0
 
     monkeypatch.delenv("TQSHIM_DIR")
-    monkeypatch.setattr(tqshim.folder.os, "statvfs", lambda path: Room)
-    assert tqshim.folder.anonymous_root() == tempfile.gettempdir()
+    monkeypatch.setattr(tqshim.storage.places.os, "statvfs", lambda path: Room)
+    assert tqshim.storage.places.anonymous_root() == tempfile.gettempdir()
     Room.f_bavail = 1 << 30
-    assert tqshim.folder.anonymous_root() == tqshim.systems.SHM
+    assert tqshim.storage.places.anonymous_root() == tqshim.systems.SHM
 
 
 # -- clocks, races

@@ -19,9 +19,8 @@ from typing import Any, ClassVar, Final, Optional
 
 from . import forks, locks, sqlite_files, states
 from .clock import monotonic
-from .ending import AtExit
+from .ending import AtExit, alive
 from .sqlite_files import Loading, Row, Unloading
-from .weak import alive
 
 __all__ = ["Emptying", "Filling"]
 

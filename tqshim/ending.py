@@ -1,14 +1,22 @@
 """The end of a process: what is to be done before it waits for its children, and when it ends.
 
-Lives here: entering that where it is really run.  Not here: what is done (``engine``, ``batching``).
+Lives here: entering that where it is really run; looking at all that is to be ended, which other threads add to.  Not
+here: what is done (``engine``, ``batching``).
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from multiprocessing import util
 
-__all__ = ["AtExit"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _T = TypeVar("_T")
+
+__all__ = ["AtExit", "alive"]
 
 
 class AtExit:
@@ -39,3 +47,12 @@ class AtExit:
         self._armed = False
         if self._needed():
             self.arm()
+
+
+def alive(things: weakref.WeakSet[_T]) -> list[_T]:
+    """Those that are in the set now."""
+    while True:
+        try:
+            return list(things)
+        except RuntimeError:  # another thread has just added one
+            pass

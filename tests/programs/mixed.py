@@ -45,7 +45,8 @@ import tqshim.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, late
 from tqshim.queues import Claim
 
-for _room in ("buffers", "engine.durable", "engine.keyed", "keys", "storage.large_records"):
+_LATE = "buffers engine.durable engine.keyed keys storage.corrupt storage.hardening storage.large_records"
+for _room in _LATE.split():
     # Now, as the figures: some Pythons' own imports fail when a handler interrupts them that imports, too, and a
     # callback of all of them swallows what it raises there.
     late.room(_room)

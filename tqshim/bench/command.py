@@ -23,7 +23,7 @@ from tqshim.bench import chart, machine, programs, report, rounds, workloads
 from tqshim.bench.crew import ENDING, end_all
 from tqshim.bench.kinds import BATCH, KINDS, usable
 from tqshim.bench.measurements import Level, Measurement, Setting, measurements
-from tqshim.folder import anonymous_root, sweep
+from tqshim.storage.places import anonymous_root, sweep
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "positive", "run", "say"]
 

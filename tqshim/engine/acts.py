@@ -22,9 +22,10 @@ from tqshim.engine.consumer import NO_STEPS, Consumer
 from tqshim.engine.parts import Parts, load
 from tqshim.engine.producer import NO_LOG
 from tqshim.engine.replica import Replica
-from tqshim.folder import NO_SPACE, reclaim
 from tqshim.protocol.ledger import OPEN_FOR_ALL, Ledger
+from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
+from tqshim.storage.places import reclaim
 from tqshim.sync.cells import SLEEPS
 
 TYPE_CHECKING = False

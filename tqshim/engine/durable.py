@@ -41,6 +41,7 @@ from tqshim.errors import FolderError
 from tqshim.names import FileId
 from tqshim.protocol import snapshot
 from tqshim.protocol.pieces import NewRecord
+from tqshim.storage import hardening
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 
@@ -62,9 +63,9 @@ def open_surely(replica: Replica) -> None:
     while _ends_in_hole(replica):
         _go_on_without_end(replica)
     folder = replica.folder
-    folder.hold_again()
-    folder.harden_names()
-    folder.harden_path()
+    hardening.hold_again(folder)
+    hardening.harden_names(folder)
+    hardening.harden_path(folder)
 
 
 def _ends_in_hole(replica: Replica) -> bool:
@@ -73,11 +74,11 @@ def _ends_in_hole(replica: Replica) -> bool:
     folder = replica.folder
     deadline = monotonic() + tuning.UNSEEN_PATIENCE
     while (at := replica.pos) < replica.journal.size():
-        alone = folder.hold_alone()
+        alone = hardening.hold_alone(folder)
         newer = folder.newest() != replica.journal.number
         replica.sync()
         if alone:  # For no longer than this look: whoever is stopped here keeps others out.
-            folder.hold_again()
+            hardening.hold_again(folder)
         if newer:  # another was faster, and has gone on without that end
             _load_newer(replica)
         if newer or replica.pos > at:
@@ -141,7 +142,7 @@ class Disk:
         """What was written to a batch file is there for good: now an event may name it.
 
         Raises ``OSError`` where it is not: the next put writes its records in that place."""
-        self._folder.harden(batch.fd)
+        hardening.harden(batch.fd)
         if self._named != batch.file:
             self._harden_names()
             self._named = batch.file
@@ -155,7 +156,7 @@ class Disk:
             return
         self.check()
         try:
-            self._folder.harden(self._replica.journal.fd)
+            hardening.harden(self._replica.journal.fd)
         except OSError as error:
             self._failed = error
             raise self._no_promise() from None
@@ -163,7 +164,7 @@ class Disk:
 
     def _harden_names(self) -> None:
         try:
-            self._folder.harden_names()
+            hardening.harden_names(self._folder)
         except OSError as error:
             self._failed = error
             raise self._no_promise() from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from tqshim import late
 from tqshim.clock import monotonic
 from tqshim.engine import gets, puts, waits
 from tqshim.engine.acknowledge import Hold
@@ -214,7 +215,7 @@ class Engine(Acts):
             put=put,
             got=put - items - held,
             redelivered=ledger.redelivered,
-            corrupt=self.folder.count_corrupt(),
+            corrupt=late.room("storage.corrupt").count_corrupt(self.folder),
             items=items,
             held=held,
             returned=len(ledger.returned),

@@ -16,10 +16,10 @@ from tqshim import tuning
 from tqshim.clock import monotonic
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import SHIFT, Replica, replay
-from tqshim.folder import NO_SPACE
 from tqshim.names import FileId
 from tqshim.protocol import snapshot
 from tqshim.protocol.events import SIZE
+from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync.cells import Cells

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from multiprocessing import process
 
 from tqshim import forks, late, locks, tuning
-from tqshim.ending import AtExit
+from tqshim.ending import AtExit, alive
 from tqshim.engine.engine import Engine
-from tqshim.folder import about_to_fork, forked, sweep
 from tqshim.storage.folder import LogFolder
-from tqshim.weak import alive
+from tqshim.storage.member_locks import about_to_fork, forked
+from tqshim.storage.places import sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ from struct import Struct
 from tqshim import names, tuning
 from tqshim.clock import monotonic
 from tqshim.errors import CorruptBatchError
-from tqshim.folder import NO_SPACE, RECOVER, Journal
 from tqshim.protocol import events, snapshot
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.ledger import Ledger, Verdict
+from tqshim.storage.files import NO_SPACE, RECOVER
 from tqshim.storage.folder import LogFolder
+from tqshim.storage.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

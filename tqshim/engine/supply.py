@@ -19,11 +19,12 @@ from tqshim import mappings, tuning
 from tqshim.clock import monotonic
 from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
-from tqshim.folder import NO_SPACE, spill_root
 from tqshim.names import FileId
 from tqshim.protocol import index
 from tqshim.storage.batch_file import BatchFile, Closing
+from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
+from tqshim.storage.places import spill_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import Optional
 
 from tqshim import names, systems
 from tqshim.errors import FolderError
-from tqshim.folder import anonymous_root, spill_root
 from tqshim.monitor.view import Member, Peeked, Process, View, command
+from tqshim.storage.places import anonymous_root, spill_root
 from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
 
 __all__ = ["Status", "Summary", "in_use", "is_queue", "open_by", "peek", "queues", "roots", "status", "users"]

@@ -24,7 +24,6 @@ from tqshim import names
 from tqshim.engine.acknowledge import Hold
 from tqshim.engine.registry import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
-from tqshim.folder import MARKER_LIFE, reclaim
 from tqshim.keys import TAG
 from tqshim.monitor.checking import Finding, check
 from tqshim.monitor.looking import in_use, is_queue
@@ -33,8 +32,9 @@ from tqshim.monitor.view import Peeked, Process, View
 from tqshim.protocol import index
 from tqshim.protocol.ledger import Held, Returned
 from tqshim.queues import ShutDown
-from tqshim.storage import file_systems
+from tqshim.storage import hardening, places
 from tqshim.storage.folder import LogFolder
+from tqshim.storage.places import MARKER_LIFE, reclaim
 
 __all__ = [
     "Drained",
@@ -392,8 +392,8 @@ def _tidy(view: View, in_use: bool) -> Recovery:
     folder = LogFolder.meet(view.path)
     try:
         if ledger.durable:  # What goes is not needed again, whatever a power cut takes.
-            folder.harden(view.journal.fd)
-            folder.harden_names()
+            hardening.harden(view.journal.fd)
+            hardening.harden_names(folder)
         before = {*view.names(), *view.spilled_names()}
         if number is not None:
             folder.remove_old_journals(number)
@@ -425,7 +425,7 @@ def remove(path: str) -> int:
         ours = is_queue(path) or view.has_batches()
         if not ours and not names.is_anonymous(name) and not name.startswith(names.DEAD):
             raise FolderError(path, "holds no queue", "give the folder of a queue")
-        file_systems.check(path, view.fd)  # else its users' locks may not be seen from here
+        places.check_file_system(path, view.fd)  # else its users' locks may not be seen from here
         strangers = sorted(one for one in view.names() if names.parse(one) is None)
         if strangers:
             raise FolderError(path, f"holds {strangers[0]!r}, which is no part of a queue", "delete that first")

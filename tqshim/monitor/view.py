@@ -22,12 +22,14 @@ from typing import Final, NamedTuple, Optional, Union
 
 from tqshim import names, systems, tuning
 from tqshim.errors import CorruptBatchError, FolderError
-from tqshim.folder import RECOVER, Journal, lock_owners
 from tqshim.keys import Key, match
 from tqshim.monitor.records import SeenBatch
 from tqshim.names import FileId
 from tqshim.protocol import snapshot
 from tqshim.protocol.ledger import Held, Ledger, Place, Returned
+from tqshim.storage.files import RECOVER
+from tqshim.storage.journal import Journal
+from tqshim.storage.lock_owners import lock_owners
 from tqshim.sync import membarrier
 from tqshim.sync.cells import KINDS, LEASE_POSITION, PAGE, Cells
 

@@ -1,7 +1,17 @@
-"""Batch files in memory: pieces of a log, mapped once, by its producer to write and by consumers to read.
+"""Batch files: pieces of a log, mapped once, by its producer to write and by consumers to read.
 
-Lives here: mapping them, their indexes as arrays, reading records.  Not here: their layout (``index``), names and
-folders (``folder``), when a file is begun (``producer``).
+Lives here: mapping them, their indexes as arrays, reading records; making, opening, sealing and deleting the files,
+and filling them again.  Not here: their layout (``index``), when one is begun (``supply``) or done (``reclaim``), large
+records (``large_records``).
+
+The life of a batch file::
+
+    create ──> load_ ──publish──publish──> seal ──> ready_ ──> remove
+                 │                                    │
+                 │                                    ├──> free_ ──refilled──> load_, under a new name
+                 └──────────── its producer leaves ───┴──> remove
+
+    damaged: load_ or ready_ ──> corrupt_, read on where it is whole, and kept
 
 Invariant: all pages of a mapped batch file are there, and it is never cut short: to store or to look there needs no
 space.  What is read is copied: a file that nobody needs any more may be filled again.
@@ -9,19 +19,50 @@ space.  What is read is copied: a file that nobody needs any more may be filled 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import stat
+from collections.abc import Container, Iterable, Iterator
 
-from tqshim import mappings, systems
+from tqshim import late, mappings, names, systems
 from tqshim.names import FileId
 from tqshim.protocol import index
 from tqshim.protocol.index import CHECK, Record
+from tqshim.storage import places
+from tqshim.storage.files import DELETED, NO_SPACE, OPEN, PAGE, Home, each_name, list_names, open_plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional
 
-__all__ = ["BatchFile", "Closing", "allocate", "map_file", "read_at"]
+try:
+    import fcntl
+except ImportError:  # Windows: said at construction, in check_platform
+    pass
+
+__all__ = [
+    "BatchFile",
+    "Closing",
+    "allocate",
+    "batches",
+    "create_log",
+    "free_batch",
+    "home_of",
+    "listing",
+    "map_file",
+    "maps_batches",
+    "open_batch",
+    "read_at",
+    "read_log",
+    "refill_batch",
+    "refill_log",
+    "remove_batch",
+    "remove_free",
+    "seal_batch",
+    "set_aside",
+    "space_of",
+]
 
 _PIECE: Final = 1 << 20
 
@@ -163,3 +204,213 @@ class BatchFile:
     def trailer(self) -> int:
         """Bytes of a record's check behind it."""
         return CHECK if self._checked else 0
+
+
+# -- their names in a folder
+
+
+def create_log(home: Home, file: FileId, size: int) -> BatchFile:
+    """A new batch file of so many bytes, mapped for writing.
+
+    Raises ``OSError``, and leaves nothing, where there is no space; ``FileExistsError``."""
+    where = places.spill_folder(home, create=True) if file.spilled else home.fd
+    fd = home.create(names.batch(names.LOAD, file), os.O_RDWR, where)
+    closing = Closing(fd)
+    try:
+        allocate(fd, size)
+        return BatchFile(file, fd, True, closing if file.large or home.durable else None)
+    except BaseException:
+        remove_batch(home, file)
+        raise
+
+
+def read_log(home: Home, file: FileId) -> BatchFile:
+    """A batch file, mapped for reading.  Raises ``ValueError`` where it is not there, or is something else."""
+    fd = open_batch(home, file)
+    try:
+        return BatchFile(file, fd)
+    finally:
+        os.close(fd)
+
+
+def open_batch(home: Home, file: FileId, flags: int = os.O_RDONLY) -> int:
+    """A batch file, open, for reading if not told otherwise.
+
+    Raises ``ValueError`` where it is not there, or is something else."""
+    with contextlib.suppress(FileNotFoundError):  # a spill folder that is gone took it along
+        where = home_of(home, file)
+        for name in names.of_batch(file):
+            with contextlib.suppress(FileNotFoundError):
+                return open_plain(name, flags, where)
+    deleted = "" if os.fstat(home.fd).st_nlink else f"; {DELETED}"
+    raise ValueError(f"missing, with items in it that nobody got{deleted}")
+
+
+def seal_batch(home: Home, file: FileId) -> None:
+    """Nobody writes to the batch file any more, its name says from now on."""
+    with contextlib.suppress(FileNotFoundError):  # every item was claimed already, and it was removed
+        where = home_of(home, file)
+        os.rename(names.batch(names.LOAD, file), names.batch(names.READY, file), src_dir_fd=where, dst_dir_fd=where)
+
+
+def remove_batch(home: Home, file: FileId) -> None:
+    """Delete a batch file that nobody needs any more."""
+    with contextlib.suppress(FileNotFoundError):  # a spill folder that is gone took it along
+        where = home_of(home, file)
+        for state in (names.LOAD, names.READY):
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    _delete_batch(home, names.batch(state, file), where, file.large)
+                except (IsADirectoryError, PermissionError):
+                    set_aside(home, file, "no file that could be deleted")
+                return
+
+
+def set_aside(home: Home, file: FileId, finding: str) -> str:
+    """Keep a damaged batch file for a person to look at, under a name that says so; returns its path."""
+    # Where nothing can be opened or written, the error that is raised for the damage says it.
+    with contextlib.suppress(ImportError, OSError):
+        late.room("storage.corrupt").set_aside(home, file, finding)
+    return f"{home.path}/{names.corrupt(names.batch(names.READY, file))}"
+
+
+def remove_free(home: Home, keep: Container[int] = (), listed: Optional[Iterable[str]] = None) -> bool:
+    """Delete the free files of all producers but those, as far as ``listed``.  ``True``: there were some."""
+    found = False
+    for name in list_names(home.fd) if listed is None else listed:
+        parsed = names.parse(name)
+        if parsed is not None and parsed.kind == "free" and parsed.numbers[0] not in keep:
+            with contextlib.suppress(FileNotFoundError):
+                _delete_batch(home, name, home.fd)
+                found = True
+    return found
+
+
+def listing(home: Home) -> Iterator[str]:
+    """The names of what lies here, then of what lies in the spill folder.  They are read as they are asked for, and
+    that may take its time: what comes or goes meanwhile is among them, or is not."""
+    yield from each_name(home.fd)
+    with contextlib.suppress(FileNotFoundError):
+        yield from each_name(places.spill_folder(home))
+
+
+def batches(home: Home, listed: Optional[Iterable[str]] = None) -> list[FileId]:
+    """The batch files among the names of a ``listing``, by default of all."""
+    parsed = map(names.parse, listing(home) if listed is None else listed)
+    return [FileId(*name.numbers) for name in parsed if name and name.kind in (names.LOAD, names.READY)]
+
+
+def maps_batches(home: Home) -> bool:
+    """Batch files may be mapped: they lie in memory, where no page is lost, and who reads one can lock it."""
+    if home.in_memory is None:
+        home.in_memory = systems.OFD_TEST is not None and places.file_system(home.fd) == "tmpfs"
+    return home.in_memory
+
+
+def free_batch(home: Home, file: FileId) -> None:
+    """Leave a batch file that nobody needs any more to its producer: to fill pages again is many times cheaper than
+    to have new ones.  Deletes it where the producer has a few already."""
+    for state in (names.LOAD, names.READY):
+        name = names.batch(state, file)
+        size = home.size_of(name)
+        if size is None:
+            continue
+        mapped = maps_batches(home) and mappings.worth(size, home.room())
+        most = names.FREE_MAPPED if mapped else names.FREE
+        slots = (names.free(file.member, at) for at in range(most))
+        place = next((place for place in slots if home.size_of(place) is None), None)
+        if place is None:
+            remove_batch(home, file)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(name, place, src_dir_fd=home.fd, dst_dir_fd=home.fd)
+            return
+
+
+def refill_log(home: Home, file: FileId, size: int, least: int) -> Optional[int]:
+    """One of the producer's free files under that new name, open for writing, with room for so many bytes, or for
+    ``least`` where the disk is full.  ``None``: there is none."""
+    fd = refill_batch(home, file)
+    if fd is None:
+        return None
+    try:
+        status = os.fstat(fd)
+        if status.st_size < size or status.st_blocks * 512 < status.st_size:
+            try:
+                # Longer, never shorter: somebody may have it mapped.
+                allocate(fd, max(size, status.st_size))
+            except OSError as error:
+                if error.errno not in NO_SPACE:
+                    raise
+        status = os.fstat(fd)
+        if status.st_size >= least and status.st_blocks * 512 >= status.st_size:
+            return fd
+        remove_batch(home, file)
+    except BaseException:
+        os.close(fd)
+        remove_batch(home, file)
+        raise
+    os.close(fd)
+    return None
+
+
+def refill_batch(home: Home, file: FileId) -> Optional[int]:
+    """One of the producer's free files under a new name, open for writing; ``None``: there is none.
+
+    Those from which records may still be read are left where they are.
+
+    Its old bytes are beyond the end of what its events say, until they are written over."""
+    name = names.batch(names.LOAD, file)
+    for place in range(names.FREE_MAPPED):
+        former = names.free(file.member, place)
+        fd = _open_refillable(home, former)
+        if fd is None:
+            continue
+        os.close(fd)
+        try:
+            os.rename(former, name, src_dir_fd=home.fd, dst_dir_fd=home.fd)
+        except OSError:
+            continue
+        # Once more: another may have been left in its place just then.
+        fd = _open_refillable(home, name)
+        if fd is not None:
+            return fd
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=home.fd)
+    return None
+
+
+def _open_refillable(home: Home, name: str, large: bool = True) -> Optional[int]:
+    """A file that may be written to by now, open; ``None``: none is there, or somebody may still read in it."""
+    try:
+        fd = os.open(name, os.O_RDWR | os.O_NONBLOCK | OPEN, dir_fd=home.fd)
+    except OSError:  # none there, or something in its place that nobody can write to
+        return None
+    # Nobody leaves a small record in its file.
+    if stat.S_ISREG(os.fstat(fd).st_mode) and not (large and late.room("storage.large_records").is_being_read(fd)):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _delete_batch(home: Home, name: str, where: int, large: bool = True) -> None:
+    """Delete a batch file.  Its space is free at once, also where somebody has it mapped and does not read it."""
+    fd = _open_refillable(home, name, large) if where == home.fd and maps_batches(home) else None
+    try:
+        os.unlink(name, dir_fd=where)
+        if fd is not None and not os.fstat(fd).st_nlink and systems.UNRESVSP is not None:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(fd, systems.UNRESVSP, space_of(os.fstat(fd).st_size + PAGE))
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def home_of(home: Home, file: FileId) -> int:
+    """The folder in which that file lies: this, or that on another disk."""
+    return places.spill_folder(home) if file.spilled else home.fd
+
+
+def space_of(size: int) -> bytes:
+    """What the system is told that is to set so many bytes aside, or give them back."""
+    return systems.SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0)

@@ -1,85 +1,460 @@
-"""The queue folder, with the batch files of logs.
+"""The queue folder: making it and opening it, and what lies in it beside journals and batch files.
 
-Lives here: what is made and read there of logs.  Not here: all else in the folder (``tqshim.folder``).
+Lives here: a folder's hold, cells, FIFOs, members' locks, markers; and, by name, what the other rooms of ``storage`` do
+in it.  Not here: where queue folders lie (``places``), what an event means (``ledger``), when to do something
+(``engine``), wake-ups and cells (``sync``).
+
+::
+
+    queue folder/
+      journal_<n>             a snapshot, then 8-byte events, appended; the only truth about who owns what
+      roll_<n>_<key>          the next journal, prepared; becomes journal_<n> if journal n-1 decides for that key
+      spare_<n>               disk space set aside for it
+      load_<member>_<serial>  batch file that its producer fills
+      ready_<member>_<serial> batch file that is sealed
+      free_<member>_<place>   batch file of large items that is done, and waits to be refilled
+      corrupt_<name>          set aside, damaged; corrupt_<name>.txt says why
+      cells, members, bell, space, spill, marker_<key>
+
+Invariant: everything is opened relative to the folder's own descriptor and never through a symbolic link, and that
+descriptor holds ``flock(LOCK_SH)`` as long as somebody uses the folder.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import os
+import stat
+import time
+from collections.abc import Container
 
-from tqshim import late, names
-from tqshim.folder import NO_SPACE, Folder
+from tqshim import late, mappings, names, systems
+from tqshim.clock import monotonic
+from tqshim.errors import FolderError, UnsupportedError
 from tqshim.names import FileId
-from tqshim.storage.batch_file import BatchFile, Closing, allocate
+from tqshim.protocol import snapshot
+from tqshim.protocol.ledger import Ledger
+from tqshim.storage import batch_file, files, journal, places
+from tqshim.storage.files import (
+    HOLD_PATIENCE,
+    IN_THE_WAY,
+    NO_SPACE,
+    OPEN,
+    PAGE,
+    RECOVER,
+    Home,
+    check_owner,
+    locked,
+    not_ours,
+    open_plain,
+    write_all,
+)
+from tqshim.storage.member_locks import LOCKED, Members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Final, Optional, TypeVar
 
-    from tqshim.storage.large_records import LargeFile
+    from tqshim.storage.large_records import BatchView, LargeFile
+
+    _F = TypeVar("_F", bound="LogFolder")
+
+try:
+    import fcntl
+except ImportError:  # Windows: said at construction, in check_platform
+    pass
 
 __all__ = ["LogFolder"]
 
+CELLS_PAGE: Final = 2 * PAGE
+"""Bytes of the cells of 64 slots: as ``sync.cells`` lays them out."""
+SPILL_BELOW: Final = 4 << 20
+"""Bytes that batch files leave free, for journals and cells; with less than that new ones are spilled."""
 
-class LogFolder(Folder):
-    """One queue folder that this process uses."""
 
-    def create_log(self, file: FileId, size: int) -> BatchFile:
-        """A new batch file of so many bytes, mapped for writing.
+class LogFolder(Home):
+    """One queue folder that this process uses.
 
-        Raises ``OSError``, and leaves nothing, where there is no space; ``FileExistsError``."""
-        home = self._spill_folder(create=True) if file.spilled else self.fd
-        fd = self._create(names.batch(names.LOAD, file), os.O_RDWR, home)
-        closing = Closing(fd)
+    A method that is written as ``= room.function`` is at home in that room of ``storage``."""
+
+    def __init__(self, path: str, fd: int, status: Optional[os.stat_result] = None) -> None:
+        """``status``: that of ``fd``, where it is known."""
+        super().__init__(path, fd, status)
+        self._members: Optional[Members] = None
+
+    # -- making and opening
+
+    @classmethod
+    def create_anonymous(cls: type[_F], maxsize: int, limits: tuple[int, int]) -> _F:
+        """Make a queue folder that goes away with its last user."""
+        places.check_platform()
+        root = places.anonymous_root()
         try:
-            allocate(fd, size)
-            return BatchFile(file, fd, True, closing if file.large or self.durable else None)
-        except BaseException:
-            self.remove_batch(file)
-            raise
+            return cls._create_in(root, maxsize, limits)
+        except OSError as error:
+            other = places.spill_root(root)
+            if error.errno not in NO_SPACE or other is None:
+                raise
+            return cls._create_in(other, maxsize, limits)
 
-    def refill_log(self, file: FileId, size: int, least: int) -> Optional[int]:
-        """One of the producer's free files under that new name, open for writing, with room for so many bytes, or for
-        ``least`` where the disk is full.  ``None``: there is none."""
-        fd = self.refill_batch(file)
-        if fd is None:
-            return None
+    @classmethod
+    def _create_in(cls: type[_F], root: str, maxsize: int, limits: tuple[int, int]) -> _F:
+        while True:
+            path = os.path.join(root, names.PREFIX + os.urandom(8).hex())
+            try:
+                os.mkdir(path, 0o700)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
+                    raise
+                remedy = "set TQSHIM_DIR to a folder that you may write to"
+                raise FolderError(root, f"no queue can be made there: {error.strerror}", remedy) from None
+            try:
+                folder = cls._hold(path)
+            except UnsupportedError:
+                os.rmdir(path)
+                raise
+            except FileNotFoundError:
+                continue  # A sweeper took it for an abandoned one before it was held.
+            try:
+                folder._furnish(maxsize, limits)
+            except BaseException as error:
+                folder.close()
+                places.reclaim(path)
+                raise _told(error, path)
+            return folder
+
+    @classmethod
+    def open(
+        cls: type[_F],
+        path: str,
+        maxsize: int,
+        limits: tuple[int, int],
+        durable: bool = False,
+        proof: bytes = b"",
+    ) -> _F:
+        """Open the queue folder at a path, or make it one: then with that ``maxsize``, ``durable`` and proof of a key.
+
+        Raises ``FolderError`` where somebody else could write to it, or where it is something else."""
+        places.check_platform()
+        path = os.path.abspath(path)
+        if os.path.basename(path).startswith(names.PREFIX):
+            raise FolderError(
+                path, f"names beginning with {names.PREFIX!r} are for queues without a path", "take another"
+            )
+        is_new = not os.path.lexists(path)
+        os.makedirs(path, 0o700, exist_ok=True)
         try:
-            status = os.fstat(fd)
-            if status.st_size < size or status.st_blocks * 512 < status.st_size:
-                try:
-                    # Longer, never shorter: somebody may have it mapped.
-                    allocate(fd, max(size, status.st_size))
-                except OSError as error:
-                    if error.errno not in NO_SPACE:
-                        raise
-            status = os.fstat(fd)
-            if status.st_size >= least and status.st_blocks * 512 >= status.st_size:
-                return fd
-            self.remove_batch(file)
-        except BaseException:
-            os.close(fd)
-            self.remove_batch(file)
+            folder = cls._hold(path, mend=True)
+        except UnsupportedError:
+            if is_new:
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
             raise
-        os.close(fd)
-        return None
+        try:
+            if folder.newest() is None:
+                listed = {name: names.parse(name) for name in os.listdir(folder.fd)}
+                strangers = [name for name, parsed in listed.items() if parsed is None]
+                if strangers:
+                    raise FolderError(
+                        path, f"holds {strangers[0]!r}, which is no part of a queue", "use an empty folder"
+                    )
+                # Else its journal is lost, or was rolled while we listed: open_newest tells.
+                if not any(name and name.kind in (names.LOAD, names.READY) for name in listed.values()):
+                    folder._furnish(maxsize, limits, durable, proof)
+        except BaseException as error:
+            folder.close()
+            raise _told(error, path)
+        return folder
+
+    @classmethod
+    def meet(cls: type[_F], path: str, fd: Optional[int] = None) -> _F:
+        """Open a queue that must be there already; ``fd``: its hold, from the process that started this one."""
+        places.check_platform()
+        if fd is not None:
+            return cls(path, fd, check_owner(path, fd))
+        return cls._hold(path)
+
+    @classmethod
+    def _hold(cls: type[_F], path: str, mend: bool = False) -> _F:
+        deadline = monotonic() + HOLD_PATIENCE
+        while True:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise FileNotFoundError(
+                    errno.ENOENT, "the queue is gone: its last user left before this handle arrived", path
+                ) from None
+            try:
+                if os.path.dirname(path) != systems.SHM:
+                    places.check_file_system(path, fd)
+                mine = check_owner(path, fd, mend)
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                found = os.stat(path)
+                if (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
+                    folder = cls(path, fd, mine)
+                    folder.own_hold = True
+                    return folder
+                fd, stale = -1, fd
+                os.close(stale)
+            except BlockingIOError:  # a reclaimer holds it: in a moment it is gone
+                os.close(fd)
+                if monotonic() > deadline:
+                    raise locked(path) from None
+                time.sleep(0.001)
+            except BaseException:
+                if fd >= 0:
+                    os.close(fd)
+                raise
+
+    def _furnish(self, maxsize: int, limits: tuple[int, int], durable: bool = False, proof: bytes = b"") -> None:
+        """Make an empty folder a queue.  Commit point: the rename that makes journal_0 appear."""
+        self.durable = durable
+        with contextlib.suppress(FileExistsError):
+            os.close(self.create(names.MEMBERS))
+        try:
+            self.grow_cells(1, self.create(names.CELLS, os.O_WRONLY | os.O_APPEND))
+        except FileExistsError:
+            self.grow_cells(1)
+        name = self.prepare_roll(
+            0, lambda limit: snapshot.dump(Ledger(maxsize, limit, limits[1], durable, proof)), limits[0]
+        )
+        self.give_name(0, name)
+        self.new = True
+
+    # -- journals
+
+    newest = journal.newest
+    open_newest = journal.open_newest
+    open_journal = journal.open_journal
+    kind = journal.kind
+    set_space_aside = journal.set_space_aside
+    prepare_roll = journal.prepare_roll
+    has_spare = journal.has_spare
+    has_roll = journal.has_roll
+    drop_roll = journal.drop_roll
+    give_name = journal.give_name
+    finish_roll = journal.finish_roll
+    remove_old_journals = journal.remove_old_journals
+
+    # -- batch files
+
+    create_log = batch_file.create_log
+    read_log = batch_file.read_log
+    open_batch = batch_file.open_batch
+    seal_batch = batch_file.seal_batch
+    remove_batch = batch_file.remove_batch
+    remove_free = batch_file.remove_free
+    free_batch = batch_file.free_batch
+    refill_batch = batch_file.refill_batch
+    refill_log = batch_file.refill_log
+    set_aside = batch_file.set_aside
+    listing = batch_file.listing
+    batches = batch_file.batches
+    maps_batches = property(batch_file.maps_batches)
+    write_at = staticmethod(files.write_at)
+    write_parts = staticmethod(files.write_parts)
 
     def open_large(self, file: FileId) -> LargeFile:
         """A batch file to be read by system calls.  Raises ``ValueError`` where it is not there, or something else."""
         large: LargeFile = late.room("storage.large_records").LargeFile(file, self.open_batch(file))
         return large
 
+    def view_batch(self, file: FileId, known: mappings.Mappings) -> Optional[BatchView]:
+        """A batch file as memory.  ``None``: it has to be read."""
+        view: Optional[BatchView] = late.room("storage.large_records").view_batch(self, file, known)
+        return view
+
+    def wants_spill(self) -> bool:
+        """This folder's file system is nearly full, and there is another place for batch files."""
+        if not (self.anonymous and self.is_nearly_full()):
+            return False
+        # The second: another process has found one.
+        return places.spill_root(self.path) is not None or self.size_of(names.SPILL) is not None
+
+    def is_nearly_full(self) -> bool:
+        return self.room() < SPILL_BELOW
+
     def room_for(self, spilled: bool) -> int:
         """Bytes that are free where a new batch file will lie."""
         if not spilled:
             return self.room()
-        found = os.fstatvfs(self._spill_folder(create=True))
+        found = os.fstatvfs(places.spill_folder(self, create=True))
         return found.f_bavail * found.f_frsize
 
-    def read_log(self, file: FileId) -> BatchFile:
-        """A batch file, mapped for reading.  Raises ``ValueError`` where it is not there, or is something else."""
-        fd = self.open_batch(file)
+    # -- cells, bells, members
+
+    def open_cells(self) -> int:
+        fd = self._open_ours(names.CELLS, os.O_RDWR)
+        size = os.fstat(fd).st_size
+        if size < CELLS_PAGE:
+            os.close(fd)
+            raise FolderError(f"{self.path}/{names.CELLS}", f"cut short to {size} bytes", RECOVER)
+        return fd
+
+    def grow_cells(self, pages: int, fd: int = -1) -> None:
+        """Make the cells at least so many pages long.  Pages are appended whole, so two who grow at once only add one
+        too many, and are written, so that no store into mapped memory can find the disk full.  ``fd``: the cells were
+        just made, and are open there."""
+        if fd < 0:
+            fd = self._open_ours(names.CELLS, os.O_WRONLY | os.O_APPEND)
         try:
-            return BatchFile(file, fd)
+            while os.fstat(fd).st_size < pages * CELLS_PAGE:
+                write_all(fd, bytes(CELLS_PAGE))
+            if self.durable:
+                late.room("storage.hardening").harden(fd)
         finally:
             os.close(fd)
+
+    def open_fifo(self, name: str) -> int:
+        """A named FIFO of this folder, made if it is not there, open for both ends so that it never hangs or ends."""
+        for _ in range(2):
+            try:
+                fd = os.open(name, os.O_RDWR | os.O_NONBLOCK | OPEN, dir_fd=self.fd)
+            except FileNotFoundError:
+                with contextlib.suppress(FileExistsError):
+                    if systems.MKFIFO_AT:
+                        os.mkfifo(name, 0o600, dir_fd=self.fd)
+                    else:
+                        self._mkfifo_by_path(name)
+                continue
+            except OSError as error:
+                if error.errno in IN_THE_WAY:
+                    break
+                raise
+            status = os.fstat(fd)
+            if stat.S_ISFIFO(status.st_mode) and not not_ours(status):
+                return fd
+            os.close(fd)
+            break
+        raise FolderError(f"{self.path}/{name}", "is no FIFO of ours", "see who put it there, and delete it")
+
+    def _mkfifo_by_path(self, name: str) -> None:
+        """Where a FIFO can't be made relative to a folder's descriptor.  Raises ``FolderError`` where the path leads
+        elsewhere by now; should it do so just after that look, opening the FIFO finds out."""
+        found = os.stat(self.path)
+        if (found.st_dev, found.st_ino) != self.key:
+            raise FolderError(self.path, "is another folder by now, and FIFOs are made by path here", "move it back")
+        os.mkfifo(os.path.join(self.path, name), 0o600)
+
+    def denied(self, error: PermissionError) -> OSError:
+        """What to raise where the system refuses a file of this folder: who may have changed its user since."""
+        owner, user = os.fstat(self.fd).st_uid, os.geteuid()
+        if owner == user:
+            return error
+        return FolderError(
+            self.path,
+            f"belongs to user {owner}, and this process is user {user} by now",
+            "let the process change its user before the queue is made, or make the queue as that user",
+        )
+
+    def _open_ours(self, name: str, flags: int) -> int:
+        try:
+            return open_plain(name, flags, self.fd)
+        except FileNotFoundError:
+            if not os.fstat(self.fd).st_nlink:  # so is the folder
+                raise
+            raise FolderError(f"{self.path}/{name}", "is missing", RECOVER) from None
+        except ValueError as error:
+            raise FolderError(f"{self.path}/{name}", str(error), f"see who put it there; {RECOVER}") from None
+
+    def lock_slot(self, slot: int) -> bool:
+        """Take the record lock that says: the member of this slot is alive.  ``False``: somebody has it, also we."""
+        members = self._members
+        if members is None:
+            with Members.lock:
+                members = Members.of(self.key, functools.partial(self._open_ours, names.MEMBERS, os.O_RDWR), True)
+            self._members = members
+        mine = (self,)
+        # Noted first: if this is interrupted, ``unlock_slots`` finds it.
+        if members.slots.setdefault(slot, mine) is not mine:
+            return False
+        try:
+            members.set_lock(fcntl.F_WRLCK, slot)
+        except OSError as error:
+            if error.errno in LOCKED:
+                members.slots.pop(slot, None)
+                return False
+            raise  # it stays noted: what a signal handler raises may come once it is locked
+        return True
+
+    def unlock_slot(self, slot: int) -> None:
+        members = self._members
+        if members is not None and members.slots.get(slot, (None,))[0] is self:
+            if members.fd >= 0:  # else it is the parent's, of which a frame that a fork has copied has noted it
+                members.set_lock(fcntl.F_UNLCK, slot)
+            members.slots.pop(slot, None)
+
+    def unlock_slots(self, keep: Container[int] = ()) -> None:
+        """Give back all locks of slots that this has but those."""
+        members = self._members
+        if members is not None:
+            for slot, (whose,) in list(members.slots.items()):
+                if whose is self and slot not in keep:
+                    self.unlock_slot(slot)
+
+    # -- lifetime
+
+    def mark(self) -> str:
+        """Keep the folder alive for a pickled handle that is on its way; returns the marker's key."""
+        key = os.urandom(8).hex()
+        os.close(self.create(names.marker(key)))
+        return key
+
+    def unmark(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(names.marker(key), dir_fd=self.fd)
+
+    def close(self) -> None:
+        """Let go of the folder.  Never ``LOCK_UN``: forked children and parents share the hold."""
+        # Forgotten first, each: interrupted in between, its number may be another file's when this is called again.
+        members, self._members = self._members, None
+        try:
+            if members is not None:
+                members.let_go(self.key)
+        finally:
+            spill, self.spill = self.spill, None
+            try:
+                if spill is not None and spill >= 0:
+                    os.close(spill)
+            finally:
+                fd, self.fd = self.fd, -1
+                if fd >= 0:
+                    os.close(fd)
+
+    def let_go(self) -> None:
+        """At the end of the program: delete the folder if nobody else uses it, else hold it on for late threads."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+        if not places.reclaim(self.path):
+            with contextlib.suppress(OSError):
+                self.fd = LogFolder._hold(self.path).fd
+
+    def suspend(self) -> None:
+        """In a forked child, first: until ``after_fork`` all that is tried here fails with ``EBADF``."""
+        if self.suspended is None:
+            if self.preparing >= 0:  # the parent is writing to it, at an offset that both would share
+                os.dup2(self.fd, self.preparing, inheritable=False)
+            self.suspended = self.fd, self.spill
+        self.fd, self.spill = -1, None
+        self.own_hold = False
+
+    def after_fork(self) -> None:
+        """In a forked child: the record locks stayed with the parent; the hold is shared and goes on."""
+        if self.suspended is not None:
+            self.fd, self.spill = self.suspended
+            self.suspended = None
+        members, self._members = self._members, None
+        if members is not None:
+            if Members.opened.get(self.key) is members:  # a frame that a fork has copied has put it there
+                del Members.opened[self.key]
+            members.close()
+
+
+def _told(error: BaseException, path: str) -> BaseException:
+    """The error; of a full disk it says which queue has no space."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        error.filename = path
+    return error

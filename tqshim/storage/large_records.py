@@ -1,7 +1,7 @@
 """Large records: the files made for them, and records that are unpickled where they stand.
 
 Lives here: reading such files, whole or as memory, with a lock that keeps them as they are.  Not here: the layout of a
-batch file (``index``), names (``folder``), when one is made or filled again (``supply``), the buffers in a record
+batch file (``index``), making one and filling it again (``batch_file``, ``supply``), the buffers in a record
 (``buffers``).
 
 A file for large records is allocated when it is made, and written by system calls, which need not clear its pages
@@ -26,7 +26,8 @@ from tqshim import mappings, systems
 from tqshim.names import FileId
 from tqshim.protocol import index
 from tqshim.protocol.index import CHECK
-from tqshim.storage.batch_file import Closing, read_at
+from tqshim.storage.batch_file import Closing, open_batch, read_at
+from tqshim.storage.files import Home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +38,15 @@ try:
 except ImportError:  # Windows: said at construction, in check_platform
     pass
 
-__all__ = ["BatchView", "Closing", "LargeFile", "RecordInFile", "is_being_read", "lock_to_read"]
+__all__ = [
+    "BatchView",
+    "Closing",
+    "LargeFile",
+    "RecordInFile",
+    "is_being_read",
+    "lock_to_read",
+    "view_batch",
+]
 
 MAPPED: Final = 3
 """Records that a process has mapped, at most: one is used while the next is taken.  Whoever keeps more has copies."""
@@ -253,3 +262,18 @@ class LargeFile:
             return None
         record.memory = memory
         return record
+
+
+def view_batch(home: Home, file: FileId, known: mappings.Mappings) -> Optional[BatchView]:
+    """A batch file as memory.  ``None``: it has to be read."""
+    try:
+        fd = open_batch(home, file, os.O_RDWR)
+        try:
+            mapping = known.of(fd)
+        finally:
+            os.close(fd)
+        if mapping is None:
+            return None
+        return BatchView(mapping, open_batch(home, file))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,200 @@
+"""Files in a folder that is open, and the folder itself.
+
+Lives here: opening plain files of ours and nothing else, writing all, listing, whose a folder is.  Not here: what the
+files are (the other rooms of ``storage``).
+
+Invariant: everything is opened relative to the folder's own descriptor and never through a symbolic link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from tqshim import names, systems
+from tqshim.errors import FolderError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional, Union
+
+__all__ = [
+    "DELETED",
+    "HOLD_PATIENCE",
+    "IN_THE_WAY",
+    "NO_SPACE",
+    "OPEN",
+    "PAGE",
+    "RECOVER",
+    "Home",
+    "check_owner",
+    "each_name",
+    "list_names",
+    "locked",
+    "not_ours",
+    "open_plain",
+    "write_all",
+    "write_at",
+    "write_parts",
+]
+
+PAGE: Final = 4096
+HOLD_PATIENCE: Final = 10.0
+"""Seconds to wait for a folder that somebody holds alone: only a reclaimer does, and only to rename it."""
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+RECOVER: Final = "python -m tqshim recover --into saves its items in another folder"
+"""What to do about damage."""
+DELETED: Final = (
+    "the queue's folder was deleted while it was in use (by systemd at logout? RemoveIPC=no, or TQSHIM_DIR elsewhere)"
+)
+IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
+"""What opening says of a symbolic link, a folder, a socket or a device in the place of a file."""
+OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+class Home:
+    """A folder that this process has open, and what it has open there.  ``fd`` is its hold: only ever closed, for a
+    forked child shares it."""
+
+    def __init__(self, path: str, fd: int, status: Optional[os.stat_result] = None) -> None:
+        """``status``: that of ``fd``, where it is known."""
+        self.path = path
+        self.fd = fd
+        self.anonymous = names.is_anonymous(os.path.basename(path))
+        self.durable = False
+        """Journals are on the disk before they count, and old ones stay until then."""
+        self.spill: Optional[int] = None
+        """The folder on another disk, once it is open."""
+        self.preparing = -1
+        """The journal that is being written for the next roll."""
+        self.suspended: Optional[tuple[int, Optional[int]]] = None
+        self.own_hold = False
+        """The hold is no other process's, too."""
+        self.alone: Optional[bool] = None
+        """The hold shuts all others out, or there is none just now; ``None``: it is as it should be."""
+        self.new = False
+        """We have made its first journal, and nobody has opened one here yet."""
+        self.in_memory: Optional[bool] = None
+        """It lies on a file system in memory; ``None``: that is not known yet."""
+        status = status or os.fstat(fd)
+        self.key = status.st_dev, status.st_ino
+
+    def create(self, name: str, flags: int = os.O_WRONLY, fd: Optional[int] = None) -> int:
+        """A new file, open.  Raises ``FileExistsError``."""
+        where = self.fd if fd is None else fd
+        try:
+            return os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o600, dir_fd=where)
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, DELETED, self.path) from None
+
+    def size_of(self, name: str) -> Optional[int]:
+        """The length of what has that name, if something has."""
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return None
+
+    def check_frame(self) -> None:
+        """Raise ``OSError`` where this process was forked in the middle of what calls this."""
+        if self.suspended is not None:
+            raise OSError(errno.EBADF, "this frame's process was forked")
+
+    def room(self) -> int:
+        """Bytes that are free on this folder's file system."""
+        found = os.fstatvfs(self.fd)
+        return found.f_bavail * found.f_frsize
+
+
+def check_owner(path: str, fd: int, mend: bool = False) -> os.stat_result:
+    """The status of a folder.  Raises ``FolderError`` where others may write to it, or look into it.  ``mend``: an
+    empty one that they may only look into is shut."""
+    status = os.fstat(fd)
+    finding = not_ours(status)
+    if not finding and status.st_mode & 0o077:
+        if mend and not list_names(fd):
+            os.fchmod(fd, 0o700)
+        status = os.fstat(fd)  # another may have mended it, and filled it since
+        if status.st_mode & 0o077:
+            finding = f"others may look into it (mode {stat.S_IMODE(status.st_mode):04o})"
+    if finding:
+        remedy = "use a folder of your own, for the queue alone"
+        if status.st_uid == os.geteuid() and any(name.startswith(names.JOURNAL) for name in list_names(fd)):
+            remedy = "chmod 700, after a look inside"
+        raise FolderError(path, finding, remedy)
+    return status
+
+
+def not_ours(status: os.stat_result) -> str:
+    """Why somebody else could write there; empty where nobody could."""
+    if status.st_uid != os.geteuid():
+        return f"belongs to user {status.st_uid}, not {os.geteuid()}"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
+
+
+def open_plain(name: str, flags: int, where: int) -> int:
+    """Open a file.  Raises ``ValueError`` where something else has its name, or where somebody else could write to it:
+    it may have been put there while the folder was open to others."""
+    try:
+        # Without waiting: a FIFO in the way would, for somebody who writes to it.
+        fd = os.open(name, flags | os.O_NONBLOCK | OPEN, dir_fd=where)
+    except OSError as error:
+        if error.errno in IN_THE_WAY:
+            raise ValueError(f"no file: {error.strerror}") from None
+        raise
+    status = os.fstat(fd)
+    finding = not_ours(status)
+    if not finding and stat.S_ISREG(status.st_mode):
+        return fd
+    os.close(fd)
+    raise ValueError(finding or "no file, but something else of its name")
+
+
+def list_names(fd: int) -> list[str]:
+    """The names in a folder."""
+    return list(each_name(fd))
+
+
+def each_name(fd: int) -> Iterator[str]:
+    """The names in a folder, read piece by piece: there may be millions.
+
+    Opened anew: two that list through one descriptor skip each other's names."""
+    own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        with os.scandir(own) as entries:
+            for entry in entries:
+                yield entry.name
+    finally:
+        os.close(own)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it, at the file's own offset."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_parts(fd: int, parts: list[Union[bytes, memoryview]], offset: int) -> None:
+    """``write_at`` of bytes that nobody has joined."""
+    written = os.pwritev(fd, parts, offset) if systems.PWRITEV else 0
+    size = sum(map(len, parts))
+    if written < size:
+        write_at(fd, memoryview(b"".join(parts))[written:], offset + written)
+
+
+def write_at(fd: int, data: Union[bytes, memoryview], offset: int) -> None:
+    """Write all of it.  Raises ``OSError`` where the disk is full; what was written then counts for nothing."""
+    written = os.pwrite(fd, data, offset)
+    if written < len(data):
+        view = memoryview(data)
+        while written < len(view):
+            written += os.pwrite(fd, view[written:], offset + written)
+
+
+def locked(path: str) -> FolderError:
+    """The error that says so of a folder."""
+    return FolderError(path, f"locked by somebody for {HOLD_PATIENCE:.0f} s", "find out by whom")

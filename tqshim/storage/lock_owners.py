@@ -1,0 +1,64 @@
+"""Who has locked what in a members file, as somebody sees it who only looks.
+
+Lives here: asking the system.  Not here: locking (``member_locks``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from tqshim import names, systems
+from tqshim.storage.files import OPEN
+from tqshim.storage.member_locks import TOLD, Members
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+try:
+    import fcntl
+except ImportError:  # Windows: said at construction, in check_platform
+    pass
+
+__all__ = ["lock_owners"]
+
+
+def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
+    """By slot: the process that holds its record lock, for those that are held; 0: one that can't be seen from here.
+
+    ``fd``: the queue folder's.  Takes no lock.  Raises ``OSError`` where the members file can't be opened."""
+    status = os.fstat(fd)
+    # Never closed here: with any descriptor of it the locks of this process may go, those of another thread's queue
+    # too.  Whoever uses the queue next takes it over.
+    flags = os.O_RDONLY | os.O_NONBLOCK | OPEN
+    with Members.lock:
+        # A user: a collection may let go of this process's own use meanwhile.
+        members = Members.of((status.st_dev, status.st_ino), lambda: os.open(names.MEMBERS, flags, dir_fd=fd), False)
+        try:
+            return _lock_owners(members, slots)
+        finally:
+            members.users -= 1
+
+
+def _lock_owners(members: Members, slots: Iterable[int]) -> dict[int, int]:
+    found = dict.fromkeys(members.slots, os.getpid())  # one's own are not told of
+    for slot in slots:
+        owner = _owner(members, slot)
+        if owner is not None:
+            found[slot] = owner
+    return found
+
+
+def _owner(members: Members, slot: int) -> Optional[int]:
+    """The process that has locked that slot's byte through another descriptor; 0: one that can't be seen from here.
+    ``None``: nobody has."""
+    test = systems.OFD_TEST if members.are_of_opens() and systems.OFD_TEST is not None else fcntl.F_GETLK
+    for start in (slot, TOLD + slot):
+        answer = fcntl.fcntl(members.fd, test, systems.flock(fcntl.F_WRLCK, start, 1))
+        kind, process = systems.kind_and_process(answer)
+        if kind == fcntl.F_UNLCK:
+            return None if start == slot else 0
+        if process > 0:
+            return process
+    return 0

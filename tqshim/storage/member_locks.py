@@ -1,0 +1,139 @@
+"""The members file: which process is alive that has a slot, as the locks on its bytes say.
+
+Lives here: opening that file once, locking and unlocking bytes, forks.  Not here: which slot is whose (``membership``),
+who else has locked one (``lock_owners``).
+
+Invariant: the file is open once in a process, for all its uses of the queue; and the locks of a process end with it,
+whatever it has forked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from tqshim import locks, systems
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar, Final, Optional
+
+try:
+    import fcntl
+except ImportError:  # Windows: said at construction, in check_platform
+    pass
+
+__all__ = ["LOCKED", "TOLD", "Members", "about_to_fork", "forked"]
+
+LOCKED: Final = (errno.EACCES, errno.EAGAIN)
+TOLD: Final = 1 << 30
+"""Where bytes begin in the members file whose locks say which process has locked a slot's."""
+
+
+class Members:
+    """The members file, opened once by this copy of the package, and by a forked child for itself.
+
+    Where the system can, the locks are of what ``open`` returned: another copy in this process, or another interpreter,
+    has its own.  Else they are the process's, and closing any descriptor of the file drops them all."""
+
+    opened: ClassVar[dict[tuple[int, int], Members]] = {}
+    lock: ClassVar[Any] = locks.RLock()
+    """Held over each look at what is opened that leads to an opening or a closing."""
+    of_opens: ClassVar[Optional[bool]] = None
+    """The locks are of what ``open`` returned; ``None``: nobody has asked yet."""
+    forks: ClassVar[int] = 0
+    """How often this process has forked, or was about to."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.writable = False
+        """Locks can be taken there."""
+        self._former: list[int] = []
+        self.users = 0
+        self.slots: dict[int, tuple[object]] = {}
+        """Whose record locks this process has, or is just taking, and for which of its uses of the folder: one that is
+        interrupted in an act of another has its own."""
+
+    @classmethod
+    def of(cls, key: tuple[int, int], open_file: Callable[[], int], writable: bool) -> Members:
+        """The members file of the folder with that device and inode, for one more user.  The lock is held."""
+        # Those of folders that are gone have no locks, and their inodes may be used again.
+        for other, idle in cls.opened.copy().items():
+            # Looked up again: a garbage collection may let go of any at any step.  One without users stays.
+            if not idle.users and cls.opened.get(other) is idle and not os.fstat(idle.fd).st_nlink:
+                del cls.opened[other]
+                idle.close()
+        members = cls.opened.get(key)
+        while members is None or (writable and not members.writable):  # somebody may only have looked at it so far
+            forks, fd = cls.forks, open_file()
+            if members is None:
+                # A signal handler may have opened it just now: then that one stays, and this one is never closed.
+                members = cls.opened.setdefault(key, cls(fd))
+            else:
+                if members.fd >= 0:  # else it was closed in a forked child, of which this frame is a copy
+                    members._former.append(members.fd)
+                members.fd = fd
+            if members.fd == fd:
+                # Else a forked child has it, too, unknowingly: locks would end with both. Or this is the child.
+                members.writable = writable and forks == cls.forks
+        members.users += 1
+        # Else a signal handler has been its last user just now.
+        return members if cls.opened.get(key) is members else cls.of(key, open_file, writable)
+
+    def set_lock(self, kind: int, slot: int) -> None:
+        """Lock a slot's byte (``F_WRLCK``), or unlock it (``F_UNLCK``).  Raises ``OSError`` where somebody has it."""
+        request = systems.flock(kind, slot, 1)
+        if not self.are_of_opens():
+            fcntl.fcntl(self.fd, fcntl.F_SETLK, request)
+            return
+        fcntl.fcntl(self.fd, systems.OFD_SET, request)
+        try:
+            # The former does not tell whose it is.  This one does, and has no other purpose.
+            fcntl.fcntl(self.fd, fcntl.F_SETLK, systems.flock(kind, TOLD + slot, 1))
+        except OSError as error:
+            if error.errno not in LOCKED:
+                raise
+
+    def are_of_opens(self) -> bool:
+        """Whether the system has such locks."""
+        if Members.of_opens is None:
+            found = systems.OFD_TEST is not None
+            if systems.OFD_TEST is not None:
+                try:
+                    fcntl.fcntl(self.fd, systems.OFD_TEST, systems.flock(fcntl.F_WRLCK, 0, 1))
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+                    found = False  # gVisor has none
+            Members.of_opens = found
+        return Members.of_opens
+
+    def let_go(self, key: tuple[int, int]) -> None:
+        """One user less; the last one closes it."""
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.opened.pop(key, None)
+                self.close()
+
+    def close(self) -> None:
+        """Close it, unless it is closed already: several folders, and frames that a fork has copied, may know this."""
+        # A set: who is interrupted in ``of`` may have left one in both places.
+        opened, self.fd, self._former = {self.fd, *self._former} - {-1}, -1, []
+        for fd in opened:
+            os.close(fd)
+
+
+def about_to_fork() -> None:
+    """Before a fork: what is being opened just now is opened again after it."""
+    Members.forks += 1
+
+
+def forked() -> None:
+    """In a forked child: what keeps the parent's members alive is closed at once, so that they end with the parent."""
+    Members.lock = locks.RLock()  # another thread of the parent may have held it
+    for members in Members.opened.values():
+        members.slots = {}
+        members.close()
+    Members.opened = {}

@@ -1,0 +1,276 @@
+"""The places where queues lie: those of queues without a path, which file systems will do, what nobody uses any more.
+
+Lives here: where new queue folders and their overflow go, what a file system must be, deleting folders whose users are
+gone.  Not here: what is in a queue folder (``folder``).
+
+A queue needs appends that never overlap, locks that everybody sees, and mapped pages that all share.  Local file
+systems give these to processes of one kernel; of network and shared ones each machine, or each virtual one, has its own
+idea.  Where the kernel names the kind only those that are known to be local will do; where it names none (no ``/proc``,
+or a mount outside of a chroot) only those are refused that ``statfs`` knows to be shared.
+
+Invariant: a folder is deleted only by who holds it alone, under a name by which nobody opens it as a queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+
+from tqshim import mappings, names, systems
+from tqshim.errors import UnsupportedError
+from tqshim.storage.files import OPEN, Home, check_owner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
+
+try:
+    import fcntl
+    import resource
+except ImportError:  # Windows: said at construction, in check_platform
+    pass
+
+__all__ = [
+    "anonymous_root",
+    "check_file_system",
+    "check_platform",
+    "file_system",
+    "reclaim",
+    "spill_folder",
+    "spill_root",
+    "sweep",
+]
+
+MARKER_LIFE: Final = 60.0
+"""Seconds for which a pickled handle that nobody has unpickled yet keeps its folder alive."""
+ENOUGH: Final = 32 << 20
+"""Bytes that must be free in /dev/shm for new queues to lie there: half of what a stock container has."""
+LOCAL: Final = frozenset({
+    # Of Linux; overlay is a container's, rootfs an initramfs, lxfs and wslfs are WSL1's.
+    "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jffs2", "jfs", "lxfs", "nilfs2", "overlay", "ramfs",
+    "reiserfs", "rootfs", "tmpfs", "ubifs", "wslfs", "xfs", "zfs",
+    # Of macOS.
+    "apfs", "hfs", "ufs",
+})  # fmt: skip
+"""Kinds on which queues work."""
+
+_kinds: Final[dict[int, str]] = {}
+"""What was found, by device."""
+
+
+# -- where queues lie
+
+
+def check_platform() -> None:
+    """Raise ``UnsupportedError`` where queues can't work."""
+    _temporary_root()
+    _chosen("TQSHIM_SPILL_DIR")  # before the program goes elsewhere
+    if systems.MAPS_AHEAD:
+        mappings.system()  # imports ctypes: here, not in a signal handler, nor in every child
+    soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if soft != resource.RLIM_INFINITY and soft < 64 << 20:
+        # A write cut short by this limit would misalign every event after it.
+        raise UnsupportedError("RLIMIT_FSIZE", f"files end at {soft} bytes", "raise it to 64 MB or more (ulimit -f)")
+
+
+def anonymous_root() -> str:
+    """Where anonymous queues lie: ``TQSHIM_DIR``; else /dev/shm, where it has room; else the temporary folder."""
+    chosen = _chosen("TQSHIM_DIR")
+    if chosen:
+        return chosen
+    with contextlib.suppress(OSError):
+        room = os.statvfs(systems.SHM)
+        if room.f_bavail * room.f_frsize >= ENOUGH and os.access(systems.SHM, os.W_OK | os.X_OK):
+            return systems.SHM
+    return _temporary_root()
+
+
+def spill_root(path: str) -> Optional[str]:
+    """Where a full queue folder's new batch files go, or ``None`` where there is no other place."""
+    other = _chosen("TQSHIM_SPILL_DIR") or _temporary_root()
+    try:
+        return None if os.stat(other).st_dev == os.stat(path).st_dev else other
+    except OSError:
+        return None
+
+
+def spill_folder(home: Home, create: bool = False) -> int:
+    """The folder on another disk, open, where new batch files go once this one's is nearly full; ``create``: made if it
+    is not there.  Raises ``FileNotFoundError`` where there is none."""
+    if home.spill is not None:
+        return home.spill
+    try:
+        path = os.readlink(names.SPILL, dir_fd=home.fd)
+    except FileNotFoundError:
+        if not create:
+            raise
+        root = spill_root(home.path)
+        if root is None:
+            raise OSError(errno.ENOSPC, "no space left, and no other disk to spill to", home.path) from None
+        # The link first: whoever deletes this folder knows of the other, too.
+        with contextlib.suppress(FileExistsError):
+            name = names.PREFIX + os.urandom(8).hex() + names.SPILLED
+            os.symlink(os.path.join(root, name), names.SPILL, dir_fd=home.fd)
+        path = os.readlink(names.SPILL, dir_fd=home.fd)
+    if create:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | OPEN)
+    try:
+        check_owner(path, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    home.spill = fd
+    return fd
+
+
+def _chosen(variable: str) -> Optional[str]:
+    """A folder that the environment names: seen from where this process was when it first asked, as tempfile does."""
+    name = os.environ.get(variable)
+    return _absolute(name) if name else None
+
+
+_absolute: Final = functools.lru_cache(None)(os.path.abspath)
+
+
+def _temporary_root() -> str:
+    """The temporary folder.  Its first call takes a lock and tries to write: not in a signal handler, not without
+    descriptors; so it is called before any act."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return "/tmp"
+
+
+# -- on what
+
+
+def check_file_system(path: str, fd: int) -> None:
+    """Raise ``UnsupportedError`` where the folder that is open there lies on a file system that won't do."""
+    found = file_system(fd)
+    if found and found not in LOCAL:
+        raise UnsupportedError(
+            path,
+            f"lies on {found}, which is not known to serialise appends of all who open it",
+            "use a local disk or memory (ext4, xfs, tmpfs, ...)",
+        )
+
+
+def file_system(fd: int) -> str:
+    """The kind of the file system on which a file or folder lies; nothing where that can't be known."""
+    device = os.fstat(fd).st_dev
+    found = _kinds.get(device)
+    if found is None:
+        found = _kinds[device] = _by_mounts(fd, device) or _by_statfs(fd)
+    return found
+
+
+def _by_mounts(fd: int, device: int) -> str:
+    """As the kernel's list of mounts for this process says; nothing where it does not."""
+    # By the mount, if that can be known: subvolumes have devices that are in no list.
+    mounts = (line.split()[1] for line in _lines(f"fdinfo/{fd}") if line.startswith("mnt_id:"))
+    column, wanted = 0, next(mounts, "")
+    if not wanted:
+        column, wanted = 2, f"{os.major(device)}:{os.minor(device)}"
+    found = (fields for fields in map(str.split, _lines("mountinfo")) if fields[column] == wanted)
+    return next((fields[fields.index("-") + 1] for fields in found), "")
+
+
+def _lines(name: str) -> list[str]:
+    """What the system tells this process of itself in that file."""
+    try:
+        with open(f"{systems.PROC}/self/{name}", encoding="utf-8", errors="replace") as told:
+            return told.readlines()
+    except OSError:
+        return []
+
+
+def _by_statfs(fd: int) -> str:
+    if not systems.HAS_FSTATFS:
+        return ""
+    try:
+        import ctypes  # here: on Linux the list of mounts nearly always knows
+
+        answer = ctypes.create_string_buffer(systems.STATFS_SIZE)
+        failed: int = getattr(ctypes.CDLL(None), systems.FSTATFS)(fd, answer)
+    except (ImportError, AttributeError):
+        return ""
+    return "" if failed else systems.kind_of_statfs(answer.raw)
+
+
+# -- what nobody uses
+
+
+def sweep(root: str, mine: Iterable[str]) -> None:
+    """Delete the anonymous queue folders in ``root`` whose users were all killed; ``mine`` are in use here."""
+    skip = set(mine)
+    try:
+        listed = os.listdir(root)
+    except OSError:
+        return
+    for name in listed:
+        if names.PREFIX in name and names.is_anonymous(name.removeprefix(names.DEAD)):
+            path = os.path.join(root, name)
+            if path not in skip:
+                reclaim(path)
+
+
+def reclaim(path: str) -> bool:
+    """Delete an anonymous queue folder that nobody uses.  ``False``: somebody does, or a handle is on its way to it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | OPEN)
+    except OSError:  # gone, or never ours
+        return False
+    try:
+        if os.fstat(fd).st_uid != os.geteuid():
+            return False
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        root, name = os.path.split(path)
+        listed = os.listdir(fd)
+        if not name.startswith(names.DEAD):
+            if any(names.parse(one) is None or _is_young_marker(fd, one) for one in listed):
+                return False  # not ours, or a handle is on its way
+            # Commit point: under this name nobody opens it as a queue any more.
+            os.rename(path, os.path.join(root, names.dead(name)))
+            path = os.path.join(root, names.dead(name))
+        if names.SPILL in listed:
+            with contextlib.suppress(OSError):
+                _delete_tree(os.readlink(names.SPILL, dir_fd=fd))
+        _delete_files(fd, listed)
+        os.rmdir(path)
+    except OSError:  # in use, or somebody else is deleting it
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _is_young_marker(fd: int, listed: str) -> bool:
+    name = names.parse(listed)
+    if name is None or name.kind != "marker":
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        # Either way: the wall clock can step back.
+        return abs(time.time() - os.stat(listed, dir_fd=fd).st_mtime) < MARKER_LIFE
+    return False
+
+
+def _delete_tree(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | OPEN)
+    try:
+        _delete_files(fd, os.listdir(fd))
+    finally:
+        os.close(fd)
+    os.rmdir(path)
+
+
+def _delete_files(fd: int, listed: Iterable[str]) -> None:
+    for name in listed:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=fd)
