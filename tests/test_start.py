@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 import typing
@@ -18,6 +20,8 @@ from tqshim.tuples import NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
+PIPES: Final[Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 100}
+
 FIRST: Final = """
 import multiprocessing.queues, sys
 before = set(sys.modules)
@@ -32,6 +36,7 @@ NOT_NEEDED: Final = (
     *("asyncio", "ctypes", "dataclasses", "hashlib", "inspect", "logging", "typing"),
     *("tqshim.asynchronous", "tqshim.buffers", "tqshim.contexts", "tqshim.family", "tqshim.figures", "tqshim.keys"),
     *("tqshim.engine.durable", "tqshim.engine.keyed", "tqshim.monitor", "tqshim.patching", "tqshim.storage.large"),
+    *("tqshim.storage.corrupt", "tqshim.storage.hardening", "tqshim.storage.lock_owners"),
 )
 """How the names of modules begin that a program's first put and get do without: each takes its time to load, more where
 no bytecode may be written."""
@@ -133,6 +138,60 @@ def test_a_fork_waits_for_the_import_of_a_room_by_another_thread(tmp_path: Path)
     command = [sys.executable, "-c", FORKED, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["3"]
+
+
+GONE: Final = """
+import os, resource, shutil, sys
+import tqshim
+from tqshim import names
+
+assert tqshim.__file__.startswith(sys.argv[1])
+q = tqshim.TurboQueue()
+q.put(bytes(100_000))
+assert len(q.get()) == 100_000
+if sys.argv[2] == "gone":
+    shutil.rmtree(sys.argv[1])
+for number in range(20):  # large ones, whose files are filled again
+    q.put(bytes(1_000_000))
+    assert len(q.get()) == 1_000_000
+folder, journal = q._engine.folder, q._engine.parts.replica.journal.number
+for number in range(5000):
+    q.put(number)
+    assert q.get() == number
+assert q._engine.parts.replica.journal.number > journal, "it has not rolled"
+q._engine.parts.reclaimer._scan()
+child = os.fork()
+if not child:
+    q.put(q.get() + 1)
+    os._exit(0)
+q.put(5)
+os.waitpid(child, 0)
+assert q.get(timeout=60) == 6
+opened = []
+if sys.argv[2] == "full":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        while True:
+            opened.append(os.open("/", os.O_RDONLY))
+    except OSError:
+        pass
+print(folder.set_aside(names.FileId(0, 1), "damaged").endswith("/corrupt_ready_0_1"))
+print("tqshim.storage.corrupt" in sys.modules)
+while opened:
+    os.close(opened.pop())
+q.close()
+print(os.path.exists(folder.path))
+"""
+
+
+@pytest.mark.parametrize("how", ["gone", "full"])
+def test_a_program_goes_on_without_the_package_on_the_disk_or_descriptors(how: str, tmp_path: Path) -> None:
+    """An update takes the package away, as a change of the root or the user does.  What a queue needs that is in use is
+    there: it rolls, fills files again, forks, and ends; damage is told of although the file can't be set aside."""
+    shutil.copytree(ROOT / "tqshim", tmp_path / "tqshim", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-c", GONE, str(tmp_path / "tqshim"), how]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True, **PIPES)
+    assert done.stdout.split() == ["True", "False", "False"], done.stderr
 
 
 class Theirs(typing.NamedTuple):
