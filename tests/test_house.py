@@ -93,7 +93,7 @@ HOUSE: Final = (
     Step(2, words("storage.files storage")),
     Step(2, words("late")),
     Step(2, words("mappings")),
-    Step(2, words("systems locks forks c_library")),
+    Step(2, words("systems locks forks")),
     Step(2, words("clock")),
     Step(1, words("protocol.snapshot")),
     Step(1, words("protocol.ledger")),

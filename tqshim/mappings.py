@@ -15,7 +15,7 @@ import functools
 import os
 import struct
 
-from . import c_library, systems
+from . import systems
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class System:
     yet."""
 
     def __init__(self) -> None:
-        self._mmap = c_library.function("mmap", "P", "PLiiiq")
-        self.unmap = c_library.function("munmap", "i", "PL")
+        self._mmap = systems.c_function("mmap", "P", "PLiiiq")
+        self.unmap = systems.c_function("munmap", "i", "PL")
 
     def map(self, fd: int, size: int, writable: bool = False, at_once: bool = True) -> Optional[int]:
         """Map the file's first bytes; returns where they are.  ``writable``: and its pages, which are there, are found
@@ -57,7 +57,7 @@ class System:
 
     def memory(self, address: int, size: int, kept: object = None) -> memoryview:
         """The bytes from there on.  ``kept``: what stays as long as a slice of them does."""
-        return c_library.memory(address, size, kept)
+        return systems.c_memory(address, size, kept)
 
 
 @functools.lru_cache(None)

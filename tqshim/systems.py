@@ -1,7 +1,8 @@
 """What this system has of what not every system has, behind one switch: ``TQSHIM_PORTABLE`` does without all of it.
 
-Lives here: which of it may be used, where it lies, and the layouts of structures that systems lay out in their own way.
-Not here: its use, and what stands in for it (``folder``, ``waiting``, ``monitor.looking``, and others).
+Lives here: which of it may be used, where it lies, the layouts of structures that systems lay out in their own way, and
+how functions of the C library are called.  Not here: its use, and what stands in for it (``storage``, ``sync``,
+``monitor.looking``, and others).
 
 Invariant: no other room asks for the system's name, but ``errors``, nor for the switch, and none knows a path that only
 some systems have; so what runs under the switch is what runs on macOS, those layouts excepted.
@@ -17,9 +18,9 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, Optional
+    from typing import Any, Final, Optional
 
-__all__ = ["PROC", "SHM", "flock", "kind_and_process", "kind_of_statfs", "processors"]
+__all__ = ["PROC", "SHM", "c_function", "c_memory", "flock", "kind_and_process", "kind_of_statfs", "processors"]
 
 PORTABLE: Final = bool(os.environ.get("TQSHIM_PORTABLE"))
 """Do without what only Linux has, and without what some versions of macOS lack."""
@@ -137,3 +138,38 @@ def processors() -> int:
     if not PORTABLE and hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+# -- functions of the C library.  ``ctypes`` takes 3 ms to import; what it stands on, ``_ctypes``, a tenth of that.
+
+_c_kinds: dict[str, Any] = {}
+
+
+def _c_kind(code: str) -> Any:
+    """The C type that ``struct`` has that letter for."""
+    found = _c_kinds.get(code)
+    if found is None:
+        from _ctypes import _SimpleCData
+
+        found = _c_kinds[code] = type(code, (_SimpleCData,), {"_type_": code})
+    return found
+
+
+def c_function(name: str, result: str, arguments: str) -> Any:
+    """A function of the C library, with the types of its result and of its arguments as letters of ``struct``'s.
+
+    Raises ``ImportError`` in an interpreter without ``ctypes``."""
+    import _ctypes
+
+    library = _ctypes.dlopen(None, 2)  # type: ignore[arg-type]
+    call = type("call", (_ctypes.CFuncPtr,), {"_flags_": _ctypes.FUNCFLAG_CDECL, "_restype_": _c_kind(result)})
+    found: Any = call(_ctypes.dlsym(library, name))
+    found.argtypes = tuple(_c_kind(code) for code in arguments)
+    return found
+
+
+def c_memory(address: int, size: int, kept: object) -> memoryview:
+    """The bytes from there on.  ``kept``: what stays as long as a slice of them does."""
+    array = (_c_kind("c") * size).from_address(address)
+    array.kept = kept
+    return memoryview(array).cast("B")

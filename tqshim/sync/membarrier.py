@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 
-from tqshim import c_library, systems
+from tqshim import systems
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _registered: set[int] = set()
 
 @functools.lru_cache(None)
 def _syscall() -> Callable[..., int]:
-    return functools.partial(c_library.function("syscall", "l", "liii"), systems.MEMBARRIER)
+    return functools.partial(systems.c_function("syscall", "l", "liii"), systems.MEMBARRIER)
 
 
 def _membarrier(command: int) -> int:
