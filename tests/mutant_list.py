@@ -304,7 +304,7 @@ MUTANTS = [
     ),
     Mutant(
         "an item that can't be unpickled is given back",
-        "            if got and not (loading and _is_fault(error)):\n",
+        "            if got and not (loading and is_fault(error)):\n",
         "            if got:\n",
         "get raises the same error for ever",
         DEATH + "test_an_item_that_cannot_be_unpickled_is_gone_and_all_others_arrive",

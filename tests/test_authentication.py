@@ -38,7 +38,7 @@ from tqshim import (
     cli,
     monitor,
     names,
-    queues,
+    pickling,
 )
 from tqshim.engine import producer, supply
 from tqshim.keys import TAG, Key
@@ -357,7 +357,7 @@ def test_what_is_read_does_not_change_any_more() -> None:
         with open(one.path, "r+b") as changed:
             queue._engine.get(got, 1, False, None)
             changed.write(b"\xff" * one.end)
-        assert queues._load(got[0]) == held[0][0]
+        assert pickling.load(got[0]) == held[0][0]
 
 
 def test_what_is_written_is_what_was_tagged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,12 +299,12 @@ def test_a_large_buffer_stays_in_its_file_and_is_the_getters_own() -> None:
 
 
 @with_locks
-@pytest.mark.parametrize("copied", [0, tqshim.queues.COPIED])
+@pytest.mark.parametrize("copied", [0, tqshim.pickling.COPIED])
 def test_what_is_kept_does_not_change_and_its_files_are_not_refilled(
     copied: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With more of them kept than stay in their files, and files refilled all the time."""
-    monkeypatch.setattr(tqshim.queues, "COPIED", copied)
+    monkeypatch.setattr(tqshim.pickling, "COPIED", copied)
     with TurboQueue() as queue:
         kept = []
         for number in range(2 * MAPPED):
@@ -475,7 +475,7 @@ def test_a_record_with_a_trailer_is_unpickled_as_one_without(parts: list[tuple[i
     item = [kinds[kind](item_of(size, number)) for number, (kind, size) in enumerate(parts)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(buffers, "LEAST", 70_000)
-        record = tqshim.queues._dumps(item)
+        record = tqshim.pickling.dumps(item)
     if not isinstance(record, Pieces):
         assert pickle.loads(record) == item
         return

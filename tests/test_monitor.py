@@ -87,7 +87,7 @@ def snapshot_of(path: str) -> dict[str, tuple[Any, ...]]:
 
 def record_of(item: Any) -> bytes:
     """The bytes that an item is put as."""
-    record = tqshim.queues._dumps(item)
+    record = tqshim.pickling.dumps(item)
     return b"".join(record.parts) if isinstance(record, tqshim.protocol.pieces.Pieces) else bytes(record)
 
 

@@ -25,7 +25,7 @@ from programs.things import BadAtLoading, Counting, Registered, Reporting, Unpic
 import tqshim
 import tqshim.storage.journal
 import tqshim.tuning
-from tqshim import Empty, Full, TurboQueue, queues
+from tqshim import Empty, Full, TurboQueue, pickling
 from tqshim.engine.engine import Engine
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
@@ -582,14 +582,14 @@ def test_the_objects_of_a_large_item_are_not_remembered() -> None:
     """Else each later item pays for them."""
     q = TurboQueue()
     q.put("small")
-    pens = queues._pens[:]
+    pens = pickling._pens[:]
     q.put([str(number) for number in range(1000)])
     q.put_many(["small", [str(number) for number in range(1000)]])
-    assert not {id(pen[0]) for pen in pens} & {id(pen[0]) for pen in queues._pens}
+    assert not {id(pen[0]) for pen in pens} & {id(pen[0]) for pen in pickling._pens}
     q.put("small again")
-    pens = queues._pens[:]
+    pens = pickling._pens[:]
     q.put("and again")
-    assert queues._pens == pens
+    assert pickling._pens == pens
     assert [q.get() for _ in range(5)][::4] == ["small", "small again"]
 
 

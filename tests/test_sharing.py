@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tqshim import Full, TurboQueue, sharing
+from tqshim import Full, TurboQueue, pickling
 
 LIMIT = 256
 MOST = LIMIT // 4
@@ -99,7 +99,7 @@ def test_a_put_into_an_event_loop_waits_and_lets_others_run(limit: None) -> None
 
 def test_a_put_that_waits_for_nobody_says_what_to_do(limit: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """And takes part in no harm: all that was put arrives."""
-    monkeypatch.setattr(sharing, "PATIENCE", 0.3)
+    monkeypatch.setattr(pickling, "PATIENCE", 0.3)
     queue: Any = TurboQueue()
     fill(queue)
     with pytest.raises(OSError, match=f"{MOST} descriptors .* maxsize") as raised:
@@ -109,10 +109,10 @@ def test_a_put_that_waits_for_nobody_says_what_to_do(limit: None, monkeypatch: p
 
 
 def test_a_put_waits_as_long_as_somebody_fetches(limit: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "PATIENCE", 1.0)
+    monkeypatch.setattr(pickling, "PATIENCE", 1.0)
     queue: Any = TurboQueue()
     fill(queue)
-    monkeypatch.setattr(sharing, "SHARE", 5)
+    monkeypatch.setattr(pickling, "SHARE", 5)
     got: list[int] = []
 
     def slowly() -> None:

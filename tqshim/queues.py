@@ -1,6 +1,7 @@
 """The queues: the contract of ``multiprocessing.Queue``, on an engine.
 
-Lives here: signatures, exceptions, pickling of items and of handles.  Not here: how items travel (``engine``).
+Lives here: signatures, exceptions, pickling of handles.  Not here: that of items (``pickling``), how they travel
+(``engine``).
 
 The engine is imported with the first queue: importing the package costs little more than ``multiprocessing.queues``.
 
@@ -10,23 +11,22 @@ Invariant: a program that keeps to the documented interface of ``multiprocessing
 from __future__ import annotations
 
 import functools
-import pickle
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from math import ldexp
-from multiprocessing import context, queues, reduction
+from multiprocessing import context, queues
 from operator import index
 from os import PathLike, fsdecode
 from queue import Empty, Full
-from types import CodeType, GenericAlias, TracebackType
+from types import GenericAlias, TracebackType
 
-from . import late, sharing
+from . import pickling
 from .clock import FOREVER, check_deadline
+from .pickling import OF_MEMORY, dumps, dumps_many, is_fault, load, loads, reducers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Generic, Optional, TypeAlias, Union
+    from typing import Any, Final, Generic, Optional, Union
 
     from typing_extensions import TypeVar  # which checkers have; older interpreters know no default
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from .engine.reader import Taken
     from .engine.registry import Engine, Use
     from .figures import Stats
-    from .protocol.pieces import NewRecord
 
     _T = TypeVar("_T", default=Any)
     _S = TypeVar("_S")
@@ -54,171 +53,10 @@ else:
         """The queue was shut down: nothing can be put, and nothing is there to get."""
 
 
-_loads: Final = pickle.loads
-
-COPIED: Final = 2 << 20
-"""Bytes up to which the arrays of a record are copied from memory that is mapped already: to map them anew costs more.
-"""
 MAXSIZE: Final = 2**62
 """Places of a queue, at most: its files count in words of 64 bits."""
 GET_MANY: Final = 1000
 """Items that ``get_many`` returns at most, if not told otherwise."""
-
-
-class _Sink:
-    """A file for a pickler: what it writes is appended to a list."""
-
-    __slots__ = ("write",)
-
-    def __init__(self, write: Callable[[bytes], Any]) -> None:
-        self.write = write
-
-
-_given: Final = vars(queues._ForkingPickler).get("dumps")  # type: ignore[attr-defined]
-_pickler: Final[Any] = (
-    queues._ForkingPickler  # type: ignore[attr-defined]
-    if getattr(getattr(_given, "__func__", None), "__module__", "") == reduction.__name__
-    else None
-)
-"""The standard library's pickler, which ours comes to.  Programs put another in its place, dill's or cloudpickle's, or
-in that of its methods, at any time: then those are used.  ``None``: one has done so before this was imported."""
-_methods: Final = vars(_pickler) if _pickler else {}
-_reducers: Final = sharing.Reducers(_pickler._extra_reducers if _pickler else {})
-"""What ``multiprocessing`` knows to pickle beyond ``pickle``: connections, sockets, and what programs registered."""
-_Pen: TypeAlias = "tuple[Any, list[Any]]"
-"""A pickler, and what it has written."""
-_pens: Final[list[_Pen]] = []
-_PEN_BYTES: Final = 2048
-"""A pickler that has written more may have met many objects: its table of them never shrinks, and is cleared for every
-later item.  It is not used again; a new one costs 1 us."""
-
-
-def _dumps(item: object) -> NewRecord:
-    """As ``ForkingPickler.dumps``, seven times faster for small items: a pickler is made once and used again."""
-    if queues._ForkingPickler is not _pickler or _methods["dumps"] is not _given:  # type: ignore[attr-defined]
-        return bytes(queues._ForkingPickler.dumps(item))  # type: ignore[attr-defined]
-    try:
-        pen = _pens.pop()
-    except IndexError:
-        pen = _new_pen()
-    # An exception leaves the pickler half-way: it is not used again then.
-    pickler, written = pen
-    pickler.dump(item)
-    pickler.clear_memo()
-    record = written.pop() if len(written) == 1 else _join(written, 0)
-    if len(record) <= _PEN_BYTES or type(item) is bytes:  # which is one object, however long it is
-        _pens.append(pen)
-    return record
-
-
-def _dumps_many(items: Iterable[Any], failed: Callable[[Exception, Any], None]) -> list[NewRecord]:
-    """``_dumps`` of each; ``failed`` is told of those that can't be pickled, and may raise."""
-    if queues._ForkingPickler is not _pickler or _methods["dumps"] is not _given:  # type: ignore[attr-defined]
-        dumped: list[NewRecord] = []
-        for item in items:
-            try:
-                dumped.append(_dumps(item))
-            except Exception as error:
-                failed(error, item)
-        return dumped
-    try:
-        pen = _pens.pop()
-    except IndexError:
-        pen = _new_pen()
-    pickler, written = pen
-    dump, clear_memo = pickler.dump, pickler.clear_memo
-    count = 0
-    for item in items:
-        try:
-            dump(item)
-        except Exception as error:
-            failed(error, item)
-            del written[count:]
-            pen = _new_pickler(written), written
-            dump, clear_memo = pen[0].dump, pen[0].clear_memo
-            continue
-        clear_memo()
-        count += 1
-        if len(written) != count:
-            written.append(_join(written, count - 1))
-        if len(written[-1]) > _PEN_BYTES:
-            pen = _new_pickler(written), written
-            dump, clear_memo = pen[0].dump, pen[0].clear_memo
-    records = written[:]
-    written.clear()
-    _pens.append(pen)
-    return records
-
-
-def _join(written: list[Any], start: int) -> NewRecord:
-    """The record whose pieces stand in a list from there on; they are taken out of it."""
-    pieces = written[start:]
-    del written[start:]
-    record: NewRecord = late.room("buffers").record(pieces)
-    return record
-
-
-def _new_pen() -> _Pen:
-    written: list[Any] = []
-    return _new_pickler(written), written
-
-
-def _new_pickler(written: list[Any]) -> pickle.Pickler:
-    """A pickler that appends what it writes to this list."""
-    # Protocol 5: arrays and other large buffers are not copied on the way.
-    pickler = pickle.Pickler(_Sink(written.append), 5)
-    pickler.dispatch_table = _reducers  # type: ignore[assignment]
-    return pickler
-
-
-_FAULTS: Final = (Exception, SystemExit)
-"""What the unpickling of an item may raise."""
-_OF_MEMORY: Final = frozenset((bytes, memoryview))
-"""The types of records that need no ``_load``."""
-
-
-def _load(record: Taken) -> Any:
-    loads = queues._ForkingPickler.loads  # type: ignore[attr-defined]
-    if loads is not _loads:
-        return loads(bytes(record))
-    if isinstance(record, (bytes, memoryview)):
-        return _loads(record)
-    buffers = late.room("buffers")
-    memory = record.memory
-    if memory is not None and (len(memory) < COPIED or memory[-1] != buffers.END[0]):
-        return _loads(memory)
-    if record.last() == buffers.END:
-        view = record.map()
-        if view is not None and (found := buffers.find(view)):
-            return buffers.load(view, found)
-    return pickle.load(record.rewound())
-
-
-def _is_fault(error: BaseException) -> bool:
-    """Unpickling an item has raised this, not a signal handler that ran just then: its code would be in the traceback.
-
-    To unpickle the item once more would tell, too, but have its effects twice.  A handler in C leaves no trace: then
-    the item is gone, as from the standard library's queues."""
-    if not isinstance(error, _FAULTS):
-        return False
-    codes = set(map(_code_of, map(signal.getsignal, signal.valid_signals())))
-    trace = error.__traceback__
-    while trace is not None:
-        ours = trace.tb_frame.f_globals.get("__name__") == "tqshim.storage.large_records"
-        if trace.tb_frame.f_code in codes or (ours and isinstance(error, OSError)):  # or its file could not be read
-            return False
-        trace = trace.tb_next
-    return True
-
-
-def _code_of(handler: Any) -> Optional[CodeType]:
-    """What runs when this is called; ``None``: nothing in Python."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    if callable(handler) and not hasattr(handler, "__code__"):
-        handler = type(handler).__call__
-    code: Optional[CodeType] = getattr(handler, "__code__", None)
-    return code
 
 
 _OF_A_PIPE: Final = frozenset(("_reader", "_writer", "_poll", "_rlock", "_wlock", "fileno"))
@@ -233,18 +71,6 @@ def no_pipe(queue: object, name: str) -> AttributeError:
             "event loop in get_async(), or in a thread that passes items on to what is waited for"
         )
     return AttributeError(told)
-
-
-PUTTABLE: Final = "put what pickles (no lambda, lock, generator or open file), or override _on_queue_feeder_error"
-GETTABLE: Final = "what it is made of must be importable here by the name that it has where it was put"
-
-SHARED: Final = "who has put it must live until its descriptors were fetched"
-
-
-def _add_note(error: BaseException, engine: Engine, note: str) -> None:
-    """Let the traceback end with which queue it was and what to do; from Python 3.11 on."""
-    if sys.version_info >= (3, 11):
-        error.add_note(f"tqshim: queue at {engine.folder.path}: {note}")
 
 
 class Claim(Generic[_T]):
@@ -276,14 +102,14 @@ class Claim(Generic[_T]):
             engine.hold(found, self._block, self._timeout)
             if found:
                 loading = True
-                item: _T = _load(found[0].record)
+                item: _T = load(found[0].record)
                 self.redelivered = found[0].times
                 self._use, self._hold = use, found[0]
                 return item
         except BaseException as error:
             self._hold = None
             if found:
-                engine.let_go(found[0], loading and _is_fault(error))
+                engine.let_go(found[0], loading and is_fault(error))
             raise
         raise ShutDown if engine.over else Empty
 
@@ -384,10 +210,10 @@ class TurboQueue(_Queue[_T]):
             raise ValueError(f"Queue {self!r} is closed")
         if timeout is not None:
             timeout = ldexp(timeout, 0)  # what is no number raises, be there a place or not
-        if _reducers.used and not sharing.has_room():
-            timeout = sharing.wait_for_room(block, timeout)
+        if reducers.used and not pickling.has_room():
+            timeout = pickling.wait_for_room(block, timeout)
         try:
-            record = _dumps(obj)
+            record = dumps(obj)
         except Exception as error:
             self._pickling_failed(error, obj)
             return
@@ -431,13 +257,13 @@ class TurboQueue(_Queue[_T]):
                         record = None
                         break
                 loading = 1
-                if queues._ForkingPickler.loads is not _loads:  # type: ignore[attr-defined]
-                    return _load(record)  # type: ignore[no-any-return]
-                return _loads(record)  # type: ignore[no-any-return]  # none of these stays in its file
+                if queues._ForkingPickler.loads is not loads:  # type: ignore[attr-defined]
+                    return load(record)  # type: ignore[no-any-return]
+                return loads(record)  # type: ignore[no-any-return]  # none of these stays in its file
             engine.get(got, 1, block, timeout)
             if got:
                 loading, record = 1, got[0]
-                return _load(record)  # type: ignore[no-any-return]
+                return load(record)  # type: ignore[no-any-return]
         except BaseException as error:
             # Ctrl-C, or a signal handler's exception, before the item was returned: the next get returns it.
             if contested:
@@ -446,11 +272,10 @@ class TurboQueue(_Queue[_T]):
                 engine.parts.consumer.forget_lost(item)
             elif record is not None and generation in (-1, engine.generation):
                 got = [record]
-            if got and not (loading and _is_fault(error)):
+            if got and not (loading and is_fault(error)):
                 engine.give_back(got)
             elif got:
-                remedy = SHARED if sharing.is_orphan(error) else GETTABLE
-                _add_note(error, engine, f"an item is gone, all others arrive: {remedy}")
+                pickling.explain_loss(error, engine.folder.path)
             raise
         raise ShutDown if engine.over else Empty
 
@@ -482,9 +307,9 @@ class TurboQueue(_Queue[_T]):
         More than ``maxsize`` items go in pieces while it blocks; without blocking they are refused.  If time runs out
         between two pieces, ``Full`` says how many were put."""
         engine = self._open_engine()
-        if _reducers.used and not sharing.has_room():
-            timeout = sharing.wait_for_room(block, timeout)
-        records = _dumps_many(items, self._pickling_failed)
+        if reducers.used and not pickling.has_room():
+            timeout = pickling.wait_for_room(block, timeout)
+        records = dumps_many(items, self._pickling_failed)
         if records:
             put = engine.put_many(records, block, timeout)
             if put < len(records):
@@ -516,13 +341,13 @@ class TurboQueue(_Queue[_T]):
                 got, more = got + more, []
             loading = True
             # What fails leaves those before it in the list.
-            plain = queues._ForkingPickler.loads is _loads and _OF_MEMORY.issuperset(map(type, got))  # type: ignore[attr-defined]
-            items.extend(map(_loads if plain else _load, got))  # type: ignore[arg-type]
+            plain = queues._ForkingPickler.loads is loads and OF_MEMORY.issuperset(map(type, got))  # type: ignore[attr-defined]
+            items.extend(map(loads if plain else load, got))  # type: ignore[arg-type]
             if items:  # Asked in here: before 3.11 a signal handler may run at each jump.
                 return items
         except BaseException as error:
             # If an item failed, it is the one after those in the list.
-            if loading and len(items) < len(got) and _is_fault(error):
+            if loading and len(items) < len(got) and is_fault(error):
                 engine.give_back(got[len(items) :] if items else got[1:])
                 if items:
                     return items
@@ -559,8 +384,8 @@ class TurboQueue(_Queue[_T]):
                 return self.put_nowait(obj)
             except Full:
                 pass
-            if _reducers.used and not sharing.has_room():
-                await sharing.pause()
+            if reducers.used and not pickling.has_room():
+                await pickling.pause()
             else:
                 await self._sleep_async(True)
 
@@ -588,8 +413,7 @@ class TurboQueue(_Queue[_T]):
 
     def _pickling_failed(self, error: Exception, obj: Any) -> None:
         if type(self)._on_queue_feeder_error is TurboQueue._on_queue_feeder_error:
-            sharing.explain(error)
-            _add_note(error, self._open_engine(), f"a {type(obj).__qualname__} was not put, it goes on: {PUTTABLE}")
+            pickling.explain_failure(error, self._open_engine().folder.path, obj)
             raise error
         self._on_queue_feeder_error(error, obj)
 
