@@ -39,9 +39,9 @@ from typing import Any, Final
 from tqshim.bench.command import positive, say
 from tqshim.bench.crew import Crew, RunError
 from tqshim.bench.machine import describe, file_system
-from tqshim.bench.measurements import Setting
 from tqshim.bench.report import shown
 from tqshim.bench.rounds import spread
+from tqshim.bench.runs import Setting
 from tqshim.bench.workloads import check_delivery
 
 THEIRS: Final = "turbo-queue 0.8.0"

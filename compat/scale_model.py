@@ -44,7 +44,7 @@ import simpy
 from tqshim import TurboQueue, tuning
 from tqshim.bench.crew import Crew
 from tqshim.bench.kinds import KINDS, TURBO
-from tqshim.bench.measurements import BOUND, Setting, do_tasks, task_turns, throughput
+from tqshim.bench.runs import BOUND, Setting, do_tasks, task_turns, throughput
 from tqshim.bench.workloads import ITEM_WIDTH, PATIENCE
 from tqshim.storage.places import anonymous_root
 from tqshim.systems import processors

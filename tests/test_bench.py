@@ -24,7 +24,7 @@ from typing import Any, Final
 import pytest
 
 from tqshim import cli
-from tqshim.bench import chart, command, crew, kinds, measurements, programs, report, rounds, workloads
+from tqshim.bench import chart, command, crew, kinds, measurements, programs, report, rounds, runs, workloads
 from tqshim.bench.kinds import FASTER_FIFO, PICKLE, SIMPLE, STDLIB, TURBO, many
 from tqshim.bench.measurements import Level
 
@@ -68,8 +68,8 @@ def usable(*names: str) -> set[str]:
     return {name for name in names if kinds.usable(kinds.KINDS[name])}
 
 
-def setting(limit: float = PATIENCE, scale: float = 0.001) -> measurements.Setting:
-    return measurements.Setting(multiprocessing.get_context("fork"), scale, limit)
+def setting(limit: float = PATIENCE, scale: float = 0.001) -> runs.Setting:
+    return runs.Setting(multiprocessing.get_context("fork"), scale, limit)
 
 
 def metric(name: str = "rate") -> measurements.Metric:
@@ -151,7 +151,7 @@ def test_a_run_over_a_faulty_queue_fails(fault: str, complaint: str) -> None:
         "one producer, one consumer",
         ("faulty",),
         (metric(),),
-        lambda kind, setting: measurements.throughput(kind, setting, 1, 1, 20, 0),
+        lambda kind, setting: runs.throughput(kind, setting, 1, 1, 20, 0),
     )
     (result,) = taken(rounds.Runs(one, [faulty(fault)], setting(scale=1.0)))
     if complaint:
@@ -167,7 +167,7 @@ def test_a_run_that_hangs_is_ended_and_fails() -> None:
     before = set(multiprocessing.active_children())
     with pytest.raises(crew.RunError, match="ping has not finished within 1 s"):
         # Round trips, the queue of which never gives back the seventh item.
-        measurements.roundtrip(faulty("lose"), setting(limit=1.0), 0)
+        runs.roundtrip(faulty("lose"), setting(limit=1.0), 0)
     assert set(multiprocessing.active_children()) <= before
 
 
@@ -247,7 +247,7 @@ def test_an_interrupted_bench_leaves_no_process_and_no_queue(number: int, whole:
         assert process.stderr is not None
         assert f"idle, {TURBO}" in process.stderr.readline()
         deadline = time.monotonic() + PATIENCE
-        while len(session_of(process.pid)) < measurements.IDLE_CONSUMERS and time.monotonic() < deadline:
+        while len(session_of(process.pid)) < runs.IDLE_CONSUMERS and time.monotonic() < deadline:
             time.sleep(0.01)
         assert any(tmp_path.iterdir())
         (os.killpg if whole else os.kill)(process.pid, number)
@@ -295,7 +295,7 @@ def test_no_run_begins_after_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> 
     clock = [100.0]
     monkeypatch.setattr(rounds, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
 
-    def run(kind: kinds.Kind, setting: measurements.Setting) -> list[float]:
+    def run(kind: kinds.Kind, setting: runs.Setting) -> list[float]:
         begun.append(kind.name)
         clock[0] += 2.0
         return [1.0]
@@ -315,11 +315,11 @@ def test_all_measurements_take_their_turn_once_a_round_and_ratios_are_between_ru
     figures = {STDLIB: iter([10.0, 20.0, 40.0]), "b": iter([20.0, 60.0, 80.0])}
     order: list[str] = []
 
-    def run(kind: kinds.Kind, setting: measurements.Setting) -> list[float]:
+    def run(kind: kinds.Kind, setting: runs.Setting) -> list[float]:
         order.append(kind.name)
         return [next(figures[kind.name])]
 
-    def other(kind: kinds.Kind, setting: measurements.Setting) -> list[float]:
+    def other(kind: kinds.Kind, setting: runs.Setting) -> list[float]:
         order.append("other")
         return [1.0]
 
@@ -338,7 +338,7 @@ def test_all_measurements_take_their_turn_once_a_round_and_ratios_are_between_ru
 def test_a_kind_that_failed_takes_no_further_turns() -> None:
     turns: list[str] = []
 
-    def run(kind: kinds.Kind, setting: measurements.Setting) -> list[float]:
+    def run(kind: kinds.Kind, setting: runs.Setting) -> list[float]:
         turns.append(kind.name)
         if kind.name == "bad":
             raise crew.RunError("on purpose")
@@ -610,7 +610,7 @@ def test_every_pair_that_comes_with_the_source_and_each_length_of_task_is_listed
 def test_a_long_program_sits_out_later_rounds() -> None:
     turns: list[str] = []
 
-    def run(kind: kinds.Kind, setting: measurements.Setting) -> list[float]:
+    def run(kind: kinds.Kind, setting: runs.Setting) -> list[float]:
         turns.append(kind.name)
         return [1.0]
 

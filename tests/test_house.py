@@ -46,6 +46,8 @@ HOUSE: Final = (
     Step(5, words("bench.command")),
     Step(5, words("bench.rounds bench.report bench.chart bench.programs")),
     Step(5, words("bench.measurements")),
+    Step(5, words("bench.runs")),
+    Step(5, words("bench.workers")),
     Step(5, words("bench.workloads bench.machine")),
     Step(5, words("bench.kinds bench.crew")),
     Step(5, words("bench")),

@@ -19,10 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from tqshim.bench import chart, machine, programs, report, rounds, workloads
+from tqshim.bench import chart, machine, programs, report, rounds, workers, workloads
 from tqshim.bench.crew import ENDING, end_all
 from tqshim.bench.kinds import BATCH, KINDS, usable
-from tqshim.bench.measurements import Level, Measurement, Setting, measurements
+from tqshim.bench.measurements import Level, Measurement, measurements
+from tqshim.bench.runs import Setting
 from tqshim.storage.places import anonymous_root, sweep
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "positive", "run", "say"]
@@ -173,7 +174,7 @@ def _measure(options: argparse.Namespace, check: Callable[[], None]) -> int:
     context = multiprocessing.get_context(options.start_method)
     if context.get_start_method() == "forkserver":
         # Else each of hundreds of processes imports all of this anew.
-        context.set_forkserver_preload([workloads.__name__, *{kind.module for kind in present}])
+        context.set_forkserver_preload([workloads.__name__, workers.__name__, *{kind.module for kind in present}])
     limit = options.limit or LIMIT[level]
     all_runs = [
         rounds.Runs(one, its_kinds, Setting(context, options.scale or one.share(level), limit))

@@ -30,7 +30,8 @@ from typing import Final, Optional
 import tqshim
 from tqshim.bench.crew import RunError
 from tqshim.bench.kinds import STDLIB, TURBO, Kind
-from tqshim.bench.measurements import Level, Measurement, Metric, Setting, task_turns
+from tqshim.bench.measurements import Level, Measurement, Metric
+from tqshim.bench.runs import Setting, task_turns
 
 __all__ = ["CPU", "FOLDER", "POOL", "WALL", "find", "measurements", "why_not"]
 

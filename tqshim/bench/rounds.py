@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from tqshim.bench.crew import RunError
 from tqshim.bench.kinds import Kind
-from tqshim.bench.measurements import Measurement, Setting
+from tqshim.bench.measurements import Measurement
+from tqshim.bench.runs import Setting
 
 __all__ = ["SCHEMA", "Runs", "spread", "take"]
 

@@ -1,7 +1,7 @@
 """What the processes of a run do.
 
 Lives here: functions that run in processes of their own, and the check that all items arrived.  Not here: who starts
-them, and what becomes of what they return (``measurements``).
+them, and what becomes of what they return (``runs``); consumers that work (``tasks``).
 
 The workload of ``produce`` and ``consume`` is that of ``cpp_faster_fifo/tests/comparison_tests.py`` in
 github.com/alex-petrenko/faster-fifo: tuples of five equal numbers, ``put`` and ``get`` one by one with timeouts of
@@ -34,15 +34,11 @@ __all__ = [
     "Share",
     "WaitingGot",
     "WaitingPut",
-    "Work",
-    "burn",
     "check_delivery",
     "consume",
-    "consume_working",
     "drain",
     "drain_and_watch",
     "echo",
-    "feed",
     "fill",
     "fill_and_watch",
     "first_get",
@@ -56,10 +52,8 @@ __all__ = [
     "produce",
     "receive",
     "send",
-    "serve",
     "spin",
     "wait_for_one",
-    "work",
 ]
 
 ITEM_WIDTH: Final = 5
@@ -390,93 +384,6 @@ def drain_and_watch(queue: Any, first: int, count: int, window: int) -> WaitingG
             raise RunError(f"item {item[0]} came instead of {first + number}")
 
     return WaitingGot(*_watched(act, count, window))
-
-
-# -- consumers that work
-
-
-class Work(NamedTuple):
-    """What one consumer that works has to tell."""
-
-    began: float
-    last: float
-    items: int
-    working: float
-    """Seconds of processor time in its tasks."""
-    queueing: float
-    """Seconds of processor time in ``get``, the first one excepted, in which it joins."""
-
-
-def burn(turns: int) -> int:
-    """A task that does nothing but use the processor: about a hundredth of a microsecond a turn."""
-    return sum(range(turns))
-
-
-def feed(queue: Any, count: int, consumers: int, gate: Any) -> None:
-    """Put so many tasks, and then what ends each consumer."""
-    gate.wait()
-    for number in range(count):
-        queue.put((number,) * ITEM_WIDTH)
-    for _ in range(consumers):
-        queue.put(None)
-
-
-def work(queue: Any, turns: int, gate: Any, endless: Optional[float]) -> Work:
-    """Get and do tasks until ``None`` comes."""
-    clock = time.process_time_ns
-    working = queueing = items = 0
-    gate.wait()
-    began = last = time.monotonic()
-    while True:
-        before = clock()
-        item = queue.get(True, endless)
-        between = clock()
-        if item is None:
-            break  # how long it waited for the end counts for nothing
-        burn(turns)
-        after = clock()
-        last = time.monotonic()
-        queueing += between - before if items else 0
-        working += after - between
-        items += 1
-    return Work(began, last, items, working / 1e9, queueing / 1e9)
-
-
-def consume_working(
-    tasks: Any, results: Any, seconds: float, computing: bool, gate: Any, endless: Optional[float]
-) -> None:
-    """Work so long for each task, computing or waiting, and put how long it was; ``None`` ends it."""
-    gate.wait()
-    while True:
-        task = tasks.get(True, endless)
-        if task is None:
-            break
-        began = time.monotonic()
-        if not computing:
-            time.sleep(seconds)
-        while time.monotonic() - began < seconds:
-            pass
-        results.put((task, time.monotonic() - began))
-
-
-def serve(tasks: Any, results: Any, rows: int, size: int, consumers: int, gate: Any, limit: float) -> float:
-    """Put rows of tasks, each when the one before it is done; return the time that all rows took, over the time
-    that sharing the work perfectly would have taken."""
-    gate.wait()
-    time.sleep(PATIENCE)  # until the consumers wait
-    taken = perfect = 0.0
-    for row in range(rows):
-        began = time.monotonic()
-        for number in range(size):
-            tasks.put((row, number))
-        got = [results.get(True, limit) for _ in range(size)]
-        taken += time.monotonic() - began
-        if sorted(task for task, _ in got) != [(row, number) for number in range(size)]:
-            raise RunError(f"results of row {row} are lost or doubled")
-        perfect += sum(worked for _, worked in got) / consumers
-    for _ in range(consumers):
-        tasks.put(None)
-    return taken / perfect
 
 
 # -- waiting, leaving, making
