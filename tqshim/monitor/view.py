@@ -1,20 +1,18 @@
 """A queue folder as a bystander sees it.
 
-Lives here: reading a queue's journal, cells and batch files.  Not here: which queues there are, and who has them open
-(``looking``), a file's records (``records``).
+Lives here: following a queue's journal, its counters, its items and members.  Not here: opening its files (``files``),
+their records (``records``), which queues there are, and who has them open (``looking``).
 
 What is put is a store to a counter, and in the journal only once somebody has cut it: a look reads the counters, then
 the journal, and what the first say beyond the second is put and not cut yet.
 
-Invariant: nothing here writes, locks, joins or waits.  All files are opened for reading only, relative to the folder's
-own descriptor, and never through a symbolic link; what is no plain file is not read.
+Invariant: nothing here writes, locks, joins or waits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from typing import Final, NamedTuple, Optional, Union
 from tqshim import names, systems, tuning
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.keys import Key, match
+from tqshim.monitor.files import Files
 from tqshim.monitor.records import SeenBatch
 from tqshim.names import FileId
 from tqshim.protocol import snapshot
@@ -33,7 +32,7 @@ from tqshim.storage.lock_owners import lock_owners
 from tqshim.sync import membarrier
 from tqshim.sync.cells import KINDS, LEASE_POSITION, PAGE, Cells
 
-__all__ = ["FOLDER", "Member", "Peeked", "Process", "Stretch", "View", "command"]
+__all__ = ["Member", "Peeked", "Process", "Stretch", "View", "command"]
 
 SEEN: Final = 1000
 """Listings in which a journal may be missed: one is missed only if it is rolled in that very moment."""
@@ -41,9 +40,6 @@ PREVIEW: Final = 32
 """Bytes of a record that ``peek`` shows."""
 FILES: Final = 64
 """Batch files that are open at once, at most."""
-_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK
-FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
-"""How folders are opened."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ class Stretch(NamedTuple):
         return Stretch(self.number + at, min(count, self.size - at), place, self.uncut)
 
 
-class View:
+class View(Files):
     """A queue folder seen from outside.
 
     Raises ``FileNotFoundError`` where nothing is there, ``NotADirectoryError``, ``PermissionError``; ``FolderError``
@@ -120,7 +116,7 @@ class View:
     journal raises ``ValueError`` where it is another, or where the queue has none."""
 
     def __init__(self, path: str, authkey: Optional[bytes] = None) -> None:
-        self.path = os.path.abspath(os.fsdecode(path))
+        super().__init__(path)
         self._authkey = authkey
         self.key: Optional[Key] = None
         """That of the queue, where it was given."""
@@ -131,76 +127,21 @@ class View:
         self.counters = b""
         """By slot, as they were just before the journal was read: what is put."""
         self.ledger = Ledger()
-        self._spill = -1
         self._journal: Optional[Journal] = None
         self._at = 0
         self._batches: dict[FileId, SeenBatch] = {}
-        self.fd = os.open(self.path, FOLDER)
 
     def __enter__(self) -> View:
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         self._forget_batches()
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-        for fd in (self._spill, self.fd):
-            if fd >= 0:
-                os.close(fd)
-        self._spill = self.fd = -1
+        super().close()
 
     # -- files
-
-    def names(self) -> list[str]:
-        """What lies in the folder."""
-        return _list(self.fd)
-
-    def has_batches(self) -> bool:
-        """Batch files lie there, be there a journal or not."""
-        parsed = map(names.parse, (*self.names(), *self.spilled_names()))
-        return any(name is not None and name.kind in (names.LOAD, names.READY) for name in parsed)
-
-    def spill(self) -> int:
-        """The descriptor of the spill folder.  Raises ``FileNotFoundError`` where there is none."""
-        if self._spill < 0:
-            path = os.readlink(names.SPILL, dir_fd=self.fd)
-            self._spill = os.open(path, FOLDER | getattr(os, "O_NOFOLLOW", 0))
-        return self._spill
-
-    def spill_path(self) -> Optional[str]:
-        try:
-            return os.readlink(names.SPILL, dir_fd=self.fd)
-        except OSError:
-            return None
-
-    def spilled_names(self) -> list[str]:
-        """What lies in the spill folder; nothing where there is none."""
-        try:
-            return _list(self.spill())
-        except OSError:
-            return []
-
-    def open_file(self, name: str, home: Optional[int] = None) -> int:
-        """A plain file of the folder, open for reading.  Raises ``FileNotFoundError``, or ``FolderError`` for what is
-        something else: a FIFO must not keep anybody waiting here."""
-        fd = os.open(name, _FLAGS, dir_fd=self.fd if home is None else home)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise FolderError(f"{self.path}/{name}", "is no plain file", "see who put it there")
-        return fd
-
-    def open_batch(self, file: FileId) -> tuple[int, str]:
-        """A batch file, open for reading, and its name: also one that was set aside, for it is read on where it is
-        whole.  Raises ``FileNotFoundError``."""
-        home = self.spill() if file.spilled else self.fd
-        for name in names.of_batch(file):
-            with contextlib.suppress(FileNotFoundError):
-                return self.open_file(name, home), name
-        raise FileNotFoundError(names.batch(names.READY, file))
 
     def batch(self, file: FileId) -> SeenBatch:
         """A batch file, open until the next look at most.  Raises ``OSError``; ``ValueError`` where it has no index."""
@@ -231,21 +172,6 @@ class View:
         finally:
             os.close(fd)
         return Cells.seen(data) if len(data) >= PAGE else None
-
-    def sizes(self) -> tuple[int, int]:
-        """Bytes that all files take on disk, and how many batch files there are."""
-        taken = count = 0
-        homes = [(self.fd, self.names())]
-        spilled = self.spilled_names()
-        if spilled:
-            homes.append((self.spill(), spilled))
-        for home, listed in homes:
-            for name in listed:
-                with contextlib.suppress(OSError):
-                    taken += os.stat(name, dir_fd=home, follow_symlinks=False).st_blocks * 512
-                parsed = names.parse(name)
-                count += parsed is not None and parsed.kind in (names.LOAD, names.READY)
-        return taken, count
 
     # -- the journal
 
@@ -557,15 +483,6 @@ class View:
 def _behind(stretch: Stretch) -> tuple[int, int]:
     """Where the index says where the last record of a stretch ends."""
     return stretch.place.record + stretch.size, 0
-
-
-def _list(fd: int) -> list[str]:
-    """The names in a folder.  Opened anew: two that list through one descriptor skip each other's names."""
-    own = os.open(".", FOLDER, dir_fd=fd)
-    try:
-        return os.listdir(own)
-    finally:
-        os.close(own)
 
 
 def command(pid: int) -> str:
