@@ -71,6 +71,7 @@ HOUSE: Final = (
     Step(4, words("queues turbo_queue fallback")),
     Step(4, words("pickling")),
     Step(4, words("asynchronous buffers")),
+    Step(3, words("emptying")),
     Step(3, words("batching")),
     Step(3, words("engine.registry")),
     Step(3, words("engine.engine")),

@@ -29,7 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tqshim import batching, sqlite_files, states, tuning, turbo_queue
+from tqshim import batching, emptying, sqlite_files, states, tuning, turbo_queue
 
 needs_open_files = pytest.mark.skipif(
     sqlite_files._open_now() is None,
@@ -49,7 +49,7 @@ VALUES: Final = st.recursive(
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for what does not come, nor for files to settle: these tests say when something has happened."""
-    monkeypatch.setattr(batching, "EMPTY_PATIENCE", 0.0)
+    monkeypatch.setattr(emptying, "EMPTY_PATIENCE", 0.0)
     monkeypatch.setattr(sqlite_files, "SETTLED", 0.01)
 
 
@@ -297,7 +297,7 @@ def test_close_gives_back_what_was_not_handed_out(tmp_path: Path) -> None:
 
 
 def test_a_batch_rolls_by_its_age_without_anybody_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "EMPTY_PATIENCE", PATIENCE)
+    monkeypatch.setattr(emptying, "EMPTY_PATIENCE", PATIENCE)
     enqueue = producer(tmp_path)
     enqueue.max_batch_age = 1
     enqueue.add("event")
@@ -306,7 +306,7 @@ def test_a_batch_rolls_by_its_age_without_anybody_asking(tmp_path: Path, monkeyp
 
 
 def test_a_consumer_that_waits_is_given_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "EMPTY_PATIENCE", PATIENCE)
+    monkeypatch.setattr(emptying, "EMPTY_PATIENCE", PATIENCE)
     slept = threading.Event()
     sleep = batching.time.sleep
 
@@ -542,13 +542,13 @@ def test_threads_that_look_for_a_batch_at_once_finish_none_that_another_has_just
 ) -> None:
     put(tmp_path, 0, 1, 2, 3, most=2)
     together = threading.Barrier(2, timeout=PATIENCE)
-    look = batching.Emptying._next
+    look = emptying.Emptying._next
 
     def look_at_once(self: Any) -> bool:
         together.wait()
         return look(self)
 
-    monkeypatch.setattr(batching.Emptying, "_next", look_at_once)
+    monkeypatch.setattr(emptying.Emptying, "_next", look_at_once)
     dequeue = consumer(tmp_path)
     got: list[Any] = []
     threads = [threading.Thread(target=lambda: got.append(next(dequeue.get()))) for _ in range(2)]

@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional, TypeVar
 
 from . import sqlite_files
-from .batching import Emptying, Filling
+from .batching import Filling
+from .emptying import Emptying
 from .sqlite_files import Row
 
 if TYPE_CHECKING:
