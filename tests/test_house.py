@@ -90,7 +90,7 @@ HOUSE: Final = (
     Step(3, words("tuning keys")),
     Step(2, words("storage.folder")),
     Step(2, words("sync")),
-    Step(2, words("storage.journal storage.large_records storage.corrupt storage.lock_owners folder")),
+    Step(2, words("storage.journal storage.large_records storage.corrupt storage.lock_owners")),
     Step(2, words("sqlite_files ending sync.cells sync.bell sync.membarrier")),
     Step(2, words("storage.batch_file storage.member_locks storage.hardening")),
     Step(2, words("storage.places")),

@@ -26,12 +26,12 @@ from tqshim.engine.membership import Membership
 from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
 from tqshim.engine.supply import Supply
-from tqshim.folder import NO_SPACE
 from tqshim.names import FileId
 from tqshim.protocol import events, index, pieces
 from tqshim.protocol.index import Record
 from tqshim.protocol.pieces import NewRecord, Pieces
 from tqshim.storage.batch_file import BatchFile
+from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
