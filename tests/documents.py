@@ -212,14 +212,17 @@ def _parameters(thing: Any, own: bool = True) -> str:
 
 
 def _prose(text: str, indent: int = 0) -> str:
-    """A docstring as Markdown: what describes one argument is an item of a list."""
+    """A docstring as Markdown: what describes one argument is an item of a list, the example at its end is code."""
+    text, shown, example = inspect.cleandoc(text).partition("\n\n>>> ")
     lines, listed = [], False
-    for number, line in enumerate(inspect.cleandoc(text).replace("``", "`").split("\n")):
+    for number, line in enumerate(text.replace("``", "`").split("\n")):
         begins = number > 0 and re.match(r"`\w+`(, `\w+`)*: ", line) is not None
         if begins and not listed and lines and lines[-1]:
             lines.append("")
         listed = begins or (listed and bool(line))
         lines.append(f"- {line}" if begins else f"  {line}" if listed else line)
+    if shown:
+        lines += ["", "```pycon", *f">>> {example}".split("\n"), "```"]
     return "\n".join(f"{' ' * indent}{line}".rstrip() for line in lines).strip()
 
 

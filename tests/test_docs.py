@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import doctest
+import importlib
+import inspect
+import multiprocessing
 import os
+import pickle
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from documents import BLOCKS, PAGES, ROOT, commands
+import pytest
+from documents import BLOCKS, PAGES, PUBLIC, RETURNED, ROOT, commands
 
 from tqshim import TurboQueue
 
@@ -54,3 +62,46 @@ def test_programs_are_run_as_the_page_shows(tmp_path: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert (done.stdout, done.returncode) == ("TurboQueue ['arguments']\n", 0), done.stderr
+
+
+def public_things() -> dict[str, Any]:
+    """By name: the functions and classes of this package that programs call."""
+    found: dict[str, Any] = {}
+    for name in PUBLIC:
+        module = importlib.import_module(name)
+        for thing in (getattr(module, one) for one in module.__all__):
+            is_ours = getattr(thing, "__module__", "").startswith("tqshim")
+            if is_ours and (inspect.isfunction(thing) or inspect.isclass(thing)) and not is_returned(thing):
+                found[f"{name}.{thing.__name__}"] = thing
+    return found
+
+
+def is_returned(thing: Any) -> bool:
+    """Programs get it, or catch it, and make none."""
+    return (
+        hasattr(thing, "__dataclass_fields__")
+        or thing.__name__ in RETURNED
+        or (inspect.isclass(thing) and issubclass(thing, BaseException))
+    )
+
+
+THINGS = public_things()
+WITHOUT_EXAMPLE = ("tqshim.monitor.Watch", "tqshim.kafka.")
+"""``watch`` has one; what needs a broker has docs/kafka.md."""
+
+
+@pytest.mark.parametrize("name", sorted(THINGS))
+def test_each_public_name_has_an_example_that_works(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    thing = THINGS[name]
+    told: dict[str, Any] = {"asyncio": asyncio, "multiprocessing": multiprocessing, "pickle": pickle}
+    for module in ("tqshim.monitor", "tqshim.turbo_queue", "tqshim", thing.__module__):
+        told.update(vars(sys.modules[module]))
+    runner = doctest.DocTestRunner(verbose=False)
+    tried = 0
+    for number, test in enumerate(doctest.DocTestFinder().find(thing, thing.__name__, globs=told)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        monkeypatch.chdir(place)
+        tried += runner.run(test).attempted
+    assert runner.summarize(verbose=False).failed == 0
+    assert (tried == 0) == name.startswith(WITHOUT_EXAMPLE)

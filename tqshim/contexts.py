@@ -102,5 +102,9 @@ def get_context(method: Literal["forkserver"]) -> TurboForkServerContext: ...
 def get_context(method: str) -> _Turbo: ...
 def get_context(method: Optional[str] = None) -> _Turbo:
     """The context of a start method, the default one if none is named, as ``multiprocessing.get_context`` gives it, but
-    with our queues.  Raises ``ValueError`` for a start method that there is not."""
+    with our queues.  Raises ``ValueError`` for a start method that there is not.
+
+    >>> context = get_context("spawn")
+    >>> type(context.Queue()).__name__
+    'TurboQueue'"""
     return _CONTEXTS[multiprocessing.get_context(method).get_start_method()]

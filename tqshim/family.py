@@ -35,7 +35,14 @@ class JoinableTurboQueue(TurboQueue[_T], _JoinableQueue[_T]):  # type: ignore[mi
     """``multiprocessing.JoinableQueue`` over batch files: a ``TurboQueue`` that waits until all items are done.
 
     Each item that was put counts until some process has called ``task_done`` for it.  The counts are the journal's, so
-    a killed process takes none of them away, and adds none."""
+    a killed process takes none of them away, and adds none.
+
+    >>> queue = JoinableTurboQueue()
+    >>> queue.put("job")
+    >>> item = queue.get()
+    >>> queue.task_done()
+    >>> queue.join(timeout=5)
+    True"""
 
     def _attach(self, use: Use, batch_size: Optional[int]) -> None:
         super()._attach(use, batch_size)
@@ -55,7 +62,12 @@ class JoinableTurboQueue(TurboQueue[_T], _JoinableQueue[_T]):  # type: ignore[mi
 class SimpleTurboQueue(_SimpleQueue[_T]):
     """``multiprocessing.SimpleQueue`` over batch files: ``put``, ``get``, ``empty`` and ``close``.
 
-    ``ctx``: taken for compatibility; a handle goes through every start method.  ``put`` never waits for a reader."""
+    ``ctx``: taken for compatibility; a handle goes through every start method.  ``put`` never waits for a reader.
+
+    >>> queue = SimpleTurboQueue()
+    >>> queue.put("a")
+    >>> queue.get(), queue.empty()
+    ('a', True)"""
 
     def __init__(self, *, ctx: Optional[context.BaseContext] = None) -> None:
         self._queue: Optional[TurboQueue[_T]] = TurboQueue(ctx=ctx)

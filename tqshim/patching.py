@@ -102,7 +102,11 @@ def install() -> _Installed:
     in this process, and in every child that it starts by ``fork``, ``spawn`` or ``forkserver``.
 
     Usable as a context manager.  Pools and executors keep the standard library's.  Warns of what it does not reach:
-    queues made before, and classes derived from ``multiprocessing.queues.Queue``."""
+    queues made before, and classes derived from ``multiprocessing.queues.Queue``.
+
+    >>> with install():
+    ...     type(multiprocessing.Queue()).__name__
+    'TurboQueue'"""
     was = bool(_former)
     if not was:
         for name, function in _OURS.items():
@@ -116,7 +120,12 @@ def install() -> _Installed:
 
 
 def uninstall() -> None:
-    """Undo ``install``: new queues are the standard library's again, those that were made stay ours."""
+    """Undo ``install``: new queues are the standard library's again, those that were made stay ours.
+
+    >>> installed = install()
+    >>> uninstall()
+    >>> type(multiprocessing.Queue()).__name__
+    'Queue'"""
     while _former:
         name, code = _former.popitem()
         getattr(context.BaseContext, name).__code__ = code

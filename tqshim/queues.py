@@ -145,7 +145,12 @@ class TurboQueue(_Queue[_T]):
     ``durable=True`` or an ``authkey`` without one.
 
     What a put has put when it returns is in the queue, whatever becomes of its process.  A process that is killed loses
-    the item that it was just getting, and no other.  It blocks nobody."""
+    the item that it was just getting, and no other.  It blocks nobody.
+
+    >>> queue = TurboQueue(maxsize=100)
+    >>> queue.put({"page": 1})
+    >>> queue.get(timeout=5)
+    {'page': 1}"""
 
     def __init__(
         self,
@@ -204,7 +209,13 @@ class TurboQueue(_Queue[_T]):
 
         Raises ``Full`` where there was none, ``ShutDown`` where the queue was shut down, ``ValueError`` where this
         handle was closed, and what pickling raises: at once and here, the queue goes on.  An item that takes
-        descriptors of this process until it is got, as torch's tensors do, waits as for a place while few are left."""
+        descriptors of this process until it is got, as torch's tensors do, waits as for a place while few are left.
+
+        >>> queue = TurboQueue(maxsize=1)
+        >>> queue.put("a")
+        >>> queue.put("b", timeout=0.01)
+        Traceback (most recent call last):
+        queue.Full"""
         engine = self._engine
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
@@ -231,7 +242,12 @@ class TurboQueue(_Queue[_T]):
         """Take the oldest item out of the queue; wait for one for ``timeout`` seconds, for ever by default.
 
         Raises ``Empty`` where there was none, ``ShutDown`` where there will be none, ``ValueError`` where this handle
-        was closed, and what unpickling raises: the item is gone then, all others arrive."""
+        was closed, and what unpickling raises: the item is gone then, all others arrive.
+
+        >>> queue = TurboQueue()
+        >>> queue.put("a")
+        >>> queue.get(), queue.empty()
+        ('a', True)"""
         engine = self._engine
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
@@ -298,14 +314,25 @@ class TurboQueue(_Queue[_T]):
 
         Until then it keeps its place in a bounded queue, and does not count in ``qsize``.  While the queue is shut down
         and others are in such blocks, ``get`` waits for what may come back.  Raises what ``get`` raises, when the block
-        begins; an item that fails to unpickle is gone.  Give ``task_done`` its place behind the block."""
+        begins; an item that fails to unpickle is gone.  Give ``task_done`` its place behind the block.
+
+        >>> queue = TurboQueue()
+        >>> queue.put("job")
+        >>> with queue.claimed(timeout=5) as item:
+        ...     print("working on", item)
+        working on job"""
         return Claim(self, block, timeout)
 
     def put_many(self, items: Iterable[_T], block: bool = True, timeout: Optional[float] = None) -> None:
         """Put items in their order, as one batch: all of them, or none and ``Full``.
 
         More than ``maxsize`` items go in pieces while it blocks; without blocking they are refused.  If time runs out
-        between two pieces, ``Full`` says how many were put."""
+        between two pieces, ``Full`` says how many were put.
+
+        >>> queue = TurboQueue()
+        >>> queue.put_many(range(3))
+        >>> queue.qsize()
+        3"""
         engine = self._open_engine()
         if reducers.used and not pickling.has_room():
             timeout = pickling.wait_for_room(block, timeout)
@@ -322,7 +349,12 @@ class TurboQueue(_Queue[_T]):
         """Take what is there, one item at least and ``max_messages_to_get`` at most; waits for the first only.
 
         Raises ``Empty`` or ``ShutDown`` where there was none.  If an item fails to unpickle, those before it are
-        returned, and the next call raises."""
+        returned, and the next call raises.
+
+        >>> queue = TurboQueue()
+        >>> queue.put_many("abc")
+        >>> queue.get_many(max_messages_to_get=2), queue.get_many()
+        (['a', 'b'], ['c'])"""
         engine = self._open_engine()
         if max_messages_to_get < 1:
             raise ValueError(f"max_messages_to_get={max_messages_to_get} must be 1 or more")
@@ -367,7 +399,12 @@ class TurboQueue(_Queue[_T]):
     async def get_async(self) -> _T:
         """``get`` in an event loop, which waits for the queue as for a socket: no thread waits.
 
-        Raises what ``get_nowait`` raises, but for ``Empty``.  If it is cancelled it has taken nothing."""
+        Raises what ``get_nowait`` raises, but for ``Empty``.  If it is cancelled it has taken nothing.
+
+        >>> queue = TurboQueue()
+        >>> queue.put("a")
+        >>> asyncio.run(queue.get_async())
+        'a'"""
         while True:
             try:
                 return self.get_nowait()
@@ -378,7 +415,12 @@ class TurboQueue(_Queue[_T]):
     async def put_async(self, obj: _T) -> None:
         """``put`` in an event loop.  Raises what ``put_nowait`` raises, but for ``Full``.
 
-        If it is cancelled it has put nothing."""
+        If it is cancelled it has put nothing.
+
+        >>> queue = TurboQueue()
+        >>> asyncio.run(queue.put_async("a"))
+        >>> queue.get()
+        'a'"""
         while True:
             try:
                 return self.put_nowait(obj)
@@ -404,7 +446,12 @@ class TurboQueue(_Queue[_T]):
             raise StopAsyncIteration
 
     def drain(self) -> Iterator[_T]:
-        """Take and yield the items that are there now, one by one; what is not taken when it is left stays there."""
+        """Take and yield the items that are there now, one by one; what is not taken when it is left stays there.
+
+        >>> queue = TurboQueue()
+        >>> queue.put_many("abc")
+        >>> list(queue.drain())
+        ['a', 'b', 'c']"""
         for _ in range(self.qsize()):
             try:
                 yield self.get_nowait()
@@ -460,7 +507,14 @@ class TurboQueue(_Queue[_T]):
 
         ``Stats`` says what each means.  The journal and the counters have them anyway, since the queue was made and for
         all processes: nothing is counted while nobody asks.  A call costs a look like ``qsize``, a step for each
-        stretch of a log that waits, and a listing of the queue's folder.  Raises ``ValueError`` for a closed handle."""
+        stretch of a log that waits, and a listing of the queue's folder.  Raises ``ValueError`` for a closed handle.
+
+        >>> queue = TurboQueue()
+        >>> queue.put_many("abc")
+        >>> item = queue.get()
+        >>> stats = queue.stats()
+        >>> stats.put, stats.got, stats.items
+        (3, 1, 2)"""
         return self._open_engine().stats()
 
     # -- ending
@@ -477,7 +531,13 @@ class TurboQueue(_Queue[_T]):
         From now on ``put`` raises ``ShutDown``, and so does ``get`` once nothing is left.  All who wait there wake up.
 
         ``immediate``: what is left is dropped, and counts as done for ``join``.  What puts return, in all processes,
-        and what can be got agree exactly.  Raises ``ValueError`` for a closed handle."""
+        and what can be got agree exactly.  Raises ``ValueError`` for a closed handle.
+
+        >>> queue = TurboQueue()
+        >>> queue.put("last")
+        >>> queue.shutdown()
+        >>> queue.get(), queue.is_shutdown
+        ('last', True)"""
         self._open_engine().shutdown(immediate)
 
     def close(self) -> None:

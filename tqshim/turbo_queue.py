@@ -280,7 +280,11 @@ class _TurboQueue:
 
 
 class Startup(_TurboQueue):
-    """Recovers what dead processes left in a queue."""
+    """Recovers what dead processes left in a queue.
+
+    >>> startup = Startup()
+    >>> startup.root_path, startup.queue_name = "queues", "events"
+    >>> startup.on_start_cleanup()"""
 
     def on_start_cleanup(self) -> None:
         """Make ready the batches of processes that died while they filled or worked them off.
@@ -302,7 +306,11 @@ class Enqueue(_TurboQueue):
     A batch rolls when it has ``max_events_per_file`` events, ``max_batch_age`` seconds after its first one, with
     ``flush``, and when the program ends.  All threads of a process may use one; a forked child, or one that it was sent
     to, begins a batch of its own.  A process that is killed loses what it added in the last tenth of a second; what it
-    added before lies in its ``load_`` file, for ``Startup.on_start_cleanup``."""
+    added before lies in its ``load_`` file, for ``Startup.on_start_cleanup``.
+
+    >>> with Enqueue() as enqueue:
+    ...     enqueue.root_path, enqueue.queue_name = "queues", "events"
+    ...     enqueue.add({"page": 1})"""
 
     def __init__(self) -> None:
         super().__init__()
@@ -426,7 +434,16 @@ class Dequeue(_TurboQueue):
     All threads of a process may use one, each with a generator of its own: every event goes to one of them.  A forked
     child, or one that it was sent to, takes batches of its own.  A process that is killed leaves the batch that it had
     taken, for ``Startup.on_start_cleanup``: all of it comes again.  One that ends by itself gives its batch back, all
-    of it, unless it has come back for more since the last event; ``close`` gives back only what was not handed out."""
+    of it, unless it has come back for more since the last event; ``close`` gives back only what was not handed out.
+
+    >>> with Enqueue() as enqueue:
+    ...     enqueue.root_path, enqueue.queue_name = "queues", "events"
+    ...     enqueue.add({"page": 1})
+    >>> with Dequeue() as dequeue:
+    ...     dequeue.root_path, dequeue.queue_name = "queues", "events"
+    ...     events = dequeue.get()
+    ...     next(events), next(events)
+    ({'page': 1}, None)"""
 
     def __init__(self, proc_num: Optional[int] = None) -> None:
         super().__init__()

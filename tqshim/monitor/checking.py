@@ -80,7 +80,12 @@ def check(path: str, *, authkey: Optional[bytes] = None) -> list[Finding]:
     ``authkey``: that of the queue, if it has one: then the HMAC of each record that somebody may still get is checked.
     A queue in use is looked at as it is in one moment; what its users are about to remove is a note.  Raises
     ``FileNotFoundError``, ``NotADirectoryError``, ``PermissionError``; ``FolderError`` where it is no queue;
-    ``ValueError`` for a wrong ``authkey``."""
+    ``ValueError`` for a wrong ``authkey``.
+
+    >>> queue = TurboQueue(path="jobs")
+    >>> queue.put("a")
+    >>> [finding for finding in check("jobs") if finding.status]
+    []"""
     with View(path, authkey) as view:
         return sorted(_Check(view).run(), key=lambda found: (-found.status, found.path))
 

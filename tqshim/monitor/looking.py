@@ -156,7 +156,12 @@ def queues(folders: Iterable[str] = ()) -> list[Summary]:
     """The queues at or in ``folders``, by path; without them those on this machine: anonymous ones, and those that
     processes of this user have open.
 
-    Raises ``OSError`` for a given folder that can't be listed; a queue that can't be read has its ``problem``."""
+    Raises ``OSError`` for a given folder that can't be listed; a queue that can't be read has its ``problem``.
+
+    >>> queue = TurboQueue(path="jobs")
+    >>> queue.put("a")
+    >>> [(one.items, one.problem) for one in queues(["jobs"])]
+    [(1, '')]"""
     known = users()
     paths: list[str] = []
     folders = list(map(os.fsdecode, folders))
@@ -215,7 +220,12 @@ def status(path: str) -> Status:
     """A queue in detail.
 
     Raises ``FileNotFoundError``, ``NotADirectoryError``, ``PermissionError``; ``FolderError`` where it is no queue;
-    ``CorruptBatchError`` where its newest journal is damaged."""
+    ``CorruptBatchError`` where its newest journal is damaged.
+
+    >>> queue = TurboQueue(9, path="jobs")
+    >>> queue.put("a")
+    >>> status("jobs").maxsize
+    9"""
     with View(path) as view:
         ledger = view.look()
         cells, delivered, uncut = view.cells, view.delivered, view.uncut
@@ -265,7 +275,12 @@ def peek(path: str, count: int = 1, whole: bool = False, *, authkey: Optional[by
     """The oldest items, ``count`` or fewer, without taking or unpickling them; raises what ``status`` raises.
 
     ``authkey``: that of the queue, if it has one: without it there are no whole records, and none is authenticated.
-    Raises ``ValueError`` where it is missing for that, or wrong."""
+    Raises ``ValueError`` where it is missing for that, or wrong.
+
+    >>> queue = TurboQueue(path="jobs")
+    >>> queue.put("a")
+    >>> [pickle.loads(one.record) for one in peek("jobs", whole=True)]
+    ['a']"""
     if count < 1:
         raise ValueError(f"count={count} must be 1 or more")
     with View(path, authkey) as view:

@@ -13,5 +13,10 @@ __all__ = ["Stats", "stats"]
 
 def stats(queue: TurboQueue) -> Stats:
     """``queue.stats()``: the figures of a queue that this process has open.  Raises ``ValueError`` for a closed
-    handle."""
+    handle.
+
+    >>> queue = TurboQueue()
+    >>> queue.put("a")
+    >>> stats(queue).items
+    1"""
     return queue.stats()

@@ -104,7 +104,10 @@ def as_json(record: bytes, lossy: bool = False) -> str:
     """An item as one line of JSON.  This unpickles it.
 
     Raises ``NotJSONError`` for what JSON can't say, and, unless ``lossy``, for what would come back as something else
-    (tuples, keys that are numbers)."""
+    (tuples, keys that are numbers).
+
+    >>> as_json(pickle.dumps({"page": 1}))
+    '{"page":1}'"""
     try:
         item = pickle.loads(record)
     except Exception as error:
@@ -131,17 +134,26 @@ def _is_same(back: Any, item: Any) -> bool:
 
 
 def as_pickle(record: bytes) -> str:
-    """An item's pickle as one line of base64: for any item, and without unpickling it."""
+    """An item's pickle as one line of base64: for any item, and without unpickling it.
+
+    >>> pickle.loads(from_pickle(as_pickle(pickle.dumps({1, 2}))))
+    {1, 2}"""
     return base64.b64encode(record).decode()
 
 
 def from_json(line: str) -> bytes:
-    """The record of an item that stands as JSON in a line.  Raises ``ValueError``."""
+    """The record of an item that stands as JSON in a line.  Raises ``ValueError``.
+
+    >>> pickle.loads(from_json('{"page": 1}'))
+    {'page': 1}"""
     return pickle.dumps(json.loads(line))
 
 
 def from_pickle(line: str) -> bytes:
-    """The record that stands as base64 in a line.  Raises ``ValueError``; what the pickle holds is not looked at."""
+    """The record that stands as base64 in a line.  Raises ``ValueError``; what the pickle holds is not looked at.
+
+    >>> pickle.loads(from_pickle(as_pickle(pickle.dumps("a"))))
+    'a'"""
     try:
         record = base64.b64decode(line, validate=True)
     except binascii.Error as error:
@@ -173,7 +185,14 @@ def drain(
     so does the item at hand, which may have been written.
 
     An anonymous queue that nobody else uses, and that still has items then, stays for a minute.  Raises
-    ``FileNotFoundError``; ``ValueError`` where ``authkey`` is not that of the queue."""
+    ``FileNotFoundError``; ``ValueError`` where ``authkey`` is not that of the queue.
+
+    >>> lines = []
+    >>> queue = TurboQueue(path="jobs")
+    >>> queue.put_many(["a", 2])
+    >>> drained = drain("jobs", lines.append)
+    >>> lines
+    ['"a"', '2']"""
     path = os.path.abspath(os.fsdecode(path))
     os.stat(path)  # what is not there is said to be not there, and not to be gone
     engine = Use.meet(path, authkey=authkey).engine
@@ -222,7 +241,12 @@ def fill(
 
     Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``; ``Full`` where no place came free for
     ``timeout`` seconds (for ever by default); ``ShutDown`` where the queue was shut down.  What stood before that line
-    is in the queue.  ``ValueError`` where ``authkey`` is not that of the queue."""
+    is in the queue.  ``ValueError`` where ``authkey`` is not that of the queue.
+
+    >>> fill("jobs", ['"a"', '{"page": 1}'])
+    2
+    >>> TurboQueue(path="jobs").get()
+    'a'"""
     path = os.path.abspath(os.fsdecode(path))
     if names.is_anonymous(os.path.basename(path)):
         os.stat(path)  # as above
@@ -269,7 +293,12 @@ def recover(path: str, into: Optional[str] = None, *, force: bool = False, authk
 
     Raises ``FolderError`` for a queue in use, unless forced: a copy is one of a moment then, and its items are got
     twice; of the files only old journals and markers go.  Also where ``into`` is not empty, and where nothing can be
-    recovered.  Killed: the new folder has some of the items; start again with another."""
+    recovered.  Killed: the new folder has some of the items; start again with another.
+
+    >>> TurboQueue(path="jobs").put("a")
+    >>> saved = recover("jobs", into="saved")
+    >>> TurboQueue(path="saved").get()
+    'a'"""
     path = os.path.abspath(os.fsdecode(path))
     with View(path, authkey) as view:
         held = in_use(view)
@@ -417,7 +446,11 @@ def remove(path: str) -> int:
     """Delete a queue that nobody uses, and return how many items lay in it (0 where that can't be told).
 
     Raises ``FolderError`` for a queue in use, a folder in which something else lies, and one that is no queue;
-    ``FileNotFoundError``.  Killed: the folder is called ``dead_…``, and can be removed under that name."""
+    ``FileNotFoundError``.  Killed: the folder is called ``dead_…``, and can be removed under that name.
+
+    >>> TurboQueue(path="jobs").put("a")
+    >>> remove("jobs")
+    1"""
     path = os.path.realpath(os.fsdecode(path))
     items = 0
     with View(path) as view:

@@ -127,7 +127,12 @@ class Watch:
 
 
 def watch(path: str, interval: float = 1.0, count: Optional[int] = None) -> Iterator[Rates]:
-    """Rates every ``interval`` seconds, ``count`` times or for ever.  Raises what ``View`` raises."""
+    """Rates every ``interval`` seconds, ``count`` times or for ever.  Raises what ``View`` raises.
+
+    >>> queue = TurboQueue(path="jobs")
+    >>> queue.put("a")
+    >>> [rates.items for rates in watch("jobs", interval=0.01, count=2)]
+    [1, 1]"""
     if interval <= 0:
         raise ValueError(f"interval={interval} must be above 0")
     with Watch(path) as looking:
