@@ -226,7 +226,14 @@ def _prose(text: str, indent: int = 0) -> str:
     return "\n".join(f"{' ' * indent}{line}".rstrip() for line in lines).strip()
 
 
-COPIED: Final = {"events": event_table, "crash table": crash_table, "api": api}
+def evidence_table() -> str:
+    """The long checks, and when each last ran at full size."""
+    from evidence import table
+
+    return table()
+
+
+COPIED: Final = {"events": event_table, "crash table": crash_table, "api": api, "evidence": evidence_table}
 """By marker: what stands there."""
 
 

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import evidence
 import pytest
-from documents import BLOCKS, PAGES, PUBLIC, RETURNED, ROOT, commands
+from documents import BLOCKS, PAGES, PUBLIC, RETURNED, ROOT, between, commands
 
 from tqshim import TurboQueue
 
@@ -105,3 +106,17 @@ def test_each_public_name_has_an_example_that_works(name: str, tmp_path: Path, m
         tried += runner.run(test).attempted
     assert runner.summarize(verbose=False).failed == 0
     assert (tried == 0) == name.startswith(WITHOUT_EXAMPLE)
+
+
+def test_the_list_of_long_runs_is_of_checks_that_there_are() -> None:
+    for check in evidence.CHECKS.values():
+        named = [word for word in check.command.split() if "/" in word or word.startswith("compat.")]
+        assert named
+        for name in named:
+            assert (ROOT / name).exists() or (ROOT / f"{name.replace('.', '/')}.py").is_file(), check
+    assert {row["check"] for row in evidence.rows()} <= set(evidence.CHECKS)
+    assert between("evidence").strip() == evidence.table()
+    told = subprocess.run(
+        [sys.executable, "tests/evidence.py", "nothing"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert told.returncode == 2 and "no such check: nothing" in told.stderr
