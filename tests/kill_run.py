@@ -647,8 +647,8 @@ class Run:
             for at, (producer, number, times, note) in enumerate(entries):
                 if producer == POISON or note != BEGUN:
                     continue
-                if number <= last.get(producer, -1) and not times:
-                    self.findings.append(f"claimer {worker.number} got item {number} of {producer} after a later one")
+                if number <= last.get(producer, -1) and not times:  # unless it was put again, which is a new item
+                    self.late.append(f"claimer {worker.number} got item {number} of {producer} after a later one")
                 last[producer] = max(number, last.get(producer, -1))
                 well = at + 2 < len(entries) and entries[at + 2] == (producer, number, times, ENDED)
                 if not well and entries[at + 1 :] == [(producer, number, times, ENDING)]:

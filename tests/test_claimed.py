@@ -8,6 +8,7 @@ import errno
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -192,7 +193,7 @@ def test_each_block_needs_a_claim_of_its_own() -> None:
 def test_a_block_may_close_its_handle() -> None:
     """It ends well or badly all the same."""
     q: Any = TurboQueue()
-    other: Any = tqshim.queues.pickle.loads(tqshim.queues.pickle.dumps(q))
+    other: Any = pickle.loads(pickle.dumps(q))
     q.put_many("ab")
     with q.claimed():
         q.close()
@@ -387,7 +388,7 @@ def test_a_claim_that_is_interrupted_with_its_item_gives_it_back(monkeypatch: py
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tqshim.queues, "_load", interrupted)
+    monkeypatch.setattr(tqshim.queues, "load", interrupted)
     with pytest.raises(KeyboardInterrupt) as kept:
         q.claimed().__enter__()
     assert claim_all(q) == [("a", 1), ("b", 0)]

@@ -391,7 +391,7 @@ from tqshim import FolderError, TurboQueue
 before, queue, after = sys.argv[1] == "used", TurboQueue(), []
 if before:
     queue.put_many(range(3))
-    print(queue.get(), queue.get())
+    print(queue.get(), queue.get(), flush=True)
 if os.fork():
     os.wait()
     print(queue.qsize(), "in the parent", end="")
