@@ -231,7 +231,9 @@ class Producer:
             by_counter = len(records) == 1 and self._has_places(1)
             if not (by_counter or self._may_cut(len(records))):
                 replica.sync()  # Others may have got some meanwhile.
-            if replica.ledger.shut or not (by_counter or self._may_cut(len(records))):
+                if not self._may_cut(len(records)):
+                    return 0
+            if replica.ledger.shut:
                 return 0
         total = self._position()
         count = self._fitting(total, records)
