@@ -205,6 +205,12 @@ def many_rolls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
 
 
+@pytest.fixture
+def all_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No consumer of this process leases all that comes: what it gets was cut."""
+    monkeypatch.setattr(tqshim.tuning, "SOLE", False)
+
+
 @pytest.fixture(scope="session")
 def crews() -> Iterator[Callable[[str, int], Crew]]:
     """Workers of a start method, that many; made when first wanted, kept for the session."""

@@ -91,6 +91,7 @@ class Options(NamedTuple):
     stopped: tuple[float, float]
     joinable: bool
     pause: float
+    one: bool
     big: bool
     claimed: float
     durable: bool
@@ -212,7 +213,7 @@ def _produce(queue: Any, options: Options, me: int, place: Place) -> None:
             words[RETURNED] = number = number + size
             burst = 0
         else:
-            burst = 1 if way == 2 else rng.choice((2, 10, 300, 2000))
+            burst = 1 if way == 2 or options.one else rng.choice((2, 10, 300, 2000))
         while burst and not flags[STOP_PRODUCERS]:
             burst -= 1
             item = (me, number, padding(number, me, options.big))
@@ -767,6 +768,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     parser.add_argument("--stopped", type=float, nargs=2, default=(0.05, 2.0), help="seconds for which one is stopped")
     parser.add_argument("--joinable", action="store_true", help="a JoinableTurboQueue, and its counts")
     parser.add_argument("--pause", type=float, default=0.01, help="mean seconds between two bursts of puts")
+    parser.add_argument("--one", action="store_true", help="bursts of one item")
     parser.add_argument("--big", action="store_true", help="some items of 100 KB")
     parser.add_argument("--claimed", type=float, default=0.0, help="share of consumers that claim")
     parser.add_argument("--durable", action="store_true", help="a durable queue, on the disk of the temporary folder")

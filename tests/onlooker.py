@@ -56,6 +56,8 @@ CELLS: Final = {
     words_of.CUT_DUE: "CUT_DUE",
     words_of.SCANNED: "SCANNED",
     words_of.BEYOND: "BEYOND",
+    words_of.HOLDER: "HOLDER",
+    words_of.GIVEN: "GIVEN",
     **dict.fromkeys(ASLEEP.values(), "ASLEEP"),
 }
 """By kind of a slot's word, or by word of the whole queue: what the table calls it."""
@@ -231,6 +233,9 @@ class View:
         if lease is not None:
             head = max(ledger.passed, min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end))
         uncut = ledger.uncut(self.counters())
+        if ledger.sole:
+            given = {slot: self.word(words_of.GIVEN, slot) for slot in ledger.files}
+            head += sum(max(0, at - ledger.totals[slot]) for slot, at in given.items())
         return ledger.tail + uncut, ledger.tail - head + uncut + len(ledger.returned) + len(ledger.held)
 
     def taken(self, before: View) -> bool:
@@ -566,7 +571,7 @@ class Walk(_Trace):
             for word, (old, new) in enumerate(zip(memoryview(before).cast("Q"), memoryview(after).cast("Q"))):
                 if old != new:
                     word %= words_of.PAGE // 8
-                    label = CELLS[word if word >= _SLOT_WORDS else word // SLOTS * SLOTS]
+                    label = CELLS[word if _SLOT_WORDS <= word < words_of.GIVEN else word // SLOTS * SLOTS]
                     yield f"store {label}" if new else f"clear {label}"
             return
         parsed = names.parse(name)

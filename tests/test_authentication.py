@@ -442,7 +442,7 @@ def test_a_queue_without_a_path_has_no_key() -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_key_is_a_property_of_the_queue(durable: bool, many_rolls: None) -> None:
+def test_a_key_is_a_property_of_the_queue(durable: bool, many_rolls: None, all_is_cut: None) -> None:
     """Who opens it must have the same, as long as it is there; who opens one without must have none."""
     for _ in range(2):  # first in a process that has it open, then in one that has not
         first = TurboQueue(path="queue", authkey=KEY, durable=durable)

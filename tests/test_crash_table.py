@@ -57,10 +57,17 @@ SCAN_EVERY = 0.004
 """Seconds between two looks for the dead, here: one test waits as long as users do."""
 NAP = 0.01
 """Seconds for which this process waits at a time."""
+SOLE = tqshim.tuning.SOLE
+"""Leases of all that comes are not switched off for good: where they are no act's subject nobody takes one here."""
 WAIT = 1.0
 """Seconds for which a victim waits: it comes to sleep however slow the machine is, and once."""
 NEVER = 1 << 62
 """Nanoseconds: no put cuts."""
+
+
+@pytest.fixture(autouse=True)
+def all_is_cut_here(all_is_cut: None) -> None:
+    """What is got was cut, and journals grow."""
 
 
 # --- the acts --------------------------------------------------------------------------------------------------------
@@ -1001,6 +1008,92 @@ class Revoke(TakeLease):
         return list(range(3 + any("CLAIM" in step for step in done), 20))
 
 
+# -- leases of all that comes
+
+
+class LeaseAll(Path):
+    title = "lease of all that comes"
+    commit = "store GIVEN"
+    needs = ("SOLE",)
+    items = 3
+    wanted: tuple[Any, ...] = (0,)
+
+    def consume(self) -> None:
+        pass  # the victim is the only consumer
+
+    def cut(self) -> None:
+        pass
+
+    def prepare(self) -> None:
+        tqshim.tuning.SOLE = True  # type: ignore[misc]
+
+    def act(self) -> None:
+        self.got.append(self.queue.get())
+
+    def expected(self, done: list[str]) -> list[Any]:
+        # An item is the holder's as soon as its log's cell is beyond it.
+        first = self.wanted[0]
+        return list(range(first + any(self.commits([step]) for step in done), self.items))
+
+
+class GetGiven(LeaseAll):
+    title = "get under a lease of all that comes"
+    wanted = (1,)
+
+    def prepare(self) -> None:
+        super().prepare()
+        assert self.queue.get() == 0
+        assert self.parts.consumer.sole is not None
+
+
+class ContestedAll(GetGiven):
+    title = "get under a lease of all that comes that somebody wants to end"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.flag(words_of.LEASE_FLAG, self.parts.consumer.slot)
+
+
+class LostAll(GetGiven):
+    title = "get under a lease of all that comes that somebody has ended"
+    commit = "CLAIM"
+    wanted = (2,)
+
+    def prepare(self) -> None:
+        super().prepare()
+        os.waitpid(in_child(lambda: (self.queue.get(), self.engine.close())), 0)
+        assert self.parts.consumer.sole is not None
+
+
+class GetBesideAll(LeaseAll):
+    title = "get beside another's lease of all that comes"
+    commit = "CLAIM"
+    wanted = (1,)
+
+    def set_up(self) -> None:
+        super().set_up()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tqshim.tuning, "SOLE", True)
+            assert self.queue.get() == 0
+        assert self.parts.consumer.sole is not None
+
+    def prepare(self) -> None:
+        pass
+
+
+class PutBesideAll(GetBesideAll):
+    title = "first put beside another's lease of all that comes"
+    commit = "store COUNTER"
+    wanted = ()
+    puts = ("a",)
+
+    def act(self) -> None:
+        self.queue.put("a")
+
+    def expected(self, done: list[str]) -> list[Any]:
+        return [1, 2, *self.puts[: any(self.commits([step]) for step in done)]]
+
+
 # -- items that may come back
 
 
@@ -1550,7 +1643,7 @@ def made(cls: type[Path]) -> Iterator[Path]:
 
 def unable(cls: type[Path]) -> str:
     """Why the act can't be walked here; empty where it can."""
-    off = [need for need in cls.needs if not getattr(tqshim.tuning, need)]
+    off = [need for need in cls.needs if not (SOLE if need == "SOLE" else getattr(tqshim.tuning, need))]
     if off:
         return f"switched off: {off}"
     if not membarrier.barrier_works():

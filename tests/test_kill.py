@@ -47,6 +47,12 @@ def test_single_consumer_and_its_lease_survive_random_kills() -> None:
     kill_run(3, "--maxsize 100000 --consumers 1")
 
 
+@pytest.mark.parametrize("consumers", [1, 2])
+def test_items_that_come_one_by_one_survive_random_kills(consumers: int) -> None:
+    """And the lease of all that comes, which a single consumer has then."""
+    kill_run(3, f"--consumers {consumers} --one --pause 0.002 --limits 64 512 --file-bytes 8192")
+
+
 def test_counts_of_a_joinable_queue_survive_random_kills() -> None:
     """By both signals, of processes that were started in each way."""
     kill_run(3, "--joinable --limits 64 512 --many 20 --terminate 0.5 --spawn 0.2 --forkserver 0.2")

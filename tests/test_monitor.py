@@ -323,7 +323,7 @@ def test_anonymous_queue_that_is_looked_at_goes_with_its_last_user() -> None:
             watch.look()
 
 
-def test_view_follows_rolls_and_starts_anew_where_it_lags(path: str, many_rolls: None) -> None:
+def test_view_follows_rolls_and_starts_anew_where_it_lags(path: str, many_rolls: None, all_is_cut: None) -> None:
     with TurboQueue(path=path) as queue, view.View(path) as seen:
         for number in range(3000):
             queue.put(number)
@@ -615,7 +615,7 @@ def killed_after(path: str, acts: str) -> str:
 
 
 def test_what_is_put_and_not_cut_is_seen_and_said(
-    path: str, nobody_cuts: None, capsys: pytest.CaptureFixture[str]
+    path: str, nobody_cuts: None, all_is_cut: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = TurboQueue(path=path), newcomer(path)
     first.put("a")
@@ -746,7 +746,7 @@ def test_a_batch_file_that_is_to_be_filled_and_has_no_index_is_damage(path: str)
     assert [one.level for one in notes] == ["note"], "it may be just being made"
 
 
-def test_the_oldest_item_s_age_is_not_that_of_its_batch_file(path: str) -> None:
+def test_the_oldest_item_s_age_is_not_that_of_its_batch_file(path: str, all_is_cut: None) -> None:
     """A store to mapped memory leaves no time behind; what the journal, or the file's seal, came after does."""
     with TurboQueue(path=path) as queue:
         queue.put_many(range(3))
@@ -766,7 +766,7 @@ def test_a_folder_of_the_former_format_is_refused_in_words(path: str, capsys: py
     with open(journal(path), "r+b") as file:
         file.write(b"tqshim08")
     before = snapshot_of(path)
-    said = "a journal of format 08, an earlier version's; this version reads format 11: python -m tqshim recover --into"
+    said = "a journal of format 08, an earlier version's; this version reads format 12: python -m tqshim recover --into"
     for act in (
         lambda: monitor.status(path),
         lambda: monitor.peek(path),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _WITHOUT: Final = frozenset(os.environ.get("TQSHIM_WITHOUT", "").split(","))
 """Optimisations that are switched off: the suites run with and without each."""
 LEASES: Final = "leases" not in _WITHOUT
+SOLE: Final = "sole" not in _WITHOUT
 RESERVATIONS: Final = "reservations" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
 GATHERING: Final = "gathering" not in _WITHOUT

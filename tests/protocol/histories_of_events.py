@@ -21,11 +21,14 @@ ROOM: Final = 6
 KINDS: Final = (
     ["CUT"] * 10
     + ["PUBLISH"] * 4
-    + ["CLAIM", "CLAIM_MANY", "OPEN", "RESERVE", "TRIM", "SKIP", "HOLD", "LEASE", "PASSED", "REVOKE"] * 3
+    + ["CLAIM", "CLAIM_MANY", "OPEN", "RESERVE", "TRIM", "SKIP", "HOLD", "LEASE", "LEASE_ALL", "PASSED", "REVOKE"] * 3
+    + ["DELIVERED"] * 6
     + ["JOIN", "LEAVE", "GOT", "RETURN", "TASK_DONE"] * 2
 )
 LAST: Final = ["CLOSING", "SHUTDOWN"]
 CUTS: Final = (events.CUT, events.PUBLISH)
+VOID: Final = (*CUTS, events.SKIP, events.OPEN, events.LEAVE, events.TASK_DONE, events.SHUTDOWN)
+"""While a lease of all that comes stands."""
 
 
 def word(event: bytes) -> int:
@@ -40,6 +43,10 @@ def some_event(dice: random.Random, ledger: Ledger, ends: bool) -> bytes:
     slot = dice.choice([*ledger.members, *ledger.members, dice.randrange(6)])
     total = ledger.totals[slot]
     member = ledger.members.get(slot)
+    if ledger.consumers == 1 and ledger.head == ledger.tail and dice.random() < 0.2:
+        kind, slot = "LEASE_ALL", next(slot for slot, one in ledger.members.items() if one.consumer)
+    if ledger.sole and dice.random() < 0.4:
+        kind = "DELIVERED"
     if kind in ("CUT", "PUBLISH"):
         new = max(0, total + dice.choice([-1, 0, 1, 1, 1, 2, 2, 3, ROOM, 1 << 39]))
         return events.cut(slot, new) if kind == "CUT" else events.publish(slot, new)
@@ -75,7 +82,10 @@ def some_event(dice: random.Random, ledger: Ledger, ends: bool) -> bytes:
         return events.claim_many(slot, dice.randint(1, 3))
     if kind == "LEASE":
         return events.lease(slot, dice.randint(1, 4))
-    return {"CLAIM": events.claim, "HOLD": events.hold}[kind](slot)
+    if kind == "DELIVERED":
+        new = max(0, total + dice.choice([-1, 0, 1, 1, 1, 2, 3, ROOM]))
+        return events.delivered(slot, new, ledger.leases if dice.random() < 0.8 else dice.randrange(5))
+    return {"CLAIM": events.claim, "HOLD": events.hold, "LEASE_ALL": events.lease_all}[kind](slot)
 
 
 def reserved(ledger: Ledger, but: int = -1) -> int:
@@ -96,6 +106,8 @@ def expected(ledger: Ledger, event: bytes) -> bool:
     member, filling = ledger.members.get(slot), ledger.files.get(slot)
     total, own, lease = ledger.totals[slot] if slot < len(ledger.totals) else 0, ledger.res.get(slot), ledger.lease
     there = ledger.head < ledger.tail
+    if ledger.sole and kind in VOID and (kind != events.LEAVE or filling is not None):
+        return False
     if kind == events.JOIN:
         return len(ledger.members) < events.SLOTS
     if kind == events.LEAVE:
@@ -112,6 +124,12 @@ def expected(ledger: Ledger, event: bytes) -> bool:
         if member is None or not member.consumer or ledger.held or ledger.returned or not there:
             return False
         return lease is None or lease.member == member.number
+    if kind == events.LEASE_ALL:
+        alone = member is not None and member.consumer and ledger.consumers == 1
+        taken_out = lease is not None or ledger.held or ledger.returned or there
+        return alone and not (taken_out or ledger.maxsize or ledger.shut)
+    if kind == events.DELIVERED:
+        return given_of(ledger, event) > 0
     if kind == events.PASSED:
         return lease is not None and lease.number == rest and ledger.passed < lease.first + slot <= lease.end
     if kind == events.REVOKE:
@@ -150,6 +168,16 @@ def cut_of(ledger: Ledger, event: bytes) -> int:
     return count
 
 
+def given_of(ledger: Ledger, event: bytes) -> int:
+    """Records that a DELIVERED cuts, and delivers."""
+    slot, rest = word(event) >> 8 & 0xFFFF, word(event) >> 24
+    filling, lease = ledger.files.get(slot), ledger.lease
+    if not ledger.sole or lease is None or filling is None or lease.number != rest >> 15:
+        return 0
+    total = ledger.totals[slot]
+    return max(0, (rest & 0x7FFF) - total) if (rest & 0x7FFF) <= filling.first + ROOM else 0
+
+
 Logged = dict[int, tuple[FileId, int]]
 """By item: the file and the record where it was cut."""
 
@@ -177,7 +205,7 @@ class History:
         valid = expected(ledger, event)
         before, low = self.numbers(), ledger.low
         slot = word(event) >> 8 & 0xFFFF
-        count = cut_of(ledger, event) if event[0] in CUTS else 0
+        count = cut_of(ledger, event) if event[0] in CUTS else given_of(ledger, event)
         former = ledger.totals[slot] if slot < len(ledger.totals) else 0
         record = former - ledger.files[slot].first if slot in ledger.files else 0
         state = None if valid else snapshot.dump(ledger)
@@ -189,13 +217,15 @@ class History:
             ledger.index -= 1
             assert snapshot.dump(ledger) == state, "a void event changes nothing"
             ledger.index += 1
-        if event[0] in CUTS and isinstance(verdict, range):
+        if event[0] in (*CUTS, events.DELIVERED) and isinstance(verdict, range):
             assert len(verdict) == count
             for item in verdict:
                 place = ledger.files[slot].file, record + item - verdict.start
                 assert place not in self.seen, "two items in one place"
                 self.seen.add(place)
                 self.places[item] = place
+        if event[0] == events.DELIVERED and verdict is not None:
+            assert ledger.given[slot] == ledger.totals[slot], "how far its lease has got is known"
         if event[0] == events.SKIP and verdict is not None:
             assert verdict == former, "a SKIP says what was cut before it"
         if event[0] == events.REVOKE and verdict is not None:
@@ -223,6 +253,7 @@ def check(history: History) -> None:
     assert ledger.used == taken(ledger)
     if ledger.maxsize:
         assert ledger.used <= ledger.maxsize
+    assert not ledger.sole or (ledger.lease and ledger.lease.first == ledger.lease.end == ledger.tail)
     for item in range(low, ledger.tail):
         assert tuple(ledger.place(item)) == history.places[item]
     assert ledger.tail == ledger.extents.end if len(ledger.extents) else low == ledger.tail

@@ -27,10 +27,14 @@ from store_buffers import Machine, Steps, Store
 from tqshim.protocol import events, index, snapshot
 from tqshim.protocol.ledger import SHUT_AT_ONCE, Held, Lease, Ledger, Reservation, Verdict
 
-CELLS: Final = 4
-COUNTER, FLAG, POSITION, LEASE_FLAG = range(CELLS)
+CELLS: Final = 5
+COUNTER, FLAG, POSITION, LEASE_FLAG, GIVEN = range(CELLS)
 PUTS: Final = 6
 """Records of one process, at most: an item is named ``PUTS * process + record``."""
+IN_DOUBT: Final = ("lease_look", "contest", "sole_look", "sole_contest", "sole_own")
+"""Steps at which a consumer may have what another gets, or nobody."""
+WHOLE: Final = ("open", "leave", "bury", "shut", "task", "appeal")
+"""What is appended again, all of it, where the journal ends in the middle: its last event relies on the others."""
 FREE: Final = frozenset(("idle", "look", "attention", *GONE))
 """Steps of a short put, and others at which no lock is held."""
 ACTS: Final = ("look", "attention", "appeal", "store", "reserve", "opened", "journal")
@@ -131,8 +135,8 @@ class World(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """A process: ``producer``, ``consumer``, ``leaser``, ``passer`` (who wants a lease's places), ``holder``,
-    ``burier``, ``newcomer`` (a producer that joins first) or ``closer``."""
+    """A process: ``producer``, ``consumer``, ``leaser``, ``sole`` (who leases all that comes), ``passer`` (who wants a
+    lease's places), ``holder``, ``burier``, ``newcomer`` (a producer that joins first) or ``closer``."""
 
     role: str = "producer"
     left: int = 1
@@ -149,6 +153,8 @@ class Actor(NamedTuple):
     leaves: bool = False
     puts: int = 0
     """Of a newcomer, once it is in."""
+    becomes: str = "producer"
+    """The role of a newcomer that is in."""
     tasks: bool = False
     """A consumer counts off what it got."""
     gives_back: int = 0
@@ -186,6 +192,10 @@ class Actor(NamedTuple):
     """How far it is in its lease."""
     hold: int = -1
     """The number of its HOLD."""
+    saved: Any = None
+    """What it was at when it began to end a lease of all that comes."""
+    ends: tuple[bytes, ...] = ()
+    """The events that end it, which stand before the next that it appends."""
 
     @property
     def many(self) -> int:
@@ -238,7 +248,7 @@ class Logs(Machine):
         for i, actor in enumerate(self.actors):
             if actor.of >= 0:
                 actor = actor._replace(slot=ready[actor.of].slot, number=ready[actor.of].number, log=(0, 0))
-            elif actor.role in ("producer", "leaser", "holder"):
+            elif actor.role in ("producer", "leaser", "sole", "holder"):
                 number = ledger.index
                 slot = ledger.step(int.from_bytes(events.join(actor.role != "producer"), "little"))
                 assert isinstance(slot, int)
@@ -250,6 +260,7 @@ class Logs(Machine):
                         if event:
                             assert ledger.step(int.from_bytes(event, "little")) is not None
                     cells[cell(slot, COUNTER)] = before
+                    cells[cell(slot, GIVEN)] = before
             ready.append(actor)
         journal = self.rules.number(ledger)
         ready = [actor._replace(view=journal) for actor in ready]
@@ -308,7 +319,7 @@ class Logs(Machine):
         if how == "dead":
             world = world._replace(locks=tuple(-1 if holder == i else holder for holder in world.locks))
         # What else it knew is of no interest any more: fewer states.
-        hand = process.hand[process.got : process.got + 1] if process.at in ("lease_look", "contest") else ()
+        hand = process.hand[process.got : process.got + 1] if process.at in IN_DOUBT else ()
         hold = -1
         if process.hold >= 0 and how == "stopped":
             hand, hold = process.hand, process.hold
@@ -328,13 +339,16 @@ class Logs(Machine):
     def append(self, world: World, i: int, process: Actor, batch: Iterable[bytes], then: str) -> Steps:
         """One append, by whose verdicts ``did_<then>`` goes on."""
         world, process = self.fence(world, i, process)
-        batch = tuple(event for event in batch if event)
+        batch = (*process.ends, *(event for event in batch if event))
+        process = process._replace(ends=())
         label = f"{i} appends {' '.join(map(show, batch))}"
         for count in range(len(batch), -1 if world.faults[3] else len(batch) - 1, -1):
             after, verdicts = self.apply(world, batch[:count])
             verdicts = process.done + verdicts
             if count < len(batch):
                 late = process._replace(at="late_" + then, rest=batch[count:], done=verdicts)
+                if not self.maxsize and then in WHOLE and "whole" not in self.without:
+                    late = late._replace(rest=batch, done=process.done)
                 after = after._replace(journal=self.rules.rolled(after.journal), faults=world.fault(3))
                 yield f"{label}; the journal ends behind {count}", after.put(i, late)
             else:
@@ -370,6 +384,12 @@ class Logs(Machine):
                     file, record = after.place(item)
                     value = records.pop((file.member, file.serial, record), None)
                     account = cut_one(account, value, f"record {record} of {file}")
+            elif kind == events.DELIVERED:
+                filling = before.files[slot]
+                for n in range(before.totals[slot], after.totals[slot]):
+                    value = records.pop((filling.file.member, filling.file.serial, n - filling.first), None)
+                    queue = account.queue
+                    account = cut_one(account, value, f"record {n} of {slot}")._replace(queue=queue)
             elif kind == events.SKIP:
                 filling = before.files[slot]
                 for n in range(before.totals[slot], after.totals[slot]):
@@ -385,7 +405,7 @@ class Logs(Machine):
                 raise Violation("left over", "the next member's records would be cut before they are written")
             elif kind == events.SHUTDOWN and account.returned & ~account.cut:
                 raise Violation("lost", f"{names_of(account.returned & ~account.cut)} put, not cut, and shut down")
-            gone = after.low - before.low
+            gone = 0 if kind == events.DELIVERED else after.low - before.low
             if kind == events.CLAIM:
                 if not account.queue:
                     raise Violation("twice", "an item is claimed that was got before")
@@ -443,7 +463,9 @@ class Logs(Machine):
         """All have come to their end: a newcomer buries the dead, gets all that was put, and can put."""
         ledger = self.rules.views[world.journal]
         batch = []
-        if ledger.lease:
+        if ledger.sole:
+            batch += self.ends_of(ledger, {slot: world.cells[cell(slot, GIVEN)] for slot in ledger.files})
+        elif ledger.lease:
             position = world.cells[cell(ledger.lease.slot, POSITION)]
             batch.append(events.revoke(max(0, position - ledger.lease.first), ledger.lease.number))
         for slot, member in ledger.members.items():
@@ -465,7 +487,7 @@ class Logs(Machine):
         for process in world.processes:
             if process.at in GONE or not process.left:
                 continue
-            if process.role == "consumer" and ledger.head < ledger.tail:
+            if process.role in ("consumer", "sole") and ledger.head < ledger.tail:
                 raise Violation("wedged", "a consumer waits, and an item too")
             if process.role == "holder" and (ledger.head < ledger.tail or ledger.returned):
                 raise Violation("wedged", "a holder waits, and an item too")
@@ -480,7 +502,7 @@ class Logs(Machine):
         """What the dead and stopped had in hand, or what was dropped at once."""
         if ledger.shut == SHUT_AT_ONCE:
             return -1
-        return sum(1 << item for process in world.processes if process.at in GONE for item in process.hand)
+        return sum(1 << item for process in world.processes if process.at in GONE for item in process.hand if item >= 0)
 
     def can_put(self, world: World, ledger: Ledger) -> None:
         if ledger.shut:
@@ -741,6 +763,9 @@ class Logs(Machine):
         return [events.trim(process.slot, used, own.grant)]
 
     def did_appeal(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        if self.is_void(process):
+            yield self.ends_sole(world, i, process._replace(at="appeal"))
+            return
         total = process.target
         kept = self.rules.views[process.view].totals[process.slot]
         if "skip" not in self.without:
@@ -792,6 +817,9 @@ class Logs(Machine):
             yield world.put(i, process._replace(at="idle", mode="counter"))
 
     def did_open(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        if self.is_void(process):
+            yield self.ends_sole(world, i, process._replace(at="idle"))
+            return
         if verdicts[-1] is None:
             raise Violation("buried", f"{i} goes on in a new file, and is no member")
         yield world.put(i, process._replace(at="opened"))
@@ -815,6 +843,12 @@ class Logs(Machine):
         yield from self.append(world, i, process, process.rest, "leave")
 
     def did_leave(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        if self.is_void(process):
+            batch = self.farewells(
+                self.rules.views[process.view], process.slot, world.cells[cell(process.slot, COUNTER)], process.number
+            )
+            yield self.ends_sole(world, i, process._replace(at="leave", rest=tuple(batch)))
+            return
         yield world.put(i, process._replace(at="left"))
 
     # -- ending another's reservation
@@ -868,7 +902,9 @@ class Logs(Machine):
         yield from self.append(world, i, process, [*cuts, events.claim(9)], "claim")
 
     def did_claim(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
-        if verdicts[-1] is None:
+        if self.is_void(process):
+            yield self.ends_sole(world, i, process._replace(at="idle"))
+        elif verdicts[-1] is None:
             yield world.put(i, process._replace(at="idle", view=0))
         elif process.tasks:
             yield world.put(i, process._replace(at="read", target="task", left=process.left - 1))
@@ -883,6 +919,9 @@ class Logs(Machine):
         yield from self.append(world, i, process, [*cuts, events.task_done()], "task")
 
     def did_task(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        if self.is_void(process):
+            yield self.ends_sole(world, i, process._replace(at="read", target="task"))
+            return
         if verdicts[-1] == 0 and process.mask & ~world.account.cut:
             raise Violation("early", f"a join ends, and {names_of(process.mask & ~world.account.cut)} was put before")
         yield world.put(i, process._replace(at="idle", mask=0, view=0))
@@ -926,6 +965,10 @@ class Logs(Machine):
         """Begins to end the lease that it sees."""
         lease = self.rules.views[process.view].lease
         assert lease is not None
+        if self.rules.views[process.view].sole:
+            world = self.ends_sole(world, i, process._replace(at=process.mode or "idle", mode=""), True)
+            yield f"{i} is to end lease {lease.number} of all", world
+            return
         raised = (*process.buffer, (cell(lease.slot, LEASE_FLAG), 1))
         process = process._replace(at="revoke_barrier", target=lease, buffer=raised)
         yield f"{i} raises the flag of lease {lease.number}", world.put(i, process)
@@ -988,6 +1031,167 @@ class Logs(Machine):
 
     def did_revoke(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         yield world.put(i, process._replace(at=process.mode or "idle", mode="", view=0))
+
+    # -- leases of all that comes
+
+    def is_void(self, process: Actor) -> bool:
+        """What it has just appended was void, for such a lease stands."""
+        return self.rules.views[process.view].sole and "ends" not in self.without
+
+    @staticmethod
+    def ends_sole(world: World, i: int, process: Actor, alone: bool = False) -> World:
+        """It ends the lease that stands by its view, and goes on where it is; or ``alone``, before it does."""
+        back = process._replace(buffer=())
+        return world.put(i, process._replace(at="sole_raise", saved=back, mode="alone" if alone else ""))
+
+    def ends_of(self, ledger: Ledger, given: dict[int, int]) -> list[bytes]:
+        """The events that end the lease of all that comes, by its cells."""
+        lease = ledger.lease
+        assert lease is not None
+        batch = []
+        for slot, filling in sorted(ledger.files.items()):
+            if ledger.totals[slot] < given[slot] <= filling.stop and "delivered" not in self.without:
+                batch.append(events.delivered(slot, given[slot], lease.number))
+        return [*batch, events.revoke(0, lease.number)]
+
+    def at_sole_raise(self, world: World, i: int, process: Actor) -> Steps:
+        lease = self.rules.views[process.view].lease
+        assert lease is not None
+        raised = () if "sole raise" in self.without else ((cell(lease.slot, LEASE_FLAG), 1),)
+        process = process._replace(at="sole_barrier", target=lease, seen=(), buffer=process.buffer + raised)
+        yield f"{i} raises the flag of lease {lease.number} of all", world.put(i, process)
+
+    def at_sole_barrier(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.barrier(world, i, process, "sole_read", "sole barrier")
+
+    def at_sole_read(self, world: World, i: int, process: Actor) -> Steps:
+        """One cell after the other."""
+        ledger = self.rules.views[process.view]
+        slots = sorted(ledger.files)
+        seen = process.seen
+        if len(seen) < len(slots):
+            seen = (*seen, self.load(world, process, cell(slots[len(seen)], GIVEN)))
+        if len(seen) < len(slots):
+            yield f"{i} reads {seen}", world.put(i, process._replace(seen=seen))
+            return
+        ends = tuple(self.ends_of(ledger, dict(zip(slots, seen))))
+        back = process.saved._replace(buffer=process.buffer, view=process.view, ends=ends)
+        if process.mode:
+            back = back._replace(at="sole_end", saved=process.saved)
+        yield f"{i} reads {seen}: {' '.join(map(show, ends))}", world.put(i, back)
+
+    def at_sole_end(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.append(world, i, process, (), "sole_end")
+
+    def did_sole_end(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        yield world.put(i, process.saved._replace(buffer=process.buffer, view=process.view))
+
+    def role_sole(self, world: World, i: int, process: Actor) -> Steps:
+        """Leases all that comes, and delivers it; ends the lease of another that it meets."""
+        truth = self.rules.views[world.journal]
+        counters = self.counters(world, process)
+        if process.lease is not None:
+            ledger = self.rules.views[process.view]
+            for slot, filling in ledger.files.items() if process.left else ():
+                n = self.load(world, process, cell(slot, GIVEN))
+                if n < counters[slot] <= filling.stop:
+                    place = filling.file.member, filling.file.serial, n - filling.first
+                    yield from self.takes(world, i, process, slot, n, place)
+            if truth.lease is None or truth.lease.number != process.lease.number:
+                # Who finds nothing looks at the journal before it sleeps.
+                after, process, _ = self.looks(world, i, process)
+                yield f"{i} finds its lease ended", after.put(i, process._replace(lease=None))
+            elif not process.left or process.leaves:
+                at = process._replace(at="sole_own", target=None, hand=())
+                yield f"{i} ends its lease", world.put(i, at)
+            return
+        if not process.left or not (truth.head < truth.tail or self.cuts(truth, counters)):
+            return
+        after, process, ledger = self.looks(world, i, process)
+        if ledger.sole:
+            yield f"{i} is to end a lease of all", self.ends_sole(after, i, process, True)
+        elif ledger.head < ledger.tail or not process.places:
+            at = "claim" if ledger.head < ledger.tail else "read"
+            yield f"{i} wants to claim", after.put(i, process._replace(at=at))
+        else:
+            lowered = (*process.buffer, (cell(process.slot, LEASE_FLAG), 0))
+            process = process._replace(at="sole", places=process.places - 1, buffer=lowered)
+            yield f"{i} lowers its flag", after.put(i, process)
+
+    def at_sole(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.append(world, i, process, [events.lease_all(process.slot)], "sole")
+
+    def did_sole(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        lease = verdicts[-1]
+        if isinstance(lease, Lease):
+            ledger = self.rules.views[process.view]
+            # Not before the LEASE: others may cut until then.
+            stores = tuple((cell(slot, GIVEN), ledger.totals[slot]) for slot in ledger.files)
+            process = process._replace(lease=lease)
+            if "sole cells" not in self.without:
+                process = process._replace(buffer=(*process.buffer, *stores))
+        yield world.put(i, process._replace(at="idle"))
+
+    def takes(self, world: World, i: int, process: Actor, slot: int, n: int, place: tuple[int, int, int]) -> Steps:
+        """Copies a record, and stores that it is taken."""
+        value = dict(world.records).get(place)
+        if value is None:
+            if self.rules.views[world.journal].lease != process.lease:
+                value = -1  # it may be another's, and its file gone: of no interest if the flag is seen up
+            else:
+                raise Violation("made up", f"record {n} of slot {slot} is taken, and nobody sees what stands there")
+        stored = process._replace(
+            at="sole_look", target=(slot, n + 1), hand=(value,), buffer=(*process.buffer, (cell(slot, GIVEN), n + 1))
+        )
+        yield f"{i} takes record {n} of slot {slot}", world.put(i, stored)
+
+    def at_sole_look(self, world: World, i: int, process: Actor) -> Steps:
+        if self.load(world, process, cell(process.slot, LEASE_FLAG)) and "sole look" not in self.without:
+            yield f"{i} sees its flag up", world.put(i, process._replace(at="sole_contest"))
+        else:
+            yield f"{i} sees its flag down", self.gets_one(world, i, process)
+
+    def gets_one(self, world: World, i: int, process: Actor) -> World:
+        value = process.hand[0]
+        if value < 0:
+            raise Violation("made up", "a record is delivered that nobody sees")
+        account = delivered(world.account, value)
+        process = process._replace(at="idle", target=None, hand=(), left=process.left - 1)
+        return world.put(i, process, account=account)
+
+    def at_sole_contest(self, world: World, i: int, process: Actor) -> Steps:
+        after, process, ledger = self.looks(world, i, process)
+        assert process.lease is not None
+        if ledger.lease is not None and ledger.lease.number == process.lease.number:
+            yield f"{i} finds its lease standing", after.put(i, process._replace(at="sole_own"))
+        else:
+            for decided in self.did_sole_own(after, i, process, ()):
+                yield f"{i} finds its lease ended", decided
+
+    def at_sole_own(self, world: World, i: int, process: Actor) -> Steps:
+        ledger = self.rules.views[process.view]
+        batch: list[bytes] = []
+        assert process.lease is not None
+        if ledger.lease is not None and ledger.lease.number == process.lease.number:
+            batch = self.ends_of(ledger, {slot: self.load(world, process, cell(slot, GIVEN)) for slot in ledger.files})
+        yield from self.append(world, i, process, batch, "sole_own")
+
+    def did_sole_own(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
+        ledger = self.rules.views[process.view]
+        assert process.lease is not None
+        if process.target is None:
+            yield world.put(i, process._replace(at="idle", lease=None, places=0 if process.leaves else process.places))
+            return
+        slot, total = process.target
+        if ledger.given_of != process.lease.number:
+            raise Violation("forgotten", f"where lease {process.lease.number} ended is not known to its holder")
+        if ledger.given.get(slot, 0) >= total or "sole contest lost" in self.without:
+            world = self.gets_one(world, i, process)
+            process = world.processes[i]
+        else:
+            # Else a put would take it for got, and not cut before it.
+            process = process._replace(buffer=(*process.buffer, (cell(slot, GIVEN), total - 1)))
+        yield world.put(i, process._replace(at="idle", lease=None, hand=(), target=None))
 
     def role_passer(self, world: World, i: int, process: Actor) -> Steps:
         """Says in the journal how far the lease that it sees is delivered, and asks nobody."""
@@ -1097,6 +1301,9 @@ class Logs(Machine):
 
     def did_bury(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         slot, _ = process.target
+        if self.is_void(process):
+            yield self.ends_sole(world, i, process._replace(at="bury_read"))
+            return
         locks = (*world.locks[:slot], -1, *world.locks[slot + 1 :])
         yield world.put(
             i, process._replace(at="idle", target=None, seen=(), left=process.left - 1, view=0), locks=locks
@@ -1104,7 +1311,7 @@ class Logs(Machine):
 
     def role_newcomer(self, world: World, i: int, process: Actor) -> Steps:
         if process.left:
-            yield from self.append(world, i, process, [events.join(False)], "join")
+            yield from self.append(world, i, process, [events.join(process.becomes != "producer")], "join")
 
     def did_join(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         slot = verdicts[0]
@@ -1140,7 +1347,7 @@ class Logs(Machine):
         total = 0 if "counter cleared" in self.without else ledger.totals[slot]
         if self.load(after, process, cell(slot, COUNTER)) != total and "counter set" not in self.without:
             process = process._replace(buffer=(*process.buffer, (cell(slot, COUNTER), total)))
-        yield f"{i} is in", after.put(i, process._replace(role="producer", at="idle", left=process.puts))
+        yield f"{i} is in", after.put(i, process._replace(role=process.becomes, at="idle", left=process.puts))
 
     # -- shutting down
 
@@ -1156,7 +1363,7 @@ class Logs(Machine):
         if ledger.shut >= ledger.shutting:
             yield f"{i} finds it shut", after.put(i, process._replace(at="idle"))
             return
-        if ledger.shutting == SHUT_AT_ONCE and ledger.lease is not None:
+        if (ledger.shutting == SHUT_AT_ONCE and ledger.lease is not None) or self.is_void(process):
             yield from self.revokes(after, i, process._replace(mode="help"))
             return
         raised: tuple[Store, ...] = tuple((cell(slot, FLAG), 1) for slot in ledger.files)

@@ -635,6 +635,40 @@ def test_without_this_rule_random_histories_fail(mutant: type[Ledger]) -> None:
             History(random.Random(seed), mutant).go(120)
 
 
+def test_lease_of_all_that_comes_delivers_what_nobody_cuts() -> None:
+    """While it stands nothing is cut; what it has delivered goes past the order, and what it has not is cut behind."""
+    ledger = Ledger()
+    assert feed(ledger, events.join(False), events.open_(0, 0), events.join(True)) == [0, 0, 1]
+    assert feed(ledger, events.cut(0, 1), events.claim(1)) == [range(1), range(1)]
+    (lease,) = feed(ledger, events.lease_all(1))
+    assert ledger.sole
+    assert lease == Lease(1, 1, 1, 1, 2)
+    void = [events.cut(0, 2), events.publish(0, 2), events.skip(0, 2), events.open_(0, 128), events.leave(0, 0)]
+    void += [events.task_done(), events.shutdown(False), events.claim(1), events.hold(1), events.lease(1, 1)]
+    assert feed(ledger, *void, events.lease_all(1)) == [None] * (len(void) + 1)
+    stale = events.delivered(0, 3, 2), events.delivered(1, 1, 1), events.delivered(0, ROOM + 1, 1)
+    assert feed(ledger, *stale, events.delivered(0, 3, 1)) == [None, None, None, range(1, 3)]
+    assert (ledger.head, ledger.tail, ledger.given) == (3, 3, {0: 3})
+    again = events.delivered(0, 3, 1), events.delivered(0, 2, 1)
+    assert feed(ledger, *again, events.revoke(0, 1), events.cut(0, 4)) == [None, None, 3, range(3, 4)]
+    assert not ledger.sole
+    assert ledger.place(3).record == 3
+    assert (ledger.given_of, ledger.given) == (1, {0: 3}), "its holder may have to ask"
+
+
+def test_lease_of_all_that_comes_is_the_only_consumers() -> None:
+    """Nor does it stand in a bounded queue, beside what waits or is held, or after a shutdown."""
+    ledger = Ledger()
+    assert feed(ledger, events.join(False), events.open_(0, 0), events.join(True), events.join(True)) == [0, 0, 1, 2]
+    assert feed(ledger, events.lease_all(0), events.lease_all(1), events.leave(2, 3)) == [None, None, 2]
+    assert feed(ledger, events.cut(0, 1), events.lease_all(1), events.hold(1))[:2] == [range(1), None]
+    assert feed(ledger, events.lease_all(1), events.got(6)) == [None, None]
+    number = next(iter(ledger.held))
+    assert feed(ledger, events.got(number), events.shutdown(False), events.lease_all(1)) == [number, 1, None]
+    bounded = Ledger(3)
+    assert feed(bounded, events.join(True), events.lease_all(0)) == [0, None]
+
+
 def test_random_histories_meet_every_event_valid_and_void() -> None:
     """Else the tests above would prove less than they seem to."""
     valid, void = set(), set()
@@ -644,7 +678,7 @@ def test_random_histories_meet_every_event_valid_and_void() -> None:
         for event, verdict in zip(history.journal, history.verdicts):
             (void if verdict is None else valid).add(event[0])
     kinds = {getattr(events, name) for name in events.__all__ if name.isupper() and name not in ("SIZE", "SLOTS")}
-    kinds = {kind for kind in kinds if 1 <= kind <= events.PASSED} - {events.SEAL}
+    kinds = {kind for kind in kinds if 1 <= kind <= events.LEASE_ALL} - {events.SEAL}
     assert valid == kinds
     assert void >= kinds - {events.JOIN}
 

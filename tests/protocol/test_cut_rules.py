@@ -39,6 +39,8 @@ CLOSES = Actor("closer")
 CLOSES_AT_ONCE = Actor("closer", immediate=True)
 LEASES = Actor("leaser", places=1, trims=1)
 PASSES = Actor("passer")
+SOLE = Actor("sole", 2, places=1)
+"""Leases all that comes, so many times."""
 RESERVES = Actor(left=2, places=2)
 TRIMS = Actor(places=1, trims=1)
 
@@ -114,6 +116,34 @@ CASES: dict[str, Case] = {
     "a lease passes, who says so was stopped": case(
         PUTS._replace(left=3), LEASES._replace(left=3, places=2), PASSES, PASSES, maxsize=2, x86=True
     ),
+    "all that comes is leased": case(PUTS._replace(left=2), PUTS, SOLE._replace(left=3), x86=True),
+    "all that comes, another gets, too": case(PUTS._replace(left=2), SOLE, GETS, kills=1, x86=True),
+    "all that comes, another gets, of two": case(PUTS, PUTS, SOLE, GETS, x86=True),
+    "all that comes, the journal ends": case(PUTS._replace(left=2), SOLE, GETS, rolls=1, x86=True),
+    "all that comes, and again": case(
+        PUTS._replace(left=2), SOLE._replace(places=2, leaves=True), GETS, x86=True
+    ),
+    "all that comes, the next file": case(
+        PUTS._replace(left=2, leaves=True), SOLE._replace(places=2), room=1, rolls=1, x86=True
+    ),
+    "all that comes, the journal ends in front of an OPEN": case(
+        PUTS._replace(left=2), PUTS, SOLE._replace(left=1), room=1, rolls=1, x86=True
+    ),
+    "all that comes, a burier": case(PUTS._replace(left=2), SOLE._replace(places=2), BURIES, kills=1, x86=True),
+    "all that comes, one closes": case(PUTS._replace(left=2), SOLE, CLOSES, x86=True),
+    "all that comes, one closes at once": case(PUTS._replace(left=2), SOLE, CLOSES_AT_ONCE, x86=True),
+    "all that comes, and blocks": case(
+        PUTS._replace(left=2), SOLE._replace(places=2), JOINS._replace(becomes="holder", gives_back=1), x86=True
+    ),
+    "all that comes, finishing": case(
+        PUTS._replace(left=3), SOLE._replace(places=2), GETS._replace(tasks=True), x86=True
+    ),
+    "all that comes, who ends it was stopped": case(
+        PUTS, SOLE._replace(left=1, places=2), JOINS._replace(puts=1), GETS, x86=True
+    ),
+    "all that comes, two want it": case(
+        PUTS._replace(left=2), SOLE, JOINS._replace(becomes="sole", places=1), x86=True
+    ),
     "blocks": case(PUTS, HOLDS._replace(gives_back=1), HOLDS, BURIES, kills=1, x86=True),
     "blocks of a bounded queue": case(PUTS._replace(left=2), HOLDS._replace(gives_back=1), BURIES, maxsize=1, kills=1),
     "blocks, and leases": case(PUTS._replace(left=2), HOLDS._replace(gives_back=1), LEASES, x86=True),
@@ -155,6 +185,16 @@ LARGE: dict[str, Case] = {
     ),
     "a lease passes, its producer reserves": case(
         RESERVES._replace(left=3), LEASES._replace(left=2, places=2), PASSES, TRIMS, maxsize=2, x86=True
+    ),
+    "all that comes, two want it, the first is killed": case(
+        PUTS._replace(left=2), SOLE, JOINS._replace(becomes="sole", places=1), BURIES, kills=1, x86=True
+    ),
+    "all that comes, a slot is used again": case(PUTS, SOLE, BURIES, JOINS, kills=1, x86=True),
+    "all that comes, another was stopped": case(
+        PUTS._replace(left=2), SOLE._replace(places=2), GETS, GETS, stops=1, x86=True
+    ),
+    "all that comes, two producers, the next file": case(
+        PUTS._replace(left=2, leaves=True), PUTS, SOLE._replace(left=3, places=3), room=1, rolls=1, x86=True
     ),
     "blocks, and leases": case(PUTS._replace(left=2), HOLDS._replace(gives_back=1), LEASES, BURIES, kills=1),
     "blocks": case(PUTS._replace(left=2), HOLDS._replace(left=2, gives_back=1), HOLDS, BURIES, kills=1, rolls=1),
@@ -358,6 +398,46 @@ class PublishInParts(Ledger):
         return super()._cut(slot, total, False)
 
 
+class DeliveredOfAnyLease(Ledger):
+    __slots__ = ()
+
+    def _give(self, slot: int, total: int, number: int) -> Optional[range]:
+        return super()._give(slot, total, self.lease.number if self.lease else number)
+
+
+class LeaseOfAllBesideAnother(Ledger):
+    __slots__ = ()
+
+    def _lease_all(self, slot: int) -> Optional[Lease]:
+        consumers, self.consumers = self.consumers, 1
+        found = super()._lease_all(slot)
+        self.consumers = consumers
+        return found
+
+
+class LeaseOfAllOverWhatWaits(Ledger):
+    __slots__ = ()
+
+    def _lease_all(self, slot: int) -> Optional[Lease]:
+        tail, self.tail = self.tail, min(self.tail, self.head)
+        found = super()._lease_all(slot)
+        self.tail = tail
+        return found
+
+
+def under_a_lease_of_all(rule: str) -> type[Ledger]:
+    """A ledger in which an event is valid while a lease of all that comes stands."""
+
+    def step(self: Ledger, *arguments: Any) -> Any:
+        sole, self.sole = self.sole, False
+        try:
+            return getattr(Ledger, rule)(self, *arguments)
+        finally:
+            self.sole = sole
+
+    return type(f"UnderALeaseOfAll{rule}", (Ledger,), {"__slots__": (), rule: step})
+
+
 class Mutant(NamedTuple):
     """What is taken out, where that shows, and as what."""
 
@@ -432,6 +512,24 @@ MUTANTS: list[Mutant] = [
         case(PUTS, LEASES._replace(left=2, places=2), LEASES._replace(places=0, trims=2), x86=True, kills=1),
         "lost",
     ),
+    # leases of all that comes
+    Mutant(DeliveredOfAnyLease, C["all that comes, who ends it was stopped"], "made up"),
+    Mutant(LeaseOfAllBesideAnother, C["all that comes, two want it"], "twice forgotten"),
+    Mutant(LeaseOfAllOverWhatWaits, C["all that comes, another gets, too"], "wedged"),
+    Mutant(under_a_lease_of_all("_cut"), C["all that comes, another gets, too"], "made up"),
+    Mutant(under_a_lease_of_all("_skip"), C["all that comes, the next file"], "lost"),
+    Mutant(under_a_lease_of_all("_open"), C["all that comes, the next file"], "made up"),
+    Mutant(under_a_lease_of_all("_leave"), C["all that comes, a burier"], "left over"),
+    Mutant(under_a_lease_of_all("_shutdown"), C["all that comes, one closes"], "lost"),
+    Mutant((under_a_lease_of_all("_task_done"), "ends"), C["all that comes, finishing"], "early"),
+    Mutant("whole", C["all that comes, the journal ends in front of an OPEN"], "lost made up"),
+    Mutant("ends", C["all that comes, the next file"], "buried"),
+    Mutant("delivered", C["all that comes, another gets, too"], "twice"),
+    Mutant("sole look", C["all that comes, another gets, too"], "twice"),
+    Mutant("sole raise", C["all that comes, another gets, too"], "twice"),
+    Mutant("sole barrier", C["all that comes, another gets, too"], "twice"),
+    Mutant("sole contest lost", C["all that comes, another gets, too"], "twice"),
+    Mutant("sole cells", C["all that comes, another gets, too"], "made up"),
 ]
 
 

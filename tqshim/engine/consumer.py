@@ -15,7 +15,7 @@ from operator import getitem, setitem
 from struct import Struct
 from time import monotonic_ns
 
-from tqshim import tuning
+from tqshim import systems, tuning
 from tqshim.clock import monotonic
 from tqshim.engine.membership import Membership
 from tqshim.engine.reader import Reader, Taken
@@ -24,7 +24,7 @@ from tqshim.engine.replica import Replica
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
 from tqshim.protocol.index import Record
-from tqshim.protocol.ledger import Lease, Ledger, Place
+from tqshim.protocol.ledger import Filling, Lease, Ledger, Place
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells
@@ -42,6 +42,35 @@ _WORD: Final = Struct("<Q")
 _AWAITS_PLACE: Final = words_of.ASLEEP[words_of.AWAITS_PLACE]
 FEW: Final = 4
 """Consumers among whom it is worth looking for dead ones at once: all but one may be."""
+
+
+class _Source:
+    """A log from which a lease of all that comes delivers."""
+
+    __slots__ = ("_file", "_first", "_read", "counter", "flag", "given", "lease", "slot", "stop")
+
+    def __init__(self, reader: Reader, lease: Lease, slot: int, filling: Filling) -> None:
+        self.slot = slot
+        self.lease = lease.number
+        self.stop = filling.stop
+        """Records of the log at most, as long as the lease stands."""
+        self._first = filling.first
+        self._file = filling.file
+        self._read = reader.peek
+        self.counter = Cells.place(words_of.COUNTER, slot)
+        self.given = Cells.place(words_of.GIVEN, slot)
+        self.flag = Cells.place(words_of.LEASE_FLAG, lease.slot)
+
+    def read(self, at: int) -> Record:
+        """A copy of that record, which may be another's by now.
+
+        Raises ``ValueError`` or ``OSError`` where it can't be read so."""
+        return self._read(self._file, at - self._first)
+
+
+_Taking = tuple[_Source, int, Record, tuple[int, tuple[Taken, ...]]]
+"""A record that a lease of all that comes has taken: from which log, the total with it, and ``state`` before it was
+delivered."""
 
 
 class Handed(tuple[int, tuple[Taken, ...]]):
@@ -64,12 +93,16 @@ class Consumer:
         "_replica",
         "_seen",
         "_seen_at",
+        "_sources",
+        "_taking",
         "_window",
+        "_words",
         "claim_from",
         "cut_short",
         "damage",
         "lease",
         "slot",
+        "sole",
         "state",
         "steps",
         "take_returned",
@@ -92,6 +125,14 @@ class Consumer:
         """Ours."""
         self._at = 0
         """The first item of it that is not delivered."""
+        self.sole: Optional[Lease] = None
+        """Ours, of all that comes."""
+        self._sources: list[_Source] = []
+        """What it delivers."""
+        self._words = members.cells.words
+        """The cells, as they were mapped when it began."""
+        self._taking: Optional[_Taking] = None
+        """The last record that it has taken, which is delivered once ``state`` is another."""
         self._window: tuple[int, list[Taken]] = (0, [])
         """Records of our lease that are read already, from that item on."""
         self.steps: Iterator[Step] = NO_STEPS
@@ -123,13 +164,16 @@ class Consumer:
 
     def delivered(self) -> int:
         """The oldest item that nobody has got, as far as can be seen without asking: a lease may be going on."""
-        lease = self._replica.ledger.lease
+        ledger = self._replica.ledger
+        lease = ledger.lease
         if lease is None:
-            return self._replica.ledger.head
+            return ledger.head
+        if ledger.sole:
+            return ledger.head + sum([at - ledger.totals[slot] for slot, at in self._members.given().items()])
         if self._holds(lease) and self.steps is NO_STEPS:
             return self._at
         position = self._members.word(words_of.LEASE_POSITION, lease.slot)
-        return max(self._replica.ledger.passed, min(position, lease.end))
+        return max(ledger.passed, min(position, lease.end))
 
     def taken_elsewhere(self) -> int:
         """``delivered``, where this process gets nothing itself; else -1."""
@@ -149,7 +193,7 @@ class Consumer:
         count = 0
         for _ in range(tuning.LOOKS):
             counters = self._members.look()
-            count = self.uncut(counters) + self.size() + len(self.state[1])
+            count = max(0, self.uncut(counters) + self.size()) + len(self.state[1])
             if self._is_still(counters):
                 break
         return count
@@ -165,11 +209,27 @@ class Consumer:
         """Items that are put and not cut yet, by these counters, after which the journal was read."""
         return self._replica.ledger.uncut(counters) if counters else 0
 
+    def known(self) -> bytes:
+        """The counters of what is cut, or delivered by our lease of all that comes."""
+        return self._replica.ledger.totals.tobytes() if self.sole is None else self._members.cells.given()
+
+    def left(self) -> int:
+        """Items that wait, as far as can be seen without asking."""
+        if self.sole is not None:
+            words = self._words
+            return sum([words[source.counter] - words[source.given] for source in self._sources])
+        return self.size()
+
     # -- taking
 
     def finds_nothing_new(self) -> bool:
         """There was nothing to take, and since then nothing was put, and nothing written to the journal."""
         replica = self._replica
+        if self.sole is not None:
+            cells = self._members.cells
+            return cells.counters() == cells.given() and not (
+                replica.journal.read(replica.pos, events.SIZE) or self.state[1] or self.damage is not None
+            )
         return (
             self._seen_at == replica.pos + replica.shift
             and self._seen == self._members.cells.counters()
@@ -191,6 +251,13 @@ class Consumer:
         if self.lease is not None and self._at < self.lease.end and self._take_leased(got, most):
             return
         replica, members = self._replica, self._members
+        claims = False
+        """A lease of all that comes is no way to what is there: it was tried."""
+        while self.sole is not None:
+            if most == 1 and self.take_given(got):
+                return
+            if self._is_idle(most):
+                return
         while True:
             ledger = replica.ledger
             cuts = counters = b""
@@ -236,11 +303,146 @@ class Consumer:
                 continue
             if replica.journal.words is None:
                 replica.journal.map(ledger.limit)
+            if most == 1 and 0 < uncut < tuning.LEASE_FROM and not claims and self._wants_all(cuts):
+                claims = True
+                if self._take_all() and self.take_given(got):
+                    return
+                continue
             if self._claim(got, most, cuts, began):
                 ledger = replica.ledger
                 if ledger.head == ledger.tail and counters == ledger.totals.tobytes() and not ledger.held:
                     self._seen, self._seen_at = counters, replica.now
                 return
+
+    # -- a lease of all that comes
+
+    def _wants_all(self, cuts: bytes) -> bool:
+        """We are the only consumer, and items come one by one: none of them need be cut, or claimed."""
+        ledger = self._replica.ledger
+        return (
+            tuning.SOLE
+            and systems.STORES_IN_ORDER
+            and self._members.counting
+            and self._members.cells.pages == 1
+            and ledger.consumers == 1
+            and ledger.head == ledger.tail
+            and not (ledger.maxsize or ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
+            and self._small_ahead(cuts) > 0
+        )
+
+    def _take_all(self) -> bool:
+        slot = self.slot
+        assert slot is not None
+        membarrier.register_for_barrier()
+        words = self._members.cells.words
+        # No put is to go by the cells below before they are right.
+        words[words_of.HOLDER] = 0
+        words[Cells.place(words_of.LEASE_FLAG, slot)] = 0  # as for any lease
+        lease = self._replica.append_one(events.lease_all(slot))
+        if not isinstance(lease, Lease):
+            return False
+        ledger = self._replica.ledger
+        # Not before: others may cut until then.
+        words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = ledger.totals[: words_of.SLOTS]
+        words[words_of.HOLDER] = slot + 1
+        self._words = words
+        self._sources = [_Source(self._reader, lease, *one) for one in ledger.files.items() if not one[1].file.large]
+        self.sole = lease
+        self._reclaimer.reclaim_done()
+        return True
+
+    @property
+    def wants_the_long_way(self) -> bool:
+        """There is something else than what comes next, or no lease of all that comes."""
+        return self.sole is None or bool(self.state[1]) or self.damage is not None
+
+    def take_given(self, got: list[Taken]) -> bool:
+        """Deliver one record under our lease of all that comes.  ``False``: there is none, or it has ended."""
+        words = self._words
+        for source in self._sources:
+            at, total = words[source.given], words[source.counter]
+            if at >= total:
+                continue
+            if total - at >= tuning.LEASE_FROM or total > source.stop:
+                self.end_lease()
+                return False
+            try:
+                record = source.read(at)
+            except (ValueError, OSError, LookupError):  # it may be another's by now
+                self.end_lease()
+                return False
+            state = self.state
+            self._taking = source, at + 1, record, state
+            words[source.given] = at + 1
+            if words[source.flag] and not self._contest_all():
+                return False
+            try:
+                got.append(record)
+                self.taken += 1
+                # Commit point: it is delivered.
+                self.state = state[0], state[1]
+            except BaseException:
+                if self.state is state:
+                    got.clear()
+                raise
+            return True
+        return False
+
+    def _is_idle(self, most: int) -> bool:
+        """Our lease of all that comes stands, and there is nothing."""
+        lease, cells = self.sole, self._members.cells
+        if lease is None:
+            return False
+        if most == 1:
+            self._replica.sync()
+            stands = self._replica.ledger.lease
+            if stands is not None and stands.number == lease.number:
+                return cells.counters() == cells.given()
+        self.end_lease()
+        return False
+
+    def _contest_all(self) -> bool:
+        """Somebody wants our lease of all that comes to end: the journal decides whether it had delivered what we have
+        just taken."""
+        self._end_all()
+        return self._is_ours()
+
+    def _is_ours(self) -> bool:
+        """What we have taken last was delivered by our lease of all that comes, which has ended."""
+        assert self._taking is not None
+        source, total, _, _ = self._taking
+        ledger = self._replica.ledger
+        if ledger.given_of == source.lease and ledger.given.get(source.slot, 0) >= total:
+            return True
+        # Else a put would take it for delivered, and not cut it before its own.
+        self._members.cells.words[source.given] = total - 1
+        self._taking = None
+        return False
+
+    def _end_all(self) -> None:
+        """End our lease of all that comes, if nobody has."""
+        lease = self.sole
+        self._replica.sync()
+        stands = self._replica.ledger.lease
+        if lease is not None and stands is not None and stands.number == lease.number:
+            self._replica.append(self._members.end_of_all())
+        self.sole = None
+        self._sources = []
+
+    def _recover_all(self) -> None:
+        """An act was interrupted: end our lease of all that comes, and have what it had taken and not delivered."""
+        taking, member = self._taking, self._members.slots.get(self.slot) if self.slot is not None else None
+        ledger = self._replica.ledger
+        if ledger.sole and ledger.lease is not None and ledger.lease.member == member:
+            self._replica.append(self._members.end_of_all())
+        if taking is not None and taking[3] is self.state:
+            source, total, record, _ = taking
+            if self._members.cells.words[source.given] >= total and self._is_ours():
+                self.state = self.state[0], (*self.state[1], record)
+        self.sole = self._taking = None
+        self._sources = []
+
+    # -- taking part
 
     def join(self) -> None:
         """Be a consumer."""
@@ -258,7 +460,8 @@ class Consumer:
 
     def _holds(self, lease: Lease) -> bool:
         """That lease is ours."""
-        return self.lease is not None and self.lease.number == lease.number
+        own = self.lease or self.sole
+        return own is not None and own.number == lease.number
 
     def _claim(self, got: list[Taken], most: int, cuts: bytes, began: int) -> bool:
         """Claim items at the head, and read them.  ``False``: others were faster, or the journal was rolled."""
@@ -501,6 +704,8 @@ class Consumer:
 
     def end_lease(self) -> None:
         """End our lease where we are."""
+        if self.sole is not None:
+            self._end_all()
         lease = self.lease
         if lease is not None:
             self._replica.keep()
@@ -534,6 +739,9 @@ class Consumer:
 
     def _revoke(self, lease: Lease) -> None:
         """End another's lease."""
+        if self._replica.ledger.sole:
+            self._replica.append(self._members.end_of_all())
+            return
         self._members.raise_flag(words_of.LEASE_FLAG, lease.slot)
         membarrier.barrier()
         position = self._members.word(words_of.LEASE_POSITION, lease.slot)
@@ -546,7 +754,9 @@ class Consumer:
         """An act was interrupted: ask the journal what is ours."""
         self.settle()
         former = self.lease
-        ledger = self._replica.reload(self.slot, self.claim_from)
+        self._replica.reload(self.slot, self.claim_from)
+        self._recover_all()
+        ledger = self._replica.ledger
         lease = ledger.lease
         number = self._members.slots.get(self.slot) if self.slot is not None else None
         kept = ledger.kept.get(former.slot) if former is not None else None

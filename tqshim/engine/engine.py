@@ -102,6 +102,8 @@ class Engine(Acts):
             _, cut_short = above.get(got, most, block, timeout)
             self.over = above.over
             return self.generation, cut_short
+        if most == 1 and self.parts.consumer.sole is not None and gets.take_given(self, got):
+            return self.generation, False
         return gets.take_or_wait(self, got, most, block, timeout)
 
     def give_back(self, records: list[Taken]) -> None:
@@ -230,11 +232,12 @@ class Engine(Acts):
 
     def _bytes(self, counters: bytes) -> int:
         """Bytes of the records that wait, cut or not."""
-        ledger, reader = self.parts.replica.ledger, self.parts.reader
-        first = max(self.parts.consumer.delivered(), ledger.extents.first)
+        parts = self.parts
+        ledger, reader = parts.replica.ledger, parts.reader
+        first = max(parts.consumer.delivered(), ledger.extents.first)
         waiting_ones = [(end - begin, place) for begin, end, place in ledger.each_place(first, ledger.tail)]
         if counters:
-            waiting_ones += [(count, place) for _, count, place in ledger.each_uncut(counters)]
+            waiting_ones += [(count, place) for _, count, place in ledger.each_uncut(counters, parts.members.given())]
         return reader.bytes_in(waiting_ones)
 
     @property

@@ -9,7 +9,7 @@ CUT that comes later can cut anything of its log, and its slot's next member goe
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 from time import monotonic_ns
 
 from tqshim import systems, tuning
@@ -143,11 +143,53 @@ class Membership:
         counters = self.look()
         if not systems.STORES_IN_ORDER and self.counting:
             membarrier.barrier()  # as in counters
-        data = self._replica.ledger.cuts(counters, last) + then
-        verdicts = self._replica.append(data) if data else []
+        verdicts: list[Verdict] = []
+        if then or not self.is_given(counters):
+            verdicts = self.append_cuts(lambda: self._replica.ledger.cuts(counters, last) + then)
         self.cut_to = counters
         self.has_cut(began)
         return verdicts
+
+    def append_cuts(self, wanted: Callable[[], bytes]) -> list[Verdict]:
+        """Append events that are void while a lease of all that comes stands: it ends in the same piece."""
+        replica = self._replica
+        # Else a CUT may be void, for such a lease stood just then, and what comes after a roll count without it.
+        whole = not replica.ledger.maxsize
+        data = wanted()
+        verdicts = replica.append(self.end_of_all() + data, whole) if data else []
+        while data and replica.ledger.sole:  # taken just before
+            verdicts = replica.append(self.end_of_all() + wanted(), whole)
+        return verdicts
+
+    def end_of_all(self) -> bytes:
+        """The events that end the lease of all that comes, if one stands, with what it has delivered."""
+        ledger = self._replica.ledger
+        lease = ledger.lease
+        if lease is None or not ledger.sole:
+            return b""
+        self.raise_flag(words_of.LEASE_FLAG, lease.slot)
+        if self.slots.get(lease.slot) != lease.member:
+            membarrier.barrier()
+        said = [events.delivered(slot, total, lease.number) for slot, total in self.given().items()]
+        return b"".join(said) + events.revoke(0, lease.number)
+
+    def is_given(self, counters: bytes) -> bool:
+        """A lease of all that comes has delivered what is not cut by these."""
+        ledger = self._replica.ledger
+        lease = ledger.lease
+        if lease is None or not ledger.sole:
+            return False
+        given = all(self.word(words_of.GIVEN, slot) >= total for slot, total in ledger.grown(counters))
+        # Behind that look: what is taken while somebody ends the lease may not be delivered.
+        return given and not self.word(words_of.LEASE_FLAG, lease.slot)
+
+    def given(self) -> dict[int, int]:
+        """By slot: up to which record of its log a lease of all that comes has got, where nobody has said it."""
+        ledger = self._replica.ledger
+        if not ledger.sole:
+            return {}
+        found = {slot: self.word(words_of.GIVEN, slot) for slot in ledger.files}
+        return {slot: at for slot, at in found.items() if ledger.totals[slot] < at <= ledger.files[slot].stop}
 
     def has_cut(self, began: int) -> None:
         """All that was put by then, before the counters were read, has been cut: no put cuts for a moment.  Stored
@@ -174,10 +216,10 @@ class Membership:
         """Leave one of our slots."""
         number = self.slots.pop(slot)
         # Unlocked first: a process that is stopped here must not keep the slot's next member waiting.
-        end = self.end_of_log(slot)
+        end = self.end_of_log(slot) + events.leave(slot, number)
         self.cells.clear(slot)
         self._folder.unlock_slot(slot)
-        self._replica.append(end + events.leave(slot, number))
+        self._append_end(slot, end)
 
     def end_of_log(self, slot: int) -> bytes:
         """The events after which no CUT can cut anything of this member's log."""
@@ -204,14 +246,20 @@ class Membership:
             if self._replica.ledger.members.get(slot) != member:
                 return False  # another was faster; or it had left before it was locked
             self.see_all()
-            end = self.end_of_log(slot)
+            end = self.end_of_log(slot) + events.leave(slot, member.number)
             if slot < self.cells.slots:
                 # Under the lock, and before its LEAVE: the slot can have no new member yet.
                 self.cells.clear(slot)
-            self._replica.append(end + events.leave(slot, member.number))
+            self._append_end(slot, end)
         finally:
             self._folder.unlock_slot(slot)
         return True
+
+    def _append_end(self, slot: int, end: bytes) -> None:
+        if slot in self._replica.ledger.files:
+            self.append_cuts(lambda: end)
+        else:
+            self._replica.append(end)
 
     def bury_the_dead(self) -> bool:
         """Bury all who died; whether there were any."""

@@ -35,7 +35,7 @@ from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
-from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, PAGE, SLEEPS, SLOTS, Cells
+from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, GIVEN, HOLDER, LEASE_FLAG, PAGE, SLEEPS, SLOTS, Cells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -138,9 +138,15 @@ class Log:
         if not counts[_ASLEEP] and (counts[BEYOND] or counts[SLEEPS : SLEEPS + SLOTS].tobytes() != _NOBODY):
             counts[_ASLEEP] = 1
         counters = counts[COUNTER : COUNTER + SLOTS].tobytes()
-        begin, known = 8 * self._slot, self.cut_to
-        if counts[BEYOND] or counters[:begin] != known[:begin] or counters[begin + 8 :] != known[begin + 8 :]:
-            return True
+        begin, end = 8 * self._slot, 8 * self._slot + 8
+        known = self.cut_to
+        if counts[BEYOND] or counters[:begin] != known[:begin] or counters[end:] != known[end:]:
+            # Or delivered, by a lease of all that comes.
+            holder, known = counts[HOLDER], counts[GIVEN : GIVEN + SLOTS].tobytes()
+            if counts[BEYOND] or counters[:begin] != known[:begin] or counters[end:] != known[end:]:
+                return True
+            if not holder or counts[LEASE_FLAG + holder - 1]:
+                return True  # Behind that look: what is taken while somebody ends the lease may not be delivered.
         self.due = now + tuning.CUT_EVERY
         return False
 
@@ -430,7 +436,8 @@ class Producer:
             if own is not None and not own.cut:
                 data = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
             # What can't be cut now never will be: its numbers are not used again.
-            kept = replica.append_one(data + events.cut(slot, total) + events.skip(slot, total))
+            data += events.cut(slot, total) + events.skip(slot, total)
+            kept = self._members.append_cuts(lambda: data)[-1]
             if isinstance(kept, int):
                 owner.lost.update(range(kept, total))
         if replica.ledger.shutting and not replica.ledger.shut:
@@ -537,12 +544,14 @@ class Producer:
         # The file begins behind what is cut by then: nothing of the log may be left between.
         counter = self.log.counts[self.log.cell]
         try:
-            verdicts = self._replica.append(self._members.end_of_log(slot) + events.open_(slot, batch.file.serial))
+            opening = self._members.end_of_log(slot) + events.open_(slot, batch.file.serial)
+            verdicts = self._members.append_cuts(lambda: opening)
         except OSError as error:
             if error.errno in NO_SPACE and not self._replica.stale:
                 self._folder.remove_batch(batch.file)
             raise
-        if len(verdicts) > 1 and isinstance(verdicts[-2], int):  # a SKIP: other threads wait to be told of theirs
+        if self._replica.ledger.maxsize and len(verdicts) > 1 and isinstance(verdicts[-2], int):
+            # A SKIP: other threads wait to be told of theirs.
             self.lost.update(range(verdicts[-2], counter))
         filling = self._replica.ledger.files[slot]
         self.log = Log(self._members.cells.words, slot, batch, filling.first, 0)

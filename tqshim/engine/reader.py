@@ -126,6 +126,13 @@ class Reader:
         except (ValueError, OSError) as error:
             raise self._corrupt(error, place, item, item + 1) from None
 
+    def peek(self, file: FileId, number: int) -> Record:
+        """A copy of a record that may be another's by now, in a file that may be gone.  Raises ``ValueError`` or
+        ``OSError`` where it can't be read so."""
+        batch = self.files.get(file) or self.open(file)
+        record: Record = batch.record(number)
+        return record if self.opened is _as_it_is else self.opened(file, number, record)
+
     def read_many(self, place: Place, first: int, end: int, alone: bool = False) -> list[Taken]:
         """The records of the first of these items, which stand there one behind the other: one at least, ``WINDOW`` at
         most.  Raises ``CorruptBatchError`` where that one is damaged."""

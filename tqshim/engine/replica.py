@@ -157,9 +157,10 @@ class Replica:
 
     # -- appending
 
-    def append(self, data: bytes) -> list[Verdict]:
+    def append(self, data: bytes, whole: bool = False) -> list[Verdict]:
         """Append events, all in one piece, and say what each came to; after a roll those that came too late for this
-        journal.  The last of them names our slot, so nobody else writes the same.
+        journal.  The last of them names our slot, so nobody else writes the same.  ``whole``: after a roll all of them
+        once more, for what comes last must not count unless those before it were seen to in the same piece.
 
         Commit point of whatever they say.  Raises ``OSError``: where there is no space, nothing has happened."""
         verdicts: list[Verdict] = []
@@ -181,7 +182,8 @@ class Replica:
                 if end > self._half:
                     self.set_space_aside()
                 return verdicts
-            data = data[max(0, counts) :]
+            if not whole:
+                data = data[max(0, counts) :]
             del verdicts[len(verdicts) - len(data) // SIZE :]
 
     def append_one(self, data: bytes) -> Verdict:
@@ -291,7 +293,7 @@ class Replica:
         ledger = self.ledger
         ledger.watched, ledger.yours = former.watched, former.yours
         lease, watched = former.lease, former.watched
-        if lease is None or watched is None or lease.slot != watched:
+        if lease is None or watched is None or lease.slot != watched or former.sole:
             return
         number, end = ledger.kept.get(watched, (0, 0))
         if ledger.lease == lease:

@@ -30,7 +30,7 @@ from tqshim.storage.files import RECOVER
 from tqshim.storage.journal import Journal
 from tqshim.storage.lock_owners import lock_owners
 from tqshim.sync import membarrier
-from tqshim.sync.cells import KINDS, LEASE_POSITION, PAGE, Cells
+from tqshim.sync.cells import GIVEN, KINDS, LEASE_POSITION, PAGE, Cells
 
 __all__ = ["Member", "Peeked", "Process", "Stretch", "View", "command"]
 
@@ -301,9 +301,21 @@ class View(Files):
     def delivered(self) -> int:
         """The oldest item that nobody has got: a lease tells how far it is in its cell."""
         lease = self.ledger.lease
-        if lease is None:
-            return self.ledger.head
+        if lease is None or self.ledger.sole:
+            return self.ledger.head + sum([at - self.ledger.totals[slot] for slot, at in self._given.items()])
         return max(self.ledger.passed, min(self.word(LEASE_POSITION, lease.slot), lease.end))
+
+    @property
+    def _given(self) -> dict[int, int]:
+        """By slot: up to which of the records that we saw a lease of all that comes has got."""
+        ledger = self.ledger
+        if not ledger.sole:
+            return {}
+        return {
+            slot: min(self.word(GIVEN, slot), total)
+            for slot, total in ledger.grown(self._counting)
+            if self.word(GIVEN, slot) > ledger.totals[slot]
+        }
 
     def word(self, kind: int, slot: int) -> int:
         """A slot's word of that kind; 0 where there is none."""
@@ -313,8 +325,8 @@ class View(Files):
 
     @property
     def uncut(self) -> int:
-        """Items that are put and not cut yet."""
-        return self.ledger.uncut(self._counting)
+        """Items that are put, and neither cut nor delivered yet."""
+        return self.put - self.ledger.tail - (self.delivered - self.ledger.head if self.ledger.sole else 0)
 
     @property
     def _counting(self) -> bytes:
@@ -324,7 +336,7 @@ class View(Files):
     @property
     def put(self) -> int:
         """Items that were ever put."""
-        return self.ledger.tail + self.uncut
+        return self.ledger.tail + self.ledger.uncut(self._counting)
 
     @property
     def waiting(self) -> int:
@@ -336,8 +348,8 @@ class View(Files):
         ledger = self.ledger
         for first, end, place in ledger.each_place(max(self.delivered, ledger.extents.first), ledger.tail):
             yield Stretch(first, end - first, place, False)
-        number = ledger.tail
-        for _, count, place in ledger.each_uncut(self._counting):
+        number = max(ledger.tail, self.delivered)
+        for _, count, place in ledger.each_uncut(self._counting, self._given):
             yield Stretch(number, count, place, True)
             number += count
 

@@ -26,11 +26,15 @@ __all__ = [
     "CLAIM_MANY",
     "CLOSING",
     "CUT",
+    "DELIVERED",
+    "DELIVERED_LIMIT",
+    "DELIVERED_MOST",
     "GOT",
     "GRANT_LIMIT",
     "HOLD",
     "JOIN",
     "LEASE",
+    "LEASE_ALL",
     "LEASE_MOST",
     "LEAVE",
     "OPEN",
@@ -46,16 +50,19 @@ __all__ = [
     "SIZE",
     "SKIP",
     "SLOTS",
+    "SOLE_LIMIT",
     "TASK_DONE",
     "TRIM",
     "claim",
     "claim_many",
     "closing",
     "cut",
+    "delivered",
     "got",
     "hold",
     "join",
     "lease",
+    "lease_all",
     "leave",
     "open_",
     "passed",
@@ -98,6 +105,8 @@ RETURN: Final = 17
 CLOSING: Final = 18
 PUBLISH: Final = 19
 PASSED: Final = 20
+DELIVERED: Final = 21
+LEASE_ALL: Final = 22
 
 LEASE_MOST: Final = (1 << 16) - 1
 """Items of one lease: how far it got must fit into the 16 bits of a REVOKE or PASSED."""
@@ -105,6 +114,12 @@ RESERVE_MOST: Final = (1 << 10) - 1
 """Places of one reservation: how many are used must fit into the 10 bits of a TRIM."""
 GRANT_LIMIT: Final = 1 << 30
 """Reservations are numbered modulo this in a TRIM."""
+DELIVERED_MOST: Final = 1 << 14
+"""Records of one log that are delivered under one lease of all that comes: how many there are must be told by ..."""
+DELIVERED_LIMIT: Final = 2 * DELIVERED_MOST
+"""... totals modulo this, in the 15 bits that a DELIVERED has for one."""
+SOLE_LIMIT: Final = 1 << 25
+"""Leases are numbered modulo this in a DELIVERED."""
 
 _pack = struct.Struct("<Q").pack
 
@@ -152,6 +167,17 @@ def claim_many(slot: int, most: int) -> bytes:
 def lease(slot: int, most: int) -> bytes:
     """A consumer takes up to ``most`` items as a lease, to deliver them without further events."""
     return _pack(LEASE | slot << 8 | most << 24)
+
+
+def lease_all(slot: int) -> bytes:
+    """The only consumer takes all that comes as a lease, from whatever log, to deliver it uncut."""
+    return _pack(LEASE_ALL | slot << 8)
+
+
+def delivered(slot: int, total: int, number: int) -> bytes:
+    """Under the lease of that number, of all that comes, the slot's log is delivered up to the ``total``-th record."""
+    rest = total % DELIVERED_LIMIT | (number % SOLE_LIMIT) << 15
+    return _pack(DELIVERED | slot << 8 | rest << 24)
 
 
 def revoke(count: int, number: int) -> bytes:

@@ -29,8 +29,14 @@ CLAIM(slot)               no lease stands, no item is returned, and   the item a
                           head < tail
 CLAIM_MANY(slot, most)    the same                                    the ``most`` items at the head, or all
 LEASE(slot, most)         slot is a consumer; no lease stands, or     its former lease is wholly delivered; the ``most``
-                          its own; no item is held or returned;       items at the head, or all, are leased to it
-                          head < tail
+                          its own of some items; no item is held or   items at the head, or all, are leased to it
+                          returned; head < tail
+LEASE_ALL(slot)           slot is the only consumer; unbounded; no    a lease of all that comes: it delivers records of
+                          lease stands, nothing waits, nothing is     any log in any order, and nothing is cut meanwhile
+                          held or returned; not shut down
+DELIVERED(slot, t, n)     a lease of all that comes stands, of that   the records of its log up to ``t`` were cut, and
+                          number; the slot has a file;                are got
+                          cut < t <= what its file can hold
 PASSED(count, number)     a lease of that number stands; so many of   they are delivered for good, and their places are
                           its items are more than have passed, and    free
                           not more than it has
@@ -60,6 +66,8 @@ SEAL(key)                 past the journal's limit, and no earlier    the next j
 cut has used + the items that are held or returned.  The total of a log only grows, also over the members that follow
 one another in its slot: a CUT that comes late, or twice, is void; and so is a PASSED, for a lease's cell only grows.
 While an item is held or returned no lease stands: so nobody delivers others from memory, and overlooks what comes back.
+While a lease of all that comes stands these are void, too: CUT, PUBLISH, SKIP, OPEN, LEAVE of who has a file,
+TASK_DONE, SHUTDOWN.  Whoever wants one of them ends it in the same append: DELIVEREDs by the cells, REVOKE.
 All other events past the journal's limit are void, and so are events of unknown types.  Numbers of members, leases,
 grants, holds, files and items are never used twice; slots are.
 """
@@ -79,10 +87,12 @@ from tqshim.protocol.events import (
     CLAIM_MANY,
     CLOSING,
     CUT,
+    DELIVERED,
     GOT,
     HOLD,
     JOIN,
     LEASE,
+    LEASE_ALL,
     LEAVE,
     OPEN,
     PASSED,
@@ -204,8 +214,9 @@ class Returned(NamedTuple):
 Verdict: TypeAlias = "Union[int, range, Lease, Reservation, Held, None]"
 """What an event came to: ``None`` where it is void, else
 
-JOIN: the slot.  CUT, PUBLISH, CLAIM, CLAIM_MANY: the items.  LEASE: the lease.  RESERVE, TRIM: the reservation as it
-stands now.  PASSED, REVOKE: how far the lease was delivered.  SKIP: the total before it.  LEAVE, OPEN: the slot.
+JOIN: the slot.  CUT, PUBLISH, DELIVERED, CLAIM, CLAIM_MANY: the items.  LEASE, LEASE_ALL: the lease.  RESERVE, TRIM:
+the reservation as it stands now.  PASSED, REVOKE: how far the lease was delivered.  SKIP: the total before it.  LEAVE,
+OPEN: the slot.
 SEAL: the key.  HOLD: what is held.  GOT, RETURN: the number of the hold.  TASK_DONE: how many items are unfinished.
 CLOSING, SHUTDOWN: ``SHUT`` or ``SHUT_AT_ONCE``."""
 
@@ -247,6 +258,8 @@ class Ledger:
         "finished",
         "first_limit",
         "free",
+        "given",
+        "given_of",
         "grants",
         "head",
         "held",
@@ -272,6 +285,7 @@ class Ledger:
         "sealing",
         "shut",
         "shutting",
+        "sole",
         "tail",
         "totals",
         "watched",
@@ -341,6 +355,12 @@ class Ledger:
         self.passed = 0
         """Its first item of which nobody has said that it is delivered."""
         self.leases = 0
+        self.sole = False
+        """The lease that stands is of all that comes; it has no items."""
+        self.given_of = 0
+        """The number of the last such lease ..."""
+        self.given: dict[int, int] = {}
+        """... and by slot: up to which record of its log was delivered under it, as far as anybody has said it."""
         self.kept: dict[int, tuple[int, int]] = {}
         """By slot: its member's last lease that was revoked, by number, and the item at which it ended."""
         self.res: dict[int, Reservation] = {}
@@ -425,11 +445,15 @@ class Ledger:
         """Items that are put and not cut, by these counters, which were read before what is applied here."""
         return sum([total - self.totals[slot] for slot, total in self.grown(counters)])
 
-    def each_uncut(self, counters: bytes) -> Iterator[tuple[int, int, Place]]:
-        """The same, by slot: the slot, how many, and where the first of them stands, with the others behind it."""
+    def each_uncut(self, counters: bytes, given: dict[int, int]) -> Iterator[tuple[int, int, Place]]:
+        """The same, by slot: the slot, how many, and where the first of them stands, with the others behind it.
+
+        ``given``: where a lease of all that comes has got to."""
         for slot, total in sorted(self.grown(counters)):
             filling = self.files[slot]
-            yield slot, total - self.totals[slot], Place(filling.file, self.totals[slot] - filling.first)
+            first = max(self.totals[slot], given.get(slot, 0))
+            if first < total:
+                yield slot, total - first, Place(filling.file, first - filling.first)
 
     def grown(self, counters: bytes) -> list[tuple[int, int]]:
         """Slots whose logs are beyond their last cuts, by these counters, and up to where each can be cut."""
@@ -524,6 +548,10 @@ class Ledger:
             return self._claim(slot, rest)
         if kind == LEASE:
             return self._lease(slot, rest)
+        if kind == LEASE_ALL:
+            return self._lease_all(slot)
+        if kind == DELIVERED:
+            return self._give(slot, rest & events.DELIVERED_LIMIT - 1, rest >> 15)
         if kind == REVOKE:
             return self._revoke(slot, rest)
         if kind == PASSED:
@@ -568,7 +596,7 @@ class Ledger:
 
     def _cut(self, slot: int, total: int, whole: bool) -> Optional[range]:
         filling = self.files.get(slot)
-        if filling is None or self.shut:
+        if filling is None or self.shut or self.sole:
             return None
         totals = self.totals
         former = totals[slot]
@@ -592,7 +620,7 @@ class Ledger:
 
     def _skip(self, slot: int, total: int) -> Optional[int]:
         filling = self.files.get(slot)
-        if filling is None or not self.totals[slot] < total <= filling.stop:
+        if filling is None or self.sole or not self.totals[slot] < total <= filling.stop:
             return None
         self._drop_reservation(slot)
         former = self.totals[slot]
@@ -619,6 +647,36 @@ class Ledger:
         self.head = end
         return self.lease
 
+    def _lease_all(self, slot: int) -> Optional[Lease]:
+        member = self.members.get(slot)
+        if member is None or not member.consumer or self.consumers != 1 or self.maxsize or self.shut:
+            return None
+        if self.lease is not None or self.apart or self.head < self.tail:
+            return None
+        self.leases += 1
+        self.lease = Lease(slot, self.head, self.head, self.leases, member.number)
+        self.passed = self.head
+        self.plain = False
+        self.sole = True
+        self.given_of = self.leases
+        self.given = {}
+        return self.lease
+
+    def _give(self, slot: int, total: int, number: int) -> Optional[range]:
+        lease, filling = self.lease, self.files.get(slot)
+        if not self.sole or lease is None or lease.number % events.SOLE_LIMIT != number or filling is None:
+            return None
+        former = self.totals[slot]
+        count = (total - former) % events.DELIVERED_LIMIT
+        if not 0 < count <= events.DELIVERED_MOST or former + count > filling.stop:
+            return None
+        first = self.tail
+        self.totals[slot] = self.given[slot] = former + count
+        self.head = self.passed = self.tail = self.ends[filling.file] = first + count
+        self.extents.clear(self.tail)
+        self.lease = lease._replace(first=self.tail, end=self.tail)
+        return range(first, self.tail)
+
     def _pass(self, count: int, number: int) -> Optional[int]:
         lease = self.lease
         if lease is None or lease.number != number or not self.passed < lease.first + count <= lease.end:
@@ -636,6 +694,7 @@ class Ledger:
         if lease.slot == self.watched:
             self._note(range(self.passed, self.head))
         self.lease = None
+        self.sole = False
         self.passed = 0
         self.plain = True
         holder = self.members.get(lease.slot)
@@ -668,7 +727,7 @@ class Ledger:
 
     def _open(self, slot: int, serial: int) -> Optional[int]:
         member = self.members.get(slot)
-        if member is None or (slot in self.files and self.files[slot].file.serial >= serial):
+        if member is None or self.sole or (slot in self.files and self.files[slot].file.serial >= serial):
             return None
         self._seal(slot)
         filling = Filling.of(FileId(member.number, serial), self.opened, self.totals[slot])
@@ -694,7 +753,7 @@ class Ledger:
 
     def _leave(self, slot: int, number: int) -> Optional[int]:
         member = self.members.get(slot)
-        if member is None or member.number != number:
+        if member is None or member.number != number or (self.sole and slot in self.files):
             return None
         del self.members[slot]
         self.consumers -= member.consumer
@@ -760,7 +819,7 @@ class Ledger:
             self.done.append((file, self.low))
 
     def _task_done(self) -> Optional[int]:
-        if self.finished >= self.tail:
+        if self.finished >= self.tail or self.sole:
             return None
         self._finish(1)
         return self.unfinished
@@ -776,7 +835,7 @@ class Ledger:
         return how
 
     def _shutdown(self, how: int) -> Optional[int]:
-        if self.shut >= how or (how == SHUT_AT_ONCE and self.lease is not None):
+        if self.shut >= how or self.sole or (how == SHUT_AT_ONCE and self.lease is not None):
             return None
         self.shut = how
         self.shutting = max(self.shutting, how)

@@ -5,7 +5,7 @@ Lives here: a ledger's bytes, and the ledger that bytes show.  Not here: the rul
 ::
 
     magic and version | words in all | the state's numbers | members | totals | sealed files | held | returned
-    | extents | CRC-32 of all that
+    | given | extents | CRC-32 of all that
 
 All of it in 8-byte words, most of them little-endian numbers.
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "dump", "is_former", "kind", "limit_of", "load", "size_of", "words_after"]
 
-MAGIC: Final = int.from_bytes(b"tqshim11", "little")
+MAGIC: Final = int.from_bytes(b"tqshim12", "little")
 """The last two characters are the version of these rules."""
 _FORMER: Final = b"tqshim0"
 """How journals of the first engine begin."""
 _PROOF: Final = struct.Struct("<4Q")
 _DURABLE: Final = 27
 """Which word says whether the queue is durable; the proof of its key follows."""
-_HEAD: Final = _DURABLE + 1 + 4
+_HEAD: Final = _DURABLE + 1 + 4 + 3
 """Words that every snapshot has before its lease."""
 _LEASE: Final = 5
 _MEMBER: Final = 16
@@ -47,6 +47,7 @@ _SEALED: Final = 4
 """Words of a sealed batch file."""
 _HELD: Final = 8
 _RETURNED: Final = 5
+_GIVEN: Final = 2
 _WORD: Final = struct.Struct("<Q")
 
 
@@ -86,6 +87,9 @@ def dump(ledger: Ledger, rolled: bool = False, limit: Optional[int] = None) -> b
         ledger.passed,
         ledger.durable,
         *_PROOF.unpack(ledger.proof or bytes(_PROOF.size)),
+        ledger.sole,
+        ledger.given_of,
+        len(ledger.given),
     )
     words = [*map(int, head), *(lease or (0,) * _LEASE)]
     for slot in sorted(ledger.members):
@@ -98,6 +102,8 @@ def dump(ledger: Ledger, rolled: bool = False, limit: Optional[int] = None) -> b
         words += (number, slot, holder, item, times, *place.file, place.record)
     for item, times, place in ledger.returned:
         words += (item, times, *place.file, place.record)
+    for given in sorted(ledger.given.items()):
+        words += given
     size = 3 + len(words) + len(extents) // SIZE
     data = struct.pack(f"<{2 + len(words)}Q", MAGIC, size, *words) + extents
     return data + _WORD.pack(crc32(data))
@@ -128,7 +134,7 @@ def size_of(head: bytes) -> int:
     if is_former(head):
         raise ValueError(
             f"a journal of format {head[6:8].decode('ascii', 'replace')}, an earlier version's; this version reads "
-            "format 11: python -m tqshim recover --into, of tqshim 0.1, copies what waits to a new folder for both"
+            "format 12: python -m tqshim recover --into, of tqshim 0.1, copies what waits to a new folder for both"
         )
     if magic != MAGIC:
         raise ValueError(f"a journal begins with {head[:8]!r}, which no known version writes")
@@ -158,7 +164,7 @@ def words_after(ledger: Ledger, extents: int) -> int:
     a batch file."""
     rows = _MEMBER * len(ledger.members) + ledger.slots + _SEALED * (len(ledger.sealing) + len(ledger.files))
     to_come = 2 * extents + _SEALED * extents // 2
-    return _HEAD + _LEASE + rows + _HELD * ledger.apart + 2 * len(ledger.extents) + to_come
+    return _HEAD + _LEASE + rows + _HELD * ledger.apart + _GIVEN * len(ledger.given) + 2 * len(ledger.extents) + to_come
 
 
 def load(data: bytes) -> Ledger:
@@ -171,11 +177,14 @@ def load(data: bytes) -> Ledger:
     has_lease, slots, members, ledger.opened, ledger.finished, ledger.completions = words[12:18]
     ledger.shutting, ledger.shut, held, returned, ledger.redelivered, sealed, first, extents = words[18:26]
     ledger.passed = words[26]
+    sole, ledger.given_of, given = words[_HEAD - 3 : _HEAD]
+    ledger.sole = bool(sole)
     if has_lease:
         ledger.lease = Lease(*words[_HEAD : _HEAD + _LEASE])
     ledger.plain = not has_lease and not returned
     at = _HEAD + _LEASE
     rows = _MEMBER * members + slots + _SEALED * sealed + _HELD * held + _RETURNED * returned
+    rows += _GIVEN * given
     if words[1] != at + rows + extents + 1 or not members <= slots <= events.SLOTS or extents % 2:
         raise ValueError(
             f"a snapshot of {members} members, {slots} slots, {sealed} sealed files, {held} held and {returned} "
@@ -200,6 +209,8 @@ def load(data: bytes) -> Ledger:
     for row in range(at, at + _RETURNED * returned, _RETURNED):
         item, times, member, serial, record = table[row : row + _RETURNED]
         ledger.returned.append(Returned(item, times, Place(FileId(member, serial), record)))
+    at += _RETURNED * returned
+    ledger.given = dict(zip(table[at : at + _GIVEN * given : _GIVEN], table[at + 1 : at + _GIVEN * given : _GIVEN]))
     ledger.apart = held + returned
     for place in (*(one.place for one in ledger.held.values()), *(one.place for one in ledger.returned)):
         ledger.kept_files[place.file] = ledger.kept_files.get(place.file, 0) + 1

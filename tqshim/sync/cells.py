@@ -13,15 +13,18 @@ queue, too::
           256-319   flag: somebody wants to know that, or the queue to shut down
           320-383   1 + the journal position from before a CLAIM, until its record is read: pins batch files
           384-447   first item of its lease that a consumer has not delivered
-          448-511   flag: somebody wants to know that
+          448-511   flag: somebody wants to know that, or how far a lease of all that comes has got
+          576-639   records of the slot's log that such a lease has delivered, or that were cut before it
           512       consumers sleep, and none was rung for since
           513       the same of producers that wait for a place
           514       the same of those who wait until all items are finished with
           515       when a put is to cut next, in monotonic nanoseconds
           516       when somebody last looked who has died, in monotonic microseconds
           517       there is a member beyond the first page
+          518       1 + the slot of who has a lease of all that comes, once it has stored how far each log is delivered
 
-Invariant: a word is written by its slot's member alone, flags and the words of the whole queue excepted.  A counter is
+Invariant: a word is written by its slot's member alone, flags, what leases have delivered of a log and the words of the
+whole queue excepted.  A counter is
 never cleared: its log goes on over the members that follow one another in its slot.  Nobody relies on a word alone to
 own an item: the journal decides.
 """
@@ -55,6 +58,8 @@ LEASE_FLAG: Final = 448
 CUT_DUE: Final = 515
 SCANNED: Final = 516
 BEYOND: Final = 517
+HOLDER: Final = 518
+GIVEN: Final = 576
 KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
 """What one can sleep for."""
 ASLEEP: Final = {SLEEPS: 512, AWAITS_PLACE: 513, AWAITS_DONE: 514}
@@ -103,6 +108,10 @@ class Cells:
         if self.pages == 1:
             return self._counters[0].tobytes()
         return b"".join(self._counters)
+
+    def given(self) -> bytes:
+        """What leases of all that comes have delivered, or was cut before, of the first slots' logs."""
+        return self.words[GIVEN : GIVEN + SLOTS].tobytes()
 
     def sleepers(self, kind: int) -> list[int]:
         """The microseconds at which those who are asleep will look by themselves; the dead and the stopped left out."""

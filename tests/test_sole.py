@@ -1,0 +1,203 @@
+"""A lease of all that comes: the only consumer of a queue gets items that nobody cuts, until somebody wants it to end.
+
+Lives here: when it is taken, what others see meanwhile, who ends it, and the order of items.  Not here: its rules
+(``protocol/test_cut_rules``), kills (``test_crash_table``), signal handlers (``test_interruptions``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+import pytest
+
+import tqshim.tuning
+from tqshim import JoinableTurboQueue, TurboQueue, monitor, systems
+from tqshim.engine.engine import Engine
+from tqshim.engine.registry import Use
+from tqshim.storage.folder import LogFolder
+from tqshim.sync import membarrier
+
+pytestmark = pytest.mark.skipif(
+    not (tqshim.tuning.SOLE and systems.STORES_IN_ORDER and membarrier.barrier_works()), reason="nobody takes one here"
+)
+LONG = 60.0
+
+
+def newcomer(path: str) -> Any:
+    """A handle of a queue as another process has it."""
+    other: Any = TurboQueue.__new__(TurboQueue)
+    other._attach(Use(Engine(LogFolder.meet(path))), None)
+    return other
+
+
+@pytest.fixture
+def path(tmp_path: Any) -> str:
+    return str(tmp_path / "queue")
+
+
+def holds(queue: Any) -> bool:
+    return queue._engine.parts.consumer.sole is not None
+
+
+def events_of(queue: Any) -> int:
+    queue.qsize()
+    return int(queue._engine.parts.replica.ledger.index)
+
+
+def test_items_that_come_one_by_one_cost_no_event(path: str) -> None:
+    """But for the lease itself; and where eight wait, they are cut and leased as ever."""
+    with TurboQueue(path=path) as queue:
+        queue.put(0)
+        assert queue.get(timeout=LONG) == 0
+        assert holds(queue)
+        before = events_of(queue)
+        for number in range(100):
+            queue.put(number)
+            assert queue.get(timeout=LONG) == number
+        with pytest.raises(Empty):
+            queue.get_nowait()
+        assert events_of(queue) == before
+        for number in range(20):
+            queue.put(number)
+        assert [queue.get(timeout=LONG) for _ in range(20)] == list(range(20))
+        assert events_of(queue) > before
+
+
+def test_others_see_what_is_delivered(path: str) -> None:
+    with TurboQueue(path=path) as queue:
+        other = newcomer(path)
+        for number in range(3):
+            queue.put(number)
+        assert [queue.get(timeout=LONG) for _ in range(2)] == [0, 1]
+        assert holds(queue)
+        for one in (queue, other):
+            assert (one.qsize(), one.empty()) == (1, False)
+            stats = one.stats()
+            assert (stats.put, stats.got, stats.items, stats.unfinished) == (3, 2, 1, 3)
+            assert stats.bytes == monitor.status(path).item_bytes
+        found = monitor.status(path)
+        assert (found.items, found.put, found.got, found.unfinished, found.uncut, found.leased) == (1, 3, 2, 3, 1, 0)
+        assert [(one.number, one.uncut) for one in monitor.peek(path)] == [(2, True)]
+        assert monitor.check(path) == []
+        assert holds(queue), "to look ends no lease"
+        assert queue.get(timeout=LONG) == 2
+        assert (other.qsize(), other.empty(), monitor.status(path).items) == (0, True, 0)
+        other._use.engine.close()
+
+
+def get(other: Any) -> None:
+    assert other.get(timeout=LONG) == "second"
+    other.put("third")
+
+
+def claim(other: Any) -> None:
+    with other.claimed(timeout=LONG) as item:
+        assert item == "second"
+    other.put("third")
+
+
+def close(other: Any) -> None:
+    other.put("third")
+    other._use.engine.close()
+
+
+@pytest.mark.parametrize("act", [get, claim])
+def test_who_wants_an_item_ends_it(path: str, act: Callable[[Any], None]) -> None:
+    with TurboQueue(path=path) as queue:
+        other = newcomer(path)
+        queue.put("first")
+        queue.put("second")
+        assert queue.get(timeout=LONG) == "first"
+        assert holds(queue)
+        act(other)
+        assert queue.get(timeout=LONG) == "third"
+        assert not holds(queue)
+        other._use.engine.close()
+
+
+def test_who_puts_first_and_who_leaves_ends_it(path: str) -> None:
+    with TurboQueue(path=path) as queue:
+        queue.put("first")
+        assert queue.get(timeout=LONG) == "first"
+        assert holds(queue)
+        other = newcomer(path)
+        other.put("second")
+        assert queue.get(timeout=LONG) == "second"
+        assert holds(queue), "it is taken again"
+        other.put("third")
+        other._use.engine.close()
+        assert queue.get(timeout=LONG) == "third"
+
+
+def test_shutdown_ends_it_and_loses_nothing(path: str) -> None:
+    with TurboQueue(path=path) as queue:
+        other = newcomer(path)
+        queue.put("first")
+        queue.put("second")
+        assert queue.get(timeout=LONG) == "first"
+        assert holds(queue)
+        other.shutdown()
+        assert queue.get(timeout=LONG) == "second"
+        with pytest.raises(tqshim.ShutDown):
+            queue.get(timeout=LONG)
+        other._use.engine.close()
+
+
+def test_what_was_put_more_than_a_millisecond_before_comes_out_first(path: str) -> None:
+    """Whoever put it; and where what others have put is delivered, nobody cuts."""
+    with TurboQueue(path=path) as queue:
+        first, second = newcomer(path), newcomer(path)
+        for one in (first, second):
+            one.put("warm")
+        assert [queue.get(timeout=LONG) for _ in range(2)] == ["warm"] * 2
+        for _ in range(3):
+            for pair in ((first, second), (second, first)):
+                time.sleep(0.005)
+                pair[0].put("a")
+                time.sleep(0.005)
+                pair[1].put("b")
+                assert [queue.get(timeout=LONG) for _ in range(2)] == ["a", "b"]
+        first.put("x")
+        assert queue.get(timeout=LONG) == "x"
+        assert holds(queue)
+        before = events_of(queue)
+        for number in range(5):
+            time.sleep(0.005)
+            (first, second)[number % 2].put(number)
+            assert queue.get(timeout=LONG) == number
+        assert events_of(queue) == before
+        for one in (first, second):
+            one._use.engine.close()
+
+
+def test_nobody_takes_one_where_items_are_counted_off_or_places_are(path: str) -> None:
+    queue = JoinableTurboQueue()
+    for number in range(3):
+        queue.put(number)
+        assert queue.get(timeout=LONG) == number
+        queue.task_done()
+        queue.join()
+    assert not holds(queue)
+    bounded = TurboQueue(5)
+    bounded.put(1)
+    assert bounded.get(timeout=LONG) == 1
+    assert not holds(bounded)
+
+
+def test_large_records_are_got_as_ever(path: str) -> None:
+    with TurboQueue(path=path) as queue:
+        for size in (1, 1 << 17, 1, 1 << 21, 1):
+            queue.put(b"x" * size)
+            assert len(queue.get(timeout=LONG)) == size
+        assert queue.empty()
+
+
+def test_its_file_s_end_is_met(path: str) -> None:
+    with TurboQueue(path=path, batch_size=7) as queue:
+        for number in range(100):
+            queue.put(number)
+            assert queue.get(timeout=LONG) == number
+        assert queue.empty()
