@@ -15,9 +15,11 @@ import pytest
 
 import tqshim.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, monitor, systems
+from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
 from tqshim.storage.folder import LogFolder
+from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 
 pytestmark = pytest.mark.skipif(
@@ -201,3 +203,41 @@ def test_its_file_s_end_is_met(path: str) -> None:
             queue.put(number)
             assert queue.get(timeout=LONG) == number
         assert queue.empty()
+
+
+@pytest.mark.parametrize(("others", "size"), [(1, 1 << 17), (70, 1)], ids=["large", "many"])
+def test_logs_from_which_it_does_not_deliver_may_begin_just_before(
+    path: str, others: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TurboQueue(path=path) as queue:
+        late = [newcomer(path) for _ in range(others)]
+        take_all = Consumer._take_all
+
+        def begin(consumer: Consumer) -> bool:
+            monkeypatch.setattr(Consumer, "_take_all", take_all)
+            # Somebody has cut all just now: none of these does.
+            consumer._members.cells.words[words_of.CUT_DUE] = time.monotonic_ns() + 10**9
+            for one in late:
+                one.put(b"x" * size)
+            return take_all(consumer)
+
+        monkeypatch.setattr(Consumer, "_take_all", begin)
+        queue.put(b"x")
+        assert [len(queue.get(timeout=LONG)) for _ in range(others + 1)] == [1, *[size] * others]
+        with pytest.raises(Empty):
+            queue.get(timeout=0.01)
+        for one in late:
+            one._use.engine.close()
+
+
+def test_a_counter_that_is_none_of_its_logs_keeps_nobody_busy(path: str) -> None:
+    """Of a slot without a batch file: what its last member has cut and not counted, or damage."""
+    with TurboQueue(path=path) as queue:
+        queue.put(1)
+        assert queue.get(timeout=LONG) == 1
+        assert holds(queue)
+        queue._engine.parts.members.cells.words[words_of.COUNTER + 40] = 7
+        with pytest.raises(Empty):
+            queue.get(timeout=0.01)
+        queue.put(2)
+        assert queue.get(timeout=LONG) == 2

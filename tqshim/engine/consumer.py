@@ -346,8 +346,11 @@ class Consumer:
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = ledger.totals[: words_of.SLOTS]
         words[words_of.HOLDER] = slot + 1
         self._words = words
-        self._sources = [_Source(self._reader, lease, *one) for one in ledger.files.items() if not one[1].file.large]
         self.sole = lease
+        if any(slot >= words_of.SLOTS or filling.file.large for slot, filling in ledger.files.items()):
+            self.end_lease()  # begun just before: we don't deliver from there
+            return False
+        self._sources = [_Source(self._reader, lease, *one) for one in ledger.files.items()]
         self._reclaimer.reclaim_done()
         return True
 
@@ -397,7 +400,10 @@ class Consumer:
             self._replica.sync()
             stands = self._replica.ledger.lease
             if stands is not None and stands.number == lease.number:
-                return cells.counters() == cells.given()
+                if cells.counters() == cells.given():
+                    return True
+                if self.left():  # it has come just now
+                    return False
         self.end_lease()
         return False
 
