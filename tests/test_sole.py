@@ -40,8 +40,13 @@ def path(tmp_path: Any) -> str:
     return str(tmp_path / "queue")
 
 
+def consumer_of(queue: Any) -> Consumer:
+    consumer: Consumer = queue._engine.parts.consumer
+    return consumer
+
+
 def holds(queue: Any) -> bool:
-    return queue._engine.parts.consumer.sole is not None
+    return consumer_of(queue).sole is not None
 
 
 def events_of(queue: Any) -> int:
@@ -205,6 +210,44 @@ def test_its_file_s_end_is_met(path: str) -> None:
         assert queue.empty()
 
 
+class Interrupted(BaseException):
+    pass
+
+
+class Interrupting:
+    """Cells whose next store is followed by an interruption, as by a signal handler that raises."""
+
+    def __init__(self, words: Any) -> None:
+        self.words = words
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.words[at]
+
+    def __setitem__(self, at: Any, word: Any) -> None:
+        self.words[at] = word
+        raise Interrupted
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_what_was_taken_when_a_get_was_interrupted_comes_next(path: str, most: int) -> None:
+    """Also where the interrupted call gives back nothing."""
+    with TurboQueue(path=path) as queue:
+        for number in range(4):
+            queue.put(number)
+        assert queue.get(timeout=LONG) == 0
+        assert holds(queue)
+        consumer = consumer_of(queue)
+        words: Any = Interrupting(consumer._words)
+        consumer._words = words
+        with pytest.raises(Interrupted):
+            if most:
+                queue.get_many(max_messages_to_get=most)
+            else:
+                queue.get()
+        assert [queue.get(timeout=1.0) for _ in range(3)] == [1, 2, 3]
+        assert queue.empty()
+
+
 @pytest.mark.parametrize(("others", "size"), [(1, 1 << 17), (70, 1)], ids=["large", "many"])
 def test_logs_from_which_it_does_not_deliver_may_begin_just_before(
     path: str, others: int, size: int, monkeypatch: pytest.MonkeyPatch
@@ -236,7 +279,7 @@ def test_a_counter_that_is_none_of_its_logs_keeps_nobody_busy(path: str) -> None
         queue.put(1)
         assert queue.get(timeout=LONG) == 1
         assert holds(queue)
-        queue._engine.parts.members.cells.words[words_of.COUNTER + 40] = 7
+        consumer_of(queue)._words[words_of.COUNTER + 40] = 7
         with pytest.raises(Empty):
             queue.get(timeout=0.01)
         queue.put(2)

@@ -817,7 +817,11 @@ class Consumer:
 
     def put_back(self, records: Sequence[Taken]) -> None:
         """Records that were got but not delivered: the next take delivers them first."""
-        self.state = self.with_these(records)
+        state, taking = self.with_these(records), self._taking
+        if taking is not None and taking[3] is self.state:  # a get was interrupted that had not delivered it
+            taking = *taking[:3], state
+        # At once: a signal handler finds both done, or neither.
+        self._taking, self.state = taking, state
 
     def pop_hand(self) -> Taken:
         """The first record of the hand, which is not in it any more."""
