@@ -18,9 +18,12 @@ from tqshim import JoinableTurboQueue, TurboQueue, monitor, systems
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
+from tqshim.engine.replica import Replica
+from tqshim.protocol.ledger import Lease
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
+from tqshim.sync.cells import Cells
 
 pytestmark = pytest.mark.skipif(
     not (tqshim.tuning.SOLE and systems.STORES_IN_ORDER and membarrier.barrier_works()), reason="nobody takes one here"
@@ -284,3 +287,37 @@ def test_a_counter_that_is_none_of_its_logs_keeps_nobody_busy(path: str) -> None
             queue.get(timeout=0.01)
         queue.put(2)
         assert queue.get(timeout=LONG) == 2
+
+
+def slot_of(queue: Any) -> int:
+    """That of its producer."""
+    return int(queue._engine.parts.producer.slot)
+
+
+def put_beside(queue: Any, others: list[Any]) -> list[int]:
+    """A record of each of these that is not cut; and their slots."""
+    for one in others:
+        consumer_of(queue)._words[words_of.CUT_DUE] = time.monotonic_ns() + 10**9
+        one.put("beside")
+    return [slot_of(one) for one in others]
+
+
+def test_what_a_killed_holder_has_stored_too_late_is_not_delivered(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was killed before it set that back; the next lease is ended before its holder has stored anything."""
+    with TurboQueue(path=path) as queue:
+        others = [newcomer(path) for _ in range(3)]
+        slots = put_beside(queue, others[:2])
+        consumer_of(queue)._words[words_of.GIVEN + slots[1]] = 1
+        append = Replica.append_one
+
+        def end_at_once(replica: Replica, data: bytes) -> Any:
+            verdict = append(replica, data)
+            if isinstance(verdict, Lease):
+                monkeypatch.undo()
+                put_beside(queue, others[2:])
+            return verdict
+
+        monkeypatch.setattr(Replica, "append_one", end_at_once)
+        assert [queue.get(timeout=1.0) for _ in range(3)] == ["beside"] * 3
+        for one in others:
+            one._use.engine.close()

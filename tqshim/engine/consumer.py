@@ -338,6 +338,8 @@ class Consumer:
         # No put is to go by the cells below before they are right.
         words[words_of.HOLDER] = 0
         words[Cells.place(words_of.LEASE_FLAG, slot)] = 0  # as for any lease
+        # Nor is who ends it at once to go by what a holder has stored that was killed before it set that back.
+        words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = self._replica.ledger.totals[: words_of.SLOTS]
         lease = self._replica.append_one(events.lease_all(slot))
         if not isinstance(lease, Lease):
             return False
