@@ -321,3 +321,63 @@ def test_what_a_killed_holder_has_stored_too_late_is_not_delivered(path: str, mo
         assert [queue.get(timeout=1.0) for _ in range(3)] == ["beside"] * 3
         for one in others:
             one._use.engine.close()
+
+
+@pytest.mark.parametrize("asks_the_journal", [True, False])
+def test_what_one_looked_at_may_be_of_the_lease_before(
+    path: str, asks_the_journal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A put looks whether all is delivered, finds a record taken, and is kept from running; the journal says that it is
+    not, and its holder takes the next lease, which lowers the flag.  The record is still to be cut first."""
+    with TurboQueue(path=path) as queue:
+        other = newcomer(path)
+        put_beside(queue, [other])
+        other.get_nowait()
+        queue.put(1)
+        assert queue.get(timeout=LONG) == 1 and not holds(queue), "there is another consumer"
+        other._engine.act(other._engine.parts.consumer.leave)
+        queue.put(2)
+        assert queue.get(timeout=LONG) == 2
+        assert holds(queue)
+        queue.put(3)
+        words, consumer = consumer_of(queue)._words, consumer_of(queue)
+        slot, flag = slot_of(queue), words_of.LEASE_FLAG + (consumer.slot or 0)
+        members = other._engine.parts.members
+        counters = members.look()
+        ended = members.end_of_all()
+        words[words_of.GIVEN + slot] += 1
+
+        def next_lease() -> None:
+            other._engine.parts.replica.append(ended)
+            words[words_of.GIVEN + slot] -= 1
+            consumer.sole = None
+            assert consumer._take_all()
+            assert not words[flag]
+
+        class Late:
+            """Words of which the flag is read late."""
+
+            def __getitem__(self, at: Any) -> Any:
+                if at == flag:
+                    next_lease()
+                return words[at]
+
+        class LateCells(Cells):
+            @staticmethod
+            def place(kind: int, slot: int) -> int:
+                if kind == words_of.LEASE_FLAG:
+                    next_lease()
+                return Cells.place(kind, slot)
+
+        if asks_the_journal:
+            monkeypatch.setattr("tqshim.engine.membership.Cells", LateCells)
+            assert not members.is_given(counters)
+        else:
+            late: Any = Late()
+            other._engine.parts.producer.log.counts = late
+            words[words_of.CUT_DUE] = 0
+            assert other._engine.parts.producer.log.wants_cut(time.monotonic_ns() + 10**9)
+            other._engine.parts.producer.log.counts = words
+        monkeypatch.undo()
+        assert queue.get(timeout=LONG) == 3
+        other._use.engine.close()

@@ -346,7 +346,7 @@ class Consumer:
         ledger = self._replica.ledger
         # Not before: others may cut until then.
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = ledger.totals[: words_of.SLOTS]
-        words[words_of.HOLDER] = slot + 1
+        words[words_of.HOLDER] = words_of.holder(slot, lease.number)
         self._words = words
         self.sole = lease
         if any(slot >= words_of.SLOTS or filling.file.large for slot, filling in ledger.files.items()):

@@ -180,8 +180,13 @@ class Membership:
         if lease is None or not ledger.sole:
             return False
         given = all(self.word(words_of.GIVEN, slot) >= total for slot, total in ledger.grown(counters))
-        # Behind that look: what is taken while somebody ends the lease may not be delivered.
-        return given and not self.word(words_of.LEASE_FLAG, lease.slot)
+        # Behind that look: what is taken while somebody ends the lease may not be delivered; last, for the next one
+        # lowers the flag.
+        return (
+            given
+            and not self.word(words_of.LEASE_FLAG, lease.slot)
+            and self.cells.words[words_of.HOLDER] == words_of.holder(lease.slot, lease.number)
+        )
 
     def given(self) -> dict[int, int]:
         """By slot: up to which record of its log a lease of all that comes has got, where nobody has said it."""

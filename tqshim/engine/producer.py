@@ -145,8 +145,10 @@ class Log:
             holder, known = counts[HOLDER], counts[GIVEN : GIVEN + SLOTS].tobytes()
             if counts[BEYOND] or counters[:begin] != known[:begin] or counters[end:] != known[end:]:
                 return True
-            if not holder or counts[LEASE_FLAG + holder - 1]:
-                return True  # Behind that look: what is taken while somebody ends the lease may not be delivered.
+            # Behind that look: what is taken while somebody ends the lease may not be delivered; last, for the next
+            # one lowers the flag.
+            if not holder or counts[LEASE_FLAG + (holder & 0xFF) - 1] or counts[HOLDER] != holder:
+                return True
         self.due = now + tuning.CUT_EVERY
         return False
 

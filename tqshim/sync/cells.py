@@ -21,7 +21,8 @@ queue, too::
           515       when a put is to cut next, in monotonic nanoseconds
           516       when somebody last looked who has died, in monotonic microseconds
           517       there is a member beyond the first page
-          518       1 + the slot of who has a lease of all that comes, once it has stored how far each log is delivered
+          518       256 times the number of the lease of all that comes that was taken last, and 1 + its slot, once its
+                    holder has stored how far each log is delivered
 
 Invariant: a word is written by its slot's member alone, flags, what leases have delivered of a log and the words of the
 whole queue excepted.  A counter is
@@ -141,6 +142,11 @@ class Cells:
         for counters in self._counters:
             counters.release()
         self.words.release()
+
+
+def holder(slot: int, number: int) -> int:
+    """What tells of a lease of all that comes.  Its number, for what was read before may be of the one before."""
+    return number << 8 | slot + 1
 
 
 def sleep_word(until: float, nap: float) -> int:
