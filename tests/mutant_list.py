@@ -133,7 +133,7 @@ MUTANTS = [
     ),
     Mutant(
         "steps are forgotten",
-        "            self._at = at\n            self.steps = NO_STEPS",
+        "            self.at = at\n            self.steps = NO_STEPS",
         "            self.steps = NO_STEPS",
         "a process gets the same items again when it changes from get to get_many",
         ORDER + "test_what_a_consumer_has_left_of_many_items_is_anothers",
@@ -255,15 +255,15 @@ MUTANTS = [
     ),
     Mutant(
         "a burial cuts nothing",
-        "            self._replica.append(end + events.leave(slot, member.number))\n",
-        "            self._replica.append(events.leave(slot, member.number))\n",
+        "            end = self.end_of_log(slot) + events.leave(slot, member.number)\n",
+        "            end = events.leave(slot, member.number)\n",
         "what a killed producer had put is lost",
         DEATH + "test_what_was_put_is_there_whatever_became_of_its_producer[0-kill]",
     ),
     Mutant(
         "who leaves cuts nothing",
-        "        self._replica.append(end + events.leave(slot, number))\n",
-        "        self._replica.append(events.leave(slot, number))\n",
+        "        end = self.end_of_log(slot) + events.leave(slot, number)\n",
+        "        end = events.leave(slot, number)\n",
         "what a producer has put is lost when it ends",
         DEATH + "test_what_was_put_is_there_whatever_became_of_its_producer[0-end]",
     ),
@@ -297,8 +297,8 @@ MUTANTS = [
     ),
     Mutant(
         "what is in the hand is not counted",
-        "            count = self.uncut(counters) + self.size() + len(self.state[1])\n",
-        "            count = self.uncut(counters) + self.size()\n",
+        "            count = max(0, self.uncut(counters) + self.size()) + len(self.hand.state[1])\n",
+        "            count = max(0, self.uncut(counters) + self.size())\n",
         "qsize is too small behind an item that could not be unpickled",
         DEATH + "test_items_behind_one_that_cannot_be_unpickled_keep_their_order",
     ),
@@ -347,7 +347,7 @@ MUTANTS = [
     # -- forks and locks
     Mutant(
         "a child goes on with its parent's items",
-        "        parts.consumer.steps = NO_STEPS\n        log = parts.producer.log\n",
+        "        parts.leasing.steps = NO_STEPS\n        log = parts.producer.log\n",
         "        log = parts.producer.log\n",
         "a forked child gets the items that its parent gets",
         DEATH + "test_a_child_that_is_forked_takes_nothing_of_its_parents",
@@ -650,7 +650,7 @@ MUTANTS = [
     Mutant(
         "a damaged item stays at the head",
         "            # It is lost; those that follow it, the next take finds in the journal.\n"
-        "            self.state = item, self.state[1]\n",
+        "            self.hand.lose(item)\n",
         "",
         "get raises the same error for ever",
         PLACES + "test_what_nobody_with_the_key_has_written_is_never_unpickled",

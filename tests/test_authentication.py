@@ -243,7 +243,7 @@ def test_what_others_have_written_is_never_unpickled_off_a_lease() -> None:
     with opened("queue") as queue:
         got = [queue.get() for _ in range(200)]
         leases = tqshim.tuning.LEASES and tqshim.sync.membarrier.barrier_works()
-        assert queue._engine.parts.consumer.lease is not None or not leases
+        assert queue._engine.parts.leasing.lease is not None or not leases
         rest, errors = take(queue, get)
         assert got + rest == [*itertools.chain(*held[:20], *held[21:])]
         assert errors

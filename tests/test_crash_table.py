@@ -964,7 +964,7 @@ class LeaseAgain(TakeLease):
         tqshim.tuning.LEASE_PACE = float("inf")  # type: ignore[misc]
         assert [self.queue.get() for _ in range(3)] == [0, 1, 2]
         os.waitpid(in_child(lambda: (self.queue.get(), self.engine.close())), 0)
-        assert self.parts.consumer.lease is not None
+        assert self.parts.leasing.lease is not None
 
     @classmethod
     def commits(cls, done: list[str]) -> bool:
@@ -983,7 +983,7 @@ class GetLeased(TakeLease):
 
     def prepare(self) -> None:
         assert [self.queue.get() for _ in range(3)] == [0, 1, 2]
-        assert self.parts.consumer.lease is not None
+        assert self.parts.leasing.lease is not None
 
 
 class ContestedLease(GetLeased):
@@ -1002,7 +1002,7 @@ class Revoke(TakeLease):
     def set_up(self) -> None:
         super().set_up()
         assert [self.queue.get() for _ in range(3)] == [0, 1, 2]
-        assert self.parts.consumer.lease is not None
+        assert self.parts.leasing.lease is not None
 
     def expected(self, done: list[str]) -> list[Any]:
         return list(range(3 + any("CLAIM" in step for step in done), 20))
@@ -1043,7 +1043,7 @@ class GetGiven(LeaseAll):
     def prepare(self) -> None:
         super().prepare()
         assert self.queue.get() == 0
-        assert self.parts.consumer.sole is not None
+        assert self.parts.sole.lease is not None
 
 
 class ContestedAll(GetGiven):
@@ -1062,7 +1062,7 @@ class LostAll(GetGiven):
     def prepare(self) -> None:
         super().prepare()
         os.waitpid(in_child(lambda: (self.queue.get(), self.engine.close())), 0)
-        assert self.parts.consumer.sole is not None
+        assert self.parts.sole.lease is not None
 
 
 class GetBesideAll(LeaseAll):
@@ -1075,7 +1075,7 @@ class GetBesideAll(LeaseAll):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tqshim.tuning, "SOLE", True)
             assert self.queue.get() == 0
-        assert self.parts.consumer.sole is not None
+        assert self.parts.sole.lease is not None
 
     def prepare(self) -> None:
         pass
@@ -1297,7 +1297,7 @@ class ShutdownOfLease(ShutdownAtOnce):
 
     def prepare(self) -> None:
         assert [self.queue.get() for _ in range(3)] == [0, 1, 2]
-        assert self.parts.consumer.lease is not None
+        assert self.parts.leasing.lease is not None
 
     def expected(self, done: list[str]) -> list[Any]:
         return [] if any("CLOSING" in step for step in done) else list(range(3, 20))

@@ -58,7 +58,7 @@ def ready(q: Any) -> Gathering:
     gathering: Gathering = q._engine.parts.waiter.gathering
     gathering._skip = gathering._misses = 0
     gathering._interval = 1e-4
-    gathering._taken = q._engine.parts.consumer.taken
+    gathering._taken = q._engine.parts.hand.taken
     return gathering
 
 

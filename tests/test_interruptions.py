@@ -27,6 +27,7 @@ import tqshim.tuning
 from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
+from tqshim.engine.hand import Hand
 from tqshim.engine.producer import Producer
 from tqshim.protocol import events
 from tqshim.storage.folder import LogFolder
@@ -268,10 +269,10 @@ def test_what_an_interrupted_get_had_taken_of_a_lease_is_not_lost(
     engine = queue._engine
     got = [queue.get() for _ in range(3)]
     queue.qsize()
-    consumer = engine.parts.consumer
-    assert consumer.lease is not None
+    lease = engine.parts.leasing.lease
+    assert lease is not None
     # As a get leaves it that is interrupted behind its store.
-    cell = Cells.place(words_of.LEASE_POSITION, consumer.slot)
+    cell = Cells.place(words_of.LEASE_POSITION, lease.slot)
     engine.parts.members.cells.words[cell] += 10
     engine.unsure = True
     if how == "recovered":
@@ -310,16 +311,16 @@ def test_what_a_get_had_read_before_it_was_interrupted_is_not_lost_with_its_file
     queue.put_many(range(40))
     engine = queue._engine
     got = [queue.get()]
-    hand_over = Consumer._hand_over
+    deliver = Hand.deliver
 
     def interrupted(*_: Any) -> int:
         raise Interrupt
 
     queue.qsize()
-    monkeypatch.setattr(Consumer, "_hand_over", interrupted)
+    monkeypatch.setattr(Hand, "deliver", interrupted)
     with pytest.raises(Interrupt):
         queue.get_many(True, 5, most)
-    monkeypatch.setattr(Consumer, "_hand_over", hand_over)
+    monkeypatch.setattr(Hand, "deliver", deliver)
     other = Engine(LogFolder.meet(engine.folder.path))
     theirs: list[Any] = []
     while other.get(theirs, 100, False, None) and other.qsize():
@@ -397,8 +398,8 @@ def test_what_was_delivered_of_a_lease_stays_so_when_its_end_is_interrupted(monk
     queue.put_many(range(40))
     engine = queue._engine
     got = [queue.get() for _ in range(10)]
-    consumer = engine.parts.consumer
-    forget = type(consumer).forget_lease
+    leasing = engine.parts.leasing
+    forget = type(leasing).forget
 
     def interrupted(self: Any) -> None:
         monkeypatch.undo()
@@ -406,15 +407,15 @@ def test_what_was_delivered_of_a_lease_stays_so_when_its_end_is_interrupted(monk
         forget(self)
 
     def trace(frame: Any, event: str, _: Any) -> Any:
-        if event == "line" and "_at = 0" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+        if event == "line" and "self.at = 0" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
             sys.settrace(None)
             raise Interrupt
         return trace
 
-    monkeypatch.setattr(type(consumer), "forget_lease", interrupted)
+    monkeypatch.setattr(type(leasing), "forget", interrupted)
     former = sys.gettrace()
     with pytest.raises(Interrupt):
-        engine.act(lambda: consumer.end_lease())
+        engine.act(lambda: engine.parts.consumer.end_lease())
     sys.settrace(former)
     for _ in range(2):
         queue.qsize()
@@ -739,19 +740,19 @@ def test_what_an_interrupted_handler_had_taken_is_not_overtaken_by_the_short_way
     queue: Any = TurboQueue()
     queue.put_many(range(40))
     monkeypatch.setattr(Consumer, "_wants_lease", lambda self, cuts: True)
-    take, hand_over = Consumer.take, Consumer._hand_over
+    take, deliver = Consumer.take, Hand.deliver
 
     def take_later(self: Any, got: list[Any], most: int) -> None:
         monkeypatch.setattr(Consumer, "take", take)
-        monkeypatch.setattr(Consumer, "_hand_over", interrupted)
+        monkeypatch.setattr(Hand, "deliver", interrupted)
         with pytest.raises(Interrupt):
             queue.get()
         take(self, got, most)
 
     def interrupted(self: Any, *arguments: Any) -> int:
-        monkeypatch.setattr(Consumer, "_hand_over", hand_over)
+        monkeypatch.setattr(Hand, "deliver", deliver)
         if had:
-            hand_over(self, *arguments)
+            deliver(self, *arguments)
         raise Interrupt
 
     monkeypatch.setattr(Consumer, "take", take_later)

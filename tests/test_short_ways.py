@@ -16,8 +16,8 @@ from watching import AWAITS_PLACE, until_asleep
 
 import tqshim
 from tqshim import TurboQueue, queues, tuning
-from tqshim.engine.consumer import NO_STEPS
 from tqshim.engine.engine import Engine
+from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.producer import Log, Producer
 from tqshim.protocol import events
 from tqshim.storage.folder import LogFolder
@@ -78,10 +78,10 @@ def start_short_puts(q: Any) -> list[int]:
 def start_window(q: Any) -> list[int]:
     """Have items of which the next get takes the short way; returns which."""
     q.put_many(range(200))
-    consumer = q._engine.parts.consumer
+    leasing = q._engine.parts.leasing
     for number in range(200):
         assert q.get(True, LONG) == number
-        if consumer.steps is not NO_STEPS:
+        if leasing.steps is not NO_STEPS:
             return list(range(number + 1, 200))
     raise AssertionError("no lease was taken")
 
@@ -288,7 +288,7 @@ def test_a_step_that_somebody_objects_to_asks_the_journal(q: Any, ours: bool) ->
         assert q.get(True, LONG) == left[0]
     # Its own lease ended; the item was got by a step, or by the claim that followed.
     assert parts.replica.ledger.kept[lease.slot] == (lease.number, left[0] + ours)
-    assert not parts.consumer._lost
+    assert not parts.leasing._lost
     assert drained(q) == left[1:]
 
 
@@ -300,7 +300,7 @@ def test_steps_beyond_the_end_of_a_lease_find_out_each(q: Any) -> None:
     parts = engine.parts
     lease = parts.replica.ledger.lease
     raise_flag(q, lease)
-    steps = [next(parts.consumer.steps) for _ in range(3)]
+    steps = [next(parts.leasing.steps) for _ in range(3)]
     assert [item for _, item, *_ in steps] == left[:3]
     assert all(contested for *_, contested, _ in steps)
     parts.replica.journal.append(events.revoke(left[1] - lease.first, lease.number))

@@ -15,10 +15,10 @@ import pytest
 
 import tqshim.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, monitor, systems
-from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
 from tqshim.engine.replica import Replica
+from tqshim.engine.sole import SoleLease
 from tqshim.protocol.ledger import Lease
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
@@ -43,13 +43,13 @@ def path(tmp_path: Any) -> str:
     return str(tmp_path / "queue")
 
 
-def consumer_of(queue: Any) -> Consumer:
-    consumer: Consumer = queue._engine.parts.consumer
-    return consumer
+def sole_of(queue: Any) -> SoleLease:
+    sole: SoleLease = queue._engine.parts.sole
+    return sole
 
 
 def holds(queue: Any) -> bool:
-    return consumer_of(queue).sole is not None
+    return sole_of(queue).lease is not None
 
 
 def events_of(queue: Any) -> int:
@@ -239,9 +239,9 @@ def test_what_was_taken_when_a_get_was_interrupted_comes_next(path: str, most: i
             queue.put(number)
         assert queue.get(timeout=LONG) == 0
         assert holds(queue)
-        consumer = consumer_of(queue)
-        words: Any = Interrupting(consumer._words)
-        consumer._words = words
+        sole = sole_of(queue)
+        words: Any = Interrupting(sole._words)
+        sole._words = words
         with pytest.raises(Interrupted):
             if most:
                 queue.get_many(max_messages_to_get=most)
@@ -257,17 +257,17 @@ def test_logs_from_which_it_does_not_deliver_may_begin_just_before(
 ) -> None:
     with TurboQueue(path=path) as queue:
         late = [newcomer(path) for _ in range(others)]
-        take_all = Consumer._take_all
+        begin = SoleLease.begin
 
-        def begin(consumer: Consumer) -> bool:
-            monkeypatch.setattr(Consumer, "_take_all", take_all)
+        def begin_late(sole: SoleLease, slot: int) -> bool:
+            monkeypatch.setattr(SoleLease, "begin", begin)
             # Somebody has cut all just now: none of these does.
-            consumer._members.cells.words[words_of.CUT_DUE] = time.monotonic_ns() + 10**9
+            sole._members.cells.words[words_of.CUT_DUE] = time.monotonic_ns() + 10**9
             for one in late:
                 one.put(b"x" * size)
-            return take_all(consumer)
+            return begin(sole, slot)
 
-        monkeypatch.setattr(Consumer, "_take_all", begin)
+        monkeypatch.setattr(SoleLease, "begin", begin_late)
         queue.put(b"x")
         assert [len(queue.get(timeout=LONG)) for _ in range(others + 1)] == [1, *[size] * others]
         with pytest.raises(Empty):
@@ -282,7 +282,7 @@ def test_a_counter_that_is_none_of_its_logs_keeps_nobody_busy(path: str) -> None
         queue.put(1)
         assert queue.get(timeout=LONG) == 1
         assert holds(queue)
-        consumer_of(queue)._words[words_of.COUNTER + 40] = 7
+        sole_of(queue)._words[words_of.COUNTER + 40] = 7
         with pytest.raises(Empty):
             queue.get(timeout=0.01)
         queue.put(2)
@@ -297,7 +297,7 @@ def slot_of(queue: Any) -> int:
 def put_beside(queue: Any, others: list[Any]) -> list[int]:
     """A record of each of these that is not cut; and their slots."""
     for one in others:
-        consumer_of(queue)._words[words_of.CUT_DUE] = time.monotonic_ns() + 10**9
+        sole_of(queue)._words[words_of.CUT_DUE] = time.monotonic_ns() + 10**9
         one.put("beside")
     return [slot_of(one) for one in others]
 
@@ -307,7 +307,7 @@ def test_what_a_killed_holder_has_stored_too_late_is_not_delivered(path: str, mo
     with TurboQueue(path=path) as queue:
         others = [newcomer(path) for _ in range(3)]
         slots = put_beside(queue, others[:2])
-        consumer_of(queue)._words[words_of.GIVEN + slots[1]] = 1
+        sole_of(queue)._words[words_of.GIVEN + slots[1]] = 1
         append = Replica.append_one
 
         def end_at_once(replica: Replica, data: bytes) -> Any:
@@ -340,8 +340,9 @@ def test_what_one_looked_at_may_be_of_the_lease_before(
         assert queue.get(timeout=LONG) == 2
         assert holds(queue)
         queue.put(3)
-        words, consumer = consumer_of(queue)._words, consumer_of(queue)
-        slot, flag = slot_of(queue), words_of.LEASE_FLAG + (consumer.slot or 0)
+        words, sole = sole_of(queue)._words, sole_of(queue)
+        mine = queue._engine.parts.consumer.slot
+        slot, flag = slot_of(queue), words_of.LEASE_FLAG + mine
         members = other._engine.parts.members
         counters = members.look()
         ended = members.end_of_all()
@@ -350,8 +351,8 @@ def test_what_one_looked_at_may_be_of_the_lease_before(
         def next_lease() -> None:
             other._engine.parts.replica.append(ended)
             words[words_of.GIVEN + slot] -= 1
-            consumer.sole = None
-            assert consumer._take_all()
+            sole.lease = None
+            assert sole.begin(mine)
             assert not words[flag]
 
         class Late:

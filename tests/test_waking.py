@@ -201,7 +201,7 @@ def get_until_interrupted(q: Any) -> None:
     except Interrupted:
         pass
     q.qsize()  # asks the journal what is ours
-    if q._engine.parts.consumer.state[1]:
+    if q._engine.parts.hand.state[1]:
         items.append(q.get_nowait())
     q.put_many(items)
 

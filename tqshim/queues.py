@@ -258,12 +258,12 @@ class TurboQueue(_Queue[_T]):
         loading = contested = 0
         generation = -1
         try:
-            for record, item, _, contested, awaited in engine.parts.consumer.steps:  # the short way
+            for record, item, _, contested, awaited in engine.parts.leasing.steps:  # the short way
                 if contested:
                     generation = engine.generation
                     if not engine.confirm(item, generation):
                         record, contested = None, 0
-                        engine.parts.consumer.forget_lost(item)
+                        engine.parts.leasing.forget_lost(item)
                         break
                     contested = 0
                 if awaited:
@@ -285,7 +285,7 @@ class TurboQueue(_Queue[_T]):
             if contested:
                 generation = engine.generation if generation < 0 else generation
                 got = [record] if record is not None and engine.confirm(item, generation) else []
-                engine.parts.consumer.forget_lost(item)
+                engine.parts.leasing.forget_lost(item)
             elif record is not None and generation in (-1, engine.generation):
                 got = [record]
             if got and not (loading and is_fault(error)):

@@ -523,7 +523,7 @@ class Worker:
         """Get what was taken for this process by gets that were interrupted: nobody else can."""
         self.q.qsize()  # what blocks had that were interrupted at their end has come back then
         engine = self.q._engine
-        while engine.parts.consumer.state[1]:
+        while engine.parts.hand.state[1]:
             begin = self.begins()
             self.got([self.q.get_nowait()], 0, begin)
         if engine.parts.consumer.damage is not None:

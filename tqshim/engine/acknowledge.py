@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import weakref
 
-from tqshim.engine.consumer import Consumer, Handed, Taken
+from tqshim.engine.consumer import Consumer
+from tqshim.engine.hand import Handed
 from tqshim.engine.membership import Membership
-from tqshim.engine.reader import Reader
+from tqshim.engine.reader import Reader, Taken
 from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
 from tqshim.engine.wait_policy import Waiter
@@ -57,6 +58,7 @@ class Acknowledging:
         "_blocks",
         "_consumer",
         "_ended",
+        "_hand",
         "_members",
         "_reader",
         "_reclaimer",
@@ -79,6 +81,7 @@ class Acknowledging:
         self._reader = reader
         self._reclaimer = reclaimer
         self._consumer = consumer
+        self._hand = consumer.hand
         self._waiter = waiter
         consumer.take_returned = self._take_returned
         self._ended: dict[int, bool] = {}
@@ -96,20 +99,20 @@ class Acknowledging:
         """Append to ``found`` the oldest item, if there is one.
 
         If this raises, what ``found`` holds is held, and is to be let go."""
-        consumer, replica = self._consumer, self._replica
-        damage, consumer.damage = consumer.damage, None
+        consumer, hand, replica = self._consumer, self._hand, self._replica
+        damage, hand.damage = hand.damage, None
         if damage is not None:
             raise damage
         while True:
-            last, hand = consumer.state
-            if hand:
-                record = hand[0]
+            last, records = hand.state
+            if records:
+                record = records[0]
                 times = max((times for again, times in self._again if again is record), default=0)
                 hold = Hold(record, None, times, generation)
                 out = (*self.out, (weakref.ref(hold), record, times, hold.done))
                 found.append(hold)
                 # At once: a signal handler finds both done, or neither.
-                self.out, consumer.state = out, (last, hand[1:])
+                self.out, hand.state = out, (last, records[1:])
                 return
             ledger = replica.ledger
             cuts = b""
@@ -165,12 +168,12 @@ class Acknowledging:
         self._end_hold(number, got)
 
     def _come_back(self, entries: list[tuple[Taken, int]], out: tuple[_Out, ...]) -> None:
-        hand = self._consumer.state[1]
+        hand = self._hand.state[1]
         self._again = [entry for entry in self._again if any(entry[0] is record for record in hand)]
         self._again += [(record, times + 1) for record, times in entries]
-        state = self._consumer.with_these([record for record, _ in entries])
+        state = self._hand.with_these([record for record, _ in entries])
         # At once, as above.
-        self.out, self._consumer.state = out, state
+        self.out, self._hand.state = out, state
 
     def take_back(self) -> None:
         """Blocks that had records of the hand were thrown away, or interrupted at their end: these come back."""
@@ -211,11 +214,11 @@ class Acknowledging:
 
     def settle(self) -> None:
         """Let go what we hold and no block has: of acts that were interrupted, and of blocks that were thrown away."""
-        consumer = self._consumer
-        member = self._members.slots.get(consumer.slot) if consumer.slot is not None else None
+        slot, state = self._consumer.slot, self._hand.state
+        member = self._members.slots.get(slot) if slot is not None else None
         if member is None:
             return
-        handed = consumer.state.number if isinstance(consumer.state, Handed) else None
+        handed = state.number if isinstance(state, Handed) else None
         for held in list(self._replica.ledger.held.values()):
             if held.member != member or held.number == handed:
                 continue
@@ -224,11 +227,10 @@ class Acknowledging:
 
     def recover(self) -> None:
         """An act was interrupted: what it had handed out is got, and what it was to end, ends."""
-        consumer = self._consumer
-        state = consumer.state
+        state = self._hand.state
         if isinstance(state, Handed):
             self._ended[state.number] = True
-            consumer.state = state[0], state[1]
+            self._hand.state = state[0], state[1]
         if self._replica.ledger.held:
             self.settle()
         self._ended.clear()
@@ -264,28 +266,28 @@ class Acknowledging:
             held = self._append_hold()
             if held is not None:
                 self._deliver_held(got, held)
-        self._consumer.cut_short = len(got) < wanted
+        self._hand.cut_short = len(got) < wanted
         self._reclaimer.reclaim_done()
 
     def _deliver_held(self, got: list[Taken], held: Held) -> None:
         """Deliver it, then say that it is got: killed in between, nobody has got it, and it comes back."""
-        consumer = self._consumer
+        hand = self._hand
         record = self._record(held)
         before = len(got)
-        state = consumer.state
-        last, hand = state
-        handed = Handed((last, hand))
+        state = hand.state
+        last, records = state
+        handed = Handed((last, records))
         handed.number = held.number
         try:
             got.append(record)
-            consumer.state = handed
+            hand.state = handed
         except BaseException:
-            if consumer.state is state:
+            if hand.state is state:
                 del got[before:]
             raise
-        consumer.taken += 1
+        hand.taken += 1
         self._replica.append(events.got(held.number))
-        consumer.state = last, hand
+        hand.state = last, records
         self._tell_got()
 
     def scan_if_due(self, now: float) -> bool:

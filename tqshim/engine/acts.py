@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing import context, reduction
 
 from tqshim import locks
-from tqshim.engine.consumer import NO_STEPS, Consumer
+from tqshim.engine.hand import Hand
+from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.parts import Parts, load
 from tqshim.engine.producer import NO_LOG
 from tqshim.engine.replica import Replica
@@ -87,7 +88,7 @@ class Acts:
                 if self.unsure:
                     self._recover()
                 self.unsure = True
-                self.parts.consumer.settle()
+                self.parts.leasing.settle()
                 if self.beside is not None:
                     self._take_over()
                 found = do(*arguments)
@@ -174,18 +175,18 @@ class Acts:
         above = self.beside
         if above is not None and above.owes:
             with a_full_disk_is_no_matter():
-                above.act(above._hand_down, self.parts.consumer)
+                above.act(above._pass_down, self.parts.hand)
 
     @property
     def owes(self) -> bool:
         """Something may have been taken here, or in an engine above, that the next get of the engine below delivers."""
-        consumer, above = self.parts.consumer, self.beside
-        taken = self.unsure or self.parts.acknowledging.out or consumer.state[1] or consumer.damage
+        hand, above = self.parts.hand, self.beside
+        taken = self.unsure or self.parts.acknowledging.out or hand.state[1] or hand.damage
         return not self.closed and bool(taken or (above is not None and above.owes))
 
-    def _hand_down(self, below: Consumer) -> None:
+    def _pass_down(self, below: Hand) -> None:
         self.parts.acknowledging.take_back()
-        self.parts.consumer.hand_down(below)
+        self.parts.hand.pass_down(below)
 
     def cut(self, below: Optional[Acts] = None) -> None:
         """Cut all that was put; first of all what an engine has that is interrupted."""
@@ -309,8 +310,8 @@ class Acts:
         and finish with the items that it was."""
         parts = self.parts
         parts.acknowledging.take_all_back()
-        while parts.consumer.state[1]:
-            record = bytes(parts.consumer.pop_hand())
+        while parts.hand.state[1]:
+            record = bytes(parts.hand.pop())
             put = parts.producer.put([record])
             if not put and self.maxsize and parts.make_room():
                 put = parts.producer.put([record])
@@ -340,7 +341,7 @@ class Acts:
         if self.closed:
             return
         parts.replica.stale = True
-        parts.consumer.steps = NO_STEPS
+        parts.leasing.steps = NO_STEPS
         log = parts.producer.log
         if log.batch is not None:
             log.batch.release()

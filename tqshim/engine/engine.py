@@ -16,7 +16,7 @@ from tqshim.clock import monotonic
 from tqshim.engine import gets, puts, waits
 from tqshim.engine.acknowledge import Hold
 from tqshim.engine.acts import Acts
-from tqshim.engine.consumer import Taken
+from tqshim.engine.reader import Taken
 from tqshim.protocol.pieces import NewRecord
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, SLEEPS
@@ -102,7 +102,7 @@ class Engine(Acts):
             _, cut_short = above.get(got, most, block, timeout)
             self.over = above.over
             return self.generation, cut_short
-        if most == 1 and self.parts.consumer.sole is not None and gets.take_given(self, got):
+        if most == 1 and self.parts.sole.lease is not None and gets.take_given(self, got):
             return self.generation, False
         return gets.take_or_wait(self, got, most, block, timeout)
 
@@ -112,19 +112,19 @@ class Engine(Acts):
             self.above().give_back(records)
             return
         with self.lock:
-            self.parts.consumer.settle()
-            self.parts.consumer.put_back(records)
+            self.parts.leasing.settle()
+            self.parts.hand.put_back(records)
 
     def confirm(self, item: int, generation: int) -> bool:
         """A step has taken that item, but somebody wanted our lease to end: it is ours if the journal says so, and if
         this is not a forked child: ``generation`` was ours at the step."""
         if self.is_interrupted:
-            above, consumer = self.top(), self.parts.consumer
-            end = self.unless_forked(0, above.act, lambda: above.parts.consumer.end_of(consumer.lease))
+            above, leasing = self.top(), self.parts.leasing
+            end = self.unless_forked(0, above.act, lambda: above.parts.consumer.end_of(leasing.lease))
             if item >= end:
-                consumer.told.add(item)
+                leasing.told.add(item)
             return item < end and generation == self.generation
-        ours = self.unless_forked(False, self.act, lambda: self.parts.consumer.confirm(item))
+        ours = self.unless_forked(False, self.act, lambda: self.parts.leasing.confirm(item))
         return ours and generation == self.generation
 
     def ring_for_place(self) -> None:
@@ -177,7 +177,7 @@ class Engine(Acts):
     def qsize(self) -> int:
         """Items that could be got now."""
         if self.is_interrupted:
-            return self.above().qsize() + len(self.parts.consumer.state[1])
+            return self.above().qsize() + len(self.parts.hand.state[1])
         return self.look(lambda: self.parts.count())
 
     def empty(self) -> bool:
@@ -194,7 +194,7 @@ class Engine(Acts):
 
     def _is_full(self) -> bool:
         parts = self.parts
-        return parts.consumer.count() - len(parts.consumer.state[1]) + len(parts.replica.ledger.held) >= self.maxsize
+        return parts.consumer.count() - len(parts.hand.state[1]) + len(parts.replica.ledger.held) >= self.maxsize
 
     def stats(self) -> Stats:
         """The figures of this moment: a look like ``qsize``, a step for each extent, a listing of the folder."""
@@ -212,7 +212,7 @@ class Engine(Acts):
         ledger = parts.replica.ledger
         uncut, held = parts.consumer.uncut(counters), len(ledger.held)
         put = ledger.tail + uncut
-        items = uncut + parts.consumer.size() + len(parts.consumer.state[1])
+        items = uncut + parts.consumer.size() + len(parts.hand.state[1])
         return Stats(
             put=put,
             got=put - items - held,

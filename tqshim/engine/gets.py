@@ -16,7 +16,7 @@ from tqshim.clock import check_deadline, monotonic
 from tqshim.engine import waits
 from tqshim.engine.acknowledge import Hold
 from tqshim.engine.acts import FORKED, Acts
-from tqshim.engine.consumer import NO_STEPS
+from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.parts import Parts
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell, pause
@@ -58,7 +58,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
     cut_short = False
     while True:
         generation = engine.generation
-        state = engine.parts.consumer.state
+        state = engine.parts.hand.state
         bell = None
         gathered, gathers = gathers, 0.0
         try:
@@ -68,17 +68,17 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                     generation = engine.generation
                 engine.unsure = True
                 parts = engine.parts
-                consumer = parts.consumer
-                if consumer.steps is not NO_STEPS:
-                    consumer.settle()
+                consumer, hand, leasing = parts.consumer, parts.hand, parts.leasing
+                if leasing.steps is not NO_STEPS:
+                    leasing.settle()
                 if engine.beside is not None:
                     engine._take_over()
                 if parts.acknowledging.out:
                     parts.acknowledging.take_back()
                 if parts.ending.is_wanted:
                     parts.ending.help()
-                consumer.measure_pace(began)
-                state = consumer.state
+                hand.measure_pace(began)
+                state = hand.state
                 ended = sleep.naps > 0 and monotonic() >= deadline
                 if sleep.rung or not consumer.finds_nothing_new():
                     take(parts, got, most, engine.generation, ended)
@@ -88,7 +88,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                     if spins is None:
                         spins = parts.waiter.may_spin(SLEEPS)
                     if not (spins or gathered or sleep.parts):
-                        gathers = min(parts.waiter.gathers(now := monotonic(), consumer.taken), deadline - now)
+                        gathers = min(parts.waiter.gathers(now := monotonic(), hand.taken), deadline - now)
                     if not spins and gathers <= 0.0:
                         bell = fall_asleep(parts, sleep, deadline)
                         if not consumer.finds_nothing_new():
@@ -99,13 +99,13 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                         wake(parts, sleep)  # Not before: by now it is known who else may sleep.
                     if engine.maxsize and most:
                         parts.waiter.ring(AWAITS_PLACE)
-                    cut_short = consumer.cut_short
-                    consumer.leave_out(began)
+                    cut_short = hand.cut_short
+                    hand.leave_out(began)
                 if engine.beside is not None and engine.beside.owes:
-                    consumer.settle()  # What a handler's get has left just now comes before what steps would deliver.
+                    leasing.settle()  # What a handler's get has left just now comes before what steps would deliver.
                 engine.unsure = engine.stale
         except BaseException as error:
-            if engine.parts.consumer.state is state and not any(isinstance(one, Hold) and one.number for one in got):
+            if engine.parts.hand.state is state and not any(isinstance(one, Hold) and one.number for one in got):
                 got.clear()  # The journal knows whose they are, and the next act asks it.
             stop_sleeping(engine, sleep)
             if generation == engine.generation or not isinstance(error, FORKED):
@@ -139,18 +139,18 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
 
 def take_given(engine: Acts, got: list[Any]) -> bool:
     """The short way of a get under a lease of all that comes, where there is something and all is as usual."""
-    generation, state = engine.generation, engine.parts.consumer.state
+    generation, state = engine.generation, engine.parts.hand.state
     try:
         with engine.lock:
             parts = engine.parts
-            consumer = parts.consumer
-            if engine.unsure or engine.beside is not None or parts.acknowledging.out or consumer.wants_the_long_way:
+            sole = parts.sole
+            if engine.unsure or engine.beside is not None or parts.acknowledging.out or not sole.goes_on:
                 return False
             engine.unsure = True
-            consumer.take_given(got)
+            sole.take(got)
             engine.unsure = engine.stale
     except BaseException as error:
-        if engine.parts.consumer.state is state:
+        if engine.parts.hand.state is state:
             got.clear()
         if generation == engine.generation or not isinstance(error, FORKED):
             raise

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from tqshim import late
 from tqshim.engine.acknowledge import Acknowledging
-from tqshim.engine.consumer import Consumer, Taken
+from tqshim.engine.consumer import Consumer
 from tqshim.engine.membership import Membership
 from tqshim.engine.producer import Producer
-from tqshim.engine.reader import Reader
+from tqshim.engine.reader import Reader, Taken
 from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
 from tqshim.engine.shutdown import Ending
@@ -40,11 +40,14 @@ class Parts:
         "crowd",
         "disk",
         "ending",
+        "hand",
+        "leasing",
         "members",
         "producer",
         "reader",
         "reclaimer",
         "replica",
+        "sole",
         "waiter",
     )
 
@@ -56,6 +59,9 @@ class Parts:
         self.waiter = Waiter(folder, replica, self.members, fence)
         self.producer = Producer(folder, replica, self.members, self.reclaimer)
         self.consumer = Consumer(replica, self.members, self.reader, self.reclaimer)
+        self.hand = self.consumer.hand
+        self.leasing = self.consumer.leasing
+        self.sole = self.consumer.sole
         self.acknowledging = Acknowledging(
             replica, self.members, self.reader, self.reclaimer, self.consumer, self.waiter
         )

@@ -42,7 +42,7 @@ def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) ->
             if parts is engine.parts and not engine.stale:
                 # Where a signal handler has raised, what we may have been rung for is another's.
                 forget_waiter(engine, kind, me, interrupted)
-                parts.consumer.leave_out(started)
+                parts.hand.leave_out(started)
 
 
 def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: object) -> None:

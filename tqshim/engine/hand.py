@@ -1,0 +1,128 @@
+"""The hand: what this process has taken, and what its next get delivers first.
+
+Lives here: the commit point of every get, records that were taken and not delivered, how fast the caller takes items.
+Not here: which item is whose (``consumer``, ``leasing``, ``sole``).
+
+Invariant: the store to ``state`` is what makes items delivered.  An exception before it leaves them to the journal, an
+exception after it leaves them with the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tqshim import tuning
+from tqshim.clock import monotonic
+from tqshim.engine.reader import Taken
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
+
+    from tqshim.errors import CorruptBatchError
+
+__all__ = ["Hand", "Handed", "State"]
+
+State = tuple[int, tuple[Taken, ...]]
+
+
+class Handed(State):
+    """A ``state`` in which an item has been delivered that is still held in the journal, under that number."""
+
+    number: int
+
+
+class Hand:
+    """What this process has taken from one queue."""
+
+    __slots__ = ("_pace", "cut_short", "damage", "state", "taken", "taking")
+
+    def __init__(self) -> None:
+        self.state: State = (-1, ())
+        """The last item that was taken and delivered, unless a lease is beyond it, and the hand: records that are to be
+        delivered (again) first.  One tuple: an exception finds both changed, or neither."""
+        self.damage: Optional[CorruptBatchError] = None
+        """What was found where no get could be told: the next one is."""
+        self.taken = 0
+        """Items that we have taken."""
+        self.taking: Optional[tuple[Any, int, Taken, State]] = None
+        """The last record that a lease of all that comes has taken: from which log, the total with it, and ``state``
+        before it: it is delivered once that is another."""
+        self.cut_short = False
+        """The last take ended where a lease does, and there may be more."""
+        self._pace = (0, 0.0, float("inf"))
+        """From which of our items, and since when, we measure how fast we are, and how many seconds each of the last
+        took our caller: getting them and waiting do not count."""
+
+    def deliver(self, got: list[Taken], records: Sequence[Taken], item: int) -> int:
+        """Deliver records, of which the first is that item's; returns the item behind them.  The store to ``state`` is
+        what makes them delivered."""
+        before = len(got)
+        end = item + len(records)
+        try:
+            got += records
+            self.taken += len(records)
+            self.state = end - 1, self.state[1]
+        except BaseException:
+            if self.state[0] < end - 1:
+                del got[before:]
+            raise
+        return end
+
+    def lose(self, item: int) -> None:
+        """That item was taken, and can't be read."""
+        self.state = item, self.state[1]
+
+    def put_back(self, records: Sequence[Taken]) -> None:
+        """Records that were got but not delivered: the next take delivers them first."""
+        state, taking = self.with_these(records), self.taking
+        if taking is not None and taking[3] is self.state:  # a get was interrupted that had not delivered it
+            taking = *taking[:3], state
+        # At once: a signal handler finds both done, or neither.
+        self.taking, self.state = taking, state
+
+    def pop(self) -> Taken:
+        """The first record, which is not here any more."""
+        last, hand = self.state
+        self.state = last, hand[1:]
+        return hand[0]
+
+    def with_these(self, records: Sequence[Taken]) -> State:
+        """The ``state`` with these records at the head of the hand."""
+        state = self.state
+        last, hand = state
+        together: State = last, (*records, *hand)
+        if isinstance(state, Handed):
+            # Its last item is among these, and counts as got: the next act says so.
+            handed = Handed(together)
+            handed.number = state.number
+            together = handed
+        return together
+
+    def pass_down(self, below: Hand) -> None:
+        """Leave what is here to the engine that this one's handler had interrupted."""
+        last, hand = self.state
+        other, before = below.state
+        # At once: a signal handler finds both done, or neither.
+        below.state, self.state = (other, (*before, *hand)), (last, ())
+        below.damage, self.damage = below.damage or self.damage, None
+
+    # -- how fast the caller is
+
+    @property
+    def pace(self) -> float:
+        """Seconds for which our caller was busy with each of the last items."""
+        return self._pace[2]
+
+    def measure_pace(self, now: float) -> None:
+        """A get begins: see for how long our caller was busy with each of the items before it."""
+        begin, since, _ = self._pace
+        count = self.taken - begin
+        if count >= tuning.PACE_ITEMS:
+            self._pace = self.taken, now, (now - since) / count
+
+    def leave_out(self, began: float) -> None:
+        """Since then we got, or waited."""
+        now = monotonic()
+        begin, since, pace = self._pace
+        self._pace = begin, min(now, since + now - began), pace

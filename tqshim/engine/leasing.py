@@ -1,0 +1,292 @@
+"""The lease of some items: one event for many of them.
+
+Lives here: taking and ending such a lease, and delivering under it.  Not here: when it is wanted (``consumer``), the
+lease of all that comes (``sole``).
+
+Invariant: an item counts as delivered if the flag was down when our cell said that it was taken, or if the lease's end
+in the journal is behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import repeat
+from operator import getitem, setitem
+
+from tqshim import tuning
+from tqshim.engine.hand import Hand
+from tqshim.engine.membership import Membership
+from tqshim.engine.reader import Reader, Taken
+from tqshim.engine.reclaim import LEASED, Reclaimer
+from tqshim.engine.replica import Replica
+from tqshim.errors import CorruptBatchError
+from tqshim.protocol import events
+from tqshim.protocol.index import Record
+from tqshim.protocol.ledger import Lease, Ledger, Place
+from tqshim.sync import cells as words_of
+from tqshim.sync import membarrier
+from tqshim.sync.cells import Cells
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
+
+__all__ = ["NO_STEPS", "Leasing", "small_ahead"]
+
+Step = tuple[Record, int, None, int, int]
+NO_STEPS: Final[Iterator[Step]] = iter(())
+
+_AWAITS_PLACE: Final = words_of.ASLEEP[words_of.AWAITS_PLACE]
+
+
+def small_ahead(ledger: Ledger, cuts: bytes = b"") -> int:
+    """Items at the head of which no lease keeps a file of large records, or but one: each that is got is to be filled
+    again at once.  0: too few for a lease."""
+    first, ahead, extents = ledger.head, 0, tuning.LEASE_BLOCKS
+    while first < ledger.tail and extents:
+        number, _, stop = ledger.extents.place(first)
+        extents -= 1
+        if ledger.known_files[number].large:
+            alone = min(stop, ledger.tail) - first
+            return ahead or (alone if alone >= tuning.LEASE_FROM else 0)
+        ahead += stop - first
+        first = stop
+    if cuts and any(filling.file.large for filling in ledger.files.values()):
+        return ahead
+    return tuning.LEASE_ITEMS
+
+
+class Leasing:
+    """Our lease of some items."""
+
+    __slots__ = (
+        "_ahead",
+        "_hand",
+        "_lost",
+        "_members",
+        "_reader",
+        "_reclaimer",
+        "_replica",
+        "_window",
+        "at",
+        "lease",
+        "steps",
+        "told",
+    )
+
+    def __init__(self, replica: Replica, members: Membership, reader: Reader, reclaimer: Reclaimer, hand: Hand) -> None:
+        self._replica = replica
+        self._members = members
+        self._reader = reader
+        self._reclaimer = reclaimer
+        self._hand = hand
+        self.lease: Optional[Lease] = None
+        self.at = 0
+        """Its first item that is not delivered."""
+        self._window: tuple[int, list[Taken]] = (0, [])
+        """Records of it that are read already, from that item on."""
+        self.steps: Iterator[Step] = NO_STEPS
+        """Its next records, which go without the lock: a step takes one, stores in our cell that it is taken, and looks
+        whether somebody wants the lease to end, in one piece that neither a thread nor a signal handler divides.  It
+        yields the record, its item, nothing, the flag, and whether producers wait for a place.  Ended by ``settle``;
+        while it is not, the cell holds what ``at`` will be."""
+        self._ahead: list[Record] = []
+        """The records of ``steps``."""
+        self._lost: set[int] = set()
+        """Items that steps took when our lease had ended before them."""
+        self.told: set[int] = set()
+        """Those of our lease of which a signal handler's frame was told that, before this engine could know it."""
+
+    # -- taking it, and delivering
+
+    def begin(self, slot: int, cuts: bytes, began: int) -> bool:
+        """Take a lease, and cut these first, which were read then.  ``False``: others were faster."""
+        ledger = self._replica.ledger
+        words = self._members.cells.words
+        membarrier.register_for_barrier()
+        # Ours alone, and no lease of ours stands: whatever they say of an earlier one does not count any more.
+        words[Cells.place(words_of.LEASE_FLAG, slot)] = 0
+        words[Cells.place(words_of.LEASE_POSITION, slot)] = ledger.head
+        # So many that its batch files do not stay for long.
+        most = tuning.LEASE_ITEMS if ledger.consumers == 1 else tuning.LEASE_ITEMS_FEW
+        most = min(most, small_ahead(ledger, cuts) or tuning.LEASE_FROM)
+        lease = self._replica.append_one(cuts + events.lease(slot, most))
+        if cuts:
+            self._members.has_cut(began)
+        if not isinstance(lease, Lease):
+            return False
+        self.hold(lease, lease.first)
+        self._reclaimer.reclaim_done()
+        return True
+
+    def hold(self, lease: Lease, at: int) -> None:
+        """That lease is ours, and items of it up to that one are delivered."""
+        self.at = at
+        self._window = at, []
+        self.lease = lease
+
+    def take(self, got: list[Taken], most: int) -> bool:
+        """Deliver items of our lease, of which some are left.  ``False``: it was revoked, and none of them is ours any
+        more."""
+        lease = self.lease
+        assert lease is not None
+        words = self._members.cells.words
+        item = self.at
+        stop = min(item + most, lease.end)
+        begin, records = self._window
+        cached = begin <= item and stop <= begin + len(records)
+        self._hand.cut_short = stop < item + most
+        if not cached:
+            # Until it is copied its batch file stays: should another end our lease, this item is still ours.
+            words[Cells.place(words_of.POSITION, lease.slot)] = LEASED | item
+        words[Cells.place(words_of.LEASE_POSITION, lease.slot)] = stop
+        contested = words[Cells.place(words_of.LEASE_FLAG, lease.slot)]
+        known: list[tuple[int, int, Place]] = []
+        if contested:
+            # Before the journal is read on, which may not know any more where these items stand.
+            if self._replica.ledger.lease == lease:  # else it has ended before we took any of these
+                known = list(self._replica.ledger.each_place(item, stop))
+            self._replica.keep()
+            stop = self._contest(lease, stop)
+        at = item
+        while at < stop:
+            if not cached:
+                begin, records = self._window = at, self._read_window(at, lease.end, most == 1, known)
+            at = self._hand.deliver(got, records[at - begin : stop - begin], at)
+        self.at = stop
+        if stop >= begin + len(records):
+            self._window = stop, []  # it may keep a large record, or a file from being filled again
+        if not cached:
+            words[Cells.place(words_of.POSITION, lease.slot)] = 0
+        if contested:
+            self.forget()
+            self._replica.settled()
+        elif tuning.SHORT_WAYS and most == 1 and stop < begin + len(records) and not self._hand.state[1]:
+            # Of several that were read at once none stays in its file.
+            self._open_window(lease, stop, records[stop - begin :])  # type: ignore[arg-type]
+        return item < stop
+
+    def _read_window(self, item: int, end: int, alone: bool, known: list[tuple[int, int, Place]]) -> list[Taken]:
+        """Records of our lease, of which the first is that item's.  ``known``: where, if no ledger says it."""
+        if known:
+            begin, stop, first = next(one for one in known if one[0] <= item < one[1])
+            place = Place(first.file, first.record + item - begin)
+        else:
+            number, record, stop = self._replica.ledger.extents.place(item)
+            place = Place(self._replica.ledger.known_files[number], record)
+        try:
+            return self._reader.read_many(place, item, min(stop, end), alone)
+        except CorruptBatchError:
+            self._hand.lose(item)
+            self.at = item + 1
+            raise
+
+    def cached(self, item: int) -> Optional[Taken]:
+        """The record of that item, if it is read already."""
+        first, records = self._window
+        return records[item - first] if first <= item < first + len(records) else None
+
+    # -- its steps
+
+    def _open_window(self, lease: Lease, first: int, records: list[Record]) -> None:
+        """Let ``steps`` deliver these records of our lease, of which the first is that item's."""
+        words = repeat(self._members.cells.words)
+        cell, flag = Cells.place(words_of.LEASE_POSITION, lease.slot), Cells.place(words_of.LEASE_FLAG, lease.slot)
+        end = first + len(records)
+        self._ahead = records
+        stores: Iterator[None] = map(setitem, words, repeat(cell), range(first + 1, end + 1))  # type: ignore[arg-type]
+        # Behind the store: who falls asleep says so, has a barrier, and then looks at what we have stored.
+        asleep = map(getitem, words, repeat(_AWAITS_PLACE)) if self._replica.ledger.maxsize else repeat(0)
+        self.steps = zip(records, range(first, end), stores, map(getitem, words, repeat(flag)), asleep)
+
+    def settle(self) -> None:
+        """No step goes on from here: ``at`` says what they have delivered."""
+        if self.steps is not NO_STEPS and self.lease is not None:
+            self._ahead.clear()
+            at = self._members.cells.words[Cells.place(words_of.LEASE_POSITION, self.lease.slot)]
+            self._hand.taken += at - self.at
+            self.at = at
+            self.steps = NO_STEPS  # Last: if this is interrupted, the next call does the same.
+
+    def confirm(self, item: int) -> bool:
+        """A step has taken that item, but somebody wanted our lease to end: it is ours if the journal says so."""
+        lease = self.lease
+        if lease is not None and self._members.cells.words[Cells.place(words_of.LEASE_FLAG, lease.slot)]:
+            self.at = self._contest(lease, self.at)
+            self.forget()
+        return item not in self._lost
+
+    def forget_lost(self, item: int) -> None:
+        """Whoever has taken it knows that it is not ours.  Not before: if that is interrupted, it asks once more."""
+        self._lost.discard(item)
+
+    # -- ending it
+
+    def _contest(self, lease: Lease, wanted: int) -> int:
+        """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours, or
+        ``wanted`` if that comes before it."""
+        self._replica.sync()
+        if self._replica.ledger.lease == lease:  # else it has ended already: an event less for all to read
+            self._replica.append(events.revoke(wanted - lease.first, lease.number))
+        number, base = self._replica.ledger.kept[lease.slot]
+        assert number == lease.number
+        self._lose(base)
+        return min(base, wanted)
+
+    def end(self) -> bool:
+        """End our lease where we are.  ``False``: a get was interrupted when the cell had said that it takes an item,
+        and another has ended the lease behind that one; the journal is to be asked what is ours."""
+        lease = self.lease
+        if lease is None:
+            return True
+        self._replica.keep()
+        self._replica.append(events.revoke(self.at - lease.first, lease.number))
+        base = self._replica.ledger.kept[lease.slot][1]
+        if base > self.at:
+            return False
+        self._lose(base)
+        self.at = base
+        self.forget()
+        self._replica.settled()
+        return True
+
+    def forget(self) -> None:
+        """We have none."""
+        # First: steps deliver without saying so there, and if this is interrupted the next act must know it.
+        state = self._hand.state
+        if self.at > state[0] + 1:
+            self._hand.state = self.at - 1, state[1]
+        self.lease = None
+        self.at = 0
+        self._window = 0, []
+        self.told.clear()
+
+    def _lose(self, base: int) -> None:
+        """Our lease has ended at that item.  Steps that have gone beyond it, in other threads or in frames below a
+        signal handler's, find theirs among the lost ones."""
+        self._lost.update({*range(base, self.at)} - self.told)
+
+    # -- being sure
+
+    def learn_of_its_end(self) -> None:
+        """An act was interrupted, and the journal was read on."""
+        former = self.lease
+        kept = self._replica.ledger.kept.get(former.slot) if former is not None else None
+        if former is not None and kept is not None and kept[0] == former.number:
+            self._lose(kept[1])
+            # What follows it may become ours again, and must not look delivered then.
+            self.at = min(self.at, kept[1])
+
+    def end_where_taken(self, lease: Lease, at: int) -> Optional[list[tuple[int, Place]]]:
+        """If our cell says that items of our lease have been taken from that one on, end it: whether they were taken in
+        time, the journal says.  Returns those that were, and where they stand; ``None``: the lease goes on."""
+        ledger = self._replica.ledger
+        taken = min(self._members.cells.words[Cells.place(words_of.LEASE_POSITION, lease.slot)], lease.end)
+        if taken <= at:
+            return None
+        known = [(item, ledger.place(item)) for item in range(at, taken)]
+        self._replica.append(events.revoke(taken - lease.first, lease.number))
+        end = self._replica.ledger.kept[lease.slot][1]
+        self._lose(end)
+        self.at = min(self.at, end)
+        return [(item, place) for item, place in known if item < end]

@@ -1,0 +1,211 @@
+"""The lease of all that comes: the only consumer gets what comes one by one uncut.
+
+Lives here: taking and ending such a lease, and delivering under it.  Not here: when it is wanted (``consumer``), how
+others end it (``membership``).
+
+Invariant: a record counts as delivered if the flag was down when it was taken, or if a DELIVERED covers it.
+"""
+
+from __future__ import annotations
+
+from tqshim import systems, tuning
+from tqshim.engine.hand import Hand
+from tqshim.engine.leasing import small_ahead
+from tqshim.engine.membership import Membership
+from tqshim.engine.reader import Reader, Taken
+from tqshim.engine.reclaim import Reclaimer
+from tqshim.engine.replica import Replica
+from tqshim.protocol import events
+from tqshim.protocol.index import Record
+from tqshim.protocol.ledger import Filling, Lease
+from tqshim.sync import cells as words_of
+from tqshim.sync import membarrier
+from tqshim.sync.cells import Cells
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
+
+__all__ = ["SoleLease"]
+
+
+class _Source:
+    """A log from which it delivers."""
+
+    __slots__ = ("_file", "_first", "_read", "counter", "flag", "given", "lease", "slot", "stop")
+
+    def __init__(self, reader: Reader, lease: Lease, slot: int, filling: Filling) -> None:
+        self.slot = slot
+        self.lease = lease.number
+        self.stop = filling.stop
+        """Records of the log at most, as long as the lease stands."""
+        self._first = filling.first
+        self._file = filling.file
+        self._read = reader.peek
+        self.counter = Cells.place(words_of.COUNTER, slot)
+        self.given = Cells.place(words_of.GIVEN, slot)
+        self.flag = Cells.place(words_of.LEASE_FLAG, lease.slot)
+
+    def read(self, at: int) -> Record:
+        """A copy of that record, which may be another's by now.
+
+        Raises ``ValueError`` or ``OSError`` where it can't be read so."""
+        return self._read(self._file, at - self._first)
+
+
+class SoleLease:
+    """Our lease of all that comes."""
+
+    __slots__ = ("_hand", "_members", "_reader", "_reclaimer", "_replica", "_sources", "_words", "lease")
+
+    def __init__(self, replica: Replica, members: Membership, reader: Reader, reclaimer: Reclaimer, hand: Hand) -> None:
+        self._replica = replica
+        self._members = members
+        self._reader = reader
+        self._reclaimer = reclaimer
+        self._hand = hand
+        self.lease: Optional[Lease] = None
+        self._sources: list[_Source] = []
+        self._words = members.cells.words
+        """The cells, as they were mapped when it began."""
+
+    def is_wanted(self, cuts: bytes) -> bool:
+        """We are the only consumer, and items come one by one: none of them need be cut, or claimed."""
+        ledger = self._replica.ledger
+        return (
+            tuning.SOLE
+            and systems.STORES_IN_ORDER
+            and self._members.counting
+            and self._members.cells.pages == 1
+            and ledger.consumers == 1
+            and ledger.head == ledger.tail
+            and not (ledger.maxsize or ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
+            and small_ahead(ledger, cuts) > 0
+        )
+
+    def begin(self, slot: int) -> bool:
+        """Take it.  ``False``: others were faster."""
+        membarrier.register_for_barrier()
+        words = self._members.cells.words
+        # No put is to go by the cells below before they are right.
+        words[words_of.HOLDER] = 0
+        words[Cells.place(words_of.LEASE_FLAG, slot)] = 0  # as for any lease
+        # Nor is who ends it at once to go by what a holder has stored that was killed before it set that back.
+        words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = self._replica.ledger.totals[: words_of.SLOTS]
+        lease = self._replica.append_one(events.lease_all(slot))
+        if not isinstance(lease, Lease):
+            return False
+        ledger = self._replica.ledger
+        # Not before: others may cut until then.
+        words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = ledger.totals[: words_of.SLOTS]
+        words[words_of.HOLDER] = words_of.holder(slot, lease.number)
+        self._words = words
+        self.lease = lease
+        if any(slot >= words_of.SLOTS or filling.file.large for slot, filling in ledger.files.items()):
+            self.end()  # begun just before: we don't deliver from there
+            return False
+        self._sources = [_Source(self._reader, lease, *one) for one in ledger.files.items()]
+        self._reclaimer.reclaim_done()
+        return True
+
+    @property
+    def goes_on(self) -> bool:
+        """It stands, as far as we know, and nothing comes before what it delivers."""
+        return self.lease is not None and not self._hand.state[1] and self._hand.damage is None
+
+    def left(self) -> int:
+        """Items that wait, as far as can be seen without asking."""
+        words = self._words
+        return sum([words[source.counter] - words[source.given] for source in self._sources])
+
+    def finds_nothing_new(self) -> bool:
+        """There is nothing to take, and nothing was written to the journal."""
+        replica, cells = self._replica, self._members.cells
+        return cells.counters() == cells.given() and not replica.journal.read(replica.pos, events.SIZE)
+
+    def is_idle(self) -> bool:
+        """It stands, and there is nothing to take."""
+        lease, cells = self.lease, self._members.cells
+        self._replica.sync()
+        stands = self._replica.ledger.lease
+        return (
+            lease is not None
+            and stands is not None
+            and stands.number == lease.number
+            and cells.counters() == cells.given()
+        )
+
+    def take(self, got: list[Taken]) -> bool:
+        """Deliver one record.  ``False``: there is none, or the lease has ended."""
+        words, hand = self._words, self._hand
+        for source in self._sources:
+            at, total = words[source.given], words[source.counter]
+            if at >= total:
+                continue
+            if total - at >= tuning.LEASE_FROM or total > source.stop:
+                self.end()
+                return False
+            try:
+                record = source.read(at)
+            except (ValueError, OSError, LookupError):  # it may be another's by now
+                self.end()
+                return False
+            state = hand.state
+            hand.taking = source, at + 1, record, state
+            words[source.given] = at + 1
+            if words[source.flag] and not self._contest():
+                return False
+            try:
+                got.append(record)
+                hand.taken += 1
+                # Commit point: it is delivered.
+                hand.state = state[0], state[1]
+            except BaseException:
+                if hand.state is state:
+                    got.clear()
+                raise
+            return True
+        return False
+
+    def _contest(self) -> bool:
+        """Somebody wants the lease to end: the journal decides whether it had delivered what we have just taken."""
+        self.end()
+        return self._is_ours()
+
+    def _is_ours(self) -> bool:
+        """What we have taken last was delivered by the lease, which has ended."""
+        assert self._hand.taking is not None
+        source, total, _, _ = self._hand.taking
+        ledger = self._replica.ledger
+        if ledger.given_of == source.lease and ledger.given.get(source.slot, 0) >= total:
+            return True
+        # Else a put would take it for delivered, and not cut it before its own.
+        self._members.cells.words[source.given] = total - 1
+        self._hand.taking = None
+        return False
+
+    def end(self) -> None:
+        """End it, if nobody has."""
+        lease = self.lease
+        if lease is None:
+            return
+        self._replica.sync()
+        stands = self._replica.ledger.lease
+        if stands is not None and stands.number == lease.number:
+            self._replica.append(self._members.end_of_all())
+        self.lease = None
+        self._sources = []
+
+    def recover(self, member: Optional[int]) -> None:
+        """An act was interrupted, and the journal was read on: end the lease, and have what it had taken and not
+        delivered.  ``member``: the number under which we are a consumer."""
+        hand, ledger = self._hand, self._replica.ledger
+        taking, state = hand.taking, hand.state
+        if ledger.sole and ledger.lease is not None and ledger.lease.member == member:
+            self._replica.append(self._members.end_of_all())
+        if taking is not None and taking[3] is state:
+            source, total, record, _ = taking
+            if self._members.cells.words[source.given] >= total and self._is_ours():
+                hand.state = state[0], (*state[1], record)
+        self.lease = hand.taking = None
+        self._sources = []
