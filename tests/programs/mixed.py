@@ -526,8 +526,8 @@ class Worker:
         while engine.parts.hand.state[1]:
             begin = self.begins()
             self.got([self.q.get_nowait()], 0, begin)
-        if engine.parts.consumer.damage is not None:
-            raise engine.parts.consumer.damage  # what no get has told
+        if engine.parts.hand.damage is not None:
+            raise engine.parts.hand.damage  # what no get has told
 
 
 def work(q: Any, who: int, seed: int, folder: str, how: list[str], words: list[str], acts: int) -> None:

@@ -102,9 +102,10 @@ class Engine(Acts):
             _, cut_short = above.get(got, most, block, timeout)
             self.over = above.over
             return self.generation, cut_short
-        if most == 1 and self.parts.sole.lease is not None and gets.take_given(self, got):
+        looked = most == 1 and self.parts.sole.lease is not None
+        if looked and gets.take_given(self, got):
             return self.generation, False
-        return gets.take_or_wait(self, got, most, block, timeout)
+        return gets.take_or_wait(self, got, most, block, timeout, looked and block)
 
     def give_back(self, records: list[Taken]) -> None:
         """Records that were got but not delivered: the next get delivers them first."""

@@ -43,8 +43,11 @@ class Sleep:
     """The last nap ended so."""
 
 
-def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float]) -> tuple[int, bool]:
-    """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.
+def take_or_wait(
+    engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float], looked: bool = False
+) -> tuple[int, bool]:
+    """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.  ``looked``:
+    there was nothing just now, and who blocks looks again behind what it does first.
 
     Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
     began, deadline = monotonic(), inf
@@ -80,8 +83,9 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
                 hand.measure_pace(began)
                 state = hand.state
                 ended = sleep.naps > 0 and monotonic() >= deadline
-                if sleep.rung or not consumer.finds_nothing_new():
+                if sleep.rung or not (looked or consumer.finds_nothing_new()):
                     take(parts, got, most, engine.generation, ended)
+                looked = False
                 if gathered:
                     parts.waiter.gathering.came(len(got) and len(got) + consumer.left())
                 if not got and block and not ended:
@@ -135,10 +139,14 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
             pause(gathers)
         elif bell is not None:
             sleep_until_rung(engine, sleep, bell, deadline)
+            if sleep.rung and most == 1 and take_given(engine, got, sleep):
+                pass_on(engine)
+                return engine.generation, False
 
 
-def take_given(engine: Acts, got: list[Any]) -> bool:
-    """The short way of a get under a lease of all that comes, where there is something and all is as usual."""
+def take_given(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> bool:
+    """The short way of a get under a lease of all that comes, where there is something and all is as usual.
+    ``sleep``: which ends then."""
     generation, state = engine.generation, engine.parts.hand.state
     try:
         with engine.lock:
@@ -147,11 +155,14 @@ def take_given(engine: Acts, got: list[Any]) -> bool:
             if engine.unsure or engine.beside is not None or parts.acknowledging.out or not sole.goes_on:
                 return False
             engine.unsure = True
-            sole.take(got)
+            if sole.take(got) and sleep is not None:
+                wake(parts, sleep)
             engine.unsure = engine.stale
     except BaseException as error:
         if engine.parts.hand.state is state:
             got.clear()
+        if sleep is not None:
+            stop_sleeping(engine, sleep)
         if generation == engine.generation or not isinstance(error, FORKED):
             raise
     if generation != engine.generation:  # forked in the middle: what was got is the parent's
