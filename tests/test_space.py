@@ -161,7 +161,7 @@ def test_a_gigabyte_flows_through_a_disk_of_64_megabytes(small_disk: pathlib.Pat
     check_flow(small_disk, 1024)
 
 
-def test_space_for_blocks_to_come_makes_no_journal_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_for_blocks_to_come_makes_no_journal_longer(monkeypatch: pytest.MonkeyPatch, all_is_cut: None) -> None:
     monkeypatch.setattr(tqshim.tuning, "LEASES", False)
     with TurboQueue() as queue:
         replica = queue._engine.parts.replica
