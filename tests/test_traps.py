@@ -347,7 +347,7 @@ def test_threads_that_put_while_others_cut_and_open_files_lose_nothing() -> None
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])
 @pytest.mark.parametrize("waiting", [1, 3, 100])
 def test_an_item_that_was_claimed_but_not_delivered_comes_with_the_next_get(
-    monkeypatch: pytest.MonkeyPatch, error: type[BaseException], waiting: int
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException], waiting: int, all_is_cut: None
 ) -> None:
     """The journal says it is ours; nobody else will ever get it."""
     q: Any = TurboQueue()

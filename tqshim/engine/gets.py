@@ -85,7 +85,6 @@ def take_or_wait(
                 ended = sleep.naps > 0 and monotonic() >= deadline
                 if sleep.rung or not (looked or consumer.finds_nothing_new()):
                     take(parts, got, most, engine.generation, ended)
-                looked = False
                 if gathered:
                     parts.waiter.gathering.came(len(got) and len(got) + consumer.left())
                 if not got and block and not ended:
@@ -129,7 +128,8 @@ def take_or_wait(
             return generation, cut_short
         if not block:
             return generation, cut_short
-        if deadline is not inf and monotonic() >= deadline:
+        looks, looked = looked and bell is None, False  # who fell asleep has looked
+        if deadline is not inf and monotonic() >= deadline and not looks:
             stop_sleeping(engine, sleep)
             return generation, cut_short
         if spins:
