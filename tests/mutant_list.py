@@ -46,9 +46,10 @@ MUTANTS = [
     ),
     Mutant(
         "counter before large record",
-        "        return self._commit(total, total + self._write(total, records[:count]), by_counter)",
+        "        count = self.writer.write(self._own_log(), total, records[:count])\n"
+        "        return self._commit(total, total + count, by_counter)",
         "        put = self._commit(total, total + count, by_counter)\n"
-        "        self._write(total, records[:count])\n"
+        "        self.writer.write(self._own_log(), total, records[:count])\n"
         "        return put",
         "a consumer that looks in that moment finds a damaged item",
         ORDER + "test_a_large_item_is_whole_once_it_can_be_seen",

@@ -35,7 +35,7 @@ import pytest
 from crash_table import LEFT, REPAIRERS, TABLE, Row
 from onlooker import LOCKS, PACKAGE, Halt, Place, Step, View, Walk
 
-import tqshim.engine.producer
+import tqshim.engine.log
 import tqshim.storage.folder
 import tqshim.storage.places
 import tqshim.tuning
@@ -1563,7 +1563,7 @@ def set_out(path: Path, halt: Optional[tuple[Place, signal.Signals]]) -> tuple[i
             if path.queue is not None:
                 path.queue.qsize()  # this process is a user of its own from here on
             # A put that finds itself traced goes the long way: other threads might run between two lines.
-            tqshim.engine.producer.watchers = lambda: None
+            tqshim.engine.log.watchers = lambda: None
             path.prepare()
             os.write(write, b"!")
             os.read(start, 1)

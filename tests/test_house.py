@@ -83,7 +83,7 @@ HOUSE: Final = (
     Step(3, words("engine.acknowledge engine.shutdown engine.durable engine.keyed")),
     Step(3, words("engine.consumer engine.producer")),
     Step(3, words("engine.sole")),
-    Step(3, words("engine.leasing engine.supply")),
+    Step(3, words("engine.leasing engine.log engine.supply")),
     Step(3, words("engine.hand")),
     Step(3, words("engine.reader engine.reclaim engine.wait_policy")),
     Step(3, words("engine.gather engine.membership")),

@@ -18,7 +18,8 @@ import tqshim
 from tqshim import TurboQueue, queues, tuning
 from tqshim.engine.engine import Engine
 from tqshim.engine.leasing import NO_STEPS
-from tqshim.engine.producer import Log, Producer
+from tqshim.engine.log import Log
+from tqshim.engine.producer import Producer
 from tqshim.protocol import events
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of

@@ -20,8 +20,8 @@ from multiprocessing import context, reduction
 from tqshim import locks
 from tqshim.engine.hand import Hand
 from tqshim.engine.leasing import NO_STEPS
+from tqshim.engine.log import NO_LOG
 from tqshim.engine.parts import Parts, load
-from tqshim.engine.producer import NO_LOG
 from tqshim.engine.replica import Replica
 from tqshim.protocol.ledger import OPEN_FOR_ALL, Ledger
 from tqshim.storage.files import NO_SPACE

@@ -24,8 +24,8 @@ __all__ = ["use_key"]
 
 def use_key(key: Key, producer: Producer, reader: Reader) -> None:
     """From here on these write tags, and ask for them."""
-    producer.protected = _Tagging(key)
-    producer.beside = TAG
+    producer.writer.protected = _Tagging(key)
+    producer.writer.beside = TAG
     reader.opened = key.opened
     reader.in_place = False
 

@@ -77,7 +77,7 @@ class Parts:
             durable = late.room("engine.durable")
             disk = self.disk = durable.Disk(folder, replica)
             self.crowd = durable.Crowd(disk, replica, self.members, self.producer)
-            self.producer.harden = disk.harden_records
+            self.producer.writer.harden = disk.harden_records
             self.reclaimer.may_remove = disk.lets_remove
             replica.rolled = disk.has_rolled
         if key is not None:

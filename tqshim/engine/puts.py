@@ -1,7 +1,7 @@
 """Putting: what goes round a put, and waiting for a place.
 
-Lives here: the cut before a put, the ring after it, many puts at once.  Not here: where a record is written
-(``producer``), the short way (``Log.put``).
+Lives here: the cut before a put, the ring after it, many puts at once.  Not here: when a record is put (``producer``),
+how it is written, the short way (``log``).
 
 Invariant: what is put comes behind a cut, if one is due: whoever cuts meanwhile must not find it beside older items.
 """
@@ -14,8 +14,8 @@ from time import monotonic_ns
 from tqshim.clock import monotonic
 from tqshim.engine import waits
 from tqshim.engine.acts import Acts, a_full_disk_is_no_matter
+from tqshim.engine.log import NO_LOG
 from tqshim.engine.parts import nothing
-from tqshim.engine.producer import NO_LOG
 from tqshim.protocol.pieces import NewRecord
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, CUT_DUE, SLEEPS
 
