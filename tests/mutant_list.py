@@ -153,6 +153,20 @@ MUTANTS = [
         "get_many returns fewer items than there are",
         ORDER + "test_a_get_of_many_takes_all_that_is_there",
     ),
+    Mutant(
+        "the end of a lease of all that comes says nothing of what it has delivered",
+        "        return b\"\".join(said) + events.revoke(0, lease.number)\n",
+        "        return b\"\".join(said[:0]) + events.revoke(0, lease.number)\n",
+        "items are got twice when a second consumer comes",
+        ORDER + "test_what_comes_one_by_one_to_the_only_consumer_is_got_once_when_another_comes",
+    ),
+    Mutant(
+        "nobody else sees what a lease of all that comes has delivered",
+        "            return ledger.head + sum([at - ledger.totals[slot] for slot, at in self._members.given().items()])\n",
+        "            return ledger.head\n",
+        "qsize counts items that a consumer has got",
+        ORDER + "test_what_comes_one_by_one_to_the_only_consumer_is_got_once_when_another_comes",
+    ),
     # -- waiting
     Mutant(
         "a ring is not passed on",

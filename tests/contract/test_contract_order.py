@@ -137,6 +137,25 @@ def test_whoever_comes_late_to_a_consumers_items_gets_none_twice(other: Any) -> 
             assert reader.do("get") == "last"
 
 
+def test_what_comes_one_by_one_to_the_only_consumer_is_got_once_when_another_comes(other: Any) -> None:
+    """Two producers in turn; one consumer gets each item as it comes, until others look, and get, too."""
+    with tqshim.Queue() as q:
+        putters, reader = [other(q), other(q)], other(q)
+        got = []
+        for number in range(40):
+            putters[number % 2].do("put", number)
+            got.append(q.get(timeout=5.0))
+        assert got == list(range(40))
+        for number in range(40, 46):
+            putters[0].do("put", number)
+        assert q.get() == 40
+        assert putters[1].do("qsize") == q.qsize() == 5
+        assert reader.do("get") == 41
+        assert [q.get(), q.get(), reader.do("get"), q.get()] == [42, 43, 44, 45]
+        for one in (q.empty(), reader.do("empty"), putters[0].do("empty")):
+            assert one
+
+
 def test_a_get_of_many_takes_all_that_is_there() -> None:
     with tqshim.Queue() as q:
         q.put_many(range(20000))
