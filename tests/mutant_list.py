@@ -162,7 +162,8 @@ MUTANTS = [
     ),
     Mutant(
         "nobody else sees what a lease of all that comes has delivered",
-        "            return ledger.head + sum([at - ledger.totals[slot] for slot, at in self._members.given().items()])\n",
+        "            return ledger.head + sum([at - ledger.totals[slot] for slot, at in self._members.given().items()])"
+        "\n",
         "            return ledger.head\n",
         "qsize counts items that a consumer has got",
         ORDER + "test_what_comes_one_by_one_to_the_only_consumer_is_got_once_when_another_comes",

@@ -388,7 +388,7 @@ def test_a_claim_that_is_interrupted_with_its_item_gives_it_back(monkeypatch: py
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tqshim.queues, "load", interrupted)
+    monkeypatch.setattr(tqshim.claims, "load", interrupted)
     with pytest.raises(KeyboardInterrupt) as kept:
         q.claimed().__enter__()
     assert claim_all(q) == [("a", 1), ("b", 0)]

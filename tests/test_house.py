@@ -67,10 +67,11 @@ HOUSE: Final = (
     Step(5, words("monitor.records monitor.files")),
     Step(4, words("__init__")),  # the package's face
     Step(4, words("contexts")),
-    Step(4, words("family")),
+    Step(4, words("family asynchronous")),
     Step(4, words("queues turbo_queue fallback")),
+    Step(4, words("claims")),
     Step(4, words("pickling")),
-    Step(4, words("asynchronous buffers")),
+    Step(4, words("buffers")),
     Step(3, words("emptying")),
     Step(3, words("batching")),
     Step(3, words("engine.registry")),
@@ -119,7 +120,7 @@ MEASURING: Final = 5
 """The floor of rooms that look at queues from outside: they pickle as users do, and may use what is not installed."""
 OPTIONAL: Final = words("confluent_kafka faster_fifo matplotlib matplotlib.pyplot numpy")
 """What rooms from that floor on import inside of the functions that need it, if it is installed."""
-FACE: Final = {"contexts", "errors", "family", "figures", "forks", "late", "patching", "queues"}
+FACE: Final = {"claims", "contexts", "errors", "family", "figures", "forks", "late", "patching", "queues"}
 """Rooms that the package itself shows."""
 
 PURE_FLOORS: Final = {0, 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import forks as _forks  # noqa: F401  first: its hooks come before a program's own
 from . import late as _late
 from .errors import CorruptBatchError, FolderError, UnsupportedError, supported
-from .queues import Claim, Empty, Full, ShutDown, TurboQueue
+from .queues import Empty, Full, ShutDown, TurboQueue
 
 __all__ = [
     "Claim",
@@ -33,6 +33,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .claims import Claim
     from .contexts import get_context
     from .family import JoinableQueue, JoinableTurboQueue, SimpleQueue, SimpleTurboQueue
     from .figures import Stats
@@ -42,6 +43,7 @@ if TYPE_CHECKING or supported:
     Queue = TurboQueue
 
 _LATER = {
+    "Claim": ("claims", "Claim"),
     "JoinableQueue": ("family", "JoinableQueue"),
     "JoinableTurboQueue": ("family", "JoinableTurboQueue"),
     "Queue": ("family", "Queue"),

@@ -1,6 +1,6 @@
 """Waiting in an event loop: the loop's selector waits for a queue's bell, and no thread does.
 
-Lives here: who of one loop waits for what, and which of them wake up.  Not here: getting and putting (``queues``).
+Lives here: getting and putting in an event loop; who of one loop waits for what, and which of them wake up.
 
 Invariant: whoever wakes up finds what it waited for, or somebody was faster and it waits again; a wake-up that a
 cancelled one got goes to the next.
@@ -13,10 +13,12 @@ from collections import deque
 from typing import Any, Final, Optional
 from weakref import WeakKeyDictionary
 
+from . import pickling
 from .engine.registry import Engine
+from .queues import Empty, Full, TurboQueue
 from .sync.cells import AWAITS_PLACE, SLEEPS
 
-__all__ = ["sleep"]
+__all__ = ["get", "put"]
 
 
 class _Watcher:
@@ -105,9 +107,32 @@ class _Watcher:
 _watchers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Engine, int], _Watcher]]] = WeakKeyDictionary()
 
 
-async def sleep(engine: Engine, for_a_place: bool) -> None:
+async def get(queue: TurboQueue[Any]) -> Any:
+    """See ``TurboQueue.get_async``."""
+    while True:
+        try:
+            return queue.get_nowait()
+        except Empty:
+            pass
+        await _sleep(queue, SLEEPS)
+
+
+async def put(queue: TurboQueue[Any], item: Any) -> None:
+    """See ``TurboQueue.put_async``."""
+    while True:
+        try:
+            return queue.put_nowait(item)
+        except Full:
+            pass
+        if pickling.reducers.used and not pickling.has_room():
+            await pickling.pause()
+        else:
+            await _sleep(queue, AWAITS_PLACE)
+
+
+async def _sleep(queue: TurboQueue[Any], kind: int) -> None:
     """Wait until there is something to get, or a place to put to."""
-    kind = AWAITS_PLACE if for_a_place else SLEEPS
+    engine = queue._open_engine()
     loop = asyncio.get_running_loop()
     watchers = _watchers.setdefault(loop, {})
     watcher = watchers.get((engine, kind))

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["CorruptBatchError", "FolderError", "UnsupportedError", "check_system", "supported"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+__all__ = ["CorruptBatchError", "FolderError", "UnsupportedError", "check_system", "no_pipe", "supported"]
 
 supported = sys.platform.startswith(("linux", "darwin"))
 """Our queues work on this system.  Where not, as on Windows, `Queue`, `JoinableQueue`, `SimpleQueue`, `get_context` and
@@ -41,3 +45,17 @@ def check_system(what: str = "TurboQueue", remedy: str = "use tqshim.Queue, whic
     """Raise ``UnsupportedError`` where there is not even what the engine imports."""
     if not supported:
         raise UnsupportedError(sys.platform, f"{what} needs Linux or macOS", remedy)
+
+
+_OF_A_PIPE: Final = frozenset(("_reader", "_writer", "_poll", "_rlock", "_wlock", "fileno"))
+
+
+def no_pipe(queue: object, name: str) -> AttributeError:
+    """What to raise where somebody asks a queue for an attribute that it has not."""
+    told = f"{type(queue).__name__!r} object has no attribute {name!r}"
+    if name in _OF_A_PIPE:
+        told += (
+            ": its items lie in files, and nothing becomes readable when one comes. Wait in get(timeout=...), in an "
+            "event loop in get_async(), or in a thread that passes items on to what is waited for"
+        )
+    return AttributeError(told)

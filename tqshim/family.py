@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from multiprocessing import context, queues
 
-from .errors import supported
-from .queues import TurboQueue, no_pipe
+from .errors import no_pipe, supported
+from .queues import TurboQueue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,21 +16,22 @@ from collections.abc import Iterable, Iterator
 from math import ldexp
 from multiprocessing import context, queues
 from operator import index
-from os import PathLike, fsdecode
 from queue import Empty, Full
 from types import GenericAlias, TracebackType
 
-from . import pickling
+from . import late, pickling
 from .clock import FOREVER, check_deadline
+from .errors import no_pipe
 from .pickling import OF_MEMORY, dumps, dumps_many, is_fault, load, loads, reducers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Generic, Optional, Union
+    from os import PathLike
+    from typing import Any, Final, Optional, Union
 
     from typing_extensions import TypeVar  # which checkers have; older interpreters know no default
 
-    from .engine.acknowledge import Hold
+    from .claims import Claim
     from .engine.reader import Taken
     from .engine.registry import Engine, Use
     from .figures import Stats
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
 else:
     # What items are is for checkers: nothing is imported for it at run time.  Before 3.12 a queue takes no type then.
     _T = None
-    Generic, _Queue = {_T: object}, {_T: queues.Queue}
+    _Queue = {_T: queues.Queue}
 
-__all__ = ["Claim", "Empty", "Full", "ShutDown", "TurboQueue"]
+__all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
 
 if sys.version_info >= (3, 13):
     from queue import ShutDown
@@ -53,74 +54,8 @@ else:
         """The queue was shut down: nothing can be put, and nothing is there to get."""
 
 
-MAXSIZE: Final = 2**62
-"""Places of a queue, at most: its files count in words of 64 bits."""
 GET_MANY: Final = 1000
 """Items that ``get_many`` returns at most, if not told otherwise."""
-
-
-_OF_A_PIPE: Final = frozenset(("_reader", "_writer", "_poll", "_rlock", "_wlock", "fileno"))
-
-
-def no_pipe(queue: object, name: str) -> AttributeError:
-    """What to raise where somebody asks a queue for an attribute that it has not."""
-    told = f"{type(queue).__name__!r} object has no attribute {name!r}"
-    if name in _OF_A_PIPE:
-        told += (
-            ": its items lie in files, and nothing becomes readable when one comes. Wait in get(timeout=...), in an "
-            "event loop in get_async(), or in a thread that passes items on to what is waited for"
-        )
-    return AttributeError(told)
-
-
-class Claim(Generic[_T]):
-    """What ``claimed`` returns: a block that has an item, which counts as got when the block ends well."""
-
-    __slots__ = ("_block", "_hold", "_queue", "_timeout", "_use", "redelivered")
-
-    if not TYPE_CHECKING:
-        __class_getitem__ = classmethod(GenericAlias)
-
-    def __init__(self, queue: TurboQueue[_T], block: bool, timeout: Optional[float]) -> None:
-        self._queue = queue
-        self._block = block
-        self._timeout = timeout
-        self._use: Optional[Use] = None
-        self._hold: Optional[Hold] = None
-        self.redelivered = 0
-        """How often the item had come back before: others, or this process, may have worked on it."""
-
-    def __enter__(self) -> _T:
-        """Take the oldest item.  Raises what ``get`` raises; ``RuntimeError`` if a block of this has one."""
-        if self._hold is not None:
-            raise RuntimeError("a block has an item of this already: call claimed() for each")
-        use = self._queue._use
-        engine = self._queue._open_engine()
-        found: list[Hold] = []
-        loading = False
-        try:
-            engine.hold(found, self._block, self._timeout)
-            if found:
-                loading = True
-                item: _T = load(found[0].record)
-                self.redelivered = found[0].times
-                self._use, self._hold = use, found[0]
-                return item
-        except BaseException as error:
-            self._hold = None
-            if found:
-                engine.let_go(found[0], loading and is_fault(error))
-            raise
-        raise ShutDown if engine.over else Empty
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        """The item counts as got, or comes back if there was an exception."""
-        hold, self._hold = self._hold, None
-        use, self._use = self._use, None
-        if hold is not None and use is not None:
-            use.engine.let_go(hold, kind is None)
 
 
 class TurboQueue(_Queue[_T]):
@@ -164,22 +99,12 @@ class TurboQueue(_Queue[_T]):
     ) -> None:
         from .engine.registry import Use
 
-        if durable and path is None:
-            raise ValueError("durable=True needs a path: a queue without one goes away with its last user")
-        if authkey is not None and path is None:
-            raise ValueError("authkey needs a path: a queue without one is reached through its handles alone")
         if batch_size is not None and index(batch_size) < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
-        if isinstance(maxsize, (str, bytes, PathLike)):
-            raise TypeError(f"maxsize must be a number, not {maxsize!r}: a path is given as path={maxsize!r}")
-        maxsize = 0 if maxsize <= 0 else index(maxsize)
-        if maxsize > MAXSIZE:
-            raise OverflowError(f"maxsize={maxsize} is more than {MAXSIZE}")
-        if path is not None and not (path := fsdecode(path)):
-            raise ValueError("path is empty; give a folder, or leave it out")
-        durable = None if durable is None else bool(durable)
-        use = Use.create(maxsize) if path is None else Use.open(path, maxsize, durable, authkey)
-        self._attach(use, batch_size)
+        self._attach(Use.make(maxsize, path, durable, authkey), batch_size)
+
+    _nothing = Empty, ShutDown
+    """What is raised where there is nothing to get, and where there will be nothing."""
 
     def __getattr__(self, name: str) -> Any:
         raise no_pipe(self, name)
@@ -321,7 +246,8 @@ class TurboQueue(_Queue[_T]):
         >>> with queue.claimed(timeout=5) as item:
         ...     print("working on", item)
         working on job"""
-        return Claim(self, block, timeout)
+        claim: Claim[_T] = late.room("claims").Claim(self, block, timeout)
+        return claim
 
     def put_many(self, items: Iterable[_T], block: bool = True, timeout: Optional[float] = None) -> None:
         """Put items in their order, as one batch: all of them, or none and ``Full``.
@@ -405,12 +331,8 @@ class TurboQueue(_Queue[_T]):
         >>> queue.put("a")
         >>> asyncio.run(queue.get_async())
         'a'"""
-        while True:
-            try:
-                return self.get_nowait()
-            except Empty:
-                pass
-            await self._sleep_async(False)
+        item: _T = await late.room("asynchronous").get(self)  # there: most programs do without asyncio
+        return item
 
     async def put_async(self, obj: _T) -> None:
         """``put`` in an event loop.  Raises what ``put_nowait`` raises, but for ``Full``.
@@ -421,20 +343,7 @@ class TurboQueue(_Queue[_T]):
         >>> asyncio.run(queue.put_async("a"))
         >>> queue.get()
         'a'"""
-        while True:
-            try:
-                return self.put_nowait(obj)
-            except Full:
-                pass
-            if reducers.used and not pickling.has_room():
-                await pickling.pause()
-            else:
-                await self._sleep_async(True)
-
-    async def _sleep_async(self, for_a_place: bool) -> None:
-        from .asynchronous import sleep  # here: most programs do without asyncio
-
-        await sleep(self._open_engine(), for_a_place)
+        await late.room("asynchronous").put(self, obj)
 
     def __aiter__(self: _S) -> _S:
         return self
@@ -563,7 +472,6 @@ class TurboQueue(_Queue[_T]):
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self.close()
-        self.join_thread()
 
     if not TYPE_CHECKING:
         __class_getitem__ = classmethod(GenericAlias)

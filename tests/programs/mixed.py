@@ -43,7 +43,7 @@ from typing import Any, Callable, NamedTuple, Optional
 import tqshim.figures
 import tqshim.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, late
-from tqshim.queues import Claim
+from tqshim.claims import Claim
 
 _LATE = "buffers engine.durable engine.keyed keys storage.corrupt storage.hardening storage.large_records"
 for _room in _LATE.split():

@@ -10,6 +10,8 @@ import os
 import weakref
 from collections.abc import Callable
 from multiprocessing import process
+from operator import index
+from os import PathLike, fsdecode
 
 from tqshim import forks, late, locks, tuning
 from tqshim.ending import AtExit, alive
@@ -20,11 +22,14 @@ from tqshim.storage.places import sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, Optional
+    from typing import Any, ClassVar, Final, Optional, Union
 
     from tqshim.keys import Key
 
 __all__ = ["Engine", "Use"]
+
+MAXSIZE: Final = 2**62
+"""Places of a queue, at most: its files count in words of 64 bits."""
 
 
 class Use:
@@ -40,6 +45,31 @@ class Use:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+
+    @classmethod
+    def make(
+        cls,
+        maxsize: int,
+        path: Union[str, bytes, PathLike[Any], None],
+        durable: Optional[bool],
+        authkey: Optional[bytes],
+    ) -> Use:
+        """That of a new anonymous queue, or of the one at a path.  Raises ``ValueError``, ``TypeError`` or
+        ``OverflowError``, before anything is made, where the arguments make no sense."""
+        if durable and path is None:
+            raise ValueError("durable=True needs a path: a queue without one goes away with its last user")
+        if authkey is not None and path is None:
+            raise ValueError("authkey needs a path: a queue without one is reached through its handles alone")
+        if isinstance(maxsize, (str, bytes, PathLike)):
+            raise TypeError(f"maxsize must be a number, not {maxsize!r}: a path is given as path={maxsize!r}")
+        maxsize = 0 if maxsize <= 0 else index(maxsize)
+        if maxsize > MAXSIZE:
+            raise OverflowError(f"maxsize={maxsize} is more than {MAXSIZE}")
+        if path is None:
+            return cls.create(maxsize)
+        if not (path := fsdecode(path)):
+            raise ValueError("path is empty; give a folder, or leave it out")
+        return cls.open(path, maxsize, None if durable is None else bool(durable), authkey)
 
     @classmethod
     def create(cls, maxsize: int) -> Use:

@@ -34,11 +34,11 @@ class _Source:
 
     __slots__ = ("_file", "_first", "_read", "counter", "flag", "given", "lease", "slot", "stop")
 
-    def __init__(self, reader: Reader, lease: Lease, slot: int, filling: Filling) -> None:
+    def __init__(self, reader: Reader, lease: Lease, slot: int, filling: Filling, stop: int) -> None:
         self.slot = slot
         self.lease = lease.number
-        self.stop = filling.stop
-        """Records of the log at most, as long as the lease stands."""
+        self.stop = stop
+        """Records of the log at most, as long as the lease stands: what its file holds, and a DELIVERED can tell of."""
         self._first = filling.first
         self._file = filling.file
         self._read = reader.peek
@@ -104,7 +104,10 @@ class SoleLease:
         if any(slot >= words_of.SLOTS or filling.file.large for slot, filling in ledger.files.items()):
             self.end()  # begun just before: we don't deliver from there
             return False
-        self._sources = [_Source(self._reader, lease, *one) for one in ledger.files.items()]
+        self._sources = [
+            _Source(self._reader, lease, slot, filling, min(filling.stop, ledger.totals[slot] + events.DELIVERED_MOST))
+            for slot, filling in ledger.files.items()
+        ]
         self._reclaimer.reclaim_done()
         return True
 
