@@ -6,9 +6,13 @@ Lives here: when it is taken, what others see meanwhile, who ends it, and the or
 
 from __future__ import annotations
 
+import itertools
+import os
+import sys
 import time
 from collections.abc import Callable
 from queue import Empty
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -29,6 +33,7 @@ pytestmark = pytest.mark.skipif(
     not (tqshim.tuning.SOLE and systems.STORES_IN_ORDER and membarrier.barrier_works()), reason="nobody takes one here"
 )
 LONG = 60.0
+PACKAGE = os.path.dirname(tqshim.__file__) + os.sep
 
 
 def newcomer(path: str) -> Any:
@@ -249,6 +254,54 @@ def test_what_was_taken_when_a_get_was_interrupted_comes_next(path: str, most: i
                 queue.get()
         assert [queue.get(timeout=1.0) for _ in range(3)] == [1, 2, 3]
         assert queue.empty()
+
+
+def interrupt_at(line: int, act: Callable[[], Any]) -> Any:
+    """Do that, and raise at so many lines of the package; returns what it returned, and ``Interrupted`` if it was."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                raise Interrupted
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return act()
+    except Interrupted:
+        return Interrupted
+    finally:
+        sys.settrace(former)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_get_that_is_interrupted_at_any_line_loses_and_doubles_nothing(most: int, ended: bool) -> None:
+    """Also where another wants the lease to end, or has ended it."""
+    for line in itertools.count(1):
+        with TurboQueue() as queue:
+            for number in range(3):
+                queue.put(number)
+            got = [queue.get(timeout=LONG)]
+            assert holds(queue)
+            other = newcomer(queue._engine.folder.path)
+            if ended:
+                other.put(3)
+            found = interrupt_at(line, queue.get if not most else lambda: queue.get_many(max_messages_to_get=1)[0])
+            if found is not Interrupted:
+                got.append(found)
+            got += [queue.get(timeout=1.0) for _ in range(queue.qsize())]
+            other._use.engine.close()
+            assert got == [0, 1, 2, 3][: 3 + ended], f"interrupted at line {line}"
+        if found is not Interrupted:
+            return
 
 
 @pytest.mark.parametrize(("others", "size"), [(1, 1 << 17), (70, 1)], ids=["large", "many"])
