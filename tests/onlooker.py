@@ -26,7 +26,8 @@ import tqshim
 from tqshim import late, names
 from tqshim.names import FileId
 from tqshim.protocol import events, index, snapshot
-from tqshim.protocol.ledger import SHUT_AT_ONCE, Ledger
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import SHUT_AT_ONCE
 from tqshim.storage.member_locks import TOLD
 from tqshim.sync import cells as words_of
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, KINDS, SLEEPS, SLOTS, Cells

@@ -12,7 +12,8 @@ import pytest
 from tqshim import CorruptBatchError, TurboQueue, monitor, names, tuning
 from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
-from tqshim.protocol.ledger import Ledger, Place
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import Place
 from tqshim.storage.folder import LogFolder
 from tqshim.sync.cells import SLOTS
 

@@ -23,7 +23,7 @@ from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
 from tqshim.engine.replica import Replica
 from tqshim.engine.sole import SoleLease
-from tqshim.protocol.ledger import Lease
+from tqshim.protocol.records import Lease
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier

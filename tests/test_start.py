@@ -15,7 +15,7 @@ import pytest
 
 import tqshim
 from tqshim import late
-from tqshim.protocol.ledger import Lease
+from tqshim.protocol.records import Lease
 from tqshim.tuples import NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .protocol import ledger
+from .protocol import state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ SHORT_WAYS: Final = (
 CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
 """Blocks that this process publishes are checked whole, also where their records are large."""
 
-LIMITS = (ledger.FIRST_LIMIT, ledger.LAST_LIMIT)
+LIMITS = (state.FIRST_LIMIT, state.LAST_LIMIT)
 """Events of the first and of the largest journal of a new queue."""
 BLOCK_BYTES: Final = 1 << 16
 """Bytes from which a record is a large one: it goes to a file that was made for such."""

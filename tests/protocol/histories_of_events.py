@@ -14,7 +14,9 @@ from typing import Any, Final
 from tqshim.names import FileId
 from tqshim.protocol import events, snapshot
 from tqshim.protocol.index import serial
-from tqshim.protocol.ledger import SHUT_AT_ONCE, Ledger, Verdict
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import SHUT_AT_ONCE, Verdict
+from tqshim.protocol.state import State
 
 ROOM: Final = 6
 """Records of a batch file in these tests: ends of files are met often."""
@@ -283,7 +285,7 @@ def contents(ledger: Ledger) -> dict[str, Any]:
     """All that a ledger's state is, once what is not needed was forgotten."""
     ledger.trim()
     notes = ("done", "yours", "watched", "sealed", "extents", "free", "totals", "sealing", "plain")
-    found = {name: getattr(ledger, name) for name in Ledger.__slots__ if name not in notes}
+    found = {name: getattr(ledger, name) for name in State.__slots__ if name not in notes}
     found["extents"] = ledger.extents.dump(), ledger.extents.first if len(ledger.extents) else ledger.low
     found["free"] = sorted(ledger.free)
     found["totals"] = list(ledger.totals[: ledger.slots])

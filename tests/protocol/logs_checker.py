@@ -25,7 +25,9 @@ from explorer import GONE, Violation
 from store_buffers import Machine, Steps, Store
 
 from tqshim.protocol import events, index, snapshot
-from tqshim.protocol.ledger import SHUT_AT_ONCE, Held, Lease, Ledger, Reservation, Verdict
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import SHUT_AT_ONCE, Held, Lease, Reservation, Verdict
+from tqshim.protocol.state import State
 
 CELLS: Final = 5
 COUNTER, FLAG, POSITION, LEASE_FLAG, GIVEN = range(CELLS)
@@ -69,7 +71,7 @@ class Rules:
         view = snapshot.load(state)
         if self.ledger is not Ledger:
             own = self.ledger()
-            for name in Ledger.__slots__:
+            for name in State.__slots__:
                 setattr(own, name, getattr(view, name))
             return own
         return view

@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tqshim.names import FileId
-from tqshim.protocol import events, snapshot
-from tqshim.protocol import ledger as ledger_module
+from tqshim.protocol import events, records, snapshot
 from tqshim.protocol.events import SIZE
-from tqshim.protocol.ledger import SHUT, SHUT_AT_ONCE, Held, Lease, Ledger, Member, Reservation, Verdict
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Held, Lease, Member, Reservation, Verdict
 
 
 @pytest.fixture(autouse=True, scope="module")
 def short_files() -> Iterator[None]:
     """Batch files hold few records: else no test here would see the end of one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger_module, "capacity", lambda serial: ROOM)
+        patch.setattr(records, "capacity", lambda serial: ROOM)
         yield
 
 

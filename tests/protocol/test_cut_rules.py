@@ -15,7 +15,8 @@ import pytest
 from explorer import explore
 from logs_checker import Actor, Logs, Rules
 
-from tqshim.protocol.ledger import Held, Lease, Ledger, Reservation
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import Held, Lease, Reservation
 
 
 class Case(NamedTuple):

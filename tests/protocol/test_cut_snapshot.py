@@ -18,8 +18,7 @@ from histories_of_events import ROOM, History, check, contents, some_event, word
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tqshim.protocol import events, snapshot
-from tqshim.protocol import ledger as ledger_module
+from tqshim.protocol import events, records, snapshot
 from tqshim.protocol.ledger import Ledger
 
 FLIPS: Final = 4000
@@ -29,7 +28,7 @@ FLIPS: Final = 4000
 def short_files() -> Iterator[None]:
     """Batch files hold few records."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger_module, "capacity", lambda serial: ROOM)
+        patch.setattr(records, "capacity", lambda serial: ROOM)
         yield
 
 

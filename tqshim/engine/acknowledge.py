@@ -20,7 +20,7 @@ from tqshim.engine.replica import Replica
 from tqshim.engine.wait_policy import Waiter
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
-from tqshim.protocol.ledger import Held
+from tqshim.protocol.records import Held
 from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
 
 TYPE_CHECKING = False

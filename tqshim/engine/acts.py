@@ -23,7 +23,8 @@ from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.log import NO_LOG
 from tqshim.engine.parts import Parts, load
 from tqshim.engine.replica import Replica
-from tqshim.protocol.ledger import OPEN_FOR_ALL, Ledger
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import OPEN_FOR_ALL
 from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.places import reclaim

@@ -21,7 +21,8 @@ from tqshim.engine.replica import Replica
 from tqshim.engine.sole import SoleLease
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
-from tqshim.protocol.ledger import Lease, Ledger, Place
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import Lease, Place
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells

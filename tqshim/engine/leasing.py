@@ -22,7 +22,8 @@ from tqshim.engine.replica import Replica
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
 from tqshim.protocol.index import Record
-from tqshim.protocol.ledger import Lease, Ledger, Place
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import Lease, Place
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells

@@ -17,7 +17,7 @@ from tqshim.clock import monotonic
 from tqshim.engine.replica import Replica
 from tqshim.errors import FolderError
 from tqshim.protocol import events
-from tqshim.protocol.ledger import Verdict
+from tqshim.protocol.records import Verdict
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier

@@ -17,7 +17,7 @@ from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
 from tqshim.engine.shutdown import Ending
 from tqshim.engine.wait_policy import Waiter
-from tqshim.protocol.ledger import SHUT
+from tqshim.protocol.records import SHUT
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
 

@@ -18,7 +18,7 @@ from tqshim.engine.replica import Replica
 from tqshim.errors import CorruptBatchError
 from tqshim.names import FileId
 from tqshim.protocol.index import Record
-from tqshim.protocol.ledger import Place
+from tqshim.protocol.records import Place
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 

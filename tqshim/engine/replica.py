@@ -19,7 +19,8 @@ from tqshim.clock import monotonic
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events, snapshot
 from tqshim.protocol.events import SIZE
-from tqshim.protocol.ledger import Ledger, Verdict
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import Verdict
 from tqshim.storage.files import NO_SPACE, RECOVER
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.journal import Journal

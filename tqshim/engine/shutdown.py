@@ -18,7 +18,7 @@ from tqshim.engine.consumer import Consumer
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
-from tqshim.protocol.ledger import SHUT, SHUT_AT_ONCE
+from tqshim.protocol.records import SHUT, SHUT_AT_ONCE
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import KINDS

@@ -17,7 +17,7 @@ from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
 from tqshim.protocol.index import Record
-from tqshim.protocol.ledger import Filling, Lease
+from tqshim.protocol.records import Filling, Lease
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells

@@ -30,7 +30,7 @@ from tqshim.monitor.looking import in_use, is_queue
 from tqshim.monitor.records import SeenBatch
 from tqshim.monitor.view import Peeked, Process, View
 from tqshim.protocol import index
-from tqshim.protocol.ledger import Held, Returned
+from tqshim.protocol.records import Held, Returned
 from tqshim.queues import ShutDown
 from tqshim.storage import hardening, places
 from tqshim.storage.folder import LogFolder

@@ -25,7 +25,8 @@ from tqshim.monitor.files import Files
 from tqshim.monitor.records import SeenBatch
 from tqshim.names import FileId
 from tqshim.protocol import snapshot
-from tqshim.protocol.ledger import Held, Ledger, Place, Returned
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import Held, Place, Returned
 from tqshim.storage.files import RECOVER
 from tqshim.storage.journal import Journal
 from tqshim.storage.lock_owners import lock_owners

@@ -75,414 +75,47 @@ grants, holds, files and items are never used twice; slots are.
 from __future__ import annotations
 
 import struct
-from array import array
 from bisect import insort
-from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heappush
 
 from tqshim.names import FileId
 from tqshim.protocol import events
 from tqshim.protocol.events import (
     CLAIM,
     CLAIM_MANY,
-    CLOSING,
     CUT,
     DELIVERED,
     GOT,
     HOLD,
-    JOIN,
     LEASE,
     LEASE_ALL,
-    LEAVE,
-    OPEN,
     PASSED,
     PUBLISH,
     RESERVE,
-    RETURN,
     REVOKE,
-    SEAL,
-    SHUTDOWN,
     SIZE,
-    SKIP,
     TASK_DONE,
-    TRIM,
 )
-from tqshim.protocol.extents import Extents
-from tqshim.protocol.index import capacity
-from tqshim.tuples import NamedTuple
+from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Filling, Held, Lease, Member, Reservation, Returned, Verdict
+from tqshim.protocol.state import NEW_SLOTS, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, Optional, TypeAlias, Union
+    from typing import Final, Optional
 
-__all__ = [
-    "OPEN_FOR_ALL",
-    "PAGE_SLOTS",
-    "SHUT",
-    "SHUT_AT_ONCE",
-    "Filling",
-    "Held",
-    "Lease",
-    "Ledger",
-    "Member",
-    "Place",
-    "Reservation",
-    "Returned",
-    "Verdict",
-]
-
-
-class Member(NamedTuple):
-    """A process in one of its two roles."""
-
-    number: int
-    """The number of its JOIN."""
-    consumer: bool
-
-
-class Filling(NamedTuple):
-    """The batch file with which a log goes on."""
-
-    file: FileId
-    number: int
-    """That of its OPEN among all."""
-    first: int
-    """Records of the log before it."""
-    stop: int
-    """Records of the log that there are at most while it goes on there."""
-
-    @classmethod
-    def of(cls, file: FileId, number: int, first: int) -> Filling:
-        """The file with which a log goes on behind its ``first`` records."""
-        return cls(file, number, first, first + capacity(file.serial))
-
-
-class Place(NamedTuple):
-    """Where an item stands."""
-
-    file: FileId
-    record: int
-    """Which of its records."""
-
-
-class Lease(NamedTuple):
-    """Items ``first`` up to ``end``, all of them one consumer's until somebody revokes them."""
-
-    slot: int
-    first: int
-    end: int
-    number: int
-    member: int
-    """The number of its holder's JOIN: slots are used again."""
-
-
-class Reservation(NamedTuple):
-    """Places of a bounded queue that are one producer's."""
-
-    begin: int
-    """Records of its log that were cut when it was made."""
-    stop: int
-    """So far the log may grow."""
-    grant: int
-    cut: bool
-    """Somebody has ended it: no more of it can be had."""
-
-
-class Held(NamedTuple):
-    """An item that is one consumer's until it says that it is got or gives it back, or leaves."""
-
-    number: int
-    """The number of its HOLD."""
-    slot: int
-    member: int
-    """The number of its holder's JOIN."""
-    item: int
-    times: int
-    """How often it had come back before."""
-    place: Place
-
-
-class Returned(NamedTuple):
-    """An item that was held and has come back."""
-
-    item: int
-    times: int
-    """How often it has come back."""
-    place: Place
-
-
-Verdict: TypeAlias = "Union[int, range, Lease, Reservation, Held, None]"
-"""What an event came to: ``None`` where it is void, else
-
-JOIN: the slot.  CUT, PUBLISH, DELIVERED, CLAIM, CLAIM_MANY: the items.  LEASE, LEASE_ALL: the lease.  RESERVE, TRIM:
-the reservation as it stands now.  PASSED, REVOKE: how far the lease was delivered.  SKIP: the total before it.  LEAVE,
-OPEN: the slot.
-SEAL: the key.  HOLD: what is held.  GOT, RETURN: the number of the hold.  TASK_DONE: how many items are unfinished.
-CLOSING, SHUTDOWN: ``SHUT`` or ``SHUT_AT_ONCE``."""
-
-OPEN_FOR_ALL: Final = 0
-SHUT: Final = 1
-"""Nothing is put any more, what waits can be got."""
-SHUT_AT_ONCE: Final = 2
-"""And nothing waits any more."""
-
-FIRST_LIMIT: Final = 448
-"""Events of a queue's first journal: with its snapshot one page of 4 KB, so that a thousand queues cost 4 MB."""
-LAST_LIMIT: Final = 1 << 16
-"""Events of a journal in a queue that has been busy: half a megabyte.  From the one it doubles to the other."""
-PAGE_SLOTS: Final = 64
-"""``totals`` grows by so many slots: as the cells that it is compared with."""
+__all__ = ["Ledger"]
 
 _PLAIN: Final = b"\x01"
 """The type of a CLAIM."""
 _WORD: Final = struct.Struct("<Q")
-_PAGE: Final = bytes(8 * PAGE_SLOTS)
 
 
-class Ledger:
-    """The state of one queue.
+class Ledger(State):
+    """The state of one queue, and what events make of it.
 
-    ``apply`` takes events that others wrote, ``step`` takes one and returns what it came to.  ``done`` and ``yours``
-    are notes for the engine and no part of the state."""
+    ``apply`` takes events that others wrote, ``step`` takes one and returns what it came to."""
 
-    __slots__ = (
-        "apart",
-        "base",
-        "completions",
-        "consumers",
-        "done",
-        "durable",
-        "ends",
-        "extents",
-        "files",
-        "finished",
-        "first_limit",
-        "free",
-        "given",
-        "given_of",
-        "grants",
-        "head",
-        "held",
-        "index",
-        "kept",
-        "kept_files",
-        "known_files",
-        "last_limit",
-        "lease",
-        "leases",
-        "limit",
-        "maxsize",
-        "members",
-        "opened",
-        "passed",
-        "plain",
-        "proof",
-        "redelivered",
-        "res",
-        "reserved",
-        "returned",
-        "sealed",
-        "sealing",
-        "shut",
-        "shutting",
-        "sole",
-        "tail",
-        "totals",
-        "watched",
-        "yours",
-    )
-
-    def __init__(
-        self,
-        maxsize: int = 0,
-        first_limit: int = FIRST_LIMIT,
-        last_limit: int = LAST_LIMIT,
-        durable: bool = False,
-        proof: bytes = b"",
-    ) -> None:
-        self.maxsize = maxsize if maxsize > 0 else 0
-        self.durable = durable
-        """What a put has put survives a power cut.  No rule asks for this: whoever writes the events keeps to it."""
-        self.proof = proof
-        """What a key is tried on, of a queue that has one: 32 bytes."""
-        self.first_limit = first_limit
-        self.last_limit = last_limit
-        self.base = 0
-        """Events in all the journals before this one."""
-        self.index = 0
-        """Events of this journal that have been applied, void ones too."""
-        self.limit = first_limit
-        """Events of this journal that count."""
-        self.sealed: Optional[int] = None
-        """The key of the next journal, once that is decided."""
-        self.head = 0
-        """The oldest item nobody has claimed or leased."""
-        self.tail = 0
-        """The number of the next item."""
-        self.extents = Extents()
-        """Where the items stand that somebody may still get (and older ones until the next ``trim``)."""
-        self.totals = array("Q", _PAGE)
-        """By slot: the records of its log that were cut or skipped, over all its members."""
-        self.members: dict[int, Member] = {}
-        self.consumers = 0
-        """Members that are consumers."""
-        self.free: list[int] = []
-        """Slots below the highest ever used that are free, in no order."""
-        self.files: dict[int, Filling] = {}
-        """By slot: the batch file with which its member's log goes on."""
-        self.opened = 0
-        """OPENs so far."""
-        self.known_files: dict[int, FileId] = {}
-        """By number: those files, and the sealed ones."""
-        self.ends: dict[FileId, int] = {}
-        """The end of the items of each of them: 0, if it has none."""
-        self.sealing: list[tuple[int, int]] = []
-        """Batch files that nobody fills any more, with items that somebody may still get (and older ones until the next
-        ``trim``), as a heap: the end of their items, their number."""
-        self.plain = True
-        """No lease stands and no item is returned: a CLAIM takes the item at the head."""
-        self.held: dict[int, Held] = {}
-        """By number, and so in their order."""
-        self.returned: list[Returned] = []
-        """Oldest item first."""
-        self.apart = 0
-        """Items that are held or returned: each keeps its place."""
-        self.kept_files: dict[FileId, int] = {}
-        """How many of those lie in a batch file."""
-        self.redelivered = 0
-        """How often an item that had come back was held again."""
-        self.lease: Optional[Lease] = None
-        self.passed = 0
-        """Its first item of which nobody has said that it is delivered."""
-        self.leases = 0
-        self.sole = False
-        """The lease that stands is of all that comes; it has no items."""
-        self.given_of = 0
-        """The number of the last such lease ..."""
-        self.given: dict[int, int] = {}
-        """... and by slot: up to which record of its log was delivered under it, as far as anybody has said it."""
-        self.kept: dict[int, tuple[int, int]] = {}
-        """By slot: its member's last lease that was revoked, by number, and the item at which it ended."""
-        self.res: dict[int, Reservation] = {}
-        self.reserved = 0
-        """Places of all reservations that no cut has used."""
-        self.grants = 0
-        self.finished = 0
-        """Items that somebody has finished with: any, for nobody says which."""
-        self.completions = 0
-        """How often all the items that there were had been finished with."""
-        self.shutting = OPEN_FOR_ALL
-        """How somebody wants it to be shut down."""
-        self.shut = OPEN_FOR_ALL
-        self.done: list[tuple[FileId, int]] = []
-        """Sealed batch files that nobody needs any more, and the end of their items, or a later one; the engine empties
-        this list."""
-        self.watched: Optional[int] = None
-        """A slot whose claims, and what it got of leases, are noted in ``yours``: its process lost sight of some."""
-        self.yours: list[tuple[int, int, Place]] = []
-        """Items that became the watched slot's so: the number of the event, the item, its place."""
-
-    # -- what the state says
-
-    @property
-    def low(self) -> int:
-        """The oldest item that somebody may still get, but for those that are held or returned."""
-        return self.head if self.lease is None else self.passed
-
-    @property
-    def used(self) -> int:
-        """Places of a bounded queue that are taken."""
-        return self.tail - self.low + self.reserved + self.apart
-
-    @property
-    def unfinished(self) -> int:
-        """Items that were cut and not finished with."""
-        return self.tail - self.finished
-
-    @property
-    def full(self) -> bool:
-        """This journal has had all the events that count."""
-        return self.index >= self.limit
-
-    @property
-    def slots(self) -> int:
-        """Slots that were ever used."""
-        return len(self.members) + len(self.free)
-
-    def place(self, item: int) -> Place:
-        """Where an unclaimed or just claimed item stands."""
-        file, record, _ = self.extents.place(item)
-        return Place(self.known_files[file], record)
-
-    def each_place(self, first: int, end: int) -> Iterator[tuple[int, int, Place]]:
-        """The items ``first`` up to ``end``, unclaimed or just claimed: stretches of them, and where each begins."""
-        for begin, stop, file, record in self.extents.each(first, end):
-            yield begin, stop, Place(self.known_files[file], record)
-
-    def stop_of(self, slot: int) -> int:
-        """Records of the slot's log that can be cut at most, as things stand; more in its counter are none yet."""
-        filling = self.files.get(slot)
-        if filling is None or self.shut:
-            return self.totals[slot] if slot < len(self.totals) else 0
-        if not self.maxsize:
-            return filling.stop
-        own = self.res.get(slot)
-        return min(filling.stop, own.stop) if own else self.totals[slot]
-
-    def cuts(self, counters: bytes, last: int = -1) -> bytes:
-        """The CUTs of all that the counters, by slot and one word each, are beyond what is cut.  ``last``: whose comes
-        behind the others'."""
-        return self.cuts_of(self.grown(counters), last)
-
-    def cuts_of(self, grown: list[tuple[int, int]], last: int = -1) -> bytes:
-        """The same of what ``grown`` has found."""
-        if len(grown) < 2:
-            return events.cut(*grown[0]) if grown else b""
-        grown.sort(key=lambda one: one[0] == last)
-        return b"".join([events.cut(slot, total) for slot, total in grown])
-
-    def uncut(self, counters: bytes) -> int:
-        """Items that are put and not cut, by these counters, which were read before what is applied here."""
-        return sum([total - self.totals[slot] for slot, total in self.grown(counters)])
-
-    def each_uncut(self, counters: bytes, given: dict[int, int]) -> Iterator[tuple[int, int, Place]]:
-        """The same, by slot: the slot, how many, and where the first of them stands, with the others behind it.
-
-        ``given``: where a lease of all that comes has got to."""
-        for slot, total in sorted(self.grown(counters)):
-            filling = self.files[slot]
-            first = max(self.totals[slot], given.get(slot, 0))
-            if first < total:
-                yield slot, total - first, Place(filling.file, first - filling.first)
-
-    def grown(self, counters: bytes) -> list[tuple[int, int]]:
-        """Slots whose logs are beyond their last cuts, by these counters, and up to where each can be cut."""
-        if counters == self.totals.tobytes():
-            return []
-        found = []
-        words = memoryview(counters).cast("Q")
-        known, totals = len(words), self.totals
-        for slot, filling in self.files.items():
-            # Beyond what its file can hold it is damaged, and makes up no items.
-            if slot < known and totals[slot] < words[slot] <= filling.stop:
-                total = words[slot]
-                if self.maxsize or self.shut:
-                    total = min(total, self.stop_of(slot))
-                if total > totals[slot]:
-                    found.append((slot, total))
-        return found
-
-    def is_done(self, file: FileId) -> bool:
-        """Nobody writes to the batch file and nobody can get an item from it any more."""
-        if file in self.kept_files or self.ends.get(file, 0) > self.low:
-            return False
-        for slot, member in self.members.items():
-            if member.number == file.member:
-                current = self.files.get(slot)
-                return current is not None and current.file.serial > file.serial
-        return True
-
-    # -- events
+    __slots__ = ()
 
     def apply(self, chunk: bytes) -> int:
         """Apply events of others and return how many bytes that was: type 0 is no event, what follows is not there yet.
@@ -513,21 +146,18 @@ class Ledger:
             last = min(count, self.limit - self.index)
             while at < last:
                 left = len(types[at:last].lstrip(_PLAIN))
-                if last - left > at:
-                    self._claims(last - left - at)
-                at = last - left
+                claims = last - left - at
+                if claims:
+                    at += claims
+                    self.index += claims
+                    if self.plain:
+                        self.head = min(self.head + claims, self.tail)
                 if left:
                     self.step(_WORD.unpack_from(chunk, at * SIZE)[0])
                     at += 1
         for (event,) in _WORD.iter_unpack(chunk[at * SIZE : count * SIZE]):
             self.step(event)
         return count * SIZE
-
-    def _claims(self, count: int) -> None:
-        """So many CLAIMs, one after another, of whomever."""
-        self.index += count
-        if self.plain:
-            self.head = min(self.head + count, self.tail)
 
     def step(self, event: int) -> Verdict:
         """Apply one event and say what it came to."""
@@ -537,7 +167,7 @@ class Ledger:
         slot = event >> 8 & 0xFFFF
         rest = event >> 24
         if index >= self.limit:
-            return self._seal_journal(rest) if kind == SEAL else None
+            return self._past_limit(kind, rest)
         if kind == CLAIM:
             return self._claim(slot, 1)
         if kind == CUT:
@@ -558,27 +188,31 @@ class Ledger:
             return self._pass(slot, rest)
         if kind == RESERVE:
             return self._reserve(slot, rest)
-        if kind == TRIM:
-            return self._trim(slot, rest & 0x3FF, rest >> 10)
         if kind == HOLD:
             return self._hold(self.base + index, slot)
         if kind == GOT:
             return self._got(rest)
-        if kind == RETURN:
-            return self._return(rest)
-        if kind == SKIP:
-            return self._skip(slot, rest)
-        if kind == OPEN:
-            return self._open(slot, rest)
-        if kind == JOIN:
-            return self._join(self.base + index, bool(rest & 1))
-        if kind == LEAVE:
-            return self._leave(slot, rest)
         if kind == TASK_DONE:
             return self._task_done()
-        if kind == CLOSING:
+        return self._step_seldom(kind, slot, rest)
+
+    def _step_seldom(self, kind: int, slot: int, rest: int) -> Verdict:
+        """The same of what comes less often than once an item or lease."""
+        if kind == events.TRIM:
+            return self._trim(slot, rest & 0x3FF, rest >> 10)
+        if kind == events.RETURN:
+            return self._return(rest)
+        if kind == events.SKIP:
+            return self._skip(slot, rest)
+        if kind == events.OPEN:
+            return self._open(slot, rest)
+        if kind == events.JOIN:
+            return self._join(self.base + self.index - 1, bool(rest & 1))
+        if kind == events.LEAVE:
+            return self._leave(slot, rest)
+        if kind == events.CLOSING:
             return self._close(SHUT_AT_ONCE if rest & 1 else SHUT)
-        if kind == SHUTDOWN:
+        if kind == events.SHUTDOWN:
             return self._shutdown(SHUT_AT_ONCE if rest & 1 else SHUT)
         return None
 
@@ -744,7 +378,7 @@ class Ledger:
         elif len(self.members) < events.SLOTS:
             slot = len(self.members)
             if slot >= len(self.totals):
-                self.totals.frombytes(_PAGE)
+                self.totals.frombytes(NEW_SLOTS)
         else:
             return None
         self.members[slot] = Member(number, consumer)
@@ -847,8 +481,6 @@ class Ledger:
                 self._let_go(one.place.file)
         return how
 
-    # -- batch files
-
     def _seal(self, slot: int) -> None:
         former = self.files.pop(slot, None)
         if former is None:
@@ -857,44 +489,10 @@ class Ledger:
         if end > self.low:
             heappush(self.sealing, (end, former.number))
         else:
-            self._forget_file(former.number, end)
+            self.forget_file(former.number, end)
 
-    def _forget_file(self, number: int, end: int) -> None:
-        file = self.known_files.pop(number)
-        del self.ends[file]
-        if file not in self.kept_files:
-            self.done.append((file, end))
-
-    def trim(self) -> None:
-        """Forget where items stand that have been claimed, and see which batch files are done.  Changes nothing that a
-        snapshot shows."""
-        low = self.low
-        self.extents.forget(low)
-        while self.sealing and self.sealing[0][0] <= low:
-            end, number = heappop(self.sealing)
-            self._forget_file(number, end)
-
-    # -- rolls
-
-    def _seal_journal(self, key: int) -> Optional[int]:
-        if self.sealed is not None:
+    def _past_limit(self, kind: int, key: int) -> Optional[int]:
+        if kind != events.SEAL or self.sealed is not None:
             return None
         self.sealed = key
         return key
-
-    def roll(self, limit: Optional[int] = None) -> None:
-        """Go on to the next journal: this one has had all its events.  ``limit``: that of the snapshot there."""
-        self.base += self.limit
-        self.index = 0
-        self.limit = limit or self.next_limit
-        self.sealed = None
-
-    @property
-    def next_limit(self) -> int:
-        """Events of the next journal that will count, if there is space for so many."""
-        return min(2 * self.limit, max(self.last_limit, self.first_limit))
-
-    @property
-    def wanted_limit(self) -> int:
-        """The same, with room for a claim of each item that waits or comes back."""
-        return max(self.next_limit, min(2 * (self.tail - self.low + 2 * self.apart), 2 * self.last_limit))

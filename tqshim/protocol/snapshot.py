@@ -23,7 +23,9 @@ from tqshim.names import FileId
 from tqshim.protocol import events
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.extents import Extents
-from tqshim.protocol.ledger import PAGE_SLOTS, Filling, Held, Lease, Ledger, Member, Place, Reservation, Returned
+from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.records import Filling, Held, Lease, Member, Place, Reservation, Returned
+from tqshim.protocol.state import PAGE_SLOTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,307 @@
+"""The state of a queue, and what it says.
+
+Lives here: all that the events of a journal add up to, questions to it, and the step to the next journal.  Not here:
+what events do to it (``ledger``), the snapshot that a journal begins with (``snapshot``).
+
+Invariant: what is done here changes no item, no member and nobody's hold on anything: events alone do.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from heapq import heappop
+
+from tqshim.names import FileId
+from tqshim.protocol import events
+from tqshim.protocol.extents import Extents
+from tqshim.protocol.records import OPEN_FOR_ALL, Filling, Held, Lease, Member, Place, Reservation, Returned
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional
+
+__all__ = ["FIRST_LIMIT", "LAST_LIMIT", "NEW_SLOTS", "PAGE_SLOTS", "State"]
+
+FIRST_LIMIT: Final = 448
+"""Events of a queue's first journal: with its snapshot one page of 4 KB, so that a thousand queues cost 4 MB."""
+LAST_LIMIT: Final = 1 << 16
+"""Events of a journal in a queue that has been busy: half a megabyte.  From the one it doubles to the other."""
+PAGE_SLOTS: Final = 64
+"""``totals`` grows by so many slots: as the cells that it is compared with."""
+NEW_SLOTS: Final = bytes(8 * PAGE_SLOTS)
+"""The totals of so many slots that nobody has used."""
+
+
+class State:
+    """The state of one queue.  ``done`` and ``yours`` are notes for the engine and no part of it."""
+
+    maxsize: int
+    durable: bool
+    """What a put has put survives a power cut.  No rule asks for this: whoever writes the events keeps to it."""
+    proof: bytes
+    """What a key is tried on, of a queue that has one: 32 bytes."""
+    first_limit: int
+    last_limit: int
+    base: int
+    """Events in all the journals before this one."""
+    index: int
+    """Events of this journal that have been applied, void ones too."""
+    limit: int
+    """Events of this journal that count."""
+    sealed: Optional[int]
+    """The key of the next journal, once that is decided."""
+    head: int
+    """The oldest item nobody has claimed or leased."""
+    tail: int
+    """The number of the next item."""
+    extents: Extents
+    """Where the items stand that somebody may still get (and older ones until the next ``trim``)."""
+    totals: array[int]
+    """By slot: the records of its log that were cut or skipped, over all its members."""
+    members: dict[int, Member]
+    consumers: int
+    """Members that are consumers."""
+    free: list[int]
+    """Slots below the highest ever used that are free, in no order."""
+    files: dict[int, Filling]
+    """By slot: the batch file with which its member's log goes on."""
+    opened: int
+    """OPENs so far."""
+    known_files: dict[int, FileId]
+    """By number: those files, and the sealed ones."""
+    ends: dict[FileId, int]
+    """The end of the items of each of them: 0, if it has none."""
+    sealing: list[tuple[int, int]]
+    """Batch files that nobody fills any more, with items that somebody may still get (and older ones until the next
+    ``trim``), as a heap: the end of their items, their number."""
+    plain: bool
+    """No lease stands and no item is returned: a CLAIM takes the item at the head."""
+    held: dict[int, Held]
+    """By number, and so in their order."""
+    returned: list[Returned]
+    """Oldest item first."""
+    apart: int
+    """Items that are held or returned: each keeps its place."""
+    kept_files: dict[FileId, int]
+    """How many of those lie in a batch file."""
+    redelivered: int
+    """How often an item that had come back was held again."""
+    lease: Optional[Lease]
+    passed: int
+    """Its first item of which nobody has said that it is delivered."""
+    leases: int
+    sole: bool
+    """The lease that stands is of all that comes; it has no items."""
+    given_of: int
+    """The number of the last such lease ..."""
+    given: dict[int, int]
+    """... and by slot: up to which record of its log was delivered under it, as far as anybody has said it."""
+    kept: dict[int, tuple[int, int]]
+    """By slot: its member's last lease that was revoked, by number, and the item at which it ended."""
+    res: dict[int, Reservation]
+    reserved: int
+    """Places of all reservations that no cut has used."""
+    grants: int
+    finished: int
+    """Items that somebody has finished with: any, for nobody says which."""
+    completions: int
+    """How often all the items that there were had been finished with."""
+    shutting: int
+    """How somebody wants it to be shut down."""
+    shut: int
+    done: list[tuple[FileId, int]]
+    """Sealed batch files that nobody needs any more, and the end of their items, or a later one; the engine empties
+    this list."""
+    watched: Optional[int]
+    """A slot whose claims, and what it got of leases, are noted in ``yours``: its process lost sight of some."""
+    yours: list[tuple[int, int, Place]]
+    """Items that became the watched slot's so: the number of the event, the item, its place."""
+
+    __slots__ = tuple(__annotations__)
+
+    def __init__(
+        self,
+        maxsize: int = 0,
+        first_limit: int = FIRST_LIMIT,
+        last_limit: int = LAST_LIMIT,
+        durable: bool = False,
+        proof: bytes = b"",
+    ) -> None:
+        self.maxsize = maxsize if maxsize > 0 else 0
+        self.durable = durable
+        self.proof = proof
+        self.first_limit = first_limit
+        self.last_limit = last_limit
+        self.base = 0
+        self.index = 0
+        self.limit = first_limit
+        self.sealed = None
+        self.head = 0
+        self.tail = 0
+        self.extents = Extents()
+        self.totals = array("Q", NEW_SLOTS)
+        self.members = {}
+        self.consumers = 0
+        self.free = []
+        self.files = {}
+        self.opened = 0
+        self.known_files = {}
+        self.ends = {}
+        self.sealing = []
+        self.plain = True
+        self.held = {}
+        self.returned = []
+        self.apart = 0
+        self.kept_files = {}
+        self.redelivered = 0
+        self.lease = None
+        self.passed = 0
+        self.leases = 0
+        self.sole = False
+        self.given_of = 0
+        self.given = {}
+        self.kept = {}
+        self.res = {}
+        self.reserved = 0
+        self.grants = 0
+        self.finished = 0
+        self.completions = 0
+        self.shutting = OPEN_FOR_ALL
+        self.shut = OPEN_FOR_ALL
+        self.done = []
+        self.watched = None
+        self.yours = []
+
+    @property
+    def low(self) -> int:
+        """The oldest item that somebody may still get, but for those that are held or returned."""
+        return self.head if self.lease is None else self.passed
+
+    @property
+    def used(self) -> int:
+        """Places of a bounded queue that are taken."""
+        return self.tail - self.low + self.reserved + self.apart
+
+    @property
+    def unfinished(self) -> int:
+        """Items that were cut and not finished with."""
+        return self.tail - self.finished
+
+    @property
+    def full(self) -> bool:
+        """This journal has had all the events that count."""
+        return self.index >= self.limit
+
+    @property
+    def slots(self) -> int:
+        """Slots that were ever used."""
+        return len(self.members) + len(self.free)
+
+    def place(self, item: int) -> Place:
+        """Where an unclaimed or just claimed item stands."""
+        file, record, _ = self.extents.place(item)
+        return Place(self.known_files[file], record)
+
+    def each_place(self, first: int, end: int) -> Iterator[tuple[int, int, Place]]:
+        """The items ``first`` up to ``end``, unclaimed or just claimed: stretches of them, and where each begins."""
+        for begin, stop, file, record in self.extents.each(first, end):
+            yield begin, stop, Place(self.known_files[file], record)
+
+    def stop_of(self, slot: int) -> int:
+        """Records of the slot's log that can be cut at most, as things stand; more in its counter are none yet."""
+        filling = self.files.get(slot)
+        if filling is None or self.shut:
+            return self.totals[slot] if slot < len(self.totals) else 0
+        if not self.maxsize:
+            return filling.stop
+        own = self.res.get(slot)
+        return min(filling.stop, own.stop) if own else self.totals[slot]
+
+    def cuts(self, counters: bytes, last: int = -1) -> bytes:
+        """The CUTs of all that the counters, by slot and one word each, are beyond what is cut.  ``last``: whose comes
+        behind the others'."""
+        return self.cuts_of(self.grown(counters), last)
+
+    def cuts_of(self, grown: list[tuple[int, int]], last: int = -1) -> bytes:
+        """The same of what ``grown`` has found."""
+        if len(grown) < 2:
+            return events.cut(*grown[0]) if grown else b""
+        grown.sort(key=lambda one: one[0] == last)
+        return b"".join([events.cut(slot, total) for slot, total in grown])
+
+    def uncut(self, counters: bytes) -> int:
+        """Items that are put and not cut, by these counters, which were read before what is applied here."""
+        return sum([total - self.totals[slot] for slot, total in self.grown(counters)])
+
+    def each_uncut(self, counters: bytes, given: dict[int, int]) -> Iterator[tuple[int, int, Place]]:
+        """The same, by slot: the slot, how many, and where the first of them stands, with the others behind it.
+
+        ``given``: where a lease of all that comes has got to."""
+        for slot, total in sorted(self.grown(counters)):
+            filling = self.files[slot]
+            first = max(self.totals[slot], given.get(slot, 0))
+            if first < total:
+                yield slot, total - first, Place(filling.file, first - filling.first)
+
+    def grown(self, counters: bytes) -> list[tuple[int, int]]:
+        """Slots whose logs are beyond their last cuts, by these counters, and up to where each can be cut."""
+        if counters == self.totals.tobytes():
+            return []
+        found = []
+        words = memoryview(counters).cast("Q")
+        known, totals = len(words), self.totals
+        for slot, filling in self.files.items():
+            # Beyond what its file can hold it is damaged, and makes up no items.
+            if slot < known and totals[slot] < words[slot] <= filling.stop:
+                total = words[slot]
+                if self.maxsize or self.shut:
+                    total = min(total, self.stop_of(slot))
+                if total > totals[slot]:
+                    found.append((slot, total))
+        return found
+
+    def is_done(self, file: FileId) -> bool:
+        """Nobody writes to the batch file and nobody can get an item from it any more."""
+        if file in self.kept_files or self.ends.get(file, 0) > self.low:
+            return False
+        for slot, member in self.members.items():
+            if member.number == file.member:
+                current = self.files.get(slot)
+                return current is not None and current.file.serial > file.serial
+        return True
+
+    # -- what no event does
+
+    def forget_file(self, number: int, end: int) -> None:
+        """All the items of a sealed batch file are got: nobody needs it, unless some of them are held or come back."""
+        file = self.known_files.pop(number)
+        del self.ends[file]
+        if file not in self.kept_files:
+            self.done.append((file, end))
+
+    def trim(self) -> None:
+        """Forget where items stand that have been claimed, and see which batch files are done.  Changes nothing that a
+        snapshot shows."""
+        low = self.low
+        self.extents.forget(low)
+        while self.sealing and self.sealing[0][0] <= low:
+            end, number = heappop(self.sealing)
+            self.forget_file(number, end)
+
+    def roll(self, limit: Optional[int] = None) -> None:
+        """Go on to the next journal: this one has had all its events.  ``limit``: that of the snapshot there."""
+        self.base += self.limit
+        self.index = 0
+        self.limit = limit or self.next_limit
+        self.sealed = None
+
+    @property
+    def next_limit(self) -> int:
+        """Events of the next journal that will count, if there is space for so many."""
+        return min(2 * self.limit, max(self.last_limit, self.first_limit))
+
+    @property
+    def wanted_limit(self) -> int:
+        """The same, with room for a claim of each item that waits or comes back."""
+        return max(self.next_limit, min(2 * (self.tail - self.low + 2 * self.apart), 2 * self.last_limit))
