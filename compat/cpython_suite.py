@@ -144,7 +144,7 @@ def substitute(cls: Any) -> None:
         return relatives[0](maxsize, ctx=self.get_context())
 
     def SimpleQueue(self: Any) -> Any:
-        kind = importlib.import_module("tqshim.contexts").wants_a_pipe
+        kind = importlib.import_module("tqshim.queues.contexts").wants_a_pipe
         return (queues.SimpleQueue if kind(1) else relatives[1])(ctx=self.get_context())
 
     queues: Any = sys.modules["multiprocessing.queues"]

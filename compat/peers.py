@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tqshim import cli
+from tqshim.cli import main as cli
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -41,14 +41,15 @@ from typing import Any, Final
 
 import simpy
 
-from tqshim import TurboQueue, tuning
+from tqshim import TurboQueue
 from tqshim.bench.crew import Crew
 from tqshim.bench.kinds import KINDS, TURBO
 from tqshim.bench.runs import BOUND, Setting, do_tasks, task_turns, throughput
 from tqshim.bench.workloads import ITEM_WIDTH, PATIENCE
+from tqshim.engine import tuning
+from tqshim.engine.tuning import NAP
+from tqshim.runtime.systems import processors
 from tqshim.storage.places import anonymous_root
-from tqshim.systems import processors
-from tqshim.tuning import NAP
 
 PROCESSES: Final = (1, 2, 5, 10, 20, 50, 100, 200)
 """Processes that use one shared place at once."""

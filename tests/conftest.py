@@ -52,8 +52,8 @@ for folder in (str(PACKAGE), str(HERE)):
 from programs.crew import Crew  # noqa: E402
 
 import tqshim.engine.registry  # noqa: E402
+import tqshim.engine.tuning  # noqa: E402
 import tqshim.storage.places  # noqa: E402
-import tqshim.tuning  # noqa: E402
 
 METHODS = multiprocessing.get_all_start_methods()
 SWITCHES = ("LEASES", "RESERVATIONS", "SHORT_WAYS", "SPINNING")
@@ -195,20 +195,20 @@ def without(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     off = str(request.param)
     monkeypatch.setenv("TQSHIM_WITHOUT", off)
     for switch in SWITCHES:
-        monkeypatch.setattr(tqshim.tuning, switch, switch.lower() not in off.split(","))
+        monkeypatch.setattr(tqshim.engine.tuning, switch, switch.lower() not in off.split(","))
     return off
 
 
 @pytest.fixture
 def many_rolls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queues that this process makes roll their journal every few events."""
-    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
+    monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 64))
 
 
 @pytest.fixture
 def all_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """No consumer of this process leases all that comes: what it gets was cut."""
-    monkeypatch.setattr(tqshim.tuning, "SOLE", False)
+    monkeypatch.setattr(tqshim.engine.tuning, "SOLE", False)
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ def _members(thing: type, home: ModuleType) -> Iterator[str]:
     for name, text in said.items():
         if not name.startswith("_"):
             yield f"- `{name}`" + (f": {_prose(text, 2)}" if text else "")
-    inherited = [base for base in thing.__mro__[1:] if base.__name__[0] == "_" and base.__module__ == home.__name__]
+    inherited = [base for base in thing.__mro__[1:] if base.__module__ == f"{home.__name__}.shared"]
     for name, value in [*vars(thing).items(), *(item for base in inherited for item in vars(base).items())]:
         if name.startswith("_") or name in said:
             continue

@@ -52,8 +52,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).absolute().parent.parent))
 import own_folder
 
 import tqshim.engine.supply
-import tqshim.tuning
-from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue, names
+import tqshim.engine.tuning
+from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
+from tqshim.protocol import names
 from tqshim.sync.cells import COUNTER, SLOTS
 
 RETURNED, MAY_BE_PUT, HAND, FINISHED, FINISHING, CLAIMING = range(6)
@@ -137,7 +138,7 @@ def ask_to_end(number: int, frame: Any) -> None:
 
 def seal_at(length: int) -> None:
     """Have batch files of so many bytes, those of large items four times as many."""
-    tqshim.tuning.FILE_BYTES, tqshim.tuning.LARGE_FILE_BYTES = length, 4 * length  # type: ignore[misc]
+    tqshim.engine.tuning.FILE_BYTES, tqshim.engine.tuning.LARGE_FILE_BYTES = length, 4 * length  # type: ignore[misc]
     tqshim.engine.supply.FIRST_BYTES = length  # type: ignore[misc]
 
 
@@ -334,7 +335,7 @@ class Run:
         self.flags = map_words(f"{folder}/flags")
         self.account = map_words(f"{folder}/account")
         if options.limits:
-            tqshim.tuning.LIMITS = options.limits
+            tqshim.engine.tuning.LIMITS = options.limits
         if options.file_bytes:
             seal_at(options.file_bytes)
         path = f"{folder}/queue" if options.durable or options.authkey else None

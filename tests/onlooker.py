@@ -23,16 +23,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple, Optional
 
 import tqshim
-from tqshim import late, names
-from tqshim.names import FileId
-from tqshim.protocol import events, index, snapshot
+from tqshim.protocol import events, index, names, snapshot
 from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.names import FileId
 from tqshim.protocol.records import SHUT_AT_ONCE
+from tqshim.runtime import late
 from tqshim.storage.member_locks import TOLD
 from tqshim.sync import cells as words_of
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, KINDS, SLEEPS, SLOTS, Cells
 
-_LATE = "buffers engine.durable engine.keyed keys storage.corrupt storage.hardening storage.large_records"
+_LATE = "queues.buffers engine.durable engine.keyed engine.keys storage.corrupt storage.hardening storage.large_records"
 for _room in _LATE.split():
     late.room(_room)  # Now: the lines of a room that is imported in the middle of an act are no steps of it.
 

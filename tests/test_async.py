@@ -32,7 +32,7 @@ def run(request: pytest.FixtureRequest) -> Run:
             return loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
         finally:
             loop.close()
-            watchers = importlib.import_module("tqshim.asynchronous")._watchers
+            watchers = importlib.import_module("tqshim.queues.asynchronous")._watchers
             assert not watchers.get(loop)
 
     return run
@@ -71,7 +71,7 @@ def test_a_thousand_who_wait_on_a_hundred_queues_take_no_thread_and_the_right_on
 
     async def main() -> None:
         tasks = [asyncio.ensure_future(turbo.get_async()) for turbo in turbos for _ in range(10)]
-        watchers = importlib.import_module("tqshim.asynchronous")._watchers
+        watchers = importlib.import_module("tqshim.queues.asynchronous")._watchers
         await until(lambda: all(asleep(turbo) for turbo in turbos))
         assert threading.active_count() == threads
         watching = list(watchers[asyncio.get_running_loop()].values())
@@ -109,7 +109,7 @@ def test_a_cancelled_get_took_nothing(run: Run, when: str) -> None:
             turbo.put("item")
         else:
             turbo.put("item")
-            watcher = next(iter(importlib.import_module("tqshim.asynchronous")._watchers.values()))
+            watcher = next(iter(importlib.import_module("tqshim.queues.asynchronous")._watchers.values()))
             await until(lambda: any(one._woken for one in watcher.values()) or first.done())
             first.cancel()
             await asyncio.wait([first])

@@ -27,26 +27,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs.things import Array
 
+import tqshim.engine.tuning
 import tqshim.sync.membarrier
-import tqshim.tuning
-from tqshim import (
-    CorruptBatchError,
-    Empty,
-    FolderError,
-    JoinableTurboQueue,
-    TurboQueue,
-    cli,
-    monitor,
-    names,
-    pickling,
-)
+from tqshim import CorruptBatchError, Empty, FolderError, JoinableTurboQueue, TurboQueue, monitor
+from tqshim.cli import main as cli
 from tqshim.engine import producer, supply
-from tqshim.keys import TAG, Key
+from tqshim.engine.keys import TAG, Key
 from tqshim.monitor.view import View
-from tqshim.names import FileId
-from tqshim.protocol import events, index, snapshot
+from tqshim.protocol import events, index, names, snapshot
 from tqshim.protocol.index import CHECK
 from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.names import FileId
+from tqshim.queues import pickling
 from tqshim.storage.folder import LogFolder
 
 KEY = b"a key of some length"
@@ -73,7 +65,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=[False, True])
 def checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queues without checks, and with."""
-    monkeypatch.setattr(tqshim.tuning, "CHECK_ALL", request.param)
+    monkeypatch.setattr(tqshim.engine.tuning, "CHECK_ALL", request.param)
 
 
 SHAPES: dict[str, Callable[[int], list[Any]]] = {
@@ -242,7 +234,7 @@ def test_what_others_have_written_is_never_unpickled_off_a_lease() -> None:
     forge("queue", 20, True, "many")
     with opened("queue") as queue:
         got = [queue.get() for _ in range(200)]
-        leases = tqshim.tuning.LEASES and tqshim.sync.membarrier.barrier_works()
+        leases = tqshim.engine.tuning.LEASES and tqshim.sync.membarrier.barrier_works()
         assert queue._engine.parts.leasing.lease is not None or not leases
         rest, errors = take(queue, get)
         assert got + rest == [*itertools.chain(*held[:20], *held[21:])]
@@ -493,7 +485,7 @@ def test_two_queues_with_one_key_have_different_proofs() -> None:
 
 def test_those_who_make_it_at_once_meet_in_one_queue() -> None:
     """One's journal becomes the queue's, and with it one's nonce."""
-    limits = tqshim.tuning.LIMITS
+    limits = tqshim.engine.tuning.LIMITS
     one = LogFolder.open("queue", 0, limits, False, Key(KEY).proof)
     late = LogFolder.open("queue", 0, limits, False, Key(KEY).proof)
     assert one.kind() == late.kind()
@@ -630,9 +622,9 @@ def test_items_of_any_sizes_come_in_order(
     waiting: list[Any] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(supply, "FIRST_BYTES", 4096)
-        patched.setattr(tqshim.tuning, "FILE_BYTES", 8192)
-        patched.setattr(tqshim.tuning, "BLOCK_BYTES", 4096)
-        patched.setattr(tqshim.tuning, "LIMITS", (16, 64))
+        patched.setattr(tqshim.engine.tuning, "FILE_BYTES", 8192)
+        patched.setattr(tqshim.engine.tuning, "BLOCK_BYTES", 4096)
+        patched.setattr(tqshim.engine.tuning, "LIMITS", (16, 64))
         with opened(path, maxsize=1000 if bounded else 0) as queue:
             for number, (count, size, large) in enumerate(acts):
                 items = [bytes([number % 256]) * (size * (50 if large else 1)) for _ in range(count)]

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from tqshim import CorruptBatchError, TurboQueue, monitor, names, tuning
+from tqshim import CorruptBatchError, TurboQueue, monitor
+from tqshim.engine import tuning
 from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
+from tqshim.protocol import names
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import Place
 from tqshim.storage.folder import LogFolder

@@ -23,10 +23,10 @@ from typing import Any, Final
 
 import pytest
 
-from tqshim import cli
 from tqshim.bench import chart, command, crew, kinds, measurements, programs, report, rounds, runs, workloads
 from tqshim.bench.kinds import FASTER_FIFO, PICKLE, SIMPLE, STDLIB, TURBO, many
 from tqshim.bench.measurements import Level
+from tqshim.cli import main as cli
 
 ROOT: Final = pathlib.Path(__file__).absolute().parent.parent
 METHODS: Final = multiprocessing.get_all_start_methods()

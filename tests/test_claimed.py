@@ -24,7 +24,8 @@ from programs.things import BadAtLoading
 from watching import AWAITS_PLACE, asleep, no_naps, until, until_asleep
 
 import tqshim
-from tqshim import Empty, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor, tuning
+from tqshim import Empty, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor
+from tqshim.engine import tuning
 from tqshim.engine.acknowledge import Acknowledging, Hold
 from tqshim.engine.engine import Engine
 from tqshim.engine.membership import Membership
@@ -388,7 +389,7 @@ def test_a_claim_that_is_interrupted_with_its_item_gives_it_back(monkeypatch: py
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tqshim.claims, "load", interrupted)
+    monkeypatch.setattr(tqshim.queues.claims, "load", interrupted)
     with pytest.raises(KeyboardInterrupt) as kept:
         q.claimed().__enter__()
     assert claim_all(q) == [("a", 1), ("b", 0)]

@@ -11,7 +11,8 @@ from pathlib import Path
 import documents
 import pytest
 
-from tqshim import __version__, cli
+from tqshim import __version__
+from tqshim.cli import main as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(cli.COMMANDS)

@@ -15,7 +15,7 @@ import pytest
 import tqshim
 
 of_opens = pytest.mark.skipif(
-    tqshim.systems.OFD_TEST is None, reason="locks belong to processes here: one copy of the package to each"
+    tqshim.runtime.systems.OFD_TEST is None, reason="locks belong to processes here: one copy of the package to each"
 )
 interpreters = pytest.mark.skipif(sys.version_info < (3, 14), reason="InterpreterPoolExecutor came with 3.14")
 

@@ -36,13 +36,14 @@ from crash_table import LEFT, REPAIRERS, TABLE, Row
 from onlooker import LOCKS, PACKAGE, Halt, Place, Step, View, Walk
 
 import tqshim.engine.log
+import tqshim.engine.tuning
 import tqshim.storage.folder
 import tqshim.storage.places
-import tqshim.tuning
-from tqshim import CorruptBatchError, Empty, Full, ShutDown, TurboQueue, names, systems
-from tqshim.clock import monotonic
+from tqshim import CorruptBatchError, Empty, Full, ShutDown, TurboQueue
 from tqshim.engine.registry import Use
-from tqshim.protocol import events
+from tqshim.protocol import events, names
+from tqshim.runtime import systems
+from tqshim.runtime.clock import monotonic
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import SLEEPS, Cells
@@ -57,7 +58,7 @@ SCAN_EVERY = 0.004
 """Seconds between two looks for the dead, here: one test waits as long as users do."""
 NAP = 0.01
 """Seconds for which this process waits at a time."""
-SOLE = tqshim.tuning.SOLE
+SOLE = tqshim.engine.tuning.SOLE
 """Leases of all that comes are not switched off for good: where they are no act's subject nobody takes one here."""
 WAIT = 1.0
 """Seconds for which a victim waits: it comes to sleep however slow the machine is, and once."""
@@ -146,7 +147,7 @@ class Path:
     def consume(self) -> None:
         """Be a consumer, and a producer, without a lease."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tqshim.tuning, "LEASES", False)
+            patch.setattr(tqshim.engine.tuning, "LEASES", False)
             self.queue.put("warm")
             assert self.queue.get() == "warm"
 
@@ -483,7 +484,7 @@ class PutToSleeper(Put):
         ours = self.queue
 
         def help() -> None:
-            tqshim.tuning.NAP = tqshim.tuning.NAP_LAST  # type: ignore[misc]  # it does not wake up before it is stopped
+            tqshim.engine.tuning.NAP = tqshim.engine.tuning.NAP_LAST  # type: ignore[misc]  # it does not wake up before it is stopped
             with contextlib.suppress(ShutDown):
                 os.write(write, str(ours.get(timeout=2 * PATIENCE)).encode())
             ours._engine.close()
@@ -701,7 +702,7 @@ class Trim(Path):
         self.wire = end[1]
 
     def prepare(self) -> None:
-        tqshim.tuning.RESERVATIONS = False  # type: ignore[misc]
+        tqshim.engine.tuning.RESERVATIONS = False  # type: ignore[misc]
         self.engine.qsize()
         ledger = self.parts.replica.ledger
         self.queue.put_many(range(self.maxsize - ledger.used))
@@ -851,7 +852,7 @@ class GetLastOfLarge(GetLastOfFile):
     commit = "CLAIM"
 
     def prepare(self) -> None:
-        tqshim.tuning.BLOCK_BYTES = 1  # type: ignore[misc]
+        tqshim.engine.tuning.BLOCK_BYTES = 1  # type: ignore[misc]
         super().prepare()
 
 
@@ -961,7 +962,7 @@ class LeaseAgain(TakeLease):
     first = 4
 
     def prepare(self) -> None:
-        tqshim.tuning.LEASE_PACE = float("inf")  # type: ignore[misc]
+        tqshim.engine.tuning.LEASE_PACE = float("inf")  # type: ignore[misc]
         assert [self.queue.get() for _ in range(3)] == [0, 1, 2]
         os.waitpid(in_child(lambda: (self.queue.get(), self.engine.close())), 0)
         assert self.parts.leasing.lease is not None
@@ -1025,7 +1026,7 @@ class LeaseAll(Path):
         pass
 
     def prepare(self) -> None:
-        tqshim.tuning.SOLE = True  # type: ignore[misc]
+        tqshim.engine.tuning.SOLE = True  # type: ignore[misc]
 
     def act(self) -> None:
         self.got.append(self.queue.get())
@@ -1073,7 +1074,7 @@ class GetBesideAll(LeaseAll):
     def set_up(self) -> None:
         super().set_up()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tqshim.tuning, "SOLE", True)
+            patch.setattr(tqshim.engine.tuning, "SOLE", True)
             assert self.queue.get() == 0
         assert self.parts.sole.lease is not None
 
@@ -1475,7 +1476,7 @@ class Scan(Path):
             (folder / name).touch(0o600)
 
     def act(self) -> None:
-        tqshim.tuning.SCAN_EVERY = 0.0  # type: ignore[misc]
+        tqshim.engine.tuning.SCAN_EVERY = 0.0  # type: ignore[misc]
         self.engine.act(self.parts.acknowledging.scan_if_due, monotonic() + 1)
 
 
@@ -1558,8 +1559,8 @@ def set_out(path: Path, halt: Optional[tuple[Place, signal.Signals]]) -> tuple[i
             os.close(read)
             os.close(go)
             # Nothing but the act's own steps, however slow the machine is.
-            tqshim.tuning.SCAN_EVERY = 1000.0  # type: ignore[misc]
-            tqshim.tuning.NAP = tqshim.tuning.NAP_LAST  # type: ignore[misc]
+            tqshim.engine.tuning.SCAN_EVERY = 1000.0  # type: ignore[misc]
+            tqshim.engine.tuning.NAP = tqshim.engine.tuning.NAP_LAST  # type: ignore[misc]
             if path.queue is not None:
                 path.queue.qsize()  # this process is a user of its own from here on
             # A put that finds itself traced goes the long way: other threads might run between two lines.
@@ -1625,9 +1626,9 @@ def made(cls: type[Path]) -> Iterator[Path]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("TQSHIM_DIR", root)
         patch.setenv("TQSHIM_SPILL_DIR", spill)
-        patch.setattr(tqshim.tuning, "LIMITS", cls.limits)
-        patch.setattr(tqshim.tuning, "CUT_EVERY", NEVER)
-        patch.setattr(tqshim.tuning, "SCAN_EVERY", SCAN_EVERY)
+        patch.setattr(tqshim.engine.tuning, "LIMITS", cls.limits)
+        patch.setattr(tqshim.engine.tuning, "CUT_EVERY", NEVER)
+        patch.setattr(tqshim.engine.tuning, "SCAN_EVERY", SCAN_EVERY)
         patch.setattr(tqshim.storage.places, "MARKER_LIFE", 0.0)
         patch.setattr(membarrier, "barrier_works", membarrier.barrier_works)
         path = cls(root, spill)
@@ -1643,7 +1644,7 @@ def made(cls: type[Path]) -> Iterator[Path]:
 
 def unable(cls: type[Path]) -> str:
     """Why the act can't be walked here; empty where it can."""
-    off = [need for need in cls.needs if not (SOLE if need == "SOLE" else getattr(tqshim.tuning, need))]
+    off = [need for need in cls.needs if not (SOLE if need == "SOLE" else getattr(tqshim.engine.tuning, need))]
     if off:
         return f"switched off: {off}"
     if not membarrier.barrier_works():
@@ -1858,7 +1859,7 @@ ELSEWHERE = {
 def changes() -> dict[tuple[str, int], str]:
     """By room and line: what changes something that others see, as function and call, or function and memory."""
     found = {}
-    rooms = [pathlib.Path(PACKAGE, "mappings.py")]
+    rooms = [pathlib.Path(PACKAGE, "runtime", "mappings.py")]
     for inner in ("storage", "engine", "sync"):
         rooms += pathlib.Path(PACKAGE, inner).glob("*.py")
     for path in rooms:
@@ -1922,7 +1923,7 @@ def test_fresh_process_that_waits_repairs_it_within_a_second_or_so(
 ) -> None:
     cls = PATHS[title]
     course = walked(cls)
-    monkeypatch.setattr(sys.modules[__name__], "SCAN_EVERY", tqshim.tuning.SCAN_EVERY)
+    monkeypatch.setattr(sys.modules[__name__], "SCAN_EVERY", tqshim.engine.tuning.SCAN_EVERY)
     at = named(course).index(BY_SCAN[title])
     with made(cls) as path:
         place = course.behind(at)

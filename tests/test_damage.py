@@ -25,12 +25,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import tqshim.engine.reclaim
+import tqshim.engine.tuning
 import tqshim.storage.folder
 import tqshim.storage.places
-import tqshim.tuning
 from compat.load import leave
-from tqshim import CorruptBatchError, Empty, FolderError, Full, ShutDown, TurboQueue, monitor, names
-from tqshim.protocol import index
+from tqshim import CorruptBatchError, Empty, FolderError, Full, ShutDown, TurboQueue, monitor
+from tqshim.protocol import index, names
 
 PATIENCE = 60.0
 RECORD = 40
@@ -148,7 +148,7 @@ def test_a_damaged_word_of_the_index_costs_the_records_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, many: bool
 ) -> None:
     """The one before it and the one behind it; what then has bytes of another's fails its check."""
-    monkeypatch.setattr(tqshim.tuning, "CHECK_ALL", True)
+    monkeypatch.setattr(tqshim.engine.tuning, "CHECK_ALL", True)
     file = all_in_one_file(tmp_path / "queue", 5)
     ends = index_of(file)
     ends[2] = WORDS[word](ends)
@@ -163,7 +163,7 @@ def test_a_changed_byte_is_found_where_all_is_checked(
 ) -> None:
     """By whoever gets it, whatever it checks itself: the file says that it can be."""
     with monkeypatch.context() as producers:
-        producers.setattr(tqshim.tuning, "CHECK_ALL", checked)
+        producers.setattr(tqshim.engine.tuning, "CHECK_ALL", checked)
         file = all_in_one_file(tmp_path / "queue")
     flip(file, file.read_bytes().index(b"2 ...") + 4)
     got, errors = drain(tmp_path / "queue")
@@ -177,7 +177,7 @@ def test_a_changed_byte_is_found_where_all_is_checked(
 
 def test_a_record_of_another_place_or_file_fails_its_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole as it is: a file system that has mixed up its blocks gives no item twice."""
-    monkeypatch.setattr(tqshim.tuning, "CHECK_ALL", True)
+    monkeypatch.setattr(tqshim.engine.tuning, "CHECK_ALL", True)
     path = tmp_path / "queue"
     first = all_in_one_file(path)
     second = TurboQueue(path=str(path))
@@ -257,7 +257,7 @@ def test_damage_met_while_an_interrupted_get_is_made_good_reaches_the_next_get_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not a put or a look, which are no business of that item's."""
-    monkeypatch.setattr(tqshim.tuning, "CHECK_ALL", True)
+    monkeypatch.setattr(tqshim.engine.tuning, "CHECK_ALL", True)
     path = tmp_path / "queue"
     file = all_in_one_file(path, 6)
     ends = index_of(file)
@@ -377,7 +377,7 @@ def remove(path: Path) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tqshim.tuning, "CHECK_ALL", True)  # else the bytes are not checked
+        patch.setattr(tqshim.engine.tuning, "CHECK_ALL", True)  # else the bytes are not checked
         return Whole(tmp_path_factory.mktemp("damage") / "queue")
 
 
@@ -473,7 +473,7 @@ def test_a_damaged_journal_gives_no_item_that_was_not_put(whole: Whole, data: st
     """Which items come, and how often, is what the journal says, and it has no other witness; but each is one that was
     put.  Or the folder is refused."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", 0.02)
+        patch.setattr(tqshim.engine.tuning, "UNSEEN_PATIENCE", 0.02)
         check_damaged_journal(whole, data.draw(damaged(whole.files[whole.journal])))
 
 
@@ -674,7 +674,7 @@ def test_a_look_at_leftovers_takes_as_many_as_the_disk_deletes_in_a_moment(
     leave(path, 5000)
     now = 0.0
     looked = []
-    costs = [0.0, 0.0, 0.0, tqshim.tuning.SCAN_LOOK / 250, 0.0, 10.0, 0.0]
+    costs = [0.0, 0.0, 0.0, tqshim.engine.tuning.SCAN_LOOK / 250, 0.0, 10.0, 0.0]
 
     def batches(folder: Any, listed: list[str]) -> list[Any]:
         nonlocal now
@@ -684,7 +684,7 @@ def test_a_look_at_leftovers_takes_as_many_as_the_disk_deletes_in_a_moment(
 
     monkeypatch.setattr(tqshim.engine.reclaim, "monotonic", lambda: now)
     monkeypatch.setattr(tqshim.storage.folder.LogFolder, "batches", batches)
-    least, most = tqshim.tuning.SCAN_NAMES_LEAST, tqshim.tuning.SCAN_NAMES
+    least, most = tqshim.engine.tuning.SCAN_NAMES_LEAST, tqshim.engine.tuning.SCAN_NAMES
     for _ in costs:
         scan(queue)
     assert looked == [least, 2 * least, 4 * least, 8 * least, 250, 500, least]
@@ -699,9 +699,9 @@ def test_a_look_at_very_many_leftovers_is_no_longer_than_at_some(
 ) -> None:
     """Whoever waits for an item looks in between: it must not be kept from it.  What is to stay hides nothing."""
     path = tmp_path / "queue"
-    monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES", 10)
-    monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES_LEAST", 10)
-    monkeypatch.setattr(tqshim.tuning, "FILE_BYTES", 16)
+    monkeypatch.setattr(tqshim.engine.tuning, "SCAN_NAMES", 10)
+    monkeypatch.setattr(tqshim.engine.tuning, "SCAN_NAMES_LEAST", 10)
+    monkeypatch.setattr(tqshim.engine.tuning, "FILE_BYTES", 16)
     queue = TurboQueue(path=str(path))
     items = [(number, "." * 10_000) for number in range(40)]  # a file each
     for item in items:
@@ -723,8 +723,8 @@ def test_a_look_at_very_many_leftovers_is_no_longer_than_at_some(
     assert {file.name for file in path.glob("ready_*")} == kept
     assert turns > 9
     descriptors = len(os.listdir("/dev/fd"))
-    monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES", 3)
-    monkeypatch.setattr(tqshim.tuning, "SCAN_NAMES_LEAST", 3)
+    monkeypatch.setattr(tqshim.engine.tuning, "SCAN_NAMES", 3)
+    monkeypatch.setattr(tqshim.engine.tuning, "SCAN_NAMES_LEAST", 3)
     scan(queue)
     while listing(queue) is None:
         scan(queue)

@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from power_cut import Disk, Recorder, Said
 
-import tqshim.tuning
+import tqshim.engine.tuning
 from compat import durable_cost
 from tqshim import Empty, FolderError, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor
 from tqshim.engine import supply
@@ -51,13 +51,13 @@ SMALL, LARGE, GIANT = 10, 5000, 30000
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Journals and batch files so small that a few items fill them; nobody waits for what a power cut has taken, nor
     before looking for members that have died of it."""
-    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 32))
-    monkeypatch.setattr(tqshim.tuning, "FILE_BYTES", 4096)
-    monkeypatch.setattr(tqshim.tuning, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr(tqshim.tuning, "LARGE_FILE_BYTES", 8192)
+    monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 32))
+    monkeypatch.setattr(tqshim.engine.tuning, "FILE_BYTES", 4096)
+    monkeypatch.setattr(tqshim.engine.tuning, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(tqshim.engine.tuning, "LARGE_FILE_BYTES", 8192)
     monkeypatch.setattr(supply, "FIRST_BYTES", 4096)
-    monkeypatch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", 0.0)
-    monkeypatch.setattr(tqshim.tuning, "SCAN_EVERY", 0.0)
+    monkeypatch.setattr(tqshim.engine.tuning, "UNSEEN_PATIENCE", 0.0)
+    monkeypatch.setattr(tqshim.engine.tuning, "SCAN_EVERY", 0.0)
 
 
 Item = tuple[int, int, bytes]
@@ -94,7 +94,7 @@ class Program:
         """The handle of that process, which opens the queue if it has not yet."""
         if process not in self.queues:
             queue: Any = JoinableTurboQueue.__new__(JoinableTurboQueue)
-            folder = LogFolder.open(self.path, self.maxsize, tqshim.tuning.LIMITS, True)
+            folder = LogFolder.open(self.path, self.maxsize, tqshim.engine.tuning.LIMITS, True)
             queue._attach(Use(Engine(folder)), None)
             self.queues[process] = queue
         return self.queues[process]
@@ -854,7 +854,7 @@ NEVER = 1e9
 
 def test_who_is_alone_knows_a_hole_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_a_hole(tmp_path / "queue")
-    monkeypatch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", NEVER)
+    monkeypatch.setattr(tqshim.engine.tuning, "UNSEEN_PATIENCE", NEVER)
     with TurboQueue(path=str(tmp_path / "queue")) as queue:
         queue.put("after")
         assert queue.get_many() == ["before", "after"]
@@ -874,7 +874,7 @@ def test_of_many_who_open_a_queue_with_a_hole_none_waits_for_the_others(
 ) -> None:
     """As after a power cut, when all of a program's processes start at once."""
     path = tmp_path / "queue"
-    monkeypatch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", NEVER)
+    monkeypatch.setattr(tqshim.engine.tuning, "UNSEEN_PATIENCE", NEVER)
     for _ in range(5):
         shutil.rmtree(path, ignore_errors=True)
         with_a_hole(path)
@@ -905,7 +905,7 @@ def test_what_another_is_just_writing_is_waited_for(tmp_path: Path, monkeypatch:
     """It is no hole while somebody else holds the folder; here a thread that stands for another process."""
     path = tmp_path / "queue"
     with_a_hole(path)
-    monkeypatch.setattr(tqshim.tuning, "UNSEEN_PATIENCE", NEVER)
+    monkeypatch.setattr(tqshim.engine.tuning, "UNSEEN_PATIENCE", NEVER)
     hold = os.open(path, os.O_RDONLY)
     fcntl.flock(hold, fcntl.LOCK_SH)
     size = (path / "journal_0").stat().st_size

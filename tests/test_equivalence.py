@@ -25,7 +25,8 @@ from programs import lockstep
 from programs.crew import Crew
 from programs.lockstep import outcome
 
-from tqshim import TurboQueue, tuning
+from tqshim import TurboQueue
+from tqshim.engine import tuning
 
 SIZES = [0, 1, 2, 3, 7, 20, 1000, 3000]
 CONSTANTS: dict[str, list[Any]] = {

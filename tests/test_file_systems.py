@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from places import MOUNTS, lacking, needs, run
 
+import tqshim.runtime.systems
 import tqshim.storage.places
-import tqshim.systems
 from tqshim import TurboQueue, UnsupportedError, monitor
 
 HERE = Path(__file__).parent
@@ -36,7 +36,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
         table.parent.mkdir(parents=True, exist_ok=True)
         line = f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw,noatime master:1 - {kind} server:/ rw\n"
         table.write_text(f"1 0 0:1 / /proc rw - proc proc rw\n{line}")
-        monkeypatch.setattr(tqshim.systems, "PROC", str(tmp_path / "proc"))
+        monkeypatch.setattr(tqshim.runtime.systems, "PROC", str(tmp_path / "proc"))
         monkeypatch.setattr(tqshim.storage.places, "_kinds", {})
 
     return say
@@ -100,19 +100,19 @@ def test_the_default_place_costs_no_look_at_the_mounts(monkeypatch: pytest.Monke
         TurboQueue().close()
     assert len(looks) == 1
     monkeypatch.setattr(tqshim.storage.places, "_kinds", {})
-    monkeypatch.setattr(tqshim.systems, "SHM", os.environ["TQSHIM_DIR"])
+    monkeypatch.setattr(tqshim.runtime.systems, "SHM", os.environ["TQSHIM_DIR"])
     TurboQueue().close()
     assert len(looks) == 1
 
 
-@pytest.mark.skipif(not tqshim.systems.HAS_FSTATFS, reason="nothing else says it here")
+@pytest.mark.skipif(not tqshim.runtime.systems.HAS_FSTATFS, reason="nothing else says it here")
 @pytest.mark.parametrize("magic", [0x6969, 0x65735546, 0x01021997, 0xFF534D42, 0xEF53, 0x12345678])
 def test_where_no_list_of_mounts_is_told_statfs_says_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, magic: int
 ) -> None:
     """Without /proc, and for mounts outside of a chroot.  What it does not know to be shared is let through."""
-    monkeypatch.setattr(tqshim.systems, "PROC", str(tmp_path))
-    monkeypatch.setattr(tqshim.systems, "DARWIN", False)
+    monkeypatch.setattr(tqshim.runtime.systems, "PROC", str(tmp_path))
+    monkeypatch.setattr(tqshim.runtime.systems, "DARWIN", False)
     monkeypatch.setattr(tqshim.storage.places, "_kinds", {})
     q: Any = TurboQueue(path=str(tmp_path / "queue"))  # what it really says
     q._engine.close()
@@ -130,7 +130,7 @@ def test_where_no_list_of_mounts_is_told_statfs_says_it(
 
     monkeypatch.setattr(ctypes, "CDLL", Library)
     monkeypatch.setattr(tqshim.storage.places, "_kinds", {})
-    kind = tqshim.systems.SHARED_MAGIC.get(magic)
+    kind = tqshim.runtime.systems.SHARED_MAGIC.get(magic)
     try:
         TurboQueue(path=str(tmp_path / "queue"))
     except UnsupportedError as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import tqshim.systems
+import tqshim.runtime.systems
 from tqshim import CorruptBatchError, Empty, FolderError, TurboQueue, UnsupportedError, monitor
 from tqshim.storage import places
 
@@ -348,7 +348,7 @@ def test_root_that_does_not_exist_is_refused_with_a_remedy(tmp_path: Path, monke
 
 
 def test_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = Path(tqshim.systems.PROC, "self/mountinfo")
+    table = Path(tqshim.runtime.systems.PROC, "self/mountinfo")
     if not table.exists():
         pytest.skip("no list of mounted file systems here")
     device = os.stat(tmp_path).st_dev

@@ -8,8 +8,8 @@ from typing import Any, Callable
 
 import pytest
 
-from tqshim import Empty, TurboQueue, tuning
-from tqshim.engine import gets
+from tqshim import Empty, TurboQueue
+from tqshim.engine import gets, tuning
 from tqshim.engine.gather import Gathering
 
 

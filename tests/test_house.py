@@ -38,11 +38,11 @@ def words(text: str) -> frozenset[str]:
 # Top first.  A floor may have several steps; an import leads down at least one.
 HOUSE: Final = (
     Step(6, words("__main__")),
+    Step(6, words("cli.main")),
+    Step(6, words("cli.ls cli.stat cli.watch cli.peek cli.check")),
+    Step(6, words("cli.recover cli.drain cli.fill cli.rm")),
+    Step(6, words("cli.showing")),
     Step(6, words("cli")),
-    Step(6, words("commands.ls commands.stat commands.watch commands.peek commands.check")),
-    Step(6, words("commands.recover commands.drain commands.fill commands.rm")),
-    Step(6, words("commands.showing")),
-    Step(6, words("commands")),
     Step(5, words("bench.command")),
     Step(5, words("bench.rounds bench.report bench.chart bench.programs")),
     Step(5, words("bench.measurements")),
@@ -57,8 +57,8 @@ HOUSE: Final = (
     Step(5, words("kafka.topics")),
     Step(5, words("kafka.workers")),
     Step(5, words("kafka.messages kafka.offsets")),
-    Step(5, words("run")),
-    Step(5, words("patching")),
+    Step(5, words("cli.run")),
+    Step(5, words("queues.patching")),
     Step(5, words("monitor")),  # the names that programs use
     Step(5, words("monitor.moving")),
     Step(5, words("monitor.checking monitor.watching monitor.metrics")),
@@ -66,14 +66,15 @@ HOUSE: Final = (
     Step(5, words("monitor.view")),
     Step(5, words("monitor.records monitor.files")),
     Step(4, words("__init__")),  # the package's face
-    Step(4, words("contexts")),
-    Step(4, words("family asynchronous")),
-    Step(4, words("queues turbo_queue fallback")),
-    Step(4, words("claims")),
-    Step(4, words("pickling")),
-    Step(4, words("buffers")),
-    Step(3, words("emptying")),
-    Step(3, words("batching")),
+    Step(4, words("queues.contexts")),
+    Step(4, words("queues.family queues.asynchronous")),
+    Step(4, words("queues.queue turbo_queue queues.fallback")),
+    Step(4, words("queues.claims")),
+    Step(4, words("queues.pickling")),
+    Step(4, words("queues.buffers")),
+    Step(4, words("queues")),
+    Step(3, words("turbo_queue.emptying turbo_queue.shared")),
+    Step(3, words("turbo_queue.batching")),
     Step(3, words("engine.registry")),
     Step(3, words("engine.engine")),
     Step(3, words("engine.gets")),
@@ -90,26 +91,26 @@ HOUSE: Final = (
     Step(3, words("engine.gather engine.membership")),
     Step(3, words("engine.replica")),
     Step(3, words("engine")),
-    Step(3, words("tuning keys")),
+    Step(3, words("engine.tuning engine.keys")),
     Step(2, words("storage.folder")),
     Step(2, words("sync")),
     Step(2, words("storage.journal storage.large_records storage.corrupt storage.lock_owners")),
-    Step(2, words("sqlite_files ending sync.cells sync.bell sync.membarrier")),
+    Step(2, words("turbo_queue.sqlite_files runtime.ending sync.cells sync.bell sync.membarrier")),
     Step(2, words("storage.batch_file storage.member_locks storage.hardening")),
     Step(2, words("storage.places")),
     Step(2, words("storage.files storage")),
-    Step(2, words("late")),
-    Step(2, words("mappings")),
-    Step(2, words("systems locks forks")),
-    Step(2, words("clock")),
+    Step(2, words("runtime.late")),
+    Step(2, words("runtime.mappings")),
+    Step(2, words("runtime.systems runtime.locks runtime.forks")),
+    Step(2, words("runtime.clock")),
     Step(1, words("protocol.snapshot")),
     Step(1, words("protocol.ledger")),
     Step(1, words("protocol.state")),
     Step(1, words("protocol.extents protocol.records")),
     Step(0, words("protocol.pieces")),
     Step(0, words("protocol.index")),
-    Step(0, words("names errors states figures protocol.events protocol")),
-    Step(0, words("tuples")),
+    Step(0, words("protocol.names errors turbo_queue.states protocol.figures protocol.events protocol")),
+    Step(0, words("runtime.tuples runtime")),
 )
 NEVER: Final = {
     4: words("fcntl mmap select threading"),
@@ -121,7 +122,10 @@ MEASURING: Final = 5
 """The floor of rooms that look at queues from outside: they pickle as users do, and may use what is not installed."""
 OPTIONAL: Final = words("confluent_kafka faster_fifo matplotlib matplotlib.pyplot numpy")
 """What rooms from that floor on import inside of the functions that need it, if it is installed."""
-FACE: Final = {"claims", "contexts", "errors", "family", "figures", "forks", "late", "patching", "queues"}
+FACE: Final = words(
+    "errors protocol.figures queues.claims queues.contexts queues.family queues.patching queues.queue runtime.forks"
+    " runtime.late"
+)
 """Rooms that the package itself shows."""
 
 PURE_FLOORS: Final = {0, 1}
@@ -162,7 +166,7 @@ def rooms() -> dict[str, ast.Module]:
 
 ROOMS: Final = rooms()
 INSIDE: Final = sorted(set(ROOMS) - {"__init__"})
-KEEPERS: Final = {"sqlite_files", *(room for room in INSIDE if room.startswith("storage."))}
+KEEPERS: Final = {"turbo_queue.sqlite_files", *(room for room in INSIDE if room.startswith("storage."))}
 """Rooms that change the file system: one for each kind of queue folder."""
 
 
@@ -267,13 +271,14 @@ def test_only_the_folder_changes_the_file_system(room: str) -> None:
         for alias in node.names
     }
     assert not (used | named) & FILE_SYSTEM
-    allowed = {"fcntl"} if room == "commands.drain" else set()  # which asks a pipe
+    allowed = {"fcntl"} if room == "cli.drain" else set()  # which asks a pipe
     assert not imports(ROOMS[room])[1] & {"fcntl", "pathlib", "shutil", "tempfile"} - allowed
 
 
 def test_only_queues_and_their_buffers_pickle() -> None:
     pickling = [room for room in INSIDE if "pickle" in imports(ROOMS[room])[1]]
-    assert [room for room in pickling if HOUSE[step_of(room)].floor < MEASURING] == ["buffers", "pickling"]
+    below = [room for room in pickling if HOUSE[step_of(room)].floor < MEASURING]
+    assert below == ["queues.buffers", "queues.pickling"]
 
 
 def test_the_face_shows_few_rooms() -> None:
@@ -312,7 +317,7 @@ def test_what_is_optional_is_imported_only_where_it_is_used(room: str) -> None:
 
 
 def test_what_only_checkers_have_is_never_imported() -> None:
-    program = "import sys, tqshim.contexts; assert 'typing_extensions' not in sys.modules"
+    program = "import sys, tqshim.queues.contexts; assert 'typing_extensions' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
 
 
@@ -336,7 +341,7 @@ def test_importing_the_package_is_light() -> None:
         [sys.executable, "-B", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     brought = done.stdout.split()
-    assert "tqshim.queues" in brought
+    assert "tqshim.queues.queue" in brought
     assert "tqshim.engine.engine" not in brought, "it comes with the first queue"
     assert not [name for name in brought if name.startswith(HEAVY)]
 

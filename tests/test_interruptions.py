@@ -23,7 +23,7 @@ from typing import Any, Callable, Optional
 import pytest
 from programs.mixed import LEFT_OUT
 
-import tqshim.tuning
+import tqshim.engine.tuning
 from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
@@ -261,9 +261,9 @@ def test_what_an_interrupted_get_had_taken_of_a_lease_is_not_lost(
     before: int, after: int, how: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where another has ended the lease, or given its places away, and the journals that say so are gone."""
-    if not tqshim.tuning.LEASES:
+    if not tqshim.engine.tuning.LEASES:
         pytest.skip("leases are switched off")
-    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
+    monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 64))
     queue: Any = TurboQueue()
     queue.put_many(range(40))
     engine = queue._engine
@@ -305,7 +305,7 @@ def test_what_a_get_had_read_before_it_was_interrupted_is_not_lost_with_its_file
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others have taken what follows and deleted the file: nothing has told them that somebody may still read it."""
-    if not tqshim.tuning.LEASES:
+    if not tqshim.engine.tuning.LEASES:
         pytest.skip("leases are switched off")
     queue: Any = TurboQueue(batch_size=20)
     queue.put_many(range(40))
@@ -334,7 +334,7 @@ def test_what_a_get_had_read_before_it_was_interrupted_is_not_lost_with_its_file
 
 def deprived() -> tuple[Any, Engine, list[int]]:
     """A queue of 40 items, another engine that has ended the lease there, and the 4 items that were got off it."""
-    if not (tqshim.tuning.LEASES and tqshim.tuning.SHORT_WAYS):
+    if not (tqshim.engine.tuning.LEASES and tqshim.engine.tuning.SHORT_WAYS):
         pytest.skip("leases, or their short way, are switched off")
     queue: Any = TurboQueue()
     queue.put_many(range(40))
@@ -491,9 +491,9 @@ def test_what_a_handler_has_put_comes_before_what_is_put_after_it() -> None:
 @pytest.fixture
 def bounded(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Engine]]:
     """A bounded queue with items 0 to 4 and places reserved for more, and another producer's engine."""
-    if not (tqshim.tuning.RESERVATIONS and membarrier.barrier_works()):
+    if not (tqshim.engine.tuning.RESERVATIONS and membarrier.barrier_works()):
         pytest.skip("no places are reserved")
-    monkeypatch.setattr(tqshim.tuning, "CUT_EVERY", 1 << 40)  # no cut comes in between
+    monkeypatch.setattr(tqshim.engine.tuning, "CUT_EVERY", 1 << 40)  # no cut comes in between
     queue: Any = TurboQueue(300)
     for number in range(5):
         queue.put(number)
@@ -533,7 +533,7 @@ def interrupted_undecided(
         return settle(self, *arguments, **more)
 
     if way == "short":
-        if not tqshim.tuning.SHORT_WAYS:
+        if not tqshim.engine.tuning.SHORT_WAYS:
             pytest.skip("there is no short way")
         takes_places()
         monkeypatch.setattr(Engine, "has_put", undecided)
@@ -660,7 +660,7 @@ def test_the_members_file_is_open_though_a_handler_has_closed_it(monkeypatch: py
 def test_a_handler_in_the_first_import_of_the_figures_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
     queue: Any = TurboQueue()
     queue.put_many([1, 2, 3])
-    monkeypatch.delitem(sys.modules, "tqshim.figures", raising=False)
+    monkeypatch.delitem(sys.modules, "tqshim.protocol.figures", raising=False)
     found: list[Any] = []
 
     def trace(frame: Any, event: str, _: Any) -> Any:
@@ -686,7 +686,7 @@ def test_what_a_handler_has_put_comes_before_what_is_put_after_it_though_it_was_
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was put, or at the cut behind it."""
-    monkeypatch.setattr(tqshim.tuning, "CUT_EVERY", 1 << 40)  # no cut comes in between
+    monkeypatch.setattr(tqshim.engine.tuning, "CUT_EVERY", 1 << 40)  # no cut comes in between
     queue: Any = TurboQueue()
     queue.put(0)
     put_many, cut = Engine.put_many, Engine.cut
@@ -735,7 +735,7 @@ def test_what_an_interrupted_handler_had_taken_is_not_overtaken_by_the_short_way
     had: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the get that the handler has interrupted leaves for those that follow."""
-    if not (tqshim.tuning.LEASES and tqshim.tuning.SHORT_WAYS):
+    if not (tqshim.engine.tuning.LEASES and tqshim.engine.tuning.SHORT_WAYS):
         pytest.skip("leases, or their short way, are switched off")
     queue: Any = TurboQueue()
     queue.put_many(range(40))

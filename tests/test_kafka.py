@@ -27,7 +27,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import kafka_workers
 
-from tqshim import Empty, TurboQueue, cli
+from tqshim import Empty, TurboQueue
+from tqshim.cli import main as cli
 from tqshim.kafka import Source, TopicSink, WorkersDieError, process_topic, topics
 from tqshim.kafka.messages import Event, Message, messages
 from tqshim.kafka.offsets import Offsets

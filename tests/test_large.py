@@ -26,11 +26,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs.things import Array
 
-import tqshim.tuning
-from tqshim import TurboQueue, buffers, mappings, names, systems
+import tqshim.engine.tuning
+from tqshim import TurboQueue
 from tqshim.errors import CorruptBatchError
-from tqshim.protocol import index, pieces
+from tqshim.protocol import index, names, pieces
 from tqshim.protocol.pieces import Pieces
+from tqshim.queues import buffers
+from tqshim.runtime import mappings, systems
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.large_records import MAPPED, PEEK, BatchView, Closing, RecordInFile
 
@@ -41,7 +43,7 @@ LARGE = 300_000
 
 @pytest.fixture(autouse=True)
 def short_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tqshim.tuning, "LARGE_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(tqshim.engine.tuning, "LARGE_FILE_BYTES", 1 << 20)
 
 
 def files(queue: Any, kind: str) -> list[str]:
@@ -118,7 +120,7 @@ def test_an_item_of_a_thousand_pieces_arrives() -> None:
         assert queue.get(timeout=PATIENCE) == item
 
 
-refills = pytest.mark.skipif(not tqshim.tuning.REFILLING, reason="no file is refilled")
+refills = pytest.mark.skipif(not tqshim.engine.tuning.REFILLING, reason="no file is refilled")
 
 
 @refills
@@ -135,11 +137,11 @@ def test_files_of_large_items_are_refilled() -> None:
 
 
 @refills
-@pytest.mark.parametrize("length", [1 << 20, tqshim.tuning.LARGE_FILE_BYTES])
+@pytest.mark.parametrize("length", [1 << 20, tqshim.engine.tuning.LARGE_FILE_BYTES])
 @pytest.mark.parametrize("size", [300_000, 1_000_000, 4_500_000])
 def test_few_files_are_kept(size: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many are done at once: what is kept of them is memory that nobody uses."""
-    monkeypatch.setattr(tqshim.tuning, "LARGE_FILE_BYTES", length)
+    monkeypatch.setattr(tqshim.engine.tuning, "LARGE_FILE_BYTES", length)
     with TurboQueue() as queue:
         for _ in range(30):
             queue.put(bytes(size))
@@ -161,7 +163,7 @@ def test_files_of_small_blocks_are_not_kept() -> None:
 
 
 def test_without_refilling_all_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tqshim.tuning, "REFILLING", False)
+    monkeypatch.setattr(tqshim.engine.tuning, "REFILLING", False)
     with TurboQueue() as queue:
         turn_over(queue, 12)
 
@@ -185,7 +187,8 @@ def scan(queue: Any) -> None:
     """Look for what the dead have left, as some member does once a second."""
     engine = queue._engine
     reclaimer = engine.parts.reclaimer
-    assert engine.act(reclaimer.scan_if_due, max(time.monotonic(), reclaimer.scanned) + 2 * tqshim.tuning.SCAN_EVERY)
+    later = max(time.monotonic(), reclaimer.scanned) + 2 * tqshim.engine.tuning.SCAN_EVERY
+    assert engine.act(reclaimer.scan_if_due, later)
 
 
 def producer_of(queue: Any) -> int:
@@ -248,7 +251,7 @@ def test_space_of_free_files_is_found_when_there_is_no_other(monkeypatch: pytest
             return create_log(self, file, size)
 
         monkeypatch.setattr(LogFolder, "create_log", full)
-        monkeypatch.setattr(tqshim.tuning, "REFILLING", False)  # they are another's
+        monkeypatch.setattr(tqshim.engine.tuning, "REFILLING", False)  # they are another's
         for number in range(4):
             queue.put(item_of(LARGE, number))
         assert not files(queue, "free")
@@ -258,10 +261,10 @@ def test_space_of_free_files_is_found_when_there_is_no_other(monkeypatch: pytest
 
 # -- records that are unpickled from their files, and buffers that stay there
 
-HUGE = 2 * tqshim.tuning.LARGE
-COME_BACK_MAPPED = tqshim.tuning.MAPPINGS and tqshim.tuning.REFILLING
+HUGE = 2 * tqshim.engine.tuning.LARGE
+COME_BACK_MAPPED = tqshim.engine.tuning.MAPPINGS and tqshim.engine.tuning.REFILLING
 with_locks = pytest.mark.skipif(
-    systems.OFD_TEST is None or not tqshim.tuning.IN_FILES or tqshim.tuning.CHECK_ALL,
+    systems.OFD_TEST is None or not tqshim.engine.tuning.IN_FILES or tqshim.engine.tuning.CHECK_ALL,
     reason="without such locks, or where that is switched off, or where they are checked, all records are read at once",
 )
 
@@ -299,12 +302,12 @@ def test_a_large_buffer_stays_in_its_file_and_is_the_getters_own() -> None:
 
 
 @with_locks
-@pytest.mark.parametrize("copied", [0, tqshim.pickling.COPIED])
+@pytest.mark.parametrize("copied", [0, tqshim.queues.pickling.COPIED])
 def test_what_is_kept_does_not_change_and_its_files_are_not_refilled(
     copied: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With more of them kept than stay in their files, and files refilled all the time."""
-    monkeypatch.setattr(tqshim.pickling, "COPIED", copied)
+    monkeypatch.setattr(tqshim.queues.pickling, "COPIED", copied)
     with TurboQueue() as queue:
         kept = []
         for number in range(2 * MAPPED):
@@ -445,7 +448,7 @@ def test_a_record_in_its_file_has_bytes_and_can_be_handed_on(item: Any) -> None:
 
 
 def test_without_records_in_files_all_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tqshim.tuning, "IN_FILES", False)
+    monkeypatch.setattr(tqshim.engine.tuning, "IN_FILES", False)
     with TurboQueue() as queue:
         turn_over(queue, 8, HUGE)
         queue.put(array_of(1))
@@ -475,7 +478,7 @@ def test_a_record_with_a_trailer_is_unpickled_as_one_without(parts: list[tuple[i
     item = [kinds[kind](item_of(size, number)) for number, (kind, size) in enumerate(parts)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(buffers, "LEAST", 70_000)
-        record = tqshim.pickling.dumps(item)
+        record = tqshim.queues.pickling.dumps(item)
     if not isinstance(record, Pieces):
         assert pickle.loads(record) == item
         return
@@ -530,15 +533,15 @@ def mapped_lines(path: str) -> int:
 def maps_files() -> bool:
     with TurboQueue() as queue:
         return (
-            not tqshim.tuning.CHECK_ALL
-            and tqshim.tuning.MAPPINGS
-            and tqshim.tuning.GIL
+            not tqshim.engine.tuning.CHECK_ALL
+            and tqshim.engine.tuning.MAPPINGS
+            and tqshim.engine.tuning.GIL
             and bool(queue._engine.folder.maps_batches)
         )
 
 
 mapping = pytest.mark.skipif(
-    not maps_files() or not tqshim.tuning.REFILLING, reason="no file is mapped here, or that is switched off"
+    not maps_files() or not tqshim.engine.tuning.REFILLING, reason="no file is mapped here, or that is switched off"
 )
 
 
@@ -682,7 +685,7 @@ def test_a_put_that_forks_between_two_pieces_stores_nothing_in_the_child(monkeyp
 
 def test_a_put_that_forks_before_it_writes_writes_nothing_in_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same where its file is not mapped: the child's descriptor of it leads nowhere."""
-    monkeypatch.setattr(tqshim.tuning, "MAPPINGS", False)
+    monkeypatch.setattr(tqshim.engine.tuning, "MAPPINGS", False)
     with TurboQueue() as queue:
         turn_over(queue, 8)
         write_parts = LogFolder.write_parts
@@ -787,7 +790,7 @@ def test_a_producer_waits_for_a_file_only_where_its_consumers_keep_up(monkeypatc
 
         free = os.path.join(queue._engine.folder.path, files(queue, "free")[0])
         monkeypatch.setattr(LogFolder, "refill_log", refill)
-        monkeypatch.setattr(tqshim.tuning, "REFILL_PATIENCE", PATIENCE)
+        monkeypatch.setattr(tqshim.engine.tuning, "REFILL_PATIENCE", PATIENCE)
         assert asks(-1, 1) == (False, 1), "this process is itself a consumer"
         assert asks(0, 1) == (False, 1), "nothing was got meanwhile"
         assert asks(1, 1, returns=False) == (False, 1), "none came back"

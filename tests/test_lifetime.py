@@ -20,8 +20,8 @@ from typing import Any
 import own_folder
 import pytest
 
+import tqshim.engine.tuning
 import tqshim.storage.places
-import tqshim.tuning
 from tqshim import Empty, TurboQueue
 from tqshim.engine.registry import Engine
 
@@ -382,7 +382,7 @@ def usage(path: str) -> tuple[int, int]:
 def test_300_processes_one_after_the_other_leave_nothing_in_their_queue(
     root: Path, maxsize: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tqshim.tuning, "LIMITS", (256, 256))  # journals that do not grow as they roll
+    monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (256, 256))  # journals that do not grow as they roll
     queue = TurboQueue(maxsize)
     path = path_of(queue)
     before = (0, 0), 0

@@ -25,18 +25,20 @@ from programs import claiming
 
 import tqshim
 import tqshim.protocol.pieces
+import tqshim.runtime.systems
 import tqshim.storage.member_locks
 import tqshim.storage.places
-import tqshim.systems
-from tqshim import CorruptBatchError, FolderError, TurboQueue, cli, keys, monitor, names
+from tqshim import CorruptBatchError, FolderError, TurboQueue, monitor
+from tqshim.cli import main as cli
+from tqshim.engine import keys
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
 from tqshim.monitor import looking, moving, view, watching
 from tqshim.monitor.records import SeenBatch
-from tqshim.names import FileId
-from tqshim.protocol import events, index, snapshot
+from tqshim.protocol import events, index, names, snapshot
 from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.names import FileId
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.lock_owners import lock_owners
 from tqshim.sync import cells as words_of
@@ -45,7 +47,7 @@ from tqshim.sync.cells import Cells
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 linux = pytest.mark.skipif(
-    not os.path.isdir(f"{tqshim.systems.PROC}/self/fdinfo"), reason="only /proc tells who holds a folder"
+    not os.path.isdir(f"{tqshim.runtime.systems.PROC}/self/fdinfo"), reason="only /proc tells who holds a folder"
 )
 LONG = 60.0
 
@@ -87,7 +89,7 @@ def snapshot_of(path: str) -> dict[str, tuple[Any, ...]]:
 
 def record_of(item: Any) -> bytes:
     """The bytes that an item is put as."""
-    record = tqshim.pickling.dumps(item)
+    record = tqshim.queues.pickling.dumps(item)
     return b"".join(record.parts) if isinstance(record, tqshim.protocol.pieces.Pieces) else bytes(record)
 
 
@@ -370,7 +372,7 @@ def test_looks_at_a_queue_at_full_speed_are_never_wrong(
     path: str, limits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if limits:
-        monkeypatch.setattr(tqshim.tuning, "LIMITS", tuple(map(int, limits.split())))
+        monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", tuple(map(int, limits.split())))
     with TurboQueue(path=path) as queue, busy(queue):
         last = (0, 0)
         looks = moved = 0
@@ -432,8 +434,8 @@ def test_another_users_queue_is_refused_or_said_to_be_theirs(path: str) -> None:
     assert cli.main(["rm", path]) == 2
     assert monitor.status(path).items == 1
     program = (
-        "import locale, os, sys, tqshim.cli; tqshim.cli.parser().parse_args(sys.argv[1:]); "  # it imports more
-        f"os.setgid({STRANGER}); os.setuid({STRANGER}); sys.exit(tqshim.cli.main(sys.argv[1:]))"
+        "import locale, os, sys; from tqshim.cli import main; main.parser().parse_args(sys.argv[1:]); "  # which imports
+        f"os.setgid({STRANGER}); os.setuid({STRANGER}); sys.exit(main.main(sys.argv[1:]))"
     )
     os.chown(path, 0, -1)
     done = subprocess.run([sys.executable, "-c", program, "stat", path], capture_output=True, text=True, timeout=LONG)
@@ -500,7 +502,7 @@ def test_queues_lists_anonymous_ones_or_those_at_given_places(
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["path", path]
     found = {one.path: one for one in monitor.queues()}
     assert found[folder].items == 1 and found[folder].producers == 1
-    if os.path.isdir(f"{tqshim.systems.PROC}/self/fdinfo"):
+    if os.path.isdir(f"{tqshim.runtime.systems.PROC}/self/fdinfo"):
         assert [process.pid for process in found[folder].open_by] == [os.getpid()]
     with open(journal(path), "r+b") as file:
         file.truncate(7)
@@ -590,7 +592,7 @@ def test_check_goes_on_while_items_are_put_and_got(path: str, monkeypatch: pytes
 @pytest.fixture
 def nobody_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody cuts because it is time to: only who gets, leaves, or counts off."""
-    monkeypatch.setattr(tqshim.tuning, "CUT_EVERY", 1 << 62)
+    monkeypatch.setattr(tqshim.engine.tuning, "CUT_EVERY", 1 << 62)
 
 
 def newcomer(path: str) -> Any:
@@ -601,7 +603,8 @@ def newcomer(path: str) -> Any:
 
 
 KILLED = (
-    "import os, signal, sys, tqshim.tuning; from tqshim import TurboQueue; tqshim.tuning.CUT_EVERY = 1 << 62;"
+    "import os, signal, sys; from tqshim import TurboQueue; from tqshim.engine import tuning;"
+    "tuning.CUT_EVERY = 1 << 62;"
     "queue = TurboQueue(path=sys.argv[1]); {};"
     "os.kill(os.getpid(), signal.SIGKILL)"
 )
@@ -1574,7 +1577,7 @@ def test_draining_into_a_closed_pipe_loses_nothing(path: str) -> None:
         assert process.stderr.read() == b""
     assert json.loads(read) == "x" * 1000
     left = monitor.status(path).items
-    assert left == 1999 if tqshim.systems.SET_PIPE_SIZE else 2000 - 200 < left < 2000
+    assert left == 1999 if tqshim.runtime.systems.SET_PIPE_SIZE else 2000 - 200 < left < 2000
 
 
 def test_a_drained_anonymous_queue_that_nobody_uses_keeps_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

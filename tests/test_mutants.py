@@ -17,14 +17,14 @@ import pytest
 from mutant_list import MUTANTS
 
 import tqshim
-import tqshim.tuning
+import tqshim.engine.tuning
 
 CONTRACT = Path(mutants.ROOT / mutants.TESTS)
 SEED = int(os.environ.get("TQSHIM_SEED") or 19)
 FEW = 4
 AS_ALWAYS = (
     sys.platform == "linux"
-    and tqshim.tuning.SHORT_WAYS
+    and tqshim.engine.tuning.SHORT_WAYS
     and not {"TQSHIM_WITHOUT", "TQSHIM_PORTABLE", "TQSHIM_CHECK"}.intersection(os.environ)
 )
 PUBLIC = {"tqshim", *(name.split(".")[0] for name in sys.stdlib_module_names)} if sys.version_info >= (3, 10) else set()
@@ -44,7 +44,7 @@ def test_there_are_enough_of_them_and_each_has_a_name_of_its_own() -> None:
 
 def test_the_old_text_of_each_stands_in_the_package_once() -> None:
     rooms = {mutants.place(mutant).parts[0] for mutant in MUTANTS}
-    assert {"engine", "protocol", "sync", "storage", "queues.py", "locks.py", "forks.py"} <= rooms
+    assert {"engine", "protocol", "sync", "storage", "queues", "runtime"} <= rooms
 
 
 def test_the_new_text_of_each_compiles() -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tqshim import names
-from tqshim.names import FileId, Name
+from tqshim.protocol import names
+from tqshim.protocol.names import FileId, Name
 
 numbers = st.integers(0, (1 << 40) - 1)
 keys = st.text("0123456789abcdef", min_size=1, max_size=32)

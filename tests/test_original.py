@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 from documents import TEXT, rows
 
-import tqshim.systems
+import tqshim.runtime.systems
 from compat import original_exchange, original_faults, original_speed
 from tqshim import turbo_queue
 
@@ -195,7 +195,7 @@ def get_all(folder: Path) -> list[Any]:
         return list(iter(lambda: next(events), None))
 
 
-OPEN_FILES_ARE_TOLD: Final = os.path.isdir(f"{tqshim.systems.PROC}/self/fd")
+OPEN_FILES_ARE_TOLD: Final = os.path.isdir(f"{tqshim.runtime.systems.PROC}/self/fd")
 needs_open_files: Final = pytest.mark.skipif(
     not OPEN_FILES_ARE_TOLD, reason="files of theirs that are not locked are asked for there"
 )

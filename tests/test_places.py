@@ -17,13 +17,13 @@ from typing import Any, Optional
 import pytest
 from places import lacking, needs, run
 
-import tqshim.systems
+import tqshim.runtime.systems
 from tqshim import TurboQueue
 
 HERE = Path(__file__).parent
 LONG = 60.0
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
-pytestmark = [LINUX, pytest.mark.skipif(tqshim.systems.PORTABLE, reason="the places are those of Linux")]
+pytestmark = [LINUX, pytest.mark.skipif(tqshim.runtime.systems.PORTABLE, reason="the places are those of Linux")]
 NO_SHM = """
     dev=$(TMPDIR= mktemp -d); mount -t tmpfs none "$dev"
     for name in null zero urandom random; do touch "$dev/$name"; mount --bind "/dev/$name" "$dev/$name"; done

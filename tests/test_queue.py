@@ -23,12 +23,13 @@ import pytest
 from programs.things import BadAtLoading, Counting, Registered, Reporting, Unpicklable, reduce_registered
 
 import tqshim
+import tqshim.engine.tuning
 import tqshim.storage.journal
-import tqshim.tuning
-from tqshim import Empty, Full, TurboQueue, pickling
+from tqshim import Empty, Full, TurboQueue
 from tqshim.engine.engine import Engine
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
+from tqshim.queues import pickling
 from tqshim.sync import membarrier
 
 LONG = 60.0
@@ -273,7 +274,7 @@ def test_get_many_takes_all_that_is_there_whatever_other_threads_get_meanwhile(
     """It ends where a lease does and goes on: another thread that gets in between has a take of its own."""
     if not membarrier.barrier_works():
         pytest.skip("there are no leases here")
-    monkeypatch.setattr(tqshim.tuning, "LEASE_ITEMS", 64)
+    monkeypatch.setattr(tqshim.engine.tuning, "LEASE_ITEMS", 64)
     q = TurboQueue()
     q.put_many(range(500))
     real = Engine.get
@@ -782,8 +783,8 @@ def test_a_handle_has_a_repr_and_is_hashable_and_a_second_one_is_another_object(
 
 def test_a_get_of_several_that_lags_by_more_than_a_journal_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its look and its claim another process takes all, puts more, and rolls the journal more than once."""
-    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 16))
-    monkeypatch.setattr(tqshim.tuning, "LEASES", False)
+    monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 16))
+    monkeypatch.setattr(tqshim.engine.tuning, "LEASES", False)
     monkeypatch.setattr(tqshim.storage.journal, "reserve_space", lambda fd, size: True)  # else journals grow
     q: Any = TurboQueue()
     q.put_many(range(3))

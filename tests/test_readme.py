@@ -45,14 +45,9 @@ from documents import (
 
 import tqshim
 from compat import figures
-from tqshim import (
-    Empty,
-    Full,
-    TurboQueue,
-    mappings,
-    names,
-    systems,
-)
+from tqshim import Empty, Full, TurboQueue
+from tqshim.protocol import names
+from tqshim.runtime import mappings, systems
 
 CONTEXT: Final = multiprocessing.get_context("spawn")
 PATIENCE: Final = 30.0
@@ -151,7 +146,7 @@ def test_variables_of_the_environment_stand_in_one_table() -> None:
 
 def test_switches_are_all_told() -> None:
     (told,) = [re.findall(r"`(\w+)`", row[2]) for row in rows("variables") if row[0] == "`TQSHIM_WITHOUT`"]
-    package = (ROOT / "tqshim" / "tuning.py").read_text("utf-8")
+    package = (ROOT / "tqshim" / "engine" / "tuning.py").read_text("utf-8")
     assert told == re.findall(r"\"(\w+)\" not in _WITHOUT", package)
 
 

@@ -38,7 +38,8 @@ from programs.things import BadAtLoading, Counting, Unpicklable
 from test_equivalence import CONSTANTS
 
 import tqshim
-from tqshim import TurboQueue, tuning
+from tqshim import TurboQueue
+from tqshim.engine import tuning
 from tqshim.engine.membership import Membership
 from tqshim.engine.parts import Parts
 from tqshim.engine.replica import Replica

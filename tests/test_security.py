@@ -16,7 +16,7 @@ from typing import Any, Optional
 import pytest
 
 import tqshim
-import tqshim.systems
+import tqshim.runtime.systems
 from tqshim import CorruptBatchError, FolderError, TurboQueue, UnsupportedError
 
 LONG = 60.0
@@ -255,7 +255,7 @@ def test_errors_keep_their_fields_through_pickling(kind: type[FolderError]) -> N
     assert isinstance(error, OSError)
 
 
-@pytest.mark.skipif(not tqshim.systems.MKFIFO_AT, reason="this system makes FIFOs by path: see test_systems")
+@pytest.mark.skipif(not tqshim.runtime.systems.MKFIFO_AT, reason="this system makes FIFOs by path: see test_systems")
 def test_everything_in_a_folder_is_opened_relative_to_it(tmp_path: Path) -> None:
     """A folder put in the place of one that is in use, at the same path, is not fallen for."""
     path = make(tmp_path / "queue")

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tqshim import Full, TurboQueue, pickling
+from tqshim import Full, TurboQueue
+from tqshim.queues import pickling
 
 LIMIT = 256
 MOST = LIMIT // 4

@@ -15,12 +15,14 @@ import pytest
 from watching import AWAITS_PLACE, until_asleep
 
 import tqshim
-from tqshim import TurboQueue, queues, tuning
+from tqshim import TurboQueue
+from tqshim.engine import tuning
 from tqshim.engine.engine import Engine
 from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.log import Log
 from tqshim.engine.producer import Producer
 from tqshim.protocol import events
+from tqshim.queues import queue as queues
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier

@@ -270,7 +270,7 @@ def test_what_interrupts_an_act_of_a_queue_may_use_all_of_it(kind: str, durable:
     code = """
 import queue, sys, time
 from tqshim import JoinableTurboQueue
-from tqshim.queues import ShutDown
+from tqshim.queues.queue import ShutDown
 kind, path, durable = sys.argv[1], sys.argv[2], bool(sys.argv[3])
 def interrupt():
     if kind == "shutdown":

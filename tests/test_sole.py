@@ -17,20 +17,22 @@ from typing import Any
 
 import pytest
 
-import tqshim.tuning
-from tqshim import JoinableTurboQueue, TurboQueue, monitor, systems
+import tqshim.engine.tuning
+from tqshim import JoinableTurboQueue, TurboQueue, monitor
 from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
 from tqshim.engine.replica import Replica
 from tqshim.engine.sole import SoleLease
 from tqshim.protocol.records import Lease
+from tqshim.runtime import systems
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells
 
 pytestmark = pytest.mark.skipif(
-    not (tqshim.tuning.SOLE and systems.STORES_IN_ORDER and membarrier.barrier_works()), reason="nobody takes one here"
+    not (tqshim.engine.tuning.SOLE and systems.STORES_IN_ORDER and membarrier.barrier_works()),
+    reason="nobody takes one here",
 )
 LONG = 60.0
 PACKAGE = os.path.dirname(tqshim.__file__) + os.sep

@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 import tqshim.engine.supply
+import tqshim.engine.tuning
+import tqshim.runtime.systems
 import tqshim.storage.batch_file
 import tqshim.storage.files
 import tqshim.storage.folder
@@ -29,8 +31,6 @@ import tqshim.storage.large_records
 import tqshim.storage.member_locks
 import tqshim.storage.places
 import tqshim.sync.membarrier
-import tqshim.systems
-import tqshim.tuning
 from tqshim import Empty, TurboQueue, UnsupportedError
 from tqshim.protocol import events
 
@@ -39,11 +39,11 @@ MB = 1 << 20
 
 
 needs_reserved_space = pytest.mark.skipif(
-    tqshim.systems.RESVSP is None and tqshim.systems.PREALLOCATE is None,
+    tqshim.runtime.systems.RESVSP is None and tqshim.runtime.systems.PREALLOCATE is None,
     reason="no disk space can be set aside here, so a journal may find the disk full",
 )
 needs_leases = pytest.mark.skipif(
-    not (tqshim.tuning.LEASES and tqshim.sync.membarrier.barrier_works()),
+    not (tqshim.engine.tuning.LEASES and tqshim.sync.membarrier.barrier_works()),
     reason="so many claims fill the journal, and the next one finds the disk full",
 )
 
@@ -162,7 +162,7 @@ def test_a_gigabyte_flows_through_a_disk_of_64_megabytes(small_disk: pathlib.Pat
 
 
 def test_space_for_blocks_to_come_makes_no_journal_longer(monkeypatch: pytest.MonkeyPatch, all_is_cut: None) -> None:
-    monkeypatch.setattr(tqshim.tuning, "LEASES", False)
+    monkeypatch.setattr(tqshim.engine.tuning, "LEASES", False)
     with TurboQueue() as queue:
         replica = queue._engine.parts.replica
         while replica.journal.number < 4:
@@ -222,7 +222,7 @@ def test_free_files_make_room_for_the_next_journal(small_disk: pathlib.Path) -> 
 def test_a_journal_too_short_for_all_claims_gives_way_to_one_that_is_not(
     small_disk: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tqshim.tuning, "ROLL_PATIENCE_FULL", PATIENCE)
+    monkeypatch.setattr(tqshim.engine.tuning, "ROLL_PATIENCE_FULL", PATIENCE)
     with TurboQueue() as queue:
         for number in range(100):
             queue.put(number)
@@ -242,7 +242,7 @@ def test_a_journal_too_short_for_all_claims_gives_way_to_one_that_is_not(
                 assert raised.value.errno == errno.ENOSPC
                 rolls = [name for name in os.listdir(engine.folder.path) if name.startswith("roll_")]
                 assert rolls == [f"roll_{number}_{key}"]
-                seal_at = time.monotonic() + 10 * tqshim.tuning.ROLL_PATIENCE
+                seal_at = time.monotonic() + 10 * tqshim.engine.tuning.ROLL_PATIENCE
                 limit = ledger.next_limit
 
                 def wait(seconds: float) -> None:
@@ -386,7 +386,7 @@ def test_large_put_to_a_full_disk_raises_and_goes_on_when_space_returns(
         assert queue.empty()
 
 
-@pytest.mark.skipif(not tqshim.tuning.REFILLING, reason="no file is filled again")
+@pytest.mark.skipif(not tqshim.engine.tuning.REFILLING, reason="no file is filled again")
 def test_large_items_flow_through_a_full_disk_in_files_that_come_back(small_disk_alone: pathlib.Path) -> None:
     with TurboQueue() as queue:
         queue.put(b"." * MB)
@@ -399,7 +399,7 @@ def test_large_items_flow_through_a_full_disk_in_files_that_come_back(small_disk
                 assert queue.get(timeout=PATIENCE) == bytes([number]) * MB
 
 
-@pytest.mark.skipif(not tqshim.systems.SHM or not os.path.isdir(tqshim.systems.SHM), reason="no pages are counted")
+@pytest.mark.skipif(not os.path.isdir(tqshim.runtime.systems.SHM or ""), reason="no pages are counted")
 @pytest.mark.parametrize("sizes", [(10,), (5000, 10), (70_000, 10), (10, MB), (600_000, 70_000)])
 def test_every_page_of_a_batch_file_is_there_before_it_is_mapped(
     small_disk_alone: pathlib.Path, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
@@ -609,7 +609,7 @@ def test_failed_call_costs_no_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
 ) -> None:
     """Wherever it fails: the act raises that error, or copes; afterwards everything goes on."""
-    if call == "posix_fallocate" and not tqshim.systems.ALLOCATE:
+    if call == "posix_fallocate" and not tqshim.runtime.systems.ALLOCATE:
         pytest.skip("here zeros are written instead")
     check_failed_calls(monkeypatch, name, call, maxsize, os)
 
@@ -623,14 +623,14 @@ def test_failed_call_costs_no_large_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
 ) -> None:
     """Of 70 KB, which are copied, and of 600 KB, which are unpickled from their files."""
-    if (call == "posix_fallocate" and not tqshim.systems.ALLOCATE) or (
-        call == "pwritev" and not tqshim.systems.PWRITEV
+    if (call == "posix_fallocate" and not tqshim.runtime.systems.ALLOCATE) or (
+        call == "pwritev" and not tqshim.runtime.systems.PWRITEV
     ):
         pytest.skip("that call is not made here")
-    if call == "preadv" and (tqshim.systems.OFD_TEST is None or not tqshim.tuning.IN_FILES):
+    if call == "preadv" and (tqshim.runtime.systems.OFD_TEST is None or not tqshim.engine.tuning.IN_FILES):
         pytest.skip("nothing is unpickled from its file")
     if call == "preadv":
-        monkeypatch.setattr(tqshim.tuning, "MAPPINGS", False)
+        monkeypatch.setattr(tqshim.engine.tuning, "MAPPINGS", False)
     check_failed_calls(monkeypatch, name, call, maxsize, os, (70_000, 600_000))
 
 
@@ -640,7 +640,7 @@ def test_failed_call_costs_no_large_item_whose_put_returned(
 def test_failed_lock_or_reservation_costs_no_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
 ) -> None:
-    if call == "ioctl" and tqshim.systems.RESVSP is None:
+    if call == "ioctl" and tqshim.runtime.systems.RESVSP is None:
         pytest.skip("no disk space is set aside by ioctl here")
     check_failed_calls(monkeypatch, name, call, maxsize, fcntl)
 
@@ -661,8 +661,8 @@ def check_failed_calls(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int, module: Any, sizes: tuple[int, ...] = (100,)
 ) -> None:
     number = getattr(errno, name)
-    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
-    monkeypatch.setattr(tqshim.tuning, "FILE_BYTES", 1 << 10)
+    monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 64))
+    monkeypatch.setattr(tqshim.engine.tuning, "FILE_BYTES", 1 << 10)
     monkeypatch.setattr(tqshim.engine.supply, "FIRST_BYTES", 1 << 10)
     failures = 0
     for nth in range(1, 12):
@@ -732,8 +732,8 @@ class Short:
 
 @pytest.mark.parametrize("maxsize", [0, 50])
 def test_writes_that_are_cut_short_are_gone_on_with(monkeypatch: pytest.MonkeyPatch, maxsize: int) -> None:
-    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
-    monkeypatch.setattr(tqshim.tuning, "MAPPINGS", False)  # else little is written
+    monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 64))
+    monkeypatch.setattr(tqshim.engine.tuning, "MAPPINGS", False)  # else little is written
     short = Short()
     for room in ROOMS:
         monkeypatch.setattr(room, "os", short)
@@ -876,7 +876,9 @@ def test_limit_on_file_sizes_that_comes_later_loses_nothing() -> None:
 # --- signals in the middle of calls ----------------------------------------------------------------------------------
 
 
-needs_ioctl = pytest.mark.skipif(tqshim.systems.RESVSP is None, reason="no disk space is set aside by ioctl here")
+needs_ioctl = pytest.mark.skipif(
+    tqshim.runtime.systems.RESVSP is None, reason="no disk space is set aside by ioctl here"
+)
 
 
 class Interrupted:
@@ -909,7 +911,7 @@ def test_disk_space_is_set_aside_though_a_signal_interrupts_that(monkeypatch: py
 @needs_ioctl
 def test_signals_without_end_keep_nobody_setting_space_aside_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Old kernels give up at each signal, and a timer may be faster than they are: less is set aside, or nothing."""
-    monkeypatch.setattr(tqshim.tuning, "LIMITS", (16, 64))
+    monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 64))
     queue = TurboQueue()
     monkeypatch.setattr(tqshim.storage.journal, "fcntl", Interrupted(1 << 30))
     for number in range(300):  # rolls

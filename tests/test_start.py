@@ -14,9 +14,9 @@ from typing import Any, Final
 import pytest
 
 import tqshim
-from tqshim import late
 from tqshim.protocol.records import Lease
-from tqshim.tuples import NamedTuple
+from tqshim.runtime import late
+from tqshim.runtime.tuples import NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -34,8 +34,9 @@ print(*sorted(set(sys.modules) - before))
 """
 NOT_NEEDED: Final = (
     *("asyncio", "ctypes", "dataclasses", "hashlib", "inspect", "logging", "typing"),
-    *("tqshim.asynchronous", "tqshim.buffers", "tqshim.contexts", "tqshim.family", "tqshim.figures", "tqshim.keys"),
-    *("tqshim.engine.durable", "tqshim.engine.keyed", "tqshim.monitor", "tqshim.patching", "tqshim.storage.large"),
+    *("tqshim.queues.asynchronous", "tqshim.queues.buffers", "tqshim.queues.claims", "tqshim.queues.contexts"),
+    *("tqshim.queues.family", "tqshim.queues.patching", "tqshim.protocol.figures", "tqshim.monitor"),
+    *("tqshim.engine.durable", "tqshim.engine.keyed", "tqshim.engine.keys", "tqshim.storage.large"),
     *("tqshim.storage.corrupt", "tqshim.storage.hardening", "tqshim.storage.lock_owners"),
 )
 """How the names of modules begin that a program's first put and get do without: each takes its time to load, more where
@@ -51,7 +52,7 @@ def test_a_first_put_and_get_import_what_they_need_and_no_more() -> None:
 
 HALF_THERE: Final = """
 import tqshim
-from tqshim import late
+from tqshim.runtime import late
 
 if not tqshim.seen:
     tqshim.seen.append(None)
@@ -109,7 +110,7 @@ def test_an_import_of_a_room_goes_on_though_a_handler_that_imports_has_interrupt
 FORKED: Final = """
 import os, sys, threading
 import tqshim
-from tqshim import late
+from tqshim.runtime import late
 
 begun, may_end = threading.Event(), threading.Event()
 tqshim.begun, tqshim.may_end = begun, may_end
@@ -143,7 +144,7 @@ def test_a_fork_waits_for_the_import_of_a_room_by_another_thread(tmp_path: Path)
 GONE: Final = """
 import os, resource, shutil, sys
 import tqshim
-from tqshim import names
+from tqshim.protocol import names
 
 assert tqshim.__file__.startswith(sys.argv[1])
 q = tqshim.TurboQueue()

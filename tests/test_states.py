@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tqshim import states
-from tqshim.states import BatchName
+from tqshim.turbo_queue import states
+from tqshim.turbo_queue.states import BatchName
 
 OWN = "1700000000_123e4567-e89b-42d3-a456-426614174000.db"
 

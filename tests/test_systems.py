@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from test_house import INSIDE, ROOMS
 
+import tqshim.runtime.systems
 import tqshim.storage.journal
-import tqshim.systems
 from tqshim import FolderError, TurboQueue
 
 USE = """
@@ -50,8 +50,8 @@ def mkfifo(path, mode=0o666, *, dir_fd=None):
 os.supports_dir_fd.add(mkfifo)
 os.mkfifo = mkfifo
 
-import tqshim, tqshim.monitor, tqshim.tuning
-tqshim.tuning.LIMITS = (16, 64)
+import tqshim, tqshim.monitor, tqshim.engine.tuning
+tqshim.engine.tuning.LIMITS = (16, 64)
 del os.environ["TQSHIM_DIR"]
 for maxsize in (0, 3000):
     q = tqshim.TurboQueue(maxsize)
@@ -69,8 +69,8 @@ for maxsize in (0, 3000):
     assert where in [found.path for found in tqshim.monitor.queues()]
     q.close()
     assert not os.path.exists(where)
-import tqshim.sqlite_files
-tqshim.sqlite_files._open_now()
+import tqshim.turbo_queue.sqlite_files
+tqshim.turbo_queue.sqlite_files._open_now()
 print(*seen, sep="\\n")
 print("where", where)
 """
@@ -96,7 +96,7 @@ def test_the_switch_does_without_all_that_only_linux_has(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is none of it here")
-@pytest.mark.skipif(tqshim.systems.PORTABLE, reason="it is switched off")
+@pytest.mark.skipif(tqshim.runtime.systems.PORTABLE, reason="it is switched off")
 def test_without_the_switch_it_is_used(tmp_path: Path) -> None:
     """The control: what the test above does not find, it would find."""
     seen = use(tmp_path)
@@ -107,7 +107,7 @@ def test_without_the_switch_it_is_used(tmp_path: Path) -> None:
 TELLING = ("/proc", "/dev/shm", "TQSHIM_PORTABLE", "darwin", "linux", "win32")
 
 
-@pytest.mark.parametrize("room", sorted(set(INSIDE) - {"errors", "systems"}))
+@pytest.mark.parametrize("room", sorted(set(INSIDE) - {"errors", "runtime.systems"}))
 def test_no_other_room_asks_for_the_system(room: str) -> None:
     """No path, no name, no variable of it; docstrings may speak of them."""
     tree = ROOMS[room]
@@ -139,7 +139,7 @@ def test_no_other_room_asks_for_the_system(room: str) -> None:
 
 def as_on(system: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The room as it is there."""
-    path = Path(tqshim.systems.__file__ or "")
+    path = Path(tqshim.runtime.systems.__file__ or "")
     spec = importlib.util.spec_from_file_location("systems_there", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -161,7 +161,7 @@ def test_there_are_no_grants_where_a_word_takes_two_stores(monkeypatch: pytest.M
 def test_no_short_ways_in_a_free_threaded_build_whatever_it_has_just_now() -> None:
     """It has the lock while it imports some modules; and one of those may import this package."""
     program = "import sys; sys.abiflags = 't'; sys._is_gil_enabled = lambda: True; "
-    program += "from tqshim import tuning; print(tuning.GIL, tuning.SHORT_WAYS)"
+    program += "from tqshim.engine import tuning; print(tuning.GIL, tuning.SHORT_WAYS)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout == "False False\n", done.stderr
 
@@ -220,7 +220,7 @@ def test_a_fifo_made_by_path_is_made_in_the_folder_that_was_opened(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """macOS before 13: by path; a folder put in the place of one that is in use gets none."""
-    monkeypatch.setattr(tqshim.systems, "MKFIFO_AT", False)
+    monkeypatch.setattr(tqshim.runtime.systems, "MKFIFO_AT", False)
     path = tmp_path / "queue"
     q: Any = TurboQueue(path=str(path))
     folder = q._engine.folder
@@ -236,7 +236,7 @@ def test_a_fifo_made_by_path_is_made_in_the_folder_that_was_opened(
 
 LEFT = """
 import signal, sys
-from tqshim.locks import Lock, RLock
+from tqshim.runtime.locks import Lock, RLock
 class Interrupt(Exception):
     pass
 armed = False

@@ -16,7 +16,8 @@ import pytest
 
 from compat import timeouts
 from compat.timeouts import BESIDE, KINDS, NOTICED, NOTICES, Row, at
-from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue, tuning
+from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
+from tqshim.engine import tuning
 from tqshim.engine.reclaim import Reclaimer
 from tqshim.sync.bell import Bell
 

@@ -22,19 +22,19 @@ import pytest
 from programs import histories, travel
 
 import tqshim.engine.engine
+import tqshim.engine.tuning
+import tqshim.runtime.systems
 import tqshim.storage.places
-import tqshim.systems
-import tqshim.tuning
 from tqshim import CorruptBatchError, TurboQueue
-from tqshim.ending import alive
 from tqshim.engine.reader import Reader
 from tqshim.protocol import events
+from tqshim.runtime.ending import alive
 from tqshim.sync import membarrier
 
 LONG = 60.0
 
 needs_reservations = pytest.mark.skipif(
-    not (tqshim.tuning.RESERVATIONS and membarrier.barrier_works()),
+    not (tqshim.engine.tuning.RESERVATIONS and membarrier.barrier_works()),
     reason="no reservations: they are switched off, or this system has no barrier for them",
 )
 
@@ -454,7 +454,8 @@ def test_a_signal_in_a_childs_fork_hook_does_not_leave_it_its_parents_queues() -
     """Once at each line of what runs there."""
     code = """
 import os, signal, sys
-from tqshim import TurboQueue, forks
+from tqshim import TurboQueue
+from tqshim.runtime import forks
 queue = TurboQueue()
 queue.put("parent")
 step = 0
@@ -646,7 +647,7 @@ def test_files_of_items_that_were_read_go_early() -> None:
 
 def test_a_small_dev_shm_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default queues lie where there is room."""
-    if not os.path.isdir(tqshim.systems.SHM):
+    if not os.path.isdir(tqshim.runtime.systems.SHM):
         pytest.skip("there is no /dev/shm")
 
     class Room:
@@ -657,7 +658,7 @@ def test_a_small_dev_shm_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(tqshim.storage.places.os, "statvfs", lambda path: Room)
     assert tqshim.storage.places.anonymous_root() == tempfile.gettempdir()
     Room.f_bavail = 1 << 30
-    assert tqshim.storage.places.anonymous_root() == tqshim.systems.SHM
+    assert tqshim.storage.places.anonymous_root() == tqshim.runtime.systems.SHM
 
 
 # -- clocks, races
@@ -750,7 +751,7 @@ def test_a_queue_lives_only_as_long_as_its_handles() -> None:
 
 def test_what_a_killed_member_leaves_goes_where_all_others_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits: those who begin a batch file, or empty one, look who has died."""
-    monkeypatch.setattr(tqshim.tuning, "SCAN_EVERY", 0.05)
+    monkeypatch.setattr(tqshim.engine.tuning, "SCAN_EVERY", 0.05)
     queue: Any = TurboQueue(batch_size=20)
     queue.put_many(range(20))
     queue.get()

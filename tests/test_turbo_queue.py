@@ -29,7 +29,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tqshim import batching, emptying, sqlite_files, states, tuning, turbo_queue
+from tqshim import turbo_queue
+from tqshim.engine import tuning
+from tqshim.turbo_queue import batching, emptying, sqlite_files, states
 
 needs_open_files = pytest.mark.skipif(
     sqlite_files._open_now() is None,

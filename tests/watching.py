@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Callable
 
-from tqshim import tuning
+from tqshim.engine import tuning
 from tqshim.sync.cells import AWAITS_DONE, AWAITS_PLACE, SLEEPS
 
 if TYPE_CHECKING:

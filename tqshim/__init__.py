@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from . import forks as _forks  # noqa: F401  first: its hooks come before a program's own
-from . import late as _late
+# isort: off
+from .runtime import forks as _forks  # noqa: F401  first: its hooks come before a program's own
 from .errors import CorruptBatchError, FolderError, UnsupportedError, supported
-from .queues import Empty, Full, ShutDown, TurboQueue
+from .queues.queue import Empty, Full, ShutDown, TurboQueue
+from .runtime import late as _late
+# isort: on
 
 __all__ = [
     "Claim",
@@ -33,26 +35,26 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .claims import Claim
-    from .contexts import get_context
-    from .family import JoinableQueue, JoinableTurboQueue, SimpleQueue, SimpleTurboQueue
-    from .figures import Stats
-    from .patching import install, uninstall
+    from .protocol.figures import Stats
+    from .queues.claims import Claim
+    from .queues.contexts import get_context
+    from .queues.family import JoinableQueue, JoinableTurboQueue, SimpleQueue, SimpleTurboQueue
+    from .queues.patching import install, uninstall
 
 if TYPE_CHECKING or supported:
     Queue = TurboQueue
 
 _LATER = {
-    "Claim": ("claims", "Claim"),
-    "JoinableQueue": ("family", "JoinableQueue"),
-    "JoinableTurboQueue": ("family", "JoinableTurboQueue"),
-    "Queue": ("family", "Queue"),
-    "SimpleQueue": ("family", "SimpleQueue"),
-    "SimpleTurboQueue": ("family", "SimpleTurboQueue"),
-    "Stats": ("figures", "Stats"),
-    "get_context": ("contexts", "get_context"),
-    "install": ("patching", "install"),
-    "uninstall": ("patching", "uninstall"),
+    "Claim": ("queues.claims", "Claim"),
+    "JoinableQueue": ("queues.family", "JoinableQueue"),
+    "JoinableTurboQueue": ("queues.family", "JoinableTurboQueue"),
+    "Queue": ("queues.family", "Queue"),
+    "SimpleQueue": ("queues.family", "SimpleQueue"),
+    "SimpleTurboQueue": ("queues.family", "SimpleTurboQueue"),
+    "Stats": ("protocol.figures", "Stats"),
+    "get_context": ("queues.contexts", "get_context"),
+    "install": ("queues.patching", "install"),
+    "uninstall": ("queues.patching", "uninstall"),
 }
 
 

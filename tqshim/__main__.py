@@ -14,13 +14,13 @@ def main() -> int:
     """Run the command that the command line names."""
     if sys.argv[1:2] == ["run"]:
         # A program is about to run here: nothing is imported that it does not need, and its options are not ours.
-        from .run import main as run
+        from tqshim.cli.run import main as run
 
         return run(sys.argv[2:])
     if not supported:
         print("python -m tqshim: there are no queues of ours on this system; only run works", file=sys.stderr)
         return 2
-    from .cli import main as others
+    from tqshim.cli.main import main as others
 
     return others()
 

@@ -24,7 +24,7 @@ from types import CodeType, FrameType
 from typing import Any, Optional
 
 from tqshim import TurboQueue
-from tqshim.claims import Claim
+from tqshim.queues.claims import Claim
 
 LONG = 60.0
 LONGEST_WAIT = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from tqshim import tuning
+from tqshim.engine import tuning
 
 from .crew import KEPT
 

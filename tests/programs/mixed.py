@@ -40,12 +40,13 @@ from collections import Counter
 from types import CodeType, FrameType
 from typing import Any, Callable, NamedTuple, Optional
 
-import tqshim.figures
-import tqshim.tuning
-from tqshim import JoinableTurboQueue, TurboQueue, late
-from tqshim.claims import Claim
+import tqshim.engine.tuning
+import tqshim.protocol.figures
+from tqshim import JoinableTurboQueue, TurboQueue
+from tqshim.queues.claims import Claim
+from tqshim.runtime import late
 
-_LATE = "buffers engine.durable engine.keyed keys storage.corrupt storage.hardening storage.large_records"
+_LATE = "queues.buffers engine.durable engine.keyed engine.keys storage.corrupt storage.hardening storage.large_records"
 for _room in _LATE.split():
     # Now, as the figures: some Pythons' own imports fail when a handler interrupts them that imports, too, and a
     # callback of all of them swallows what it raises there.
@@ -623,7 +624,7 @@ def main(acts: int, maxsize: int, seed: int, how: list[str], words: list[str]) -
     try:
         kind: Any = JoinableTurboQueue if "joinable" in words else TurboQueue
         if "rolls" in words:
-            tqshim.tuning.LIMITS = (16, 64)  # type: ignore[misc]
+            tqshim.engine.tuning.LIMITS = (16, 64)  # type: ignore[misc]
         path = os.path.join(folder, "queue") if {"durable", "authkey"} & set(words) else None
         q = kind(maxsize, path=path, durable="durable" in words or None, authkey=b"key" if "authkey" in words else None)
         context = multiprocessing.get_context("fork")

@@ -11,10 +11,10 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from tqshim.names import FileId
 from tqshim.protocol import events, snapshot
 from tqshim.protocol.index import serial
 from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.names import FileId
 from tqshim.protocol.records import SHUT_AT_ONCE, Verdict
 from tqshim.protocol.state import State
 

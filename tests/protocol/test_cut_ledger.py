@@ -16,10 +16,10 @@ from histories_of_events import ROOM, History, check, contents, some_event, word
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tqshim.names import FileId
 from tqshim.protocol import events, records, snapshot
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.names import FileId
 from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Held, Lease, Member, Reservation, Verdict
 
 

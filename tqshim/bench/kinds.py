@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Optional
 
-from tqshim.queues import TurboQueue
+from tqshim.queues.queue import TurboQueue
 
 __all__ = [
     "BATCH",

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import tqshim
-from tqshim.queues import TurboQueue
-from tqshim.systems import PROC, processors
+from tqshim.queues.queue import TurboQueue
+from tqshim.runtime.systems import PROC, processors
 
 __all__ = ["describe", "file_system"]
 

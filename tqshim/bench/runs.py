@@ -25,8 +25,8 @@ from typing import Any, Final
 from tqshim.bench import workers, workloads
 from tqshim.bench.crew import Crew, RunError
 from tqshim.bench.kinds import PICKLE, Kind, queues
-from tqshim.queues import TurboQueue
-from tqshim.systems import processors
+from tqshim.queues.queue import TurboQueue
+from tqshim.runtime.systems import processors
 
 __all__ = [
     "BOUND",

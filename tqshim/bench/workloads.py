@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple, Optional
 
 from tqshim.bench.crew import RunError
 from tqshim.bench.kinds import Kind, folder_of
-from tqshim.systems import PROC
+from tqshim.runtime.systems import PROC
 
 __all__ = [
     "ITEM_WIDTH",

@@ -17,7 +17,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import context, reduction
 
-from tqshim import locks
 from tqshim.engine.hand import Hand
 from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.log import NO_LOG
@@ -25,6 +24,7 @@ from tqshim.engine.parts import Parts, load
 from tqshim.engine.replica import Replica
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import OPEN_FOR_ALL
+from tqshim.runtime import locks
 from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.places import reclaim
@@ -34,7 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, Final, Optional, TypeVar
 
-    from tqshim.keys import Key
+    from tqshim.engine.keys import Key
 
     _T = TypeVar("_T")
     _A = TypeVar("_A", bound="Acts")

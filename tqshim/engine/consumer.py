@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
-from tqshim import tuning
-from tqshim.clock import monotonic
+from tqshim.engine import tuning
 from tqshim.engine.hand import Hand
 from tqshim.engine.leasing import NO_STEPS, Leasing, small_ahead
 from tqshim.engine.membership import Membership
@@ -23,6 +22,7 @@ from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import Lease, Place
+from tqshim.runtime.clock import monotonic
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells

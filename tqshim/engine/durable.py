@@ -32,15 +32,16 @@ from collections.abc import Callable
 from functools import partial
 from threading import get_ident
 
-from tqshim import locks, tuning
-from tqshim.clock import monotonic
+from tqshim.engine import tuning
 from tqshim.engine.membership import Membership
 from tqshim.engine.producer import Producer
 from tqshim.engine.replica import Replica
 from tqshim.errors import FolderError
-from tqshim.names import FileId
 from tqshim.protocol import snapshot
+from tqshim.protocol.names import FileId
 from tqshim.protocol.pieces import NewRecord
+from tqshim.runtime import locks
+from tqshim.runtime.clock import monotonic
 from tqshim.storage import hardening
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder

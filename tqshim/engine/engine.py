@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from tqshim import late
-from tqshim.clock import monotonic
 from tqshim.engine import gets, puts, waits
 from tqshim.engine.acknowledge import Hold
 from tqshim.engine.acts import Acts
 from tqshim.engine.reader import Taken
 from tqshim.protocol.pieces import NewRecord
+from tqshim.runtime import late
+from tqshim.runtime.clock import monotonic
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, SLEEPS
 
@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
-    from tqshim.figures import Stats
+    from tqshim.protocol.figures import Stats
 
 __all__ = ["Engine"]
 
@@ -205,7 +205,7 @@ class Engine(Acts):
 
     def _stats(self) -> Stats:
         try:
-            from tqshim.figures import Stats  # here: dataclasses are dear to import
+            from tqshim.protocol.figures import Stats  # here: dataclasses are dear to import
         except ImportError:  # a signal handler has interrupted that very import, and can't wait for it
             from types import SimpleNamespace as Stats  # type: ignore[assignment]
         parts = self.parts

@@ -13,7 +13,7 @@ Invariant: no item waits longer for that than ``GATHER_MOST``.
 
 from __future__ import annotations
 
-from tqshim import tuning
+from tqshim.engine import tuning
 
 __all__ = ["Gathering"]
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 from functools import partial
 from math import inf
 
-from tqshim.clock import check_deadline, monotonic
 from tqshim.engine import waits
 from tqshim.engine.acknowledge import Hold
 from tqshim.engine.acts import FORKED, Acts
 from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.parts import Parts
+from tqshim.runtime.clock import check_deadline, monotonic
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell, pause
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, SLEEPS

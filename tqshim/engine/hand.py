@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tqshim import tuning
-from tqshim.clock import monotonic
+from tqshim.engine import tuning
 from tqshim.engine.reader import Taken
+from tqshim.runtime.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tqshim.engine.keys import TAG, Key
 from tqshim.engine.producer import Producer
 from tqshim.engine.reader import Reader
-from tqshim.keys import TAG, Key
-from tqshim.names import FileId
+from tqshim.protocol.names import FileId
 from tqshim.protocol.pieces import NewRecord, Pieces
 
 __all__ = ["use_key"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import repeat
 from operator import getitem, setitem
 
-from tqshim import tuning
+from tqshim.engine import tuning
 from tqshim.engine.hand import Hand
 from tqshim.engine.membership import Membership
 from tqshim.engine.reader import Reader, Taken

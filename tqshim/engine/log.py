@@ -16,11 +16,12 @@ from itertools import accumulate
 from sys import gettrace
 from time import monotonic_ns
 
-from tqshim import mappings, tuning
-from tqshim.names import FileId
+from tqshim.engine import tuning
 from tqshim.protocol import index, pieces
 from tqshim.protocol.index import Record
+from tqshim.protocol.names import FileId
 from tqshim.protocol.pieces import NewRecord, Pieces
+from tqshim.runtime import mappings
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of

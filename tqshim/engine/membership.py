@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Container
 from time import monotonic_ns
 
-from tqshim import systems, tuning
-from tqshim.clock import monotonic
+from tqshim.engine import tuning
 from tqshim.engine.replica import Replica
 from tqshim.errors import FolderError
 from tqshim.protocol import events
 from tqshim.protocol.records import Verdict
+from tqshim.runtime import systems
+from tqshim.runtime.clock import monotonic
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier

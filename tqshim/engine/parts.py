@@ -7,7 +7,6 @@ Invariant: a forked child makes all of them anew, before anything else.
 
 from __future__ import annotations
 
-from tqshim import late
 from tqshim.engine.acknowledge import Acknowledging
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.membership import Membership
@@ -18,6 +17,7 @@ from tqshim.engine.replica import Replica
 from tqshim.engine.shutdown import Ending
 from tqshim.engine.wait_policy import Waiter
 from tqshim.protocol.records import SHUT
+from tqshim.runtime import late
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any, Optional
 
     from tqshim.engine.durable import Crowd, Disk
-    from tqshim.keys import Key
+    from tqshim.engine.keys import Key
 
 __all__ = ["Parts", "load", "nothing"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 
-from tqshim import tuning
+from tqshim.engine import tuning
 from tqshim.engine.log import NO_LOG, Log, Writer
 from tqshim.engine.membership import Membership
 from tqshim.engine.reclaim import Reclaimer

@@ -11,12 +11,12 @@ from __future__ import annotations
 from functools import partial
 from time import monotonic_ns
 
-from tqshim.clock import monotonic
 from tqshim.engine import waits
 from tqshim.engine.acts import Acts, a_full_disk_is_no_matter
 from tqshim.engine.log import NO_LOG
 from tqshim.engine.parts import nothing
 from tqshim.protocol.pieces import NewRecord
+from tqshim.runtime.clock import monotonic
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, CUT_DUE, SLEEPS
 
 TYPE_CHECKING = False

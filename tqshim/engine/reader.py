@@ -13,12 +13,13 @@ import errno
 import sys
 from collections.abc import Callable, Iterable
 
-from tqshim import mappings, tuning
+from tqshim.engine import tuning
 from tqshim.engine.replica import Replica
 from tqshim.errors import CorruptBatchError
-from tqshim.names import FileId
 from tqshim.protocol.index import Record
+from tqshim.protocol.names import FileId
 from tqshim.protocol.records import Place
+from tqshim.runtime import mappings
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from tqshim import tuning
-from tqshim.clock import monotonic
+from tqshim.engine import tuning
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import SHIFT, Replica, replay
-from tqshim.names import FileId
 from tqshim.protocol import snapshot
 from tqshim.protocol.events import SIZE
+from tqshim.protocol.names import FileId
+from tqshim.runtime.clock import monotonic
 from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of

@@ -13,9 +13,10 @@ from multiprocessing import process
 from operator import index
 from os import PathLike, fsdecode
 
-from tqshim import forks, late, locks, tuning
-from tqshim.ending import AtExit, alive
+from tqshim.engine import tuning
 from tqshim.engine.engine import Engine
+from tqshim.runtime import forks, late, locks
+from tqshim.runtime.ending import AtExit, alive
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.member_locks import about_to_fork, forked
 from tqshim.storage.places import sweep
@@ -24,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, Final, Optional, Union
 
-    from tqshim.keys import Key
+    from tqshim.engine.keys import Key
 
 __all__ = ["Engine", "Use"]
 
@@ -84,7 +85,7 @@ class Use:
     @classmethod
     def open(cls, path: str, maxsize: int, durable: Optional[bool] = None, authkey: Optional[bytes] = None) -> Use:
         """That of the queue at a path, which is made if it is not there."""
-        proof = b"" if authkey is None else late.room("keys").Key(authkey).proof
+        proof = b"" if authkey is None else late.room("engine.keys").Key(authkey).proof
         with cls.lock:
             use = cls._of(LogFolder.open(path, maxsize, tuning.LIMITS, bool(durable), proof), authkey)
         if maxsize > 0 and use.engine.maxsize != maxsize:
@@ -146,7 +147,9 @@ class Use:
 
 def _key(path: str, proof: bytes, authkey: Optional[bytes]) -> Optional[Key]:
     """See ``keys.match``; most queues have none."""
-    found: Optional[Key] = late.room("keys").match(path, proof, authkey) if proof or authkey is not None else None
+    found: Optional[Key] = (
+        late.room("engine.keys").match(path, proof, authkey) if proof or authkey is not None else None
+    )
     return found
 
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from struct import Struct
 
-from tqshim import names, tuning
-from tqshim.clock import monotonic
+from tqshim.engine import tuning
 from tqshim.errors import CorruptBatchError
-from tqshim.protocol import events, snapshot
+from tqshim.protocol import events, names, snapshot
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import Verdict
+from tqshim.runtime.clock import monotonic
 from tqshim.storage.files import NO_SPACE, RECOVER
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.journal import Journal

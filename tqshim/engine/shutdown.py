@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tqshim import systems
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
 from tqshim.protocol.records import SHUT, SHUT_AT_ONCE
+from tqshim.runtime import systems
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import KINDS

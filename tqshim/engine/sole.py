@@ -8,7 +8,7 @@ Invariant: a record counts as delivered if the flag was down when it was taken, 
 
 from __future__ import annotations
 
-from tqshim import systems, tuning
+from tqshim.engine import tuning
 from tqshim.engine.hand import Hand
 from tqshim.engine.leasing import small_ahead
 from tqshim.engine.membership import Membership
@@ -18,6 +18,7 @@ from tqshim.engine.replica import Replica
 from tqshim.protocol import events
 from tqshim.protocol.index import Record
 from tqshim.protocol.records import Filling, Lease
+from tqshim.runtime import systems
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells

@@ -15,12 +15,13 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from tqshim import mappings, tuning
-from tqshim.clock import monotonic
+from tqshim.engine import tuning
 from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
-from tqshim.names import FileId
 from tqshim.protocol import index
+from tqshim.protocol.names import FileId
+from tqshim.runtime import mappings
+from tqshim.runtime.clock import monotonic
 from tqshim.storage.batch_file import BatchFile, Closing
 from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder

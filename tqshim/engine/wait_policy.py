@@ -16,12 +16,14 @@ from _thread import allocate_lock
 from collections.abc import Callable
 from math import inf
 
-from tqshim import names, systems, tuning
-from tqshim.clock import monotonic
+from tqshim.engine import tuning
 from tqshim.engine.gather import Gathering
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
+from tqshim.protocol import names
 from tqshim.protocol.events import SIZE
+from tqshim.runtime import systems
+from tqshim.runtime.clock import monotonic
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell, pause

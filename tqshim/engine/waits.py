@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from tqshim.clock import check_deadline, monotonic
 from tqshim.engine.acts import Acts
+from tqshim.runtime.clock import check_deadline, monotonic
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import AWAITS_DONE, SLEEPS
 

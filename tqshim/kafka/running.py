@@ -20,7 +20,7 @@ from typing import Any, Final, Optional, Union
 from tqshim.kafka.messages import Event, Message, Sink
 from tqshim.kafka.topics import Source, TopicSink
 from tqshim.kafka.workers import Finding, Worker, Workers
-from tqshim.queues import Empty, TurboQueue
+from tqshim.queues.queue import Empty, TurboQueue
 
 __all__ = ["Counts", "WorkersDieError", "process_topic"]
 

@@ -28,7 +28,7 @@ from typing import Any, Final, Optional
 from tqshim.kafka.messages import Done, Event, Message
 from tqshim.kafka.offsets import Offsets, Partition
 from tqshim.kafka.workers import Task
-from tqshim.queues import Empty, TurboQueue
+from tqshim.queues.queue import Empty, TurboQueue
 
 __all__ = ["Source", "TopicSink"]
 

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final, NamedTuple, Optional
 
 from tqshim.kafka.messages import Event, Message, Result, messages
-from tqshim.queues import Full, TurboQueue
+from tqshim.queues.queue import Full, TurboQueue
 
 __all__ = ["Finding", "Task", "Worker", "Workers", "load"]
 

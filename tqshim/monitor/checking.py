@@ -17,14 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Optional
 
-from tqshim import names
 from tqshim.errors import FolderError
 from tqshim.monitor.looking import in_use
 from tqshim.monitor.records import SeenBatch
 from tqshim.monitor.view import Stretch, View
-from tqshim.names import FileId
-from tqshim.protocol import events, index
+from tqshim.protocol import events, index, names
 from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.names import FileId
 from tqshim.storage.places import MARKER_LIFE
 from tqshim.sync.cells import PAGE
 

@@ -13,9 +13,9 @@ import os
 import stat
 from typing import Final, Optional
 
-from tqshim import names
 from tqshim.errors import FolderError
-from tqshim.names import FileId
+from tqshim.protocol import names
+from tqshim.protocol.names import FileId
 from tqshim.storage.files import list_names
 
 __all__ = ["FOLDER", "Files"]

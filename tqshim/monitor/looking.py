@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Optional
 
-from tqshim import names, systems
 from tqshim.errors import FolderError
 from tqshim.monitor.view import Member, Peeked, Process, View, command
+from tqshim.protocol import names
+from tqshim.runtime import systems
 from tqshim.storage.places import anonymous_root, spill_root
 from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
 

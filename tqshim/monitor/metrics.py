@@ -5,8 +5,8 @@ Lives here: what a handle can tell about its queue, beside what others see of it
 
 from __future__ import annotations
 
-from tqshim.figures import Stats
-from tqshim.queues import TurboQueue
+from tqshim.protocol.figures import Stats
+from tqshim.queues.queue import TurboQueue
 
 __all__ = ["Stats", "stats"]
 

@@ -20,18 +20,17 @@ from itertools import chain
 from queue import Full
 from typing import Any, Final, Optional, Union
 
-from tqshim import names
 from tqshim.engine.acknowledge import Hold
+from tqshim.engine.keys import TAG
 from tqshim.engine.registry import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
-from tqshim.keys import TAG
 from tqshim.monitor.checking import Finding, check
 from tqshim.monitor.looking import in_use, is_queue
 from tqshim.monitor.records import SeenBatch
 from tqshim.monitor.view import Peeked, Process, View
-from tqshim.protocol import index
+from tqshim.protocol import index, names
 from tqshim.protocol.records import Held, Returned
-from tqshim.queues import ShutDown
+from tqshim.queues.queue import ShutDown
 from tqshim.storage import hardening, places
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.places import MARKER_LIFE, reclaim

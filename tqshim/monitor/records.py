@@ -13,10 +13,10 @@ import os
 from array import array
 from typing import Final, Optional
 
-from tqshim.keys import TAG, Key
-from tqshim.names import FileId
+from tqshim.engine.keys import TAG, Key
 from tqshim.protocol import index
 from tqshim.protocol.index import CHECK, Record
+from tqshim.protocol.names import FileId
 
 __all__ = ["SeenBatch"]
 

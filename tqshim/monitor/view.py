@@ -18,15 +18,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Optional, Union
 
-from tqshim import names, systems, tuning
+from tqshim.engine import tuning
+from tqshim.engine.keys import Key, match
 from tqshim.errors import CorruptBatchError, FolderError
-from tqshim.keys import Key, match
 from tqshim.monitor.files import Files
 from tqshim.monitor.records import SeenBatch
-from tqshim.names import FileId
-from tqshim.protocol import snapshot
+from tqshim.protocol import names, snapshot
 from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.names import FileId
 from tqshim.protocol.records import Held, Place, Returned
+from tqshim.runtime import systems
 from tqshim.storage.files import RECOVER
 from tqshim.storage.journal import Journal
 from tqshim.storage.lock_owners import lock_owners

@@ -25,7 +25,7 @@ import struct
 from binascii import crc32
 from collections.abc import Sequence
 
-from tqshim.names import FileId
+from tqshim.protocol.names import FileId
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -78,7 +78,6 @@ import struct
 from bisect import insort
 from heapq import heappush
 
-from tqshim.names import FileId
 from tqshim.protocol import events
 from tqshim.protocol.events import (
     CLAIM,
@@ -96,6 +95,7 @@ from tqshim.protocol.events import (
     SIZE,
     TASK_DONE,
 )
+from tqshim.protocol.names import FileId
 from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Filling, Held, Lease, Member, Reservation, Returned, Verdict
 from tqshim.protocol.state import NEW_SLOTS, State
 

@@ -7,9 +7,9 @@ Invariant: none of them changes; where something changes, another takes its plac
 
 from __future__ import annotations
 
-from tqshim.names import FileId
 from tqshim.protocol.index import capacity
-from tqshim.tuples import NamedTuple
+from tqshim.protocol.names import FileId
+from tqshim.runtime.tuples import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

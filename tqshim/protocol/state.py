@@ -12,9 +12,9 @@ from array import array
 from collections.abc import Iterator
 from heapq import heappop
 
-from tqshim.names import FileId
 from tqshim.protocol import events
 from tqshim.protocol.extents import Extents
+from tqshim.protocol.names import FileId
 from tqshim.protocol.records import OPEN_FOR_ALL, Filling, Held, Lease, Member, Place, Reservation, Returned
 
 TYPE_CHECKING = False

@@ -25,10 +25,10 @@ import os
 import stat
 from collections.abc import Container, Iterable, Iterator
 
-from tqshim import late, mappings, names, systems
-from tqshim.names import FileId
-from tqshim.protocol import index
+from tqshim.protocol import index, names
 from tqshim.protocol.index import CHECK, Record
+from tqshim.protocol.names import FileId
+from tqshim.runtime import late, mappings, systems
 from tqshim.storage import places
 from tqshim.storage.files import DELETED, NO_SPACE, OPEN, PAGE, Home, each_name, list_names, open_plain
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 
-from tqshim import names
-from tqshim.names import FileId
+from tqshim.protocol import names
+from tqshim.protocol.names import FileId
 from tqshim.storage import batch_file, places
 from tqshim.storage.files import Home, list_names, write_all
 

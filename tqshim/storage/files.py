@@ -13,8 +13,9 @@ import os
 import stat
 from collections.abc import Iterator
 
-from tqshim import names, systems
 from tqshim.errors import FolderError
+from tqshim.protocol import names
+from tqshim.runtime import systems
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -30,12 +30,12 @@ import stat
 import time
 from collections.abc import Container
 
-from tqshim import late, mappings, names, systems
-from tqshim.clock import monotonic
 from tqshim.errors import FolderError, UnsupportedError
-from tqshim.names import FileId
-from tqshim.protocol import snapshot
+from tqshim.protocol import names, snapshot
 from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.names import FileId
+from tqshim.runtime import late, mappings, systems
+from tqshim.runtime.clock import monotonic
 from tqshim.storage import batch_file, files, journal, places
 from tqshim.storage.files import (
     HOLD_PATIENCE,

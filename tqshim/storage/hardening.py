@@ -11,8 +11,8 @@ import errno
 import os
 import time
 
-from tqshim import systems
-from tqshim.clock import monotonic
+from tqshim.runtime import systems
+from tqshim.runtime.clock import monotonic
 from tqshim.storage.files import HOLD_PATIENCE, OPEN, Home, locked
 
 TYPE_CHECKING = False

@@ -13,10 +13,10 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 
-from tqshim import late, mappings, names, systems
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.protocol import events as rules
-from tqshim.protocol import snapshot
+from tqshim.protocol import names, snapshot
+from tqshim.runtime import late, mappings, systems
 from tqshim.storage.batch_file import remove_free, space_of
 from tqshim.storage.files import NO_SPACE, OPEN, PAGE, RECOVER, Home, each_name, list_names, open_plain, write_all
 

@@ -22,10 +22,10 @@ import weakref
 from array import array
 from collections.abc import Callable
 
-from tqshim import mappings, systems
-from tqshim.names import FileId
 from tqshim.protocol import index
 from tqshim.protocol.index import CHECK
+from tqshim.protocol.names import FileId
+from tqshim.runtime import mappings, systems
 from tqshim.storage.batch_file import Closing, open_batch, read_at
 from tqshim.storage.files import Home
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from tqshim import names, systems
+from tqshim.protocol import names
+from tqshim.runtime import systems
 from tqshim.storage.files import OPEN
 from tqshim.storage.member_locks import TOLD, Members
 

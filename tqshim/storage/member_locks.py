@@ -13,7 +13,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from tqshim import locks, systems
+from tqshim.runtime import locks, systems
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

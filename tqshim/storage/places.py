@@ -21,8 +21,9 @@ import tempfile
 import time
 from collections.abc import Iterable
 
-from tqshim import mappings, names, systems
 from tqshim.errors import UnsupportedError
+from tqshim.protocol import names
+from tqshim.runtime import mappings, systems
 from tqshim.storage.files import OPEN, Home, check_owner
 
 TYPE_CHECKING = False

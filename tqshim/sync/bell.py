@@ -19,8 +19,8 @@ import select
 import sys
 import time
 
-from tqshim import forks, systems
-from tqshim.clock import monotonic
+from tqshim.runtime import forks, systems
+from tqshim.runtime.clock import monotonic
 
 try:
     from posix import read, write  # eventlet's own would wait for the next ring

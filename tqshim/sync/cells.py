@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import os
 
-from tqshim.clock import microseconds
+from tqshim.runtime.clock import microseconds
 from tqshim.storage.batch_file import map_file
 
 TYPE_CHECKING = False

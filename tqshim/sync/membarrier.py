@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 
-from tqshim import systems
+from tqshim.runtime import systems
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

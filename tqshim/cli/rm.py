@@ -1,0 +1,35 @@
+"""``python -m tqshim rm``.
+
+Lives here: deleting a queue that nobody uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from tqshim import monitor
+from tqshim.cli.showing import add_common, guarded, print_json, say
+
+__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY: Final = "Delete a queue with all its items; refuses one that is in use."
+EXAMPLE: Final = """\
+  python -m tqshim rm jobs            # says how many items went with it
+  python -m tqshim rm jobs --json     # for programs"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_common(parser, "the queue's folder")
+
+
+@guarded
+def run(options: argparse.Namespace) -> int:
+    """Delete it.  Exit status: 0; 2 where it is in use, or no queue: it is as it was."""
+    items = monitor.remove(options.path)
+    if options.json:
+        print_json({"removed": options.path, "items": items})
+    else:
+        say(f"removed {options.path}, and {items} items with it")
+    return 0

@@ -1,0 +1,116 @@
+"""The engine's numbers, each with its unit and its reason, and the switches of its optimisations.
+
+Lives here: constants, and nothing else.  They are private: tests set them, programs don't.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tqshim.protocol import state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+_WITHOUT: Final = frozenset(os.environ.get("TQSHIM_WITHOUT", "").split(","))
+"""Optimisations that are switched off: the suites run with and without each."""
+LEASES: Final = "leases" not in _WITHOUT
+SOLE: Final = "sole" not in _WITHOUT
+RESERVATIONS: Final = "reservations" not in _WITHOUT
+SPINNING: Final = "spinning" not in _WITHOUT
+GATHERING: Final = "gathering" not in _WITHOUT
+REFILLING: Final = "refilling" not in _WITHOUT
+IN_FILES: Final = "in_files" not in _WITHOUT
+MAPPINGS: Final = "mappings" not in _WITHOUT
+GIL: Final = "t" not in getattr(sys, "abiflags", "")
+"""Not as ``sys._is_gil_enabled`` says: a free-threaded build may have it just while something is imported.  Without it
+views of one buffer must not be made and dropped by several threads: each record is copied."""
+SHORT_WAYS: Final = (
+    "short_ways" not in _WITHOUT and sys.implementation.name == "cpython" and GIL and sys.version_info >= (3, 10)
+)
+"""Threads change, and signal handlers run, at calls and jumps back alone; before 3.10 between any two instructions."""
+
+CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
+"""Blocks that this process publishes are checked whole, also where their records are large."""
+
+LIMITS = (state.FIRST_LIMIT, state.LAST_LIMIT)
+"""Events of the first and of the largest journal of a new queue."""
+BLOCK_BYTES: Final = 1 << 16
+"""Bytes from which a record is a large one: it goes to a file that was made for such."""
+FILE_BYTES: Final = 1 << 20
+"""A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
+LARGE_FILE_BYTES: Final = 4 << 20
+"""The same of one that begins with a block of ``BLOCK_BYTES`` or more.  Each is filled again and again, and each time
+its names change; with 4 MB, items of 100 KB to 1 MB are put 1.2 to 1.4 times as fast."""
+SHARES: Final = 64
+"""Where less is free than so many of those, it is this part of what is free, and a file of ``FILE_BYTES`` at least."""
+LARGE: Final = 1 << 19
+"""Bytes from which a record that is alone in its block is unpickled straight from its file.  Smaller ones are read into
+memory that is warm, and cost more to open than to copy."""
+REFILL_PATIENCE: Final = 5e-10
+"""Seconds a byte for which a producer waits for a file to fill again: to fill a new one takes as long."""
+REFILL_LOOK: Final = 1e-4
+"""Seconds between two looks for it."""
+PARTS: Final = 512
+"""Pieces that are written at once; the kernel takes 1,024."""
+UNSEEN_PATIENCE: Final = 5.0
+"""Seconds for which what another has written may stay unseen, before it is taken for damage."""
+CUT_EVERY: Final = 1_000_000
+"""Nanoseconds after the last cut of a queue from which a put cuts: so far may items of several producers be out of
+order."""
+LOOKS: Final = 10
+"""Looks for a moment in which nobody puts: one takes some microseconds, and a stream leaves none."""
+READ_SMALL: Final = 1 << 12
+READ_LARGE: Final = 1 << 16
+"""Bytes of journal that are read at once."""
+NAP: Final = 0.05
+"""Seconds for which a waiter sleeps at first before it looks by itself, times the waiters there may be; each nap is
+twice the one before.  It is rung for when there is something: who naps looks after those who died while they rang."""
+NAP_LAST: Final = 0.5
+NAP_MOST: Final = 10.0
+"""Seconds of the longest nap: times the waiters, and in all."""
+SPIN: Final = 60e-6
+"""Seconds for which a consumer looks before it sleeps: about what waking it would cost."""
+GATHER_MOST: Final = 1e-3
+"""Seconds for which a sole consumer leaves its queue alone, at most, while items come faster than they are worth a
+wake-up each."""
+GATHER_ITEMS: Final = 16
+GATHER_FEW: Final = 3
+"""Items that are to come meanwhile; with fewer than these it was not worth it."""
+LEASE_FROM: Final = 8
+"""Waiting items from which a lease is worth its event."""
+PACE_ITEMS: Final = 4
+"""Items over which a consumer measures how fast it is, at least."""
+LEASE_PACE: Final = 10e-6
+"""Seconds for which the caller of a consumer is busy with an item, if it leases beside others: with more than a claim
+costs, they would end each other's leases after an item or two."""
+LEASE_BLOCKS: Final = 16
+"""Blocks of one lease beside other consumers, one of which is likely to end it soon: each costs a look."""
+PLACES: Final = 1000
+PLACES_FEW: Final = 256
+"""Places of one reservation, at most: a 64th of all, but never fewer than the one or more than the other."""
+PLACES_LEAST: Final = 3
+"""Places from which a reservation is worth its event."""
+LEASE_ITEMS: Final = 1 << 14
+LEASE_ITEMS_FEW: Final = 1 << 10
+"""Items of one lease, of a sole consumer and beside others: its batch files stay until it ends."""
+SCAN_EVERY: Final = 1.0
+"""Seconds between two looks for members that died and batch files that they left, by one of all who wait or claim."""
+SCAN_LOOK: Final = 0.02
+"""Seconds that one is to take, where there are very many names."""
+SCAN_NAMES: Final = 2000
+SCAN_NAMES_LEAST: Final = 100
+"""Names at which one looks, at most, and at least and at first: on a disk it takes some 100 us to delete a file."""
+SCAN_REST: Final = 2
+"""Times as long as the last look took until the next one, where it has not seen all names."""
+SLOT_PATIENCE: Final = 0.02
+"""Seconds to wait for the lock of a new slot: its former member is just leaving, or was stopped while it left."""
+ROLL_PATIENCE: Final = 0.02
+ROLL_PATIENCE_BLOCK: Final = 5e-6
+"""Seconds to wait for another's roll, and for each block that it has to write down, before one rolls oneself."""
+ROLL_PATIENCE_FULL: Final = 2.0
+"""The same where there is no space to roll oneself, and another has begun to: it may be kept from running."""
+PIN_PATIENCE: Final = 1.0
+"""Seconds after which it is worth asking the journal what a member pins that does not move on."""

@@ -1,0 +1,5 @@
+"""The standard library's contract.
+
+Lives here: a room for queues, one for each thing that they need, and what puts ours in the place of theirs.  Not here:
+what a queue does in its folder (``engine``).
+"""

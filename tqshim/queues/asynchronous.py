@@ -1,0 +1,141 @@
+"""Waiting in an event loop: the loop's selector waits for a queue's bell, and no thread does.
+
+Lives here: getting and putting in an event loop; who of one loop waits for what, and which of them wake up.
+
+Invariant: whoever wakes up finds what it waited for, or somebody was faster and it waits again; a wake-up that a
+cancelled one got goes to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final, Optional
+from weakref import WeakKeyDictionary
+
+from tqshim.engine.registry import Engine
+from tqshim.queues import pickling
+from tqshim.queues.queue import Empty, Full, TurboQueue
+from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
+
+__all__ = ["get", "put"]
+
+
+class _Watcher:
+    """All of one loop who wait for the same thing of the same queue."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, kind: int) -> None:
+        self._loop = loop
+        self._engine = engine
+        self._kind = kind
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._woken = 0
+        """Waiters that were told to go, and have not gone yet: what is there may be theirs."""
+        self._naps = 0
+        self._timer: Optional[asyncio.TimerHandle] = None
+        self._bell: Any = None
+
+    async def wait(self) -> None:
+        future = self._loop.create_future()
+        self._waiters.append(future)
+        try:
+            if self._bell is None:
+                self._bell = self._engine.bell(self._kind)
+                self._loop.add_reader(self._bell.fd, self._rung)
+            if self._timer is None:
+                self._look(False)
+            await future
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                self._woken -= 1
+                self._look(True)  # its wake-up is another's
+            elif future in self._waiters:
+                self._waiters.remove(future)
+            raise
+        else:
+            self._woken -= 1
+        finally:
+            if not self._waiters and not self._woken:
+                self._stop()
+
+    def _rung(self) -> None:
+        if self._bell.answer():
+            self._naps = 0
+            self._look(True)
+
+    def _look_by_itself(self) -> None:
+        self._naps += 1
+        self._look(False)
+
+    def _look(self, rung: bool) -> None:
+        """Wake as many as there is something for."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._waiters:
+            return
+        wanted = self._woken + len(self._waiters)
+        try:
+            there, seconds = self._engine.watch(self._kind, self, wanted, self._naps, rung)
+        except Exception as error:
+            while self._waiters:
+                future = self._waiters.popleft()
+                if not future.done():
+                    future.set_exception(error)
+            return
+        while self._waiters and self._woken < there:
+            future = self._waiters.popleft()
+            if not future.done():  # cancelled, and not yet gone
+                future.set_result(None)
+                self._woken += 1
+        if self._waiters:
+            self._timer = self._loop.call_later(seconds, self._look_by_itself)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._bell is not None:
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._bell.fd)
+            self._bell = None
+            self._engine.unwatch(self._kind, self)
+        self._naps = 0
+        _watchers[self._loop].pop((self._engine, self._kind), None)
+
+
+_watchers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Engine, int], _Watcher]]] = WeakKeyDictionary()
+
+
+async def get(queue: TurboQueue[Any]) -> Any:
+    """See ``TurboQueue.get_async``."""
+    while True:
+        try:
+            return queue.get_nowait()
+        except Empty:
+            pass
+        await _sleep(queue, SLEEPS)
+
+
+async def put(queue: TurboQueue[Any], item: Any) -> None:
+    """See ``TurboQueue.put_async``."""
+    while True:
+        try:
+            return queue.put_nowait(item)
+        except Full:
+            pass
+        if pickling.reducers.used and not pickling.has_room():
+            await pickling.pause()
+        else:
+            await _sleep(queue, AWAITS_PLACE)
+
+
+async def _sleep(queue: TurboQueue[Any], kind: int) -> None:
+    """Wait until there is something to get, or a place to put to."""
+    engine = queue._open_engine()
+    loop = asyncio.get_running_loop()
+    watchers = _watchers.setdefault(loop, {})
+    watcher = watchers.get((engine, kind))
+    if watcher is None:
+        watcher = watchers[engine, kind] = _Watcher(loop, engine, kind)
+    await watcher.wait()

@@ -1,0 +1,104 @@
+"""Locks that are held inside of their ``with`` statement and nowhere else, whatever a signal handler raises.
+
+Lives here: making such locks, and seeing whether one is taken.  From CPython 3.14 on a handler may run between the call
+that takes a lock and the statement's first instruction; what it raises there leaves a plain lock taken, for good.
+Before 3.14 it may not.
+
+Invariant: nothing but the step of an iterator, after which no handler runs, takes the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from itertools import repeat
+from operator import setitem
+
+from tqshim.runtime.clock import monotonic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Lock", "Marked", "RLock", "forked", "is_free"]
+
+LOOK_EVERY = 1e-4
+"""Seconds."""
+
+
+def is_free(lock: Any, patience: float) -> bool:
+    """Nobody has the lock, or whoever did left it within so many seconds.
+
+    For one who may run above the very frame that has it, a signal handler's, and so must not wait for it."""
+    until = monotonic() + patience
+    while lock.locked():
+        if monotonic() > until:
+            return False
+        time.sleep(LOOK_EVERY)
+    return True
+
+
+class _Sure:
+    """A lock around ``inner``: entered by Python code without a call, left by a call without Python code."""
+
+    __slots__ = ("__exit__", "_at_fork_reinit", "_entering", "_is_owned", "acquire", "locked", "release")
+
+    def __init__(self, inner: Any) -> None:
+        self._entering = iter(inner.acquire, None)
+        self.acquire, self.release, self.locked = inner.acquire, inner.release, inner.locked
+        self.__exit__ = inner.__exit__
+        self._is_owned = getattr(inner, "_is_owned", None)
+        """Of an ``RLock``: the caller's own thread has it."""
+        self._at_fork_reinit = inner._at_fork_reinit
+
+    def __enter__(self) -> None:
+        for _ in self._entering:
+            return
+
+
+class Marked:
+    """A lock as one thread takes it, no signal handler's: ``mark[0]`` is true while that has it, and only then.
+
+    Taking and marking are one piece, and so are the two at the end: whoever forks in between finds both or neither."""
+
+    __slots__ = ("_enter", "_leave")
+
+    def __init__(self, lock: Any, mark: list[bool]) -> None:
+        def marks(value: bool) -> Any:
+            return map(setitem, repeat(mark), repeat(0), repeat(value))
+
+        self._enter = zip(iter(lock.acquire, None), marks(True))
+        self._leave = zip(marks(False), iter(lock.release, 0))
+
+    def __enter__(self) -> None:
+        next(self._enter)
+
+    def __exit__(self, *_: object) -> None:
+        next(self._leave)
+
+
+def forked(lock: Any) -> None:
+    """In a forked child, which has an ``RLock`` of its own in the place of this one.  A signal handler may have forked
+    while the frame below it waited for this one, which a thread had that the child has not: that frame gets it.
+
+    A frame of this very thread that has it, as where a handler has interrupted an act, leaves it as ever."""
+    if lock._is_owned():
+        return
+    if sys.version_info >= (3, 14):
+        lock._at_fork_reinit()
+    else:  # Before, that makes another one in its place, and who waits goes on to wait for the former.
+        with contextlib.suppress(RuntimeError):  # nobody had it
+            lock._release_save()
+
+
+if sys.version_info < (3, 14):
+    Lock, RLock = threading.Lock, threading.RLock
+else:
+
+    def Lock() -> Any:
+        return _Sure(threading.Lock())
+
+    def RLock() -> Any:
+        return _Sure(threading.RLock())

@@ -1,0 +1,138 @@
+"""Files that are mapped: longer than they are, or as long as they are filled again and again.
+
+Lives here: the system's mmap, which batch files are mapped and for how long, memory that keeps something else alive.
+Not here: opening (``folder``), when a file is worth it (``supply``, ``reader``).
+
+To copy to or from pages that are mapped already takes half as long as ``pwrite`` or ``pread``; to map 4 MB takes as
+long as to copy them twice.  So a file is mapped when it comes back: a producer fills the same few under ever new names.
+
+Invariant: of a mapped batch file that has a name no page is missing: to store there needs no space.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+
+from tqshim.runtime import systems
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Optional, Union
+
+__all__ = ["Mapping", "Mappings", "System", "store", "system", "worth"]
+
+KEPT_FILES: Final = 16
+"""Batch files of one queue that a process knows, at most."""
+KEPT_BYTES: Final = 128 << 20
+"""Bytes that it has mapped of them, at most."""
+FILE_MOST: Final = 16 << 20
+"""Bytes of one, at most."""
+SHARE: Final = 64
+"""A file is mapped where so many times its length is free."""
+_READ: Final = 1
+_WRITE: Final = 2
+_SHARED: Final = 1
+"""``PROT_READ``, ``PROT_WRITE``, ``MAP_SHARED``: the module ``mmap`` is one file more to load."""
+_FAILED: Final = (1 << 8 * struct.calcsize("P")) - 1
+"""What the system's ``mmap`` returns then."""
+
+
+class System:
+    """The system's own mmap, for Python's keeps a descriptor, and refuses to map more of a file than is there
+    yet."""
+
+    def __init__(self) -> None:
+        self._mmap = systems.c_function("mmap", "P", "PLiiiq")
+        self.unmap = systems.c_function("munmap", "i", "PL")
+
+    def map(self, fd: int, size: int, writable: bool = False, at_once: bool = True) -> Optional[int]:
+        """Map the file's first bytes; returns where they are.  ``writable``: and its pages, which are there, are found
+        now if ``at_once``."""
+        access = _READ | (_WRITE if writable else 0)
+        flags = _SHARED | (systems.POPULATE if writable and at_once else 0)
+        address: Optional[int] = self._mmap(None, size, access, flags, fd, 0)
+        return None if address == _FAILED else address
+
+    def memory(self, address: int, size: int, kept: object = None) -> memoryview:
+        """The bytes from there on.  ``kept``: what stays as long as a slice of them does."""
+        return systems.c_memory(address, size, kept)
+
+
+@functools.lru_cache(None)
+def system() -> Optional[System]:
+    """``None``: Python's own has to do."""
+    if not systems.OWN_MMAP:
+        return None
+    try:
+        return System()
+    except ImportError:  # an interpreter without ctypes
+        return None
+
+
+def worth(size: int, room: int) -> bool:
+    """A file of that length is to be mapped where so many bytes are free."""
+    return 0 < size <= min(FILE_MOST, room // SHARE)
+
+
+def store(memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int) -> None:
+    """Copy the parts there, one behind the other."""
+    for part in parts:
+        end = offset + len(part)
+        memory[offset:end] = part
+        offset = end
+
+
+class Mapping:
+    """A file's bytes, which are mapped as long as this is referred to."""
+
+    # The finalizer is a slot that holds a C function: in one in Python a signal handler may run, and what that raises
+    # would be lost.
+    __slots__ = ("__del__", "_address", "_system", "size")
+
+    def __init__(self, system: System, address: int, size: int) -> None:
+        self._system = system
+        self._address = address
+        self.size = size
+        self.__del__ = functools.partial(system.unmap, address, size)
+
+    def memory(self, kept: object = None) -> memoryview:
+        """All of it.  ``kept``: what stays as long as a slice of this memory does."""
+        return self._system.memory(self._address, self.size, (self, kept))
+
+
+class Mappings:
+    """The mappings of one queue's batch files, by inode.  Those that were not asked for the longest time go first."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[int, Optional[Mapping]] = {}
+        """``None``: met once, or not to be mapped."""
+
+    def of(self, fd: int) -> Optional[Mapping]:
+        """The mapping of an open file.  ``None``: it is not worth one yet, or can't have one."""
+        status = os.fstat(fd)
+        known = self._known
+        met = status.st_ino in known
+        mapping = known.pop(status.st_ino, None)
+        if met and (mapping is None or mapping.size != status.st_size):
+            mapping = _map(fd, status)
+        known[status.st_ino] = mapping
+        while len(known) > KEPT_FILES or sum(one.size for one in known.values() if one is not None) > KEPT_BYTES:
+            del known[next(iter(known))]
+        return mapping
+
+    def clear(self) -> None:
+        self._known.clear()
+
+
+def _map(fd: int, status: os.stat_result) -> Optional[Mapping]:
+    size = status.st_size
+    found = os.fstatvfs(fd)
+    mapper = system()
+    if mapper is None or size > status.st_blocks * 512 or not worth(size, found.f_bavail * found.f_frsize):
+        return None
+    address = mapper.map(fd, size, writable=True)
+    return None if address is None else Mapping(mapper, address, size)

@@ -1,0 +1,402 @@
+"""Filling batches: what one producer of the original's API does.
+
+Lives here: when a batch begins, is stored, rolls and ends; threads, forks and the end of the program, also for those
+who work batches off.  Not here: working them off (``emptying``), what an event is (``turbo_queue``), what a file looks
+like (``sqlite_files``).
+
+Invariant: an event that ``Filling`` has taken is in its list, or stored, exactly once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from typing import Any, ClassVar, Final, Optional
+
+from tqshim.runtime import forks, locks
+from tqshim.runtime.clock import monotonic
+from tqshim.runtime.ending import AtExit, alive
+from tqshim.turbo_queue import sqlite_files, states
+from tqshim.turbo_queue.sqlite_files import Loading, Row
+
+__all__ = ["Filling", "Member"]
+
+STORE_ROWS: Final = 1000
+"""Events that are kept in memory at most."""
+STORE_EVERY: Final = 0.1
+"""Seconds after which what was added is stored: what a producer loses that is killed."""
+FORK_PATIENCE: Final = 1.0
+"""Seconds for which a fork waits for what other threads are storing."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Member:
+    """What both sides share: they are known to forks and to the end of the program."""
+
+    _all: ClassVar[weakref.WeakSet[Member]] = weakref.WeakSet()
+    _inherited: ClassVar[list[Any]] = []
+    """Databases of the process that forked this one: SQLite must not touch them here, not even to close them."""
+
+    def __init__(self) -> None:
+        self.lock: Any = locks.RLock()
+        self._all.add(self)
+        _at_exit.arm()
+
+    def forked(self) -> None:
+        """This process is a child that was just forked: what the parent had open is the parent's."""
+        self.lock = locks.RLock()
+
+    def retire(self) -> None:
+        """The program ends, or nobody has this any more."""
+        raise NotImplementedError
+
+    def __del__(self) -> None:
+        try:
+            self.retire()
+        except Exception:  # in these words: names of modules may be gone by then
+            pass
+
+
+class Filling(Member):
+    """The batch that a producer fills, and those to come.  For all threads of a process.
+
+    A crash loses what was added in the last ``STORE_EVERY`` seconds; what was stored is recovered."""
+
+    _newest: ClassVar[int] = 0
+    """The time in the newest name that this process gave: it grows even where the clock does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = ""
+        self.oldest = 1.0
+        """Seconds after which a batch rolls that is not full."""
+        self.rows: Final[list[Row]] = []
+        """What was added and is not stored.  Whoever adds appends, without the lock, and then looks at ``limit``."""
+        self.limit = 0
+        """Rows from which on whoever has added one must call ``added``."""
+        self._most = 1
+        self._uncounted = 0
+        self._file: Optional[Loading] = None
+        self._quiet = True
+        """No event is in the batch: the next one is its first."""
+        self._began = 0.0
+        self._failed = False
+        self._busy = False
+        """The thread that has the lock is storing or rolling."""
+
+    @property
+    def most(self) -> int:
+        """Events of a batch."""
+        return self._most
+
+    @most.setter
+    def most(self, most: int) -> None:
+        self._most = most
+        self.limit = 0  # for another bound
+
+    @property
+    def count(self) -> int:
+        """Events in this batch so far, as far as they count."""
+        return self._stored() + len(self.rows) - self._uncounted
+
+    @property
+    def file_path(self) -> Optional[str]:
+        """Where the batch is that is being filled."""
+        return self._file.path if self._file else None
+
+    def _stored(self) -> int:
+        return self._file.stored if self._file else 0
+
+    def begin(self) -> None:
+        """Begin a batch, if there is none.  Raises ``OSError`` or ``sqlite3.Error`` where its file can't be made."""
+        with self.lock:
+            if self._file is None:
+                sqlite_files.make_folder(self.folder)
+                Filling._newest = max(Filling._newest + 1, time.time_ns())
+                self._file = Loading(self.folder, states.begin(Filling._newest, os.urandom(12)))
+
+    def add_uncounted(self, row: Row) -> None:
+        """Take an event that does not count.  Raises what ``added`` raises."""
+        with self.lock:
+            self.rows.append(row)
+            self._uncounted += 1
+            try:
+                self.added(row)
+            except BaseException:
+                self._uncounted -= 1
+                raise
+
+    def added(self, row: Row) -> bool:
+        """After a row was appended that reached ``limit``: store and roll what is due; whether a batch rolled.
+
+        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: then this row was not taken, the others stay."""
+        with self.lock:
+            if self._busy:
+                return False  # a signal handler's, in the middle of this: whoever it has interrupted goes on with it
+            try:
+                self._busy = True
+                return self._settle()
+            except BaseException:
+                for place in range(len(self.rows) - 1, -1, -1):
+                    if self.rows[place] is row:
+                        del self.rows[place]
+                        break
+                self.limit = 0
+                raise
+            finally:
+                self._busy = False
+
+    def _settle(self) -> bool:
+        """Store and roll what is due; whether a batch rolled."""
+        rows = self.rows
+        rolled = False
+        while True:
+            # First the limit, then the look at the rows: others append first, and look at the limit then.
+            if not rows and not self._stored():
+                self._quiet = True
+                self.limit = 0
+                if not rows:
+                    return rolled
+            room = self._room()
+            if not room:
+                self._seal()  # an earlier call could not
+                rolled = True
+                continue
+            if self._quiet:
+                self.begin()
+                self._began = monotonic()
+                _clock.wake()
+                self._quiet = False
+            self.limit = limit = min(room, STORE_ROWS)
+            if len(rows) < limit:
+                return rolled
+            self._store(limit)
+            if limit == room:
+                try:
+                    self._seal()
+                except OSError:
+                    # The event is stored: whoever adds the next one is told.
+                    _log.exception("%s: a full batch could not be made ready", self.folder)
+                    self.limit = 0
+                    return rolled
+                rolled = True
+
+    def _room(self) -> int:
+        """How many rows more the batch takes, beside those that are stored."""
+        return max(0, self._most + self._uncounted - self._stored())
+
+    def _store(self, most: int) -> None:
+        """Store the first so many of the rows that were added."""
+        rows = self.rows[:most]
+        if not rows:
+            return
+        self.begin()
+        while True:
+            file = self._file
+            assert file is not None
+            before = file.stored
+            try:
+                if file.store(rows):
+                    return
+            finally:
+                # Also where a signal handler raised after all was stored.  Others may have appended meanwhile.
+                if file.stored > before and file is self._file:
+                    del self.rows[: len(rows)]
+            _log.warning("%s: taken away by a clean-up that does not ask who lives; going on in another", file.path)
+            file.close()
+            self._file = None
+            self.begin()
+
+    def _seal(self) -> None:
+        """Make the batch ready, as it is stored; the next event begins another one."""
+        if self._file is not None:
+            self._file.seal()
+            self._file = None
+        self._uncounted = 0
+        self._quiet = True
+        self.limit = 0
+
+    def _roll(self) -> None:
+        """Make the batch ready, with all that was added so far."""
+        left = len(self.rows)
+        while left or self._stored():
+            part = min(left, self._room())
+            self._store(part)
+            self._seal()
+            left -= part
+        self._settle()  # what others have added meanwhile
+
+    def roll(self) -> None:
+        """Make ready what was added so far, if anything was.
+
+        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: all stays as it is."""
+        with self.lock:
+            busy = self._busy
+            try:
+                self._busy = True
+                if self.rows or self._stored():
+                    self._roll()
+            finally:
+                self._busy = busy
+
+    def roll_if_old(self) -> None:
+        """``roll``, if the first event of the batch was added ``oldest`` seconds ago, or longer."""
+        with self.lock:
+            if monotonic() - self._began >= self.oldest:
+                self.roll()
+
+    def tick(self) -> bool:
+        """Store what was added, roll what is old; whether there is something to come back for."""
+        # A thread that forks waits for the clock: it must not wait for that thread.
+        if not self.lock.acquire(blocking=False):
+            return True
+        try:
+            self.roll_if_old()
+            self._store(self._room())
+            self._settle()  # there is less room now
+            self._failed = False
+            return bool(self.rows or self._stored())
+        except Exception:
+            if not self._failed:
+                _log.exception("%s: events could not be stored; trying again", self.folder)
+            self._failed = True
+            return True
+        finally:
+            self.lock.release()
+
+    def close(self) -> None:
+        """Make ready what was added so far, and let go of the folder.  Raises what ``roll`` raises."""
+        with self.lock:
+            self.roll()
+            if self._file is not None:
+                self._file.seal()
+                self._file = None
+
+    def forked(self) -> None:
+        """The batch is the parent's, with all that is in it."""
+        super().forked()
+        if self._file is not None:
+            self._inherited.append(self._file)
+            self._file = None
+        self.rows.clear()
+        self._busy = False
+        self._uncounted = 0
+        self._quiet = True
+        self.limit = 0
+
+    def retire(self) -> None:
+        """The program ends: what was added so far is made ready."""
+        try:
+            self.close()
+        except Exception:
+            _log.exception("%s: %d events could not be stored, and are lost", self.folder, len(self.rows))
+
+
+class _Clock:
+    """One thread for all producers of a process: it stores what they added, and rolls what is old."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """At the beginning, and in a child that was just forked."""
+        self._lock: Any = locks.Lock()
+        self._due = threading.Event()
+        self._stop = threading.Event()
+        self._thread: Optional[threading.Thread] = None
+
+    def wake(self) -> None:
+        """There is something to store."""
+        if not self._due.is_set():
+            self._due.set()
+            if self._thread is None:
+                self._start()
+
+    def _start(self) -> None:
+        if not locks.is_free(self._lock, FORK_PATIENCE):
+            return  # a frame below this one, a signal handler's, is at it
+        with self._lock:
+            if self._thread is None:
+                self._stop = stop = threading.Event()
+                thread = threading.Thread(target=self._run, args=(stop,), name="tqshim clock", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is ending: what is added now is stored at its very end
+                    return
+                self._thread = thread
+
+    def _run(self, stop: threading.Event) -> None:
+        while True:
+            self._due.wait()
+            if stop.wait(STORE_EVERY):
+                return
+            self._due.clear()
+            for member in alive(Member._all):
+                if isinstance(member, Filling) and member.tick():
+                    self._due.set()
+
+    def halt(self) -> None:
+        """End the thread: a process that forks should have none but its own."""
+        if not locks.is_free(self._lock, FORK_PATIENCE):
+            return
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is None or thread is threading.current_thread():
+                return
+            self._stop.set()
+            while thread.is_alive():
+                self._due.set()  # again: the thread may just have cleared it, not having seen that it is to stop
+                thread.join(STORE_EVERY)
+
+    def go_on(self) -> None:
+        """After a fork, in the parent."""
+        if self._due.is_set():
+            self._start()
+
+
+def _roll_all() -> None:
+    """Before the process waits for its children: they may be waiting for this."""
+    for member in alive(Member._all):
+        if isinstance(member, Filling):
+            member.retire()
+
+
+def _retire_all() -> None:
+    for member in alive(Member._all):
+        member.retire()
+    _clock.halt()  # an interpreter that ends may wait for a thread that is still there
+
+
+_held: Final[dict[int, list[Any]]] = {}
+"""By thread that is forking."""
+
+
+def _before_fork() -> None:
+    _clock.halt()
+    for member in alive(Member._all):
+        if member.lock.acquire(timeout=FORK_PATIENCE):
+            _held.setdefault(threading.get_ident(), []).append(member.lock)
+
+
+def _after_fork_in_parent() -> None:
+    for lock in _held.pop(threading.get_ident(), ()):
+        lock.release()
+    _clock.go_on()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
+    _clock.reset()
+    for member in alive(Member._all):
+        member.forked()
+    # For children of a bare os.fork; those of multiprocessing clear the registry after this, and enter again.
+    _at_exit.enter_again()
+
+
+_clock: Final = _Clock()
+_at_exit: Final = AtExit(_roll_all, _retire_all, lambda: bool(Member._all))
+forks.register(_before_fork, _after_fork_in_child, _after_fork_in_parent)

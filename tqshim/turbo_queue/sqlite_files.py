@@ -1,0 +1,442 @@
+"""The original's batch files: SQLite databases with one table, ``logs(log_data json)``, an event a row.
+
+Lives here: creating, filling, taking, giving back, removing and recovering them.  Not here: when that is done
+(``batching``), what an event is (``turbo_queue``), how the files are called (``states``).
+
+::
+
+    create ──> load_ ──store──store──> seal ──> ready_ ──> take ──> unload_ ──> remove
+                 │                                ^                    │
+                 └──────── its user died ─────────┴──── put_back ──────┘
+
+Who lives shows in SQLite's own locks, so programs on 0.8.0 and on tqshim see each other's: whoever fills a file holds
+its write lock, whoever has taken one holds its read lock.
+
+Invariant: a rename moves a batch from one state to the next, and decides who did it; a file that a living process of
+ours uses is locked at every instant but those between two statements here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final, Optional, Union
+from urllib.parse import quote
+
+from tqshim.runtime import systems
+from tqshim.runtime.clock import monotonic
+from tqshim.turbo_queue import states
+
+__all__ = ["Loading", "ReadyCount", "Row", "Unloading", "make_folder", "ready_count", "ready_names", "recover", "take"]
+
+Row = Union[str, bytes, int, float, None]
+"""JSON text, or what SQLite made of it: a column of this type turns text that looks like a number into one."""
+
+BUSY_PATIENCE: Final = 5.0
+"""Seconds to wait for a lock of somebody who only looks; 0.8.0's number, too."""
+PAGE: Final = 16384
+"""Bytes: events of a kilobyte are written a third faster than with SQLite's own 4,096."""
+CHUNK: Final = 1000
+"""Rows that are read at a time."""
+TOGETHER: Final = 50
+"""Rows that one statement inserts: most of what a statement costs is not the row, and 100 are no faster."""
+COUNT_LIFE: Final = 0.005
+"""Seconds for which the time of a folder's last change is trusted: as long as a tick of the coarsest clocks."""
+SETTLED: Final = 1.0
+"""Seconds for which a file must not have changed before it counts as nobody's: 0.8.0 holds no lock while it renames."""
+
+_INSERT: Final = "INSERT INTO logs (log_data) VALUES (?)"
+_INSERT_TOGETHER: Final = _INSERT + ",(?)" * (TOGETHER - 1)
+
+_log: Final = logging.getLogger(__name__)
+
+
+def make_folder(folder: str) -> None:
+    """Make a queue's folder, and those above it, unless it is there.
+
+    Raises ``OSError`` where it can't be made."""
+    os.makedirs(folder, exist_ok=True)
+
+
+def ready_count(folder: str) -> int:
+    """Batches that are ready; none in a folder that is not there.  Raises ``OSError`` where it can't be read."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return 0
+    return sum(map(states.is_ready, names))
+
+
+class ReadyCount:
+    """``ready_count`` for those who ask after each event: it looks at the folder's time before it lists the folder.
+
+    Where the system's times are coarse, what others do may be seen ``COUNT_LIFE`` seconds late."""
+
+    __slots__ = ("_changed", "_count", "_folder", "_listed")
+
+    def __init__(self) -> None:
+        self._folder = ""
+        self._changed = -1
+        self._listed = 0.0
+        self._count = 0
+
+    def forget(self) -> None:
+        """The next look lists the folder."""
+        self._changed = -1
+
+    def __call__(self, folder: str) -> int:
+        """Batches that are ready.  Raises ``OSError`` where the folder can't be read."""
+        try:
+            changed = os.stat(folder).st_mtime_ns
+        except FileNotFoundError:
+            return 0
+        now = monotonic()
+        if changed != self._changed or now - self._listed > COUNT_LIFE or folder != self._folder:
+            self._count = ready_count(folder)  # after the look at the time: what changes in between is seen next time
+            self._changed, self._listed, self._folder = changed, now, folder
+        return self._count
+
+
+def ready_names(folder: str) -> list[str]:
+    """Names of all batches that are ready, oldest first.  Raises ``OSError`` where the folder can't be read."""
+    try:
+        found = [(states.parse(name), name) for name in os.listdir(folder) if states.is_ready(name)]
+    except FileNotFoundError:
+        return []
+    return [name for _, name in sorted((parsed.own, name) for parsed, name in found if parsed is not None)]
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Open a database that must be there.  Raises ``FileNotFoundError`` where it is not."""
+    try:
+        return sqlite3.connect(
+            f"file:{quote(path)}?mode=rw",
+            uri=True,
+            timeout=BUSY_PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+    except sqlite3.OperationalError:
+        os.stat(path)
+        raise
+
+
+def _ready_path(folder: str, own: str) -> str:
+    """Where a batch goes that is ready again: its old place, unless somebody has copied the file there."""
+    path = os.path.join(folder, states.name(states.READY, own))
+    if os.path.exists(path):
+        path = os.path.join(folder, states.name(states.READY, states.begin(time.time_ns(), os.urandom(12))))
+    return path
+
+
+def _take_away(path: str) -> None:
+    """Move a damaged file out of everybody's way; its name says so.  It is never deleted here."""
+    folder, name = os.path.split(path)
+    parsed = states.parse(name)
+    aside = os.path.join(folder, states.name(states.INVALID, parsed.own if parsed else name))
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:  # somebody else took it
+        return
+    _log.error("%s: damaged; set aside as %s", path, aside)
+
+
+class Loading:
+    """A batch file that this process fills.  Not for several threads at once.
+
+    A crash leaves what was stored, under its load_ name; ``recover`` makes it ready."""
+
+    def __init__(self, folder: str, own: str) -> None:
+        self.path = os.path.join(folder, states.name(states.LOAD, own))
+        self._ready = os.path.join(folder, states.name(states.READY, own))
+        self.stored = 0
+        """Rows in the file."""
+        try:
+            self._database = sqlite3.connect(
+                self.path, timeout=BUSY_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.OperationalError:
+            os.stat(folder)  # says what is wrong in most cases
+            raise
+        try:
+            execute = self._database.execute
+            execute(f"PRAGMA page_size={PAGE}")
+            execute("PRAGMA synchronous=0")
+            execute("CREATE TABLE logs (log_data json)")
+            self._inode = os.stat(self.path).st_ino
+            execute("BEGIN IMMEDIATE")  # the sign of life
+        except BaseException:
+            self._database.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+            raise
+
+    def store(self, rows: Sequence[Row]) -> bool:
+        """Append rows to the file; all or, where this raises, none.
+
+        ``False``: the file was taken away, and nothing is stored.  0.8.0's clean-up does that to living producers;
+        what was stored before is all in the file that it moved."""
+        execute = self._database.execute
+        if self._database.in_transaction:
+            execute("COMMIT")
+        try:
+            # Nobody can read the file now: if it is still ours, all who read it later see these rows, too.
+            execute("BEGIN EXCLUSIVE")
+            if not self._is_ours():
+                execute("ROLLBACK")
+                return False
+            many = len(rows) // TOGETHER * TOGETHER
+            pieces = [rows[first : first + TOGETHER] for first in range(0, many, TOGETHER)]
+            self._database.executemany(_INSERT_TOGETHER, pieces)
+            self._database.executemany(_INSERT, zip(rows[many:]))
+            execute("COMMIT")  # Commit point.
+            self.stored += len(rows)
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                if self._database.in_transaction:
+                    execute("ROLLBACK")
+                (self.stored,) = execute("SELECT count(*) FROM logs").fetchone()
+            raise
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                execute("BEGIN IMMEDIATE")
+        return True
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.stat(self.path).st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+    def seal(self) -> None:
+        """Make the batch ready and let go of it; one without rows is removed."""
+        try:
+            if self.stored:
+                os.rename(self.path, self._ready)  # Commit point.
+            else:
+                os.unlink(self.path)
+        except FileNotFoundError:
+            _log.warning("%s: taken away with all its events, by a clean-up that does not ask who lives", self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file, as it is."""
+        self._database.close()
+
+
+class Unloading:
+    """A batch file that this process has taken.  Not for several threads at once.
+
+    A crash leaves it whole, under its unload_ name; ``recover`` makes it ready again."""
+
+    def __init__(self, path: str, own: str, database: sqlite3.Connection) -> None:
+        self.path = path
+        self.own = own
+        self._database = database
+        self._rows: Optional[sqlite3.Cursor] = None
+        self.damaged = False
+
+    def read(self) -> list[Row]:
+        """The next rows, in their order; none at the end of the batch, or of what can be read of it."""
+        try:
+            if self._rows is None:
+                self._rows = self._database.execute("SELECT log_data FROM logs ORDER BY rowid")
+            return [row for (row,) in self._rows.fetchmany(CHUNK)]
+        except sqlite3.DatabaseError as error:
+            self.damaged = True
+            _log.error("%s: %s", self.path, error)
+            return []
+
+    def remove(self) -> None:
+        """The batch is done: its file goes.  A damaged one is set aside."""
+        if self.damaged:
+            _take_away(self.path)
+        else:
+            try:
+                os.unlink(self.path)
+            except FileNotFoundError:
+                _log.warning("%s: taken away; its events will come again", self.path)
+        self._database.close()
+
+    def set_aside(self, rows: Iterable[Row]) -> None:
+        """The batch is done, but for these rows, which nobody can read: they are kept in a file of their own."""
+        if not self.damaged:
+            self._write("DELETE FROM logs", rows)
+            self.damaged = True
+        self.remove()
+
+    def put_back(self, done: int = 0) -> None:
+        """Make the batch ready again, without its first ``done`` rows."""
+        if done:
+            self._write(f"DELETE FROM logs WHERE rowid IN (SELECT rowid FROM logs ORDER BY rowid LIMIT {done})")
+        try:
+            os.rename(self.path, _ready_path(os.path.dirname(self.path), self.own))  # Commit point.
+        except FileNotFoundError:
+            _log.warning("%s: taken away; its events will come again", self.path)
+        self._database.close()
+
+    def _write(self, change: str, rows: Iterable[Row] = ()) -> None:
+        # SQLite does not write to a file that was renamed since it was opened.
+        database = _connect(self.path)
+        execute = database.execute
+        execute("PRAGMA synchronous=0")
+        execute("BEGIN IMMEDIATE")  # a lock, before the other one goes
+        self._database.close()
+        self._rows, self._database = None, database
+        execute(change)
+        database.executemany(_INSERT, ((row,) for row in rows))
+        execute("COMMIT")
+        execute("BEGIN IMMEDIATE")
+
+
+def take(folder: str, name: str, number: Optional[object]) -> Optional[Unloading]:
+    """Take a batch that is ready; ``number``: of the consumer that takes it.
+
+    ``None``: somebody else was faster, or is just taking it, or the file is damaged and was set aside."""
+    parsed = states.parse(name)
+    if parsed is None:
+        return None
+    ready = os.path.join(folder, name)
+    try:
+        if parsed.held and time.time() - os.stat(ready).st_ctime < SETTLED:
+            return None
+        # Locked before it is taken: it must never look like a dead consumer's.
+        database = _connect(ready)
+    except FileNotFoundError:
+        return None
+    unload = os.path.join(folder, states.name(states.UNLOAD, parsed.own, number))
+    taken: Optional[Unloading] = None
+    try:
+        database.execute("BEGIN")
+        table = database.execute("SELECT 1 FROM sqlite_master WHERE type='table' AND name='logs'").fetchone()
+        if table is None:
+            _take_away(ready)
+        else:
+            os.rename(ready, unload)  # Commit point.
+            taken = Unloading(unload, parsed.own, database)
+    except FileNotFoundError:  # somebody else was faster
+        pass
+    except sqlite3.OperationalError:  # locked, or no disk: the file may be as good as ever
+        raise
+    except sqlite3.DatabaseError:
+        _take_away(ready)
+    finally:
+        if taken is None:
+            database.close()
+    return taken
+
+
+# -- recovering
+
+
+def recover(folder: str, remove_invalid: bool) -> int:
+    """Make ready what dead processes have left, and return how many batches that were.
+
+    A batch that was taken comes whole, under the name that it had.  A file without events goes.  A damaged one is set
+    aside, or deleted where ``remove_invalid``.  Files of living processes stay as they are.  Takes ``SETTLED`` seconds
+    if there is a file which changed just before.  Raises ``OSError`` where the folder can't be read or changed."""
+    found = _abandoned(folder)
+    now = time.time_ns()
+    young = {name: changed for name, changed in found.items() if now - changed < SETTLED * 1e9}
+    recovered = _recover(folder, found.keys() - young.keys(), remove_invalid)
+    if young:
+        time.sleep(SETTLED)
+        found = _abandoned(folder)
+        recovered += _recover(folder, {name for name in young if found.get(name) == young[name]}, remove_invalid)
+    return recovered
+
+
+def _abandoned(folder: str) -> dict[str, int]:
+    """Names of files that are somebody's or were, and when they last changed."""
+    found = {}
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return {}
+    for name in names:
+        parsed = states.parse(name)
+        if parsed is not None and parsed.state in states.ABANDONED:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = os.stat(os.path.join(folder, name)).st_ctime_ns
+    return found
+
+
+def _recover(folder: str, names: Iterable[str], remove_invalid: bool) -> int:
+    names = set(names)
+    if not names:
+        return 0
+    in_use = _open_now()
+    return sum(
+        _recover_one(folder, name, in_use is None, remove_invalid)
+        for name in sorted(names)
+        if in_use is None or name not in in_use
+    )
+
+
+def _open_now() -> Optional[set[str]]:
+    """Names of the files that this user's processes have open; ``None`` where the system does not tell.
+
+    0.8.0 holds no lock on a batch without events, nor on one whose last event is being handled."""
+    try:
+        processes = [name for name in os.listdir(systems.PROC) if name.isdigit()]
+    except OSError:
+        return None
+    found = set()
+    for process in processes:
+        with contextlib.suppress(OSError):  # another user's, or gone
+            for fd in os.listdir(f"{systems.PROC}/{process}/fd"):
+                with contextlib.suppress(OSError):
+                    found.add(os.path.basename(os.readlink(f"{systems.PROC}/{process}/fd/{fd}")))
+    return found if processes else None
+
+
+def _recover_one(folder: str, name: str, keep_empty: bool, remove_invalid: bool) -> bool:
+    """Make one file ready, unless somebody holds a lock on it."""
+    path = os.path.join(folder, name)
+    parsed = states.parse(name)
+    assert parsed is not None
+    try:
+        database = _connect(path)
+    except FileNotFoundError:
+        return False
+    with contextlib.closing(database):
+        try:
+            database.execute("PRAGMA busy_timeout=0")
+            database.execute("BEGIN EXCLUSIVE")
+            damage = [row for (row,) in database.execute("PRAGMA integrity_check(1)") if row != "ok"]
+            events = 0 if damage else database.execute("SELECT count(*) FROM logs").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                if "locked" not in str(error):  # else somebody lives
+                    _log.error("%s: left as it is: %s", path, error)
+                return False
+            # An empty database is a producer's that was killed before it had a table.
+            damage, events = [], 0
+            if os.path.getsize(path):
+                damage = [str(error)]
+        except sqlite3.DatabaseError as error:
+            damage, events = [str(error)], 0
+        if not damage:
+            # What was to be undone is undone: this one was begun and never written, or its database is complete.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{path}-journal")
+        try:
+            if damage:
+                if remove_invalid:
+                    os.unlink(path)
+                    _log.warning("%s: damaged, and removed: %s", path, damage[0])
+                else:
+                    _take_away(path)
+            elif events:
+                os.rename(path, _ready_path(folder, parsed.own))  # Commit point.
+                _log.info("%s: made ready again, with %d events", path, events)
+                return True
+            elif not keep_empty:
+                os.unlink(path)
+        except FileNotFoundError:  # another clean-up was faster
+            pass
+    return False
