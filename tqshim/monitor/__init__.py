@@ -26,7 +26,7 @@ from tqshim.monitor.moving import (
     recover,
     remove,
 )
-from tqshim.monitor.view import Member, Peeked, Process
+from tqshim.monitor.seen import Member, Peeked, Process
 from tqshim.monitor.watching import Rates, Watch, watch
 
 __all__ = [

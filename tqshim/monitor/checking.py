@@ -20,7 +20,8 @@ from typing import Final, NamedTuple, Optional
 from tqshim.errors import FolderError
 from tqshim.monitor.looking import in_use
 from tqshim.monitor.records import SeenBatch
-from tqshim.monitor.view import Stretch, View
+from tqshim.monitor.seen import Stretch
+from tqshim.monitor.view import View
 from tqshim.protocol import events, index, names
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.names import FileId

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from tqshim.errors import FolderError
-from tqshim.monitor.view import Member, Peeked, Process, View, command
+from tqshim.monitor.seen import Member, Peeked, Process
+from tqshim.monitor.view import View, command
 from tqshim.protocol import names
 from tqshim.runtime import systems
 from tqshim.storage.places import anonymous_root, spill_root

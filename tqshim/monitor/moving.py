@@ -27,7 +27,8 @@ from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.monitor.checking import Finding, check
 from tqshim.monitor.looking import in_use, is_queue
 from tqshim.monitor.records import SeenBatch
-from tqshim.monitor.view import Peeked, Process, View
+from tqshim.monitor.seen import Peeked, Process
+from tqshim.monitor.view import View
 from tqshim.protocol import index, names
 from tqshim.protocol.records import Held, Returned
 from tqshim.queues.queue import ShutDown

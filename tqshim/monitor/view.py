@@ -1,7 +1,7 @@
 """A queue folder as a bystander sees it.
 
 Lives here: following a queue's journal, its counters, its items and members.  Not here: opening its files (``files``),
-their records (``records``), which queues there are, and who has them open (``looking``).
+their records (``records``), what is told of items (``seen``), which queues there are, who has them open (``looking``).
 
 What is put is a store to a counter, and in the journal only once somebody has cut it: a look reads the counters, then
 the journal, and what the first say beyond the second is put and not cut yet.
@@ -15,14 +15,14 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Optional, Union
+from typing import Final, Optional, Union
 
 from tqshim.engine import tuning
 from tqshim.engine.keys import Key, match
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.monitor.files import Files
 from tqshim.monitor.records import SeenBatch
+from tqshim.monitor.seen import Member, Peeked, Process, Stretch
 from tqshim.protocol import names, snapshot
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.names import FileId
@@ -34,7 +34,7 @@ from tqshim.storage.lock_owners import lock_owners
 from tqshim.sync import membarrier
 from tqshim.sync.cells import GIVEN, KINDS, LEASE_POSITION, PAGE, Cells
 
-__all__ = ["Member", "Peeked", "Process", "Stretch", "View", "command"]
+__all__ = ["View", "command"]
 
 SEEN: Final = 1000
 """Listings in which a journal may be missed: one is missed only if it is rolled in that very moment."""
@@ -42,70 +42,6 @@ PREVIEW: Final = 32
 """Bytes of a record that ``peek`` shows."""
 FILES: Final = 64
 """Batch files that are open at once, at most."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process that has a queue open."""
-
-    pid: int
-    """0: one that can't be seen from here."""
-    command: str
-
-
-@dataclass(frozen=True)
-class Member:
-    """A process in one of its two roles, as the journal and the locks tell."""
-
-    slot: int
-    number: int
-    role: str
-    """``"consumer"`` or ``"producer"``."""
-    state: str
-    """``"alive"``, ``"dead"``, or ``"unknown"`` where the locks can't be asked."""
-    process: Optional[Process]
-    waits: bool
-    """It sleeps until there is an item, or a place, or until all items are finished with."""
-
-
-@dataclass(frozen=True)
-class Peeked:
-    """An item that nobody has got, and the beginning of its record."""
-
-    number: int
-    """Its place among all items that were ever put, from 0."""
-    size: int
-    """Bytes of its record, its pickle."""
-    preview: bytes
-    file: str
-    offset: int
-    """Where in the file its record begins."""
-    record: Optional[bytes]
-    """All of it, where that was asked for."""
-    problem: str
-    """Why it can't be read, or nothing."""
-    uncut: bool = False
-    """It is put and not cut yet.  Of several producers' such items nobody has decided the order: ``number`` is what it
-    would be if they were cut now, one producer's after another's."""
-
-
-class Stretch(NamedTuple):
-    """Items whose records stand one behind the other."""
-
-    number: int
-    """Of the first."""
-    size: int
-    place: Place
-    uncut: bool
-
-    def holds(self, place: Place) -> bool:
-        """One of them stands there."""
-        return place.file == self.place.file and 0 <= place.record - self.place.record < self.size
-
-    def part(self, at: int, count: int) -> Stretch:
-        """So many of them, from the one at that place among them on."""
-        place = Place(self.place.file, self.place.record + at)
-        return Stretch(self.number + at, min(count, self.size - at), place, self.uncut)
 
 
 class View(Files):

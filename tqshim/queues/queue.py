@@ -17,7 +17,7 @@ from math import ldexp
 from multiprocessing import context, queues
 from operator import index
 from queue import Empty, Full
-from types import GenericAlias, TracebackType
+from types import GenericAlias
 
 from tqshim.errors import no_pipe
 from tqshim.queues import pickling
@@ -469,9 +469,7 @@ class TurboQueue(_Queue[_T]):
     def __enter__(self: _S) -> _S:
         return self
 
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     if not TYPE_CHECKING:
@@ -485,13 +483,12 @@ class TurboQueue(_Queue[_T]):
             raise OSError(f"Queue {self!r} is closed")
         folder = engine.folder
         hold = marker = authkey = None
-        keyed = engine.key is not None
         if context.get_spawning_popen() is not None:
             hold = engine.hold_for_child()
             authkey = engine.key.authkey if engine.key is not None else None
         elif folder.anonymous:
             marker = engine.mark()
-        return folder.path, hold, marker, self._batch_size, keyed, authkey
+        return folder.path, hold, marker, self._batch_size, engine.key is not None, authkey
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
         from tqshim.engine.registry import Use
