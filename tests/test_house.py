@@ -222,6 +222,28 @@ def repository() -> list[str]:
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
+LONG: Final = {
+    ("engine.consumer", "take"): "each get goes through it: each step in a function of its own would be a call",
+    ("engine.gets", "take_or_wait"): "the same",
+    ("bench.measurements", "measurements"): "a table",
+}
+"""Functions of more than 60 lines, and why."""
+
+
+def test_the_house_is_easy_to_survey() -> None:
+    """At most 16 entries at its top, no room longer than 500 lines, no function than 60, its docstring left out."""
+    assert len([entry for entry in PACKAGE.iterdir() if entry.name != "__pycache__"]) <= 16
+    long = set()
+    for room, tree in ROOMS.items():
+        assert max(getattr(node, "end_lineno", 0) for node in tree.body) <= 500, room
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = node.body[min(1, len(node.body) - 1)] if ast.get_docstring(node) else node
+                if (node.end_lineno or 0) - first.lineno >= 60:
+                    long.add((room, node.name))
+    assert long == set(LONG)
+
+
 def test_every_room_has_one_place() -> None:
     placed = [room for there in HOUSE for room in there.rooms]
     assert len(placed) == len(set(placed))

@@ -43,7 +43,7 @@ class Sleep:
     """The last nap ended so."""
 
 
-def take_or_wait(
+def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
     engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float], looked: bool = False
 ) -> tuple[int, bool]:
     """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.  ``looked``:
