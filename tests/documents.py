@@ -233,7 +233,36 @@ def evidence_table() -> str:
     return table()
 
 
-COPIED: Final = {"events": event_table, "crash table": crash_table, "api": api, "evidence": evidence_table}
+def imports_picture() -> str:
+    """Which package imports from which, as a Mermaid graph; what is reached through another is left out."""
+    package = ROOT / "tqshim"
+    below: dict[str, set[str]] = {}
+    for path in sorted(package.rglob("*.py")):
+        home = path.relative_to(package).parts[0].partition(".")[0]
+        names = [
+            f"{node.module}.{alias.name}"
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tqshim"
+            for alias in node.names
+        ]
+        found = {name.split(".")[1] for name in names}
+        below.setdefault(home, set()).update(one for one in found if one != home and (package / one).is_dir())
+
+    @functools.lru_cache(None)
+    def reached(home: str) -> frozenset[str]:
+        return frozenset(below[home].union(*map(reached, below[home])))
+
+    edges = [(a, b) for a in below for b in sorted(below[a]) if not any(b in reached(c) for c in below[a])]
+    return "\n".join(["```mermaid", "graph TD", *(f"    {a} --> {b}" for a, b in edges), "```"])
+
+
+COPIED: Final = {
+    "events": event_table,
+    "crash table": crash_table,
+    "api": api,
+    "evidence": evidence_table,
+    "imports": imports_picture,
+}
 """By marker: what stands there."""
 
 
