@@ -45,6 +45,28 @@ def newcomer(path: str) -> Any:
     return other
 
 
+@pytest.fixture(autouse=True)
+def of_several_logs(several_logs: None) -> None:
+    """As the rules are made for."""
+
+
+@pytest.mark.parametrize("producers", [1, 2])
+def test_it_is_taken_where_one_producer_puts(path: str, producers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tqshim.engine.tuning, "SOLE_LOGS", 1)
+    with TurboQueue(path=path) as queue:
+        others = [newcomer(path) for _ in range(producers)]
+        for one in others:
+            one.put("x")
+            assert queue.get(timeout=LONG) == "x"
+        assert holds(queue) == (producers == 1)
+        for one in others:
+            one._use.engine.close()
+        if producers > 1:
+            queue.put("x")
+            assert queue.get(timeout=LONG) == "x"
+            assert holds(queue), "they have left"
+
+
 @pytest.fixture
 def path(tmp_path: Any) -> str:
     return str(tmp_path / "queue")

@@ -138,21 +138,23 @@ def test_whoever_comes_late_to_a_consumers_items_gets_none_twice(other: Any) -> 
 
 
 def test_what_comes_one_by_one_to_the_only_consumer_is_got_once_when_another_comes(other: Any) -> None:
-    """Two producers in turn; one consumer gets each item as it comes, until others look, and get, too."""
+    """A consumer gets each item as it comes, until others look, and get, and put, too."""
     with tqshim.Queue() as q:
-        putters, reader = [other(q), other(q)], other(q)
+        putter, reader, late = other(q), other(q), other(q)
         got = []
         for number in range(40):
-            putters[number % 2].do("put", number)
+            putter.do("put", number)
             got.append(q.get(timeout=5.0))
         assert got == list(range(40))
         for number in range(40, 46):
-            putters[0].do("put", number)
+            putter.do("put", number)
         assert q.get() == 40
-        assert putters[1].do("qsize") == q.qsize() == 5
-        assert reader.do("get") == 41
-        assert [q.get(), q.get(), reader.do("get"), q.get()] == [42, 43, 44, 45]
-        for one in (q.empty(), reader.do("empty"), putters[0].do("empty")):
+        assert late.do("qsize") == q.qsize() == 5
+        late.do("put", 46)
+        assert q.get() == 41
+        assert reader.do("get") == 42
+        assert [q.get(), q.get(), reader.do("get"), q.get()] == [43, 44, 45, 46]
+        for one in (q.empty(), reader.do("empty"), putter.do("empty")):
             assert one
 
 

@@ -1,4 +1,4 @@
-"""The lease of all that comes: the only consumer gets what comes one by one uncut.
+"""The lease of all that comes: the only consumer gets what comes one by one of one producer uncut.
 
 Lives here: taking and ending such a lease, and delivering under it.  Not here: when it is wanted (``consumer``), how
 others end it (``membership``).
@@ -71,7 +71,7 @@ class SoleLease:
         """The cells, as they were mapped when it began."""
 
     def is_wanted(self, cuts: bytes) -> bool:
-        """We are the only consumer, and items come one by one: none of them need be cut, or claimed."""
+        """We are the only consumer, and one producer's items come one by one: none need be cut, or claimed."""
         ledger = self._replica.ledger
         return (
             tuning.SOLE
@@ -80,6 +80,7 @@ class SoleLease:
             and self._members.cells.pages == 1
             and ledger.consumers == 1
             and ledger.head == ledger.tail
+            and len(ledger.files) <= tuning.SOLE_LOGS
             and not (ledger.maxsize or ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
             and small_ahead(ledger, cuts) > 0
         )
@@ -102,7 +103,9 @@ class SoleLease:
         words[words_of.HOLDER] = words_of.holder(slot, lease.number)
         self._words = words
         self.lease = lease
-        if any(slot >= words_of.SLOTS or filling.file.large for slot, filling in ledger.files.items()):
+        if len(ledger.files) > tuning.SOLE_LOGS or any(
+            slot >= words_of.SLOTS or filling.file.large for slot, filling in ledger.files.items()
+        ):
             self.end()  # begun just before: we don't deliver from there
             return False
         self._sources = [
