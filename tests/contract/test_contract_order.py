@@ -57,9 +57,13 @@ def test_one_process_finds_what_a_deque_holds(maxsize: int) -> None:
         assert all_of(q) == list(held)
 
 
-def test_another_process_sees_at_once_what_was_put(other: Any) -> None:
+@pytest.mark.parametrize("consumers", [1, 2])
+def test_another_process_sees_at_once_what_was_put(consumers: int, other: Any) -> None:
     with tqshim.Queue() as q:
         reader = other(q)
+        if consumers > 1:
+            q.put("first")
+            assert q.get() == "first"
         for number in range(200):
             with pytest.raises(tqshim.Empty):
                 reader.do("get_nowait")
