@@ -82,26 +82,28 @@ def locks_of(inodes: Iterable[int], known: Iterable[Lock] = ()) -> set[Lock]:
     """The locks that anybody holds of those files.  ``known``: those that were held a moment ago.
 
     The kernel shows its list a page at a time.  Where others let go of theirs in between, one may be left out, but none
-    shown that is not there: what is missing is looked for again."""
+    shown that is not there: what is missing, of a list that is longer than a page, is looked for again."""
     wanted = set(inodes)
-    found = _locks_of(wanted)
+    found, is_whole = _locks_of(wanted)
     for _ in range(LOOKS):
-        if found.issuperset(known):
+        if is_whole or found.issuperset(known):
             break
-        found |= _locks_of(wanted)
+        more, is_whole = _locks_of(wanted)
+        found = more if is_whole else found | more
     return found
 
 
-def _locks_of(wanted: set[int]) -> set[Lock]:
+def _locks_of(wanted: set[int]) -> tuple[set[Lock], bool]:
+    """Those that are shown, and whether that is all: it came in one piece."""
     found = set()
     with open(LOCKS, "rb", buffering=0) as file:
-        listed = b"".join(iter(lambda: file.read(1 << 16), b""))
-    for line in listed.decode().splitlines():
+        pieces = list(iter(lambda: file.read(1 << 16), b""))
+    for line in b"".join(pieces).decode().splitlines():
         fields = line.split()
         if fields[1] != "->" and int(fields[5].rpartition(":")[2]) in wanted:
             end = sys.maxsize if fields[7] == "EOF" else int(fields[7])
             found.add(Lock(fields[1], fields[3] == "WRITE", int(fields[5].rpartition(":")[2]), int(fields[6]), end))
-    return found
+    return found, len(pieces) < 2
 
 
 def slots_of(locks: Iterable[Lock]) -> set[tuple[int, int]]:
