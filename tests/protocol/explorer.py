@@ -1,4 +1,4 @@
-"""The explorer of small models: every state that can be reached, breadth first.
+"""The explorer of small models: every state that can be reached, breadth first; or, of larger ones, some.
 
 Lives here: ``explore``, what it wants of a model, and what it finds.  Not here: the models (``logs_checker``,
 ``wait_checker``).
@@ -9,6 +9,7 @@ Invariant: a violation is shown by one of the shortest ways to it.
 from __future__ import annotations
 
 import gc
+import random
 from collections import deque
 from collections.abc import Hashable, Iterator
 from typing import Any, Final, NamedTuple, Optional, Protocol
@@ -55,18 +56,21 @@ class Result(NamedTuple):
         return f"{self.kind}: {self.what}; after {len(self.path)} steps:\n  " + "\n  ".join(self.path)
 
 
-def explore(model: Model, most: int = 6_000_000) -> Result:
-    """Every state that can be reached, breadth first, so that a violation is shown by one of the shortest ways."""
+def explore(model: Model, most: int = 6_000_000, choose: Optional[random.Random] = None) -> Result:
+    """Every state that can be reached, breadth first, so that a violation is shown by one of the shortest ways.
+
+    Where ``choose`` is given and there are more than ``most``, half as many more are looked at on random ways from the
+    first state to ends."""
     collecting = gc.isenabled()
     gc.disable()  # Nothing here is garbage, and looking for some takes a third of the time.
     try:
-        return _explore(model, most)
+        return _explore(model, most, choose)
     finally:
         if collecting:
             gc.enable()
 
 
-def _explore(model: Model, most: int) -> Result:
+def _explore(model: Model, most: int, choose: Optional[random.Random]) -> Result:
     first = model.start()
     origin: dict[Any, Any] = {first: None}
     """Of each state that was seen, the one it was reached from, and by which step."""
@@ -74,17 +78,11 @@ def _explore(model: Model, most: int) -> Result:
     while waiting:
         state = waiting.popleft()
         try:
-            moves = False
-            for label, following in model.steps(state):
-                if following == state:
-                    continue
-                moves = moves or not label.startswith(FAULTS)
+            for label, following in _moves(model, state):
                 seen = len(origin)
                 origin.setdefault(following, (state, label))
                 if len(origin) > seen:
                     waiting.append(following)
-            if not moves:
-                model.settled(state)
         except Violation as violation:
             path = []
             while origin[state]:
@@ -92,5 +90,39 @@ def _explore(model: Model, most: int) -> Result:
                 path.append(label)
             return Result(len(origin), violation.kind, violation.what, tuple(reversed(path)))
         if len(origin) > most:
+            if choose is not None:
+                return _walk(model, most // 2, choose)
             raise AssertionError(f"more than {most} states: make the case smaller")
     return Result(len(origin))
+
+
+def _moves(model: Model, state: Any) -> Iterator[tuple[str, Any]]:
+    """The steps that change something.  Raises ``Violation``, also where there is none and that is no good end."""
+    moves = False
+    for label, following in model.steps(state):
+        if following != state:
+            moves = moves or not label.startswith(FAULTS)
+            yield label, following
+    if not moves:
+        model.settled(state)
+
+
+def _walk(model: Model, most: int, choose: random.Random) -> Result:
+    """So many states, or four times as many steps, on random ways, each up to an end."""
+    known: dict[Any, list[tuple[str, Any]]] = {}
+    state = first = model.start()
+    path: list[str] = []
+    for _ in range(4 * most):
+        if len(known) > most:
+            break
+        try:
+            moves = known[state] if state in known else list(_moves(model, state))
+        except Violation as violation:
+            return Result(len(known), violation.kind, violation.what, tuple(path))
+        known[state] = moves
+        if moves:
+            label, state = choose.choice(moves)
+            path.append(label)
+        else:
+            state, path = first, []
+    return Result(len(known))
