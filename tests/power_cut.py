@@ -309,6 +309,11 @@ class Disk:
         self.hard = hard
         """By file or folder: the step before which everything is there for good."""
         self.folders = self._names()
+        self.changes: dict[int, list[tuple[int, Union[Write, Empty]]]] = {}
+        """By file, each with the number of its step."""
+        for at, step in enumerate(self.steps):
+            if isinstance(step, (Write, Empty)):
+                self.changes.setdefault(step.file, []).append((at, step))
         self.files: dict[int, bytes] = {}
         for names in self.folders.values():
             for file in names.values():
@@ -337,17 +342,16 @@ class Disk:
         data = bytearray()
         later: list[tuple[int, bytes, bool]] = []
         longest = 0
-        for at, step in enumerate(self.steps):
-            if isinstance(step, (Write, Empty)) and step.file == file:
-                if isinstance(step, Write):
-                    change = step.offset, step.data, False
-                    longest = max(longest, step.offset + len(step.data))
-                else:
-                    change = 0, bytes(longest), True
-                if at < self.hard.get(file, -1):
-                    _put(data, *change)
-                else:
-                    later.append(change)
+        for at, step in self.changes.get(file, ()):
+            if isinstance(step, Write):
+                change = step.offset, step.data, False
+                longest = max(longest, step.offset + len(step.data))
+            else:
+                change = 0, bytes(longest), True
+            if at < self.hard.get(file, -1):
+                _put(data, *change)
+            else:
+                later.append(change)
         if later:
             # The length after so many of the later changes; what is there of each sector, after so many that touch it.
             size = len(data)

@@ -14,6 +14,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import random
 import shutil
 import tempfile
 import threading
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
+import sampling
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from power_cut import Disk, Recorder, Said
@@ -184,11 +186,12 @@ class Keep:
     def __init__(self, newest: bool, one: int) -> None:
         self.newest = newest
         self.one = one
-        self.asked = 0
+        self.kinds: list[str] = []
+        """What it was asked for."""
 
-    def __call__(self, _kind: str, versions: int) -> int:
-        newest = self.newest != (self.asked == self.one)
-        self.asked += 1
+    def __call__(self, kind: str, versions: int) -> int:
+        newest = self.newest != (len(self.kinds) == self.one)
+        self.kinds.append(kind)
         return versions - 1 if newest else 0
 
 
@@ -414,17 +417,26 @@ def recorded(name: str, without: str = "") -> Recorder:
     return program.recorder
 
 
-def disks(recorder: Recorder) -> Iterator[Disk]:
-    """After each step: all is there that need not be, or nothing of that, or all but one thing, or one thing only."""
+SHARE = 0.15
+"""Of the disks on which one piece of a file is there, or all but one, so many are looked at in each run."""
+
+
+def disks(recorder: Recorder, choose: Optional[random.Random] = None) -> Iterator[Disk]:
+    """After each step: all is there that need not be, or nothing of that, or all but one thing, or one thing only.
+
+    Where ``choose`` is given, that one thing is a name, or one of some others."""
     seen = set()
     for cut in range(len(recorder.steps) + 1):
         for policy in ("all", "none"):
-            asked = 0
+            kinds: list[str] = []
             one = -1
-            while one < asked:
+            while one < len(kinds):
+                if 0 <= one and choose is not None and kinds[one] != "name" and choose.random() > SHARE:
+                    one += 1
+                    continue
                 keep = Keep(policy == "all", one)
                 disk = Disk(recorder, cut, keep)
-                asked = keep.asked
+                kinds = keep.kinds
                 one += 1
                 key = hash((disk.likeness(), len(disk.said)))
                 if key not in seen:
@@ -434,6 +446,13 @@ def disks(recorder: Recorder) -> Iterator[Disk]:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_power_cut_after_any_step_takes_nothing_that_a_put_has_put(name: str) -> None:
+    for disk in disks(recorded(name), sampling.chooser(name)):
+        check(disk)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_no_power_cut_after_any_step_takes_what_a_put_has_put(name: str) -> None:
     for disk in disks(recorded(name)):
         check(disk)
 
