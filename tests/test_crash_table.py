@@ -1776,7 +1776,13 @@ def named(steps: Iterable[Step]) -> list[str]:
     return [step.name for step in steps]
 
 
-@pytest.mark.parametrize("title", TABLE)
+WITH_A_PEER = [title for title in TABLE if not PATHS[title].alone]
+ALONE = [title for title in TABLE if PATHS[title].alone]
+each_act = pytest.mark.parametrize("title", WITH_A_PEER + ALONE, scope="module")
+"""By its scope pytest runs all tests of an act one after the other: the process that has walked it does."""
+
+
+@each_act
 def test_kill_right_after_each_step_leaves_what_the_table_says(title: str) -> None:
     cls = PATHS[title]
     course = walked(cls)
@@ -1794,7 +1800,7 @@ def test_kill_right_after_each_step_leaves_what_the_table_says(title: str) -> No
     each(cases())
 
 
-@pytest.mark.parametrize("title", [title for title in TABLE if not PATHS[title].alone])
+@pytest.mark.parametrize("title", WITH_A_PEER, scope="module")
 def test_stop_before_each_step_keeps_nobody_waiting_and_loses_nothing(title: str) -> None:
     cls = PATHS[title]
     course = walked(cls)
@@ -1829,13 +1835,13 @@ def at_lines(title: str, most: Optional[int]) -> None:
     each(cases())
 
 
-@pytest.mark.parametrize("title", TABLE)
+@each_act
 def test_kill_and_stop_at_some_lines(title: str) -> None:
     at_lines(title, SAMPLE)
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("title", TABLE)
+@each_act
 def test_kill_and_stop_at_each_line(title: str) -> None:
     at_lines(title, None)
 
