@@ -18,6 +18,7 @@ import sys
 import time
 
 import pytest
+import sampling
 
 ROOT = pathlib.Path(__file__).absolute().parent.parent
 LEGACY = ROOT / "compat" / "legacy"
@@ -118,11 +119,24 @@ def test_the_two_versions_differ_in_their_import_line_only(program: str) -> None
     assert changes == ["- from multiprocessing import Queue", "+ from tqshim import TurboQueue as Queue"]
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_both_versions_print_what_they_must_and_the_turbo_version_leaves_nothing(
+    program: str, tmp_path: pathlib.Path
+) -> None:
+    """With one start method each, others with each seed."""
+    run_both(program, sampling.chooser(program).choice(METHODS), tmp_path)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_both_versions_print_the_same_with_every_start_method(
     program: str, method: str, tmp_path: pathlib.Path
 ) -> None:
+    run_both(program, method, tmp_path)
+
+
+def run_both(program: str, method: str, tmp_path: pathlib.Path) -> None:
     options = ["--method", method, *options_for(program)]
     expected, errors = run(command(program, "mp", *options))
     missing = set(EXPECTED[program]) - set(expected.splitlines())
