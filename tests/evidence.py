@@ -78,6 +78,12 @@ CHECKS: Final = {
         "python -m pytest -q -n 2 -m stress --timeout=3600 tests/protocol",
         "the default cases, and waking's large ones",
     ),
+    "walks": Check(
+        "each line of a put or a get in each case, each line of each act, each disk that a power cut may leave",
+        "python -m pytest -q -n 2 -m stress --timeout=3600 -k 'any_line_does_no_harm or at_each_line or after_any_step'"
+        " tests/test_signals.py tests/test_crash_table.py tests/test_durability.py",
+        "all but the acts' lines, of which some",
+    ),
     "timeouts": Check(
         "2,000 waits of each kind beside stopped, busy and killed peers, and the machine's own sleeps",
         "python -m compat.timeouts --count 2000",

@@ -431,7 +431,7 @@ def disks(recorder: Recorder, choose: Optional[random.Random] = None) -> Iterato
             kinds: list[str] = []
             one = -1
             while one < len(kinds):
-                if 0 <= one and choose is not None and kinds[one] != "name" and choose.random() > SHARE:
+                if one >= 0 and choose is not None and kinds[one] != "name" and choose.random() > SHARE:
                     one += 1
                     continue
                 keep = Keep(policy == "all", one)
