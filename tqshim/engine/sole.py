@@ -132,15 +132,14 @@ class SoleLease:
 
     def is_idle(self) -> bool:
         """It stands, and there is nothing to take."""
-        lease, cells = self.lease, self._members.cells
+        cells = self._members.cells
+        return self._stands() and cells.counters() == cells.given()
+
+    def _stands(self) -> bool:
+        """The journal, which is read on for this, has not ended it."""
         self._replica.sync()
-        stands = self._replica.ledger.lease
-        return (
-            lease is not None
-            and stands is not None
-            and stands.number == lease.number
-            and cells.counters() == cells.given()
-        )
+        lease, there = self.lease, self._replica.ledger.lease
+        return lease is not None and there is not None and there.number == lease.number
 
     def take(self, got: list[Taken]) -> bool:
         """Deliver one record.  ``False``: there is none, or the lease has ended."""
@@ -193,12 +192,9 @@ class SoleLease:
 
     def end(self) -> None:
         """End it, if nobody has."""
-        lease = self.lease
-        if lease is None:
+        if self.lease is None:
             return
-        self._replica.sync()
-        stands = self._replica.ledger.lease
-        if stands is not None and stands.number == lease.number:
+        if self._stands():
             self._replica.append(self._members.end_of_all())
         self.lease = None
         self._sources = []
