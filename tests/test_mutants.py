@@ -15,12 +15,12 @@ from pathlib import Path
 import mutants
 import pytest
 from mutant_list import MUTANTS
+from sampling import SEED
 
 import tqshim
 import tqshim.engine.tuning
 
 CONTRACT = Path(mutants.ROOT / mutants.TESTS)
-SEED = int(os.environ.get("TQSHIM_SEED") or 19)
 FEW = 4
 AS_ALWAYS = (
     sys.platform == "linux"
