@@ -211,12 +211,6 @@ def all_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tqshim.engine.tuning, "SOLE", False)
 
 
-@pytest.fixture
-def several_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consumers of this process lease all that comes from any number of producers."""
-    monkeypatch.setattr(tqshim.engine.tuning, "SOLE_LOGS", 64)
-
-
 @pytest.fixture(scope="session")
 def crews() -> Iterator[Callable[[str, int], Crew]]:
     """Workers of a start method, that many; made when first wanted, kept for the session."""

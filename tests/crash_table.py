@@ -400,18 +400,21 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "lease of all that comes": (
         Row("append JOIN", ("dead member",)),
         Row("lock slot", ("dead member",)),
-        Row("append LEASE_ALL", ("lease", "dead member")),
-        Row("store HOLDER", ("lease", "dead member")),
-        Row("!store GIVEN", ("taken", "lease", "dead member")),
+        Row("store POSITION", ("dead member", "pin")),
+        Row("append LEASE_ALL", ("lease", "dead member", "pin")),
+        Row("!store GIVEN", ("taken", "lease", "dead member", "pin")),
     ),
     "get under a lease of all that comes": (
-        Row("!store GIVEN", ("taken", "lease", "dead member")),
+        Row("!store GIVEN", ("taken", "lease", "dead member", "pin")),
     ),
     "get under a lease of all that comes that somebody wants to end": (
-        Row("!store GIVEN", ("taken", "lease", "dead member")),
-        Row("append DELIVERED, REVOKE", ("taken", "dead member")),
+        Row("!store GIVEN", ("taken", "lease", "dead member", "pin")),
+        Row("append DELIVERED, REVOKE", ("taken", "dead member", "pin")),
+        Row("clear POSITION", ("taken", "dead member")),
     ),
     "get under a lease of all that comes that somebody has ended": (
+        Row("store GIVEN", ("dead member", "pin")),
+        Row("clear POSITION", ("dead member",)),
         Row("store GIVEN", ("dead member",)),
         Row("store POSITION", ("dead member", "pin")),
         Row("!append CLAIM", ("taken", "dead member", "pin")),

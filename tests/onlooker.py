@@ -57,7 +57,6 @@ CELLS: Final = {
     words_of.CUT_DUE: "CUT_DUE",
     words_of.SCANNED: "SCANNED",
     words_of.BEYOND: "BEYOND",
-    words_of.HOLDER: "HOLDER",
     words_of.GIVEN: "GIVEN",
     **dict.fromkeys(ASLEEP.values(), "ASLEEP"),
 }

@@ -304,6 +304,7 @@ class Consumer:
 
     def end_used_lease(self) -> None:
         """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
+        self.sole.end_if_over()
         lease = self.leasing.lease
         if lease is not None and self.leasing.at >= lease.end:
             self.end_lease()

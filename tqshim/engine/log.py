@@ -25,7 +25,7 @@ from tqshim.runtime import mappings
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
-from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, GIVEN, HOLDER, LEASE_FLAG, PAGE, SLEEPS, SLOTS, Cells
+from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, PAGE, SLEEPS, SLOTS, Cells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,14 +131,7 @@ class Log:
         begin, end = 8 * self._slot, 8 * self._slot + 8
         known = self.cut_to
         if counts[BEYOND] or counters[:begin] != known[:begin] or counters[end:] != known[end:]:
-            # Or delivered, by a lease of all that comes.
-            holder, known = counts[HOLDER], counts[GIVEN : GIVEN + SLOTS].tobytes()
-            if counts[BEYOND] or counters[:begin] != known[:begin] or counters[end:] != known[end:]:
-                return True
-            # Behind that look: what is taken while somebody ends the lease may not be delivered; last, for the next
-            # one lowers the flag.
-            if not holder or counts[LEASE_FLAG + (holder & 0xFF) - 1] or counts[HOLDER] != holder:
-                return True
+            return True
         self.due = now + tuning.CUT_EVERY
         return False
 

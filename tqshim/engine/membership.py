@@ -144,9 +144,7 @@ class Membership:
         counters = self.look()
         if not systems.STORES_IN_ORDER and self.counting:
             membarrier.barrier()  # as in counters
-        verdicts: list[Verdict] = []
-        if then or not self.is_given(counters):
-            verdicts = self.append_cuts(lambda: self._replica.ledger.cuts(counters, last) + then)
+        verdicts = self.append_cuts(lambda: self._replica.ledger.cuts(counters, last) + then)
         self.cut_to = counters
         self.has_cut(began)
         return verdicts
@@ -173,21 +171,6 @@ class Membership:
             membarrier.barrier()
         said = [events.delivered(slot, total, lease.number) for slot, total in self.given().items()]
         return b"".join(said) + events.revoke(0, lease.number)
-
-    def is_given(self, counters: bytes) -> bool:
-        """A lease of all that comes has delivered what is not cut by these."""
-        ledger = self._replica.ledger
-        lease = ledger.lease
-        if lease is None or not ledger.sole:
-            return False
-        given = all(self.word(words_of.GIVEN, slot) >= total for slot, total in ledger.grown(counters))
-        # Behind that look: what is taken while somebody ends the lease may not be delivered; last, for the next one
-        # lowers the flag.
-        return (
-            given
-            and not self.word(words_of.LEASE_FLAG, lease.slot)
-            and self.cells.words[words_of.HOLDER] == words_of.holder(lease.slot, lease.number)
-        )
 
     def given(self) -> dict[int, int]:
         """By slot: up to which record of its log a lease of all that comes has got, where nobody has said it."""

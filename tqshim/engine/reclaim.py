@@ -28,10 +28,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final, Optional
 
-__all__ = ["LEASED", "Reclaimer"]
+__all__ = ["LEASED", "Reclaimer", "pin_of"]
 
 LEASED: Final = 1 << 63
 """Set in a position cell that holds the number of a leased item."""
+_ONE_FILE: Final = 3 << 62
+"""From here on a position cell tells of one file."""
+_SERIALS: Final = 40
+"""Bits of a file's serial number."""
+
+
+def pin_of(file: FileId) -> int:
+    """The position cell that keeps that file; another of the same word is kept in vain."""
+    return _ONE_FILE | (file.member << _SERIALS ^ file.serial) % (LEASED >> 1)
 
 
 class Reclaimer:
@@ -179,6 +188,8 @@ class Reclaimer:
 
     def _pins(self, slot: int, word: int, file: FileId, end: int, when: int) -> bool:
         """The member of that slot may be about to open the batch file, its position cell says."""
+        if word >= _ONE_FILE:
+            return word == pin_of(file)
         if word & LEASED:
             return end > word - LEASED
         if word > when:  # it began to claim after all items of this file had been claimed

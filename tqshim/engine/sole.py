@@ -13,7 +13,7 @@ from tqshim.engine.hand import Hand
 from tqshim.engine.leasing import small_ahead
 from tqshim.engine.membership import Membership
 from tqshim.engine.reader import Reader, Taken
-from tqshim.engine.reclaim import Reclaimer
+from tqshim.engine.reclaim import Reclaimer, pin_of
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
 from tqshim.protocol.index import Record
@@ -31,7 +31,7 @@ __all__ = ["SoleLease"]
 
 
 class _Source:
-    """A log from which it delivers."""
+    """The log from which it delivers."""
 
     __slots__ = ("_file", "_first", "_read", "counter", "flag", "given", "lease", "slot", "stop")
 
@@ -57,7 +57,7 @@ class _Source:
 class SoleLease:
     """Our lease of all that comes."""
 
-    __slots__ = ("_hand", "_members", "_reader", "_reclaimer", "_replica", "_sources", "_words", "lease")
+    __slots__ = ("_hand", "_members", "_reader", "_reclaimer", "_replica", "_source", "_words", "lease")
 
     def __init__(self, replica: Replica, members: Membership, reader: Reader, reclaimer: Reclaimer, hand: Hand) -> None:
         self._replica = replica
@@ -66,7 +66,7 @@ class SoleLease:
         self._reclaimer = reclaimer
         self._hand = hand
         self.lease: Optional[Lease] = None
-        self._sources: list[_Source] = []
+        self._source: Optional[_Source] = None
         self._words = members.cells.words
         """The cells, as they were mapped when it began."""
 
@@ -80,7 +80,7 @@ class SoleLease:
             and self._members.cells.pages == 1
             and ledger.consumers == 1
             and ledger.head == ledger.tail
-            and len(ledger.files) <= tuning.SOLE_LOGS
+            and len(ledger.files) == 1
             and not (ledger.maxsize or ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
             and small_ahead(ledger, cuts) > 0
         )
@@ -88,30 +88,27 @@ class SoleLease:
     def begin(self, slot: int) -> bool:
         """Take it.  ``False``: others were faster."""
         membarrier.register_for_barrier()
-        words = self._members.cells.words
-        # No put is to go by the cells below before they are right.
-        words[words_of.HOLDER] = 0
+        words = self._words = self._members.cells.words
+        ((log, filling),) = self._replica.ledger.files.items()
+        # Before the lease: as long as it may stand, for all we know, that file stays.
+        words[Cells.place(words_of.POSITION, slot)] = pin_of(filling.file)
         words[Cells.place(words_of.LEASE_FLAG, slot)] = 0  # as for any lease
         # Nor is who ends it at once to go by what a holder has stored that was killed before it set that back.
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = self._replica.ledger.totals[: words_of.SLOTS]
         lease = self._replica.append_one(events.lease_all(slot))
         if not isinstance(lease, Lease):
+            words[Cells.place(words_of.POSITION, slot)] = 0
             return False
         ledger = self._replica.ledger
         # Not before: others may cut until then.
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = ledger.totals[: words_of.SLOTS]
-        words[words_of.HOLDER] = words_of.holder(slot, lease.number)
-        self._words = words
         self.lease = lease
-        if len(ledger.files) > tuning.SOLE_LOGS or any(
-            slot >= words_of.SLOTS or filling.file.large for slot, filling in ledger.files.items()
-        ):
+        found = ledger.files.get(log)
+        if len(ledger.files) > 1 or found is None or found.file != filling.file:
             self.end()  # begun just before: we don't deliver from there
             return False
-        self._sources = [
-            _Source(self._reader, lease, slot, filling, min(filling.stop, ledger.totals[slot] + events.DELIVERED_MOST))
-            for slot, filling in ledger.files.items()
-        ]
+        stop = min(found.stop, ledger.totals[log] + events.DELIVERED_MOST)
+        self._source = _Source(self._reader, lease, log, found, stop)
         self._reclaimer.reclaim_done()
         return True
 
@@ -122,8 +119,8 @@ class SoleLease:
 
     def left(self) -> int:
         """Items that wait, as far as can be seen without asking."""
-        words = self._words
-        return sum([words[source.counter] - words[source.given] for source in self._sources])
+        words, source = self._words, self._source
+        return 0 if source is None else words[source.counter] - words[source.given]
 
     def finds_nothing_new(self) -> bool:
         """There is nothing to take, and nothing was written to the journal."""
@@ -143,35 +140,36 @@ class SoleLease:
 
     def take(self, got: list[Taken]) -> bool:
         """Deliver one record.  ``False``: there is none, or the lease has ended."""
+        source = self._source
+        if source is None:
+            return False
         words, hand = self._words, self._hand
-        for source in self._sources:
-            at, total = words[source.given], words[source.counter]
-            if at >= total:
-                continue
-            if total - at >= tuning.LEASE_FROM or total > source.stop:
-                self.end()
-                return False
-            try:
-                record = source.read(at)
-            except (ValueError, OSError, LookupError):  # it may be another's by now
-                self.end()
-                return False
-            state = hand.state
-            hand.taking = source, at + 1, record, state
-            words[source.given] = at + 1
-            if words[source.flag] and not self._contest():
-                return False
-            try:
-                got.append(record)
-                hand.taken += 1
-                # Commit point: it is delivered.
-                hand.state = state[0], state[1]
-            except BaseException:
-                if hand.state is state:
-                    got.clear()
-                raise
-            return True
-        return False
+        at, total = words[source.given], words[source.counter]
+        if at >= total:
+            return False
+        if total - at >= tuning.LEASE_FROM or total > source.stop:
+            self.end()
+            return False
+        try:
+            record = source.read(at)
+        except (ValueError, OSError, LookupError):  # it is in another file
+            self.end()
+            return False
+        state = hand.state
+        hand.taking = source, at + 1, record, state
+        words[source.given] = at + 1
+        if words[source.flag] and not self._contest():
+            return False
+        try:
+            got.append(record)
+            hand.taken += 1
+            # Commit point: it is delivered.
+            hand.state = state[0], state[1]
+        except BaseException:
+            if hand.state is state:
+                got.clear()
+            raise
+        return True
 
     def _contest(self) -> bool:
         """Somebody wants the lease to end: the journal decides whether it had delivered what we have just taken."""
@@ -196,8 +194,17 @@ class SoleLease:
             return
         if self._stands():
             self._replica.append(self._members.end_of_all())
-        self.lease = None
-        self._sources = []
+        self._forget()
+
+    def end_if_over(self) -> None:
+        """Others have ended it: it must not keep its batch file."""
+        if self.lease is not None and not self._stands():
+            self._forget()
+
+    def _forget(self) -> None:
+        lease, self.lease, self._source = self.lease, None, None
+        if lease is not None:
+            self._members.cells.words[Cells.place(words_of.POSITION, lease.slot)] = 0
 
     def recover(self, member: Optional[int]) -> None:
         """An act was interrupted, and the journal was read on: end the lease, and have what it had taken and not
@@ -210,5 +217,5 @@ class SoleLease:
             source, total, record, _ = taking
             if self._members.cells.words[source.given] >= total and self._is_ours():
                 hand.state = state[0], (*state[1], record)
-        self.lease = hand.taking = None
-        self._sources = []
+        hand.taking = None
+        self._forget()

@@ -81,10 +81,6 @@ GATHER_FEW: Final = 3
 """Items that are to come meanwhile; with fewer than these it was not worth it."""
 LEASE_FROM: Final = 8
 """Waiting items from which a lease is worth its event."""
-SOLE_LOGS: Final = 1
-"""Logs from which a lease of all that comes delivers, at most: it would serve any number, but each of several producers
-that finds the others' items waiting ends it, to keep the order.  Two that are busy: 9 % more time an item; eight that
-sleep for a millisecond each: a third more processor time."""
 PACE_ITEMS: Final = 4
 """Items over which a consumer measures how fast it is, at least."""
 LEASE_PACE: Final = 10e-6

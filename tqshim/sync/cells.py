@@ -11,7 +11,8 @@ queue, too::
           128-191   one of the slot sleeps until all items are finished with
           192-255   records of the slot's log that were put, over all its members: the commit point of a put
           256-319   flag: somebody wants to know that, or the queue to shut down
-          320-383   1 + the journal position from before a CLAIM, until its record is read: pins batch files
+          320-383   pins batch files: 1 + the journal position from before a CLAIM, until its record is read; or which
+                    item's is read, or which file, under a lease
           384-447   first item of its lease that a consumer has not delivered
           448-511   flag: somebody wants to know that, or how far a lease of all that comes has got
           576-639   records of the slot's log that such a lease has delivered, or that were cut before it
@@ -21,8 +22,6 @@ queue, too::
           515       when a put is to cut next, in monotonic nanoseconds
           516       when somebody last looked who has died, in monotonic microseconds
           517       there is a member beyond the first page
-          518       256 times the number of the lease of all that comes that was taken last, and 1 + its slot, once its
-                    holder has stored how far each log is delivered
 
 Invariant: a word is written by its slot's member alone, flags, what leases have delivered of a log and the words of the
 whole queue excepted.  A counter is
@@ -59,7 +58,6 @@ LEASE_FLAG: Final = 448
 CUT_DUE: Final = 515
 SCANNED: Final = 516
 BEYOND: Final = 517
-HOLDER: Final = 518
 GIVEN: Final = 576
 KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
 """What one can sleep for."""
@@ -142,11 +140,6 @@ class Cells:
         for counters in self._counters:
             counters.release()
         self.words.release()
-
-
-def holder(slot: int, number: int) -> int:
-    """What tells of a lease of all that comes.  Its number, for what was read before may be of the one before."""
-    return number << 8 | slot + 1
 
 
 def sleep_word(until: float, nap: float) -> int:
