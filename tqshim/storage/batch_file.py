@@ -395,7 +395,7 @@ def _open_refillable(home: Home, name: str, large: bool = True) -> Optional[int]
 
 def _delete_batch(home: Home, name: str, where: int, large: bool = True) -> None:
     """Delete a batch file.  Its space is free at once, also where somebody has it mapped and does not read it."""
-    fd = _open_refillable(home, name, large) if where == home.fd and maps_batches(home) else None
+    fd = _open_refillable(home, name, large) if where == home.fd and (not large or maps_batches(home)) else None
     try:
         os.unlink(name, dir_fd=where)
         if fd is not None and not os.fstat(fd).st_nlink and systems.UNRESVSP is not None:
