@@ -58,6 +58,7 @@ CELLS: Final = {
     words_of.SCANNED: "SCANNED",
     words_of.BEYOND: "BEYOND",
     words_of.GIVEN: "GIVEN",
+    words_of.CUT_UP_TO: "CUT_UP_TO",
     **dict.fromkeys(ASLEEP.values(), "ASLEEP"),
 }
 """By kind of a slot's word, or by word of the whole queue: what the table calls it."""

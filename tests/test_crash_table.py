@@ -40,10 +40,12 @@ import tqshim.engine.tuning
 import tqshim.storage.folder
 import tqshim.storage.places
 from tqshim import CorruptBatchError, Empty, Full, ShutDown, TurboQueue
+from tqshim.engine.engine import Engine
 from tqshim.engine.registry import Use
 from tqshim.protocol import events, names
 from tqshim.runtime import systems
 from tqshim.runtime.clock import monotonic
+from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import SLEEPS, Cells
@@ -471,10 +473,14 @@ class Put(FirstPut):
 
 class PutThatCuts(Put):
     title = "put, a millisecond after the last cut"
+    puts = ("before", "beside", "put")
 
     def prepare(self) -> None:
         super().prepare()
-        self.parts.members.cells.words[words_of.CUT_DUE] = 0
+        self.engine.cut()
+        self.other = Engine(LogFolder.meet(self.engine.folder.path))
+        self.other.put(pickle.dumps("beside"), True, None)
+        self.parts.producer.log.due = self.parts.members.cells.words[words_of.CUT_DUE] = 0
 
 
 class PutToSleeper(Put):

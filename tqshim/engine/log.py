@@ -25,7 +25,7 @@ from tqshim.runtime import mappings
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
-from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, PAGE, SLEEPS, SLOTS, Cells
+from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, CUT_UP_TO, PAGE, SLEEPS, SLOTS, Cells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -127,10 +127,12 @@ class Log:
         # Whoever was rung for last had a millisecond to say whether others sleep: if it was killed, this put rings.
         if not counts[_ASLEEP] and (counts[BEYOND] or counts[SLEEPS : SLEEPS + SLOTS].tobytes() != _NOBODY):
             counts[_ASLEEP] = 1
+        cut = counts[CUT_UP_TO : CUT_UP_TO + SLOTS].tobytes()  # before the counters: it never leads
         counters = counts[COUNTER : COUNTER + SLOTS].tobytes()
         begin, end = 8 * self._slot, 8 * self._slot + 8
-        known = self.cut_to
-        if counts[BEYOND] or counters[:begin] != known[:begin] or counters[end:] != known[end:]:
+        if counts[BEYOND] or all(
+            counters[:begin] != known[:begin] or counters[end:] != known[end:] for known in (self.cut_to, cut)
+        ):
             return True
         self.due = now + tuning.CUT_EVERY
         return False

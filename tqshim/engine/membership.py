@@ -182,8 +182,11 @@ class Membership:
 
     def has_cut(self, began: int) -> None:
         """All that was put by then, before the counters were read, has been cut: no put cuts for a moment.  Stored
-        after the append, never lowered: one who was stopped in between must keep nobody from cutting."""
+        after the append, never lowered: one who was stopped in between must keep nobody from cutting.
+
+        And what is cut, as far as we know: who sees that nothing was put since need not read the journal for that."""
         words, due = self.cells.words, began + tuning.CUT_EVERY
+        words[words_of.CUT_UP_TO : words_of.CUT_UP_TO + words_of.SLOTS] = self._replica.ledger.totals[: words_of.SLOTS]
         if words[words_of.CUT_DUE] < due:
             words[words_of.CUT_DUE] = due
 

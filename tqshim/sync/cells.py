@@ -16,6 +16,7 @@ queue, too::
           384-447   first item of its lease that a consumer has not delivered
           448-511   flag: somebody wants to know that, or how far a lease of all that comes has got
           576-639   records of the slot's log that such a lease has delivered, or that were cut before it
+          640-703   records of the slot's log that are cut, or never will be: it may lag, and never leads
           512       consumers sleep, and none was rung for since
           513       the same of producers that wait for a place
           514       the same of those who wait until all items are finished with
@@ -59,6 +60,7 @@ CUT_DUE: Final = 515
 SCANNED: Final = 516
 BEYOND: Final = 517
 GIVEN: Final = 576
+CUT_UP_TO: Final = 640
 KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
 """What one can sleep for."""
 ASLEEP: Final = {SLEEPS: 512, AWAITS_PLACE: 513, AWAITS_DONE: 514}
