@@ -18,10 +18,10 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import reduction
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import pytest
-from programs.mixed import LEFT_OUT
+from watching import Interrupted, interrupt_at
 
 import tqshim.engine.tuning
 from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
@@ -182,29 +182,9 @@ def test_no_descriptor_is_used_when_its_number_may_be_another_files(stride: int,
 
 def one_interruption(call: Callable[[], object], step: int, go_on: Callable[[], None]) -> bool:
     """Interrupt the call at that line.  ``True``: it has fewer."""
-    left = step
-
-    def trace(frame: Any, event: str, _: Any) -> Optional[Callable[..., Any]]:
-        nonlocal left
-        if f"{os.sep}tqshim{os.sep}" not in frame.f_code.co_filename:
-            return None
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        if event == "line" and not line.startswith(LEFT_OUT):
-            left -= 1
-            if not left:
-                sys.settrace(None)
-                raise Interrupt
-        return trace
-
-    former = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        with contextlib.suppress(Interrupt):
-            call()
-    finally:
-        sys.settrace(former)
+    found = interrupt_at(step, call)
     go_on()
-    return left > 0
+    return found is not Interrupted
 
 
 @pytest.mark.parametrize("what", ["journal", "bell", "folder", "let go", "engine"])

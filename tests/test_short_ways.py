@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import linecache
 import os
 import sys
@@ -12,15 +13,18 @@ from types import FrameType
 from typing import Any, Optional
 
 import pytest
-from watching import AWAITS_PLACE, until_asleep
+from watching import AWAITS_PLACE, Interrupted, interrupt_at, until_asleep
 
 import tqshim
-from tqshim import TurboQueue
+from tqshim import CorruptBatchError, Empty, TurboQueue
 from tqshim.engine import tuning
+from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.log import Log
 from tqshim.engine.producer import Producer
+from tqshim.engine.registry import Use
+from tqshim.engine.replica import Replica
 from tqshim.protocol import events
 from tqshim.queues import queue as queues
 from tqshim.storage.folder import LogFolder
@@ -449,3 +453,106 @@ def test_a_lease_hides_no_place(maxsize: int) -> None:
     assert parts.replica.ledger.leases == 1
     assert q.get_many() == list(range(maxsize, 2 * maxsize - 1))
     q._engine.close()
+
+
+def two_consumers(maxsize: int = 0) -> tuple[Any, Any]:
+    """A queue, and a handle of it as another process has it; both have got something, so neither leases few items."""
+    queue: Any = TurboQueue(maxsize)
+    other: Any = TurboQueue.__new__(TurboQueue)
+    other._attach(Use(Engine(LogFolder.meet(queue._engine.folder.path))), None)
+    for one in (queue, other):
+        queue.put("first")
+        assert one.get(timeout=LONG) == "first"
+    return queue, other
+
+
+CLAIMS = pytest.mark.skipif(not tuning.SHORT_CLAIMS, reason="there is no short way of a claim")
+
+
+@CLAIMS
+@pytest.mark.parametrize("maxsize", [0, 1000])
+def test_claims_of_items_that_are_known_to_wait_go_the_short_way(maxsize: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "LEASE_PACE", -1.0)
+    queue, other = two_consumers(maxsize)
+    long_ones: list[int] = []
+    claim = Consumer._claim
+    monkeypatch.setattr(Consumer, "_claim", lambda *given: (long_ones.append(1), claim(*given))[1])
+    queue.put_many([*range(90)])
+    got = [one.get(timeout=LONG) for _ in range(30) for one in (queue, other)]
+    assert got == [*range(60)]
+    assert len(long_ones) <= 2, "the first of each"
+    monkeypatch.setattr(tuning, "SHORT_CLAIMS", False)
+    assert [queue.get(timeout=LONG) for _ in range(30)] == [*range(60, 90)]
+    assert len(long_ones) >= 30
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@CLAIMS
+def test_short_claims_follow_the_journals(many_rolls: None) -> None:
+    queue, other = two_consumers()
+    got: list[int] = []
+    for begin in range(0, 3000, 30):
+        queue.put_many([*range(begin, begin + 30)])
+        got += [one.get(timeout=LONG) for _ in range(10) for one in (queue, other, queue)]
+    assert got == [*range(3000)]
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@CLAIMS
+@pytest.mark.parametrize("maxsize", [0, 10])
+def test_a_short_claim_that_is_interrupted_at_any_line_loses_and_doubles_nothing(maxsize: int) -> None:
+    queue, other = two_consumers(maxsize)
+    for line in itertools.count(1):
+        queue.put_many([*range(5)])
+        got = [queue.get(timeout=LONG)]
+        found = interrupt_at(line, queue.get)
+        if found is not Interrupted:
+            got.append(found)
+        got += [queue.get(timeout=LONG) for _ in range(2)]
+        got += [other.get(timeout=LONG) for _ in range(5 - len(got))]
+        assert got == [*range(5)], f"interrupted at line {line}"
+        assert queue.empty()
+        if found is not Interrupted:
+            break
+    assert line > 20
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@CLAIMS
+def test_an_item_that_another_has_claimed_just_before_is_not_got_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue, other = two_consumers()
+    queue.put_many(["a", "b"])
+    assert queue.get(timeout=LONG) == "a"
+    claim = Replica.claim
+    between: list[Any] = []
+
+    def claim_late(replica: Replica, slot: int) -> int:
+        monkeypatch.undo()
+        between.append(other.get(timeout=LONG))
+        return claim(replica, slot)
+
+    monkeypatch.setattr(Replica, "claim", claim_late)
+    with pytest.raises(Empty):
+        queue.get(timeout=0.01)
+    assert between == ["b"]
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@CLAIMS
+def test_a_damaged_record_is_told_and_those_behind_it_arrive() -> None:
+    queue, other = two_consumers()
+    queue.put_many(["a" * 100, "b" * 100, "c" * 100])
+    assert queue.get(timeout=LONG) == "a" * 100
+    log = queue._engine.parts.producer.log
+    log.batch.ends[log.counts[log.cell] - 1] = 1 << 40
+    for _ in range(2):
+        with pytest.raises(CorruptBatchError):
+            queue.get(timeout=LONG)
+    queue.put("d")
+    assert queue.get(timeout=LONG) == "d"
+    other._use.engine.close()
+    queue._engine.close()

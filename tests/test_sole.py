@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import time
 from collections.abc import Callable
 from queue import Empty
-from types import FrameType
 from typing import Any
 
 import pytest
+from watching import Interrupted, interrupt_at
 
 import tqshim.engine.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, monitor
@@ -35,7 +34,6 @@ pytestmark = pytest.mark.skipif(
     reason="nobody takes one here",
 )
 LONG = 60.0
-PACKAGE = os.path.dirname(tqshim.__file__) + os.sep
 
 
 def newcomer(path: str) -> Any:
@@ -230,10 +228,6 @@ def test_its_file_s_end_is_met(path: str) -> None:
         assert queue.empty()
 
 
-class Interrupted(BaseException):
-    pass
-
-
 class Interrupting:
     """Cells whose next store is followed by an interruption, as by a signal handler that raises."""
 
@@ -266,31 +260,6 @@ def test_what_was_taken_when_a_get_was_interrupted_comes_next(path: str, most: i
                 queue.get()
         assert [queue.get(timeout=1.0) for _ in range(3)] == [1, 2, 3]
         assert queue.empty()
-
-
-def interrupt_at(line: int, act: Callable[[], Any]) -> Any:
-    """Do that, and raise at so many lines of the package; returns what it returned, and ``Interrupted`` if it was."""
-    left = line
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        if event == "line":
-            left -= 1
-            if not left:
-                sys.settrace(None)
-                raise Interrupted
-        return trace
-
-    former = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        return act()
-    except Interrupted:
-        return Interrupted
-    finally:
-        sys.settrace(former)
 
 
 @pytest.mark.parametrize("ended", [False, True])

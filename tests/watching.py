@@ -1,10 +1,18 @@
-"""Whether somebody sleeps in a queue, and waiting until that is so: tests get their order from it, in any process."""
+"""Whether somebody sleeps in a queue, and waiting until that is so: tests get their order from it, in any process; and
+interrupting an act at one of its lines."""
 
 from __future__ import annotations
 
+import linecache
+import os
+import sys
 import time
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable
 
+from programs.mixed import LEFT_OUT
+
+import tqshim
 from tqshim.engine import tuning
 from tqshim.sync.cells import AWAITS_DONE, AWAITS_PLACE, SLEEPS
 
@@ -15,7 +23,9 @@ __all__ = [
     "AWAITS_DONE",
     "AWAITS_PLACE",
     "SLEEPS",
+    "Interrupted",
     "asleep",
+    "interrupt_at",
     "no_naps",
     "sleep_on",
     "sleepers",
@@ -24,6 +34,7 @@ __all__ = [
 ]
 
 PATIENCE = 60.0
+PACKAGE = os.path.dirname(tqshim.__file__) + os.sep
 
 
 def sleepers(q: Any, kind: int = SLEEPS) -> int:
@@ -66,3 +77,35 @@ def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
 def sleep_on() -> None:
     """The same of a child's process, for good."""
     tuning.NAP = tuning.NAP_LAST = NEVER  # type: ignore[misc]
+
+
+class Interrupted(BaseException):
+    pass
+
+
+def interrupt_at(line: int, act: Callable[[], Any]) -> Any:
+    """Do that, and raise at that of the package's lines, counted without those where no handler can run.
+
+    Returns what it returned, and ``Interrupted`` if it was."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+        if event == "line" and not line.startswith(LEFT_OUT):
+            left -= 1
+            if not left:
+                sys.settrace(None)
+                raise Interrupted
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return act()
+    except Interrupted:
+        return Interrupted
+    finally:
+        sys.settrace(former)

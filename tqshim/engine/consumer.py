@@ -21,8 +21,10 @@ from tqshim.engine.sole import SoleLease
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
 from tqshim.protocol.ledger import Ledger
+from tqshim.protocol.names import FileId
 from tqshim.protocol.records import Lease, Place
 from tqshim.runtime.clock import monotonic
+from tqshim.storage.batch_file import BatchFile
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells
@@ -41,6 +43,7 @@ class Consumer:
     """What this process gets from one queue."""
 
     __slots__ = (
+        "_extent",
         "_members",
         "_reader",
         "_reclaimer",
@@ -64,6 +67,8 @@ class Consumer:
         self.leasing = Leasing(replica, members, reader, reclaimer, self.hand)
         self.sole = SoleLease(replica, members, reader, reclaimer, self.hand)
         self.slot: Optional[int] = None
+        self._extent: tuple[int, int, Place, Optional[BatchFile]] = 0, 0, Place(FileId(0, 0), 0), None
+        """Where the items of the last claims stand, from which up to which, and their file if it is read as it is."""
         self.claim_from = 0
         """Where the journal stood before our last claim, as a position cell says it."""
         self.take_returned: Callable[[list[Taken], int], None] = lambda got, most: None
@@ -219,6 +224,51 @@ class Consumer:
                 if ledger.head == ledger.tail and counters == ledger.totals.tobytes() and not ledger.held:
                     self._seen, self._seen_at = counters, replica.now
                 return
+
+    def take_one(self, got: list[Taken]) -> bool:
+        """The short way of a claim, where an item is known to wait and all is as usual.  ``False``: nothing was got."""
+        replica, slot = self._replica, self.slot
+        ledger = replica.ledger
+        waiting = ledger.tail - ledger.head
+        if (
+            waiting <= 0
+            or slot is None
+            or not ledger.plain
+            or ledger.shutting
+            or ledger.index >= ledger.limit
+            or replica.journal.words is None
+            or self.leasing.lease is not None
+            or (waiting >= tuning.LEASE_FROM and (ledger.consumers == 1 or self.hand.pace < tuning.LEASE_PACE))
+        ):
+            return False
+        words = self._members.cells.words
+        cell = Cells.place(words_of.POSITION, slot)
+        # As in ``_claim``.
+        words[cell] = self.claim_from = replica.pos + replica.shift
+        # Commit point: the item is ours.
+        item = replica.claim(slot)
+        if item >= 0:
+            first, stop, place, batch = self._extent
+            if not first <= item < stop:
+                number, begin, stop = ledger.extents.place(item)
+                place = Place(ledger.known_files[number], begin)
+                first, batch = item, self._reader.plain(place.file)
+                self._extent = first, stop, place, batch
+            at = place.record + item - first
+            record = None
+            if batch is not None:
+                try:
+                    record = batch.record(at)
+                except ValueError:
+                    pass  # it is read once more, to say what is damaged
+            if record is None:
+                self._deliver(got, Place(place.file, at), item, item + 1, True)
+            else:
+                self.hand.deliver_one(got, record, item)
+        words[cell] = 0
+        if ledger.done or (ledger.sealing and item + 1 >= ledger.sealing[0][0]):
+            self._reclaimer.reclaim_done()
+        return item >= 0
 
     # -- taking part
 

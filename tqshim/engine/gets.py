@@ -139,23 +139,31 @@ def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
             pause(gathers)
         elif bell is not None:
             sleep_until_rung(engine, sleep, bell, deadline)
-            if sleep.rung and most == 1 and take_given(engine, got, sleep):
+            if sleep.rung and most == 1 and take_short(engine, got, sleep):
                 pass_on(engine)
                 return engine.generation, False
 
 
-def take_given(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> bool:
-    """The short way of a get under a lease of all that comes, where there is something and all is as usual.
-    ``sleep``: which ends then."""
+def take_short(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> bool:
+    """The short way of a get under a lease of all that comes, or of a claim, where there is something and all is as
+    usual.  ``sleep``: which ends then."""
     generation, state = engine.generation, engine.parts.hand.state
     try:
         with engine.lock:
             parts = engine.parts
-            sole = parts.sole
-            if engine.unsure or engine.beside is not None or parts.acknowledging.out or not sole.goes_on:
+            sole, hand = parts.sole, parts.hand
+            if engine.unsure or engine.beside is not None or parts.acknowledging.out or not hand.is_empty:
                 return False
             engine.unsure = True
-            if sole.take(got) and sleep is not None:
+            state = hand.state
+            if sole.lease is not None:
+                sole.take(got)
+            else:
+                hand.measure_pace(began := monotonic())
+                if parts.consumer.take_one(got) and engine.maxsize:
+                    parts.waiter.ring(AWAITS_PLACE)
+                hand.leave_out(began)
+            if got and sleep is not None:
                 wake(parts, sleep)
             engine.unsure = engine.stale
     except BaseException as error:
@@ -164,6 +172,8 @@ def take_given(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> b
         if sleep is not None:
             stop_sleeping(engine, sleep)
         if generation == engine.generation or not isinstance(error, FORKED):
+            if isinstance(error, PermissionError):
+                raise engine.folder.denied(error) from None
             raise
     if generation != engine.generation:  # forked in the middle: what was got is the parent's
         got.clear()

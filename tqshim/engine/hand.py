@@ -54,6 +54,11 @@ class Hand:
         """From which of our items, and since when, we measure how fast we are, and how many seconds each of the last
         took our caller: getting them and waiting do not count."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing comes before what is taken next."""
+        return not self.state[1] and self.damage is None
+
     def deliver(self, got: list[Taken], records: Sequence[Taken], item: int) -> int:
         """Deliver records, of which the first is that item's; returns the item behind them.  The store to ``state`` is
         what makes them delivered."""
@@ -68,6 +73,18 @@ class Hand:
                 del got[before:]
             raise
         return end
+
+    def deliver_one(self, got: list[Taken], record: Taken, item: int) -> None:
+        """The same of one record, where there is nothing in ``got``."""
+        state = self.state
+        try:
+            got.append(record)
+            self.taken += 1
+            self.state = item, state[1]
+        except BaseException:
+            if self.state is state:
+                got.clear()
+            raise
 
     def lose(self, item: int) -> None:
         """That item was taken, and can't be read."""

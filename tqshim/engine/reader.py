@@ -127,6 +127,14 @@ class Reader:
         except (ValueError, OSError) as error:
             raise self._corrupt(error, place, item, item + 1) from None
 
+    def plain(self, file: FileId) -> Optional[BatchFile]:
+        """That file, if its records are got as they stand there.  ``None`` also where it can't be opened."""
+        if file.large or self.opened is not _as_it_is:
+            return None
+        with contextlib.suppress(ValueError, OSError):
+            return self.files.get(file) or self.open(file)  # type: ignore[return-value]
+        return None
+
     def peek(self, file: FileId, number: int) -> Record:
         """A copy of a record that may be another's by now, in a file that may be gone.  Raises ``ValueError`` or
         ``OSError`` where it can't be read so."""

@@ -191,6 +191,23 @@ class Replica:
         """``append``, and what the last of the events came to."""
         return self.append(data)[-1]
 
+    def claim(self, slot: int) -> int:
+        """``append`` a CLAIM, which is void where it comes too late for this journal; returns the item, or -1."""
+        event = events.claim(slot)
+        end = self.journal.append_claim(event, self.pos)
+        if end - SIZE != self.pos:
+            self._catch_up(end - SIZE)
+        ledger = self.ledger
+        if ledger.index >= ledger.limit:
+            ledger.step(_WORD.unpack(event)[0])
+            item = -1
+        else:
+            item = ledger.claim()
+        self.pos = end
+        if end > self._half:
+            self.set_space_aside()
+        return item
+
     def set_space_aside(self) -> None:
         """Reserve space for the next journal: for what it begins with, if from now on each event makes an extent, and
         for a claim of each waiting item.  On a disk that is full by then, and on which others take whatever is given

@@ -112,11 +112,6 @@ class SoleLease:
         self._reclaimer.reclaim_done()
         return True
 
-    @property
-    def goes_on(self) -> bool:
-        """It stands, as far as we know, and nothing comes before what it delivers."""
-        return self.lease is not None and not self._hand.state[1] and self._hand.damage is None
-
     def left(self) -> int:
         """Items that wait, as far as can be seen without asking."""
         words, source = self._words, self._source
@@ -160,15 +155,7 @@ class SoleLease:
         words[source.given] = at + 1
         if words[source.flag] and not self._contest():
             return False
-        try:
-            got.append(record)
-            hand.taken += 1
-            # Commit point: it is delivered.
-            hand.state = state[0], state[1]
-        except BaseException:
-            if hand.state is state:
-                got.clear()
-            raise
+        hand.deliver_one(got, record, state[0])
         return True
 
     def _contest(self) -> bool:

@@ -31,6 +31,7 @@ SHORT_WAYS: Final = (
     "short_ways" not in _WITHOUT and sys.implementation.name == "cpython" and GIL and sys.version_info >= (3, 10)
 )
 """Threads change, and signal handlers run, at calls and jumps back alone; before 3.10 between any two instructions."""
+SHORT_CLAIMS: Final = "short_claims" not in _WITHOUT
 
 CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
 """Blocks that this process publishes are checked whole, also where their records are large."""

@@ -225,6 +225,15 @@ class Ledger(State):
             self._note(items)
         return items
 
+    def claim(self) -> int:
+        """Apply a CLAIM of who has not lost sight of its own; returns the item that it came to: -1, if none."""
+        item = self.head
+        self.index += 1
+        if not self.plain or item >= self.tail:
+            return -1
+        self.head = item + 1
+        return item
+
     def _note(self, items: range) -> None:
         self.yours += [(self.base + self.index - 1, item, self.place(item)) for item in items]
 

@@ -102,6 +102,11 @@ class Journal:
             return os.lseek(self.fd, 0, 1)
         return self.end_of(int.from_bytes(data[-8:], "little"), at + written - 8)
 
+    def append_claim(self, data: bytes, at: int) -> int:
+        """The same of a CLAIM."""
+        self.write(data)
+        return self.end_of(int.from_bytes(data, "little"), at)
+
     def end_of(self, word: int, at: int) -> int:
         """Where the event ends that was just written, and does not stand between byte ``at`` and there: found by
         looking, in mapped memory, which is cheaper than asking the kernel."""
