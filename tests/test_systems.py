@@ -276,3 +276,33 @@ def test_a_lock_is_never_left_taken_by_a_handlers_exception() -> None:
     done = subprocess.run([sys.executable, "-c", LEFT], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 1500
+
+
+RETURNED = """
+import ctypes, signal
+class Interrupt(Exception):
+    pass
+def handle(number, frame):
+    raise Interrupt
+signal.signal(signal.SIGUSR1, handle)
+comes = ctypes.PyDLL(None)["raise"]  # C code that runs no handler
+caught = []
+def take(signals):
+    try:
+        return None in signals  # Nor does one run behind this: it comes to where the try block has ended.
+    except Interrupt:
+        caught.append(1)
+        raise
+got = []
+try:
+    got.extend(map(take, [map(comes, [signal.SIGUSR1])]))
+except Interrupt:
+    print(got, caught)
+"""
+
+
+def test_what_a_try_block_returns_is_returned_or_its_clauses_see_why_not() -> None:
+    """Not so on 3.9, where a handler may run in between: whatever a function does, what it was to return is lost."""
+    done = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ("[] []\n" if sys.version_info[:2] == (3, 9) else "[False] []\n")

@@ -4,6 +4,7 @@ all to the others."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import random
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from contract_tools import PATIENCE, all_of, within
+from signalling import lost_in_return, signalled_before
 
 import tqshim
 
@@ -291,13 +293,19 @@ def test_interruptions_lose_and_double_nothing(way: str, other: Any) -> None:
                     with contextlib.suppress(tqshim.Empty):
                         act(batch)
                     armed[0] = False
-                except Interrupted:
+                    returned = True
+                except Interrupted as error:
                     interrupted += 1
                     unsure.update(held)
+                    returned = not lost_in_return(error, q.get_many if way == "get_many" else q.get)
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 armed[0] = False
                 if way != "put":
                     got += all_of(q)
+                if not returned:
+                    missing = set(batch).difference(got)
+                    assert len(missing) <= (2 if way == "get_many" else 1)
+                    unsure |= missing
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, former)
@@ -307,6 +315,45 @@ def test_interruptions_lose_and_double_nothing(way: str, other: Any) -> None:
         lost = set(put) - set(got) - unsure
         assert not lost, f"{len(lost)} of {len(put)} are lost, after {interrupted} interruptions"
         assert set(got) <= set(put) | unsure
+
+
+@pytest.mark.parametrize("waiting", ["one by one", "at once"])
+@pytest.mark.parametrize("way", ["get", "get_many"])
+def test_a_handler_may_raise_at_any_instruction_of_a_get(way: str, waiting: str) -> None:
+    """What was not returned is there, also where it was about to be returned."""
+
+    def handler(*_: object) -> None:
+        raise Interrupted
+
+    former = signal.signal(signal.SIGUSR1, handler)
+    try:
+        for instruction in itertools.count(1):
+            with tqshim.Queue() as q:
+                if waiting == "at once":
+                    q.put_many(range(20))
+                else:
+                    for number in range(5):
+                        q.put(number)
+                items = list(range(q.qsize()))
+                got = [q.get_nowait()]
+                take = getattr(q, way)
+                # By C code, as above.
+                gets = map(take, [False] * 3)
+                if way == "get_many":
+                    gets = itertools.chain.from_iterable(map(take, [False] * 3, [None] * 3, [1] * 3))
+                returned = True
+                try:
+                    if not signalled_before(instruction, take, signal.SIGUSR1, functools.partial(got.extend, gets)):
+                        break
+                except Interrupted as error:
+                    returned = not lost_in_return(error, take)
+                got += all_of(q)
+                lost = [item for item in items if item not in got]
+                assert sorted(got + lost) == items
+                assert len(lost) == (not returned), f"{lost} of {items} at instruction {instruction}"
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert instruction > 50
 
 
 def test_a_child_that_is_forked_takes_nothing_of_its_parents(other: Any) -> None:

@@ -1,0 +1,65 @@
+"""Signals that come just before one instruction of a function, and what CPython 3.9 makes of them."""
+
+from __future__ import annotations
+
+import ctypes
+import opcode
+import sys
+import types
+from typing import Any, Callable
+
+
+def lost_in_return(error: BaseException, function: Any) -> bool:
+    """A handler's exception has come between that function's try block and its return, as it may on CPython 3.9 alone:
+    what was to be returned is lost then, as it is just behind the call, and no clause of the function sees it."""
+    if sys.version_info >= (3, 10):
+        return False
+    trace: Any = error.__traceback__
+    while trace.tb_next.tb_next is not None:  # the last one is the handler's
+        trace = trace.tb_next
+    code, at = trace.tb_frame.f_code, trace.tb_lasti
+    ends = bytes([opcode.opmap["POP_BLOCK"], opcode.opmap["RETURN_VALUE"]])
+    return code is function.__code__ and code.co_code[at : at + 3 : 2] == ends
+
+
+class _Frame:
+    """The frame that is traced, as an argument of ``raise``: the signal, where it is to come now; else none."""
+
+    left = 0
+    signal = 0
+
+    @classmethod
+    def from_param(cls, _: types.FrameType) -> Any:
+        cls.left -= 1
+        if cls.left:
+            return ctypes.c_int(0)
+        sys.settrace(None)
+        return ctypes.c_int(cls.signal)
+
+
+class _Ignored:
+    @staticmethod
+    def from_param(_: Any) -> Any:
+        return ctypes.c_int(0)
+
+
+def signalled_before(instruction: int, function: Any, number: int, act: Callable[[], Any]) -> bool:
+    """Call ``act``; a signal comes just before that instruction of that function, counted over all of its calls, from
+    C code: where its handler runs, the interpreter decides.  ``False``: there are not so many."""
+    comes = ctypes.PyDLL(None)["raise"]
+    comes.argtypes, comes.restype = [_Frame, _Ignored, _Ignored], None
+    _Frame.left, _Frame.signal = instruction, number
+
+    def trace(frame: types.FrameType, *_: Any) -> Any:
+        if frame.f_code is not function.__code__:
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        return comes
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(former)
+    return _Frame.left <= 0
