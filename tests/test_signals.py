@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -10,13 +11,18 @@ import queue
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 from programs.things import Ringing
+from signalling import signalled_before
 
 from tqshim import TurboQueue
+from tqshim.engine.acts import Acts
+from tqshim.engine.gets import take_given, take_or_wait
+from tqshim.engine.producer import Producer
 
 LIMIT = 200
 """Seconds in which a program must end that takes one or two."""
@@ -119,6 +125,39 @@ def test_a_child_forked_in_the_middle_of_a_get_takes_an_item_of_its_own_or_none(
 @pytest.mark.parametrize("what", ["put", "put_many"])
 def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str) -> None:
     interrupted(what, "fork and go on", 6000)
+
+
+@pytest.mark.parametrize("function", [Producer._own_log, Acts.act, take_given, take_or_wait])
+def test_a_child_forked_at_any_instruction_goes_on_with_what_is_its_own(function: Any) -> None:
+    """On 3.9 these are all; later ones run handlers at calls and jumps back alone."""
+    children: list[int] = []
+    former = signal.signal(signal.SIGUSR1, lambda *_: children.append(os.fork()))
+    try:
+        for instruction in itertools.count(1):
+            with TurboQueue() as q:
+                for number in range(6):
+                    q.put(number)
+                assert q.get() == 0  # from here on it has all that comes
+                act = functools.partial(q.put_many, [6])
+                if function is take_given:
+                    act = q.get_nowait
+                elif function is take_or_wait:
+                    act = functools.partial(q.get_many, False, None, 2)
+                try:
+                    there = signalled_before(instruction, function, signal.SIGUSR1, act)
+                    if 0 in children:
+                        q.put(q.qsize())
+                        q.close()
+                        os._exit(0)
+                finally:
+                    if 0 in children:
+                        traceback.print_exc()
+                        os._exit(1)
+                if not there:
+                    break
+                assert os.waitpid(children.pop(), 0)[1] == 0, f"forked at instruction {instruction}"
+    finally:
+        signal.signal(signal.SIGUSR1, former)
 
 
 def test_ctrl_c_ends_a_get_that_waits() -> None:

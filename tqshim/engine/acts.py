@@ -86,7 +86,7 @@ class Acts:
         ``do`` finds the parts by itself: in a forked child they are made anew first."""
         with self.lock:
             try:
-                if self.unsure:
+                if self.unsure or self.stale:  # 3.9 may fork in the middle of ``self.unsure = self.stale``.
                     self._recover()
                 self.unsure = True
                 self.parts.leasing.settle()

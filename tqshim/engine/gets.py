@@ -66,7 +66,7 @@ def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
         gathered, gathers = gathers, 0.0
         try:
             with engine.lock:
-                if engine.unsure:
+                if engine.unsure or engine.stale:
                     engine._recover()
                     generation = engine.generation
                 engine.unsure = True
@@ -152,7 +152,13 @@ def take_short(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> b
         with engine.lock:
             parts = engine.parts
             sole, hand = parts.sole, parts.hand
-            if engine.unsure or engine.beside is not None or parts.acknowledging.out or not hand.is_empty:
+            if (
+                engine.unsure
+                or engine.stale
+                or engine.beside is not None
+                or parts.acknowledging.out
+                or not hand.is_empty
+            ):
                 return False
             engine.unsure = True
             state = hand.state

@@ -201,9 +201,10 @@ class Producer:
 
     def _own_log(self) -> Log:
         """The log.  Raises ``OSError`` where this process was forked just now, in a signal handler: it has none yet."""
-        if self.log is NO_LOG:
+        log = self.log  # Read once: 3.9 may fork between two instructions.
+        if log is NO_LOG:
             raise OSError(errno.EBADF, "this frame's process was forked")
-        return self.log
+        return log
 
     def _commit(self, total: int, new: int, by_counter: bool) -> int:
         """The log has grown from ``total`` to ``new`` records; returns how many of them are put."""
