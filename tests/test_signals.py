@@ -21,7 +21,7 @@ from signalling import signalled_before
 
 from tqshim import TurboQueue
 from tqshim.engine.acts import Acts
-from tqshim.engine.gets import take_given, take_or_wait
+from tqshim.engine.gets import take_short, take_or_wait
 from tqshim.engine.producer import Producer
 
 LIMIT = 200
@@ -127,7 +127,7 @@ def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str
     interrupted(what, "fork and go on", 6000)
 
 
-@pytest.mark.parametrize("function", [Producer._own_log, Acts.act, take_given, take_or_wait])
+@pytest.mark.parametrize("function", [Producer._own_log, Acts.act, take_short, take_or_wait])
 def test_a_child_forked_at_any_instruction_goes_on_with_what_is_its_own(function: Any) -> None:
     """On 3.9 these are all; later ones run handlers at calls and jumps back alone."""
     children: list[int] = []
@@ -139,7 +139,7 @@ def test_a_child_forked_at_any_instruction_goes_on_with_what_is_its_own(function
                     q.put(number)
                 assert q.get() == 0  # from here on it has all that comes
                 act = functools.partial(q.put_many, [6])
-                if function is take_given:
+                if function is take_short:
                     act = q.get_nowait
                 elif function is take_or_wait:
                     act = functools.partial(q.get_many, False, None, 2)
