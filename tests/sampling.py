@@ -1,6 +1,7 @@
 """Samples in the place of walks that take minutes: the same in each run, or those of the seed in ``TQSHIM_SEED``.
 
-Lives here: the seed, and a generator for each test that takes a sample.  The walk itself is marked ``stress``.
+Lives here: the seed, and a generator for each test that takes a sample.  The walk itself is marked ``stress``; what a
+sample of a test's cases leaves out is marked ``rest``, too, for a run of it alone with the same seed.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-__all__ = ["SEED", "chooser", "some"]
+import pytest
+
+__all__ = ["SEED", "chooser", "sampled", "some"]
 
 SEED: Final = int(os.environ.get("TQSHIM_SEED") or 19)
 T = TypeVar("T")
@@ -26,3 +29,13 @@ def some(name: str, of: Sequence[T], count: int) -> list[T]:
     """So many of them, in their order."""
     chosen = sorted(chooser(name).sample(range(len(of)), min(count, len(of))))
     return [of[at] for at in chosen]
+
+
+def sampled(name: str, of: Sequence[Any], count: int) -> list[Any]:
+    """All of them as parameters of a test, a tuple for several: so many are in the default run, the others the rest."""
+    numbers = random.Random(f"{SEED} {name}").sample(range(len(of)), min(count, len(of)))
+    left_out = (pytest.mark.stress, pytest.mark.rest)
+    return [
+        pytest.param(*(one if type(one) is tuple else (one,)), marks=() if number in numbers else left_out)
+        for number, one in enumerate(of)
+    ]

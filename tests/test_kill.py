@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from sampling import sampled
 
 KILL_RUN = pathlib.Path(__file__).absolute().parent / "kill_run.py"
 ALL_OFF = "leases,reservations,spinning,gathering"
@@ -35,45 +36,35 @@ def kill_run(seconds: int, options: str, without: str = "") -> None:
     assert process.returncode == 0, output
 
 
-def test_unbounded_queue_survives_random_kills_with_frequent_rolls() -> None:
-    kill_run(3, "--limits 16 64 --file-bytes 8192 --many 20 --big")
+SMALL = "--limits 64 512 --file-bytes 8192"
+"""Journals are rolled often, and batch files change often."""
+RUNS = {
+    "frequent rolls": "--limits 16 64 --file-bytes 8192 --many 20 --big",
+    "a bound": "--maxsize 2000 --limits 64 512 --many 20",
+    "one consumer and its lease": "--maxsize 100000 --consumers 1",
+    "items one by one": f"{SMALL} --consumers 2 --one --pause 0.002",
+    "items one by one, one consumer, which leases all that comes": f"{SMALL} --consumers 1 --one --pause 0.002",
+    "counts, both signals, started in each way": "--joinable --limits 64 512 --many 20 --terminate 0.5 --spawn 0.2"
+    " --forkserver 0.2",
+    "durable": f"{SMALL} --durable --many 20 --big",
+    "durable, bounded, blocks": f"{SMALL} --durable --maxsize 1000 --claimed 0.5",
+    "a key": f"{SMALL} --authkey --many 20 --big",
+    "a key, durable, blocks": f"{SMALL} --authkey --durable --claimed 0.5",
+    "a key, a bound, one consumer": f"{SMALL} --authkey --maxsize 1000 --consumers 1",
+}
+"""All places that a bound has are there in the end."""
+BLOCKS = ["--claimed 1", "--maxsize 100 --claimed 1", "--maxsize 1000 --claimed 0.5 --many 9"]
 
 
-def test_bounded_queue_survives_random_kills_and_keeps_all_its_places() -> None:
-    kill_run(3, "--maxsize 2000 --limits 64 512 --many 20")
+@pytest.mark.parametrize("name", sampled("kills", list(RUNS), 3))
+def test_queue_survives_random_kills(name: str) -> None:
+    kill_run(3, RUNS[name])
 
 
-def test_single_consumer_and_its_lease_survive_random_kills() -> None:
-    kill_run(3, "--maxsize 100000 --consumers 1")
-
-
-@pytest.mark.parametrize("consumers", [1, 2])
-def test_items_that_come_one_by_one_survive_random_kills(consumers: int) -> None:
-    """And the lease of all that comes, which a single consumer has then."""
-    kill_run(3, f"--consumers {consumers} --one --pause 0.002 --limits 64 512 --file-bytes 8192")
-
-
-def test_counts_of_a_joinable_queue_survive_random_kills() -> None:
-    """By both signals, of processes that were started in each way."""
-    kill_run(3, "--joinable --limits 64 512 --many 20 --terminate 0.5 --spawn 0.2 --forkserver 0.2")
-
-
-@pytest.mark.parametrize(
-    "options", ["--claimed 1", "--maxsize 100 --claimed 1", "--maxsize 1000 --claimed 0.5 --many 9"]
-)
+@pytest.mark.parametrize("options", sampled("kills of blocks", BLOCKS, 1))
 def test_claimed_items_survive_random_kills(options: str) -> None:
     """All of them, each marked where it comes again; beside consumers that get."""
-    kill_run(3, f"--limits 64 512 --file-bytes 8192 --consumers 4 {options}")
-
-
-@pytest.mark.parametrize("options", ["--many 20 --big", "--maxsize 1000 --claimed 0.5"])
-def test_durable_queue_survives_random_kills(options: str) -> None:
-    kill_run(3, f"--durable --limits 64 512 --file-bytes 8192 {options}")
-
-
-@pytest.mark.parametrize("options", ["--many 20 --big", "--durable --claimed 0.5", "--maxsize 1000 --consumers 1"])
-def test_queue_with_a_key_survives_random_kills(options: str) -> None:
-    kill_run(3, f"--authkey --limits 64 512 --file-bytes 8192 {options}")
+    kill_run(3, f"{SMALL} --consumers 4 {options}")
 
 
 @pytest.mark.stress
