@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
@@ -32,10 +33,21 @@ def some(name: str, of: Sequence[T], count: int) -> list[T]:
 
 
 def sampled(name: str, of: Sequence[Any], count: int) -> list[Any]:
-    """All of them as parameters of a test, a tuple for several: so many are in the default run, the others the rest."""
-    numbers = random.Random(f"{SEED} {name}").sample(range(len(of)), min(count, len(of)))
-    left_out = (pytest.mark.stress, pytest.mark.rest)
+    """All of them as parameters of a test: so many are in the default run, the others the rest.
+
+    Of tuples, each of which is several parameters, those are chosen in which each value comes equally often."""
+    left = list(range(len(of)))
+    random.Random(f"{SEED} {name}").shuffle(left)
+    used: Counter[tuple[int, Any]] = Counter()
+    values = [tuple(enumerate(one)) if type(one) is tuple else () for one in of]
+    numbers = set()
+    while left and len(numbers) < count:
+        best = min(left, key=lambda number: sum(used[value] for value in values[number]))
+        left.remove(best)
+        numbers.add(best)
+        used.update(values[best])
+    marks = (pytest.mark.stress, pytest.mark.rest)
     return [
-        pytest.param(*(one if type(one) is tuple else (one,)), marks=() if number in numbers else left_out)
+        pytest.param(*(one if type(one) is tuple else (one,)), marks=() if number in numbers else marks)
         for number, one in enumerate(of)
     ]

@@ -114,14 +114,14 @@ def tqshim_command(*words: str, **more: Any) -> subprocess.CompletedProcess[str]
 def busy(queue: Any, item: str = "an item") -> Iterator[None]:
     """Items rush through a queue, put by this process and got by another, which is there already.
 
-    No more than 64 MB of them wait, however slow that is."""
+    No more than 4 MB of them wait, however slow that is."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     consumer = context.Process(target=take_until_none, args=(queue, there))
     consumer.start()
     assert here.recv() == "here"
     ended, begun = threading.Event(), threading.Event()
-    most = (64 << 20) // (len(item) + 1000)
+    most = (4 << 20) // (len(item) + 1000)
 
     def put() -> None:
         number = 0
@@ -1208,8 +1208,9 @@ def test_recover_saves_what_can_be_read_and_leaves_the_rest_alone(path: str, kin
 
 
 @pytest.mark.parametrize("kind", [kind for kind, (_, level) in DAMAGES.items() if level == "damage"])
-def test_what_is_advised_helps(path: str, kind: str) -> None:
+def test_what_is_advised_helps(path: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where recover saves all nobody is told to delete anything or to go elsewhere; where it is advised it saves."""
+    monkeypatch.setattr(tqshim.engine.tuning, "UNSEEN_PATIENCE", 0.1)  # nothing is being written
     filled(path, "a", ["b"], {"c": 1})
     DAMAGES[kind][0](path)
     advice = [one.remedy for one in monitor.check(path)]

@@ -16,9 +16,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import pytest
+from sampling import sampled
 
 import tqshim.engine.supply
 import tqshim.engine.tuning
@@ -172,8 +174,8 @@ def test_space_for_blocks_to_come_makes_no_journal_longer(monkeypatch: pytest.Mo
 
 
 @needs_reserved_space
-@pytest.mark.parametrize("size", [70_000, 300_000])
-def test_many_producers_of_large_items_share_a_small_disk(small_disk: pathlib.Path, size: int) -> None:
+@pytest.mark.parametrize(("size", "turn"), sampled("many", list(product((70_000, 300_000), range(2))), 1))
+def test_many_producers_of_large_items_share_a_small_disk(small_disk: pathlib.Path, size: int, turn: int) -> None:
     """They fill it while no journal is at its half: each next one needs space for all the blocks that wait."""
     fork = multiprocessing.get_context("fork")
     count = 4 * 64 * MB // size // 20
@@ -182,7 +184,7 @@ def test_many_producers_of_large_items_share_a_small_disk(small_disk: pathlib.Pa
         for number in range(count):
             queue.put((me, number, bytes([me]) * size))
 
-    for _ in range(4):
+    for _ in range(2):
         with TurboQueue() as queue:
             producers = [fork.Process(target=produce, args=(queue, me)) for me in range(20)]
             for producer in producers:
@@ -602,9 +604,11 @@ class Failing:
 REPORTED = ["EDQUOT", "ENOSPC", "EIO", "EROFS", "EMFILE", "ENFILE", "ENOMEM"]
 
 
-@pytest.mark.parametrize("maxsize", [0, 100])
-@pytest.mark.parametrize("call", ["open", "write", "posix_fallocate", "pread", "rename", "unlink"])
-@pytest.mark.parametrize("name", REPORTED)
+CALLS = ["open", "write", "posix_fallocate", "pread", "rename", "unlink"]
+LARGE_CALLS = ["open", "posix_fallocate", "pwritev", "pread", "preadv", "rename", "unlink", "fstat", "fstatvfs"]
+
+
+@pytest.mark.parametrize(("name", "call", "maxsize"), sampled("failed", list(product(REPORTED, CALLS, (0, 100))), 24))
 def test_failed_call_costs_no_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
 ) -> None:
@@ -614,11 +618,10 @@ def test_failed_call_costs_no_item_whose_put_returned(
     check_failed_calls(monkeypatch, name, call, maxsize, os)
 
 
-@pytest.mark.parametrize("maxsize", [0, 100])
 @pytest.mark.parametrize(
-    "call", ["open", "posix_fallocate", "pwritev", "pread", "preadv", "rename", "unlink", "fstat", "fstatvfs"]
+    ("name", "call", "maxsize"),
+    sampled("failed large", list(product(("ENOSPC", "EIO", "EMFILE"), LARGE_CALLS, (0, 100))), 12),
 )
-@pytest.mark.parametrize("name", ["ENOSPC", "EIO", "EMFILE"])
 def test_failed_call_costs_no_large_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
 ) -> None:
