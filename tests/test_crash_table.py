@@ -34,6 +34,7 @@ from typing import Any, Callable, Optional
 import pytest
 from crash_table import LEFT, REPAIRERS, TABLE, Row
 from onlooker import LOCKS, PACKAGE, Halt, Place, Step, View, Walk
+from sampling import sampled
 
 import tqshim.engine.log
 import tqshim.engine.tuning
@@ -1784,11 +1785,21 @@ def named(steps: Iterable[Step]) -> list[str]:
 
 WITH_A_PEER = [title for title in TABLE if not PATHS[title].alone]
 ALONE = [title for title in TABLE if PATHS[title].alone]
-each_act = pytest.mark.parametrize("title", WITH_A_PEER + ALONE, scope="module")
-"""By its scope pytest runs all tests of an act one after the other: the process that has walked it does."""
+KILLED = 26
+"""Acts of the default run whose victims are killed after each step."""
+STOPPED = 20
+HALTED = 12
+"""Acts at some lines of which they are killed, and stopped."""
 
 
-@each_act
+def each_act(name: str, titles: list[str], count: int) -> pytest.MarkDecorator:
+    """A test of all acts: so many in the default run.
+
+    By its scope pytest runs all tests of an act one after the other: the process that has walked it does."""
+    return pytest.mark.parametrize("title", sampled(name, titles, count), scope="module")
+
+
+@each_act("killed", WITH_A_PEER + ALONE, KILLED)
 def test_kill_right_after_each_step_leaves_what_the_table_says(title: str) -> None:
     cls = PATHS[title]
     course = walked(cls)
@@ -1806,7 +1817,7 @@ def test_kill_right_after_each_step_leaves_what_the_table_says(title: str) -> No
     each(cases())
 
 
-@pytest.mark.parametrize("title", WITH_A_PEER, scope="module")
+@each_act("stopped", WITH_A_PEER, STOPPED)
 def test_stop_before_each_step_keeps_nobody_waiting_and_loses_nothing(title: str) -> None:
     cls = PATHS[title]
     course = walked(cls)
@@ -1841,13 +1852,13 @@ def at_lines(title: str, most: Optional[int]) -> None:
     each(cases())
 
 
-@each_act
+@each_act("halted", WITH_A_PEER + ALONE, HALTED)
 def test_kill_and_stop_at_some_lines(title: str) -> None:
     at_lines(title, SAMPLE)
 
 
 @pytest.mark.stress
-@each_act
+@pytest.mark.parametrize("title", WITH_A_PEER + ALONE, scope="module")
 def test_kill_and_stop_at_each_line(title: str) -> None:
     at_lines(title, None)
 
