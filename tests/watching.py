@@ -72,11 +72,12 @@ def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody of this process, or of those that it forks from now on, looks by itself: who is not rung for sleeps on."""
     monkeypatch.setattr(tuning, "NAP", NEVER)
     monkeypatch.setattr(tuning, "NAP_LAST", NEVER)
+    monkeypatch.setattr(tuning, "NAP_MOST", NEVER)
 
 
 def sleep_on() -> None:
     """The same of a child's process, for good."""
-    tuning.NAP = tuning.NAP_LAST = NEVER  # type: ignore[misc]
+    tuning.NAP = tuning.NAP_LAST = tuning.NAP_MOST = NEVER  # type: ignore[misc]
 
 
 class Interrupted(BaseException):

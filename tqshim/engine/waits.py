@@ -60,7 +60,7 @@ def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: obj
             return
         rung = engine.parts.waiter.rest(kind, me, bell, seconds)
         naps += 1
-        if rung and places == 1:
+        if rung and places == 1 and kind != AWAITS_DONE:  # The end of all work is everybody's: who wakes rings on.
             return  # one place, most likely; and who must sleep again says so again
         if deadline is not None and monotonic() >= deadline and not rung:
             return
