@@ -19,9 +19,11 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any, Final
 
 import pytest
+from sampling import sampled
 
 from tqshim.bench import chart, command, crew, kinds, measurements, programs, report, rounds, runs, workloads
 from tqshim.bench.kinds import FASTER_FIFO, PICKLE, SIMPLE, STDLIB, TURBO, many
@@ -234,8 +236,9 @@ def session_of(leader: int) -> list[int]:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("number", "whole"), sampled("interrupts", list(product((signal.SIGINT, signal.SIGTERM), (True, False))), 2)
+)
 def test_an_interrupted_bench_leaves_no_process_and_no_queue(number: int, whole: bool, tmp_path: pathlib.Path) -> None:
     """Ctrl-C reaches all processes of a terminal, ``kill`` only one."""
     environment = {**os.environ, "TQSHIM_DIR": str(tmp_path)}
@@ -367,10 +370,14 @@ def chosen(*names: str) -> tuple[str, ...]:
     return tuple(word for name in names for word in ("--only", name))
 
 
-def test_all_six_configurations_deliver_everything() -> None:
-    read = document(*chosen("bounded"), *TINY)
-    shapes = ("1x1", "1x10", "10x1", "3x20", "20x3", "20x20")
-    assert [result["name"] for result in read["measurements"]] == [f"bounded/{shape}" for shape in shapes]
+SHAPES: Final = ["1x1", "1x10", "10x1", "3x20", "20x3", "20x20"]
+
+
+@pytest.mark.parametrize("shape", sampled("shapes", SHAPES, 2))
+def test_all_six_configurations_deliver_everything(shape: str) -> None:
+    assert [name for name in ALL if name.startswith("bounded/")] == [f"bounded/{one}" for one in SHAPES]
+    read = document(*chosen(f"bounded/{shape}"), *TINY)
+    assert [result["name"] for result in read["measurements"]] == [f"bounded/{shape}"]
     for result in read["measurements"]:
         rows = result["metrics"]["rate"]["kinds"]
         assert set(rows) == usable(STDLIB, FASTER_FIFO, TURBO, many(FASTER_FIFO), many(TURBO))
@@ -381,13 +388,17 @@ def test_all_six_configurations_deliver_everything() -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [
-        ("unbounded/1x1", "unbounded/3x20", "bound-1000", "bound-10"),
-        ("roundtrip", "roundtrip-busy", "bytes/100KB", "bytes/1MB", "cpu", "making", "open"),
-        ("waiting", "sharing", "consumers/2", "consumers/4", "idle", "tasks/10us"),
-    ],
+    sampled(
+        "measurements",
+        [
+            ["unbounded/1x1", "bound-10", "roundtrip", "making", "waiting", "tasks/10us"],
+            ["unbounded/3x20", "bytes/100KB", "cpu", "sharing", "consumers/2"],
+            ["bound-1000", "roundtrip-busy", "bytes/1MB", "open", "consumers/4", "idle"],
+        ],
+        1,
+    ),
 )
-def test_each_measurement_can_be_taken_alone_and_gives_all_its_figures(names: tuple[str, ...]) -> None:
+def test_each_measurement_can_be_taken_alone_and_gives_all_its_figures(names: list[str]) -> None:
     read = document(*chosen(*names), *TINY)
     wanted = [one for one in ALL.values() if any(map(one.is_called, names))]
     assert [result["name"] for result in read["measurements"]] == [one.name for one in wanted]
@@ -403,7 +414,7 @@ def test_every_measurement_gives_all_its_figures() -> None:
     assert [result["name"] for result in read["measurements"]] == [one.name for one in ALL.values() if one.possible()]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sampled("methods", METHODS, 1))
 def test_every_start_method_serves(method: str) -> None:
     names = ("bounded/1x1", "cpu/tuple", "making", "waiting")
     read = document(*chosen(*names), *TINY, "--kind", TURBO, "--kind", PICKLE, "--start-method", method)

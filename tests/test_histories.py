@@ -8,6 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
+from itertools import product
 from typing import Any, Callable
 
 import pytest
@@ -15,13 +16,15 @@ from programs import histories
 from programs.crew import Crew
 from programs.histories import LONG, check
 from programs.lockstep import configure
+from sampling import sampled
 
 from tqshim import TurboQueue
 
 GetCrew = Callable[[int], Crew]
 
 SHAPES = [(1, 1), (3, 3), (2, 8)]
-STYLES = ["put", "mixed"]
+METHODS = multiprocessing.get_all_start_methods()
+WITHOUT = ["", "leases", "reservations", "short_ways", "spinning", "leases,reservations,short_ways,spinning"]
 
 
 def run_history(crew: Crew, producers: int, consumers: int, maxsize: int, styles: tuple[str, str], count: int) -> None:
@@ -40,11 +43,12 @@ def run_history(crew: Crew, producers: int, consumers: int, maxsize: int, styles
     assert q.qsize() == 0 and q.empty()
 
 
-@pytest.mark.parametrize("maxsize", [0, 1, 10, 1000])
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
-def test_every_item_comes_once_and_in_order(crew: GetCrew, shape: tuple[int, int], maxsize: int) -> None:
+@pytest.mark.parametrize(
+    ("producers", "consumers", "maxsize", "method"),
+    sampled("histories", [(*shape, *more) for shape in SHAPES for more in product((0, 1, 10, 1000), METHODS)], 12),
+)
+def test_every_item_comes_once_and_in_order(crew: GetCrew, producers: int, consumers: int, maxsize: int) -> None:
     """Processes of every start method, put and get one by one and mixed with all other calls."""
-    producers, consumers = shape
     count = 60 if maxsize == 1 else 400
     team = crew(producers + consumers)
     run_history(team, producers, consumers, maxsize, ("put", "get"), count)
@@ -58,6 +62,7 @@ def test_batches_come_once_and_in_order(crews: Any, styles: tuple[str, str], man
         run_history(crews("fork", 5), 2, 3, maxsize, styles, 600)
 
 
+@pytest.mark.parametrize("without", sampled("without", WITHOUT, 2), indirect=True)
 def test_histories_hold_without_each_optimisation(crews: Any, without: str) -> None:
     """Workers of a crew of their own, which read the switches when they start."""
     crew = Crew("spawn" if sys.platform == "darwin" else "forkserver")
@@ -67,7 +72,7 @@ def test_histories_hold_without_each_optimisation(crews: Any, without: str) -> N
         for worker in range(4):
             crew.call(worker, switch_off, without)
         for maxsize in (0, 40, 3000):
-            run_history(crew, 2, 2, maxsize, ("put", "get"), 800)
+            run_history(crew, 2, 2, maxsize, ("put", "get"), 400)
     finally:
         crew.close()
 

@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 import traceback
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sampling
 from programs.things import Ringing
 from signalling import signalled_before
 
@@ -119,12 +121,12 @@ def test_a_handler_may_fork(what: str) -> None:
 @pytest.mark.parametrize("maxsize", [0, 3000])
 @pytest.mark.parametrize("what", ["get", "get_many"])
 def test_a_child_forked_in_the_middle_of_a_get_takes_an_item_of_its_own_or_none(what: str, maxsize: int) -> None:
-    interrupted(what, "fork and go on", 2000, maxsize)
+    interrupted(what, "fork and go on", 600, maxsize)
 
 
 @pytest.mark.parametrize("what", ["put", "put_many"])
 def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str) -> None:
-    interrupted(what, "fork and go on", 6000)
+    interrupted(what, "fork and go on", 2000)
 
 
 @pytest.mark.parametrize("function", [Producer._own_log, Acts.act, take_short, take_or_wait])
@@ -269,8 +271,7 @@ def test_a_handlers_exception_while_an_item_is_unpickled_does_not_lose_it(many: 
 KINDS_OF_QUEUES = [(), ("durable",), ("authkey",)]
 
 
-@pytest.mark.parametrize("kind", KINDS_OF_QUEUES, ids=" ".join)
-@pytest.mark.parametrize("what", ["get", "put"])
+@pytest.mark.parametrize(("what", "kind"), sampling.sampled("lines", list(product(("get", "put"), KINDS_OF_QUEUES)), 2))
 def test_an_exception_at_any_line_leaves_all_items_there_and_the_queue_usable(what: str, kind: tuple[str, ...]) -> None:
     """The handler's exception is raised at each line that some case comes to, in two cases that it comes to it."""
     assert at_each_line(what, *kind) > 300
@@ -302,8 +303,9 @@ def test_thousands_of_interrupts_do_no_harm(what: str, kind: str, maxsize: int, 
     interrupted(what, kind, 5_000 if kind == "fork" else 50_000, maxsize, 100 + seed, 40 if kind == "fork" else 3000)
 
 
-@pytest.mark.parametrize("durable", ["", "durable"])
-@pytest.mark.parametrize("kind", ["count", "shutdown"])
+@pytest.mark.parametrize(
+    ("kind", "durable"), sampling.sampled("all of it", list(product(("count", "shutdown"), ("", "durable"))), 2)
+)
 def test_what_interrupts_an_act_of_a_queue_may_use_all_of_it(kind: str, durable: str, tmp_path: Path) -> None:
     """Once at each line of a put, a look, a get and a ``task_done``: nobody hangs, and what was said counts."""
     code = """
@@ -383,9 +385,10 @@ else:
     assert int(done.stdout) > 100
 
 
-@pytest.mark.parametrize("maxsize", [0, 1000])
-@pytest.mark.parametrize("kind", ["handler", "destructor"])
-@pytest.mark.parametrize("durable", ["", "durable"])
+@pytest.mark.parametrize(
+    ("kind", "maxsize", "durable"),
+    sampling.sampled("puts", list(product(("handler", "destructor"), (0, 1000), ("", "durable"))), 2),
+)
 def test_what_interrupts_an_act_of_a_queue_may_put_into_it(
     kind: str, maxsize: int, durable: str, tmp_path: Path
 ) -> None:
