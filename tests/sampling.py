@@ -38,8 +38,8 @@ def sampled(name: str, of: Sequence[Any], count: int) -> list[Any]:
     Of tuples, each of which is several parameters, those are chosen in which each value comes equally often."""
     left = list(range(len(of)))
     random.Random(f"{SEED} {name}").shuffle(left)
-    used: Counter[tuple[int, Any]] = Counter()
-    values = [tuple(enumerate(one)) if type(one) is tuple else () for one in of]
+    used: Counter[tuple[int, str]] = Counter()
+    values = [tuple(enumerate(map(repr, one))) if type(one) is tuple else () for one in of]
     numbers = set()
     while left and len(numbers) < count:
         best = min(left, key=lambda number: sum(used[value] for value in values[number]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from sampling import sampled
 
 from compat import cpython_suite
 from compat.interpreters import VERSIONS, interpreters
@@ -55,7 +56,7 @@ def selectors(*patterns: str) -> list[str]:
     return [f"-k={pattern}" for pattern in patterns]
 
 
-@pytest.mark.parametrize("method", cpython_suite.METHODS)
+@pytest.mark.parametrize("method", sampled("suite", list(cpython_suite.METHODS), 1))
 def test_turboqueue_passes_the_queue_tests_of_this_interpreter(method: str) -> None:
     """The quick ones: all but those of processes and barriers in general and of fifty threads."""
     outcome = run_suite("-v", "--method", method, *selectors(*QUICK))

@@ -380,12 +380,12 @@ def run(machine: type[SideBySide], examples: int, steps: int = 40, **more: bool)
 
 @pytest.mark.parametrize("machine", [SideBySide, SideBySideLooking])
 def test_calls_in_one_process_come_to_the_same(machine: type[SideBySide]) -> None:
-    run(machine, 150)
+    run(machine, 60)
 
 
 def test_calls_in_two_processes_come_to_the_same(crews: Any) -> None:
     TwoProcesses.crew = crews("forkserver", 1)
-    run(TwoProcesses, 60)
+    run(TwoProcesses, 30)
 
 
 @pytest.mark.stress

@@ -377,7 +377,7 @@ def usage(path: str) -> tuple[int, int]:
     return len(files), sum(file.stat(follow_symlinks=False).st_blocks for file in files)
 
 
-SOME_OR_300 = pytest.mark.parametrize("count", [100, pytest.param(300, marks=pytest.mark.stress)])
+SOME_OR_300 = pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.stress)])
 """Processes, or queues: a file, descriptor, object or page that each of them leaves shows with some."""
 
 

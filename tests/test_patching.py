@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from programs import patched
+from sampling import sampled
 
 import tqshim
 from tqshim import JoinableTurboQueue, SimpleTurboQueue, TurboQueue
@@ -291,23 +292,27 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ("script.py", "plain", "-m", "--help"),
-        ("script.py", "raise"),
-        ("./script.py", "exit"),
-        ("script.py", "text"),
-        ("script.py", "interrupt"),
-        ("script.py", "hook"),
-        ("link.py", "plain"),
-        ("application", "plain", "alone"),
-        ("-m", "package.module", "raise"),
-        ("-m", "package", "exit", "-m", "alone"),
-        ("no_such_file.py",),
-        ("-m", "no_such_module"),
-    ],
+    sampled(
+        "programs",
+        [
+            ["script.py", "plain", "-m", "--help"],
+            ["script.py", "raise"],
+            ["./script.py", "exit"],
+            ["script.py", "text"],
+            ["script.py", "interrupt"],
+            ["script.py", "hook"],
+            ["link.py", "plain"],
+            ["application", "plain", "alone"],
+            ["-m", "package.module", "raise"],
+            ["-m", "package", "exit", "-m", "alone"],
+            ["no_such_file.py"],
+            ["-m", "no_such_module"],
+        ],
+        5,
+    ),
     ids=" ".join,
 )
-def test_a_program_sees_what_it_sees_without_us(program: Path, arguments: tuple[str, ...]) -> None:
+def test_a_program_sees_what_it_sees_without_us(program: Path, arguments: list[str]) -> None:
     """Arguments, names, paths, children's main modules; output, exit code and traceback."""
     assert run(program, *arguments, turbo=True) == run(program, *arguments, turbo=False)
 
@@ -409,16 +414,20 @@ EVERY = ",".join(METHODS)
 
 @pytest.mark.parametrize(
     ("words", "methods"),
-    [
-        (["script.py"], EVERY),
-        (["-m", "module"], EVERY),
-        (["-m", "package"], "fork"),
-        (["-m", "package.module"], EVERY),
-        (["folder"], "fork"),
-        (["program.pyz"], "fork"),
-        (["-"], "fork"),
-        (["-c", RETURNING], "fork"),
-    ],
+    sampled(
+        "sending",
+        [
+            (["script.py"], EVERY),
+            (["-m", "module"], EVERY),
+            (["-m", "package"], "fork"),
+            (["-m", "package.module"], EVERY),
+            (["folder"], "fork"),
+            (["program.pyz"], "fork"),
+            (["-"], "fork"),
+            (["-c", RETURNING], "fork"),
+        ],
+        3,
+    ),
     ids=lambda words: "" if isinstance(words, str) else " ".join(words[:2])[:20],
 )
 def test_what_children_send_back_of_a_class_of_the_program_arrives(

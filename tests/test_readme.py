@@ -42,6 +42,7 @@ from documents import (
     event_types,
     rows,
 )
+from sampling import some
 
 import tqshim
 from compat import figures
@@ -108,8 +109,9 @@ def help_of(*words: str) -> str:
     return done.stdout
 
 
-def test_all_other_commands_exist_with_their_options() -> None:
-    for command in commands():
+@pytest.mark.parametrize("few", [True, pytest.param(False, marks=(pytest.mark.stress, pytest.mark.rest))])
+def test_all_other_commands_exist_with_their_options(few: bool) -> None:
+    for command in some("commands", commands(), 25) if few else commands():
         words = shlex.split(command)
         while "=" in words[0]:
             assert words[0].partition("=")[0] in sources(), f"{words[0]} is read by nobody"

@@ -618,7 +618,7 @@ def many(check: Callable[..., None], examples: int, *strategies: Any) -> None:
     seed(SEED)(decide(given(*strategies)(check)))()
 
 
-EXAMPLES = [150, pytest.param(8000, marks=STRESS)]
+EXAMPLES = [60, pytest.param(8000, marks=STRESS)]
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)

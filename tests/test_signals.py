@@ -23,7 +23,7 @@ from signalling import signalled_before
 
 from tqshim import TurboQueue
 from tqshim.engine.acts import Acts
-from tqshim.engine.gets import take_short, take_or_wait
+from tqshim.engine.gets import take_or_wait, take_short
 from tqshim.engine.producer import Producer
 
 LIMIT = 200

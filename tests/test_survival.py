@@ -4,26 +4,29 @@ The cases are those of ``survival_run.py``; here each runs a few times, with ``-
 
 from __future__ import annotations
 
+import multiprocessing
+from itertools import product
+
 import pytest
 import survival_run
+from sampling import sampled
 from survival_run import COUNTS, DEATHS, OURS, TASKS, WAYS
 
+METHODS = multiprocessing.get_all_start_methods()
 SEVERAL = {"fork": 5}
 """Runs of a pool's block by the start method, where not one: the others take long to start one."""
 FEWER = {"put_many": (3, 1000), "large items": (3,), "large put_many": (3,)}
 """Of these ways to put so many, where not all counts: each of them is a process."""
 
 
-@pytest.mark.parametrize("tasks", TASKS)
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize(("method", "kind", "tasks"), sampled("pools", list(product(METHODS, OURS, TASKS)), 9))
 def test_block_of_a_pool_that_ends_loses_no_result(method: str, kind: str, tasks: int) -> None:
     """Its workers are terminated as soon as the last task has returned."""
     for _ in range(SEVERAL.get(method, 1)):
         assert survival_run.pool_block(method, kind, tasks) == list(range(tasks))
 
 
-@pytest.mark.parametrize("death", DEATHS)
-@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize(("kind", "death"), sampled("deaths", list(product(OURS, DEATHS)), 8))
 def test_all_that_was_put_outlives_its_producer(kind: str, death: str) -> None:
     """It dies of something else each time, right after its last put; nothing is missing, and all is in order."""
     for way in WAYS:
@@ -32,7 +35,7 @@ def test_all_that_was_put_outlives_its_producer(kind: str, death: str) -> None:
                 assert survival_run.survivors("fork", kind, way, count, death) == list(range(count)), (way, count)
 
 
-@pytest.mark.parametrize("death", DEATHS)
+@pytest.mark.parametrize(("method", "death"), sampled("started", list(product(METHODS, DEATHS)), 4))
 def test_all_that_was_put_outlives_a_producer_started_in_any_way(method: str, death: str) -> None:
     for count in COUNTS:
         assert survival_run.survivors(method, "TurboQueue", "put", count, death) == list(range(count)), count

@@ -251,7 +251,7 @@ def test_one_queue_goes_to_many_children_one_after_the_other(context: Any) -> No
     """And no descriptors pile up."""
     q: Any = TurboQueue()
     opened = []
-    for number in range(12 if context.get_start_method() == "spawn" else 25):
+    for number in range(8 if context.get_start_method() == "spawn" else 15):
         process = context.Process(target=travel.put_both, args=(q, number))
         process.start()
         finish(process)
