@@ -28,7 +28,8 @@ AS_ALWAYS = (
     and not {"TQSHIM_WITHOUT", "TQSHIM_PORTABLE", "TQSHIM_CHECK"}.intersection(os.environ)
 )
 PUBLIC = {"tqshim", *(name.split(".")[0] for name in sys.stdlib_module_names)} if sys.version_info >= (3, 10) else set()
-OWN = {path.stem for path in CONTRACT.glob("*.py")}
+OWN = {"signalling", *(path.stem for path in CONTRACT.glob("*.py"))}
+"""What knows nothing of ours."""
 
 
 def of_a_test(path: Path) -> set[str]:

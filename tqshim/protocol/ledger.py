@@ -79,22 +79,7 @@ from bisect import insort
 from heapq import heappush
 
 from tqshim.protocol import events
-from tqshim.protocol.events import (
-    CLAIM,
-    CLAIM_MANY,
-    CUT,
-    DELIVERED,
-    GOT,
-    HOLD,
-    LEASE,
-    LEASE_ALL,
-    PASSED,
-    PUBLISH,
-    RESERVE,
-    REVOKE,
-    SIZE,
-    TASK_DONE,
-)
+from tqshim.protocol.events import CLAIM, CLAIM_MANY, CUT, DELIVERED, LEASE, LEASE_ALL, PASSED, PUBLISH, REVOKE, SIZE
 from tqshim.protocol.names import FileId
 from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Filling, Held, Lease, Member, Reservation, Returned, Verdict
 from tqshim.protocol.state import NEW_SLOTS, State
@@ -186,13 +171,13 @@ class Ledger(State):
             return self._revoke(slot, rest)
         if kind == PASSED:
             return self._pass(slot, rest)
-        if kind == RESERVE:
+        if kind == events.RESERVE:
             return self._reserve(slot, rest)
-        if kind == HOLD:
+        if kind == events.HOLD:
             return self._hold(self.base + index, slot)
-        if kind == GOT:
+        if kind == events.GOT:
             return self._got(rest)
-        if kind == TASK_DONE:
+        if kind == events.TASK_DONE:
             return self._task_done()
         return self._step_seldom(kind, slot, rest)
 
