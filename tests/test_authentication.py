@@ -26,6 +26,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs.things import Array
+from sampling import sampled
 
 import tqshim.engine.tuning
 import tqshim.sync.membarrier
@@ -572,6 +573,7 @@ def put_it(queue: Any) -> None:
     queue.put("from a task")
 
 
+@pytest.mark.parametrize("method", sampled("keys", multiprocessing.get_all_start_methods(), 1))
 def test_children_have_the_key_of_the_handle_that_they_are_given(context: Any) -> None:
     with opened("queue") as queue:
         children = [context.Process(target=answer, args=(queue, number)) for number in range(3)]

@@ -505,8 +505,11 @@ def test_an_item_comes_back_if_there_is_no_space_for_what_its_block_puts(monkeyp
 
 
 @pytest.mark.parametrize("take", ["get", "claimed", "get_nowait", "get_many"])
-def test_who_takes_items_notices_that_a_holder_was_killed(context: Any, take: str) -> None:
+def test_who_takes_items_notices_that_a_holder_was_killed(
+    context: Any, take: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also one that was a consumer before, and never waits."""
+    monkeypatch.setattr(tuning, "SCAN_EVERY", 0.05)
     q: Any = TurboQueue()
     q.put_many("ab")
     assert q.get() == "a"

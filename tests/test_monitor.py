@@ -114,14 +114,14 @@ def tqshim_command(*words: str, **more: Any) -> subprocess.CompletedProcess[str]
 def busy(queue: Any, item: str = "an item") -> Iterator[None]:
     """Items rush through a queue, put by this process and got by another, which is there already.
 
-    No more than 4 MB of them wait, however slow that is."""
+    No more than 1 MB of them wait, however slow that is."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     consumer = context.Process(target=take_until_none, args=(queue, there))
     consumer.start()
     assert here.recv() == "here"
     ended, begun = threading.Event(), threading.Event()
-    most = (4 << 20) // (len(item) + 1000)
+    most = (1 << 20) // (len(item) + 1000)
 
     def put() -> None:
         number = 0

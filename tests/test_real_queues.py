@@ -844,7 +844,7 @@ METHODS = multiprocessing.get_all_start_methods()
 @pytest.mark.parametrize(
     "method, queues",
     [
-        ("fork", 60),
+        ("fork", 25),
         ("spawn", 4),
         ("forkserver", 4),
         pytest.param("fork", 800, marks=STRESS),

@@ -71,9 +71,10 @@ raised = pytest.mark.skipif(
 
 
 @raised
-@pytest.mark.parametrize("kind", ["keyboard", "custom"])
-@pytest.mark.parametrize("what", ["get", "get_many", "blocking"])
-@pytest.mark.parametrize("maxsize", [0, 50, 3000])
+@pytest.mark.parametrize(
+    ("what", "kind", "maxsize"),
+    sampling.sampled("gets", list(product(("get", "get_many", "blocking"), ("keyboard", "custom"), (0, 50, 3000))), 6),
+)
 def test_an_interrupted_get_loses_and_doubles_nothing(what: str, kind: str, maxsize: int) -> None:
     interrupted(what, kind, 2000, maxsize)
 
@@ -93,22 +94,28 @@ def test_an_interrupted_get_of_what_has_come_back_loses_and_doubles_nothing(kind
 
 
 @raised
-@pytest.mark.parametrize("kind", ["keyboard", "custom"])
-@pytest.mark.parametrize("what", ["put", "put_many"])
-@pytest.mark.parametrize("maxsize", [0, 50, 3000])
+@pytest.mark.parametrize(
+    ("what", "kind", "maxsize"),
+    sampling.sampled("interrupted puts", list(product(("put", "put_many"), ("keyboard", "custom"), (0, 50, 3000))), 4),
+)
 def test_an_interrupted_put_happens_once_or_not_at_all(what: str, kind: str, maxsize: int) -> None:
     interrupted(what, kind, 2000, maxsize)
 
 
 @raised
-@pytest.mark.parametrize("off", ["short_ways", "leases", "reservations", "short_ways,leases,reservations,spinning"])
+@pytest.mark.parametrize(
+    "off",
+    sampling.sampled("off", ["short_ways", "leases", "reservations", "short_ways,leases,reservations,spinning"], 1),
+)
 def test_interrupts_do_no_harm_without_optimisations(off: str) -> None:
     interrupted("get", "keyboard", 3000, 0, 2, 100, TQSHIM_WITHOUT=off)
     interrupted("put", "keyboard", 4000, 3000, 2, 100, TQSHIM_WITHOUT=off)
 
 
-@pytest.mark.parametrize("maxsize", [0, 3000])
-@pytest.mark.parametrize("what", ["get", "get_many", "put", "put_many"])
+@pytest.mark.parametrize(
+    ("what", "maxsize"),
+    sampling.sampled("others", list(product(("get", "get_many", "put", "put_many"), (0, 3000))), 4),
+)
 def test_a_handler_may_use_other_queues(what: str, maxsize: int) -> None:
     interrupted(what, "other", 5000, maxsize)
 
@@ -118,13 +125,14 @@ def test_a_handler_may_fork(what: str) -> None:
     interrupted(what, "fork", 4000)
 
 
-@pytest.mark.parametrize("maxsize", [0, 3000])
-@pytest.mark.parametrize("what", ["get", "get_many"])
+@pytest.mark.parametrize(
+    ("what", "maxsize"), sampling.sampled("forked gets", list(product(("get", "get_many"), (0, 3000))), 1)
+)
 def test_a_child_forked_in_the_middle_of_a_get_takes_an_item_of_its_own_or_none(what: str, maxsize: int) -> None:
     interrupted(what, "fork and go on", 600, maxsize)
 
 
-@pytest.mark.parametrize("what", ["put", "put_many"])
+@pytest.mark.parametrize("what", sampling.sampled("forked puts", ["put", "put_many"], 1))
 def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str) -> None:
     interrupted(what, "fork and go on", 2000)
 

@@ -14,6 +14,7 @@ from queue import Empty
 from typing import Any
 
 import pytest
+from sampling import sampled
 from watching import Interrupted, interrupt_at
 
 import tqshim.engine.tuning
@@ -262,8 +263,7 @@ def test_what_was_taken_when_a_get_was_interrupted_comes_next(path: str, most: i
         assert queue.empty()
 
 
-@pytest.mark.parametrize("ended", [False, True])
-@pytest.mark.parametrize("most", [0, 1])
+@pytest.mark.parametrize(("most", "ended"), sampled("lines", list(itertools.product((0, 1), (False, True))), 2))
 def test_a_get_that_is_interrupted_at_any_line_loses_and_doubles_nothing(most: int, ended: bool) -> None:
     """Also where another wants the lease to end, or has ended it."""
     for line in itertools.count(1):

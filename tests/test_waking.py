@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sampling import sampled
 from watching import AWAITS_PLACE, SLEEPS, no_naps, until_asleep
 
 from tqshim import ShutDown, TurboQueue
@@ -275,7 +276,7 @@ def stress_put(q: Any, number: int, count: int) -> None:
             time.sleep(choose.random() * 3e-4)
 
 
-@pytest.mark.parametrize("maxsize", [0, 1, 3, 40])
+@pytest.mark.parametrize("maxsize", sampled("asleep", [0, 1, 3, 40], 2))
 def test_whenever_one_falls_asleep_it_is_woken(maxsize: int) -> None:
     q: Any = TurboQueue(maxsize)
     ours, theirs = FORK.Pipe(False)
