@@ -53,6 +53,7 @@ def signalled_before(instruction: int, function: Any, number: int, act: Callable
     def trace(frame: types.FrameType, *_: Any) -> Any:
         if frame.f_code is not function.__code__:
             return None
+        frame.f_trace = comes  # First: else there are no such events on 3.13.
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         return comes
 

@@ -168,6 +168,7 @@ def test_a_child_forked_at_any_instruction_goes_on_with_what_is_its_own(function
                 assert os.waitpid(children.pop(), 0)[1] == 0, f"forked at instruction {instruction}"
     finally:
         signal.signal(signal.SIGUSR1, former)
+    assert instruction > 3
 
 
 def test_ctrl_c_ends_a_get_that_waits() -> None:
