@@ -20,6 +20,7 @@ from test_house import INSIDE, ROOMS
 import tqshim.runtime.systems
 import tqshim.storage.journal
 from tqshim import FolderError, TurboQueue
+from tqshim.sync import membarrier
 
 USE = """
 import os, sys, select
@@ -102,6 +103,17 @@ def test_without_the_switch_it_is_used(tmp_path: Path) -> None:
     seen = use(tmp_path)
     missing = [word for word in LINUX if word not in seen]
     assert missing in ([], ["/dev/shm"])  # it may be too small here
+
+
+def test_who_has_no_barrier_waits_for_those_who_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 32-bit program, say, beside others: it ends their leases, too."""
+    waited: list[float] = []
+    membarrier._syscall.cache_clear()
+    monkeypatch.setattr(tqshim.runtime.systems, "MEMBARRIER", None)
+    monkeypatch.setattr(membarrier, "time", SimpleNamespace(sleep=waited.append))
+    membarrier.barrier()
+    membarrier._syscall.cache_clear()
+    assert waited == [0.05]
 
 
 TELLING = ("/proc", "/dev/shm", "TQSHIM_PORTABLE", "darwin", "linux", "win32")

@@ -62,8 +62,8 @@ def register_for_barrier() -> None:
 def barrier() -> None:
     """Every store that a registered process made before this is seen; every load that it makes after it sees ours."""
     try:
-        done = _membarrier(_GLOBAL_EXPEDITED) == 0
-    except (ImportError, KeyError):
+        done = systems.MEMBARRIER is not None and _membarrier(_GLOBAL_EXPEDITED) == 0
+    except ImportError:
         done = False
     if not done:
         # Not to be had here, though it was to the holder: by then its store buffer is long empty.
