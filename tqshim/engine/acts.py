@@ -61,7 +61,6 @@ class Acts:
         self.over = False
         """A get has found it shut down, and empty for good."""
         self.lock: Any = locks.RLock()
-        self.fence: Any = locks.Lock()
         self.unsure = self.stale = False
         self._known: Optional[Ledger] = None
         self._batch_size: Optional[int] = None
@@ -75,7 +74,7 @@ class Acts:
         self.all.add(self)
 
     def _made(self, replica: Replica) -> Parts:
-        parts = Parts(self.folder, replica, self.fence, self.key)
+        parts = Parts(self.folder, replica, self.key)
         if self._batch_size is not None:
             parts.producer.batch_size = self._batch_size
         return parts
@@ -337,7 +336,6 @@ class Acts:
         self.generation += 1
         former, self.lock = self.lock, locks.RLock()
         locks.forked(former)
-        self.fence = locks.Lock()
         self.beside = None
         if self.closed:
             return

@@ -16,6 +16,7 @@ from tqshim.engine.acts import Acts, a_full_disk_is_no_matter
 from tqshim.engine.log import NO_LOG
 from tqshim.engine.parts import nothing
 from tqshim.protocol.pieces import NewRecord
+from tqshim.runtime import locks
 from tqshim.runtime.clock import monotonic
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, CUT_DUE, SLEEPS
 
@@ -96,8 +97,7 @@ def put_once(engine: Acts, records: list[NewRecord], again: bool) -> int:
         put = parts.producer.put(records)
     if put:
         words = parts.members.cells.words
-        with engine.fence:
-            pass
+        locks.fence()
         if words[_ASLEEP]:
             parts.waiter.ring(SLEEPS)
         if parts.replica.wants_space_aside:

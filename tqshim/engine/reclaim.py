@@ -18,6 +18,7 @@ from tqshim.engine.replica import SHIFT, Replica, replay
 from tqshim.protocol import snapshot
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.names import FileId
+from tqshim.runtime import locks
 from tqshim.runtime.clock import monotonic
 from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
@@ -26,7 +27,7 @@ from tqshim.sync.cells import Cells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Optional
+    from typing import Final, Optional
 
 __all__ = ["LEASED", "Reclaimer", "pin_of"]
 
@@ -47,7 +48,6 @@ class Reclaimer:
     """What this process may delete."""
 
     __slots__ = (
-        "_fence",
         "_folder",
         "_glance",
         "_listing",
@@ -61,11 +61,10 @@ class Reclaimer:
         "scanned",
     )
 
-    def __init__(self, folder: LogFolder, replica: Replica, members: Membership, fence: Any) -> None:
+    def __init__(self, folder: LogFolder, replica: Replica, members: Membership) -> None:
         self._folder = folder
         self._replica = replica
         self._members = members
-        self._fence = fence
         self.scanned = monotonic()
         """When this process, or another, last looked for the dead."""
         self._listing: Optional[Iterator[str]] = None
@@ -155,8 +154,7 @@ class Reclaimer:
             done.clear()
         if not self._pending:
             return
-        with self._fence:  # a barrier: their CLAIMs were read before their cells are
-            pass
+        locks.fence()  # their CLAIMs were read before their cells are
         members.see_all()
         words = members.cells.words
         # Whoever has joined beyond that has not grown the cells yet, and so has claimed nothing.

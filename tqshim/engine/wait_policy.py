@@ -12,7 +12,6 @@ process that waits, ten at most.
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections.abc import Callable
 from math import inf
 
@@ -22,7 +21,7 @@ from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
 from tqshim.protocol import names
 from tqshim.protocol.events import SIZE
-from tqshim.runtime import systems
+from tqshim.runtime import locks, systems
 from tqshim.runtime.clock import monotonic
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
@@ -31,7 +30,7 @@ from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, KINDS, SLEEPS, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Optional
+    from typing import Final, Optional
 
 __all__ = ["Waiter"]
 
@@ -46,13 +45,12 @@ _LUCK: Final = 0.3
 class Waiter:
     """The sleep of one process in one queue."""
 
-    __slots__ = ("_bells", "_fence", "_folder", "_luck", "_members", "_replica", "gathering", "waiting")
+    __slots__ = ("_bells", "_folder", "_luck", "_members", "_replica", "gathering", "waiting")
 
-    def __init__(self, folder: LogFolder, replica: Replica, members: Membership, fence: Any) -> None:
+    def __init__(self, folder: LogFolder, replica: Replica, members: Membership) -> None:
         self._folder = folder
         self._replica = replica
         self._members = members
-        self._fence = fence
         self._bells: dict[int, Bell] = {}
         self._luck = dict.fromkeys(KINDS, 1.0)
         self.gathering = Gathering()
@@ -82,9 +80,7 @@ class Waiter:
             return
         try:
             words[word] = 0
-            # A barrier: who falls asleep from here on says so again, who slept before is seen.  A lock of its own: a
-            # signal handler may do the same here.
-            allocate_lock().acquire()
+            locks.fence()  # Who falls asleep from here on says so again, who slept before is seen.
             self._members.see_all()
             if self._members.cells.sleepers(kind):
                 self.bell(kind).ring()
@@ -104,8 +100,7 @@ class Waiter:
         self._members.see_all()
         cells = self._members.cells
         cells.words[ASLEEP[kind]] = 0
-        with self._fence:
-            pass
+        locks.fence()
         for _ in cells.sleepers(kind):
             self.bell(kind).ring()
 
@@ -125,8 +120,7 @@ class Waiter:
         # Whoever puts after this look sees that we sleep: it is for us to see to that, a put has no barrier.
         if self._members.counting:
             membarrier.barrier()
-        with self._fence:
-            pass
+        locks.fence()
 
     def wake(self, kind: int, slot: int, me: object, more: bool) -> None:
         """``me`` sleeps no more.  ``more``: there is something for another, who is rung for."""

@@ -13,6 +13,7 @@ import contextlib
 import sys
 import threading
 import time
+from _thread import allocate_lock
 from itertools import repeat
 from operator import setitem
 
@@ -22,10 +23,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Lock", "Marked", "RLock", "forked", "is_free"]
+__all__ = ["Lock", "Marked", "RLock", "fence", "forked", "is_free"]
 
 LOOK_EVERY = 1e-4
 """Seconds."""
+
+
+def fence() -> None:
+    """A barrier: what this thread has stored is seen before what it loads from here on is read.
+
+    A lock of its own: one that several shared might stay taken, where a signal handler raises (3.9)."""
+    allocate_lock().acquire()
 
 
 def is_free(lock: Any, patience: float) -> bool:
