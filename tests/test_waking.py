@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import random
@@ -288,3 +289,23 @@ def test_whenever_one_falls_asleep_it_is_woken(maxsize: int) -> None:
     got = [item for _ in consumers for item in ours.recv()]
     ended(*consumers)
     assert sorted(got) == [(number, item) for number in range(3) for item in range(700)]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EBADF, "closed"), ValueError("released")])
+def test_who_looks_for_a_place_may_meet_a_journal_that_is_just_closed(error: Exception) -> None:
+    """It has not the lock: another thread, or a signal handler that came in between, goes on in the next journal."""
+    with TurboQueue(1) as queue:
+        queue.put("item")
+        replica = queue._engine.parts.replica
+        journal = replica.journal
+
+        class Closed:
+            def read(self, at: int, size: int) -> bytes:
+                raise error
+
+        replica.journal = Closed()
+        try:
+            assert queue._engine.parts.waiter.spin_for_place(None)
+        finally:
+            replica.journal = journal
+        assert queue.get(timeout=PATIENCE) == "item"

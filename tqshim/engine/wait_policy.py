@@ -193,14 +193,17 @@ class Waiter:
 
     def spin_for_place(self, deadline: Optional[float]) -> bool:
         """The same until somebody has taken something, or written about it: the only other member, who is about to."""
-        members, replica = self._members, self._replica
-        if len(replica.ledger.members) > 2:
+        if len(self._replica.ledger.members) > 2:
             return False
-        return self._look(
-            AWAITS_PLACE,
-            inf if deadline is None else deadline,
-            lambda: not members.passed()[0] and not replica.journal.read(replica.pos, SIZE),
-        )
+        return self._look(AWAITS_PLACE, inf if deadline is None else deadline, self._is_still)
+
+    def _is_still(self) -> bool:
+        """Nothing was delivered, and nothing written to the journal, as it seems: the lock is not held."""
+        replica = self._replica
+        try:
+            return not self._members.passed()[0] and not replica.journal.read(replica.pos, SIZE)
+        except (OSError, ValueError):  # another thread, or a signal handler, leaves that journal at this moment
+            return False
 
     def _look(self, kind: int, deadline: float, nothing_new: Callable[[], bool]) -> bool:
         """Look for a moment, and note what came of it.  ``False``: nothing new."""
