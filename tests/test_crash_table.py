@@ -1633,7 +1633,7 @@ def made(cls: type[Path]) -> Iterator[Path]:
     """An act that is set up, and torn down without anything left."""
     with contextlib.ExitStack() as stack:
         root = stack.enter_context(tempfile.TemporaryDirectory(dir=os.environ["TQSHIM_DIR"], prefix="crash-"))
-        spill = stack.enter_context(tempfile.TemporaryDirectory(prefix="crash-"))
+        spill = stack.enter_context(tempfile.TemporaryDirectory(dir=os.environ["TQSHIM_SPILL_DIR"], prefix="crash-"))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("TQSHIM_DIR", root)
         patch.setenv("TQSHIM_SPILL_DIR", spill)
