@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from watching import newcomer
 
 from tqshim import CorruptBatchError, TurboQueue, monitor
 from tqshim.engine import tuning
-from tqshim.engine.engine import Engine
-from tqshim.engine.registry import Use
 from tqshim.protocol import names
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import Place
@@ -27,13 +26,6 @@ NEVER = 1 << 62
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     return str(tmp_path / "queue")
-
-
-def newcomer(path: str) -> Any:
-    """As another process has it."""
-    other: Any = TurboQueue.__new__(TurboQueue)
-    other._attach(Use(Engine(LogFolder.meet(path))), None)
-    return other
 
 
 def ledger_of(q: Any) -> Ledger:

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import claiming
+from watching import newcomer
 
 import tqshim
 import tqshim.protocol.pieces
@@ -32,8 +33,6 @@ from tqshim import CorruptBatchError, FolderError, TurboQueue, monitor
 from tqshim.cli import main as cli
 from tqshim.engine import keys
 from tqshim.engine.consumer import Consumer
-from tqshim.engine.engine import Engine
-from tqshim.engine.registry import Use
 from tqshim.monitor import looking, moving, view, watching
 from tqshim.monitor.records import SeenBatch
 from tqshim.protocol import events, index, names, snapshot
@@ -593,13 +592,6 @@ def test_check_goes_on_while_items_are_put_and_got(path: str, monkeypatch: pytes
 def nobody_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody cuts because it is time to: only who gets, leaves, or counts off."""
     monkeypatch.setattr(tqshim.engine.tuning, "CUT_EVERY", 1 << 62)
-
-
-def newcomer(path: str) -> Any:
-    """A handle of a queue as another process has it."""
-    other: Any = TurboQueue.__new__(TurboQueue)
-    other._attach(Use(Engine(LogFolder.meet(path))), None)
-    return other
 
 
 KILLED = (

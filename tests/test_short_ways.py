@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Optional
 
 import pytest
-from watching import AWAITS_PLACE, Interrupted, interrupt_at, until_asleep
+from watching import AWAITS_PLACE, Interrupted, interrupt_at, newcomer, until_asleep
 
 import tqshim
 from tqshim import CorruptBatchError, Empty, TurboQueue
@@ -23,7 +23,6 @@ from tqshim.engine.engine import Engine
 from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.log import Log
 from tqshim.engine.producer import Producer
-from tqshim.engine.registry import Use
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
 from tqshim.queues import queue as queues
@@ -458,8 +457,7 @@ def test_a_lease_hides_no_place(maxsize: int) -> None:
 def two_consumers(maxsize: int = 0) -> tuple[Any, Any]:
     """A queue, and a handle of it as another process has it; both have got something, so neither leases few items."""
     queue: Any = TurboQueue(maxsize)
-    other: Any = TurboQueue.__new__(TurboQueue)
-    other._attach(Use(Engine(LogFolder.meet(queue._engine.folder.path))), None)
+    other = newcomer(queue._engine.folder.path)
     for one in (queue, other):
         queue.put("first")
         assert one.get(timeout=LONG) == "first"

@@ -15,18 +15,15 @@ from typing import Any
 
 import pytest
 from sampling import sampled
-from watching import Interrupted, interrupt_at
+from watching import Interrupted, interrupt_at, newcomer
 
 import tqshim.engine.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, monitor
-from tqshim.engine.engine import Engine
-from tqshim.engine.registry import Use
 from tqshim.engine.replica import Replica
 from tqshim.engine.sole import SoleLease
 from tqshim.protocol import index, names
 from tqshim.protocol.records import Lease
 from tqshim.runtime import systems
-from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 
@@ -35,13 +32,6 @@ pytestmark = pytest.mark.skipif(
     reason="nobody takes one here",
 )
 LONG = 60.0
-
-
-def newcomer(path: str) -> Any:
-    """A handle of a queue as another process has it."""
-    other: Any = TurboQueue.__new__(TurboQueue)
-    other._attach(Use(Engine(LogFolder.meet(path))), None)
-    return other
 
 
 @pytest.mark.parametrize("producers", [1, 2])

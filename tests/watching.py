@@ -1,5 +1,6 @@
-"""Whether somebody sleeps in a queue, and waiting until that is so: tests get their order from it, in any process; and
-interrupting an act at one of its lines."""
+"""Whether somebody sleeps in a queue, and waiting until that is so: tests get their order from it, in any process.
+
+And a handle as another process has it, and interrupting an act at one of its lines."""
 
 from __future__ import annotations
 
@@ -14,6 +15,9 @@ from programs.mixed import LEFT_OUT
 
 import tqshim
 from tqshim.engine import tuning
+from tqshim.engine.engine import Engine
+from tqshim.engine.registry import Use
+from tqshim.storage.folder import LogFolder
 from tqshim.sync.cells import AWAITS_DONE, AWAITS_PLACE, SLEEPS
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ __all__ = [
     "Interrupted",
     "asleep",
     "interrupt_at",
+    "newcomer",
     "no_naps",
     "sleep_on",
     "sleepers",
@@ -78,6 +83,13 @@ def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
 def sleep_on() -> None:
     """The same of a child's process, for good."""
     tuning.NAP = tuning.NAP_LAST = tuning.NAP_MOST = NEVER  # type: ignore[misc]
+
+
+def newcomer(path: str) -> Any:
+    """A handle of a queue as another process has it."""
+    other: Any = tqshim.TurboQueue.__new__(tqshim.TurboQueue)
+    other._attach(Use(Engine(LogFolder.meet(path))), None)
+    return other
 
 
 class Interrupted(BaseException):
