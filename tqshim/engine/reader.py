@@ -132,7 +132,7 @@ class Reader:
         if file.large or self.opened is not _as_it_is:
             return None
         with contextlib.suppress(ValueError, OSError):
-            return self.files.get(file) or self.open(file)  # type: ignore[return-value]
+            return self.open(file)  # type: ignore[return-value]
         return None
 
     def peek(self, file: FileId, number: int) -> Record:

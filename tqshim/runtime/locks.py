@@ -1,8 +1,8 @@
 """Locks that are held inside of their ``with`` statement and nowhere else, whatever a signal handler raises.
 
-Lives here: making such locks, and seeing whether one is taken.  From CPython 3.14 on a handler may run between the call
-that takes a lock and the statement's first instruction; what it raises there leaves a plain lock taken, for good.
-Before 3.14 it may not.
+Lives here: making such locks, seeing whether one is taken, and the barrier that taking one is.  From CPython 3.14 on a
+handler may run between the call that takes a lock and the statement's first instruction; what it raises there leaves a
+plain lock taken, for good.  Before 3.14 it may not.
 
 Invariant: nothing but the step of an iterator, after which no handler runs, takes the lock.
 """
