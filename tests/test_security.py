@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from types import FrameType
@@ -25,6 +27,18 @@ LONG = 60.0
 PACKAGE = os.path.dirname(tqshim.__file__)
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+@pytest.fixture(scope="module")
+def readable() -> Iterator[str]:
+    """A folder with a copy of the package that another user may read, also where the clone is its owner's alone."""
+    with tempfile.TemporaryDirectory(prefix="tqshim_test_") as folder:
+        shutil.copytree(PACKAGE, f"{folder}/tqshim", ignore=shutil.ignore_patterns("__pycache__"))
+        for place, _, files in os.walk(folder):
+            os.chmod(place, 0o755)
+            for name in files:
+                os.chmod(os.path.join(place, name), 0o644)
+        yield folder
 
 
 def make(path: Path) -> str:
@@ -133,7 +147,7 @@ def test_a_pickled_handle_does_not_open_a_folder_that_others_may_write_to(tmp_pa
 
 
 @as_root
-def test_another_user_can_neither_open_nor_see_a_queue(tmp_path: Path) -> None:
+def test_another_user_can_neither_open_nor_see_a_queue(tmp_path: Path, readable: str) -> None:
     """A real process of another user, which may reach the folder's parent."""
     former = {folder: folder.stat().st_mode for folder in (tmp_path, *tmp_path.parents)}
     path = make(tmp_path / "queue")
@@ -155,7 +169,7 @@ except OSError as error:
         for folder, mode in former.items():
             if mode & 0o005 != 0o005:
                 os.chmod(folder, mode | 0o005)
-        done = subprocess.run(command, capture_output=True, timeout=LONG)
+        done = subprocess.run(command, capture_output=True, timeout=LONG, cwd=readable)
     finally:
         for folder, mode in former.items():
             if mode & 0o005 != 0o005:
@@ -435,14 +449,18 @@ TOLD = (
 
 @as_root
 @pytest.mark.parametrize("used", ["used", "new"])
-def test_a_forked_child_that_has_become_another_user_hears_why_it_has_no_access(used: str) -> None:
+def test_a_forked_child_that_has_become_another_user_hears_why_it_has_no_access(
+    used: str, readable: str
+) -> None:
     """As workers of ``gunicorn --user`` do; its parent goes on."""
-    done = subprocess.run([sys.executable, "-c", DROPPED, used], capture_output=True, text=True, timeout=LONG)
+    command = [sys.executable, "-c", DROPPED, used]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, cwd=readable)
     before = "0 1\n" if used == "used" else ""
     assert done.stdout == f"{before}{TOLD}{int(bool(before))} in the parent", done.stderr
 
 
 @as_root
-def test_what_is_open_stays_usable_where_a_process_becomes_another_user() -> None:
-    done = subprocess.run([sys.executable, "-c", SET_ITSELF], capture_output=True, text=True, timeout=LONG)
+def test_what_is_open_stays_usable_where_a_process_becomes_another_user(readable: str) -> None:
+    command = [sys.executable, "-c", SET_ITSELF]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, cwd=readable)
     assert done.stdout == f"0\nTrue 0\n7\n{TOLD}", done.stderr
