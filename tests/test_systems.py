@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import fcntl
 import importlib.util
 import os
@@ -20,6 +21,7 @@ from test_house import INSIDE, ROOMS
 import tqshim.runtime.systems
 import tqshim.storage.journal
 from tqshim import FolderError, TurboQueue
+from tqshim.runtime import locks
 from tqshim.sync import membarrier
 
 USE = """
@@ -318,3 +320,18 @@ def test_what_a_try_block_returns_is_returned_or_its_clauses_see_why_not() -> No
     done = subprocess.run([sys.executable, "-c", RETURNED], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ("[] []\n" if sys.version_info[:2] == (3, 9) else "[False] []\n")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="a lock of Python's own made of a C lock; later it is one word")
+def test_a_fork_frees_a_lock_that_a_thread_has_just_taken_without_saying_so() -> None:
+    """It has the C lock, and waits for the GIL to say so; in the child nobody ever does."""
+    lock = locks.RLock()
+    inner = ctypes.c_void_p.from_address(id(lock) + object.__basicsize__)
+    acquire = ctypes.pythonapi.PyThread_acquire_lock
+    acquire.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    assert acquire(inner, 0) and not lock.acquire(False)
+    locks.forked(lock)
+    with lock:
+        assert lock._is_owned()
+    assert lock.acquire(False)
+    lock.release()

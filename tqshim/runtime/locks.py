@@ -16,7 +16,9 @@ import time
 from _thread import allocate_lock
 from itertools import repeat
 from operator import setitem
+from struct import calcsize
 
+from tqshim.runtime import systems
 from tqshim.runtime.clock import monotonic
 
 TYPE_CHECKING = False
@@ -96,9 +98,23 @@ def forked(lock: Any) -> None:
         return
     if sys.version_info >= (3, 14):
         lock._at_fork_reinit()
-    else:  # Before, that makes another one in its place, and who waits goes on to wait for the former.
-        with contextlib.suppress(RuntimeError):  # nobody had it
-            lock._release_save()
+        return
+    # Before, that makes another one in its place, and who waits goes on to wait for the former.
+    try:
+        lock._release_save()
+    except RuntimeError:  # No thread had it, as far as it says; one that waits for the GIL next has not said so yet.
+        if lock.acquire(False):
+            lock.release()
+        else:
+            _let_go(lock)
+
+
+def _let_go(lock: Any) -> None:
+    """Let go an ``RLock`` of before 3.14 that is taken, though it says that no thread has it: Python can't."""
+    with contextlib.suppress(ImportError):
+        # Behind the head of every object: the lock that it is made of.
+        inner = systems.c_memory(id(lock) + object.__basicsize__, calcsize("P"), lock)
+        systems.c_function("PyThread_release_lock", "i", "P")(int.from_bytes(inner, sys.byteorder))
 
 
 if sys.version_info < (3, 14):
