@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from tqshim.protocol import events, records, snapshot
 from tqshim.protocol.events import SIZE
+from tqshim.protocol.extents import Extents
+from tqshim.protocol.index import serial
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.names import FileId
 from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Held, Lease, Member, Reservation, Verdict
@@ -79,6 +81,74 @@ def test_events_in_portions_come_to_the_same(seed: int) -> None:
         at += read
     assert snapshot.dump(other) == snapshot.dump(history.ledger)
     assert other.sealed == history.ledger.sealed
+
+
+def stream_in_portions(seed: int, kind: type[Ledger] = Ledger) -> None:
+    """What most of a journal is: CUTs and CLAIMs, void ones among them, in portions and one by one."""
+    dice = random.Random(seed)
+    each = with_producers(3, dice.choice([0, 0, 4]), consumers=1)
+    other = kind(each.maxsize)
+    feed(other, *[events.join(False)] * 3, events.join(True), *[events.open_(slot, 0) for slot in range(3)])
+    serials = [0] * 3
+    for _ in range(20):
+        portion = b""
+        for _ in range(dice.choice([1, 2, 3, 12, 40])):
+            slot = dice.randrange(4)
+            chance = dice.random()
+            if chance < 0.45:
+                event = events.cut(slot, max(0, each.totals[slot] + dice.choice([0, 1, 1, 1, 2, ROOM + 1])))
+            elif chance < 0.9 or slot == 3:
+                event = events.claim(dice.choice([3, 3, 0]))
+            elif chance < 0.98:
+                serials[slot] += 1
+                event = events.open_(slot, serial(serials[slot], 0))
+            else:
+                event = dice.choice([events.hold(3), events.return_(each.base + each.index - 1), events.lease(3, 2)])
+            each.step(word(event))
+            portion += event
+        assert other.apply(portion) == len(portion)
+        assert snapshot.dump(other) == snapshot.dump(each)
+        assert [other.place(item) for item in range(other.low, other.tail)] == [
+            each.place(item) for item in range(each.low, each.tail)
+        ]
+        assert (other.ends, other.index, other.plain) == (each.ends, each.index, each.plain)
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 1 << 32))
+def test_a_stream_in_portions_comes_to_the_same(seed: int) -> None:
+    """All but where those items stand that are claimed."""
+    stream_in_portions(seed)
+
+
+class GapsAmongExtents(Ledger):
+    __slots__ = ()
+
+    def _apply_run(self, chunk: bytes) -> None:
+        before = self.extents
+        self.extents = Extents(before.first)
+        super()._apply_run(chunk)
+        made, self.extents = self.extents, before
+        for item, end, file, record in made.each(made.first, made.end):
+            before.append(item, file, record, end - item)
+
+
+class RunsThroughAllThatStands(Ledger):
+    """Also where a lease or a bound makes an event void."""
+
+    __slots__ = ()
+
+    def apply(self, chunk: bytes) -> int:
+        self._apply_run(chunk)
+        self.index += len(chunk) // SIZE
+        return len(chunk)
+
+
+@pytest.mark.parametrize("mutant", [GapsAmongExtents, RunsThroughAllThatStands])
+def test_without_this_of_runs_streams_fail(mutant: type[Ledger]) -> None:
+    with pytest.raises((AssertionError, LookupError)):
+        for seed in range(100):
+            stream_in_portions(seed, mutant)
 
 
 @settings(max_examples=100)

@@ -92,57 +92,66 @@ __all__ = ["Ledger"]
 
 _PLAIN: Final = b"\x01"
 """The type of a CLAIM."""
+_OFTEN: Final = bytes((CLAIM, CUT))
+"""The types of most events."""
 _WORD: Final = struct.Struct("<Q")
 
 
 class Ledger(State):
-    """The state of one queue, and what events make of it.
-
-    ``apply`` takes events that others wrote, ``step`` takes one and returns what it came to."""
+    """The state of one queue: ``apply`` takes events that others wrote, ``step`` takes one and says what it came to."""
 
     __slots__ = ()
 
     def apply(self, chunk: bytes) -> int:
         """Apply events of others and return how many bytes that was: type 0 is no event, what follows is not there yet.
 
-        Cheap for runs of claims, which most events are."""
-        if len(chunk) == SIZE:
-            if chunk[0]:
-                self.step(_WORD.unpack(chunk)[0])
-                return SIZE
-            return 0
+        Cheap for runs of CLAIMs and CUTs, which most events are."""
+        if len(chunk) == SIZE and chunk[0]:
+            self.step(_WORD.unpack(chunk)[0])
+            return SIZE
         types = chunk[::SIZE]
         count = len(chunk) // SIZE
-        if (
-            types.count(_PLAIN) == count == len(types)
-            and self.index + count <= self.limit
-            and self.watched is None
-            and self.plain
-        ):
-            self.index += count
-            head = self.head + count
-            self.head = head if head < self.tail else self.tail
-            return count * SIZE
-        cut = types.find(0)
-        if 0 <= cut < count:
-            count = cut
-        at = 0
-        if self.watched is None:
-            last = min(count, self.limit - self.index)
-            while at < last:
-                left = len(types[at:last].lstrip(_PLAIN))
-                claims = last - left - at
-                if claims:
-                    at += claims
-                    self.index += claims
-                    if self.plain:
-                        self.head = min(self.head + claims, self.tail)
-                if left:
-                    self.step(_WORD.unpack_from(chunk, at * SIZE)[0])
-                    at += 1
+        end = types.find(0, 0, count)
+        count, at = count if end < 0 else end, 0
+        last = min(count, self.limit - self.index) if self.watched is None else 0
+        while at < last:
+            often = _PLAIN if self.maxsize or self.shut or not self.plain else _OFTEN
+            run = last - at - len(types[at:last].lstrip(often))
+            if run:
+                if types.count(_PLAIN, at, at + run) < run:
+                    self._apply_run(chunk[at * SIZE : (at + run) * SIZE])
+                elif self.plain:
+                    self.head = min(self.head + run, self.tail)
+                self.index += run
+                at += run
+            else:
+                self.step(_WORD.unpack_from(chunk, at * SIZE)[0])
+                at += 1
         for (event,) in _WORD.iter_unpack(chunk[at * SIZE : count * SIZE]):
             self.step(event)
         return count * SIZE
+
+    def _apply_run(self, chunk: bytes) -> None:
+        """Apply CLAIMs and CUTs, in an unbounded queue where each of them counts."""
+        head, tail, totals, files = self.head, self.tail, self.totals, self.files
+        extents: list[tuple[int, int, int, int]] = []
+        for (event,) in _WORD.iter_unpack(chunk):
+            if event & 0xFF == CLAIM:
+                if head < tail:
+                    head += 1
+                continue
+            slot, total = event >> 8 & 0xFFFF, event >> 24
+            filling, former = files.get(slot), totals[slot]
+            if filling is not None and former < total <= filling.stop:
+                extents.append((tail, filling.number, former - filling.first, total - former))
+                totals[slot] = total
+                self.ends[filling.file] = tail = tail + total - former
+        self.head, self.tail = head, tail
+        waiting = [extent for extent in extents if extent[0] + extent[3] > head]
+        if len(waiting) < len(extents):
+            self.extents.clear(tail)  # nobody asks where those stand that are claimed
+        for extent in waiting:
+            self.extents.append(*extent)
 
     def step(self, event: int) -> Verdict:
         """Apply one event and say what it came to."""
@@ -414,10 +423,9 @@ class Ledger(State):
 
     def _got(self, number: int) -> Optional[int]:
         held = self.held.pop(number, None)
-        if held is None:
-            return None
-        self._let_go(held.place.file)
-        return number
+        if held is not None:
+            self._let_go(held.place.file)
+        return None if held is None else number
 
     def _return(self, number: int) -> Optional[int]:
         held = self.held.get(number)
