@@ -288,7 +288,7 @@ def lane(name: str, beside: str, queue: Any, count: int, start: float) -> tuple[
             stopped = peer(queue, kind, STATES[first])
             os.kill(stopped, signal.SIGSTOP)
             os.waitpid(stopped, os.WUNTRACED)
-        for turn in range(3 * count):
+        for turn in range(20 * count):
             if beside == "killed":
                 end(peer(queue, kind, STATES[(first + turn) % len(STATES)]))
             began = monotonic()

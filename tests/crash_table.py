@@ -139,10 +139,9 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write index", ("uncut items", "dead member", "unput record")),
         Row("!store COUNTER", ("uncut items", "dead member")),
     ),
-    "put, a millisecond after the last cut": (
+    "put, where all marks are used": (
         Row("append CUT", ("dead member",)),
         Row("store CUT_UP_TO", ("dead member",)),
-        Row("store CUT_DUE", ("dead member",)),
         Row("write record", ("dead member", "unput record")),
         Row("write index", ("dead member", "unput record")),
         Row("!store COUNTER", ("uncut items", "dead member")),
@@ -182,9 +181,11 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("allocate load_", ("uncut items", "dead member", "batch file")),
         Row("write index", ("uncut items", "dead member", "batch file")),
         Row("append CUT, OPEN", ("dead member", "batch file")),
+        Row("store CUT_UP_TO", ("dead member", "batch file")),
         Row("rename load_ to ready_", ("dead member", "batch file")),
         Row("write record", ("dead member", "unput record", "batch file")),
         Row("write index", ("dead member", "unput record", "batch file")),
+        Row("store mark", ("dead member", "unput record", "batch file")),
         Row("!store COUNTER", ("uncut items", "dead member")),
     ),
     "put to a full batch file": (
@@ -212,7 +213,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write index", ("dead member", "unput record")),
         Row("!append PUBLISH", ("dead member", "late COUNTER")),
         Row("store CUT_UP_TO", ("dead member", "late COUNTER")),
-        Row("store CUT_DUE", ("dead member", "late COUNTER")),
         Row("store COUNTER", ("dead member",)),
     ),
     "put to a durable queue": (
@@ -220,7 +220,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write index", ("dead member", "unput record")),
         Row("!append PUBLISH", ("dead member", "late COUNTER")),
         Row("store CUT_UP_TO", ("dead member", "late COUNTER")),
-        Row("store CUT_DUE", ("dead member", "late COUNTER")),
         Row("store COUNTER", ("dead member",)),
     ),
     "first put where no counter counts, after one that was killed": (
@@ -235,7 +234,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write index", ("dead member", "unput record", "batch file")),
         Row("!append PUBLISH", ("dead member", "late COUNTER")),
         Row("store CUT_UP_TO", ("dead member", "late COUNTER")),
-        Row("store CUT_DUE", ("dead member", "late COUNTER")),
         Row("store COUNTER", ("dead member",)),
     ),
     "put to a bounded queue, near its bound": (
@@ -245,6 +243,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("store COUNTER", ("raised FLAG", "dead member")),
     ),
     "put to a bounded queue, far from its bound": (
+        Row("store mark", ("raised FLAG", "dead member")),
         Row("append CUT, RESERVE", ("reserved places", "raised FLAG", "dead member")),
         Row("write record", ("reserved places", "raised FLAG", "dead member", "unput record")),
         Row("write index", ("reserved places", "raised FLAG", "dead member", "unput record")),
@@ -259,7 +258,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write record", ("uncut items", "raised FLAG", "dead member", "unput record")),
         Row("write index", ("uncut items", "raised FLAG", "dead member", "unput record")),
         Row("store COUNTER", ("uncut items", "raised FLAG", "dead member")),
-        Row("!append CUT, SKIP", ("raised FLAG", "dead member")),
+        Row("!append CUT, CUT, SKIP", ("raised FLAG", "dead member")),
+        Row("store CUT_UP_TO", ("raised FLAG", "dead member")),
     ),
     "put that reserves anew": (
         Row("clear FLAG", ("raised FLAG", "dead member")),
@@ -287,7 +287,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write index", ("raised FLAG", "dead member", "unput record", "batch file")),
         Row("!append CUT, PUBLISH", ("raised FLAG", "dead member", "late COUNTER")),
         Row("store CUT_UP_TO", ("raised FLAG", "dead member", "late COUNTER")),
-        Row("store CUT_DUE", ("raised FLAG", "dead member", "late COUNTER")),
         Row("store COUNTER", ("raised FLAG", "dead member")),
     ),
     "first put that waits": (
@@ -320,7 +319,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("store POSITION", ("uncut items", "dead member", "pin")),
         Row("!append CUT, CLAIM", ("taken", "dead member", "pin", "batch file")),
         Row("store CUT_UP_TO", ("taken", "dead member", "pin", "batch file")),
-        Row("store CUT_DUE", ("taken", "dead member", "pin", "batch file")),
         Row("clear POSITION", ("taken", "dead member", "batch file")),
     ),
     "get of several": (
@@ -350,8 +348,10 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("rename free_ to load_", ("uncut items", "dead member", "batch file")),
         Row("write load_", ("uncut items", "dead member", "batch file")),
         Row("append CUT, OPEN", ("dead member", "unput record", "batch file")),
+        Row("store CUT_UP_TO", ("dead member", "unput record", "batch file")),
         Row("rename load_ to ready_", ("dead member", "unput record", "batch file")),
         Row("write record", ("dead member", "unput record", "batch file")),
+        Row("store mark", ("dead member", "unput record", "batch file")),
         Row("!store COUNTER", ("uncut items", "dead member")),
     ),
     "get from a damaged batch file": (
@@ -434,7 +434,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("store POSITION", ("dead member", "pin")),
         Row("!append CUT, CLAIM", ("taken", "dead member", "pin")),
         Row("store CUT_UP_TO", ("taken", "dead member", "pin")),
-        Row("store CUT_DUE", ("taken", "dead member", "pin")),
         Row("clear POSITION", ("taken", "dead member")),
     ),
     "first put beside another's lease of all that comes": (
@@ -444,9 +443,11 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("allocate load_", ("dead member", "batch file")),
         Row("write index", ("dead member", "batch file")),
         Row("store LEASE_FLAG", ("raised LEASE_FLAG", "dead member", "batch file")),
-        Row("append DELIVERED, REVOKE, OPEN", ("dead member", "batch file")),
+        Row("append DELIVERED, REVOKE, CUT, OPEN", ("dead member", "batch file")),
+        Row("store CUT_UP_TO", ("dead member", "batch file")),
         Row("write record", ("dead member", "unput record", "batch file")),
         Row("write index", ("dead member", "unput record", "batch file")),
+        Row("store mark", ("dead member", "unput record", "batch file")),
         Row("!store COUNTER", ("uncut items", "dead member")),
     ),
     "claimed, and its block": (
@@ -478,11 +479,9 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     ),
     "task_done": (
         Row("!append TASK_DONE"),
-        Row("store CUT_DUE"),
     ),
     "task_done of the last item": (
         Row("!append TASK_DONE"),
-        Row("store CUT_DUE"),
     ),
     "first join that waits": (
         Row("append JOIN", ("dead member",)),
@@ -496,13 +495,11 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("!append CLOSING", ("CLOSING alone",)),
         Row("store FLAG", ("CLOSING alone",)),
         Row("append SHUTDOWN"),
-        Row("store CUT_DUE"),
     ),
     "shutdown while somebody sleeps": (
         Row("!append CLOSING", ("CLOSING alone",)),
         Row("store FLAG", ("CLOSING alone",)),
         Row("append SHUTDOWN", ("sleeper",)),
-        Row("store CUT_DUE", ("sleeper",)),
         Row("clear ASLEEP", ("sleeper",)),
         Row("ring bell"),
     ),
@@ -511,20 +508,17 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("store FLAG", ("uncut items", "CLOSING alone", "dead member")),
         Row("append CUT, SHUTDOWN", ("dead member",)),
         Row("store CUT_UP_TO", ("dead member",)),
-        Row("store CUT_DUE", ("dead member",)),
     ),
     "shutdown at once": (
         Row("!append CLOSING", ("CLOSING alone",)),
         Row("store FLAG", ("CLOSING alone",)),
         Row("append SHUTDOWN"),
-        Row("store CUT_DUE"),
     ),
     "shutdown at once, with a lease": (
         Row("!append CLOSING", ("lease", "CLOSING alone", "dead member")),
         Row("append REVOKE", ("CLOSING alone", "dead member")),
         Row("store FLAG", ("CLOSING alone", "dead member")),
         Row("append SHUTDOWN", ("dead member",)),
-        Row("store CUT_DUE", ("dead member",)),
     ),
     "shutdown at once, with another's lease": (
         Row("!append CLOSING", ("CLOSING alone",)),
@@ -532,16 +526,14 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("append REVOKE", ("CLOSING alone",)),
         Row("store FLAG", ("CLOSING alone",)),
         Row("append SHUTDOWN"),
-        Row("store CUT_DUE"),
     ),
     "put to a queue that somebody is shutting down": (
         Row("write record", ("uncut items", "CLOSING alone", "dead member", "unput record")),
         Row("write index", ("uncut items", "CLOSING alone", "dead member", "unput record")),
         Row("!store COUNTER", ("uncut items", "CLOSING alone", "dead member")),
-        Row("append CUT, SKIP", ("CLOSING alone", "dead member")),
+        Row("append CUT, CUT, SKIP", ("CLOSING alone", "dead member")),
+        Row("store CUT_UP_TO", ("CLOSING alone", "dead member")),
         Row("append SHUTDOWN", ("dead member",)),
-        Row("store CUT_UP_TO", ("dead member",)),
-        Row("store CUT_DUE", ("dead member",)),
     ),
     "put that a shutdown overtakes": (
         Row("write record", ("dead member", "unput record")),
@@ -556,7 +548,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("create spare_", ("dead member", "late COUNTER")),
         Row("reserve spare_", ("dead member", "late COUNTER")),
         Row("store CUT_UP_TO", ("dead member", "late COUNTER")),
-        Row("store CUT_DUE", ("dead member", "late COUNTER")),
         Row("store COUNTER", ("dead member",)),
     ),
     "roll": (
@@ -571,7 +562,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("reserve spare_", ("dead member", "unput record")),
         Row("!append PUBLISH", ("dead member", "late COUNTER")),
         Row("store CUT_UP_TO", ("dead member", "late COUNTER")),
-        Row("store CUT_DUE", ("dead member", "late COUNTER")),
         Row("store COUNTER", ("dead member",)),
     ),
     "roll that somebody else wins": (
@@ -588,7 +578,6 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("reserve spare_", ("dead member", "unput record")),
         Row("!append PUBLISH", ("dead member", "late COUNTER")),
         Row("store CUT_UP_TO", ("dead member", "late COUNTER")),
-        Row("store CUT_DUE", ("dead member", "late COUNTER")),
         Row("store COUNTER", ("dead member",)),
     ),
     "leave with a lease and puts": (
@@ -597,6 +586,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("!append LEAVE", ("uncut items", "dead member")),
         Row("unlock slot", ("uncut items", "dead member")),
         Row("!append CUT, LEAVE"),
+        Row("store CUT_UP_TO"),
         Row("rename load_ to ready_"),
     ),
     "bury a killed producer": (
@@ -620,6 +610,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "a program ends, others go on": (
         Row("unlock slot", ("uncut items", "dead member")),
         Row("!append CUT, LEAVE"),
+        Row("store CUT_UP_TO"),
         Row("rename load_ to ready_"),
     ),
     "last user leaves": (

@@ -54,11 +54,11 @@ CELLS: Final = {
     words_of.POSITION: "POSITION",
     words_of.LEASE_POSITION: "LEASE_POSITION",
     words_of.LEASE_FLAG: "LEASE_FLAG",
-    words_of.CUT_DUE: "CUT_DUE",
     words_of.SCANNED: "SCANNED",
     words_of.BEYOND: "BEYOND",
     words_of.GIVEN: "GIVEN",
     words_of.CUT_UP_TO: "CUT_UP_TO",
+    **dict.fromkeys(range(words_of.MARKS, words_of.PAGE // 8, SLOTS), "mark"),
     **dict.fromkeys(ASLEEP.values(), "ASLEEP"),
 }
 """By kind of a slot's word, or by word of the whole queue: what the table calls it."""
@@ -210,7 +210,7 @@ class View:
         return any(lock.inode == members and lock.start <= slot <= lock.end for lock in self.locks)
 
     def word(self, word_kind: int, slot: int) -> int:
-        return self.words[Cells.place(word_kind, slot)] if slot < len(self.words) * SLOTS // 1024 else 0
+        return self.words[Cells.place(word_kind, slot)] if slot < len(self.words) * SLOTS // (words_of.PAGE // 8) else 0
 
     def counters(self) -> bytes:
         starts = range(words_of.COUNTER, len(self.words), words_of.PAGE // 8)

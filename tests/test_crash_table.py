@@ -145,7 +145,7 @@ class Path:
 
     def cut(self) -> None:
         """So that what this process has put is not the victim's to cut."""
-        self.engine.act(self.parts.producer.cut)
+        self.engine.act(self.parts.members.cut)
 
     def consume(self) -> None:
         """Be a consumer, and a producer, without a lease."""
@@ -473,7 +473,7 @@ class Put(FirstPut):
 
 
 class PutThatCuts(Put):
-    title = "put, a millisecond after the last cut"
+    title = "put, where all marks are used"
     puts = ("before", "beside", "put")
 
     def prepare(self) -> None:
@@ -481,7 +481,9 @@ class PutThatCuts(Put):
         self.engine.cut()
         self.other = Engine(LogFolder.meet(self.engine.folder.path))
         self.other.put(pickle.dumps("beside"), True, None)
-        self.parts.producer.log.due = self.parts.members.cells.words[words_of.CUT_DUE] = 0
+        # As if all our marks were used, and the last were old.
+        log = self.parts.producer.log
+        log.due, log._marked = 0, words_of.MARKS_MOST
 
 
 class PutToSleeper(Put):
@@ -1638,7 +1640,7 @@ def made(cls: type[Path]) -> Iterator[Path]:
         patch.setenv("TQSHIM_DIR", root)
         patch.setenv("TQSHIM_SPILL_DIR", spill)
         patch.setattr(tqshim.engine.tuning, "LIMITS", cls.limits)
-        patch.setattr(tqshim.engine.tuning, "CUT_EVERY", NEVER)
+        patch.setattr(tqshim.engine.tuning, "MARK_EVERY", NEVER)
         patch.setattr(tqshim.engine.tuning, "SCAN_EVERY", SCAN_EVERY)
         patch.setattr(tqshim.storage.places, "MARKER_LIFE", 0.0)
         patch.setattr(membarrier, "barrier_works", membarrier.barrier_works)
@@ -1869,7 +1871,6 @@ CHANGING += " ftruncate posix_fallocate"
 SHARED = ("words", "counts", "memory", "ends")
 """How memory is called that others see, where somebody stores to it."""
 ELSEWHERE = {
-    "__init__: words": "a time from before the machine was started",
     "_create_in: rmdir": "a file system that is refused: test_folder",
     "_delete_batch: ioctl": "of a file that has no name any more: test_large",
     "_mkfifo_by_path: mkfifo": "where a FIFO can't be made relative to a folder: test_systems",
@@ -1877,12 +1878,12 @@ ELSEWHERE = {
     "lock_to_read: fcntl": "who reads a record in its file keeps that from being filled again: test_large",
     "open: rmdir": "a file system that is refused: test_folder",
     "pass_on: words": "who was rung for in vain tells the next; it sleeps on itself: test_waking",
+    "look_for_sleepers: counts": "who was rung for may have been killed, and the put that follows rings: test_marks",
     "prepare_roll: ftruncate": "only a power cut leaves a file that long under a new name: test_durability",
     "recover: counts": "what an interrupted act has left in its own cells: test_signals",
     "recover: words": "the same",
     "refill_batch: unlink": "a file that is left in the place of the one taken, in that very moment: test_large",
     "ring_again: words": "an act was interrupted that may have rung for nobody: test_signals",
-    "wants_cut: counts": "who was rung for may have been killed, and the put that follows rings: test_waking",
 }
 """Changes that no act of the table leads to, and why."""
 

@@ -43,7 +43,7 @@ CONSTANTS: dict[str, list[Any]] = {
     "FILE_BYTES": [64, 256, 1 << 20],
     "LARGE_FILE_BYTES": [64, 1 << 20, 4 << 20],
     "SCAN_EVERY": [0.0, 1.0],
-    "CUT_EVERY": [0],  # Each put cuts: within a millisecond the order of two processes is nobody's promise.
+    "MARK_EVERY": [0],  # Each put cuts: within a millisecond the order of two processes is nobody's promise.
 }
 """Constants of the engine, and values under which its rules must hold as well."""
 

@@ -478,7 +478,7 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Engine]]:
     """A bounded queue with items 0 to 4 and places reserved for more, and another producer's engine."""
     if not (tqshim.engine.tuning.RESERVATIONS and membarrier.barrier_works()):
         pytest.skip("no places are reserved")
-    monkeypatch.setattr(tqshim.engine.tuning, "CUT_EVERY", 1 << 40)  # no cut comes in between
+    monkeypatch.setattr(tqshim.engine.tuning, "MARK_EVERY", 1 << 40)  # no cut comes in between
     queue: Any = TurboQueue(300)
     for number in range(5):
         queue.put(number)
@@ -671,7 +671,7 @@ def test_what_a_handler_has_put_comes_before_what_is_put_after_it_though_it_was_
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was put, or at the cut behind it."""
-    monkeypatch.setattr(tqshim.engine.tuning, "CUT_EVERY", 1 << 40)  # no cut comes in between
+    monkeypatch.setattr(tqshim.engine.tuning, "MARK_EVERY", 1 << 40)  # no cut comes in between
     queue: Any = TurboQueue()
     queue.put(0)
     put_many, cut = Engine.put_many, Engine.cut

@@ -798,7 +798,7 @@ def test_a_get_of_several_that_lags_by_more_than_a_journal_loses_nothing(monkeyp
         while replica.journal.number == number:
             append(replica, events.revoke(0, 0))
 
-    def in_between(replica: Replica, data: bytes, whole: bool = False) -> Any:
+    def in_between(replica: Replica, data: bytes, again: Any = None) -> Any:
         if data[-events.SIZE] == events.CLAIM_MANY and not others:
             others.append(os.fork())
             if not others[0]:
@@ -813,7 +813,7 @@ def test_a_get_of_several_that_lags_by_more_than_a_journal_loses_nothing(monkeyp
                 finally:
                     os._exit(1)
             assert os.waitpid(others[0], 0)[1] == 0
-        return append(replica, data, whole)
+        return append(replica, data, again)
 
     monkeypatch.setattr(Replica, "append", in_between)
     assert q.get_many(timeout=5.0) == ["a", "b", "c"]

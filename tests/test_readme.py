@@ -231,7 +231,7 @@ NUMBERS: Final = (
     ("up to 1 MB, one of large records", {"FILE_BYTES": 1 << 20}),
     ("large records up to 4 MB, or a 64th of what is free", {"LARGE_FILE_BYTES": 4 << 20, "SHARES": 64}),
     ("after a minute", {"MARKER_LIFE": 60.0}),
-    ("The last cut is older than a millisecond", {"CUT_EVERY": 1_000_000}),
+    ("The last mark is older than a millisecond", {"MARK_EVERY": 1_000_000}),
     ("look at them for 60 µs", {"SPIN": 60e-6}),
     ("eight items or more", {"LEASE_FROM": 8}),
     (

@@ -791,7 +791,7 @@ def concurrent(
     chosen: dict[str, Any] = {}
     if choose.random() < 0.6:
         chosen = {name: choose.choice(values) for name, values in CONSTANTS.items()}
-        chosen["CUT_EVERY"] = choose.choice([0, UNTOUCHED["CUT_EVERY"]])
+        chosen["MARK_EVERY"] = choose.choice([0, UNTOUCHED["MARK_EVERY"]])
     actors = choose.randint(2, 6)
     others = choose.randint(1, min(actors, most)) if crew is not None else 0
     # Threads of each process; this one is number 0.
@@ -824,7 +824,7 @@ def concurrent(
                 acts.append(recorded.act(q, 0, 8, "get_nowait", ()))
                 assert len(acts) < 1000, "the queue does not end"
             acts.append(recorded.act(q, 0, 8, "qsize", ()))
-            slack = UNTOUCHED["CUT_EVERY"] if not chosen else chosen["CUT_EVERY"]
+            slack = UNTOUCHED["MARK_EVERY"] if not chosen else chosen["MARK_EVERY"]
             wrong = contradiction(acts, maxsize, slack)
             assert wrong is None, f"TQSHIM_SEED={SEED}, {told!r}, round {turn}, threads {threads}, {chosen}:\n{wrong}"
             found.append((acts, maxsize, slack))

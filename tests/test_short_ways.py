@@ -196,7 +196,7 @@ def test_two_threads_whose_records_come_too_late_learn_it_both(
             assert other.get([], 1, False, None)[0] == 0
             taken = 1
     log = producer.log
-    log.counts[words_of.CUT_DUE] = 1 << 62  # no cut comes first
+    log.due = 1 << 62  # no cut comes first
     totals = [log.put(b"\x80\x05K" + bytes([number]) + b".") for number in (201, 202)]
     assert totals == [len(put) + 1, len(put) + 2]
     if later_first:

@@ -285,8 +285,6 @@ def test_logs_from_which_it_does_not_deliver_may_begin_just_before(
 
         def begin_late(sole: SoleLease, slot: int) -> bool:
             monkeypatch.setattr(SoleLease, "begin", begin)
-            # Somebody has cut all just now: none of these does.
-            sole._members.cells.words[words_of.CUT_DUE] = time.monotonic_ns() + 10**9
             for one in late:
                 one.put(b"x" * size)
             return begin(sole, slot)
@@ -321,7 +319,6 @@ def slot_of(queue: Any) -> int:
 def put_beside(queue: Any, others: list[Any]) -> list[int]:
     """A record of each of these that is not cut; and their slots."""
     for one in others:
-        sole_of(queue)._words[words_of.CUT_DUE] = time.monotonic_ns() + 10**9
         one.put("beside")
     return [slot_of(one) for one in others]
 

@@ -147,15 +147,19 @@ def test_a_join_reads_what_a_busy_journal_has_grown_by_before_its_deadline(monke
     """Nobody rings for it meanwhile: what others did in a long last nap would take long to read after it."""
     queue = _unfinished()
     naps = []
+    late = [0.0]
     sleep = Bell.sleep
 
     def sleeps(self: Bell, seconds: float) -> bool:
         naps.append(seconds)
-        return sleep(self, seconds)
+        began = time.monotonic()
+        rung = sleep(self, seconds)
+        late.append(time.monotonic() - began - seconds)
+        return rung
 
     monkeypatch.setattr(Bell, "sleep", sleeps)
     assert not queue.join(timeout=0.3)
-    assert naps[-1] < 0.006
+    assert naps[-1] < 0.006 + max(late), "a machine that wakes it late may leave no time for a shorter one"
     assert len(naps) < 15
 
 

@@ -552,9 +552,9 @@ class Logs(Machine):
                 batch = [event for event in batch if event[0] != kind]
         return [*batch, events.leave(slot, number)]
 
-    def cuts(self, ledger: Ledger, seen: tuple[int, ...], last: int = -1) -> list[bytes]:
-        """CUTs of what has grown."""
-        data = ledger.cuts(array("Q", seen).tobytes(), last) if self.counting else b""
+    def cuts(self, ledger: Ledger, seen: tuple[int, ...]) -> list[bytes]:
+        """CUTs of what has grown, whenever it was put."""
+        data = ledger.cuts(ledger.grown(array("Q", seen).tobytes()), no_marks) if self.counting else b""
         return [data[at : at + events.SIZE] for at in range(0, len(data), events.SIZE)]
 
     def counters(self, world: World, process: Actor) -> tuple[int, ...]:
@@ -780,7 +780,7 @@ class Logs(Machine):
     def at_journal(self, world: World, i: int, process: Actor) -> Steps:
         slot = process.slot
         new = self.load(world, process, cell(slot, COUNTER)) + process.many
-        cuts = self.cuts(self.rules.views[process.view], process.seen, slot) if process.seen else []
+        cuts = self.cuts(self.rules.views[process.view], process.seen) if process.seen else []
         event = events.cut(slot, new) if "published whole" in self.without else events.publish(slot, new)
         process = process._replace(seen=(), target=None)
         yield from self.append(world, i, process, [*cuts, event], "journal")
@@ -1422,6 +1422,11 @@ def delivered(account: Account, value: int) -> Account:
     if account.delivered >> value & 1:
         raise Violation("twice", f"{name_of(value)} is delivered again")
     return account._replace(delivered=account.delivered | 1 << value)
+
+
+def no_marks(slot: int) -> list[int]:
+    """Nobody asks when something was put: that is another model's."""
+    return []
 
 
 def is_free(process: Actor) -> bool:

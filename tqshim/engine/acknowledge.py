@@ -115,20 +115,22 @@ class Acknowledging:
                 self.out, hand.state = out, (last, records[1:])
                 return
             ledger = replica.ledger
-            cuts = b""
+            cut = False
             if ledger.head >= ledger.tail and not ledger.returned:
-                replica.sync()
+                counters = self._members.look()
                 ledger = replica.ledger
                 if ledger.head >= ledger.tail and not ledger.returned:
-                    cuts = self._members.pending()
-                    if not cuts and consumer.delivered() >= ledger.head:
+                    cut = bool(ledger.grown(counters))
+                    if not cut and consumer.delivered() >= ledger.head:
+                        if self._members.grows(counters):
+                            continue
                         return
             if consumer.slot is None:
                 consumer.join()
                 continue
             if consumer.end_any_lease():
                 continue
-            held = self._append_hold(bool(cuts))
+            held = self._append_hold(cut)
             if held is not None:
                 hold = Hold(self._record(held), held.number, held.times, generation)
                 self._blocks[held.number] = hold
@@ -142,7 +144,7 @@ class Acknowledging:
         consumer.claim_from = self._replica.now  # No claim of ours before that is under way any more.
         hold = events.hold(consumer.slot)
         # Commit point: the item is held.
-        held = self._members.cut(-1, hold)[-1] if cut else self._replica.append_one(hold)
+        held = self._members.cut(hold)[-1] if cut else self._replica.append_one(hold)
         return held if isinstance(held, Held) else None
 
     def _record(self, held: Held) -> Taken:

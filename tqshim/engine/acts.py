@@ -201,7 +201,7 @@ class Acts:
     def _cut(self, below: Optional[Acts]) -> None:
         if below is not None:
             self.parts.producer.settle_all(below.parts.producer)
-        self.parts.producer.cut()
+        self.parts.members.cut()
 
     def top(self: _A) -> _A:
         """The engine in which whoever calls this can act: this one, if it is not interrupted."""

@@ -8,7 +8,6 @@ Lives here: taking items out of the order of the journal, and what there is to t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import monotonic_ns
 
 from tqshim.engine import tuning
 from tqshim.engine.hand import Hand
@@ -117,7 +116,7 @@ class Consumer:
     def _is_still(self, counters: bytes) -> bool:
         """Since these counters were read nothing was put; and beside a lease nothing was written to the journal."""
         replica, members = self._replica, self._members
-        return (not members.counted or counters == members.cells.counters()) and (
+        return not members.grows(counters) and (
             replica.ledger.lease is None or not replica.journal.read(replica.pos, events.SIZE)
         )
 
@@ -172,21 +171,20 @@ class Consumer:
         while True:
             ledger = replica.ledger
             cuts = counters = b""
-            began = uncut = 0
+            uncut = 0
             if ledger.tail - ledger.head < most:
-                # Before that: what is put behind an OPEN or a RESERVE that is not known yet is not cut by this.
-                began = monotonic_ns()
-                replica.sync()
+                counters = members.look()
                 ledger = replica.ledger
                 if ledger.tail - ledger.head < most:
-                    counters = members.counters()
                     grown = ledger.grown(counters)
-                    cuts = ledger.cuts_of(grown)
+                    cuts = ledger.cuts(grown, members.cells.marks)
                     for slot, total in grown:
                         uncut += total - ledger.totals[slot]
                     if not (cuts or ledger.head < ledger.tail or self.delivered() < ledger.head) and (
                         not self._comes_back(ledger)
                     ):
+                        if members.grows(counters):
+                            continue  # what waited when they were read may be another's by now
                         if not ledger.held:  # whose holder may die
                             self._seen, self._seen_at = counters, replica.now
                         return
@@ -207,7 +205,7 @@ class Consumer:
                     return
                 continue
             waiting_items = ledger.tail - ledger.head + uncut
-            if waiting_items >= tuning.LEASE_FROM and self._wants_lease(cuts) and leasing.begin(self.slot, cuts, began):
+            if waiting_items >= tuning.LEASE_FROM and self._wants_lease(cuts) and leasing.begin(self.slot, cuts):
                 continue
             if leasing.lease is not None:
                 self.end_lease()
@@ -219,7 +217,7 @@ class Consumer:
                 if sole.begin(self.slot) and sole.take(got):
                     return
                 continue
-            if self._claim(got, most, cuts, began):
+            if self._claim(got, most, cuts):
                 ledger = replica.ledger
                 if ledger.head == ledger.tail and counters == ledger.totals.tobytes() and not ledger.held:
                     self._seen, self._seen_at = counters, replica.now
@@ -291,7 +289,7 @@ class Consumer:
         own = self.leasing.lease or self.sole.lease
         return own is not None and own.number == lease.number
 
-    def _claim(self, got: list[Taken], most: int, cuts: bytes, began: int) -> bool:
+    def _claim(self, got: list[Taken], most: int, cuts: bytes) -> bool:
         """Claim items at the head, and read them.  ``False``: others were faster, or the journal was rolled."""
         replica, slot = self._replica, self.slot
         assert slot is not None
@@ -303,7 +301,7 @@ class Consumer:
         # Commit point: the items at the head are ours.
         claimed = replica.append(cuts + claim)[-1]
         if cuts:
-            self._members.has_cut(began)
+            self._members.has_cut()
         if not isinstance(claimed, range):
             words[cell] = 0
             return False

@@ -100,7 +100,7 @@ class Leasing:
 
     # -- taking it, and delivering
 
-    def begin(self, slot: int, cuts: bytes, began: int) -> bool:
+    def begin(self, slot: int, cuts: bytes) -> bool:
         """Take a lease, and cut these first, which were read then.  ``False``: others were faster."""
         ledger = self._replica.ledger
         words = self._members.cells.words
@@ -113,7 +113,7 @@ class Leasing:
         most = min(most, small_ahead(ledger, cuts) or tuning.LEASE_FROM)
         lease = self._replica.append_one(cuts + events.lease(slot, most))
         if cuts:
-            self._members.has_cut(began)
+            self._members.has_cut()
         if not isinstance(lease, Lease):
             return False
         self.hold(lease, lease.first)

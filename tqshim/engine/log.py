@@ -25,7 +25,7 @@ from tqshim.runtime import mappings
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
-from tqshim.sync.cells import ASLEEP, BEYOND, COUNTER, CUT_DUE, CUT_UP_TO, PAGE, SLEEPS, SLOTS, Cells
+from tqshim.sync.cells import ASLEEP, BEYOND, MARKS_MOST, PAGE, SLEEPS, SLOTS, Cells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,15 +69,32 @@ def _is_watched() -> bool:
 class Log:
     """The end of a log: the batch file in which it goes on, and the words that say how far it has got."""
 
-    __slots__ = ("_slot", "batch", "cell", "counts", "cut_to", "due", "ends", "first", "flag", "memory", "size", "stop")
+    __slots__ = (
+        "_cut",
+        "_given",
+        "_mark",
+        "_marked",
+        "batch",
+        "cell",
+        "counts",
+        "due",
+        "ends",
+        "first",
+        "flag",
+        "memory",
+        "size",
+        "stop",
+    )
 
     def __init__(self, counts: memoryview, slot: int, batch: Optional[BatchFile], first: int, stop: int) -> None:
         self.counts = counts
-        self._slot = slot
-        self.cut_to = b""
-        """The counters as they were when all that others had put was cut."""
         self.due = 0
-        """When to see again whether it is, in monotonic nanoseconds."""
+        """Until then a put belongs to the last mark, in monotonic nanoseconds."""
+        self._marked = 0
+        """Marks that are used; 0: whatever they say is a former log's."""
+        self._mark = Cells.first_mark(slot)
+        self._cut = Cells.place(words_of.CUT_UP_TO, slot)
+        self._given = Cells.place(words_of.GIVEN, slot)
         self.cell = Cells.place(words_of.COUNTER, slot)
         self.flag = Cells.place(words_of.FLAG, slot)
         self.batch = batch
@@ -100,10 +117,10 @@ class Log:
         if _SLICES_COLLECT:
             record[:0]
         counts = self.counts
-        if self.stop and (now := monotonic_ns()) > self.due and now > counts[CUT_DUE] and self.wants_cut(now):
-            return 0  # a cut comes first
         if watchers() and _is_watched():
             return 0  # a tracer lets other threads run between any two lines
+        if self.stop and (now := monotonic_ns()) > self.due and not self.mark(now):
+            return 0  # a cut comes first
         total = counts[self.cell]
         if total < self.stop:
             ends, number = self.ends, total - self.first
@@ -119,23 +136,46 @@ class Log:
                 return -1
         return 0
 
-    def wants_cut(self, now: int) -> bool:
-        """A cut is due: others may have put something since our last one, and what is put now must come behind it."""
+    def mark(self, now: int) -> bool:
+        """Say when what is put from here on is put.  ``False``: too much of this log is not cut.
+
+        As above, no other thread runs between the last look at ``due`` and the store to it."""
         counts = self.counts
-        if now <= self.due or now <= counts[CUT_DUE]:
+        self.look_for_sleepers()
+        if now <= self.due:
+            return True  # another thread, or a handler, has made one since: a later one
+        total, number, first = counts[self.cell], self._marked, self._mark
+        if total == counts[self._cut]:
+            number = 0  # whatever the marks say is of no use any more
+        elif not number:
             return False
-        # Whoever was rung for last had a millisecond to say whether others sleep: if it was killed, this put rings.
+        elif counts[first + 2 * number - 2] == total:
+            number -= 1  # nothing was put since that one
+        elif number == MARKS_MOST:
+            if total != counts[self._given]:
+                return False
+            # All of it is delivered, but perhaps for the last record: its mark is kept, the time first.
+            last = first + 2 * MARKS_MOST - 2
+            counts[first + 1] = counts[last + 1]
+            counts[first] = counts[last]
+            number = 1
+        at = first + 2 * number
+        counts[at] = total
+        counts[at + 1] = now
+        self._marked = number + 1
+        self.due = now + tuning.MARK_EVERY
+        return True
+
+    def look_for_sleepers(self) -> None:
+        """Whoever was rung for last had a millisecond to say whether others sleep: if it was killed, this put rings."""
+        counts = self.counts
         if not counts[_ASLEEP] and (counts[BEYOND] or counts[SLEEPS : SLEEPS + SLOTS].tobytes() != _NOBODY):
             counts[_ASLEEP] = 1
-        cut = counts[CUT_UP_TO : CUT_UP_TO + SLOTS].tobytes()  # before the counters: it never leads
-        counters = counts[COUNTER : COUNTER + SLOTS].tobytes()
-        begin, end = 8 * self._slot, 8 * self._slot + 8
-        if counts[BEYOND] or all(
-            counters[:begin] != known[:begin] or counters[end:] != known[end:] for known in (self.cut_to, cut)
-        ):
-            return True
-        self.due = now + tuning.CUT_EVERY
-        return False
+
+    @property
+    def is_watched(self) -> bool:
+        """Somebody may let other threads run between any two lines."""
+        return bool(watchers()) and _is_watched()
 
 
 NO_LOG: Final = Log(memoryview(bytes(PAGE)).cast("Q"), 0, None, 0, 0)

@@ -3,7 +3,8 @@
 Lives here: joining, leaving, burying, cells of all slots.  Not here: what members do (``producer``, ``consumer``).
 
 Invariant: a member's LEAVE is preceded by a CUT of what its counter says, and a SKIP of what of that can't be cut: no
-CUT that comes later can cut anything of its log, and its slot's next member goes on behind it.
+CUT that comes later can cut anything of its log, and its slot's next member goes on behind it.  Nothing of a log is
+cut before what others had put a millisecond earlier: who cuts, cuts all that is put, in the order of the marks.
 """
 
 from __future__ import annotations
@@ -34,16 +35,12 @@ __all__ = ["Membership"]
 class Membership:
     """The slots that this engine has, and everybody's cells."""
 
-    __slots__ = ("_folder", "_replica", "cells", "counted", "counting", "cut_to", "slots")
+    __slots__ = ("_folder", "_replica", "cells", "counted", "counting", "slots")
 
     def __init__(self, folder: LogFolder, replica: Replica, counting: bool) -> None:
         self._folder = folder
         self._replica = replica
         self.cells = Cells(folder.open_cells())
-        if self.cells.words[words_of.CUT_DUE] > monotonic_ns() + tuning.CUT_EVERY:
-            self.cells.words[words_of.CUT_DUE] = 0  # from before the machine was started
-        self.cut_to = b""
-        """The counters of our last cut of all logs."""
         self.slots: dict[int, int] = {}
         """Ours, and the number of the JOIN of each."""
         self.counted = not replica.ledger.durable
@@ -111,53 +108,56 @@ class Membership:
         if slot < self.cells.slots:
             self.cells.words[Cells.place(kind, slot)] = 1
 
-    def counters(self) -> bytes:
-        """By slot: what is put; nothing where counters don't count.  What is cut by these can be read by everybody."""
-        if not self.counted:
-            return b""
-        self.see_all()
-        counters = self.cells.counters()
-        if not systems.STORES_IN_ORDER and self.counting:
-            membarrier.barrier()  # whoever has stored a counter has stored its records before, and that is seen now
-        return counters
-
     def look(self) -> bytes:
-        """The counters, and then the journal: what the first say beyond that is put and not cut.
+        """The counters, by slot, and then the journal: what the first say beyond that is put and not cut.  Nothing
+        where counters don't count.  What is cut by these can be read by everybody.
 
-        Those of members, too, that have joined beyond the cells that were mapped."""
+        The journal after them: what has been put behind an OPEN that is not known yet would be taken for damage.  Those
+        of members, too, that have joined beyond the cells that were mapped."""
         while True:
             pages = self.cells.pages
-            counters = self.cells.counters() if self.counted else b""
+            counters = self._counters() if self.counted else b""
             self._replica.sync()
             self.see_all()
             if self.cells.pages == pages or not self.counted:
                 return counters
 
-    def pending(self, last: int = -1) -> bytes:
-        """CUTs of all that is put and not cut, as the ledger stands; that slot's behind the others'."""
-        return self._replica.ledger.cuts(self.counters(), last)
-
-    def cut(self, last: int = -1, then: bytes = b"") -> list[Verdict]:
-        """Cut all that is put, and append more in the same piece; what each event came to."""
-        began = monotonic_ns()
-        # The journal after them: what has been put behind an OPEN that is not known yet would be taken for damage.
-        counters = self.look()
+    def _counters(self) -> bytes:
+        """All of them at once, if that can be: where one is read long after another, what they say is not in order."""
+        for _ in range(tuning.LOOKS):
+            began = monotonic_ns()
+            counters = self.cells.counters()
+            if monotonic_ns() - began < tuning.MARK_EVERY // 2:
+                break
         if not systems.STORES_IN_ORDER and self.counting:
-            membarrier.barrier()  # as in counters
-        verdicts = self.append_cuts(lambda: self._replica.ledger.cuts(counters, last) + then)
-        self.cut_to = counters
-        self.has_cut(began)
+            membarrier.barrier()  # whoever has stored a counter has stored its records before, and that is seen now
+        return counters
+
+    def grows(self, counters: bytes) -> bool:
+        """Since these counters were read something was put."""
+        return self.counted and self.cells.counters() != counters
+
+    def cuts(self, counters: bytes) -> bytes:
+        """CUTs of all that was put by then and is not cut, as the ledger stands."""
+        ledger = self._replica.ledger
+        return ledger.cuts(ledger.grown(counters), self.cells.marks)
+
+    def cut(self, then: bytes = b"") -> list[Verdict]:
+        """Cut all that is put, and append more in the same piece; what each event came to."""
+        counters = self.look()
+        verdicts = self._append_cuts(lambda: self.cuts(counters) + then)
+        self.has_cut()
         return verdicts
 
-    def append_cuts(self, wanted: Callable[[], bytes]) -> list[Verdict]:
+    def _append_cuts(self, wanted: Callable[[], bytes]) -> list[Verdict]:
         """Append events that are void while a lease of all that comes stands: it ends in the same piece."""
         replica = self._replica
         # Else a CUT may be void, for such a lease stood just then, and what comes after a roll count without it.
-        whole = not replica.ledger.maxsize
+        again = None if replica.ledger.maxsize else wanted
         data = wanted()
-        verdicts = replica.append(self.end_of_all() + data, whole) if data else []
+        verdicts = replica.append(self.end_of_all() + data, again) if data else []
         while data and replica.ledger.sole:  # taken just before
-            verdicts = replica.append(self.end_of_all() + wanted(), whole)
+            verdicts = replica.append(self.end_of_all() + wanted(), again)
         return verdicts
 
     def end_of_all(self) -> bytes:
@@ -180,15 +180,9 @@ class Membership:
         found = {slot: self.word(words_of.GIVEN, slot) for slot in ledger.files}
         return {slot: at for slot, at in found.items() if ledger.totals[slot] < at <= ledger.files[slot].stop}
 
-    def has_cut(self, began: int) -> None:
-        """All that was put by then, before the counters were read, has been cut: no put cuts for a moment.  Stored
-        after the append, never lowered: one who was stopped in between must keep nobody from cutting.
-
-        And what is cut, as far as we know: who sees that nothing was put since need not read the journal for that."""
-        words, due = self.cells.words, began + tuning.CUT_EVERY
-        words[words_of.CUT_UP_TO : words_of.CUT_UP_TO + words_of.SLOTS] = self._replica.ledger.totals[: words_of.SLOTS]
-        if words[words_of.CUT_DUE] < due:
-            words[words_of.CUT_DUE] = due
+    def has_cut(self) -> None:
+        """Say what is cut, as far as we know: whose log is so need not read the journal for that."""
+        self.cells.note_cut(self._replica.ledger.totals)
 
     def passed(self) -> tuple[bytes, int]:
         """The event that says how far the lease that stands is delivered, as far as nobody has said it; and how many
@@ -208,25 +202,19 @@ class Membership:
         """Leave one of our slots."""
         number = self.slots.pop(slot)
         # Unlocked first: a process that is stopped here must not keep the slot's next member waiting.
-        end = self.end_of_log(slot) + events.leave(slot, number)
+        then = self.skip(slot) + events.leave(slot, number)
         self.cells.clear(slot)
         self._folder.unlock_slot(slot)
-        self._append_end(slot, end)
+        self._append_end(slot, then)
 
-    def end_of_log(self, slot: int) -> bytes:
-        """The events after which no CUT can cut anything of this member's log."""
+    def skip(self, slot: int) -> bytes:
+        """The event after which no CUT can cut anything of this member's log, if it follows a CUT."""
         ledger = self._replica.ledger
-        if slot not in ledger.files or slot >= self.cells.slots:
+        if not ledger.maxsize or slot not in ledger.files:
             return b""
-        counter = self.cells.words[Cells.place(words_of.COUNTER, slot)]
-        if counter > ledger.files[slot].stop:
-            return b""  # it is damaged
-        total = min(counter, ledger.stop_of(slot))
-        end = events.cut(slot, total) if self.counted and total > ledger.totals[slot] else b""
-        if ledger.maxsize and counter > ledger.totals[slot]:
-            # Whatever comes before these: as many may be cut as there are places, and what is not never will be.
-            end += events.skip(slot, counter)
-        return end
+        counter = self.word(words_of.COUNTER, slot)
+        # Whatever comes before: as many may be cut as there are places, and what is not never will be.
+        return events.skip(slot, counter) if ledger.totals[slot] < counter <= ledger.files[slot].stop else b""
 
     def bury(self, slot: int) -> bool:
         """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""
@@ -237,21 +225,21 @@ class Membership:
             self._replica.sync()
             if self._replica.ledger.members.get(slot) != member:
                 return False  # another was faster; or it had left before it was locked
+            then = self.skip(slot) + events.leave(slot, member.number)
             self.see_all()
-            end = self.end_of_log(slot) + events.leave(slot, member.number)
             if slot < self.cells.slots:
                 # Under the lock, and before its LEAVE: the slot can have no new member yet.
                 self.cells.clear(slot)
-            self._append_end(slot, end)
+            self._append_end(slot, then)
         finally:
             self._folder.unlock_slot(slot)
         return True
 
-    def _append_end(self, slot: int, end: bytes) -> None:
+    def _append_end(self, slot: int, then: bytes) -> None:
         if slot in self._replica.ledger.files:
-            self.append_cuts(lambda: end)
+            self.cut(then)
         else:
-            self._replica.append(end)
+            self._replica.append(then)
 
     def bury_the_dead(self) -> bool:
         """Bury all who died; whether there were any."""

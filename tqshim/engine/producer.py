@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from time import monotonic_ns
 
 from tqshim.engine import tuning
 from tqshim.engine.log import NO_LOG, Log, Writer
@@ -129,14 +130,15 @@ class Producer:
         log, slot, replica = self.log, self.slot, self._replica
         if type(record) is not bytes or log.batch is None or slot is None or self.writer.is_dressed or self.lost:
             return None
-        replica.sync()
+        counters = self._members.look()
         ledger = replica.ledger
         total = ledger.totals[slot]
         filling = ledger.files.get(slot)
         passed, freed = self._members.passed()
         places = ledger.maxsize - ledger.used + freed
         if (
-            slot in ledger.res
+            ledger.grown(counters)  # others' come first
+            or slot in ledger.res
             or ledger.shutting
             or log.counts[log.flag]
             or log.counts[log.cell] != total
@@ -213,6 +215,9 @@ class Producer:
         assert slot is not None
         if by_counter:
             # Commit point: from here on they are in the queue.
+            now = monotonic_ns()
+            if now > log.due:
+                log.mark(now)
             log.counts[log.cell] = new
             # Whoever wants to shut down may have looked for flags to raise before our OPEN, but not after it.
             if log.counts[log.flag] or self._replica.ledger.shutting:
@@ -221,7 +226,7 @@ class Producer:
                 return new - total if put else 0
             return new - total
         # Commit point.
-        self._members.cut(slot, events.publish(slot, new))
+        self._members.cut(events.publish(slot, new))
         if self._replica.ledger.totals[slot] < new:
             return 0
         log.counts[log.cell] = new
@@ -254,7 +259,7 @@ class Producer:
                 data = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
             # What can't be cut now never will be: its numbers are not used again.
             data += events.cut(slot, total) + events.skip(slot, total)
-            kept = self._members.append_cuts(lambda: data)[-1]
+            kept = self._members.cut(data)[-1]
             if isinstance(kept, int):
                 owner.lost.update(range(kept, total))
         if replica.ledger.shutting and not replica.ledger.shut:
@@ -276,12 +281,6 @@ class Producer:
             log.stop = 0
         else:
             log.stop = min(ledger.stop_of(slot), log.first + self.batch_size)
-
-    def cut(self) -> None:
-        """Cut all logs, ours last."""
-        self._members.cut(-1 if self.slot is None else self.slot)
-        if self.log is not NO_LOG:
-            self.log.cut_to = self._members.cut_to
 
     # -- places
 
@@ -313,7 +312,7 @@ class Producer:
             end = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
         # Before the event: whoever wants this new reservation to end raises it after.
         log.counts[log.flag] = 0
-        granted = replica.append_one(end + events.cut(slot, total) + passed + events.reserve(slot, places))
+        granted = self._members.cut(end + events.cut(slot, total) + passed + events.reserve(slot, places))[-1]
         return granted is not None
 
     def _may_cut(self, count: int) -> bool:
@@ -361,8 +360,7 @@ class Producer:
         # The file begins behind what is cut by then: nothing of the log may be left between.
         counter = self.log.counts[self.log.cell]
         try:
-            opening = self._members.end_of_log(slot) + events.open_(slot, batch.file.serial)
-            verdicts = self._members.append_cuts(lambda: opening)
+            verdicts = self._members.cut(self._members.skip(slot) + events.open_(slot, batch.file.serial))
         except OSError as error:
             if error.errno in NO_SPACE and not self._replica.stale:
                 self._folder.remove_batch(batch.file)
@@ -372,7 +370,6 @@ class Producer:
             self.lost.update(range(verdicts[-2], counter))
         filling = self._replica.ledger.files[slot]
         self.log = Log(self._members.cells.words, slot, batch, filling.first, 0)
-        self.log.cut_to = self._members.cut_to
         if former is not None:
             self._folder.seal_batch(former.file)
         self._reclaimer.reclaim_done()
@@ -382,7 +379,7 @@ class Producer:
     def leave(self) -> None:
         """Be no producer any more."""
         log, self.log = self.log, NO_LOG
-        log.stop = 0
+        log.stop, log.due = 0, 1 << 62  # of a thread that is about to put
         slot, self.slot = self.slot, None
         if slot is not None:
             self._members.leave(slot)

@@ -3,7 +3,8 @@
 Lives here: the cut before a put, the ring after it, many puts at once.  Not here: when a record is put (``producer``),
 how it is written, the short way (``log``).
 
-Invariant: what is put comes behind a cut, if one is due: whoever cuts meanwhile must not find it beside older items.
+Invariant: what is put belongs to a mark of its log that is a millisecond old at most, where who cuts finds it beside
+what others have put meanwhile.  On a full disk, where marks are used up and nobody can cut, to the last one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tqshim.engine.parts import nothing
 from tqshim.protocol.pieces import NewRecord
 from tqshim.runtime import locks
 from tqshim.runtime.clock import monotonic
-from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, CUT_DUE, SLEEPS
+from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, SLEEPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ _AWAIT_PLACE: int = ASLEEP[AWAITS_PLACE]
 
 
 def cut_if_due(engine: Acts) -> bool:
-    """Cut, if it is time for that: what is put from here on comes behind all that was put before."""
-    log = engine.parts.producer.log
+    """Cut, if too much of our log is not cut: what is put from here on comes behind all that was put before."""
+    log, now = engine.parts.producer.log, monotonic_ns()
     try:
-        if not (log.stop and log.wants_cut(monotonic_ns())):
+        if not log.stop or now <= log.due or log.is_watched or log.mark(now):
             return False
     except ValueError:  # forked just now
         return False
@@ -88,10 +89,13 @@ def put_with_others(engine: Acts, records: list[NewRecord]) -> int:
 def put_once(engine: Acts, records: list[NewRecord], again: bool) -> int:
     parts = engine.parts
     log, now = parts.producer.log, monotonic_ns()
-    due = now > parts.members.cells.words[CUT_DUE] if log is NO_LOG else log.wants_cut(now)
-    if due and parts.members.counting:
+    if log is NO_LOG or now <= log.due:
+        pass
+    elif not parts.members.counting:
+        log.look_for_sleepers()
+    elif not log.mark(now):
         with a_full_disk_is_no_matter():
-            parts.producer.cut()  # first, as above
+            parts.members.cut()  # first, as above
     put = parts.producer.put(records)
     if not put and again and engine.maxsize and engine.parts.make_room():
         put = parts.producer.put(records)

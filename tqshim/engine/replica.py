@@ -158,10 +158,10 @@ class Replica:
 
     # -- appending
 
-    def append(self, data: bytes, whole: bool = False) -> list[Verdict]:
+    def append(self, data: bytes, again: Optional[Callable[[], bytes]] = None) -> list[Verdict]:
         """Append events, all in one piece, and say what each came to; after a roll those that came too late for this
-        journal.  The last of them names our slot, so nobody else writes the same.  ``whole``: after a roll all of them
-        once more, for what comes last must not count unless those before it were seen to in the same piece.
+        journal.  The last of them names our slot, so nobody else writes the same.  ``again``: after a roll what this
+        returns instead, for what comes last must not count unless those before it were seen to in the same piece.
 
         Commit point of whatever they say.  Raises ``OSError``: where there is no space, nothing has happened."""
         verdicts: list[Verdict] = []
@@ -183,9 +183,14 @@ class Replica:
                 if end > self._half:
                     self.set_space_aside()
                 return verdicts
-            if not whole:
+            if again is None:
                 data = data[max(0, counts) :]
-            del verdicts[len(verdicts) - len(data) // SIZE :]
+                del verdicts[len(verdicts) - len(data) // SIZE :]
+                continue
+            verdicts.clear()
+            data = again()
+            if not data:
+                return verdicts
 
     def append_one(self, data: bytes) -> Verdict:
         """``append``, and what the last of the events came to."""

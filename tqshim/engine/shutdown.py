@@ -43,7 +43,7 @@ class Ending:
         """One more item is finished with.  ``False``: all were."""
         # All that is put is cut first, in the same piece: no join ends while an item that was put is not counted.
         # Commit point.
-        left = self._members.cut(-1, events.task_done())[-1]
+        left = self._members.cut(events.task_done())[-1]
         if left == 0:
             self._ring_all(words_of.AWAITS_DONE)
         return left is not None
@@ -86,6 +86,6 @@ class Ending:
                     members.raise_flag(words_of.FLAG, slot)
                 membarrier.barrier()
             # Commit point, the first of them.
-            members.cut(-1, events.shutdown(immediate))
+            members.cut(events.shutdown(immediate))
         for kind in KINDS:
             self._ring_all(kind)

@@ -58,8 +58,8 @@ PARTS: Final = 512
 """Pieces that are written at once; the kernel takes 1,024."""
 UNSEEN_PATIENCE: Final = 5.0
 """Seconds for which what another has written may stay unseen, before it is taken for damage."""
-CUT_EVERY: Final = 1_000_000
-"""Nanoseconds after the last cut of a queue from which a put cuts: so far may items of several producers be out of
+MARK_EVERY: Final = 1_000_000
+"""Nanoseconds after a mark in its log from which a put makes another: so far may items of several producers be out of
 order."""
 LOOKS: Final = 10
 """Looks for a moment in which nobody puts: one takes some microseconds, and a stream leaves none."""

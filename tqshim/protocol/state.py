@@ -9,7 +9,7 @@ Invariant: what is done here changes no item, no member and nobody's hold on any
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heappop
 
 from tqshim.protocol import events
@@ -218,17 +218,26 @@ class State:
         own = self.res.get(slot)
         return min(filling.stop, own.stop) if own else self.totals[slot]
 
-    def cuts(self, counters: bytes, last: int = -1) -> bytes:
-        """The CUTs of all that the counters, by slot and one word each, are beyond what is cut.  ``last``: whose comes
-        behind the others'."""
-        return self.cuts_of(self.grown(counters), last)
+    def cuts(self, grown: list[tuple[int, int]], marks_of: Callable[[int], list[int]]) -> bytes:
+        """The CUTs of all that ``grown`` has found, in the order of time: by the marks of each slot, which were read
+        after the counters.
 
-    def cuts_of(self, grown: list[tuple[int, int]], last: int = -1) -> bytes:
-        """The same of what ``grown`` has found."""
+        A mark is a record and the time from which on those from that one on were put; what is not known to be younger
+        than a mark counts from the one before it, or as older than all others.  From the first mark on whose record is
+        not behind that of the one before it they are of former times, or just being made."""
         if len(grown) < 2:
             return events.cut(*grown[0]) if grown else b""
-        grown.sort(key=lambda one: one[0] == last)
-        return b"".join([events.cut(slot, total) for slot, total in grown])
+        stretches = []
+        for slot, total in grown:
+            marks, last, since = iter(marks_of(slot)), -1, 0
+            for record, time in zip(marks, marks):
+                if not last < record < total:
+                    break
+                if record > self.totals[slot]:
+                    stretches.append((since, slot, record))
+                last, since = record, time
+            stretches.append((since, slot, total))
+        return b"".join([events.cut(slot, total) for _, slot, total in sorted(stretches)])
 
     def uncut(self, counters: bytes) -> int:
         """Items that are put and not cut, by these counters, which were read before what is applied here."""

@@ -68,7 +68,7 @@ except ImportError:  # Windows: said at construction, in check_platform
 
 __all__ = ["LogFolder"]
 
-CELLS_PAGE: Final = 2 * PAGE
+CELLS_PAGE: Final = 4 * PAGE
 """Bytes of the cells of 64 slots: as ``sync.cells`` lays them out."""
 SPILL_BELOW: Final = 4 << 20
 """Bytes that batch files leave free, for journals and cells; with less than that new ones are spilled."""

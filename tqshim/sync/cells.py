@@ -3,7 +3,7 @@
 Lives here: their layout, and who is thought to be asleep.  Not here: the file being made (``storage``), when to sleep
 (``wait_policy``), what a counter means (``ledger``).
 
-They are a mapped file of 8 KB pages, each with 64 slots' words of every kind; the first page has words of the whole
+They are a mapped file of 16 KB pages, each with 64 slots' words of every kind; the first page has words of the whole
 queue, too::
 
     words   0- 63   a consumer of the slot sleeps: until when, and how long it naps
@@ -20,9 +20,10 @@ queue, too::
           512       consumers sleep, and none was rung for since
           513       the same of producers that wait for a place
           514       the same of those who wait until all items are finished with
-          515       when a put is to cut next, in monotonic nanoseconds
           516       when somebody last looked who has died, in monotonic microseconds
           517       there is a member beyond the first page
+         1024-2047  eight marks of each slot: a record of its log, and from when on those from that one on were put, in
+                    monotonic nanoseconds
 
 Invariant: a word is written by its slot's member alone, flags, what leases have delivered of a log and the words of the
 whole queue excepted.  A counter is
@@ -33,6 +34,7 @@ own an item: the journal decides.
 from __future__ import annotations
 
 import os
+from array import array
 
 from tqshim.runtime.clock import microseconds
 from tqshim.storage.batch_file import map_file
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "PAGE", "SLOTS", "Cells", "sleep_word"]
 
-PAGE: Final = 8192
+PAGE: Final = 16384
 SLOTS: Final = 64
 """Slots of one page."""
 _WORDS: Final = PAGE // 8
@@ -56,11 +58,13 @@ FLAG: Final = 256
 POSITION: Final = 320
 LEASE_POSITION: Final = 384
 LEASE_FLAG: Final = 448
-CUT_DUE: Final = 515
 SCANNED: Final = 516
 BEYOND: Final = 517
 GIVEN: Final = 576
 CUT_UP_TO: Final = 640
+MARKS: Final = 1024
+MARKS_MOST: Final = 8
+"""Marks of one slot, two words each."""
 KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
 """What one can sleep for."""
 ASLEEP: Final = {SLEEPS: 512, AWAITS_PLACE: 513, AWAITS_DONE: 514}
@@ -109,6 +113,22 @@ class Cells:
         if self.pages == 1:
             return self._counters[0].tobytes()
         return b"".join(self._counters)
+
+    def marks(self, slot: int) -> list[int]:
+        """A slot's marks: records and times in turn."""
+        at = self.first_mark(slot)
+        return self.words[at : at + 2 * MARKS_MOST].tolist()
+
+    @staticmethod
+    def first_mark(slot: int) -> int:
+        """The index in ``words`` of a slot's marks."""
+        return (slot // SLOTS) * _WORDS + MARKS + slot % SLOTS * 2 * MARKS_MOST
+
+    def note_cut(self, totals: array[int]) -> None:
+        """So many records of the logs are cut, by slot, as far as the caller knows."""
+        for at in range(0, min(len(totals), self.slots), SLOTS):
+            place = self.place(CUT_UP_TO, at)
+            self.words[place : place + SLOTS] = totals[at : at + SLOTS]
 
     def given(self) -> bytes:
         """What leases of all that comes have delivered, or was cut before, of the first slots' logs."""
