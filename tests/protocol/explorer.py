@@ -1,7 +1,7 @@
 """The explorer of small models: every state that can be reached, breadth first; or, of larger ones, some.
 
 Lives here: ``explore``, what it wants of a model, and what it finds.  Not here: the models (``logs_checker``,
-``wait_checker``).
+``marks_checker``, ``wait_checker``).
 
 Invariant: a violation is shown by one of the shortest ways to it.
 """

@@ -1,4 +1,4 @@
-"""A machine whose stores become visible late: what ``logs_checker`` and ``wait_checker`` explore stands on it.
+"""A machine whose stores become visible late: what the checkers explore stands on it.
 
 Lives here: store buffers, fences, barriers, loads.  Not here: what a state holds besides cells and processes, and who
 does what.
