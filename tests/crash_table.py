@@ -132,6 +132,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("append OPEN", ("dead member", "batch file")),
         Row("write record", ("dead member", "unput record", "batch file")),
         Row("write index", ("dead member", "unput record", "batch file")),
+        Row("store mark", ("dead member", "unput record", "batch file")),
         Row("!store COUNTER", ("uncut items", "dead member")),
     ),
     "put": (
@@ -140,8 +141,9 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("!store COUNTER", ("uncut items", "dead member")),
     ),
     "put, where all marks are used": (
-        Row("append CUT", ("dead member",)),
+        Row("append CUT, CUT", ("dead member",)),
         Row("store CUT_UP_TO", ("dead member",)),
+        Row("store mark", ("dead member",)),
         Row("write record", ("dead member", "unput record")),
         Row("write index", ("dead member", "unput record")),
         Row("!store COUNTER", ("uncut items", "dead member")),
@@ -155,6 +157,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("append OPEN", ("dead member", "batch file")),
         Row("write record", ("dead member", "unput record", "batch file")),
         Row("write index", ("dead member", "unput record", "batch file")),
+        Row("store mark", ("dead member", "unput record", "batch file")),
         Row("!store COUNTER", ("uncut items", "sleeper", "dead member")),
         Row("clear ASLEEP", ("uncut items", "sleeper", "dead member")),
         Row("ring bell", ("uncut items", "dead member")),
@@ -172,6 +175,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("append OPEN", ("dead member", "batch file")),
         Row("write record", ("dead member", "unput record", "batch file")),
         Row("write index", ("dead member", "unput record", "batch file")),
+        Row("store mark", ("dead member", "unput record", "batch file")),
         Row("!store COUNTER", ("uncut items", "dead member")),
     ),
     "put of a large item": (
@@ -193,9 +197,11 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("allocate load_", ("uncut items", "dead member", "batch file")),
         Row("write index", ("uncut items", "dead member", "batch file")),
         Row("append CUT, OPEN", ("dead member", "batch file")),
+        Row("store CUT_UP_TO", ("dead member", "batch file")),
         Row("rename load_ to ready_", ("dead member", "batch file")),
         Row("write record", ("dead member", "unput record", "batch file")),
         Row("write index", ("dead member", "unput record", "batch file")),
+        Row("store mark", ("dead member", "unput record", "batch file")),
         Row("!store COUNTER", ("uncut items", "dead member")),
     ),
     "put after an interrupted one": (
@@ -237,6 +243,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("store COUNTER", ("dead member",)),
     ),
     "put to a bounded queue, near its bound": (
+        Row("store mark", ("raised FLAG", "dead member")),
         Row("write record", ("raised FLAG", "dead member", "unput record")),
         Row("write index", ("raised FLAG", "dead member", "unput record")),
         Row("!append PUBLISH", ("raised FLAG", "dead member", "late COUNTER")),
@@ -272,7 +279,8 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write record", ("uncut items", "reserved places", "raised FLAG", "dead member", "unput record")),
         Row("write index", ("uncut items", "reserved places", "raised FLAG", "dead member", "unput record")),
         Row("!store COUNTER", ("uncut items", "reserved places", "raised FLAG", "dead member")),
-        Row("append TRIM, CUT, SKIP", ("raised FLAG", "dead member")),
+        Row("append CUT, TRIM, CUT, SKIP", ("raised FLAG", "dead member")),
+        Row("store CUT_UP_TO", ("raised FLAG", "dead member")),
     ),
     "put to a queue full of others' reservations": (
         Row("append JOIN", ("dead member",)),
@@ -282,10 +290,11 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("create load_", ("raised FLAG", "dead member", "batch file")),
         Row("allocate load_", ("raised FLAG", "dead member", "batch file")),
         Row("write index", ("raised FLAG", "dead member", "batch file")),
-        Row("append OPEN", ("raised FLAG", "dead member", "batch file")),
+        Row("append CUT, OPEN", ("raised FLAG", "dead member", "batch file")),
+        Row("store CUT_UP_TO", ("raised FLAG", "dead member", "batch file")),
         Row("write record", ("raised FLAG", "dead member", "unput record", "batch file")),
         Row("write index", ("raised FLAG", "dead member", "unput record", "batch file")),
-        Row("!append CUT, PUBLISH", ("raised FLAG", "dead member", "late COUNTER")),
+        Row("!append PUBLISH", ("raised FLAG", "dead member", "late COUNTER")),
         Row("store CUT_UP_TO", ("raised FLAG", "dead member", "late COUNTER")),
         Row("store COUNTER", ("raised FLAG", "dead member")),
     ),
@@ -540,6 +549,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("write index", ("dead member", "unput record")),
         Row("store COUNTER", ("dead member",)),
         Row("append CUT, SKIP", ("dead member",)),
+        Row("store CUT_UP_TO", ("dead member",)),
     ),
     "put at half of a journal": (
         Row("write record", ("dead member", "unput record")),
@@ -592,6 +602,7 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "bury a killed producer": (
         Row("lock slot", ("uncut items", "dead member")),
         Row("!append CUT, LEAVE"),
+        Row("store CUT_UP_TO"),
         Row("unlock slot"),
     ),
     "bury a killed consumer": (

@@ -474,15 +474,16 @@ class Put(FirstPut):
 
 class PutThatCuts(Put):
     title = "put, where all marks are used"
-    puts = ("before", "beside", "put")
+    puts = ("before", "beside", "more", "put")
 
     def prepare(self) -> None:
         super().prepare()
-        self.engine.cut()
         self.other = Engine(LogFolder.meet(self.engine.folder.path))
         self.other.put(pickle.dumps("beside"), True, None)
-        # As if all our marks were used, and the last were old.
         log = self.parts.producer.log
+        log.due = 0
+        self.queue.put("more")
+        # As if all our marks were used, and the last were old.
         log.due, log._marked = 0, words_of.MARKS_MOST
 
 
