@@ -157,6 +157,44 @@ def test_who_puts_first_and_who_leaves_ends_it(path: str) -> None:
         assert holds(queue), "it is taken again"
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_another_has_got_just_before_is_not_got_twice(
+    path: str, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    """Its holder has seen an item, and when the lease stands, another consumer has come, got it, and left."""
+    append, take = Replica.append_one, SoleLease.take
+
+    def late(replica: Replica, data: bytes) -> Any:
+        monkeypatch.setattr(Replica, "append_one", append)
+        assert other.get_nowait() == 0
+        other._use.engine.close()
+        return append(replica, data)
+
+    def taken(sole: SoleLease, got: list[Any]) -> bool:
+        found = take(sole, got)
+        monkeypatch.setattr(SoleLease, "take", take)
+        for number in range(1, 6) if cut else (1,):
+            first.put(number)
+        for number in range(6, 11) if cut else ():
+            second.put(number)
+        if cut:
+            third.put(11)
+        return found
+
+    with TurboQueue(path=path) as queue:
+        first, second, third, other = [newcomer(path) for _ in range(4)]
+        first.put("first")
+        assert queue.get(timeout=LONG) == "first"
+        queue._engine.act(queue._engine.parts.consumer.end_lease)
+        first.put(0)
+        monkeypatch.setattr(Replica, "append_one", late)
+        monkeypatch.setattr(SoleLease, "take", taken)
+        assert [queue.get(timeout=LONG) for _ in range(1 + 10 * cut)] == [*range(1, 2 + 10 * cut)]
+        assert queue.empty()
+        for one in (first, second, third):
+            one._use.engine.close()
+
+
 def test_shutdown_ends_it_and_loses_nothing(path: str) -> None:
     with TurboQueue(path=path) as queue:
         other = newcomer(path)

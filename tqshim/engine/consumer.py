@@ -214,8 +214,10 @@ class Consumer:
                 replica.journal.map(ledger.limit)
             if most == 1 and 0 < uncut < tuning.LEASE_FROM and not claims and sole.is_wanted(cuts):
                 claims = True
-                if sole.begin(self.slot) and sole.take(got):
-                    return
+                if sole.begin(self.slot):
+                    if sole.take(got):
+                        return
+                    sole.end()  # what was there is another's by now
                 continue
             if self._claim(got, most, cuts):
                 ledger = replica.ledger

@@ -152,12 +152,18 @@ class Membership:
     def _append_cuts(self, wanted: Callable[[], bytes]) -> list[Verdict]:
         """Append events that are void while a lease of all that comes stands: it ends in the same piece."""
         replica = self._replica
+
+        def piece() -> bytes:
+            data = wanted()
+            return self.end_of_all() + data if data else b""
+
         # Else a CUT may be void, for such a lease stood just then, and what comes after a roll count without it.
-        again = None if replica.ledger.maxsize else wanted
-        data = wanted()
-        verdicts = replica.append(self.end_of_all() + data, again) if data else []
-        while data and replica.ledger.sole:  # taken just before
-            verdicts = replica.append(self.end_of_all() + wanted(), again)
+        again = None if replica.ledger.maxsize else piece
+        verdicts: list[Verdict] = []
+        while data := piece():
+            verdicts = replica.append(data, again)
+            if not replica.ledger.sole:  # else it was taken just before
+                break
         return verdicts
 
     def end_of_all(self) -> bytes:
