@@ -33,7 +33,7 @@ from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from programs import histories, lockstep, recorded
 from programs.crew import Crew, forget, keep
-from programs.recorded import Act, contradiction
+from programs.recorded import Act, Undecided, contradiction
 from programs.things import BadAtLoading, Counting, Unpicklable
 from test_equivalence import CONSTANTS
 
@@ -799,6 +799,7 @@ def concurrent(
     while sum(threads) < actors:
         threads[choose.randrange(len(threads))] += 1
     found = []
+    undecided = 0
     try:
         lockstep.configure(chosen)
         q: Any = make(maxsize)
@@ -825,7 +826,12 @@ def concurrent(
                 assert len(acts) < 1000, "the queue does not end"
             acts.append(recorded.act(q, 0, 8, "qsize", ()))
             slack = UNTOUCHED["MARK_EVERY"] if not chosen else chosen["MARK_EVERY"]
-            wrong = contradiction(acts, maxsize, slack)
+            try:
+                wrong = contradiction(acts, maxsize, slack)
+            except Undecided:
+                undecided += 1
+                assert undecided == 1, f"TQSHIM_SEED={SEED}, {told!r}: make these histories smaller"
+                continue
             assert wrong is None, f"TQSHIM_SEED={SEED}, {told!r}, round {turn}, threads {threads}, {chosen}:\n{wrong}"
             found.append((acts, maxsize, slack))
         return found
@@ -993,8 +999,9 @@ def test_a_fault_that_is_planted_in_a_history_is_found(fault: str) -> None:
         for acts, maxsize, slack in concurrent(None, f"{SEED} {fault} {number}", 2):
             wrong = planted(fault, acts, choose)
             if wrong is not None:
-                tried += 1
-                assert contradiction(wrong, maxsize, slack) is not None, "\n".join(map(str, sorted(wrong)))
+                with contextlib.suppress(Undecided):
+                    assert contradiction(wrong, maxsize, slack) is not None, "\n".join(map(str, sorted(wrong)))
+                    tried += 1
     assert tried >= 10
 
 

@@ -27,6 +27,10 @@ STATES = 500_000
 PATIENCE = 60.0
 
 
+class Undecided(Exception):
+    """The search has seen too many states: nobody knows whether some order explains the history."""
+
+
 class Act(NamedTuple):
     """One call.  Times are ``time.monotonic_ns``, which all processes of a machine share."""
 
@@ -114,7 +118,9 @@ def script(choose: random.Random, process: int, actor: int, length: int) -> list
 def contradiction(acts: list[Act], maxsize: int, slack: int) -> Optional[str]:
     """``None`` if some order explains all acts on a queue that was empty before; else what can't be explained.
 
-    ``slack``: nanoseconds between the puts of two processes within which their items may change places."""
+    ``slack``: nanoseconds between the puts of two processes within which their items may change places.
+
+    Raises ``Undecided``."""
     acts = sorted(acts)
     puts = {one.arguments[0]: number for number, one in enumerate(acts) if one.method.startswith("put")}
     for one in acts:
@@ -182,7 +188,7 @@ def contradiction(acts: list[Act], maxsize: int, slack: int) -> Optional[str]:
                 seen.add(state)
                 stack.append(state)
         if len(seen) > STATES:
-            raise AssertionError(f"the history of {len(acts)} acts has more than {STATES} states: make it smaller")
+            raise Undecided(f"{len(acts)} acts, more than {STATES} states")
     done, left = furthest
     lines = [f"{'  ' if done >> number & 1 else '? '}{one}" for number, one in enumerate(acts)]
     items = [acts[item].arguments[0] for items in left for item in items]
