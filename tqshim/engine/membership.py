@@ -10,7 +10,7 @@ cut before what others had put a millisecond earlier: who cuts, cuts all that is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container
+from collections.abc import Container
 from time import monotonic_ns
 
 from tqshim.engine import tuning
@@ -137,24 +137,15 @@ class Membership:
         """Since these counters were read something was put."""
         return self.counted and self.cells.counters() != counters
 
-    def cuts(self, counters: bytes) -> bytes:
-        """CUTs of all that was put by then and is not cut, as the ledger stands."""
-        ledger = self._replica.ledger
-        return ledger.cuts(ledger.grown(counters), self.cells.marks)
-
     def cut(self, then: bytes = b"") -> list[Verdict]:
-        """Cut all that is put, and append more in the same piece; what each event came to."""
-        counters = self.look()
-        verdicts = self._append_cuts(lambda: self.cuts(counters) + then)
-        self.has_cut()
-        return verdicts
+        """Cut all that is put, and append more in the same piece; what each event came to.
 
-    def _append_cuts(self, wanted: Callable[[], bytes]) -> list[Verdict]:
-        """Append events that are void while a lease of all that comes stands: it ends in the same piece."""
-        replica = self._replica
+        These are void while a lease of all that comes stands: it ends in that piece, too."""
+        counters, replica = self.look(), self._replica
 
         def piece() -> bytes:
-            data = wanted()
+            ledger = replica.ledger
+            data = ledger.cuts(ledger.grown(counters), self.cells.marks) + then
             return self.end_of_all() + data if data else b""
 
         # Else a CUT may be void, for such a lease stood just then, and what comes after a roll count without it.
@@ -164,6 +155,7 @@ class Membership:
             verdicts = replica.append(data, again)
             if not replica.ledger.sole:  # else it was taken just before
                 break
+        self.has_cut()
         return verdicts
 
     def end_of_all(self) -> bytes:

@@ -214,10 +214,10 @@ class Producer:
         slot = self.slot
         assert slot is not None
         if by_counter:
-            # Commit point: from here on they are in the queue.
             now = monotonic_ns()
             if now > log.due:
                 log.mark(now)
+            # Commit point: from here on they are in the queue.
             log.counts[log.cell] = new
             # Whoever wants to shut down may have looked for flags to raise before our OPEN, but not after it.
             if log.counts[log.flag] or self._replica.ledger.shutting:
