@@ -86,6 +86,12 @@ def pytest_configure(config: pytest.Config) -> None:
             compileall.compile_dir(PACKAGE / room, quiet=2)
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where a queue may lie."""
+    return str(tmp_path / "queue")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def forkserver_of_the_session() -> None:
     """It keeps the environment of its first use: not that of a test that has set another root for queues."""

@@ -23,11 +23,6 @@ COUNT = 1200
 NEVER = 1 << 62
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "queue")
-
-
 def ledger_of(q: Any) -> Ledger:
     """What a handle knows of its queue, once it has looked."""
     q.qsize()

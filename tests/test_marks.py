@@ -6,11 +6,10 @@ that ends meanwhile, a journal that is too short.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from watching import newcomer
+from watching import events_of, newcomer
 
 from tqshim import TurboQueue
 from tqshim.engine import tuning
@@ -27,21 +26,9 @@ counting = pytest.mark.skipif(not membarrier.barrier_works(), reason="each put g
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "queue")
-
-
-@pytest.fixture
 def each_put_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     """No two are put at the same time: their order is known."""
     monkeypatch.setattr(tuning, "MARK_EVERY", 0)
-
-
-def events_of(queue: Any) -> int:
-    """How many the journals have."""
-    replica = queue._engine.parts.replica
-    replica.sync()
-    return int(replica.ledger.base + replica.ledger.index)
 
 
 @counting

@@ -51,12 +51,6 @@ linux = pytest.mark.skipif(
 LONG = 60.0
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    """Where a queue may lie."""
-    return str(tmp_path / "queue")
-
-
 def filled(path: str, *items: Any, maxsize: int = 0) -> str:
     """A queue at a path, that nobody uses."""
     with TurboQueue(maxsize, path=path) as queue:

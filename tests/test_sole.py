@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from sampling import sampled
-from watching import Interrupted, interrupt_at, newcomer
+from watching import Interrupted, events_of, interrupt_at, newcomer
 
 import tqshim.engine.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, monitor
@@ -50,11 +50,6 @@ def test_it_is_taken_where_one_producer_puts(path: str, producers: int) -> None:
             assert holds(queue), "they have left"
 
 
-@pytest.fixture
-def path(tmp_path: Any) -> str:
-    return str(tmp_path / "queue")
-
-
 def sole_of(queue: Any) -> SoleLease:
     sole: SoleLease = queue._engine.parts.sole
     return sole
@@ -62,11 +57,6 @@ def sole_of(queue: Any) -> SoleLease:
 
 def holds(queue: Any) -> bool:
     return sole_of(queue).lease is not None
-
-
-def events_of(queue: Any) -> int:
-    queue.qsize()
-    return int(queue._engine.parts.replica.ledger.index)
 
 
 def test_items_that_come_one_by_one_cost_no_event(path: str) -> None:

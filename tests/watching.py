@@ -1,6 +1,6 @@
 """Whether somebody sleeps in a queue, and waiting until that is so: tests get their order from it, in any process.
 
-And a handle as another process has it, and interrupting an act at one of its lines."""
+And a handle as another process has it, how many events there are, and interrupting an act at one of its lines."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ __all__ = [
     "SLEEPS",
     "Interrupted",
     "asleep",
+    "events_of",
     "interrupt_at",
     "newcomer",
     "no_naps",
@@ -90,6 +91,13 @@ def newcomer(path: str) -> Any:
     other: Any = tqshim.TurboQueue.__new__(tqshim.TurboQueue)
     other._attach(Use(Engine(LogFolder.meet(path))), None)
     return other
+
+
+def events_of(queue: Any) -> int:
+    """How many its journals have."""
+    replica = queue._engine.parts.replica
+    replica.sync()
+    return int(replica.ledger.base + replica.ledger.index)
 
 
 class Interrupted(BaseException):
