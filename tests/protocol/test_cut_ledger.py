@@ -86,7 +86,7 @@ def test_events_in_portions_come_to_the_same(seed: int) -> None:
 def stream_in_portions(seed: int, kind: type[Ledger] = Ledger) -> None:
     """What most of a journal is: CUTs and CLAIMs, void ones among them, in portions and one by one."""
     dice = random.Random(seed)
-    each = with_producers(3, dice.choice([0, 0, 4]), consumers=1)
+    each = with_producers(3, dice.choice([0, 4, 7]), consumers=1)
     other = kind(each.maxsize)
     feed(other, *[events.join(False)] * 3, events.join(True), *[events.open_(slot, 0) for slot in range(3)])
     serials = [0] * 3
@@ -96,14 +96,24 @@ def stream_in_portions(seed: int, kind: type[Ledger] = Ledger) -> None:
             slot = dice.randrange(4)
             chance = dice.random()
             if chance < 0.45:
-                event = events.cut(slot, max(0, each.totals[slot] + dice.choice([0, 1, 1, 1, 2, ROOM + 1])))
+                kind = events.publish if chance < 0.1 else events.cut
+                event = kind(slot, max(0, each.totals[slot] + dice.choice([0, 1, 1, 1, 2, ROOM + 1])))
             elif chance < 0.9 or slot == 3:
                 event = events.claim(dice.choice([3, 3, 0]))
-            elif chance < 0.98:
+            elif chance < 0.94:
                 serials[slot] += 1
                 event = events.open_(slot, serial(serials[slot], 0))
+            elif chance < 0.96:
+                event = events.reserve(slot, dice.choice([1, 2, 4]))
             else:
-                event = dice.choice([events.hold(3), events.return_(each.base + each.index - 1), events.lease(3, 2)])
+                grant = each.res[slot].grant if slot in each.res else 0
+                lease = each.leases
+                event = dice.choice(
+                    [
+                        *(events.hold(3), events.return_(each.base + each.index - 1), events.lease(3, 2)),
+                        *(events.trim(slot, 1, grant), events.passed(1, lease), events.revoke(2, lease)),
+                    ]
+                )
             each.step(word(event))
             portion += event
         assert other.apply(portion) == len(portion)

@@ -90,9 +90,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
-_PLAIN: Final = b"\x01"
-"""The type of a CLAIM."""
-_OFTEN: Final = bytes((CLAIM, CUT))
+_PLAIN: Final = bytes((CLAIM,))
+_OFTEN: Final = bytes((CLAIM, CUT, PUBLISH))
 """The types of most events."""
 _WORD: Final = struct.Struct("<Q")
 
@@ -105,7 +104,7 @@ class Ledger(State):
     def apply(self, chunk: bytes) -> int:
         """Apply events of others and return how many bytes that was: type 0 is no event, what follows is not there yet.
 
-        Cheap for runs of CLAIMs and CUTs, which most events are."""
+        Cheap for runs of CLAIMs, CUTs and PUBLISHs, which most events are."""
         if len(chunk) == SIZE and chunk[0]:
             self.step(_WORD.unpack(chunk)[0])
             return SIZE
@@ -115,8 +114,7 @@ class Ledger(State):
         count, at = count if end < 0 else end, 0
         last = min(count, self.limit - self.index) if self.watched is None else 0
         while at < last:
-            often = _PLAIN if self.maxsize or self.shut or not self.plain else _OFTEN
-            run = last - at - len(types[at:last].lstrip(often))
+            run = last - at - len(types[at:last].lstrip(_PLAIN if self.shut or self.sole else _OFTEN))
             if run:
                 if types.count(_PLAIN, at, at + run) < run:
                     self._apply_run(chunk[at * SIZE : (at + run) * SIZE])
@@ -132,20 +130,34 @@ class Ledger(State):
         return count * SIZE
 
     def _apply_run(self, chunk: bytes) -> None:
-        """Apply CLAIMs and CUTs, in an unbounded queue where each of them counts."""
-        head, tail, totals, files = self.head, self.tail, self.totals, self.files
+        """Apply CLAIMs, CUTs and PUBLISHs, where each of them counts: ``_claim`` and ``_cut`` in one."""
+        head, tail, totals, files, res = self.head, self.tail, self.totals, self.files, self.res
+        plain, maxsize, places = self.plain, self.maxsize, self.maxsize - self.used
         extents: list[tuple[int, int, int, int]] = []
         for (event,) in _WORD.iter_unpack(chunk):
-            if event & 0xFF == CLAIM:
-                if head < tail:
+            kind = event & 0xFF
+            if kind == CLAIM:
+                if plain and head < tail:
                     head += 1
+                    places += 1
                 continue
             slot, total = event >> 8 & 0xFFFF, event >> 24
-            filling, former = files.get(slot), totals[slot]
-            if filling is not None and former < total <= filling.stop:
-                extents.append((tail, filling.number, former - filling.first, total - former))
-                totals[slot] = total
-                self.ends[filling.file] = tail = tail + total - former
+            filling = files.get(slot)
+            if filling is None or not totals[slot] < total <= filling.stop:
+                continue
+            former = totals[slot]
+            if maxsize:
+                own = res.get(slot)
+                granted = max(0, own.stop - former) if own else 0
+                if total > former + granted + places:
+                    if kind == PUBLISH or granted + places <= 0:
+                        continue
+                    total = former + granted + places
+                places -= max(0, total - former - granted)
+                self.reserved -= min(granted, total - former)
+            extents.append((tail, filling.number, former - filling.first, total - former))
+            totals[slot] = total
+            self.ends[filling.file] = tail = tail + total - former
         self.head, self.tail = head, tail
         waiting = [extent for extent in extents if extent[0] + extent[3] > head]
         if len(waiting) < len(extents):
@@ -250,8 +262,7 @@ class Ledger(State):
             self.reserved -= min(granted, total - former)
         first = self.tail
         self.extents.append(first, filling.number, former - filling.first, total - former)
-        self.tail = first + total - former
-        self.ends[filling.file] = self.tail
+        self.ends[filling.file] = self.tail = first + total - former
         totals[slot] = total
         return range(first, self.tail)
 
@@ -270,18 +281,17 @@ class Ledger(State):
             self.reserved -= max(0, own.stop - self.totals[slot])
 
     def _lease(self, slot: int, most: int) -> Optional[Lease]:
-        old = self.lease
-        member = self.members.get(slot)
+        old, member = self.lease, self.members.get(slot)
         if member is None or not member.consumer:
             return None
         if self.head >= self.tail or self.apart or (old is not None and old.member != member.number):
             return None
+        return self._begin_lease(slot, member, min(self.head + min(most, events.LEASE_MOST), self.tail))
+
+    def _begin_lease(self, slot: int, member: Member, end: int) -> Lease:
         self.leases += 1
-        end = min(self.head + min(most, events.LEASE_MOST), self.tail)
         self.lease = Lease(slot, self.head, end, self.leases, member.number)
-        self.passed = self.head
-        self.plain = False
-        self.head = end
+        self.passed, self.head, self.plain = self.head, end, False
         return self.lease
 
     def _lease_all(self, slot: int) -> Optional[Lease]:
@@ -290,14 +300,8 @@ class Ledger(State):
             return None
         if self.lease is not None or self.apart or self.head < self.tail:
             return None
-        self.leases += 1
-        self.lease = Lease(slot, self.head, self.head, self.leases, member.number)
-        self.passed = self.head
-        self.plain = False
-        self.sole = True
-        self.given_of = self.leases
-        self.given = {}
-        return self.lease
+        self.sole, self.given_of, self.given = True, self.leases + 1, {}
+        return self._begin_lease(slot, member, self.head)
 
     def _give(self, slot: int, total: int, number: int) -> Optional[range]:
         lease, filling = self.lease, self.files.get(slot)
@@ -330,10 +334,7 @@ class Ledger(State):
         self.head = max(self.passed, min(lease.first + count, lease.end))
         if lease.slot == self.watched:
             self._note(range(self.passed, self.head))
-        self.lease = None
-        self.sole = False
-        self.passed = 0
-        self.plain = True
+        self.lease, self.passed, self.sole, self.plain = None, 0, False, True
         holder = self.members.get(lease.slot)
         if holder is not None and holder.number == lease.member:
             self.kept[lease.slot] = number, self.head
@@ -398,9 +399,8 @@ class Ledger(State):
         self.kept.pop(slot, None)
         self._drop_reservation(slot)
         self._seal(slot)
-        if self.held:
-            for held in [held for held in self.held.values() if held.member == number]:
-                self._come_back(held)
+        for held in [held for held in self.held.values() if held.member == number]:
+            self._come_back(held)
         return slot
 
     def _hold(self, number: int, slot: int) -> Optional[Held]:
