@@ -132,7 +132,7 @@ FACE: Final = words(
 PURE_FLOORS: Final = {0, 1}
 PURE_IMPORTS: Final = words(
     "__future__ _collections array binascii bisect collections collections.abc dataclasses enum functools heapq"
-    " itertools operator re struct sys typing"
+    " itertools operator re struct sys typing zlib"
 )
 """All that a pure room needs: nothing that reaches the system, the clock, other threads or chance."""
 

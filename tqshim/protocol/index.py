@@ -22,16 +22,33 @@ Invariant: ``FileId`` and the number of a record in its file tell for ever which
 from __future__ import annotations
 
 import struct
-from binascii import crc32
 from collections.abc import Sequence
 
 from tqshim.protocol.names import FileId
+
+try:
+    from zlib import crc32  # which ``multiprocessing.queues`` has imported
+except ImportError:  # an interpreter that was built without it
+    from binascii import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, TypeAlias, Union
 
-__all__ = ["CHECK", "FIRST", "SCALES", "SERIALS", "Record", "capacity", "check", "data_begin", "place", "serial"]
+__all__ = [
+    "CHECK",
+    "FIRST",
+    "SCALES",
+    "SERIALS",
+    "Record",
+    "capacity",
+    "check",
+    "crc32",
+    "data_begin",
+    "is_checked",
+    "place",
+    "serial",
+]
 
 Record: TypeAlias = "Union[bytes, memoryview]"
 

@@ -315,7 +315,7 @@ class Ledger(State):
         self.totals[slot] = self.given[slot] = former + count
         self.head = self.passed = self.tail = self.ends[filling.file] = first + count
         self.extents.clear(self.tail)
-        self.lease = lease._replace(first=self.tail, end=self.tail)
+        self.lease = Lease(lease.slot, self.tail, self.tail, lease.number, lease.member)
         return range(first, self.tail)
 
     def _pass(self, count: int, number: int) -> Optional[int]:
@@ -360,7 +360,7 @@ class Ledger(State):
         stop = min(own.begin + used, own.stop)
         total = self.totals[slot]
         self.reserved -= max(0, own.stop - total) - max(0, stop - total)
-        self.res[slot] = own._replace(stop=stop, cut=True)
+        self.res[slot] = Reservation(own.begin, stop, own.grant, True)
         return self.res[slot]
 
     def _open(self, slot: int, serial: int) -> Optional[int]:

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import struct
 from array import array
-from binascii import crc32
 
 from tqshim.protocol import events
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.extents import Extents
+from tqshim.protocol.index import crc32
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.names import FileId
 from tqshim.protocol.records import Filling, Held, Lease, Member, Place, Reservation, Returned

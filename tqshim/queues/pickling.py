@@ -29,11 +29,6 @@ from types import CodeType
 from tqshim.runtime import late
 from tqshim.runtime.clock import monotonic
 
-try:
-    from resource import RLIMIT_NOFILE, getrlimit
-except ImportError:  # Windows, where there are no queues
-    pass
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final, Optional, TypeAlias
@@ -293,7 +288,9 @@ def has_room() -> bool:
     waiting = len(_waiting())
     if waiting < LEAST:
         return True
-    limit = getrlimit(RLIMIT_NOFILE)[0]
+    import resource  # here: most programs do without
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return limit < 0 or waiting < limit // SHARE
 
 
