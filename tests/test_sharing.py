@@ -208,3 +208,19 @@ def test_what_a_killed_process_had_for_an_item_is_missed_when_it_is_seen_to_be_d
                 assert "must live until" in error.__notes__[0]
         child.join()
     assert missed
+
+
+def put_and_leave(queue: Any) -> None:
+    queue.put(multiprocessing.Pipe()[1])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="errors carry no notes")
+def test_what_an_ended_process_had_for_an_item_is_missed_and_the_error_says_why() -> None:
+    """It has deleted the socket at which its descriptors were to be fetched."""
+    queue: Any = TurboQueue()
+    child = multiprocessing.get_context("fork").Process(target=put_and_leave, args=(queue,))
+    child.start()
+    child.join()
+    with pytest.raises((OSError, EOFError)) as raised:
+        queue.get(timeout=PATIENCE)
+    assert "must live until" in raised.value.__notes__[0]  # type: ignore[attr-defined]

@@ -323,9 +323,12 @@ def _is_orphan(error: BaseException) -> bool:
 
     It is dying just now, perhaps: whoever looks for that when this raises, as torch's DataLoader does, is to find it
     dead, and hears of it first if it is a child and signals are handled."""
-    if isinstance(error, (ConnectionError, EOFError)) and "multiprocessing.resource_sharer" in sys.modules:
-        time.sleep(GRACE)
-        return True
+    trace = error.__traceback__ if isinstance(error, (OSError, EOFError)) else None
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "multiprocessing.resource_sharer":
+            time.sleep(GRACE)
+            return True
+        trace = trace.tb_next
     return False
 
 
