@@ -46,7 +46,8 @@ from sampling import some
 
 import tqshim
 from compat import figures
-from tqshim import Empty, Full, TurboQueue
+from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
+from tqshim.engine import tuning
 from tqshim.protocol import names
 from tqshim.runtime import mappings, systems
 
@@ -862,6 +863,50 @@ def test_differs_descriptors() -> None:
         assert counts == [2, 3, 5]
     assert counts <= [3, 6, 10]
     del theirs
+
+
+def test_differs_descriptors_of_many_queues() -> None:
+    """At most 3 each, whatever they are used for, and those of the bells that a process keeps."""
+    gc.collect()  # what else closes, closes now
+    before = descriptors()
+    queues: list[Any] = []
+    for _ in range(tuning.BELLS + 20):
+        queue: Any = JoinableTurboQueue(1)
+        queue.put(1)
+        with pytest.raises(Full):
+            queue.put(2, timeout=0.001)
+        assert not queue.join(timeout=0.001)
+        assert queue.get() == 1
+        with pytest.raises(Empty):
+            queue.get(timeout=0.001)
+        queues.append(queue)
+    if mappings.system() is not None and systems.EPOLL:
+        assert descriptors() - before <= 3 * len(queues) + 2 * tuning.BELLS
+    queues.clear()
+    del queue
+    assert descriptors() <= before
+
+
+MANY_QUEUES = """
+import resource, tqshim
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+queues = [tqshim.TurboQueue() for _ in range(300)]
+for _ in range(2):
+    for queue in queues:
+        queue.put(1)
+        queue.get()
+        try:
+            queue.get(timeout=0.001)
+        except tqshim.Empty:
+            pass
+print(len(queues))
+"""
+
+
+def test_as_many_queues_are_in_use_at_once_as_the_page_says() -> None:
+    assert "usual limit of 1,024 a process has 300 queues in use at once" in FLAT
+    done = subprocess.run([sys.executable, "-c", MANY_QUEUES], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout == "300\n" or mappings.system() is None or not systems.EPOLL, done.stderr
 
 
 def test_differs_platforms() -> None:

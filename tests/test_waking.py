@@ -18,6 +18,7 @@ from sampling import sampled
 from watching import AWAITS_PLACE, SLEEPS, no_naps, until_asleep
 
 from tqshim import ShutDown, TurboQueue
+from tqshim.engine import tuning
 from tqshim.sync.bell import Bell
 
 PATIENCE = 60.0
@@ -309,3 +310,21 @@ def test_who_looks_for_a_place_may_meet_a_journal_that_is_just_closed(error: Exc
         finally:
             replica.journal = journal
         assert queue.get(timeout=PATIENCE) == "item"
+
+
+def test_who_has_no_bell_of_its_own_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those for whom a process opens a bell anew each time, and for whom it is opened just to ring."""
+    monkeypatch.setattr(tuning, "BELLS", 0)
+    asked, answers = TurboQueue(1), TurboQueue(1)
+    child = started(echo_all, asked, answers, 300)
+    for number in range(300):
+        if number % 3 == 0:
+            until_asleep(asked)
+        asked.put(number)
+        assert answers.get(timeout=PATIENCE) == number
+    ended(child)
+
+
+def echo_all(asked: Any, answers: Any, count: int) -> None:
+    for _ in range(count):
+        answers.put(asked.get())

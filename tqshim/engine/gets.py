@@ -205,15 +205,16 @@ def is_over(engine: Acts) -> bool:
 def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> Bell:
     """Say that we sleep until there is something to get."""
     waiter, consumer = parts.waiter, parts.consumer
-    now = monotonic()
     if sleep.parts is not parts:
         sleep.parts = parts
+    bell = waiter.bell_for(SLEEPS, sleep)
+    now = monotonic()
     sleep.seconds = max(0.0, min(waiter.nap(SLEEPS, sleep.naps), deadline - now))
     if consumer.slot is None:
         consumer.join()
     assert consumer.slot is not None
     waiter.fall_asleep(SLEEPS, consumer.slot, sleep, now + sleep.seconds, sleep.seconds)
-    return waiter.bell(SLEEPS)
+    return bell
 
 
 def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) -> None:

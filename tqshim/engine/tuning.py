@@ -72,6 +72,8 @@ twice the one before.  It is rung for when there is something: who naps looks af
 NAP_LAST: Final = 0.5
 NAP_MOST: Final = 10.0
 """Seconds of the longest nap: times the waiters, and in all."""
+BELLS: Final = 32
+"""Bells that a process keeps open, each with one or two descriptors: it opens others for each sleep and each ring."""
 SPIN: Final = 60e-6
 """Seconds for which a consumer looks before it sleeps: about what waking it would cost."""
 GATHER_MOST: Final = 1e-3

@@ -38,6 +38,8 @@ SEVERAL_PROCESSORS: Final = systems.processors() > 1
 _BELLS: Final = {SLEEPS: names.BELL, AWAITS_PLACE: names.SPACE, AWAITS_DONE: names.DONE}
 ASIDE: Final = 5e-3
 """Seconds between two looks of who stands aside."""
+_kept: Final[set[Bell]] = set()
+"""Those of this process, in all its queues, that stay open."""
 _LUCK: Final = 0.3
 """Part of the last looks that must have found something, if one is to look before one sleeps."""
 
@@ -45,13 +47,15 @@ _LUCK: Final = 0.3
 class Waiter:
     """The sleep of one process in one queue."""
 
-    __slots__ = ("_bells", "_folder", "_luck", "_members", "_replica", "gathering", "waiting")
+    __slots__ = ("_bells", "_folder", "_luck", "_members", "_passing", "_replica", "gathering", "waiting")
 
     def __init__(self, folder: LogFolder, replica: Replica, members: Membership) -> None:
         self._folder = folder
         self._replica = replica
         self._members = members
         self._bells: dict[int, Bell] = {}
+        self._passing: dict[object, Bell] = {}
+        """Those of who sleeps while this process keeps enough."""
         self._luck = dict.fromkeys(KINDS, 1.0)
         self.gathering = Gathering()
         self.waiting: dict[int, dict[object, bool]] = {kind: {} for kind in KINDS}
@@ -59,19 +63,44 @@ class Waiter:
 
     def close(self) -> None:
         while self._bells:
-            self._bells.popitem()[1].close()
+            bell = self._bells.popitem()[1]
+            _kept.discard(bell)
+            bell.close()
+        while self._passing:
+            self._passing.popitem()[1].close()
 
     def bell(self, kind: int) -> Bell:
-        """The bell that is rung for who waits for that."""
+        """The bell that is rung for who waits for that; it stays open."""
         bell = self._bells.get(kind)
         if bell is None:
             mine = Bell(self._folder.open_fifo(_BELLS[kind]))
             bell = self._bells.setdefault(kind, mine)
-            if bell is not mine:  # another thread was faster
+            if bell is mine:
+                _kept.add(bell)
+            else:  # another thread was faster
                 mine.close()
         return bell
 
+    def bell_for(self, kind: int, me: object) -> Bell:
+        """The bell for ``me``, who is about to say that it sleeps: a ring stays only while somebody has it open."""
+        bell = self._bells.get(kind) or self._passing.get(me)
+        if bell is None and len(_kept) < tuning.BELLS:
+            bell = self.bell(kind)
+        elif bell is None:
+            bell = self._passing[me] = Bell(self._folder.open_fifo(_BELLS[kind]))
+        return bell
+
     # -- ringing
+
+    def _ring(self, kind: int) -> None:
+        if kind in self._bells or len(_kept) < tuning.BELLS:
+            self.bell(kind).ring()
+        else:
+            passing = Bell(self._folder.open_fifo(_BELLS[kind]))
+            try:
+                passing.ring()
+            finally:
+                passing.close()
 
     def ring(self, kind: int) -> None:
         """Wake one who sleeps, if somebody does.  Needs no lock: whatever interrupts it, somebody rings."""
@@ -83,7 +112,7 @@ class Waiter:
             locks.fence()  # Who falls asleep from here on says so again, who slept before is seen.
             self._members.see_all()
             if self._members.cells.sleepers(kind):
-                self.bell(kind).ring()
+                self._ring(kind)
         except BaseException:
             words[word] = 1
             raise
@@ -102,7 +131,7 @@ class Waiter:
         cells.words[ASLEEP[kind]] = 0
         locks.fence()
         for _ in cells.sleepers(kind):
-            self.bell(kind).ring()
+            self._ring(kind)
 
     # -- sleeping
 
@@ -125,6 +154,9 @@ class Waiter:
     def wake(self, kind: int, slot: int, me: object, more: bool) -> None:
         """``me`` sleeps no more.  ``more``: there is something for another, who is rung for."""
         cells = self._members.cells
+        passing = self._passing.pop(me, None)
+        if passing is not None:
+            passing.close()
         self.waiting[kind].pop(me, None)
         if not self.waiting[kind]:
             cells.words[Cells.place(kind, slot)] = 0

@@ -72,13 +72,14 @@ def fall_asleep(
     """Say that we sleep.  ``None``: what we wait for is there."""
     parts = engine.parts
     slot = slot_for(engine, kind)
+    bell = parts.waiter.bell_for(kind, me)
     parts.waiter.fall_asleep(kind, slot, me, until, nap)
     there = available(engine, kind, places)
     if there < places and parts.acknowledging.scan_if_due(monotonic()):
         there = available(engine, kind, places)
     if there < places:
         parts.waiter.pass_on(kind, me, there, rung)
-        return parts.waiter.bell(kind)
+        return bell
     forget_waiter(engine, kind, me, rung and there > places)
     return None
 
