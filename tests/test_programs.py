@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from documents import rows
 
 from compat.programs import __main__ as programs
 
@@ -71,6 +72,16 @@ def test_every_package_is_pinned() -> None:
         for program in chosen:
             if not programs.missing(program):
                 assert importlib.metadata.version(program.package).partition("+")[0] == pinned[program.package]
+
+
+def test_the_page_says_which_versions_are_run() -> None:
+    text = (HERE.parent / "pyproject.toml").read_text("utf-8")
+    told = [re.findall(r"([\w-]+) (\d[\d.]*)(?=[,:]|$)", row[1]) for row in rows("programs")]
+    for ours, packages in ((True, told[0]), (False, told[1])):
+        assert {name for name, _ in packages} == {p.package for p in programs.PROGRAMS if p.package and p.ours == ours}
+        for name, version in packages:
+            assert f'"{name}=={version}"' in text
+    assert {f"{name} {version}" for name, version in told[3]} == set(programs.LEFT_OUT)
 
 
 def test_a_program_that_is_not_installed_fails(

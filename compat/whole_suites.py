@@ -1,0 +1,128 @@
+"""Run CPython's own test modules as they are and under ``python -m tqshim run``: each test must come to the same.
+
+    python -m compat.whole_suites [MODULE ...]
+
+The modules are those of the interpreter that runs this: pools, executors, managers, locks and logging, with every start
+method, of which most make no queue and must go on as they are.  The queue tests alone, each asked whether it made a
+queue of ours, are ``compat.cpython_suite``'s.
+
+Flow: two runs of each module; a test that fails in one of them alone runs again by itself, for a busy machine fails
+some of them; what then still differs must stand in DIFFERENCES, with the row of docs/differences.md that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+ROOT: Final = str(Path(__file__).resolve().parent.parent)
+MODULES: Final = (
+    "test_logging",
+    "test_concurrent_futures",
+    "test_multiprocessing_fork",
+    "test_multiprocessing_spawn",
+    "test_multiprocessing_forkserver",
+)
+PATIENCE: Final = 1200.0
+"""Seconds for one run of a module; the longest takes some 200 on a quiet machine."""
+AGAIN: Final = 2
+DIFFERENCES: Final = {
+    "*.TestSimpleQueue.test_closed": "inside",
+    "*.WithProcessesTestQueue.test_queue_feeder_donot_stop_onexc": "an item that can't be pickled",
+    "*.TestStartMethod.test_mixed_startmethod": "a handle travels",
+}
+"""Tests that fail with our queues alone, as patterns of their ids, and the row of docs/differences.md that says so."""
+_TEST: Final = re.compile(r"^(?:FAIL|ERROR): (test\w+) \(([\w.]+)\)", re.MULTILINE)
+_UNEXPECTED: Final = re.compile(r"^UNEXPECTED SUCCESS: (test\w+) \(([\w.]+)\)", re.MULTILINE)
+_SUMMARY: Final = re.compile(r"^Ran (\d+) tests? in .*\n+\w+(?: \((.*)\))?$", re.MULTILINE)
+
+
+class Outcome(NamedTuple):
+    """How a run ended: which tests failed, and unittest's own counts."""
+
+    failed: frozenset[str]
+    ran: int
+    skipped: int
+    output: str
+
+
+def run(names: list[str], turbo: bool, python: str = sys.executable) -> Outcome:
+    """One run of modules or tests, with a temporary folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="suite-") as folder:
+        environment = {**os.environ, "TMPDIR": folder}  # short, for there are sockets in it
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
+        environment.pop("TQSHIM_DIR", None)
+        process = subprocess.run(
+            [python, *(("-m", "tqshim", "run") if turbo else ()), "-m", "unittest", "-v", *names],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PATIENCE,
+        )
+    text = process.stdout.decode("utf-8", "replace")
+    failed = {f"{where}.{name}" if not where.endswith(f".{name}") else where for name, where in _TEST.findall(text)}
+    failed |= {f"{where}.{name}" for name, where in _UNEXPECTED.findall(text)}
+    summary = _SUMMARY.search(text)
+    if summary is None:
+        return Outcome(frozenset(failed | {"no end"}), 0, 0, text)
+    skipped = re.search(r"skipped=(\d+)", summary[2] or "")
+    return Outcome(frozenset(failed), int(summary[1]), int(skipped[1]) if skipped else 0, text)
+
+
+def difference(module: str) -> list[str]:
+    """What comes out otherwise with our queues, in words."""
+    theirs, ours = run([module], False), run([module], True)
+    found = [] if theirs[1:3] == ours[1:3] else [f"{theirs[1:3]} tests ran and were skipped, with us {ours[1:3]}"]
+    for test in sorted(theirs.failed ^ ours.failed):
+        row = next((row for pattern, row in DIFFERENCES.items() if fnmatch.fnmatchcase(test, pattern)), None)
+        if row is None and (test == "no end" or not _comes_to_the_same(test)):
+            with_us = "fails" if test in ours.failed else "passes"
+            found.append(f"{test} {with_us} with our queues alone:\n{_told(test, (ours, theirs))}")
+    return found
+
+
+def _comes_to_the_same(test: str) -> bool:
+    """Alone, in one of some runs."""
+    return any(bool(run([test], False).failed) == bool(run([test], True).failed) for _ in range(AGAIN))
+
+
+def _told(test: str, outcomes: tuple[Outcome, Outcome]) -> str:
+    """What the run said in which it failed."""
+    for outcome in outcomes:
+        if test in outcome.failed:
+            begins = re.search(rf"^(?:FAIL|ERROR): {test.rpartition('.')[2]} ", outcome.output, re.MULTILINE)
+            return outcome.output[begins.start() :][:3000] if begins else outcome.output[-3000:]
+    return ""
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m compat.whole_suites", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("module", nargs="*", default=MODULES, help="of CPython's tests (default: all of these)")
+    bad = done = 0
+    for module in parser.parse_args(arguments).module:
+        name = f"test.{module}"
+        if importlib.util.find_spec(name) is None:
+            print(f"{module}: this interpreter comes without it", flush=True)
+            continue
+        began = time.monotonic()
+        found = difference(name)
+        bad, done = bad + len(found), done + 1
+        version = sys.version.partition(" ")[0]
+        told = "\n".join(found) or "the same"
+        print(f"{module}, Python {version}: {told} ({time.monotonic() - began:.0f} s)", flush=True)
+    return int(bad > 0 or not done)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
