@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import stat
 import subprocess
@@ -1252,7 +1253,8 @@ def test_recover_of_what_is_no_queue_makes_none(tmp_path: Path, capfd: pytest.Ca
 def test_a_queue_without_a_journal_can_be_removed_and_no_other_folder(path: str, tmp_path: Path) -> None:
     filled(path, "a")
     os.unlink(os.path.join(path, "journal_0"))
-    assert monitor.remove(path) == 0
+    done = tqshim_command("rm", path)
+    assert (done.returncode, done.stdout) == (0, f"removed {path}, and with it items that nobody could count\n")
     assert not os.path.exists(path)
     (tmp_path / "members").touch()
     with pytest.raises(FolderError, match="holds no queue"):
@@ -1265,6 +1267,19 @@ def test_recover_says_what_is_lost_of_a_file_in_one_line(path: str, capsys: pyte
     assert cli.main(["recover", path, "--into", path + "-saved"]) == 1
     lost = [line for line in capsys.readouterr().out.splitlines() if line.startswith("lost: ")]
     assert len(lost) == 1 and "237 items from 0 on" in lost[0]
+
+
+def test_drain_says_what_is_lost_of_a_file_in_one_line(path: str) -> None:
+    filled(path, *range(237))
+    filled(path, "x")
+    filled(path, "y")
+    os.truncate(batch_files(path)[0], 100)
+    os.truncate(batch_files(path)[2], 100)
+    done = tqshim_command("drain", path)
+    assert (done.returncode, done.stdout) == (1, '"x"\n')
+    many, one = done.stderr.splitlines()
+    assert re.match(f"python -m tqshim drain: lost: 237 items, the first: {path}/corrupt_ready_.*: 100 bytes ", many)
+    assert re.match(f"python -m tqshim drain: lost: {path}/corrupt_ready_.*: 100 bytes ", one)
 
 
 def test_stat_speaks_of_task_done_where_somebody_calls_it(path: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1631,11 +1646,11 @@ def test_rm_refuses_a_queue_in_use_a_stranger_and_what_is_no_queue(tmp_path: Pat
 
 def test_rm_removes_a_damaged_queue_and_one_whose_removal_was_cut_short(path: str, tmp_path: Path) -> None:
     truncated_journal(filled(path, 1))
-    assert monitor.remove(path) == 0
+    assert monitor.remove(path) is None
     filled(path, 1)
     os.rename(path, tmp_path / "dead_queue")
     os.unlink(journal(str(tmp_path / "dead_queue")))
-    assert monitor.remove(str(tmp_path / "dead_queue")) == 0
+    assert monitor.remove(str(tmp_path / "dead_queue")) is None
     assert not list(tmp_path.glob("*queue"))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import select
 import stat
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     )
     sys.stdout.flush()
     narrow = _narrow(sys.stdout.fileno())
+    logging.getLogger("tqshim").addHandler(logging.NullHandler())  # what it warns of is said below, once
     try:
         done = monitor.drain(
             options.path, functools.partial(_write, narrow), most=options.number, encode=encode, authkey=authkey()

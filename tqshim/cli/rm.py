@@ -31,5 +31,6 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"removed": options.path, "items": items})
     else:
-        say(f"removed {options.path}, and {items} items with it")
+        with_it = "with it items that nobody could count" if items is None else f"{items} items with it"
+        say(f"removed {options.path}, and {with_it}")
     return 0

@@ -78,7 +78,7 @@ class Drained:
     items: int
     """Items that were handed on."""
     damaged: list[str]
-    """What was said of items that can't be read: they are lost."""
+    """What was said of items that can't be read, a line for each file: they are lost."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def drain(
     os.stat(path)  # what is not there is said to be not there, and not to be gone
     engine = Use.meet(path, authkey=authkey).engine
     done = 0
-    damaged: list[str] = []
+    damaged: dict[str, list[CorruptBatchError]] = {}
     try:
         while most is None or done < most:
             found: list[Hold] = []
@@ -210,7 +210,7 @@ def drain(
                 got = True
                 done += 1
             except CorruptBatchError as error:
-                damaged.append(str(error))
+                damaged.setdefault(error.path, []).append(error)
             except NotJSONError as error:
                 raise NotJSONError(f"the oldest item is no JSON, and stays in the queue: {error}") from None
             finally:
@@ -218,7 +218,12 @@ def drain(
                     engine.let_go(found[0], got)
     finally:
         _keep(engine)
-    return Drained(done, damaged)
+    return Drained(done, [*map(_lost, damaged.values())])
+
+
+def _lost(items: list[CorruptBatchError]) -> str:
+    """What is said of all that is lost of a file."""
+    return str(items[0]) if len(items) == 1 else f"{len(items)} items, the first: {items[0]}"
 
 
 def _keep(engine: Engine) -> None:
@@ -442,8 +447,8 @@ def _tidy(view: View, in_use: bool) -> Recovery:
     return Recovery(0, [], removed, False, check(view.path))
 
 
-def remove(path: str) -> int:
-    """Delete a queue that nobody uses, and return how many items lay in it (0 where that can't be told).
+def remove(path: str) -> Optional[int]:
+    """Delete a queue that nobody uses, and return how many items lay in it (`None` where that can't be told).
 
     Raises ``FolderError`` for a queue in use, a folder in which something else lies, and one that is no queue;
     ``FileNotFoundError``.  Killed: the folder is called ``dead_…``, and can be removed under that name.
@@ -452,7 +457,7 @@ def remove(path: str) -> int:
     >>> remove("jobs")
     1"""
     path = os.path.realpath(os.fsdecode(path))
-    items = 0
+    items: Optional[int] = None
     with View(path) as view:
         name = os.path.basename(path)
         ours = is_queue(path) or view.has_batches()
