@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tqshim.protocol import names
+from tqshim.protocol import index, names
 from tqshim.protocol.names import FileId, Name
 
 numbers = st.integers(0, (1 << 40) - 1)
@@ -50,6 +50,14 @@ def test_what_was_set_aside_is_known_as_such(name: str) -> None:
 def test_serial_tells_where_a_batch_file_lies(member: int, count: int) -> None:
     assert not FileId(member, 2 * count).spilled
     assert FileId(member, 2 * count + 1).spilled
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+@given(numbers, numbers, st.integers(0, 1 << 16))
+@example((1 << 40) - 1, (1 << 40) - 1, 0)
+def test_records_of_any_batch_file_have_checks(member: int, serial: int, number: int) -> None:
+    """From 3.15 on ``crc32`` warns of, or refuses, a beginning of more than 32 bits."""
+    assert len(index.check(b"record", FileId(member, serial), number)) == 4
 
 
 def made(name: Name, key: str) -> Optional[str]:

@@ -27,7 +27,7 @@ import tqshim.runtime.systems
 import tqshim.storage.places
 from tqshim import CorruptBatchError, TurboQueue
 from tqshim.engine.reader import Reader
-from tqshim.protocol import events
+from tqshim.protocol import events, index
 from tqshim.runtime.ending import alive
 from tqshim.sync import membarrier
 
@@ -625,6 +625,76 @@ for turn in range(5):
 print(q.qsize())
 """
     assert program(code, options=("-W", "error")) == "105\n"
+
+
+def work(tasks: Any, results: Any) -> None:
+    for item in iter(tasks.get, None):
+        results.put_many([item, item])
+        tasks.task_done()
+    tasks.task_done()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_nothing_that_queues_do_warns(tmp_path: Path, method: str) -> None:
+    """Of what a version of Python deprecates, of files that nobody closed: a warning would end it as an error does."""
+    code = f"""
+import multiprocessing, sys, tqshim
+from test_traps import work
+if __name__ == "__main__":
+    context = tqshim.get_context("{method}")
+    for tasks in context.JoinableQueue(10), tqshim.JoinableQueue(path=sys.argv[1], durable=True, authkey=b"key"):
+        results = context.Queue()
+        child = context.Process(target=work, args=(tasks, results))
+        child.start()
+        for number in range(50):
+            tasks.put(b"." * (1, 100, 70_000)[number % 3])
+        tasks.put(None)
+        tasks.join()
+        child.join()
+        assert not child.exitcode
+        assert len(results.get_many(False)) + sum(1 for _ in results.drain()) == 100
+        for queue in tasks, results:
+            queue.close()
+            queue.join_thread()
+    with tqshim.install(), multiprocessing.get_context("{method}").Pool(2) as pool:
+        print(pool.map(abs, range(3)))
+"""
+    file = tmp_path / "warns.py"
+    file.write_text(code)
+    surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TQSHIM_CHECK": "all"}
+    command = [sys.executable, "-X", "dev", "-W", "error", str(file), str(tmp_path / "queue")]
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=LONG)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2]\n", "")
+
+
+@pytest.mark.parametrize("error", [OverflowError, MemoryError, RuntimeError])
+@pytest.mark.parametrize("maxsize", [0, 100])
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_an_error_of_our_own_is_told_as_what_it_is_and_costs_no_item(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception], maxsize: int, size: int
+) -> None:
+    """No full disk is made of it, nothing that was put goes with it, and the next put goes on."""
+    monkeypatch.setattr(tqshim.engine.tuning, "CHECK_ALL", True)
+    queue: Any = TurboQueue(maxsize)
+    put, failed, check = [], 0, index.check
+
+    def fails(*arguments: Any) -> bytes:
+        if number % 3 == 1:
+            raise error("of ours")
+        return check(*arguments)
+
+    monkeypatch.setattr(index, "check", fails)
+    for number in range(30):
+        try:
+            queue.put((number, b"." * size))
+            put.append(number)
+        except error as raised:
+            assert str(raised) == "of ours"
+            failed += 1
+    number = 0
+    assert failed == 10
+    assert [one for one, _ in drain(queue)] == put
+    queue.close()
 
 
 # -- room
