@@ -68,40 +68,40 @@ class Exclusion(NamedTuple):
 
 EXCLUDED: Final = (
     Exclusion(
-        "WithProcessesTestQueue.test_task_done", (3, 9), (3, 14), "makes a JoinableQueue, which is the stdlib's", False
+        "WithProcessesTestQueue.test_task_done", (3, 9), (3, 15), "makes a JoinableQueue, which is the stdlib's", False
     ),
-    Exclusion("TestSimpleQueue.*", (3, 9), (3, 14), "makes a SimpleQueue, which is the stdlib's", False),
+    Exclusion("TestSimpleQueue.*", (3, 9), (3, 15), "makes a SimpleQueue, which is the stdlib's", False),
     Exclusion(
-        "TestSimpleQueue.test_closed", (3, 9), (3, 14),
+        "TestSimpleQueue.test_closed", (3, 9), (3, 15),
         "looks at the two ends of the pipe; SimpleTurboQueue has none: AdaptedTest.test_closed_simple_queue_*", True,
     ),
     Exclusion(
-        "WithProcessesTestQueue.test_queue_feeder_donot_stop_onexc", (3, 9), (3, 14),
+        "WithProcessesTestQueue.test_queue_feeder_donot_stop_onexc", (3, 9), (3, 15),
         "asserts that put() hides a pickling error, which the feeder thread prints; TurboQueue raises it in put(): "
         "AdaptedTest.test_unpicklable_item_*",
     ),
     Exclusion(
-        "TestStartMethod.test_mixed_startmethod", (3, 11), (3, 14),
+        "TestStartMethod.test_mixed_startmethod", (3, 11), (3, 15),
         "asserts that a semaphore in a queue of the fork context cannot be spawned; TurboQueue has none and travels: "
         "AdaptedTest.test_queue_of_any_context_*",
     ),
-    Exclusion("FifoTest.test_queue_task_done", (3, 9), (3, 14), "task_done() is not multiprocessing.Queue's", False),
-    Exclusion("FifoTest.test_queue_join", (3, 9), (3, 14), "join() is not multiprocessing.Queue's", False),
-    Exclusion("FifoTest.test_shutdown_*", (3, 13), (3, 14), "shutdown() is not multiprocessing.Queue's", False),
+    Exclusion("FifoTest.test_queue_task_done", (3, 9), (3, 15), "task_done() is not multiprocessing.Queue's", False),
+    Exclusion("FifoTest.test_queue_join", (3, 9), (3, 15), "join() is not multiprocessing.Queue's", False),
+    Exclusion("FifoTest.test_shutdown_*", (3, 13), (3, 15), "shutdown() is not multiprocessing.Queue's", False),
     Exclusion(
-        "FifoTest.test_negative_timeout_raises_exception", (3, 9), (3, 14),
+        "FifoTest.test_negative_timeout_raises_exception", (3, 9), (3, 15),
         "queue.Queue's refusal; multiprocessing.Queue takes a negative timeout as zero",
     ),
     Exclusion(
-        "SimpleFifoTest.test_negative_timeout_raises_exception", (3, 9), (3, 14),
+        "SimpleFifoTest.test_negative_timeout_raises_exception", (3, 9), (3, 15),
         "queue.SimpleQueue's refusal; multiprocessing.Queue takes a negative timeout as zero",
     ),
     Exclusion(
-        "SimpleFifoTest.test_references", (3, 9), (3, 14),
+        "SimpleFifoTest.test_references", (3, 9), (3, 15),
         "puts instances of a local class, which cannot be pickled: AdaptedTest.test_references_*",
     ),
     Exclusion(
-        "FailingFifoTest.test_failing_queue", (3, 9), (3, 14), "overrides queue.Queue's private hooks _put and _get"
+        "FailingFifoTest.test_failing_queue", (3, 9), (3, 15), "overrides queue.Queue's private hooks _put and _get"
     ),
 )  # fmt: skip
 

@@ -91,6 +91,12 @@ def _fresh_main() -> ModuleType:
     return module
 
 
+def _is_of(module: ModuleType, file: str) -> None:
+    module.__file__ = file
+    if sys.version_info < (3, 15):
+        module.__dict__["__cached__"] = None
+
+
 def _run_module(program: list[str]) -> None:
     _fresh_main()
     sys.argv[:] = ["-m", *program[1:]]
@@ -112,8 +118,7 @@ def _run_source(source: Union[bytes, str], name: str, arguments: list[str]) -> N
     module = _fresh_main()
     module.__loader__ = importlib.machinery.BuiltinImporter
     if name == "<stdin>":
-        module.__file__ = name
-        module.__dict__["__cached__"] = None
+        _is_of(module, name)
     _search_first("")
     exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
 
@@ -135,9 +140,8 @@ def _run_file(program: list[str]) -> None:
     except OSError as error:
         _cant_open(absolute, error)
     _search_first(os.path.dirname(os.path.realpath(path)))
-    module.__file__ = absolute
+    _is_of(module, absolute)
     module.__loader__ = importlib.machinery.SourceFileLoader("__main__", absolute)
-    module.__dict__["__cached__"] = None
     code = compile(source, absolute, "exec", dont_inherit=True)
     exec(code, module.__dict__)
 
