@@ -182,6 +182,24 @@ def test_a_kind_that_nobody_knows_to_be_local_is_refused_where_it_is_really_moun
     assert "UnsupportedError" in done.stderr and "hugetlbfs" in done.stderr
 
 
+def test_a_file_system_in_the_place_of_one_that_was_unmounted_is_known(tmp_path: Path) -> None:
+    """It may have the other's device number."""
+    needs(*MOUNTS)
+    program = """
+import subprocess, sys
+from tqshim import TurboQueue
+path = sys.argv[1]
+for kind in ("tmpfs", "hugetlbfs"):
+    subprocess.run(["mount", "-t", kind, "none", path], check=True)
+    queue = TurboQueue(path=path + "/queue")
+    queue._engine.close()
+    del queue
+    subprocess.run(["umount", path], check=True)
+"""
+    done = subprocess.run([*MOUNTS, sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    assert f"UnsupportedError: {tmp_path}/queue: lies on hugetlbfs" in done.stderr
+
+
 def test_a_fuse_file_system_that_is_really_mounted_is_refused(tmp_path: Path) -> None:
     """Also where the mounts can't be seen, and under the name of a file system of a network."""
     if not os.path.exists("/dev/fuse"):

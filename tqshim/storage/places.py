@@ -60,8 +60,9 @@ LOCAL: Final = frozenset({
 })  # fmt: skip
 """Kinds on which queues work."""
 
-_kinds: Final[dict[int, str]] = {}
-"""What was found, by device."""
+_kinds: Final[dict[tuple[int, int, int], str]] = {}
+"""What was found: by device, identity and size of blocks, for the next file system that is mounted may have the number
+of a device that is gone."""
 
 
 # -- where queues lie
@@ -165,10 +166,11 @@ def check_file_system(path: str, fd: int) -> None:
 
 def file_system(fd: int) -> str:
     """The kind of the file system on which a file or folder lies; nothing where that can't be known."""
-    device = os.fstat(fd).st_dev
-    found = _kinds.get(device)
+    device, status = os.fstat(fd).st_dev, os.fstatvfs(fd)
+    key = device, status.f_fsid, status.f_bsize
+    found = _kinds.get(key)
     if found is None:
-        found = _kinds[device] = _by_mounts(fd, device) or _by_statfs(fd)
+        found = _kinds[key] = _by_mounts(fd, device) or _by_statfs(fd)
     return found
 
 
