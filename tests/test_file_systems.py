@@ -200,6 +200,15 @@ for kind in ("tmpfs", "hugetlbfs"):
     assert f"UnsupportedError: {tmp_path}/queue: lies on hugetlbfs" in done.stderr
 
 
+def test_what_is_mounted_or_linked_below_dev_shm_is_looked_at(tmp_path: Path) -> None:
+    mounts = f"""
+        mount -t tmpfs none /dev/shm; mkdir /dev/shm/there; mount -t hugetlbfs none /dev/shm/there
+        mount -t hugetlbfs none {tmp_path}; ln -s {tmp_path} /dev/shm/link"""
+    for name in ("there", "link"):
+        done = mount(mounts, f"/dev/shm/{name}")
+        assert f"UnsupportedError: /dev/shm/{name}: lies on hugetlbfs" in done.stderr
+
+
 def test_a_fuse_file_system_that_is_really_mounted_is_refused(tmp_path: Path) -> None:
     """Also where the mounts can't be seen, and under the name of a file system of a network."""
     if not os.path.exists("/dev/fuse"):

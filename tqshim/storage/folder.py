@@ -187,7 +187,8 @@ class LogFolder(Home):
                     errno.ENOENT, "the queue is gone: its last user left before this handle arrived", path
                 ) from None
             try:
-                if os.path.dirname(path) != systems.SHM:
+                root, name = os.path.split(path)
+                if root != systems.SHM or not names.is_anonymous(name):  # there another may be mounted
                     places.check_file_system(path, fd)
                 mine = check_owner(path, fd, mend)
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
