@@ -6,7 +6,6 @@ or not, is gone once another queue has been made.
 
 from __future__ import annotations
 
-import compileall
 import faulthandler
 import gc
 import multiprocessing
@@ -49,6 +48,7 @@ for folder in (str(PACKAGE), str(HERE)):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
+from compiling import compiled  # noqa: E402
 from programs.crew import Crew  # noqa: E402
 
 import tqshim.engine.registry  # noqa: E402
@@ -78,12 +78,13 @@ PATIENCE = 20.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where Python may not write bytecode, each of some thousand children would compile anew all that it imports."""
+    """Each of some workers and a thousand children would compile anew all that it imports."""
     global STDERR
     STDERR = os.dup(2)  # before a test's output is captured: what is said of one that hangs would be lost with it
     if not hasattr(config, "workerinput"):
-        for room in ("tqshim", "tests", "compat"):
-            compileall.compile_dir(PACKAGE / room, quiet=2)
+        wanted = [Path(argument.partition("::")[0]) for argument in config.args]
+        tests = [test for one in wanted for test in ([one] if one.is_file() else one.rglob("test_*.py"))]
+        compiled([PACKAGE / room for room in ("tqshim", "tests", "compat")], tests)
 
 
 @pytest.fixture

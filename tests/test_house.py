@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -14,6 +15,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -155,22 +157,35 @@ HEAVY: Final = (
 )
 
 
-def rooms() -> dict[str, ast.Module]:
-    """The package's modules, taken apart; those in a folder are called ``folder.module``."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[1:] and parts[-1] == "__init__" else parts)
-        found[name] = ast.parse(path.read_text("utf-8"), str(path))
-    return found
+class Rooms(Mapping[str, ast.Module]):
+    """The package's modules, each taken apart when it is wanted; those in a folder are called ``folder.module``."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, Path] = {}
+        self.trees: dict[str, ast.Module] = {}
+        for path in sorted(PACKAGE.rglob("*.py")):
+            parts = path.relative_to(PACKAGE).with_suffix("").parts
+            self.paths[".".join(parts[:-1] if parts[1:] and parts[-1] == "__init__" else parts)] = path
+
+    def __getitem__(self, room: str) -> ast.Module:
+        if room not in self.trees:
+            self.trees[room] = ast.parse(self.paths[room].read_text("utf-8"), str(self.paths[room]))
+        return self.trees[room]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
 
 
-ROOMS: Final = rooms()
+ROOMS: Final = Rooms()
 INSIDE: Final = sorted(set(ROOMS) - {"__init__"})
 KEEPERS: Final = {"turbo_queue.sqlite_files", *(room for room in INSIDE if room.startswith("storage."))}
 """Rooms that change the file system: one for each kind of queue folder."""
 
 
+@functools.cache
 def imports(tree: ast.Module) -> tuple[set[str], set[str]]:
     """The rooms and the foreign modules that a room imports, also inside of functions."""
     inside, outside = set(), set()
@@ -257,45 +272,45 @@ def test_contributors_are_shown_the_house_as_it_is() -> None:
     assert told == {(room, HOUSE[step_of(room)].floor) for room in INSIDE}, "bring CONTRIBUTING's house up to date"
 
 
-@pytest.mark.parametrize("room", INSIDE)
-def test_imports_go_down(room: str) -> None:
-    inside, _ = imports(ROOMS[room])
-    mine = step_of(room)
-    up = sorted(other for other in inside if step_of(other) <= mine)
-    assert not up, f"{room} imports {up}, which do not lie below it"
+def test_imports_go_down() -> None:
+    for room in INSIDE:
+        inside, _ = imports(ROOMS[room])
+        mine = step_of(room)
+        up = sorted(other for other in inside if step_of(other) <= mine)
+        assert not up, f"{room} imports {up}, which do not lie below it"
 
 
-@pytest.mark.parametrize("room", INSIDE)
-def test_a_room_does_without_what_belongs_elsewhere(room: str) -> None:
-    _, outside = imports(ROOMS[room])
-    never = NEVER.get(HOUSE[step_of(room)].floor, frozenset())
-    assert not {module for module in outside if module in never or module.partition(".")[0] in never}
+def test_a_room_does_without_what_belongs_elsewhere() -> None:
+    for room in INSIDE:
+        _, outside = imports(ROOMS[room])
+        never = NEVER.get(HOUSE[step_of(room)].floor, frozenset())
+        assert not {module for module in outside if module in never or module.partition(".")[0] in never}, room
 
 
-@pytest.mark.parametrize("room", sorted(room for there in HOUSE if there.floor in PURE_FLOORS for room in there.rooms))
-def test_pure_rooms_reach_no_system(room: str) -> None:
-    _, outside = imports(ROOMS[room])
-    assert outside <= PURE_IMPORTS
-    names = {node.id for node in ast.walk(ROOMS[room]) if isinstance(node, ast.Name)}
-    assert not names & {"open", "exec", "eval", "input", "print", "__import__"}
+def test_pure_rooms_reach_no_system() -> None:
+    for room in (room for there in HOUSE if there.floor in PURE_FLOORS for room in there.rooms):
+        _, outside = imports(ROOMS[room])
+        assert outside <= PURE_IMPORTS, room
+        names = {node.id for node in ast.walk(ROOMS[room]) if isinstance(node, ast.Name)}
+        assert not names & {"open", "exec", "eval", "input", "print", "__import__"}, room
 
 
-@pytest.mark.parametrize("room", sorted(set(INSIDE) - KEEPERS))
-def test_only_the_folder_changes_the_file_system(room: str) -> None:
-    used = {
-        node.attr
-        for node in ast.walk(ROOMS[room])
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
-    }
-    named = {
-        alias.name
-        for node in ast.walk(ROOMS[room])
-        if isinstance(node, ast.ImportFrom) and node.module == "os"
-        for alias in node.names
-    }
-    assert not (used | named) & FILE_SYSTEM
-    allowed = {"fcntl"} if room == "cli.drain" else set()  # which asks a pipe
-    assert not imports(ROOMS[room])[1] & {"fcntl", "pathlib", "shutil", "tempfile"} - allowed
+def test_only_the_folder_changes_the_file_system() -> None:
+    for room in set(INSIDE) - KEEPERS:
+        used = {
+            node.attr
+            for node in ast.walk(ROOMS[room])
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os"
+        }
+        named = {
+            alias.name
+            for node in ast.walk(ROOMS[room])
+            if isinstance(node, ast.ImportFrom) and node.module == "os"
+            for alias in node.names
+        }
+        assert not (used | named) & FILE_SYSTEM, room
+        allowed = {"fcntl"} if room == "cli.drain" else set()  # which asks a pipe
+        assert not imports(ROOMS[room])[1] & {"fcntl", "pathlib", "shutil", "tempfile"} - allowed, room
 
 
 def test_only_queues_and_their_buffers_pickle() -> None:
@@ -310,15 +325,17 @@ def test_the_face_shows_few_rooms() -> None:
     assert outside <= {"__future__", "typing"}
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_only_the_standard_library_is_imported(room: str) -> None:
+def test_only_the_standard_library_is_imported() -> None:
     """At run time; ``find_spec`` says where each module comes from, on every version."""
     homes = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")}
     others = {os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
-    outside = imports(ROOMS[room])[1] - {"typing_extensions"}  # of checkers; nothing else may import it, as seen below
-    if room in INSIDE and HOUSE[step_of(room)].floor >= MEASURING:
-        outside -= OPTIONAL
-    for name in sorted(outside):
+    importers: dict[str, str] = {}
+    for room, tree in ROOMS.items():
+        outside = imports(tree)[1] - {"typing_extensions"}  # of checkers; nothing else may import it, as seen below
+        if room in INSIDE and HOUSE[step_of(room)].floor >= MEASURING:
+            outside -= OPTIONAL
+        importers.update(dict.fromkeys(outside, room))
+    for name, room in importers.items():
         try:
             spec = importlib.util.find_spec(name)
         except ModuleNotFoundError:  # a name in a module, not a module in a package
@@ -333,10 +350,10 @@ def test_only_the_standard_library_is_imported(room: str) -> None:
         assert not origin.startswith(tuple(other + os.sep for other in others)), f"{room} imports {name} from {origin}"
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_what_is_optional_is_imported_only_where_it_is_used(room: str) -> None:
-    at_once = [node for node in ROOMS[room].body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    assert not imports(ast.Module(body=at_once, type_ignores=[]))[1] & OPTIONAL
+def test_what_is_optional_is_imported_only_where_it_is_used() -> None:
+    for room, tree in ROOMS.items():
+        at_once = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert not imports(ast.Module(body=at_once, type_ignores=[]))[1] & OPTIONAL, room
 
 
 def test_what_only_checkers_have_is_never_imported() -> None:
@@ -369,30 +386,31 @@ def test_importing_the_package_is_light() -> None:
     assert not [name for name in brought if name.startswith(HEAVY)]
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_names_that_a_room_offers_exist(room: str) -> None:
-    module = importlib.import_module("tqshim" if room == "__init__" else f"tqshim.{room}")
-    if not hasattr(module, "__all__"):  # then it holds constants and nothing else, or is a program
-        functions = [node.name for node in ROOMS[room].body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
-        assert functions == (["main"] if room == "__main__" else [])
-        return
-    assert all(hasattr(module, name) for name in module.__all__)
-    assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+def test_names_that_a_room_offers_exist() -> None:
+    for room, tree in ROOMS.items():
+        module = importlib.import_module("tqshim" if room == "__init__" else f"tqshim.{room}")
+        if not hasattr(module, "__all__"):  # then it holds constants and nothing else, or is a program
+            functions = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+            assert functions == (["main"] if room == "__main__" else []), room
+            continue
+        names = module.__all__
+        assert all(hasattr(module, name) for name in names), room
+        assert names == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name)), room
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_what_a_room_takes_from_another_is_public(room: str) -> None:
-    for node in ast.walk(ROOMS[room]):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("tqshim")):
-            private = [alias.name for alias in node.names if alias.name.startswith("_")]
-            assert private in ([], ["__version__"])
+def test_what_a_room_takes_from_another_is_public() -> None:
+    for room, tree in ROOMS.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("tqshim")):
+                private = [alias.name for alias in node.names if alias.name.startswith("_")]
+                assert private in ([], ["__version__"]), room
 
 
-@pytest.mark.parametrize("room", INSIDE)
-def test_a_room_opens_with_what_lives_there_or_its_invariant(room: str) -> None:
-    text = ast.get_docstring(ROOMS[room]) or ""
-    assert text.partition("\n")[0].endswith("."), "the first line is a sentence"
-    assert "Invariant: " in text or "Lives here: " in text
+def test_a_room_opens_with_what_lives_there_or_its_invariant() -> None:
+    for room in INSIDE:
+        text = ast.get_docstring(ROOMS[room]) or ""
+        assert text.partition("\n")[0].endswith("."), f"{room}: the first line is a sentence"
+        assert "Invariant: " in text or "Lives here: " in text, room
 
 
 def test_everything_public_says_what_it_does() -> None:
