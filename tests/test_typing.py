@@ -129,59 +129,43 @@ other: TurboQueue[str] = q  # wrong
 """
 
 
-def mypy(folder: pathlib.Path, text: str) -> tuple[int, str]:
-    """What ``mypy --strict`` says of a program of somebody who has the package installed."""
-    if importlib.util.find_spec("mypy") is None:
-        pytest.skip("mypy is not installed")
-    return checked(folder, text, [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull])
+CHECKERS: Final = {
+    "mypy": ["--strict", "--cache-dir", os.devnull],
+    "pyright": ["--pythonpath", sys.executable],
+}
+"""Who says what of programs of somebody who has the package installed; where it is installed itself."""
 
 
-def pyright(folder: pathlib.Path, text: str) -> tuple[int, str]:
-    """What ``pyright`` says, where it is installed."""
-    if importlib.util.find_spec("pyright") is None:
-        pytest.skip("pyright is not installed")
-    return checked(folder, text, [sys.executable, "-m", "pyright", "--pythonpath", sys.executable])
-
-
-def checked(folder: pathlib.Path, text: str, words: list[str]) -> tuple[int, str]:
-    (folder / "program.py").write_text(text)
-    environment = {**os.environ, "MYPYPATH": str(ROOT), "PYTHONPATH": str(ROOT)}
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_a_checker_finds_types_of_items_kept_whichever_the_import_line(checker: str, tmp_path: pathlib.Path) -> None:
+    """All programs at once: most of its time goes into the standard library's types and ours."""
+    if importlib.util.find_spec(checker) is None:
+        pytest.skip(f"{checker} is not installed")
+    programs = {"stdlib": STDLIB, "ours": OURS, "revealing": TYPES, "wrong": WRONG}
+    for name, text in programs.items():
+        (tmp_path / f"{name}.py").write_text(text)
     done = subprocess.run(
-        [*words, "program.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", checker, *CHECKERS[checker], *(f"{name}.py" for name in programs)],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
-    return done.returncode, done.stdout + done.stderr
-
-
-CHECKERS: Final = (mypy, pyright)
-
-
-@pytest.mark.parametrize("check", CHECKERS)
-@pytest.mark.parametrize("text", [STDLIB, OURS], ids=["stdlib", "ours"])
-def test_a_typed_program_passes_with_either_import_line(check: Any, text: str, tmp_path: pathlib.Path) -> None:
-    status, output = check(tmp_path, text)
-    assert status == 0, output
-
-
-@pytest.mark.parametrize("check", CHECKERS)
-def test_a_queue_of_items_of_a_type_gives_items_of_that_type(check: Any, tmp_path: pathlib.Path) -> None:
-    status, output = check(tmp_path, TYPES)
-    assert status == 0, output
+    output = done.stdout + done.stderr
+    marked = {number for number, line in enumerate(WRONG.splitlines(), 1) if "# wrong" in line}
+    errors = {(name, int(line)) for name, line in re.findall(r"(\w+)\.py:(\d+):.*error", output)}
+    assert errors == {("wrong", number) for number in marked}, output
+    assert done.returncode == 1, output
+    assert re.search(rf"\b{len(marked)} errors\b", output), output
     revealed = {
         int(line): re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", kind)
-        for line, kind in re.findall(r'program\.py:(\d+):.*(?:Revealed type is|is) "(.*)"$', output, re.MULTILINE)
+        for line, kind in re.findall(r'revealing\.py:(\d+):.*(?:Revealed type is|is) "(.*)"$', output, re.MULTILINE)
     }
     wanted = {
         number: line.partition("  # ")[2] for number, line in enumerate(TYPES.splitlines(), 1) if "reveal_type(" in line
     }
     assert revealed == wanted
-
-
-@pytest.mark.parametrize("check", CHECKERS)
-def test_what_is_put_or_got_as_another_type_is_an_error(check: Any, tmp_path: pathlib.Path) -> None:
-    status, output = check(tmp_path, WRONG)
-    assert status == 1
-    found = {int(line) for line in re.findall(r"program\.py:(\d+):.*error", output)}
-    assert found == {number for number, line in enumerate(WRONG.splitlines(), 1) if "# wrong" in line}, output
 
 
 @pytest.mark.parametrize("text", [STDLIB, OURS], ids=["stdlib", "ours"])
