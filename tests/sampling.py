@@ -14,10 +14,12 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-__all__ = ["SEED", "chooser", "sampled", "some"]
+__all__ = ["REST", "SEED", "chooser", "sampled", "some"]
 
 SEED: Final = int(os.environ.get("TQSHIM_SEED") or 19)
 T = TypeVar("T")
+REST: Final = (pytest.mark.stress, pytest.mark.rest)
+"""Of a case that the default run leaves out."""
 
 
 def chooser(name: str) -> random.Random:
@@ -32,10 +34,11 @@ def some(name: str, of: Sequence[T], count: int) -> list[T]:
     return [of[at] for at in chosen]
 
 
-def sampled(name: str, of: Sequence[Any], count: int) -> list[Any]:
+def sampled(name: str, of: Sequence[Any], count: int, rest: bool = True) -> list[Any]:
     """All of them as parameters of a test: so many are in the default run, the others the rest.
 
-    Of tuples, each of which is several parameters, those are chosen in which each value comes equally often."""
+    Without ``rest`` those are left out: a test beside it that ``.ci/run`` calls walks through all, and further.  Of
+    tuples, each of which is several parameters, those are chosen in which each value comes equally often."""
     left = list(range(len(of)))
     random.Random(f"{SEED} {name}").shuffle(left)
     used: Counter[tuple[int, str]] = Counter()
@@ -46,8 +49,8 @@ def sampled(name: str, of: Sequence[Any], count: int) -> list[Any]:
         left.remove(best)
         numbers.add(best)
         used.update(values[best])
-    marks = (pytest.mark.stress, pytest.mark.rest)
     return [
-        pytest.param(*(one if type(one) is tuple else (one,)), marks=() if number in numbers else marks)
+        pytest.param(*(one if type(one) is tuple else (one,)), marks=() if number in numbers else REST)
         for number, one in enumerate(of)
+        if rest or number in numbers
     ]

@@ -444,7 +444,7 @@ def disks(recorder: Recorder, choose: Optional[random.Random] = None) -> Iterato
                     yield disk
 
 
-@pytest.mark.parametrize("name", sampling.sampled("programs", list(PROGRAMS), 4))
+@pytest.mark.parametrize("name", sampling.sampled("programs", list(PROGRAMS), 4, rest=False))
 def test_a_power_cut_after_any_step_takes_nothing_that_a_put_has_put(name: str) -> None:
     for disk in disks(recorded(name), sampling.chooser(name)):
         check(disk)

@@ -280,7 +280,9 @@ def test_a_handlers_exception_while_an_item_is_unpickled_does_not_lose_it(many: 
 KINDS_OF_QUEUES = [(), ("durable",), ("authkey",)]
 
 
-@pytest.mark.parametrize(("what", "kind"), sampling.sampled("lines", list(product(("get", "put"), KINDS_OF_QUEUES)), 2))
+@pytest.mark.parametrize(
+    ("what", "kind"), sampling.sampled("lines", list(product(("get", "put"), KINDS_OF_QUEUES)), 2, rest=False)
+)
 def test_an_exception_at_any_line_leaves_all_items_there_and_the_queue_usable(what: str, kind: tuple[str, ...]) -> None:
     """The handler's exception is raised at each line that some case comes to, in two cases that it comes to it."""
     assert at_each_line(what, *kind) > 300
