@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -81,15 +82,18 @@ class Outcome(NamedTuple):
     how: str
 
 
+@functools.cache
+def sources() -> dict[Path, str]:
+    """The package's texts."""
+    home = ROOT / PACKAGE
+    return {path.relative_to(home): path.read_text(encoding="utf-8") for path in sorted(home.rglob("*.py"))}
+
+
 def place(mutant: Mutant) -> Path:
     """The file of the package, relative to it, that holds the old text.
 
     Raises ``ValueError`` where that is not one, or holds it more than once."""
-    found = {
-        path.relative_to(ROOT / PACKAGE): path.read_text(encoding="utf-8").count(mutant.old)
-        for path in sorted((ROOT / PACKAGE).rglob("*.py"))
-    }
-    holders = {path: count for path, count in found.items() if count}
+    holders = {path: text.count(mutant.old) for path, text in sources().items() if mutant.old in text}
     if sum(holders.values()) != 1:
         told = ", ".join(f"{path} ({count})" for path, count in holders.items()) or "nowhere"
         raise ValueError(f"{mutant.name}: its old text must stand in {PACKAGE}/ exactly once, and stands: {told}")
@@ -109,11 +113,10 @@ def copied(mutant: Mutant | None = None) -> Iterator[Path]:
         (home / "queues").mkdir(0o700)
         if mutant is not None:
             file = home / PACKAGE / place(mutant)
-            text = file.read_text(encoding="utf-8")
             file.unlink()  # and what was compiled of it
             for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*"):
                 compiled.unlink()
-            file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+            file.write_text(sources()[place(mutant)].replace(mutant.old, mutant.new), encoding="utf-8")
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -444,7 +444,7 @@ def disks(recorder: Recorder, choose: Optional[random.Random] = None) -> Iterato
                     yield disk
 
 
-@pytest.mark.parametrize("name", sampling.sampled("programs", list(PROGRAMS), 4, rest=False))
+@pytest.mark.parametrize("name", sampling.sampled("programs", list(PROGRAMS), 2, rest=False))
 def test_a_power_cut_after_any_step_takes_nothing_that_a_put_has_put(name: str) -> None:
     for disk in disks(recorded(name), sampling.chooser(name)):
         check(disk)
@@ -480,7 +480,7 @@ def test_all_seams_are_known() -> None:
     assert set().union(*(recorded(name).seams for name in PROGRAMS)) == set(SEAMS)
 
 
-@pytest.mark.parametrize("seam", sampling.sampled("seams", list(SEAMS), 4))
+@pytest.mark.parametrize("seam", sampling.sampled("seams", list(SEAMS), 2))
 def test_without_any_seam_something_is_lost(seam: str) -> None:
     """The mutants: an fsync is left out, and some power cut is found that breaks the promise."""
     recorder = recorded(SEAMS[seam], without=seam)

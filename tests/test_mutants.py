@@ -50,7 +50,7 @@ def test_the_old_text_of_each_stands_in_the_package_once() -> None:
 
 def test_the_new_text_of_each_compiles() -> None:
     for mutant in MUTANTS:
-        text = (mutants.ROOT / mutants.PACKAGE / mutants.place(mutant)).read_text(encoding="utf-8")
+        text = mutants.sources()[mutants.place(mutant)]
         compile(text.replace(mutant.old, mutant.new), mutant.name, "exec")
 
 

@@ -220,7 +220,7 @@ def check(
     return explore(Logs(Rules(ledger), found.actors, without, **found.sizes), most, choose)
 
 
-@pytest.mark.parametrize("name", sampling.sampled("interleavings", list(CASES), 16, rest=False))
+@pytest.mark.parametrize("name", sampling.sampled("interleavings", list(CASES), 8, rest=False))
 def test_interleavings_hold(name: str) -> None:
     """Nothing is lost, doubled, made up, out of order or beyond the bound, and nobody is blocked.
 
@@ -571,7 +571,7 @@ def named(mutant: Mutant) -> str:
     return ", ".join(part if isinstance(part, str) else part.__name__ for part in parts)
 
 
-@pytest.mark.parametrize("mutant", sampling.sampled("rules", MUTANTS, 14), ids=named)
+@pytest.mark.parametrize("mutant", sampling.sampled("rules", MUTANTS, 8), ids=named)
 def test_without_this_rule_something_goes_wrong(mutant: Mutant) -> None:
     """Each rule is there for a reason that the checker finds."""
     parts = mutant.what if isinstance(mutant.what, tuple) else (mutant.what,)
