@@ -237,7 +237,7 @@ def session_of(leader: int) -> list[int]:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
 @pytest.mark.parametrize(
-    ("number", "whole"), sampled("interrupts", list(product((signal.SIGINT, signal.SIGTERM), (True, False))), 2)
+    ("number", "whole"), sampled("interrupts", list(product((signal.SIGINT, signal.SIGTERM), (True, False))), 1)
 )
 def test_an_interrupted_bench_leaves_no_process_and_no_queue(number: int, whole: bool, tmp_path: pathlib.Path) -> None:
     """Ctrl-C reaches all processes of a terminal, ``kill`` only one."""
@@ -373,7 +373,7 @@ def chosen(*names: str) -> tuple[str, ...]:
 SHAPES: Final = ["1x1", "1x10", "10x1", "3x20", "20x3", "20x20"]
 
 
-@pytest.mark.parametrize("shape", sampled("shapes", SHAPES, 2))
+@pytest.mark.parametrize("shape", sampled("shapes", SHAPES, 1))
 def test_all_six_configurations_deliver_everything(shape: str) -> None:
     assert [name for name in ALL if name.startswith("bounded/")] == [f"bounded/{one}" for one in SHAPES]
     read = document(*chosen(f"bounded/{shape}"), *TINY)

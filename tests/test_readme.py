@@ -112,7 +112,7 @@ def help_of(*words: str) -> str:
 
 @pytest.mark.parametrize("few", [True, pytest.param(False, marks=(pytest.mark.stress, pytest.mark.rest))])
 def test_all_other_commands_exist_with_their_options(few: bool) -> None:
-    for command in some("commands", commands(), 25) if few else commands():
+    for command in some("commands", commands(), 10) if few else commands():
         words = shlex.split(command)
         while "=" in words[0]:
             assert words[0].partition("=")[0] in sources(), f"{words[0]} is read by nobody"
@@ -273,6 +273,7 @@ def test_figures_say_how_they_were_measured() -> None:
         assert 0 < (ROOT / "docs" / picture).stat().st_size < 100_000
 
 
+@functools.cache
 def names_of_tests(folder: Path) -> set[str]:
     """Names of all tests there."""
     return {

@@ -140,6 +140,8 @@ def test_a_shared_place_can_be_used_by_several(place: str, processes: int) -> No
     assert use.rate > 0 and use.processor >= 0
 
 
+@pytest.mark.stress
+@pytest.mark.rest
 @several
 def test_the_command_says_what_is_measured_and_what_is_modelled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -162,6 +164,8 @@ def test_the_command_says_what_is_measured_and_what_is_modelled(
     ]
 
 
+@pytest.mark.stress
+@pytest.mark.rest
 def test_costs_that_were_written_are_read_and_nothing_is_measured(tmp_path: Path) -> None:
     path = tmp_path / "costs.json"
     path.write_text(json.dumps({"costs": dataclasses.asdict(PLAIN)}), "utf-8")

@@ -19,14 +19,14 @@ FEWER = {"put_many": (3, 1000), "large items": (3,), "large put_many": (3,)}
 """Of these ways to put so many, where not all counts: each of them is a process."""
 
 
-@pytest.mark.parametrize(("method", "kind", "tasks"), sampled("pools", list(product(METHODS, OURS, TASKS)), 9))
+@pytest.mark.parametrize(("method", "kind", "tasks"), sampled("pools", list(product(METHODS, OURS, TASKS)), 5))
 def test_block_of_a_pool_that_ends_loses_no_result(method: str, kind: str, tasks: int) -> None:
     """Its workers are terminated as soon as the last task has returned."""
     for _ in range(SEVERAL.get(method, 1)):
         assert survival_run.pool_block(method, kind, tasks) == list(range(tasks))
 
 
-@pytest.mark.parametrize(("kind", "death"), sampled("deaths", list(product(OURS, DEATHS)), 8))
+@pytest.mark.parametrize(("kind", "death"), sampled("deaths", list(product(OURS, DEATHS)), 4))
 def test_all_that_was_put_outlives_its_producer(kind: str, death: str) -> None:
     """It dies of something else each time, right after its last put; nothing is missing, and all is in order."""
     for way in WAYS:
@@ -35,7 +35,7 @@ def test_all_that_was_put_outlives_its_producer(kind: str, death: str) -> None:
                 assert survival_run.survivors("fork", kind, way, count, death) == list(range(count)), (way, count)
 
 
-@pytest.mark.parametrize(("method", "death"), sampled("started", list(product(METHODS, DEATHS)), 4))
+@pytest.mark.parametrize(("method", "death"), sampled("started", list(product(METHODS, DEATHS)), 3))
 def test_all_that_was_put_outlives_a_producer_started_in_any_way(method: str, death: str) -> None:
     for count in COUNTS:
         assert survival_run.survivors(method, "TurboQueue", "put", count, death) == list(range(count)), count
