@@ -50,6 +50,7 @@ for folder in (str(PACKAGE), str(HERE)):
 
 from compiling import compiled  # noqa: E402
 from programs.crew import Crew  # noqa: E402
+from sampling import examples  # noqa: E402
 
 import tqshim.engine.registry  # noqa: E402
 import tqshim.engine.tuning  # noqa: E402
@@ -65,7 +66,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The same examples each time: what decides on a change must not depend on luck; and no limit on the time of one.
 settings.register_profile(
-    "same", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "same",
+    max_examples=examples(100),
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("random", settings.get_profile("same"), derandomize=False)
 settings.load_profile("same")

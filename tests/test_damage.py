@@ -23,6 +23,7 @@ from typing import Any, Optional
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from sampling import examples
 
 import tqshim.engine.reclaim
 import tqshim.engine.tuning
@@ -415,7 +416,7 @@ def put_back(found: list[Any], items: list[Any]) -> bool:
     return all(any(one == other and type(one) is type(other) for other in rest) for one in found)
 
 
-fuzz = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+fuzz = settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @fuzz

@@ -1008,7 +1008,7 @@ def run(program: Program, acts: list[tuple[Any, ...]]) -> None:
         program.recorder.inside.clear()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=sampling.examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_power_cut_takes_what_a_put_has_put(data: st.DataObject) -> None:
     """Nor does a second one, after others have gone on from what the first has left."""

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Optional
 
 import pytest
+import sampling
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -380,12 +381,12 @@ def run(machine: type[SideBySide], examples: int, steps: int = 40, **more: bool)
 
 @pytest.mark.parametrize("machine", [SideBySide, SideBySideLooking])
 def test_calls_in_one_process_come_to_the_same(machine: type[SideBySide]) -> None:
-    run(machine, 60)
+    run(machine, sampling.examples(60))
 
 
 def test_calls_in_two_processes_come_to_the_same(crews: Any) -> None:
     TwoProcesses.crew = crews("forkserver", 1)
-    run(TwoProcesses, 30)
+    run(TwoProcesses, sampling.examples(30))
 
 
 @pytest.mark.stress

@@ -99,6 +99,8 @@ def test_every_request_waits_for_its_services_limit_also_one_that_is_tried_again
     assert services.Source.requests > 10, "some were tried again"
 
 
+@pytest.mark.stress
+@pytest.mark.rest
 def test_workers_killed_at_random_instants_lose_nothing_and_are_replaced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: type[services.Target]
 ) -> None:

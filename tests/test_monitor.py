@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import claiming
+from sampling import examples
 from watching import newcomer
 
 import tqshim
@@ -1388,7 +1389,7 @@ def found_in(folder: Path, data: bytes, file: FileId) -> list[bytes]:
         batch.close()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     items=st.lists(st.binary(max_size=300) | st.text(max_size=5) | st.none(), min_size=1, max_size=100),
     checked=st.booleans(),
@@ -1410,7 +1411,7 @@ def test_records_are_found_without_a_journal(
         )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(data=st.binary(max_size=400), ends=st.lists(st.integers(0, 3000), max_size=20))
 def test_what_is_found_in_garbage_looks_like_pickles(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, ends: list[int]

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
 import pytest
+import sampling
 from documents import rows
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
@@ -618,7 +619,7 @@ def many(check: Callable[..., None], examples: int, *strategies: Any) -> None:
     seed(SEED)(decide(given(*strategies)(check)))()
 
 
-EXAMPLES = [60, pytest.param(8000, marks=STRESS)]
+EXAMPLES = [sampling.examples(60), pytest.param(8000, marks=STRESS)]
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)
@@ -763,7 +764,7 @@ def one_call(q: Any, method: str, given: list[Any], named: dict[str, Any]) -> An
     return None if method == "join" else value  # ours says whether all items are done
 
 
-@pytest.mark.parametrize("examples", [150, pytest.param(4000, marks=STRESS)])
+@pytest.mark.parametrize("examples", [sampling.examples(150), pytest.param(4000, marks=STRESS)])
 def test_a_program_comes_to_the_same_on_a_queue_for_threads(examples: int) -> None:
     """But for negative timeouts, which ``queue.Queue`` refuses, and for pickling, which it does not do."""
 

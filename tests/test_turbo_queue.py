@@ -28,6 +28,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sampling import examples
 
 from tqshim import turbo_queue
 from tqshim.engine import tuning
@@ -106,7 +107,7 @@ def same(one: Any, other: Any) -> bool:
     return json.dumps(one) == json.dumps(other)  # NaN is not equal to itself
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.lists(VALUES.filter(lambda event: event is not None), max_size=30), st.integers(1, 10))
 def test_events_come_out_as_they_went_in(events: list[Any], most: int) -> None:
     with tempfile.TemporaryDirectory(prefix="turbo-queue-") as name:

@@ -15,6 +15,7 @@ import pytest
 from histories_of_events import ROOM, History, check, contents, some_event, word
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import examples
 
 from tqshim.protocol import events, records, snapshot
 from tqshim.protocol.events import SIZE
@@ -48,14 +49,14 @@ def with_producers(count: int = 1, maxsize: int = 0, consumers: int = 0) -> Ledg
 # -- random histories
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(seed=st.integers(0, 1 << 32))
 def test_the_table_says_what_is_valid(seed: int) -> None:
     """Each event of a random history comes to what the table says, and leaves what must hold."""
     History(random.Random(seed)).go(120)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(seed=st.integers(0, 1 << 32))
 def test_events_in_portions_come_to_the_same(seed: int) -> None:
     """``apply`` in random chunks equals ``step`` one by one, past the limit, too, and with bytes that are not there."""
@@ -124,7 +125,7 @@ def stream_in_portions(seed: int, kind: type[Ledger] = Ledger) -> None:
         assert (other.ends, other.index, other.plain) == (each.ends, each.index, each.plain)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(seed=st.integers(0, 1 << 32))
 def test_a_stream_in_portions_comes_to_the_same(seed: int) -> None:
     """All but where those items stand that are claimed."""
@@ -161,7 +162,7 @@ def test_without_this_of_runs_streams_fail(mutant: type[Ledger]) -> None:
             stream_in_portions(seed, mutant)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(seed=st.integers(0, 1 << 32))
 def test_trimming_changes_nothing_that_a_snapshot_shows(seed: int) -> None:
     """A ledger that was trimmed now and then equals one that never was, and has the same files done in the end."""
@@ -179,7 +180,7 @@ def test_trimming_changes_nothing_that_a_snapshot_shows(seed: int) -> None:
     assert all(end <= history.ledger.tail for _, end in history.ledger.done)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(seed=st.integers(0, 1 << 32))
 def test_a_file_is_done_once_and_only_when_nobody_needs_it(seed: int) -> None:
     """``done`` and ``is_done`` agree, and no file is done twice."""

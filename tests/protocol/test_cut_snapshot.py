@@ -17,6 +17,7 @@ import pytest
 from histories_of_events import ROOM, History, check, contents, some_event, word
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import examples
 
 from tqshim.protocol import events, records, snapshot
 from tqshim.protocol.ledger import Ledger
@@ -38,7 +39,7 @@ def grown(seed: int, steps: int = 90) -> History:
     return history
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(seed=st.integers(0, 1 << 32), steps=st.integers(0, 120))
 def test_load_undoes_dump(seed: int, steps: int) -> None:
     """All that the state is, and the bytes once more."""
@@ -53,7 +54,7 @@ def test_load_undoes_dump(seed: int, steps: int) -> None:
     assert snapshot.load(data + b"events that follow").tail == ledger.tail
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(seed=st.integers(0, 1 << 32))
 def test_who_loads_a_snapshot_goes_on_as_the_others_do(seed: int) -> None:
     """Also over a roll: by ``roll``, and by the snapshot with which the next journal begins."""

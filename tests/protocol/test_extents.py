@@ -11,6 +11,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import examples
 
 from tqshim.protocol.extents import Extents
 
@@ -33,7 +34,7 @@ def filled(dice: random.Random, extents: Extents, places: dict[int, tuple[int, i
                 del places[item]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(seed=st.integers(0, 1 << 32), first=st.sampled_from([0, 1, 7, 1 << 50]), steps=st.integers(0, 60))
 def test_each_item_stands_where_it_was_put(seed: int, first: int, steps: int) -> None:
     """``place`` and ``each`` agree with a list, and others are not found."""
@@ -55,7 +56,7 @@ def test_each_item_stands_where_it_was_put(seed: int, first: int, steps: int) ->
     assert at == extents.end
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(seed=st.integers(0, 1 << 32), steps=st.integers(0, 60))
 def test_what_is_loaded_is_what_was_dumped(seed: int, steps: int) -> None:
     """And it goes on the same way."""
@@ -75,7 +76,7 @@ def test_what_is_loaded_is_what_was_dumped(seed: int, steps: int) -> None:
     assert other.dump() == extents.dump()
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(seed=st.integers(0, 1 << 32))
 def test_forgetting_later_leaves_the_same(seed: int) -> None:
     """Forgetting bit by bit and all at once are one."""
