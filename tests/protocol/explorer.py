@@ -41,6 +41,9 @@ class Model(Protocol):
     def settled(self, state: Any) -> None:
         """Called where nothing moves any more.  Raises ``Violation`` if that is no good end."""
 
+    def key(self, state: Any) -> Hashable:
+        """What stands for this state and for those that differ in nothing but names: one of them is looked at."""
+
 
 class Result(NamedTuple):
     """How many states there are; or the first violation, and the shortest way to it."""
@@ -72,7 +75,8 @@ def explore(model: Model, most: int = 6_000_000, choose: Optional[random.Random]
 
 def _explore(model: Model, most: int, choose: Optional[random.Random]) -> Result:
     first = model.start()
-    origin: dict[Any, Any] = {first: None}
+    key = model.key
+    origin: dict[Any, Any] = {key(first): None}
     """Of each state that was seen, the one it was reached from, and by which step."""
     waiting: deque[Any] = deque([first])
     while waiting:
@@ -80,13 +84,13 @@ def _explore(model: Model, most: int, choose: Optional[random.Random]) -> Result
         try:
             for label, following in _moves(model, state):
                 seen = len(origin)
-                origin.setdefault(following, (state, label))
+                origin.setdefault(key(following), (state, label))
                 if len(origin) > seen:
                     waiting.append(following)
         except Violation as violation:
             path = []
-            while origin[state]:
-                state, label = origin[state]
+            while origin[key(state)]:
+                state, label = origin[key(state)]
                 path.append(label)
             return Result(len(origin), violation.kind, violation.what, tuple(reversed(path)))
         if len(origin) > most:

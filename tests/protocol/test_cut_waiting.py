@@ -120,3 +120,21 @@ def test_a_ring_that_is_lost_with_its_process_leaves_the_others_to_their_naps() 
     found = check(CASES["one is killed"], True, excused=False)
     assert found.kind in ("asleep", "deaf")
     assert any(step.startswith("kill") for step in found.path)
+
+
+@pytest.mark.parametrize("name", ["one puts, two get", "two threads of a process get", "two want a place"])
+def test_threads_that_are_alike_may_have_each_others_names(name: str) -> None:
+    """So that one of such worlds is enough: both can be reached, or none, and both are known by the same key."""
+    model = Waits(*CASES[name].waiters)
+    seen = {model.start()}
+    waiting = [*seen]
+    while waiting:
+        new = {following for _, following in model.steps(waiting.pop())} - seen
+        seen |= new
+        waiting += new
+    (group,) = model.alike
+    others = {world: model.renamed(world, dict(zip(group, reversed(group)))) for world in seen}
+    assert {*others.values()} == seen
+    assert {model.key(world) for world in seen} <= seen
+    keys = {model.key(world) for world in seen}
+    assert len(seen) / 2 <= len(keys) < 0.53 * len(seen)

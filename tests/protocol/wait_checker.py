@@ -111,10 +111,62 @@ class Waits(Machine):
         self.putters = [i for i, one in enumerate(waiters) if one.role == "putter"]
         self.slots = len(waiters)
         self.asleep = 2 * self.slots
+        self.alike = self.interchangeable()
+        self.ranks: dict[tuple[Waiter, int], int] = {}
+        self.elsewhere: dict[tuple[Waiter, int], Waiter] = {}
         self.alone = len({one.slot for one in self.waiters if one.role == "getter"}) == 1
 
     def start(self) -> Sleepers:
         return Sleepers((0,) * (2 * self.slots + 1), self.waiters, self.faults)
+
+    def interchangeable(self) -> list[tuple[int, ...]]:
+        """Threads that want the same, each alone in its process, or all in one: none of their steps depends on which
+        of them it is.  (Whoever puts is read in turn.)"""
+        slots = [one.slot for one in self.waiters]
+        groups: dict[Waiter, list[int]] = {}
+        for i, one in enumerate(self.waiters):
+            if one.role in ("getter", "wanter"):
+                groups.setdefault(one if slots.count(one.slot) > 1 else one._replace(slot=-1), []).append(i)
+        return [tuple(group) for group in groups.values() if len(group) > 1]
+
+    def key(self, world: Sleepers) -> Sleepers:
+        """The same world with such threads in an order of their states: of two that differ in nothing but whom they
+        wait for, any is the first."""
+        cells, processes = world.cells, world.processes
+        for group in self.alike:
+            ranks = [self.rank(processes[i], cells[self.slots + processes[i].slot]) for i in group]
+            if ranks != sorted(ranks):
+                order = sorted(range(len(group)), key=ranks.__getitem__)
+                world = self.renamed(world, {group[old]: group[new] for new, old in enumerate(order)})
+        return world
+
+    def rank(self, own: Waiter, cell: int) -> int:
+        """Of a thread's state, whatever its name."""
+        found = self.ranks.get((own, cell))
+        if found is None:
+            state = self.moved(own, 0)._replace(waits=None), cell
+            found = self.ranks[own, cell] = self.ranks.setdefault(state, len(self.ranks))
+        return found
+
+    def moved(self, own: Waiter, slot: int) -> Waiter:
+        """The thread in that process; nobody else stores to its cell."""
+        here = self.slots + own.slot
+        buffer = tuple((self.slots + slot if place == here else place, value) for place, value in own.buffer)
+        return own._replace(slot=slot, buffer=buffer)
+
+    def renamed(self, world: Sleepers, names: dict[int, int]) -> Sleepers:
+        """The world in which these threads, and their processes, have each other's names."""
+        cells, processes = list(world.cells), list(world.processes)
+        for i, new in names.items():
+            own, slot = world.processes[i], world.processes[new].slot
+            cells[self.slots + slot] = world.cells[self.slots + own.slot]
+            if (own, slot) not in self.elsewhere:
+                self.elsewhere[own, slot] = self.moved(own, slot)
+            processes[new] = self.elsewhere[own, slot]
+        for i, process in enumerate(processes):
+            if process.waits:
+                processes[i] = process._replace(waits=tuple(sorted(names.get(j, j) for j in process.waits)))
+        return Sleepers(tuple(cells), tuple(processes), *world[2:])
 
     def steps(self, world: Sleepers) -> Steps:
         kills, breaks, naps = world.faults
