@@ -17,7 +17,7 @@ LIMIT = float(os.environ.get("CONTRACT_LIMIT") or 30)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents:
+        if item.path.parent == HERE:
             item.add_marker(pytest.mark.timeout(LIMIT))
 
 
