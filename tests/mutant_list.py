@@ -285,8 +285,8 @@ MUTANTS = [
     ),
     Mutant(
         "the dead keep what they hold",
-        "            for held in [held for held in self.held.values() if held.member == number]:\n",
-        "            for held in [held for held in self.held.values() if held.item == number]:\n",
+        "        for held in [held for held in self.held.values() if held.member == number]:\n",
+        "        for held in [held for held in self.held.values() if held.item == number]:\n",
         "an item never comes back whose holder was killed",
         DEATH + "test_an_item_comes_back_whose_holder_was_killed[True]",
     ),
