@@ -1788,10 +1788,10 @@ def named(steps: Iterable[Step]) -> list[str]:
 
 WITH_A_PEER = [title for title in TABLE if not PATHS[title].alone]
 ALONE = [title for title in TABLE if PATHS[title].alone]
-KILLED = 26
+KILLED = 14
 """Acts of the default run whose victims are killed after each step."""
-STOPPED = 20
-HALTED = 12
+STOPPED = 10
+HALTED = 8
 """Acts at some lines of which they are killed, and stopped."""
 
 
@@ -1925,6 +1925,8 @@ def changed_by(node: ast.AST) -> str:
 
 
 @pytest.mark.skipif(systems.PORTABLE, reason="only where nothing is done without")
+@pytest.mark.stress  # it walks all acts
+@pytest.mark.rest
 def test_each_change_that_the_sources_make_is_a_step_of_some_act() -> None:
     if any(map(unable, PATHS.values())):
         pytest.skip("not all acts can be walked here")
