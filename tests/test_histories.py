@@ -45,7 +45,7 @@ def run_history(crew: Crew, producers: int, consumers: int, maxsize: int, styles
 
 @pytest.mark.parametrize(
     ("producers", "consumers", "maxsize", "method"),
-    sampled("histories", [(*shape, *more) for shape in SHAPES for more in product((0, 1, 10, 1000), METHODS)], 12),
+    sampled("histories", [(*shape, *more) for shape in SHAPES for more in product((0, 1, 10, 1000), METHODS)], 8),
 )
 def test_every_item_comes_once_and_in_order(crew: GetCrew, producers: int, consumers: int, maxsize: int) -> None:
     """Processes of every start method, put and get one by one and mixed with all other calls."""

@@ -41,13 +41,13 @@ def theirs() -> None:
 # -- faults
 
 
-@pytest.mark.parametrize("name", sampled("faults here", list(original_faults.FAULTS), 20))
+@pytest.mark.parametrize("name", sampled("faults here", list(original_faults.FAULTS), 10))
 def test_fault_of_the_original_is_not_here(name: str) -> None:
     found = original_faults.run("tqshim", name)
     assert original_faults.verdict("tqshim", name, found), found
 
 
-@pytest.mark.parametrize("name", sampled("faults", list(original_faults.FAULTS), 6))
+@pytest.mark.parametrize("name", sampled("faults", list(original_faults.FAULTS), 4))
 def test_fault_of_the_original_is_there(name: str) -> None:
     """Which never changes any more."""
     theirs()

@@ -137,7 +137,9 @@ def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str
     interrupted(what, "fork and go on", 2000)
 
 
-@pytest.mark.parametrize("function", [Producer._own_log, Acts.act, take_short, take_or_wait])
+@pytest.mark.parametrize(
+    "function", sampling.sampled("forks", [Producer._own_log, Acts.act, take_short, take_or_wait], 2)
+)
 def test_a_child_forked_at_any_instruction_goes_on_with_what_is_its_own(function: Any) -> None:
     """On 3.9 these are all; later ones run handlers at calls and jumps back alone."""
     children: list[int] = []
@@ -281,7 +283,7 @@ KINDS_OF_QUEUES = [(), ("durable",), ("authkey",)]
 
 
 @pytest.mark.parametrize(
-    ("what", "kind"), sampling.sampled("lines", list(product(("get", "put"), KINDS_OF_QUEUES)), 2, rest=False)
+    ("what", "kind"), sampling.sampled("lines", list(product(("get", "put"), KINDS_OF_QUEUES)), 1, rest=False)
 )
 def test_an_exception_at_any_line_leaves_all_items_there_and_the_queue_usable(what: str, kind: tuple[str, ...]) -> None:
     """The handler's exception is raised at each line that some case comes to, in two cases that it comes to it."""
@@ -315,7 +317,7 @@ def test_thousands_of_interrupts_do_no_harm(what: str, kind: str, maxsize: int, 
 
 
 @pytest.mark.parametrize(
-    ("kind", "durable"), sampling.sampled("all of it", list(product(("count", "shutdown"), ("", "durable"))), 2)
+    ("kind", "durable"), sampling.sampled("all of it", list(product(("count", "shutdown"), ("", "durable"))), 1)
 )
 def test_what_interrupts_an_act_of_a_queue_may_use_all_of_it(kind: str, durable: str, tmp_path: Path) -> None:
     """Once at each line of a put, a look, a get and a ``task_done``: nobody hangs, and what was said counts."""

@@ -608,7 +608,7 @@ CALLS = ["open", "write", "posix_fallocate", "pread", "rename", "unlink"]
 LARGE_CALLS = ["open", "posix_fallocate", "pwritev", "pread", "preadv", "rename", "unlink", "fstat", "fstatvfs"]
 
 
-@pytest.mark.parametrize(("name", "call", "maxsize"), sampled("failed", list(product(REPORTED, CALLS, (0, 100))), 24))
+@pytest.mark.parametrize(("name", "call", "maxsize"), sampled("failed", list(product(REPORTED, CALLS, (0, 100))), 16))
 def test_failed_call_costs_no_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
 ) -> None:
@@ -620,7 +620,7 @@ def test_failed_call_costs_no_item_whose_put_returned(
 
 @pytest.mark.parametrize(
     ("name", "call", "maxsize"),
-    sampled("failed large", list(product(("ENOSPC", "EIO", "EMFILE"), LARGE_CALLS, (0, 100))), 12),
+    sampled("failed large", list(product(("ENOSPC", "EIO", "EMFILE"), LARGE_CALLS, (0, 100))), 8),
 )
 def test_failed_call_costs_no_large_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
