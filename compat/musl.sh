@@ -41,6 +41,8 @@ if [ ! -f "$D/.done" ]; then
   [ -f "$D/lib/libffi.a" ] || (cd "$B/libffi" && ./configure --prefix="$D" --libdir="$D/lib" --disable-shared --with-pic --disable-docs \
     --disable-multi-os-directory && make -j "$JOBS" && make install) >&3 2>&1
   cd "$B/python3.13"
+  # Nor must it hear of libraries of the system: those are glibc's.
+  export PKG_CONFIG_LIBDIR="$D/lib/pkgconfig"
   export LIBFFI_CFLAGS="-I$D/include" LIBFFI_LIBS="-L$D/lib -lffi" ZLIB_CFLAGS="-I$D/include" ZLIB_LIBS="-L$D/lib -lz"
   [ -f Makefile ] || ./configure --quiet --prefix="$D" --with-ensurepip=install >&3 2>&1
   make -s -j "$JOBS" >&3 2>&1
