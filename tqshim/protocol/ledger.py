@@ -92,7 +92,9 @@ __all__ = ["Ledger"]
 
 _PLAIN: Final = bytes((CLAIM,))
 _OFTEN: Final = bytes((CLAIM, CUT, PUBLISH))
-"""The types of most events."""
+"""The types of most events ..."""
+_FEW: Final = 4
+"""... of which so many in a row are worth a loop of their own."""
 _WORD: Final = struct.Struct("<Q")
 
 
@@ -115,16 +117,17 @@ class Ledger(State):
         last = min(count, self.limit - self.index) if self.watched is None else 0
         while at < last:
             run = last - at - len(types[at:last].lstrip(_PLAIN if self.shut or self.sole else _OFTEN))
-            if run:
+            if run < _FEW:
+                run = max(1, run)
+                for (event,) in _WORD.iter_unpack(chunk[at * SIZE : (at + run) * SIZE]):
+                    self.step(event)
+            else:
                 if types.count(_PLAIN, at, at + run) < run:
                     self._apply_run(chunk[at * SIZE : (at + run) * SIZE])
                 elif self.plain:
                     self.head = min(self.head + run, self.tail)
                 self.index += run
-                at += run
-            else:
-                self.step(_WORD.unpack_from(chunk, at * SIZE)[0])
-                at += 1
+            at += run
         for (event,) in _WORD.iter_unpack(chunk[at * SIZE : count * SIZE]):
             self.step(event)
         return count * SIZE
@@ -343,8 +346,7 @@ class Ledger(State):
     def _reserve(self, slot: int, places: int) -> Optional[Reservation]:
         if not self.maxsize or self.shut or self.shutting or slot not in self.files:
             return None
-        total = self.totals[slot]
-        own = self.res.get(slot)
+        total, own = self.totals[slot], self.res.get(slot)
         former = max(0, own.stop - total) if own else 0
         if self.used - former + places > self.maxsize:
             return None
@@ -368,9 +370,8 @@ class Ledger(State):
         if member is None or self.sole or (slot in self.files and self.files[slot].file.serial >= serial):
             return None
         self._seal(slot)
-        filling = Filling.of(FileId(member.number, serial), self.opened, self.totals[slot])
+        filling = self.files[slot] = Filling.of(FileId(member.number, serial), self.opened, self.totals[slot])
         self.opened += 1
-        self.files[slot] = filling
         self.known_files[filling.number] = filling.file
         self.ends[filling.file] = 0
         return slot
@@ -446,9 +447,8 @@ class Ledger(State):
     def _let_go(self, file: FileId) -> None:
         """An item there is held or returned no more."""
         self.apart -= 1
-        left = self.kept_files[file] - 1
-        if left:
-            self.kept_files[file] = left
+        self.kept_files[file] -= 1
+        if self.kept_files[file]:
             return
         del self.kept_files[file]
         if file not in self.ends:
