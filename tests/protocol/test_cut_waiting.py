@@ -122,7 +122,7 @@ def test_a_ring_that_is_lost_with_its_process_leaves_the_others_to_their_naps() 
     assert any(step.startswith("kill") for step in found.path)
 
 
-@pytest.mark.parametrize("name", ["one puts, two get", "two threads of a process get", "two want a place"])
+@pytest.mark.parametrize("name", ["two threads of a process get", "two want a place"])
 def test_threads_that_are_alike_may_have_each_others_names(name: str) -> None:
     """So that one of such worlds is enough: both can be reached, or none, and both are known by the same key."""
     model = Waits(*CASES[name].waiters)
