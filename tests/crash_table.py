@@ -301,9 +301,9 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "first put that waits": (
         Row("append JOIN", ("dead member",)),
         Row("lock slot", ("dead member",)),
+        Row("make space", ("dead member",)),
         Row("store sleep cell", ("dead member", "sleep cell")),
         Row("store ASLEEP", ("ASLEEP", "dead member", "sleep cell")),
-        Row("make space", ("ASLEEP", "dead member", "sleep cell")),
         Row("clear sleep cell", ("ASLEEP", "dead member")),
     ),
     "join beyond the cells": (
@@ -373,11 +373,11 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
         Row("rename ready_ to corrupt_", ("taken", "dead member", "pin")),
     ),
     "first get that waits": (
+        Row("make bell"),
         Row("append JOIN", ("dead member",)),
         Row("lock slot", ("dead member",)),
         Row("store sleep cell", ("dead member", "sleep cell")),
         Row("store ASLEEP", ("ASLEEP", "dead member", "sleep cell")),
-        Row("make bell", ("ASLEEP", "dead member", "sleep cell")),
         Row("clear sleep cell", ("ASLEEP", "dead member")),
     ),
     "lease": (
@@ -495,9 +495,9 @@ TABLE: Final[dict[str, tuple[Row, ...]]] = {
     "first join that waits": (
         Row("append JOIN", ("dead member",)),
         Row("lock slot", ("dead member",)),
+        Row("make done", ("dead member",)),
         Row("store sleep cell", ("dead member", "sleep cell")),
         Row("store ASLEEP", ("ASLEEP", "dead member", "sleep cell")),
-        Row("make done", ("ASLEEP", "dead member", "sleep cell")),
         Row("clear sleep cell", ("ASLEEP", "dead member")),
     ),
     "shutdown": (
