@@ -88,7 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
     global STDERR
     STDERR = os.dup(2)  # before a test's output is captured: what is said of one that hangs would be lost with it
     if not hasattr(config, "workerinput"):
-        wanted = [Path(argument.partition("::")[0]) for argument in config.args]
+        wanted = [Path(argument.partition("::")[0]).absolute() for argument in config.args]
         tests = [test for one in wanted for test in ([one] if one.is_file() else one.rglob("test_*.py"))]
         compiled([PACKAGE / room for room in ("tqshim", "tests", "compat")], tests)
 
