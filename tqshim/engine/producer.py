@@ -130,6 +130,8 @@ class Producer:
         log, slot, replica = self.log, self.slot, self._replica
         if type(record) is not bytes or log.batch is None or slot is None or self.writer.is_dressed or self.lost:
             return None
+        if slot in replica.ledger.res:  # before a look, which would find that, too
+            return None
         counters = self._members.look()
         ledger = replica.ledger
         total = ledger.totals[slot]
