@@ -151,7 +151,8 @@ def _abort(group: int) -> None:
 
 
 AGAIN: Final = 2
-"""A program that fails without us is tried so often again: mpire takes a worker for dead on a busy machine."""
+"""A program that fails without us is tried so often again: mpire takes a worker for dead on a busy machine.  So is one
+that comes to something else without us: gevent raises in the standard library's ``put`` now and then, in locust's."""
 
 
 def difference(program: Program) -> str:
@@ -163,6 +164,9 @@ def difference(program: Program) -> str:
     if theirs.code:
         return f"fails without us, too: {theirs.code}\n{theirs.output}"
     ours = run(program, True)
+    for _ in range(AGAIN):
+        if theirs[:2] != ours[:2] and not ours.code:
+            theirs = run(program, False)
     if theirs[:2] != ours[:2]:
         return f"{theirs.code}, and with our queues {ours.code}:\n{theirs.output}\n{ours.output}"
     if theirs.ours or ours.ours != program.ours:
