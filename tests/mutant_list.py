@@ -793,11 +793,9 @@ MUTANTS = [
         DEATH + "test_more_processes_than_a_page_has_slots",
     ),
     Mutant(
-        "a changed tuple is as it was",
-        "        def _replace(self, **changed: Any) -> NamedTuple:\n"
-        "            return type(self)(*(changed.pop(name, value) for name, value in zip(self._fields, self)))\n",
-        "        def _replace(self, **changed: Any) -> NamedTuple:\n"
-        "            return type(self)(*self)\n",
+        "a reservation that was ended keeps its places",
+        "        self.res[slot] = Reservation(own.begin, stop, own.grant, True)\n",
+        "        self.res[slot] = own\n",
         "a bounded queue is full although places are free that another producer might use",
         BOUNDS + "test_places_that_another_has_not_used_are_anyones[300]",
     ),

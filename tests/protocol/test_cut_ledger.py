@@ -23,7 +23,7 @@ from tqshim.protocol.extents import Extents
 from tqshim.protocol.index import serial
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.names import FileId
-from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Held, Lease, Member, Reservation, Verdict
+from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Filling, Held, Lease, Member, Reservation, Verdict
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -603,7 +603,7 @@ class SecondTrimDecides(Ledger):
     def _trim(self, slot: int, used: int, grant: int) -> Optional[Reservation]:
         own = self.res.get(slot)
         if own:
-            self.res[slot] = own._replace(cut=False)
+            self.res[slot] = Reservation(own.begin, own.stop, own.grant, False)
         return super()._trim(slot, used, grant)
 
 
@@ -630,7 +630,8 @@ class FileBeginsAtItsFormersEnd(Ledger):
     def _open(self, slot: int, serial: int) -> Optional[int]:
         found = super()._open(slot, serial)
         if found is not None and self.files[slot].first:
-            self.files[slot] = self.files[slot]._replace(first=self.files[slot].first - 1)
+            file, number, first, stop = self.files[slot]
+            self.files[slot] = Filling(file, number, first - 1, stop)
         return found
 
 

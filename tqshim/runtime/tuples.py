@@ -40,8 +40,5 @@ else:
         def __repr__(self) -> str:
             return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in zip(self._fields, self))})"
 
-        def _replace(self, **changed: Any) -> NamedTuple:
-            return type(self)(*(changed.pop(name, value) for name, value in zip(self._fields, self)))
-
 
 __all__ = ["NamedTuple"]
