@@ -17,14 +17,13 @@ import fnmatch
 import importlib.util
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Final, NamedTuple
 
-ROOT: Final = str(Path(__file__).resolve().parent.parent)
+from compat.programs.__main__ import end_of
+
 MODULES: Final = (
     "test_logging",
     "test_concurrent_futures",
@@ -55,22 +54,12 @@ class Outcome(NamedTuple):
     output: str
 
 
-def run(names: list[str], turbo: bool, python: str = sys.executable) -> Outcome:
+def run(names: list[str], turbo: bool) -> Outcome:
     """One run of modules or tests, with a temporary folder of its own."""
     with tempfile.TemporaryDirectory(prefix="suite-") as folder:
         environment = {**os.environ, "TMPDIR": folder}  # short, for there are sockets in it
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
         environment.pop("TQSHIM_DIR", None)
-        process = subprocess.run(
-            [python, *(("-m", "tqshim", "run") if turbo else ()), "-m", "unittest", "-v", *names],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=PATIENCE,
-        )
-    text = process.stdout.decode("utf-8", "replace")
+        _, text = end_of(["-m", "unittest", "-v", *names], turbo, folder, environment, PATIENCE)
     failed = {f"{where}.{name}" if not where.endswith(f".{name}") else where for name, where in _TEST.findall(text)}
     failed |= {f"{where}.{name}" for name, where in _UNEXPECTED.findall(text)}
     summary = _SUMMARY.search(text)

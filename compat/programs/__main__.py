@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -115,27 +116,37 @@ def run(program: Program, turbo: bool) -> Outcome:
     """One run, in a folder of its own, with a folder of its own for queues."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as queues:
         environment = {**os.environ, "TQSHIM_DIR": queues, "PYTHONWARNINGS": "ignore", "PYTHONHASHSEED": "0"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment["PYTHONFAULTHANDLER"] = "1"
         before = os.stat(queues).st_mtime_ns
-        process = subprocess.Popen(
-            [sys.executable, *(("-m", "tqshim", "run") if turbo else ()), *program.arguments],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=PATIENCE * (5 if program.big else 1))
-        except subprocess.TimeoutExpired:
-            _abort(process.pid)
-            output = f"hangs:\n{process.communicate()[0]}"
+        code, output = end_of(program.arguments, turbo, folder, environment, PATIENCE * (5 if program.big else 1))
         ours = os.stat(queues).st_mtime_ns != before
     told = re.sub(r"\d+\.\d+ ?s\b|(?<=process )\d+", "…", output)  # times and process numbers
-    return Outcome(process.returncode, told, ours)
+    return Outcome(code, told, ours)
+
+
+def end_of(
+    arguments: Iterable[str], turbo: bool, folder: str, environment: dict[str, str], patience: float
+) -> tuple[int, str]:
+    """Run Python in a folder, as it is or under ``python -m tqshim run``: the exit code, and all that was said.  What
+    lasts longer is ended with all its processes."""
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        [sys.executable, *(("-m", "tqshim", "run") if turbo else ()), *arguments],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": paths},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="backslashreplace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        _abort(process.pid)
+        output = f"hangs:\n{process.communicate()[0]}"
+    return process.returncode, output
 
 
 def _abort(group: int) -> None:
