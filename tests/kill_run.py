@@ -374,7 +374,8 @@ class Run:
 
     def signal(self, worker: Worker, number: int) -> None:
         if worker.process.exitcode is None:  # else it has come to its own end, and Process.start may have reaped it
-            os.kill(worker.process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # a fork server reaps its child before it says so
+                os.kill(worker.process.pid, number)
 
     def go(self) -> bool:
         options, rng = self.options, self.random
