@@ -328,10 +328,10 @@ def test_put_to_a_full_disk_raises_and_goes_on_when_space_returns(small_disk_alo
     queue = TurboQueue()
     queue.put("first")
     with full(small_disk_alone):
-        with pytest.raises(OSError) as raised:
+        with pytest.raises(OSError, match="get items, or free space") as raised:
             for number in range(10_000):
                 queue.put((number, b"." * 5000))
-        assert raised.value.errno == errno.ENOSPC
+        assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, queue._engine.folder.path)
         returned = number
         assert queue.get(timeout=PATIENCE) == "first"
     queue.put("last")
@@ -543,6 +543,8 @@ for but in range(8):
     for fd in taken:
         os.close(fd)
 assert errors
+for error in errors:
+    assert "tqshim-" in str(error) and "ulimit -n" in str(error), error
 assert all(error.errno == 24 for error in errors), errors
 queue.put("last")
 while True:

@@ -94,8 +94,9 @@ class Acts:
                 found = do(*arguments)
                 self.unsure = self.stale  # a handler may have forked just now
                 return found
-            except PermissionError as error:
-                raise self.folder.denied(error) from None
+            except OSError as error:
+                self.folder.explain(error)
+                raise
 
     def surely(self, do: Callable[..., _T], *arguments: Any) -> _T:
         """An act; in a durable queue it will be so after a power cut."""

@@ -112,8 +112,7 @@ def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
                 got.clear()  # The journal knows whose they are, and the next act asks it.
             stop_sleeping(engine, sleep)
             if generation == engine.generation or not isinstance(error, FORKED):
-                if isinstance(error, PermissionError):
-                    raise engine.folder.denied(error) from None
+                engine.folder.explain(error)
                 raise
         if generation != engine.generation:  # forked in the middle: what was got is the parent's
             got.clear()
@@ -178,8 +177,7 @@ def take_short(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> b
         if sleep is not None:
             stop_sleeping(engine, sleep)
         if generation == engine.generation or not isinstance(error, FORKED):
-            if isinstance(error, PermissionError):
-                raise engine.folder.denied(error) from None
+            engine.folder.explain(error)
             raise
     if generation != engine.generation:  # forked in the middle: what was got is the parent's
         got.clear()

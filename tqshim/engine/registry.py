@@ -17,6 +17,7 @@ from tqshim.engine import tuning
 from tqshim.engine.engine import Engine
 from tqshim.runtime import forks, late, locks
 from tqshim.runtime.ending import AtExit, alive
+from tqshim.storage.files import explain
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.member_locks import about_to_fork, forked
 from tqshim.storage.places import sweep
@@ -129,8 +130,9 @@ class Use:
         try:
             _, proof = (False, b"") if folder.anonymous else folder.kind()
             engine = Engine(folder, _key(folder.path, proof, authkey))
-        except BaseException:
+        except BaseException as error:
             folder.close()
+            explain(error, folder.path)
             raise
         _at_exit.arm()
         use = cls._all[folder.key] = cls(engine)

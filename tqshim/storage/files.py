@@ -32,6 +32,7 @@ __all__ = [
     "Home",
     "check_owner",
     "each_name",
+    "explain",
     "list_names",
     "locked",
     "not_ours",
@@ -45,6 +46,12 @@ PAGE: Final = 4096
 HOLD_PATIENCE: Final = 10.0
 """Seconds to wait for a folder that somebody holds alone: only a reclaimer does, and only to rename it."""
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_REMEDIES: Final = {
+    **dict.fromkeys(NO_SPACE, "get items, or free space there"),
+    errno.EMFILE: "raise the limit of open files (ulimit -n): a queue takes up to three",
+    errno.ENFILE: "close files, or raise the system's limit (fs.file-max)",
+}
+"""What to do where the system has no more."""
 RECOVER: Final = "python -m tqshim recover --into saves its items in another folder"
 """What to do about damage."""
 DELETED: Final = (
@@ -194,6 +201,12 @@ def write_at(fd: int, data: Union[bytes, memoryview], offset: int) -> None:
         view = memoryview(data)
         while written < len(view):
             written += os.pwrite(fd, view[written:], offset + written)
+
+
+def explain(error: BaseException, path: str) -> None:
+    """Where the system had no more, let the error say which queue it was, and what to do."""
+    if isinstance(error, OSError) and error.errno in _REMEDIES and _REMEDIES[error.errno] not in str(error):
+        error.filename, error.strerror = path, f"{error.strerror}; {_REMEDIES[error.errno]}"
 
 
 def locked(path: str) -> FolderError:

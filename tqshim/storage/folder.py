@@ -30,7 +30,7 @@ import stat
 import time
 from collections.abc import Container
 
-from tqshim.errors import FolderError, UnsupportedError
+from tqshim.errors import FolderError
 from tqshim.protocol import names, snapshot
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.names import FileId
@@ -46,6 +46,7 @@ from tqshim.storage.files import (
     RECOVER,
     Home,
     check_owner,
+    explain,
     locked,
     not_ours,
     open_plain,
@@ -112,17 +113,20 @@ class LogFolder(Home):
                 raise FolderError(root, f"no queue can be made there: {error.strerror}", remedy) from None
             try:
                 folder = cls._hold(path)
-            except UnsupportedError:
-                os.rmdir(path)
-                raise
             except FileNotFoundError:
                 continue  # A sweeper took it for an abandoned one before it was held.
+            except BaseException as error:
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+                explain(error, path)
+                raise
             try:
                 folder._furnish(maxsize, limits)
             except BaseException as error:
                 folder.close()
                 places.reclaim(path)
-                raise _told(error, path)
+                explain(error, path)
+                raise
             return folder
 
     @classmethod
@@ -147,10 +151,11 @@ class LogFolder(Home):
         os.makedirs(path, 0o700, exist_ok=True)
         try:
             folder = cls._hold(path, mend=True)
-        except UnsupportedError:
+        except BaseException as error:
             if is_new:
                 with contextlib.suppress(OSError):
                     os.rmdir(path)
+            explain(error, path)
             raise
         try:
             if folder.newest() is None:
@@ -165,7 +170,8 @@ class LogFolder(Home):
                     folder._furnish(maxsize, limits, durable, proof)
         except BaseException as error:
             folder.close()
-            raise _told(error, path)
+            explain(error, path)
+            raise
         return folder
 
     @classmethod
@@ -339,16 +345,18 @@ class LogFolder(Home):
             raise FolderError(self.path, "is another folder by now, and FIFOs are made by path here", "move it back")
         os.mkfifo(os.path.join(self.path, name), 0o600)
 
-    def denied(self, error: PermissionError) -> OSError:
-        """What to raise where the system refuses a file of this folder: who may have changed its user since."""
-        owner, user = os.fstat(self.fd).st_uid, os.geteuid()
-        if owner == user:
-            return error
-        return FolderError(
-            self.path,
-            f"belongs to user {owner}, and this process is user {user} by now",
-            "let the process change its user before the queue is made, or make the queue as that user",
-        )
+    def explain(self, error: BaseException) -> None:
+        """Let an error say which queue it was, and what to do, where the system has no more.  Raises ``FolderError`` in
+        its place where the system refuses a file of this folder to who may have changed its user since."""
+        explain(error, self.path)
+        if isinstance(error, PermissionError):
+            owner, user = os.fstat(self.fd).st_uid, os.geteuid()
+            if owner != user:
+                raise FolderError(
+                    self.path,
+                    f"belongs to user {owner}, and this process is user {user} by now",
+                    "let the process change its user before the queue is made, or make the queue as that user",
+                ) from None
 
     def _open_ours(self, name: str, flags: int) -> int:
         try:
@@ -452,10 +460,3 @@ class LogFolder(Home):
             if Members.opened.get(self.key) is members:  # a frame that a fork has copied has put it there
                 del Members.opened[self.key]
             members.close()
-
-
-def _told(error: BaseException, path: str) -> BaseException:
-    """The error; of a full disk it says which queue has no space."""
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        error.filename = path
-    return error
