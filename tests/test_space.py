@@ -607,7 +607,7 @@ REPORTED = ["EDQUOT", "ENOSPC", "EIO", "EROFS", "EMFILE", "ENFILE", "ENOMEM"]
 
 
 CALLS = ["open", "write", "posix_fallocate", "pread", "rename", "unlink"]
-LARGE_CALLS = ["open", "posix_fallocate", "pwritev", "pread", "preadv", "rename", "unlink", "fstat", "fstatvfs"]
+LARGE_CALLS = ["open", "posix_fallocate", "pwritev", "pread", "preadv", "rename", "unlink", "fstat", "statvfs"]
 
 
 @pytest.mark.parametrize(("name", "call", "maxsize"), sampled("failed", list(product(REPORTED, CALLS, (0, 100))), 16))
@@ -651,6 +651,7 @@ def test_failed_lock_or_reservation_costs_no_item_whose_put_returned(
 
 
 ROOMS = (
+    tqshim.runtime.systems,
     tqshim.storage.batch_file,
     tqshim.storage.files,
     tqshim.storage.folder,

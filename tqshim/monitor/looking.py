@@ -233,7 +233,6 @@ def status(path: str) -> Status:
         cells, delivered, uncut = view.cells, view.delivered, view.uncut
         journal = os.fstat(view.journal.fd)
         taken, batches = view.sizes()
-        room = os.fstatvfs(view.fd)
         return Status(
             path=view.path,
             anonymous=names.is_anonymous(os.path.basename(view.path)),
@@ -261,7 +260,7 @@ def status(path: str) -> Status:
             journal_bytes=journal.st_size,
             batches=batches,
             bytes=taken,
-            disk_free=room.f_bavail * room.f_frsize,
+            disk_free=systems.room_of(view.fd),
             spill=view.spill_path(),
             consumers=ledger.consumers,
             producers=len(ledger.members) - ledger.consumers,

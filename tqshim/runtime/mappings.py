@@ -130,9 +130,8 @@ class Mappings:
 
 def _map(fd: int, status: os.stat_result) -> Optional[Mapping]:
     size = status.st_size
-    found = os.fstatvfs(fd)
     mapper = system()
-    if mapper is None or size > status.st_blocks * 512 or not worth(size, found.f_bavail * found.f_frsize):
+    if mapper is None or size > status.st_blocks * 512 or not worth(size, systems.room_of(fd)):
         return None
     address = mapper.map(fd, size, writable=True)
     return None if address is None else Mapping(mapper, address, size)

@@ -18,9 +18,19 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Optional
+    from typing import Any, Final, Optional, Union
 
-__all__ = ["PROC", "SHM", "c_function", "c_memory", "flock", "kind_and_process", "kind_of_statfs", "processors"]
+__all__ = [
+    "PROC",
+    "SHM",
+    "c_function",
+    "c_memory",
+    "flock",
+    "kind_and_process",
+    "kind_of_statfs",
+    "processors",
+    "room_of",
+]
 
 PORTABLE: Final = bool(os.environ.get("TQSHIM_PORTABLE"))
 """Do without what only Linux has, and without what some versions of macOS lack."""
@@ -131,6 +141,12 @@ def kind_of_statfs(answer: bytes) -> str:
     if DARWIN:
         return answer[72:88].partition(b"\0")[0].decode("ascii", "replace")
     return SHARED_MAGIC.get(int.from_bytes(answer[:4], sys.byteorder), "")
+
+
+def room_of(place: Union[int, str]) -> int:
+    """Bytes that are free for us on the file system of an open file, or at a path."""
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
 
 
 def processors() -> int:

@@ -111,8 +111,7 @@ class Home:
 
     def room(self) -> int:
         """Bytes that are free on this folder's file system."""
-        found = os.fstatvfs(self.fd)
-        return found.f_bavail * found.f_frsize
+        return systems.room_of(self.fd)
 
 
 def check_owner(path: str, fd: int, mend: bool = False) -> os.stat_result:

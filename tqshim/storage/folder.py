@@ -287,8 +287,7 @@ class LogFolder(Home):
         """Bytes that are free where a new batch file will lie."""
         if not spilled:
             return self.room()
-        found = os.fstatvfs(places.spill_folder(self, create=True))
-        return found.f_bavail * found.f_frsize
+        return systems.room_of(places.spill_folder(self, create=True))
 
     # -- cells, bells, members
 

@@ -86,8 +86,7 @@ def anonymous_root() -> str:
     if chosen:
         return chosen
     with contextlib.suppress(OSError):
-        room = os.statvfs(systems.SHM)
-        if room.f_bavail * room.f_frsize >= ENOUGH and os.access(systems.SHM, os.W_OK | os.X_OK):
+        if systems.room_of(systems.SHM) >= ENOUGH and os.access(systems.SHM, os.W_OK | os.X_OK):
             return systems.SHM
     return _temporary_root()
 
