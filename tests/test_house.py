@@ -104,7 +104,7 @@ HOUSE: Final = (
     Step(2, words("runtime.late")),
     Step(2, words("runtime.mappings")),
     Step(2, words("runtime.locks")),
-    Step(2, words("runtime.systems runtime.forks")),
+    Step(2, words("runtime.finder runtime.systems runtime.forks")),
     Step(2, words("runtime.clock")),
     Step(1, words("protocol.snapshot")),
     Step(1, words("protocol.ledger")),
@@ -126,8 +126,8 @@ MEASURING: Final = 5
 OPTIONAL: Final = words("confluent_kafka faster_fifo matplotlib matplotlib.pyplot numpy")
 """What rooms from that floor on import inside of the functions that need it, if it is installed."""
 FACE: Final = words(
-    "errors protocol.figures queues.claims queues.contexts queues.family queues.patching queues.queue runtime.forks"
-    " runtime.late"
+    "errors protocol.figures queues.claims queues.contexts queues.family queues.patching queues.queue runtime.finder"
+    " runtime.forks runtime.late"
 )
 """Rooms that the package itself shows."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # isort: off
+from .runtime import finder as _finder  # noqa: F401  first: it finds all others
 from .runtime import forks as _forks  # noqa: F401  first: its hooks come before a program's own
 from .errors import CorruptBatchError, FolderError, UnsupportedError, supported
 from .queues.queue import Empty, Full, ShutDown, TurboQueue
