@@ -29,8 +29,8 @@ __all__: list[str] = []
 _HERE, _NAME = os.path.split(__file__)
 _CACHE: Final = os.path.join(_HERE, "__pycache__", os.path.splitext(_NAME)[0])
 _STORED: Final = (__spec__ and __spec__.cached) or ""
-_ENDING: Final = _STORED[len(_CACHE) :] if _STORED.startswith(_CACHE) else ""
-"""Of a bytecode file, behind the room's name; empty where bytecode lies elsewhere, or nowhere."""
+_ENDING: Final = _STORED[len(_CACHE) :] if _STORED.startswith(_CACHE) and os.sep == "/" else ""
+"""Of a bytecode file, behind the room's name; empty where bytecode lies elsewhere, or nowhere, and on Windows."""
 _HEADER: Final = 16
 """Bytes before the code: the interpreter's number, what the rest says of the source, its time and length (PEP 552)."""
 
