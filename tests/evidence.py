@@ -90,9 +90,9 @@ CHECKS: Final = {
         "a hundred",
     ),
     "damage": Check(
-        "damaged journals and batch files, thousands of each",
+        "20,000 damaged batch files and 20,000 damaged journals, and as many together where records have no checks",
         "python -m pytest -q -n 2 -m stress --timeout=3600 tests/test_damage.py",
-        "hundreds",
+        "hundreds, and those without checks",
     ),
     "load": Check(
         "many processes, items, queues, leftovers",
