@@ -170,10 +170,12 @@ def _use(place: str, folder: str, count: int, gate: Any) -> tuple[float, float, 
     """Use a place so often; return when it began and ended, and seconds of processor time."""
     act = PLACES[place][0](folder)
     gate.wait()
-    used, began = time.process_time(), time.monotonic()
+    began = time.monotonic()
+    before = time.process_time()
     for _ in range(count):
         act()
-    return began, time.monotonic(), time.process_time() - used
+    used = time.process_time() - before
+    return began, time.monotonic(), used
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,8 +53,9 @@ def get_some(queue: Any, most: int, wait: bool, chance: random.Random) -> list[I
 class Round:
     """One round."""
 
-    def __init__(self, queue: Any, threads: int, number: int) -> None:
+    def __init__(self, queue: Any, threads: int, number: int, maxsize: int = 0) -> None:
         self.queue = queue
+        self.most = maxsize or sys.maxsize
         self.number = number
         self.begin = threading.Barrier(threads)
         self.got: list[list[Item]] = [[] for _ in range(threads)]
@@ -78,7 +79,7 @@ class Round:
                         self.queue.task_done()
                     got += new
                 if chance.random() < 0.05:
-                    assert self.queue.qsize() >= 0
+                    assert 0 <= self.queue.qsize() <= min(self.most, len(self.got) * ITEMS - len(got))
         except BaseException as error:
             self.failures.append(error)
 
@@ -102,7 +103,7 @@ def stress(threads: int, minutes: float, maxsize: int) -> int:
     queue = JoinableTurboQueue(maxsize)
     items, number, end = 0, 0, time.monotonic() + 60 * minutes
     while time.monotonic() < end:
-        this = Round(queue, threads, number)
+        this = Round(queue, threads, number, maxsize)
         workers = [threading.Thread(target=this.run, args=(me,)) for me in range(threads)]
         for worker in workers:
             worker.start()

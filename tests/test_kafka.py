@@ -346,16 +346,21 @@ def test_full_queues_stop_reading_and_partitions_change_hands_meanwhile(
                 seen.append(event.value)
         source.commit(wait=False)
 
+    def fills(*members: tuple[Source, TurboQueue]) -> bool:
+        for source, _ in members:
+            assert source.fill(0.05) <= 10, "no more than its queue has places"
+        return all(queue.full() for _, queue in members)
+
     with TurboQueue(10) as one, TurboQueue(10) as two, contextlib.ExitStack() as members:
         first = Source({**group, "heartbeat.interval.ms": 200}, "full", one, lambda: first.withdraw())
         members.callback(first.close)
-        wait_until(lambda: first.fill(0.1) >= 0 and one.full())
+        wait_until(lambda: fills((first, one)))
         for _ in range(20):
             assert first.fill(0.01) == 0
         assert len(first) == first.read == 10
         second = Source({**group, "heartbeat.interval.ms": 200}, "full", two, lambda: second.withdraw())
         members.callback(second.close)
-        wait_until(lambda: first.fill(0.05) + second.fill(0.05) >= 0 and one.full() and two.full())
+        wait_until(lambda: fills((first, one), (second, two)))
         # On a loaded machine it may be taken for dead meanwhile, and give back once more.
         assert first.given_back and first.given_back % 10 == 0, "it had finished none when it gave all partitions back"
         deadline = time.monotonic() + PATIENCE

@@ -137,7 +137,7 @@ def test_the_serial_part_is_the_one_that_the_queueing_formula_was_given(whole: f
 def test_a_shared_place_can_be_used_by_several(place: str, processes: int) -> None:
     use = scale_model.use_together(place, processes, 70)
     assert (use.place, use.processes) == (place, processes)
-    assert use.rate > 0 and use.processor >= 0
+    assert 0 < use.processor * use.rate <= processes, "no process uses more processor than there is time"
 
 
 @pytest.mark.stress

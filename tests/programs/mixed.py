@@ -444,7 +444,7 @@ class Worker:
     def act_qsize(self) -> None:
         outcome, size = self.guarded(self.choose.choice([self.q.qsize, self.q.empty, self.q.full, self.q.stats]))
         if outcome == "done" and type(size) is int:
-            assert size >= 0
+            assert 0 <= size <= (self.maxsize or sys.maxsize)
 
     def act_join(self) -> None:
         if self.joinable:
