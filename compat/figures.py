@@ -61,6 +61,9 @@ ROWS: Final = (
 )
 
 
+MEASURED: Final = tuple(dict.fromkeys(row.measurement for row in ROWS))
+
+
 def _told(value: float | None, row: Row) -> str:
     if value is None:
         return "never"
@@ -100,7 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in parser.parse_args(arguments).documents:
         with open(path, encoding="utf-8") as file:
             documents.append(json.load(file))
-    print("\n".join(table(documents)))
+    lines = list(table(documents))
+    if lines == [HEAD]:
+        raise SystemExit(f"figures: none of these documents has a figure; measurements: {', '.join(MEASURED)}")
+    print("\n".join(lines))
     return 0
 
 

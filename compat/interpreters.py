@@ -6,7 +6,8 @@ The quick suite: the tests that hold the contract (QUICK), and CPython's own que
 differs from version to version. It runs on every interpreter but the one that runs this, and on that one as on systems
 that are not Linux (TQSHIM_PORTABLE). Each gets an environment of its own under .venv, kept for the next run, with what
 the extra `quick` names; where that can't be installed, CPython's tests run without it. A version that is not found,
-or that nothing can be installed for, is said, and is no failure; a test that fails is.
+or that nothing can be installed for, is said, and is no failure; a test that fails is, and so is a version that
+--only has named and that is not found.
 """
 
 from __future__ import annotations
@@ -177,7 +178,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not given.only or here in given.only:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *PORTABLE]
         good.append(passes(f"Python {here}, as on other systems", command, TQSHIM_PORTABLE="1"))
-    return int(not all(good))
+    absent = [version for version in given.only or () if version != here and version not in found]
+    if absent:
+        print(f"not found, and so not tested: Python {', '.join(absent)}; {EXTRA} can name one", flush=True)
+    return int(bool(absent) or not all(good))
 
 
 if __name__ == "__main__":

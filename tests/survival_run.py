@@ -434,13 +434,22 @@ PARTS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
 }
 
 
+def at_least_one(text: str) -> int:
+    """Of none nothing would be found."""
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return count
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
-    parser.add_argument("--runs", type=int, default=100, help="runs of each case")
-    parser.add_argument("--looks", type=int, default=10_000)
-    parser.add_argument("--order", type=int, default=100_000, help="items that several producers put")
-    parser.add_argument("--methods", nargs="*", default=multiprocessing.get_all_start_methods())
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--runs", type=at_least_one, default=100, help="runs of each case")
+    parser.add_argument("--looks", type=at_least_one, default=10_000)
+    parser.add_argument("--order", type=at_least_one, default=100_000, help="items that several producers put")
+    methods = multiprocessing.get_all_start_methods()
+    parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
     os.environ["TQSHIM_DIR"] = own_folder.make("survival-run-of-tqshim-", memory)

@@ -14,6 +14,7 @@ import pytest
 from sampling import sampled
 
 from compat import cpython_suite
+from compat import interpreters as finding
 from compat.interpreters import VERSIONS, interpreters
 
 RUNNER = cpython_suite.__file__
@@ -74,6 +75,25 @@ def test_all_queue_tests_pass_on_each_version(version: str, queue: str) -> None:
     if version not in interpreters():
         pytest.skip(f"no Python {version} with its test suite here; TQSHIM_PYTHONS can name one")
     assert_passed(run_suite("--queue", queue, python=interpreters()[version]), *cpython_suite.METHODS)
+
+
+def test_a_version_that_was_asked_for_and_is_not_there_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tested: list[str] = []
+    other, absent = [version for version in VERSIONS if not version.startswith("{}.{}".format(*sys.version_info))][:2]
+    monkeypatch.setattr(finding, "interpreters", lambda: {other: "python"})
+
+    def run_quick(version: str, python: str) -> bool:
+        tested.append(version)
+        return True
+
+    monkeypatch.setattr(finding, "run_quick", run_quick)
+    assert finding.main(["--only", other]) == 0
+    assert finding.main(["--only", other, "--only", absent]) == 1
+    assert f"not found, and so not tested: Python {absent}; TQSHIM_PYTHONS can name one" in capsys.readouterr().out
+    assert finding.main(["--only", absent, "--list"]) == 0
+    assert tested == [other, other]
 
 
 LIFO = """

@@ -50,6 +50,14 @@ def test_figures_are_told_in_units_with_ratios_and_later_documents_count(
     ]
 
 
+@pytest.mark.parametrize("measured", [{"measurements": []}, document("cpu/tuple", "used", TurboQueue=1.0)])
+def test_documents_without_a_figure_make_no_table(tmp_path: Path, measured: dict[str, Any]) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text(json.dumps(measured), "utf-8")
+    with pytest.raises(SystemExit, match="none of these documents has a figure; measurements: bounded/1x1, "):
+        figures.main([str(path)])
+
+
 def test_a_failed_measurement_makes_no_table() -> None:
     with pytest.raises(SystemExit, match="roundtrip failed for TurboQueue: lost"):
         list(figures.table([document("roundtrip", "p50", {TURBO: "lost"})]))

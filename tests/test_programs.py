@@ -96,4 +96,8 @@ def test_a_program_that_is_not_installed_fails(
     assert "missing: no_such_module is not installed (" in told
     assert "later: not in this version of Python (" in told
     assert all(f"{name}: left out, for " in told for name in programs.LEFT_OUT)
-    assert programs.main(["later"]) == 0
+    assert programs.main(["later"]) == 1
+    assert "no program whose name begins with later was run" in capsys.readouterr().out
+    monkeypatch.setattr(programs, "PROGRAMS", (later,))
+    assert programs.main([]) == 1
+    assert "no program was run" in capsys.readouterr().out

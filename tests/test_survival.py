@@ -5,6 +5,7 @@ The cases are those of ``survival_run.py``; here each runs a few times, with ``-
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from itertools import product
 
 import pytest
@@ -57,6 +58,18 @@ def test_items_put_apart_come_in_the_order_of_time(places: int, ways: dict[str, 
     found = survival_run.order("fork", count if places and ways.get("later") else places, count, **ways)
     assert found.apart > count // 2
     assert found.misplaced == 0, found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--runs", "0"), ("--looks", "0"), ("--order", "-1"), ("--methods",), ("--methods", "none"), ("--parts",)],
+)
+def test_a_run_of_nothing_is_refused(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["survival_run.py", *options])
+    monkeypatch.setattr(survival_run.own_folder, "make", None)  # calling it would fail: nothing is begun
+    with pytest.raises(SystemExit) as ended:
+        survival_run.main()
+    assert ended.value.code == 2
 
 
 @pytest.mark.stress

@@ -201,6 +201,7 @@ def main(arguments: list[str]) -> int:
         if (one.name.startswith(tuple(options.name)) if options.name else one.big == options.big)
     ]
     failed = 0
+    ran: list[str] = []
     for program in chosen:
         began = time.monotonic()
         version = f" {importlib.metadata.version(program.package)}" if program.package and not missing(program) else ""
@@ -209,11 +210,15 @@ def main(arguments: list[str]) -> int:
         else:
             wrong = f"{program.needs} is not installed" if missing(program) else difference(program)
             failed += bool(wrong)
+            ran.append(program.name)
             result = wrong or "the same"
         print(f"{program.name}{version}: {result} ({time.monotonic() - began:.0f} s)", flush=True)
     for name, reason in LEFT_OUT.items():
         print(f"{name}: left out, for {reason}")
-    return int(failed > 0 or not chosen)
+    idle = [name for name in options.name or [""] if not any(one.startswith(name) for one in ran)]
+    for name in idle:
+        print(f"no program {f'whose name begins with {name} ' if name else ''}was run")
+    return int(failed > 0 or bool(idle))
 
 
 if __name__ == "__main__":

@@ -132,7 +132,30 @@ def _problem(options: argparse.Namespace) -> str:
         missing = {one.module for one in matching if not one.possible()}
         if missing:
             return f"{name} needs {' and '.join(missing)}, which is not installed; pip install {' '.join(missing)}"
+    problem = _problem_of_kinds(options)
+    if problem:
+        return problem
     return chart.why_not(options.plot) if options.plot else ""
+
+
+def _problem_of_kinds(options: argparse.Namespace) -> str:
+    """Why nothing would be measured of a kind, or for a name, that was given; or nothing."""
+    if not options.kind:
+        return ""
+    absent = [kind for kind in options.kind if not usable(KINDS[kind])]
+    if absent:
+        modules = " ".join(dict.fromkeys(KINDS[kind].module for kind in absent))
+        return f"{' '.join(absent)}: {modules} is not installed; leave --kind {absent[0]} out, or install it"
+    chosen = _chosen(options)
+    for name in options.only or ():
+        its_kinds = {kind: None for one in chosen if one.is_called(name) for kind in one.kinds}
+        if its_kinds.keys().isdisjoint(options.kind):
+            return f"{name} does not measure {' '.join(options.kind)}; choose of {' '.join(its_kinds)}"
+    for kind in options.kind:
+        if not any(kind in one.kinds for one in chosen):
+            names = " ".join(one.name for one in _listed(options) if kind in one.kinds)
+            return f"none of these measures {kind}; give --only one of {names}"
+    return ""
 
 
 def _level(options: argparse.Namespace) -> Level:
