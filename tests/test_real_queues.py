@@ -25,6 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from multiprocessing import synchronize
 from typing import Any, NamedTuple, Optional
 
 import pytest
@@ -149,6 +150,7 @@ def shown_value(value: Any) -> str:
 
 NAMES = re.compile(r"<[^<>]*Queue[^<>]*>")
 CLASSES = re.compile(r"\b(Joinable|Simple)?(Turbo)?Queue\.")
+ADDRESSES = re.compile(r"\bat 0x\w+")
 
 
 class Side:
@@ -176,9 +178,10 @@ class Side:
             return "value", self.plain(call())
         except (Exception, SystemExit) as error:
             texts = [one.replace("'item'", "'obj'") if isinstance(one, str) else one for one in error.args]
-            said = [CLASSES.sub("Queue.", NAMES.sub("<queue>", one)) if isinstance(one, str) else one for one in texts]
+            for pattern, by in ((NAMES, "<queue>"), (CLASSES, "Queue."), (ADDRESSES, "somewhere")):
+                texts = [pattern.sub(by, one) if isinstance(one, str) else one for one in texts]
             error.__traceback__ = None  # its frames hold the queue
-            return "raised", (type(error), said)
+            return "raised", (type(error), texts)
 
     def plain(self, value: Any) -> Any:
         """A value with its types, and the identity of what is mutable: which of all objects so far it is."""
@@ -250,17 +253,48 @@ def raised(outcome: Any, *kinds: type[BaseException]) -> bool:
     return outcome[0] == "raised" and issubclass(outcome[1][0], kinds)
 
 
-PICKLING = (TypeError, AttributeError, pickle.PicklingError)
-"""What can't be pickled raises one of these."""
 NOTHING = ("value", ("NoneType", None))
+YES, NO = ("value", ("bool", True)), ("value", ("bool", False))
+CLOSED = ("raised", (OSError, ["handle is closed"]))
+OVERDONE = ("raised", (ValueError, ["task_done() called too many times"]))
+
+
+def unpicklable(run: Any, call: Call, outcome: Any) -> bool:
+    """The call raised what pickling its item by itself raises."""
+    kind = put_item(call)
+    return kind in UNPICKLABLE and outcome == run.ours.outcome(lambda: pickle.dumps(ITEMS[kind](0), 5))
+
+
+def no_time(call: Call, theirs: Any, ours: Any) -> bool:
+    """Ours raised the type that theirs raised, or says what is wrong where theirs says ``Invalid argument``."""
+    if not (is_odd(call) and raised(theirs, OSError, OverflowError, ValueError, TypeError)):
+        return False
+    block, timeout = bound(call)
+    if call.method == "get" and not block and ours == ("raised", (queue.Empty, [])):  # it did not look at it
+        return theirs[1][0] is OverflowError
+    kind = theirs[1][0]
+    if kind is OSError:
+        kind = OverflowError if timeout == timeout else ValueError
+    says = {
+        ValueError: r"timeout is not a number \(NaN\)",
+        OverflowError: r"timeout is too large: wait for less than \d+ seconds, or for ever \(None\)",
+        TypeError: rf".*\b{type(timeout).__name__}\b.*",
+    }[kind]
+    return bool(ours[0] == "raised" and ours[1][0] is kind and re.fullmatch(says, *ours[1][1]))
+
+
+def lacks(outcome: Any, name: str) -> bool:
+    """It raised that there is no such attribute."""
+    return raised(outcome, AttributeError) and f"object has no attribute {name!r}" in outcome[1][1][0]
+
+
 DIFFERENCES = [
     Difference(
         "a call that is wrong in two ways",
         lambda run, call, theirs, ours: (
-            put_item(call) in UNPICKLABLE
-            and raised(theirs, *PICKLING, queue.Full, OSError, OverflowError)
-            and raised(ours, *PICKLING, OSError)
-            and (run.closed or run.full() or is_odd(call))
+            (run.full() and raised(theirs, queue.Full) and unpicklable(run, call, ours))
+            or (is_odd(call) and raised(theirs, OSError, OverflowError, TypeError) and unpicklable(run, call, ours))
+            or (run.kind == "SimpleQueue" and run.closed and unpicklable(run, call, theirs) and ours == CLOSED)
         ),
     ),
     Difference(
@@ -272,24 +306,29 @@ DIFFERENCES = [
     ),
     Difference(
         "an item that can't be pickled",
-        lambda run, call, theirs, ours: put_item(call) in UNPICKLABLE and raised(ours, *PICKLING) and theirs == NOTHING,
+        lambda run, call, theirs, ours: theirs == NOTHING and unpicklable(run, call, ours),
     ),
     Difference(
-        "an item that can't be pickled",  # there its feeder thread was started, and it counts as unfinished
+        "an item that can't be pickled",  # there it counts as unfinished, and its feeder thread was started
         lambda run, call, theirs, ours: (
-            run.dropped > 0
-            and (
-                (call.method == "task_done" and theirs == NOTHING and raised(ours, ValueError))
-                or (call.method == "empty" and run.closed and raised(theirs, OSError) and ours[0] == "value")
+            (run.overdone and theirs == NOTHING and ours == OVERDONE)
+            or (
+                call.method == "empty"
+                and (run.closed and run.has_dropped and not run.has_put)
+                and theirs == CLOSED
+                and ours == ("value", ("bool", True))
             )
         ),
     ),
     Difference(
         "the pickle protocol",
         lambda run, call, theirs, ours: (
-            (theirs[0] == "value" and theirs[1] == ("int", run.protocol) and ours == ("value", ("int", 5)))
-            or (run.protocol < 5 and put_item(call) == "raw buffer" and ours == NOTHING)
-            or (run.one_more and call.method in ("get", "get_nowait", "qsize", "empty"))
+            (theirs == ("value", ("int", run.protocol)) and ours == ("value", ("int", 5)))
+            or (
+                (run.protocol < 5 and put_item(call) == "raw buffer")
+                and (raised(theirs, pickle.PicklingError) and ours == NOTHING)
+            )
+            or (run.one_more and call.method == "empty" and (theirs, ours) == (YES, NO))
         ),
     ),
     Difference(
@@ -297,7 +336,7 @@ DIFFERENCES = [
         lambda run, call, theirs, ours: (
             run.held
             and (
-                (call.method == "empty" and theirs == ("value", ("bool", True)) and ours == ("value", ("bool", False)))
+                (call.method == "empty" and (theirs, ours) == (YES, NO))
                 or (raised(theirs, queue.Empty) and ours == ("value", ("str", "held up")))
             )
         ),
@@ -305,30 +344,30 @@ DIFFERENCES = [
     Difference(
         "`maxsize`",
         lambda run, call, theirs, ours: (
-            call.method == "made" and raised(theirs, OSError, OverflowError, ValueError) and ours[0] == "value"
+            call.method == "made"
+            and call.arguments[0] > synchronize.SEM_VALUE_MAX
+            and raised(theirs, OSError, OverflowError, ValueError)
+            and ours == NOTHING
         ),
     ),
     Difference(
         "`qsize()`",
-        lambda run, call, theirs, ours: call.method == "qsize" and raised(theirs, NotImplementedError),
-    ),
-    Difference(
-        "a timeout that is no time",
         lambda run, call, theirs, ours: (
-            is_odd(call)
-            and raised(theirs, OSError, OverflowError, ValueError, TypeError)
-            and (raised(ours, OverflowError, ValueError, TypeError) or not bound(call)[0])
+            call.method == "qsize"
+            and raised(theirs, NotImplementedError)
+            and ours == ("value", ("int", len(run.waiting)))
         ),
     ),
+    Difference("a timeout that is no time", lambda run, call, theirs, ours: no_time(call, theirs, ours)),
     Difference(
         "what an exception says",
         lambda run, call, theirs, ours: (
-            raised(theirs, OSError) and raised(ours, OSError) and run.closed and theirs[1][1] == ["handle is closed"]
+            run.closed and theirs == CLOSED and ours == ("raised", (OSError, ["Queue <queue> is closed"]))
         ),
     ),
     Difference(
         "inside",
-        lambda run, call, theirs, ours: call.method.startswith("_") and raised(ours, AttributeError),
+        lambda run, call, theirs, ours: call.method.startswith("_") and theirs == NOTHING and lacks(ours, call.method),
     ),
     Difference(
         "a handle travels",
@@ -342,20 +381,25 @@ DIFFERENCES = [
     ),
     Difference(
         "extras",
-        lambda run, call, theirs, ours: call.method in EXTRAS[:4] and raised(theirs, AttributeError),
+        lambda run, call, theirs, ours: call.method in EXTRAS[:4] and lacks(theirs, call.method) and ours == NOTHING,
     ),
     Difference(
         "more extras",
         lambda run, call, theirs, ours: (
-            (call.method in EXTRAS[4:7] and raised(theirs, AttributeError))
-            or raised(ours, tqshim.ShutDown)
-            or (call.method == "join" and theirs == NOTHING and ours == ("value", ("bool", True)))
-            or (call.method == "join" and call.keywords and raised(theirs, TypeError) and ours[0] == "value")
+            (call.method in EXTRAS[4:7] and lacks(theirs, call.method) and ours == NOTHING)
+            or (run.shut and raised(theirs, queue.Empty) and ours == ("raised", (tqshim.ShutDown, [])))
+            or (call.method == "join" and theirs == NOTHING and ours == YES)
+            or (
+                call.method == "join"
+                and ("timeout" in dict(call.keywords))
+                and raised(theirs, TypeError)
+                and ours == run.all_done()
+            )
         ),
     ),
     Difference(
         "at least once",
-        lambda run, call, theirs, ours: call.method == "claimed" and raised(theirs, AttributeError),
+        lambda run, call, theirs, ours: call.method == "claimed" and lacks(theirs, call.method) and ours == NOTHING,
     ),
     Difference(
         "`SimpleQueue`: `put` without a reader",
@@ -372,12 +416,17 @@ class Run:
         self.maxsize = maxsize
         self.steps: list[str] = []
         self.shown: set[str] = set()
-        self.closed = self.held = False
+        self.closed = self.held = self.shut = False
+        self.has_put = self.has_dropped = False
+        """Whether the real queue has ever been given an item that could be pickled, and one that could not."""
         self.one_more = False
         """Ours has an item that the real queue could not pickle."""
         self.waiting: deque[int] = deque()
         """Bytes of each item in the real queue."""
         self.unfinished = self.dropped = 0
+        """Of the real queue; and how many of those it could not pickle, which ours does not count."""
+        self.overdone = False
+        """Nothing was unfinished in ours at this ``task_done``."""
         self.protocol = pickle.DEFAULT_PROTOCOL
         size = () if kind == "SimpleQueue" else (maxsize,)
         self.theirs = Side(lambda: getattr(THEIRS, kind)(*size))
@@ -386,7 +435,7 @@ class Run:
 
     def compare(self, call: Call, theirs: Any, ours: Any) -> None:
         self.steps.append(f"{call}: {shown_value(theirs)}")
-        if theirs == ours:
+        if theirs == ours and not self.overdone:
             return
         for difference in DIFFERENCES:
             if difference.shows(self, call, theirs, ours):
@@ -468,21 +517,31 @@ class Run:
         """What the step has made of the real queue."""
         name, kind = call.method, put_item(call)
         self.one_more |= kind == "raw buffer" and self.protocol < 5
+        self.overdone = name == "task_done" and outcome == NOTHING and self.unfinished == self.dropped
         if name in ("put", "put_nowait") and outcome == NOTHING:
             self.unfinished += 1
-            if kind in UNPICKLABLE or (kind == "raw buffer" and self.protocol < 5):
+            if kind in UNPICKLABLE:
+                self.has_dropped = True
                 self.dropped += 1
-            else:
+            elif kind != "raw buffer" or self.protocol >= 5:
+                self.has_put = True
                 self.waiting.append(SIZES.get(str(kind), 2000))
                 self.held |= kind == "held"
         elif name in ("get", "get_nowait") and not self.closed and self.waiting and not self.still_there(outcome):
             self.waiting.popleft()
         elif name == "task_done" and outcome == NOTHING:
             self.unfinished -= 1
+            self.dropped -= self.overdone
         elif name == "close":
             self.closed = True
+        elif name == "shutdown":
+            self.shut = True
         elif name == "release":
             self.held = False
+
+    def all_done(self) -> tuple[str, Any]:
+        """What ours says of its items."""
+        return YES if self.unfinished == self.dropped else NO
 
     def still_there(self, outcome: Any) -> bool:
         """The get took nothing: its arguments were refused, or it found nothing."""
@@ -702,24 +761,60 @@ def test_each_difference_that_is_named_here_is_a_row_and_is_shown() -> None:
     assert {difference.row for difference in DIFFERENCES} == shown
 
 
-def test_a_difference_that_no_row_explains_fails() -> None:
-    """Each of these is one."""
-    for wrong in (
-        lambda run: setattr(run.ours.queue, "qsize", lambda: 7),
-        lambda run: setattr(run.ours.queue, "empty", lambda: None),
-        lambda run: setattr(run.ours.queue, "get", lambda *a, **k: bytearray(b"1")),
-        lambda run: setattr(run.ours.queue, "full", lambda: 1),
-    ):
-        run = Run("Queue", 2)
-        wrong(run)
-        with pytest.raises(AssertionError, match="theirs: "):
-            for call in (Call("put", (Item("small", 1),)), Call("qsize"), Call("empty"), Call("full"), Call("get")):
-                run.step(call)
-        vars(run.ours.queue).update(dict.fromkeys(()))
-        for name in ("qsize", "empty", "get", "full"):
-            vars(run.ours.queue).pop(name, None)
-        run.ours.queue.close()
-        run.theirs.queue.close()
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*arguments: Any, **keywords: Any) -> None:
+        raise error
+
+    return fail
+
+
+VIEW = Call("put", (Item("view", 0),))
+FAULTS: list[tuple[str, str, Callable[..., Any], list[Call]]] = [
+    ("Queue", "qsize", lambda: 7, [SMALL, Call("qsize")]),
+    ("Queue", "empty", lambda: None, [Call("empty")]),
+    ("Queue", "empty", lambda: False, [SECOND, Call("get"), Call("empty")]),
+    ("Queue", "full", lambda: 1, [Call("full")]),
+    ("Queue", "get", lambda *a, **k: bytearray(b"1"), [SMALL, Call("get")]),
+    ("Queue", "get_nowait", raising(tqshim.ShutDown()), [Call("get_nowait")]),
+    ("Queue", "get_nowait", raising(tqshim.ShutDown()), [SMALL, Call("get_nowait")]),
+    ("Queue", "get", raising(ValueError("nonsense")), [Call("get", (True, math.nan))]),
+    ("Queue", "get", raising(OverflowError("no time")), [Call("get", (True, "x"))]),
+    ("Queue", "get", raising(TypeError("no time")), [Call("get", (True, "x"))]),
+    ("Queue", "get", raising(TypeError("int")), [Call("get", (True, 1e30))]),
+    ("Queue", "get", raising(queue.Empty()), [Call("get", (False, "x"))]),
+    ("Queue", "put", raising(ValueError("timeout is too large")), [SMALL, SECOND._replace(arguments=(1, True, 1e30))]),
+    ("Queue", "put", raising(AttributeError("no such thing")), [VIEW]),
+    ("Queue", "put", raising(TypeError("no such thing")), [SMALL, Call("put", (*VIEW.arguments, True, math.nan))]),
+    ("Queue", "put_nowait", raising(TypeError("no such thing")), [SMALL, Call("put_nowait", VIEW.arguments)]),
+    ("SimpleQueue", "put", raising(OSError("nonsense")), [Call("close"), VIEW]),
+    ("Queue", "empty", raising(IsADirectoryError("Queue <Queue> is closed")), [SMALL, Call("close"), Call("empty")]),
+    ("Queue", "empty", raising(OSError("what an exception says")), [SMALL, Call("close"), Call("empty")]),
+    ("Queue", "empty", lambda: True, [SMALL, Call("close"), Call("empty")]),
+    ("Queue", "empty", lambda: False, [VIEW, Call("close"), Call("empty")]),
+    ("JoinableQueue", "task_done", raising(ValueError(*OVERDONE[1][1])), [VIEW, SMALL, Call("task_done")]),
+    ("JoinableQueue", "task_done", raising(ValueError("nonsense")), [VIEW, Call("task_done")]),
+    ("JoinableQueue", "task_done", lambda: None, [VIEW, Call("task_done")]),
+    ("JoinableQueue", "join", lambda **k: True, [SMALL, Call("join", (), (("timeout", 0),))]),
+    ("JoinableQueue", "join", lambda **k: False, [VIEW, Call("join", (), (("timeout", 0),))]),
+    ("Queue", "drain", raising(OSError("nonsense")), [Call("drain")]),
+    ("Queue", "put_many", raising(OSError("nonsense")), [Call("put_many", ([],))]),
+    ("Queue", "claimed", raising(OSError("nonsense")), [Call("claimed")]),
+]
+"""A kind of queue, a method of ours that is wrong, how, and a program that must find out."""
+
+
+@pytest.mark.parametrize("kind, method, wrong, program", FAULTS, ids=lambda value: str(value)[:24])
+def test_a_difference_that_no_row_explains_fails(
+    kind: str, method: str, wrong: Callable[..., Any], program: list[Call]
+) -> None:
+    run = Run(kind, 1)
+    setattr(run.ours.queue, method, wrong)
+    with pytest.raises(AssertionError, match="theirs: "):
+        for call in program:
+            run.step(call)
+    delattr(run.ours.queue, method)
+    with contextlib.suppress(AssertionError):
+        run.end()
 
 
 # -- queue.Queue
