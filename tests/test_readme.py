@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import inspect
 import multiprocessing
 import os
 import pickle
@@ -43,6 +44,7 @@ from documents import (
     rows,
 )
 from sampling import some
+from test_real_queues import DIFFERENCES
 
 import tqshim
 from compat import figures
@@ -292,6 +294,53 @@ def test_each_difference_has_a_test_that_shows_it() -> None:
     assert {test for test in known if test.startswith("test_differs_")} <= {test for tests in named for test in tests}
 
 
+SIDE_BY_SIDE: Final = {
+    "the name": "test_differs_class",
+    "order": "test_differs_order_between_producers",
+    "a process that has put exits": "test_differs_exit_without_a_reader",
+    "`close`, `join_thread`, `cancel_join_thread`": "test_differs_ending_has_nothing_to_do",
+    "a place comes free in a full queue": "test_differs_waiting_put_takes_a_free_place_in_time",
+    "several consumers": "test_differs_fast_consumer_takes_more_at_a_time",
+    "a producer is killed": "test_differs_nothing_dies_with_its_producer",
+    "a process is killed or stopped in": "test_differs_killed_or_stopped_consumer_blocks_nobody",
+    "Ctrl-C in `get`": "test_differs_interrupted_item_comes_back",
+    "a signal handler, or a destructor,": "test_differs_handler_uses_the_queue_that_it_interrupts",
+    "a closed handle: ": "test_differs_closed_handle_keeps_its_last_size",
+    "a closed handle that never put": "test_differs_closed_handle_stays_at_home",
+    "numpy arrays": "test_differs_arrays_share_their_memory",
+    "where items wait": "test_differs_items_lie_in_files",
+    "descriptors of a process": "test_differs_descriptors",
+    "where it works": "test_differs_platforms",
+}
+"""Rows, by their first words, that no step of a program shows, and the test that does the same to both queues."""
+ALONE: Final = {
+    "a consumer waits, and no other one does": "of what comes within a millisecond nothing is to be seen there",
+    "a pickled handle of an anonymous queue that nobody uses": "there handles are not pickled so",
+    "a full disk": "there nothing is written to one",
+    "files damaged by others": "there are no files there",
+    "who may use it": "there it has no name that others could call it by",
+}
+"""Rows that have nothing beside them, and why."""
+
+
+def test_each_row_is_shown_by_a_program_or_side_by_side() -> None:
+    """The rows are those: a new one is a difference that nobody has compared yet; one that is gone explains none."""
+    told = {row[0]: row[-1] for row in rows("differences")}
+    shown = {difference.row for difference in DIFFERENCES}
+    known = [*shown, *SIDE_BY_SIDE, *ALONE]
+    assert {head: [one for one in known if head.startswith(one)] for head in told} == {
+        head: [next((one for one in known if head.startswith(one)), "a program, or a test in SIDE_BY_SIDE")]
+        for head in told
+    }
+    assert len(told) == len(known)
+    for start, test in SIDE_BY_SIDE.items():
+        (comment,) = [last for head, last in told.items() if head.startswith(start)]
+        source = inspect.getsource(globals()[test])
+        assert test in comment
+        assert re.search(r"\b(CONTEXT|queues|multiprocessing)\.\w*Queue\b", source), f"{test} has no real queue"
+        assert re.search(r"\bTurboQueue\b", source), f"{test} has none of ours"
+
+
 def test_each_thing_out_of_reach_has_a_test() -> None:
     named = [re.findall(r"\b(test_\w+)", row[-1]) for row in rows("out of reach")]
     assert len(named) == 5
@@ -502,42 +551,50 @@ def test_differs_what_was_put_is_there() -> None:
 
 
 def test_differs_waiting_put_takes_a_free_place_in_time() -> None:
-    queue = TurboQueue(1000)
-    queue.put_many(range(1000))
-    with pytest.raises(Full):
-        queue.put(None, timeout=0.01)
-    assert queue.get() == 0
-    queue.put("waits", timeout=PATIENCE)
-    assert queue.full()
-    assert queue.get() == 1
-    queue.put_nowait("does not")
-    assert queue.full()
+    for queue in (CONTEXT.Queue(1000), TurboQueue(1000)):
+        for number in range(1000):
+            queue.put(number)
+        with pytest.raises(Full):
+            queue.put(None, timeout=0.01)
+        assert queue.get() == 0
+        queue.put("waits", timeout=PATIENCE)
+        assert queue.full()
+        assert queue.get() == 1
+        queue.put_nowait("does not")
+        assert queue.full()
+        assert [queue.get(timeout=PATIENCE) for _ in range(1000)] == [*range(2, 1000), "waits", "does not"]
 
 
-def get_twice(queue: Any, told: Any) -> None:
-    """Get a thousand items, say so, and as many again once told to go on."""
-    for _ in range(2):
-        for _ in range(1000):
-            queue.get()
-        told.send("got")
-        told.recv()
+def get_twice(queues: Any, told: Any) -> None:
+    """Of each get a thousand items, say so, and as many again once told to go on."""
+    for queue in queues:
+        for _ in range(2):
+            for _ in range(1000):
+                queue.get()
+            told.send("got")
+            told.recv()
 
 
 def test_differs_fast_consumer_takes_more_at_a_time() -> None:
     """It leases what is there; but nobody has to wait who does not want to, and nobody waits for long."""
-    queue = TurboQueue()
-    queue.put_many(range(10_000))
+    both: list[Any] = [CONTEXT.Queue(), TurboQueue()]
     mine, other = CONTEXT.Pipe()
-    with child(get_twice, queue, other):
-        assert mine.recv() == "got"
-        assert queue.qsize() == 9000
-        taken = [queue.get_nowait() for _ in range(20)]
-        mine.send("go on")
-        taken += [queue.get(timeout=PATIENCE) for _ in range(20)]
-        assert mine.recv() == "got"
-    assert taken[:20] == list(range(1000, 1020))
-    assert taken == sorted(set(taken))
-    assert queue.qsize() == 10_000 - 2000 - 40
+    with child(get_twice, both, other):
+        for queue in both:
+            for number in range(2500):
+                queue.put(number)
+            assert mine.recv() == "got"
+            if sys.platform != "darwin" or isinstance(queue, TurboQueue):
+                assert queue.qsize() == 1500
+            taken = [queue.get(timeout=PATIENCE) for _ in range(20)]
+            mine.send("go on")
+            taken += [queue.get(timeout=PATIENCE) for _ in range(20)]
+            assert mine.recv() == "got"
+            mine.send("go on")
+            assert taken[:20] == list(range(1000, 1020))
+            assert taken == sorted(set(taken))
+            assert len([queue.get(timeout=PATIENCE) for _ in range(460)]) == 460
+            assert queue.empty()
 
 
 def test_differs_order_between_producers() -> None:
@@ -618,6 +675,79 @@ def test_differs_killed_or_stopped_consumer_blocks_nobody(end: signal.Signals) -
         kill(process, end)
         ours.put(1)
         assert ours.get(timeout=PATIENCE) == 1
+
+
+interrupts: list[str] = []
+
+
+class Interrupting:
+    """Ctrl-C comes when it is unpickled for the first time."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return interrupt_once, ()
+
+
+def interrupt_once() -> str:
+    if not interrupts:
+        interrupts.append("Ctrl-C")
+        signal.raise_signal(signal.SIGINT)
+    return "item"
+
+
+def test_differs_interrupted_item_comes_back() -> None:
+    for make, left in ((CONTEXT.Queue, []), (TurboQueue, ["item"])):
+        interrupts.clear()
+        queue = make()
+        queue.put(Interrupting())
+        with pytest.raises(KeyboardInterrupt):
+            queue.get(timeout=PATIENCE)
+        assert drain(queue, 0) == left
+
+
+def test_differs_handler_uses_the_queue_that_it_interrupts() -> None:
+    """In a ``get`` both work.  In a ``put`` theirs hangs on its own lock, if the handler comes while it has that."""
+    theirs, ours = CONTEXT.Queue(), TurboQueue()
+    for queue in (theirs, ours):
+        former = signal.signal(signal.SIGALRM, lambda *_, queue=queue: queue.put("from the handler"))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            assert queue.get(timeout=PATIENCE) == "from the handler"
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+    with theirs._notempty:
+        putting = threading.Thread(target=theirs.put, args=("hangs",))
+        putting.start()
+        putting.join(0.1)
+        assert putting.is_alive()
+    putting.join(PATIENCE)
+    assert theirs.get(timeout=PATIENCE) == "hangs"
+    # While an item is pickled we are in the midst of ours.
+    former = signal.signal(signal.SIGUSR1, lambda *_: ours.put("of the handler"))
+    try:
+        ours.put(Ringing())
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert drain(ours, 0) == ["of the handler", "rung"]
+
+
+class Ringing:
+    """A signal comes when it is pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        signal.raise_signal(signal.SIGUSR1)
+        return str, ("rung",)
+
+
+def test_differs_arrays_share_their_memory() -> None:
+    """There small ones don't."""
+    numpy = pytest.importorskip("numpy")
+    for queue, owns in ((CONTEXT.Queue(), True), (TurboQueue(), False)):
+        queue.put(numpy.arange(3))
+        found = queue.get(timeout=PATIENCE)
+        assert (found.flags.owndata, found.flags.writeable) == (owns, True)
+        with contextlib.nullcontext() if owns else pytest.raises(ValueError, match="own its"):
+            found.resize(2000, refcheck=False)
 
 
 def test_timeouts_hold_beside_stopped_processes() -> None:
@@ -911,7 +1041,13 @@ def test_as_many_queues_are_in_use_at_once_as_the_page_says() -> None:
 
 def test_differs_platforms() -> None:
     """Elsewhere nothing of the engine is imported; ``test_windows`` has a whole program."""
-    program = "import multiprocessing.queues, sys; sys.platform = 'freebsd15'; import tqshim; tqshim.TurboQueue()"
+    program = """
+import multiprocessing, multiprocessing.queues, sys
+sys.platform = 'freebsd15'
+multiprocessing.Queue()
+import tqshim
+tqshim.TurboQueue()
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stderr.splitlines()[-1].startswith("tqshim.errors.UnsupportedError: freebsd15: ")
     assert "Linux or macOS" in done.stderr
