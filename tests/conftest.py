@@ -48,6 +48,7 @@ for folder in (str(PACKAGE), str(HERE)):
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
+import may_skip  # noqa: E402
 from compiling import compiled  # noqa: E402
 from programs.crew import Crew  # noqa: E402
 from sampling import examples  # noqa: E402
@@ -87,6 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Each of some workers and a thousand children would compile anew all that it imports."""
     global STDERR
     STDERR = os.dup(2)  # before a test's output is captured: what is said of one that hangs would be lost with it
+    config.pluginmanager.register(may_skip, "may_skip")
     if not hasattr(config, "workerinput"):
         wanted = [Path(argument.partition("::")[0]).absolute() for argument in config.args]
         tests = [test for one in wanted for test in ([one] if one.is_file() else one.rglob("test_*.py"))]

@@ -70,6 +70,12 @@ def usable(*names: str) -> set[str]:
     return {name for name in names if kinds.usable(kinds.KINDS[name])}
 
 
+def test_all_that_is_compared_is_there() -> None:
+    """What is not, the other tests do without."""
+    pytest.importorskip("faster_fifo", reason="faster-fifo is not there for this Python")
+    assert usable(*kinds.KINDS) == set(kinds.KINDS)
+
+
 def setting(limit: float = PATIENCE, scale: float = 0.001) -> runs.Setting:
     return runs.Setting(multiprocessing.get_context("fork"), scale, limit)
 

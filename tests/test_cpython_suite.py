@@ -14,7 +14,7 @@ import pytest
 from sampling import sampled
 
 from compat import cpython_suite
-from compat import interpreters as finding
+from compat import interpreters as others
 from compat.interpreters import VERSIONS, interpreters
 
 RUNNER = cpython_suite.__file__
@@ -82,18 +82,31 @@ def test_a_version_that_was_asked_for_and_is_not_there_is_a_failure(
 ) -> None:
     tested: list[str] = []
     other, absent = [version for version in VERSIONS if not version.startswith("{}.{}".format(*sys.version_info))][:2]
-    monkeypatch.setattr(finding, "interpreters", lambda: {other: "python"})
+    monkeypatch.setattr(others, "interpreters", lambda: {other: "python"})
 
     def run_quick(version: str, python: str) -> bool:
         tested.append(version)
         return True
 
-    monkeypatch.setattr(finding, "run_quick", run_quick)
-    assert finding.main(["--only", other]) == 0
-    assert finding.main(["--only", other, "--only", absent]) == 1
+    monkeypatch.setattr(others, "run_quick", run_quick)
+    assert others.main(["--only", other]) == 0
+    assert others.main(["--only", other, "--only", absent]) == 1
     assert f"not found, and so not tested: Python {absent}; TQSHIM_PYTHONS can name one" in capsys.readouterr().out
-    assert finding.main(["--only", absent, "--list"]) == 0
+    assert others.main(["--only", absent, "--list"]) == 0
     assert tested == [other, other]
+
+
+def test_a_version_that_may_not_be_missing_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(others, "interpreters", dict)
+    monkeypatch.setattr(others, "passes", lambda *_, **variables: variables == {"TQSHIM_PORTABLE": "1"})
+    for strict, status in (("", 0), ("1", 1)):
+        monkeypatch.setenv("TQSHIM_ALL_PLACES", strict)
+        assert others.main([]) == status
+    missed = re.findall("^Python ([^:]*): MISSING", capsys.readouterr().out, re.MULTILINE)
+    assert missed == [version for version in VERSIONS if version not in (*others.MAY_LACK, others.HERE)]
+    assert {"3.9", "3.10", "3.12", "3.13"} - {others.HERE} <= set(missed)
 
 
 LIFO = """

@@ -160,7 +160,7 @@ print(q.get())
 
 @pytest.mark.parametrize("strategy", ["file_descriptor", "file_system"])
 def test_more_tensors_than_descriptors_arrive(strategy: str) -> None:
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="torch is not installed")
     code = f"""
 import resource, tqshim, torch, torch.multiprocessing
 torch.multiprocessing.set_sharing_strategy({strategy!r})

@@ -10,7 +10,6 @@ import hashlib
 import multiprocessing
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from places import lacking, needs
 from sampling import sampled
 
 import tqshim.engine.supply
@@ -56,12 +56,11 @@ def small_disk(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     disk, spill = tmp_path / "disk", tmp_path / "spill"
     disk.mkdir()
     spill.mkdir()
+    needs("mount", "--version")
     words = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tqshim-test", str(disk)]
-    if os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("only root can mount a small tmpfs")
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"can't mount a small tmpfs: {done.stderr.strip()}")
+        lacking("small tmpfs", done.stderr.strip())
     monkeypatch.setenv("TQSHIM_DIR", str(disk))
     monkeypatch.setenv("TQSHIM_SPILL_DIR", str(spill))
     try:
@@ -752,12 +751,11 @@ def test_writes_that_are_cut_short_are_gone_on_with(monkeypatch: pytest.MonkeyPa
 
 
 def mounted(path: pathlib.Path, options: str) -> None:
-    if os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("only root can mount a small tmpfs")
+    needs("mount", "--version")
     words = ["mount", "-t", "tmpfs", "-o", options, "tqshim-test", str(path)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"can't mount a small tmpfs: {done.stderr.strip()}")
+        lacking("small tmpfs", done.stderr.strip())
 
 
 FILL = """
@@ -840,7 +838,7 @@ def test_read_only_disk_is_said_and_keeps_the_items(tmp_path: pathlib.Path) -> N
         for way, works in (("ro", False), ("rw", True)):
             done = subprocess.run(["mount", "-o", f"remount,{way}", str(tmp_path)], capture_output=True, text=True)
             if done.returncode:
-                pytest.skip(f"can't make a disk read-only: {done.stderr.strip()}")
+                lacking("disk that is read-only", done.stderr.strip())
             if not works:
                 with pytest.raises(OSError) as raised:
                     TurboQueue(path=path)

@@ -1,0 +1,144 @@
+"""What a continuous-integration run may skip, and why; any other skip is a failure there.
+
+A test that is skipped because something is missing proves nothing, and nobody reads why.  So where
+``TQSHIM_ALL_PLACES`` is set, as in ``.ci/run``, ``conftest`` turns each skip into a failure whose reason is not in
+``MAY_SKIP``, or stands there for other runs than this.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from tqshim.engine.tuning import GIL
+
+STRICT: Final = bool(os.environ.get("TQSHIM_ALL_PLACES"))
+"""Nothing may be missing here but what is listed."""
+SWITCHED: Final = bool({"TQSHIM_PORTABLE", "TQSHIM_WITHOUT", "TQSHIM_CHECK"}.intersection(os.environ))
+"""This run does without something, as on other systems, or to see what that costs."""
+
+
+class May(NamedTuple):
+    """Why a test may be skipped, and where."""
+
+    why: str
+    here: bool = True
+
+
+_OTHER_VERSION: Final = May("of another version of Python: compat.interpreters runs it there")
+_NO_CASE: Final = May("the parameters of the test combine to nothing here")
+_SWITCHED: Final = May("without what is switched off: the default run has it", SWITCHED)
+_USER: Final = May("only root can: the run as root has it", os.geteuid() != 0)
+
+MAY_SKIP: Final = {
+    # by the version of Python
+    "InterpreterPoolExecutor came with 3.14": _OTHER_VERSION,
+    "queue.Queue.shutdown is of Python 3.13": _OTHER_VERSION,
+    "there is no sys.monitoring": _OTHER_VERSION,
+    "this interpreter has no such event": _OTHER_VERSION,
+    "exceptions can't be given notes": _OTHER_VERSION,
+    "errors carry no notes": _OTHER_VERSION,
+    "a lock of Python's own made of a C lock; later it is one word": _OTHER_VERSION,
+    "from 3.14 on it is the same": _OTHER_VERSION,
+    "3.9 may run a handler *": _OTHER_VERSION,
+    "there is no list of the standard library's modules": _OTHER_VERSION,
+    "what threads share here, the GIL guards": May("free-threaded builds alone lack the GIL", not GIL),
+    "a free-threaded build collects when it likes to": May("as above", not GIL),
+    "no Python * with its test suite here; TQSHIM_PYTHONS can name one": May(
+        "what .ci/run may do without, compat.interpreters lists"
+    ),
+    "faster-fifo is not there for this Python": May("its wheels end with 3.13", sys.version_info >= (3, 14)),
+    # what no run of every day can install
+    "torch is not installed": May("some gigabytes: compat.programs --big runs torch's own programs"),
+    "* is not installed here": May("a program of others: compat.programs fails where one is missing"),
+    # by the case
+    "there a get that does not wait looks at it; here it is not looked at": _NO_CASE,
+    "what a killed process had in its hand is lost, but for blocks": _NO_CASE,
+    "there is always a place": _NO_CASE,
+    "once is enough": _NO_CASE,
+    # where something is switched off
+    "as above": _SWITCHED,
+    "each put goes through the journal": _SWITCHED,
+    "files of theirs that are not locked are asked for there": _SWITCHED,
+    "here zeros are written instead": _SWITCHED,
+    "it is switched off": _SWITCHED,
+    "leases are switched off": _SWITCHED,
+    "leases, or their short way, are switched off": _SWITCHED,
+    "locks belong to processes here: one copy of the package to each": _SWITCHED,
+    "no disk space can be set aside here, so a journal may find the disk full": _SWITCHED,
+    "no disk space is set aside by ioctl here": _SWITCHED,
+    "no file is filled again": _SWITCHED,
+    "no file is mapped here, or that is switched off": _SWITCHED,
+    "no file is refilled": _SWITCHED,
+    "no list of mounted file systems here": _SWITCHED,
+    "no pages are counted": _SWITCHED,
+    "no places are reserved": _SWITCHED,
+    "no reservations: they are switched off, or this system has no barrier for them": _SWITCHED,
+    "nobody takes one here": _SWITCHED,
+    "not all acts can be walked here": _SWITCHED,
+    "nothing else says it here": _SWITCHED,
+    "nothing is unpickled from its file": _SWITCHED,
+    "only /proc tells who holds a folder": _SWITCHED,
+    "only where nothing is done without": _SWITCHED,
+    "so many claims fill the journal, and the next one finds the disk full": _SWITCHED,
+    "some are in what is only used on Linux, with all optimisations": _SWITCHED,
+    "switched off: *": _SWITCHED,
+    "that call is not made here": _SWITCHED,
+    "the places are those of Linux": _SWITCHED,
+    "there are no leases here": _SWITCHED,
+    "there is no /dev/shm": _SWITCHED,
+    "there is no short way": _SWITCHED,
+    "there is no short way of a claim": _SWITCHED,
+    "there is no short way to get": _SWITCHED,
+    "there is no short way to put": _SWITCHED,
+    "there is no short way to put into a bounded queue": _SWITCHED,
+    "there is no such lease": _SWITCHED,
+    "this system does not tell who has a file open: an empty one may be in use, and stays": _SWITCHED,
+    "this system has no barrier for counters, or is not to use it": _SWITCHED,
+    "this system makes FIFOs by path: see test_systems": _SWITCHED,
+    "without such locks, or where that is switched off, or where they are checked, all records are read at once": (
+        _SWITCHED
+    ),
+    # by who runs it
+    "only root can give a folder to somebody else": _USER,
+    "only root can give files away": _USER,
+}
+"""By the reason as a report has it, where ``*`` stands for anything."""
+
+
+def refusal(reason: str) -> str:
+    """Why a skip for that reason is a failure here; empty where it may be."""
+    found = [may for pattern, may in MAY_SKIP.items() if fnmatch.fnmatchcase(reason, pattern)]
+    if any(may.here for may in found):
+        return ""
+    why = f"may be skipped elsewhere ({found[0].why})" if found else "is not in tests/may_skip.py"
+    return f"skipped, which TQSHIM_ALL_PLACES makes a failure: {reason!r} {why}"
+
+
+def _refuse(report: Any) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        told = report.longrepr
+        reason = str(told[2] if isinstance(told, tuple) else told).partition("Skipped: ")[2]
+        if refusal(reason):
+            report.outcome, report.longrepr = "failed", refusal(reason)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """A test."""
+    outcome: Any = yield
+    if STRICT:
+        _refuse(outcome.get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """A whole file."""
+    outcome: Any = yield
+    if STRICT:
+        _refuse(outcome.get_result())

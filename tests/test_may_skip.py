@@ -1,0 +1,67 @@
+"""What a continuous-integration run may skip is listed, the list is of reasons that there are, and all else fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import may_skip
+from may_skip import MAY_SKIP
+
+HERE = Path(__file__).resolve().parent
+PATIENCE = 120.0
+PROGRAM = """
+import pytest
+
+def test_passes(): pass
+def test_may_be_skipped(): pytest.skip("once is enough")
+def test_is_skipped_within(): pytest.skip("no such thing here")
+@pytest.mark.skipif(True, reason="no such mark here")
+def test_is_skipped_by_a_mark(): pass
+@pytest.mark.skipif(True, reason="there is no short way")
+def test_may_be_skipped_elsewhere(): pass
+@pytest.mark.xfail(reason="known", raises=AssertionError)
+def test_is_expected_to_fail(): assert False
+"""
+
+
+def test_each_reason_in_the_list_is_one_that_there_is() -> None:
+    """As a whole string of some test, but for what is filled in."""
+    own = (Path(may_skip.__file__).resolve(), Path(__file__).resolve())
+    text = "\n".join(path.read_text("utf-8") for path in HERE.rglob("*.py") if path not in own)
+    assert [reason for reason in MAY_SKIP if not _stands(reason, text)] == []
+    assert not _stands("no such reason", text) and not _stands("no Python * here", text)
+
+
+def _stands(reason: str, text: str) -> bool:
+    return re.search('"' + r'[^"\n]*'.join(map(re.escape, reason.split("*"))) + '"', text) is not None
+
+
+def test_what_is_not_in_the_list_fails(tmp_path: Path) -> None:
+    """Also a whole file."""
+    (tmp_path / "test_single.py").write_text(PROGRAM, "utf-8")
+    (tmp_path / "test_whole.py").write_text("import pytest\npytest.importorskip('no_such_module')\n", "utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TQSHIM_")}
+    environment.update(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", TQSHIM_ALL_PLACES="1")
+    options = ["-p", "may_skip", "-p", "no:cacheprovider", "-q", "-rfE", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--continue-on-collection-errors", str(tmp_path)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    told = done.stdout
+    assert "1 failed, 1 passed, 1 skipped, 1 xfailed, 3 errors" in told, told + done.stderr
+    assert {line.split(" - ")[0] for line in told.splitlines() if line.startswith(("FAILED", "ERROR "))} == {
+        "FAILED test_single.py::test_is_skipped_within",
+        "ERROR test_single.py::test_is_skipped_by_a_mark",
+        "ERROR test_single.py::test_may_be_skipped_elsewhere",
+        "ERROR test_whole.py",
+    }
+    assert "'no such thing here' is not in tests/may_skip.py" in told
+    assert "may be skipped elsewhere (without what is switched off: the default run has it)" in told
