@@ -233,6 +233,13 @@ def evidence_table() -> str:
     return table()
 
 
+def mutant_table() -> str:
+    """The faults that tests of the contract are shown to catch."""
+    from mutants import table
+
+    return table()
+
+
 def imports_picture() -> str:
     """Which package imports from which, as a Mermaid graph; what is reached through another is left out."""
     package = ROOT / "tqshim"
@@ -262,6 +269,7 @@ COPIED: Final = {
     "api": api,
     "evidence": evidence_table,
     "imports": imports_picture,
+    "mutants": mutant_table,
 }
 """By marker: what stands there."""
 

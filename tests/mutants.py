@@ -206,6 +206,14 @@ def judge_all(mutants: list[Mutant], told: Callable[[Verdict], object] = lambda 
     return verdicts
 
 
+def table(mutants: Iterable[Mutant] = MUTANTS) -> str:
+    """The mutants, and the test that catches each, as a table of a page."""
+    lines = ["| mutant | in | what a user sees | caught by |", "|---|---|---|---|"]
+    for mutant in mutants:
+        lines.append(f"| {mutant.name} | `{place(mutant).as_posix()}` | {mutant.seen} | `{mutant.test}` |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Faults, planted one by one, and the test of the contract for each.")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these mutants, and no others")
@@ -217,9 +225,7 @@ def main() -> int:
         parser.error(f"no mutant is called {', '.join(unknown)}; --list says which there are")
     chosen = [known[name] for name in options.only or known]
     if options.list:
-        print("| mutant | in | what a user sees | caught by |\n|---|---|---|---|")
-        for mutant in chosen:
-            print(f"| {mutant.name} | `{place(mutant)}` | {mutant.seen} | `{mutant.test}` |")
+        print(table(chosen))
         return 0
     print("| mutant | in | what a user sees | verdict | by |\n|---|---|---|---|---|", flush=True)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import mutants
 import pytest
+from documents import between, rows
 from mutant_list import MUTANTS
 from sampling import SEED
 
@@ -65,6 +66,13 @@ def test_each_names_a_test_of_the_contract() -> None:
     for mutant in MUTANTS:
         file, test = mutant.test.split("::")
         assert test.split("[")[0] in known[file], mutant.name
+
+
+def test_the_page_has_all_of_them() -> None:
+    assert between("mutants").strip() == mutants.table()
+    shown = rows("mutants")
+    assert [row[0] for row in shown] == [mutant.name for mutant in MUTANTS]
+    assert {len(row) for row in shown} == {4}
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="there is no list of the standard library's modules")
