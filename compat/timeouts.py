@@ -9,19 +9,21 @@
     dead_holder  from a SIGKILL of who holds an item in ``claimed`` to the return of a get that waits for it
     dead_member  from a SIGKILL of a producer to the burial of its member, while another process waits
 
-Waits with a timeout run beside each of these conditions:
+All run beside each of these conditions, but the last four not beside peers that were killed: two of them are that.
 
     nobody    the queue has no other user
     killed    before each sample a peer is killed: while it sleeps there, while it holds an item, in the middle of calls
     stopped   a peer is stopped so all the time
-    busy      as many peers as processors use all the queues without a pause
+    busy      as many peers as processors use all the queues without a pause; beside the last four, whose items they
+              would take, queues of their own
 
 Many samples run at once, in lanes: processes, each with a queue of its own, begun one after another so that they don't
 wake at the same time.  A lane needs the processor for less than a hundredth of its time, and what lanes take from each
 other they take from the sleeps, too.  Busy peers are not multiplied with the lanes: they go round all of them.
 
 The exit status is 1 where a wait returned too early, the 99th percentile is beyond that of the sleep, or of the pipe,
-times 1.5, and beyond it by more than the least difference that counts, or an item was not seen.
+times 1.5, and beyond it by more than the least difference that counts, an item was not seen, or there are fewer samples
+than were wanted.  A row says where only that least difference makes it hold.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ PLACES: Final = (os.cpu_count() or 1) + 1
 """Of a bounded queue: busy peers, who free one and fill it again, never free all, which ``put_many`` waits for."""
 BESIDE: Final = ("nobody", "killed", "stopped", "busy")
 STATES: Final = ("asleep", "holding", "calling")
-"""In which a peer is killed or stopped, in turn."""
+"""In which a peer is killed or stopped, in turn: of three lanes each has another first."""
 
 
 class Row(NamedTuple):
@@ -74,14 +76,23 @@ class Row(NamedTuple):
     early: int
     missed: int
     """Items that were not seen."""
+    wanted: int
+    """Samples."""
 
     def holds(self) -> bool:
-        if self.early or self.missed or not self.waits:
+        if self.early or self.missed or len(self.waits) < self.wanted:
             return False
+        return self.within() or self.within_least()
+
+    def within(self) -> bool:
+        """In time without the least difference."""
         if not self.plain:
             return self.waits[-1] <= NOTICED
-        late, own = at(self.waits, 0.99), at(self.plain, 0.99)
-        return late <= FACTOR * own or late - own <= LEAST
+        return at(self.waits, 0.99) <= FACTOR * at(self.plain, 0.99)
+
+    def within_least(self) -> bool:
+        """Late by less than counts."""
+        return bool(self.plain) and at(self.waits, 0.99) - at(self.plain, 0.99) <= LEAST
 
 
 def at(values: list[float], share: float) -> float:
@@ -273,7 +284,15 @@ def peer(queue: Any, kind: Kind, state: str) -> int:
     return pid
 
 
-def lane(name: str, beside: str, queue: Any, count: int, start: float) -> tuple[list[float], list[float]]:
+def stopped_peer(queue: Any, kind: Kind, state: str) -> int:
+    """A process that is stopped in that state."""
+    pid = peer(queue, kind, state)
+    os.kill(pid, signal.SIGSTOP)
+    os.waitpid(pid, os.WUNTRACED)
+    return pid
+
+
+def lane(name: str, beside: str, queue: Any, count: int, number: int, start: float) -> tuple[list[float], list[float]]:
     """So many samples: how late waits were, and sleeps."""
     kind = KINDS[name]
     queue = kind.make() if queue is None else queue
@@ -281,16 +300,13 @@ def lane(name: str, beside: str, queue: Any, count: int, start: float) -> tuple[
     time.sleep(max(0.0, start - monotonic()))
     waits: list[float] = []
     plain: list[float] = []
-    first = random.randrange(len(STATES))
     stopped = 0
     try:
         if beside == "stopped":
-            stopped = peer(queue, kind, STATES[first])
-            os.kill(stopped, signal.SIGSTOP)
-            os.waitpid(stopped, os.WUNTRACED)
+            stopped = stopped_peer(queue, kind, STATES[number % len(STATES)])
         for turn in range(20 * count):
             if beside == "killed":
-                end(peer(queue, kind, STATES[(first + turn) % len(STATES)]))
+                end(peer(queue, kind, STATES[(number + turn) % len(STATES)]))
             began = monotonic()
             ran_out = kind.wait(queue, TIMEOUT)
             late = monotonic() - began - TIMEOUT
@@ -353,7 +369,10 @@ def timeouts(names: list[str], beside: str, count: int, lanes: int) -> Iterator[
                 peers.append(forked(_busy, queues))
         start = monotonic() + 0.02 * len(places)  # when all have been forked
         found = in_lanes(
-            [(lane, name, beside, queue, each, start + number * step) for number, (name, queue) in enumerate(places)]
+            [
+                (lane, name, beside, queue, each, number, start + number * step)
+                for number, (name, queue) in enumerate(places)
+            ]
         )
     finally:
         for pid in peers:
@@ -362,15 +381,41 @@ def timeouts(names: list[str], beside: str, count: int, lanes: int) -> Iterator[
         mine = found[number * lanes : (number + 1) * lanes]
         waits = sorted(late for lates, _ in mine for late in lates)
         plain = sorted(late for _, lates in mine for late in lates)
-        yield Row(name, beside, waits, plain, sum(late < -EARLY for late in waits), 0)
+        yield Row(name, beside, waits, plain, sum(late < -EARLY for late in waits), 0, count)
 
 
 # -- what others do, and when it is noticed
 
 
-def visible(count: int) -> tuple[list[float], list[float], int]:
+@contextlib.contextmanager
+def beside_stopped(queue: Any, state: str) -> Iterator[None]:
+    """A peer that is stopped in that state, if there is to be one, and that nobody takes for one who sleeps; the queue
+    is empty."""
+    pid = stopped_peer(queue, KINDS["get"], state) if state else 0
+    try:
+        if state == "calling":
+            with contextlib.suppress(Empty):
+                while True:
+                    queue.get_nowait()
+        _until(lambda: not _sleeps(queue, SLEEPS))
+        yield
+    finally:
+        if pid:
+            end(pid)
+
+
+Noticed = tuple[list[float], list[float], int]
+"""How long it took, and beside it a pipe; items that were not seen."""
+
+
+def visible(count: int, state: str) -> Noticed:
     """Put, tell, be told: beside telling and being told alone; how often nothing was there."""
     queue: Any = TurboQueue()
+    with beside_stopped(queue, state):
+        return _visible(queue, count)
+
+
+def _visible(queue: Any, count: int) -> Noticed:
     heard, tell = os.pipe()
     answered, answer = os.pipe()
 
@@ -389,13 +434,14 @@ def visible(count: int) -> tuple[list[float], list[float], int]:
     plain: list[float] = []
     missed = 0
     try:
-        for item in range(count):
+        for item in range(-1, count):
             time.sleep(random.random() * 0.004)
             began = monotonic()
             queue.put(item)
             os.write(tell, b"q")
             seen = os.read(answered, 1)
-            waits.append(monotonic() - began)
+            if item >= 0:  # what is imported and made for the first put is not measured
+                waits.append(monotonic() - began)
             if seen != b"+":
                 missed += 1
                 continue
@@ -411,9 +457,14 @@ def visible(count: int) -> tuple[list[float], list[float], int]:
     return waits, plain, missed
 
 
-def wake_up(count: int) -> tuple[list[float], list[float], int]:
+def wake_up(count: int, state: str) -> Noticed:
     """From a put, or a write, to the return of a get, or a read, that slept."""
     queue: Any = TurboQueue()
+    with beside_stopped(queue, state):
+        return _wake_up(queue, count)
+
+
+def _wake_up(queue: Any, count: int) -> Noticed:
     heard, tell = os.pipe()
     answered, answer = FORK.Pipe(False)
 
@@ -445,28 +496,29 @@ def wake_up(count: int) -> tuple[list[float], list[float], int]:
     return waits, plain, 0
 
 
-def dead_holder(count: int) -> tuple[list[float], list[float], int]:
+def dead_holder(count: int, state: str) -> Noticed:
     found = []
     for _ in range(count):
         queue: Any = TurboQueue()
-        pid = peer(queue, KINDS["get"], "holding")
-        time.sleep(random.random())
-        killed = FORK.Value("d", 0.0)
+        with beside_stopped(queue, state):
+            pid = peer(queue, KINDS["get"], "holding")
+            time.sleep(random.random())
+            killed = FORK.Value("d", 0.0)
 
-        def kill(pid: int = pid, killed: Any = killed) -> None:
-            time.sleep(random.random() * 2)
-            killed.value = monotonic()
-            os.kill(pid, signal.SIGKILL)
+            def kill(pid: int = pid, killed: Any = killed) -> None:
+                time.sleep(random.random() * 2)
+                killed.value = monotonic()
+                os.kill(pid, signal.SIGKILL)
 
-        killer = forked(kill)
-        queue.get(True, PATIENCE)
-        found.append(monotonic() - killed.value)
-        os.waitpid(killer, 0)
-        os.waitpid(pid, 0)
+            killer = forked(kill)
+            queue.get(True, PATIENCE)
+            found.append(monotonic() - killed.value)
+            os.waitpid(killer, 0)
+            os.waitpid(pid, 0)
     return found, [], 0
 
 
-def dead_member(count: int) -> tuple[list[float], list[float], int]:
+def dead_member(count: int, state: str) -> Noticed:
     found = []
     for _ in range(count):
         queue: Any = TurboQueue()
@@ -476,34 +528,47 @@ def dead_member(count: int) -> tuple[list[float], list[float], int]:
             queue.put(0)
             time.sleep(PATIENCE)
 
-        producer = forked(put_one)
-        queue.get(True, PATIENCE)
-        queue.get(True, PATIENCE)
-        waiter = forked(queue.get)
-        try:
-            _until(lambda queue=queue: _sleeps(queue, SLEEPS))
-            time.sleep(random.random() * 2)
-            killed = monotonic()
-            end(producer)
-            _until(lambda queue=queue: not queue.stats().producers)
-            found.append(monotonic() - killed)
-        finally:
-            end(waiter)
+        with beside_stopped(queue, state):
+            producer = forked(put_one)
+            queue.get(True, PATIENCE)
+            queue.get(True, PATIENCE)
+            waiter = forked(queue.get)
+            try:
+                _until(lambda queue=queue: _sleeps(queue, SLEEPS))
+                time.sleep(random.random() * 2)
+                killed = monotonic()
+                end(producer)
+                _until(lambda queue=queue: not queue.stats().producers)
+                found.append(monotonic() - killed)
+            finally:
+                end(waiter)
     return found, [], 0
 
 
-NOTICES: Final[dict[str, Callable[[int], tuple[list[float], list[float], int]]]] = {
+NOTICES: Final[dict[str, Callable[[int, str], Noticed]]] = {
     run.__name__: run for run in (visible, wake_up, dead_holder, dead_member)
 }
+NOTICED_BESIDE: Final = ("nobody", "stopped", "busy")
 
 
-def notice(name: str, count: int, lanes: int) -> Row:
+def notice(name: str, beside: str, count: int, lanes: int) -> Row:
     """Those that use a processor all the time run alone."""
-    lanes = 1 if name == "visible" else min(count, lanes)
-    found = in_lanes([(NOTICES[name], -(-count // lanes))] * lanes)
+    # Where the last producer is to be seen to die, no peer that is stopped may be one.
+    states = [""] if beside != "stopped" else ["asleep"] if name == "dead_member" else [*STATES]
+    alone = name == "visible"
+    lanes = max(len(states), 1 if alone else min(count, lanes))
+    jobs = [(NOTICES[name], -(-count // lanes), states[number % len(states)]) for number in range(lanes)]
+    peers: list[int] = []
+    try:
+        for _ in range((os.cpu_count() or 1) if beside == "busy" else 0):
+            peers.append(forked(_busy, [(KINDS["get"], TurboQueue())]))
+        found = [one for job in jobs for one in in_lanes([job])] if alone else in_lanes(jobs)
+    finally:
+        for pid in peers:
+            end(pid)
     waits = sorted(value for values, _, _ in found for value in values)
     plain = sorted(value for _, values, _ in found for value in values)
-    return Row(name, "nobody", waits, plain, 0, sum(missed for _, _, missed in found))
+    return Row(name, beside, waits, plain, 0, sum(missed for _, _, missed in found), count)
 
 
 # -- the table
@@ -513,11 +578,11 @@ def measure(names: list[str], besides: list[str], count: int, lanes: int) -> Ite
     waits = [name for name in KINDS if name in names]
     for beside in besides if waits else ():
         yield from timeouts(waits, beside, count, lanes)
-    for name in NOTICES:
-        if name in names:
+    for beside in filter(NOTICED_BESIDE.__contains__, besides):
+        for name in filter(names.__contains__, NOTICES):
             # What takes a second or two runs in many lanes, and less often.
             seldom = name.startswith("dead")
-            yield notice(name, -(-count // 20) if seldom else count, 10 * lanes if seldom else lanes)
+            yield notice(name, beside, -(-count // 20) if seldom else count, 10 * lanes if seldom else lanes)
 
 
 HEAD: Final = f"{'ms':<12} {'beside':<8} {'samples':>7}   {'p50':>7} {'p99':>7} {'max':>7}   {'p50':>7} {'p99':>7} " + (
@@ -535,7 +600,10 @@ def line(row: Row) -> str:
     told = f"{row.name:<12} {row.beside:<8} {len(row.waits):7}   {times(row.waits)}   {times(row.plain)}   {ratio}"
     told += f"  {row.early} TOO EARLY" if row.early else ""
     told += f"  {row.missed} NOT SEEN" if row.missed else ""
-    return told if row.holds() else f"{told}  TOO LATE" if not row.early + row.missed else told
+    told += f"  {row.wanted} WERE WANTED" if len(row.waits) < row.wanted else ""
+    if not row.waits or row.within():
+        return told
+    return f"{told}  holds by less than {1000 * LEAST} ms" if row.within_least() else f"{told}  TOO LATE"
 
 
 def main(arguments: list[str]) -> int:
