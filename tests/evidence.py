@@ -27,6 +27,9 @@ MOST: Final = 120
 COLUMNS: Final = ("check", "date", "commit", "seconds", "status", "result")
 
 
+KILLS: Final = "python tests/kill_run.py --seconds 15 $options"
+
+
 class Check(NamedTuple):
     """One long check."""
 
@@ -34,7 +37,9 @@ class Check(NamedTuple):
     command: str
     """At full size; from the root of a checkout, ``python`` being the interpreter that runs this."""
     in_ci: str
-    """What of it runs in ``.ci/run``."""
+    """How much of it runs in ``.ci/run``."""
+    by: tuple[str, ...]
+    """What runs that: words of ``.ci/run``, or tests of the default run, which it begins with; empty: nothing does."""
 
 
 CHECKS: Final = {
@@ -42,62 +47,140 @@ CHECKS: Final = {
         "ten minutes of processes that are killed, stopped, asked to end; every start method; 1,000 places",
         "python tests/kill_run.py --seconds 600 --seed 1 --maxsize 1000 --spawn 0.3 --forkserver 0.3",
         "15 s",
+        ("--maxsize 1000 --spawn 0.3 --forkserver 0.3", KILLS),
     ),
     "kills of claims": Check(
         "the same with joins, `claimed` and 100 places, in journals that are rolled all the time",
         "python tests/kill_run.py --seconds 600 --seed 2 --joinable --claimed 0.5 --maxsize 100 --limits 64 512",
         "15 s, of 10 places",
+        ("--maxsize 10 --limits 64 512 --joinable --claimed 0.5", KILLS),
     ),
     "kills of batches": Check(
         "the same with batches of large items, and stops of up to five seconds",
         "python tests/kill_run.py --seconds 600 --seed 3 --big --many 20 --stopped 1 5",
         "two of 15 s, that with its options apart",
+        ("--consumers 1 --stopped 1 5", "--joinable --limits 16 64 --many 20", KILLS),
     ),
     "survival": Check(
         "puts whose producer dies at once, pools that end, looks from elsewhere, order in time: 100 runs each",
         "python tests/survival_run.py --runs 100 --looks 10000 --order 100000",
         "three runs each",
+        (
+            "test_all_that_was_put_outlives_its_producer",
+            "test_block_of_a_pool_that_ends_loses_no_result",
+            "test_another_process_sees_each_item_right_after_its_put",
+            "test_items_put_apart_come_in_the_order_of_time",
+        ),
     ),
     "mutants": Check(
         "each planted fault of the engine is caught by a test of the contract",
         "python tests/mutants.py",
-        "four, others each time",
+        "all",
+        ("python tests/mutants.py",),
     ),
     "equivalence": Check(
         "20,000 programs step by step, 5,000 concurrent histories, on the real queues and on ours",
         "python -m pytest -q -n 0 -m stress tests/test_real_queues.py",
         "some hundreds, others each time",
+        (
+            "test_a_program_comes_to_the_same_on_a_real_queue",
+            "test_a_program_comes_to_the_same_on_a_queue_for_threads",
+            "test_some_order_explains_what_processes_and_threads_saw",
+        ),
     ),
     "interruptions": Check(
         "mixed work of three processes, 10,000 acts a run, interrupted at any line, after any call, by timers",
         "python -m pytest -q -n 0 -m stress tests/test_interruptions.py",
         "300 acts a run",
+        ("test_interrupted_acts_lose_double_and_damage_nothing",),
     ),
     "interleavings": Check(
         "the rules of the ledger, and of sleeping and waking: the large cases of both checkers",
         "python -m pytest -q -n 2 -m stress --timeout=3600 tests/protocol",
         "the default cases, and waking's large ones",
+        (
+            "pytest -q -n 3 -m 'stress and not rest' --timeout=900 tests/protocol/test_cut_waiting.py",
+            "tests/protocol/test_cut_rules.py::test_every_interleaving_holds",
+        ),
     ),
     "walks": Check(
         "each line of a put or a get in each case, each line of each act, each disk that a power cut may leave",
         "python -m pytest -q -n 2 -m stress --timeout=3600 -k 'any_line_does_no_harm or at_each_line or after_any_step'"
         " tests/test_signals.py tests/test_crash_table.py tests/test_durability.py",
         "all but the acts' lines, of which some",
+        (
+            "tests/test_signals.py::test_an_exception_at_any_line_does_no_harm_in_any_case tests/test_durability.py",
+            "test_kill_and_stop_at_some_lines",
+        ),
     ),
     "timeouts": Check(
         "2,000 waits of each kind beside stopped, busy and killed peers, and the machine's own sleeps",
         "python -m compat.timeouts --count 2000",
-        "a hundred",
+        "40 of each",
+        ("test_no_wait_returns_too_early_or_much_later_than_a_sleep", "test_what_others_do_is_noticed"),
     ),
     "damage": Check(
         "20,000 damaged batch files and 20,000 damaged journals, and as many together where records have no checks",
         "python -m pytest -q -n 2 -m stress --timeout=3600 tests/test_damage.py",
         "hundreds, and those without checks",
+        (
+            "test_damaged_batch_files_give_no_item_that_was_not_put",
+            "test_a_damaged_journal_gives_no_item_that_was_not_put",
+        ),
     ),
     "load": Check(
         "many processes, items, queues, leftovers",
         "python -m compat.load",
         "a hundredth",
+        ("python -m compat.load --scale 0.01",),
+    ),
+    "small disk": Check(
+        "a gigabyte flows through a disk of 64 MB",
+        "python -m pytest -q -n 0 -m 'stress and not rest' tests/test_space.py",
+        "200 MB",
+        ("test_200_megabytes_flow_through_a_disk_of_64",),
+    ),
+    "interpreters": Check(
+        "the quick suite on each other version of Python that is there, and here as on other systems",
+        "python -m compat.interpreters",
+        "all",
+        ("python -m compat.interpreters",),
+    ),
+    "CPython's queue tests": Check(
+        "CPython's own tests of queues, with each start method, on each version that is there, and with its own queue",
+        "python -m pytest -q -n 1 -m 'stress and not rest' --timeout=3600 tests/test_cpython_suite.py",
+        "one start method of each version",
+        ("python -m compat.interpreters", "test_turboqueue_passes_the_queue_tests_of_this_interpreter"),
+    ),
+    "CPython's whole suites": Check(
+        "CPython's tests of logging, executors and multiprocessing under `run` come to the same as without",
+        "python -m compat.whole_suites",
+        "those of logging",
+        ("python -m compat.whole_suites test_logging",),
+    ),
+    "programs": Check(
+        "programs of others come to the same with our queues",
+        "python -m compat.programs",
+        "all",
+        ("python -W ignore -m compat.programs",),
+    ),
+    "big programs": Check(
+        "the same of those that take gigabytes to install, or long",
+        "python -m compat.programs --big",
+        "none",
+        (),
+    ),
+    "original": Check(
+        "100,000 events in one folder with turbo-queue 0.8.0: from it, to it, both",
+        "python -m compat.original_exchange --events 100000",
+        "6,000",
+        ("test_events_are_exchanged_with_the_original",),
+    ),
+    "Kafka": Check(
+        "100,000 events through workers and a program that are killed, and two machines, with a real broker",
+        "python -m pytest -q -n 0 -m stress --timeout=3600 tests/test_kafka.py",
+        "all",
+        ("pytest -q -s -n 0 -m stress tests/test_kafka.py",),
     ),
 }
 
@@ -108,15 +191,25 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def newest() -> dict[str, dict[str, str]]:
+    """Of each check that has run, what was found last."""
+    return {row["check"]: row for row in rows()}
+
+
 def table() -> str:
     """The checks, each with its newest result, as a table of a page."""
-    newest = {row["check"]: row for row in rows()}
+    found = newest()
     lines = ["| check | at full size | in `.ci/run` | last at full size |", "|---|---|---|---|"]
     for name, check in CHECKS.items():
-        row = newest.get(name)
+        row = found.get(name)
         last = "not yet" if row is None else f"{row['date']}, {row['commit']}, {row['seconds']} s: {told(row)}"
-        lines.append(f"| {name} | {check.what} | {check.in_ci} | {last} |")
+        lines.append(f"| {name} | {check.what} | {': '.join(filter(None, [check.in_ci, by(check)]))} | {last} |")
     return "\n".join(lines)
+
+
+def by(check: Check) -> str:
+    """What runs it in ``.ci/run``, as code."""
+    return ", ".join(f"`{one}`" for one in check.by)
 
 
 def told(row: dict[str, str]) -> str:

@@ -113,10 +113,33 @@ def test_the_list_of_long_runs_is_of_checks_that_there_are() -> None:
         named = [word for word in check.command.split() if "/" in word or word.startswith("compat.")]
         assert named
         for name in named:
-            assert (ROOT / name).exists() or (ROOT / f"{name.replace('.', '/')}.py").is_file(), check
-    assert {row["check"] for row in evidence.rows()} <= set(evidence.CHECKS)
+            module = ROOT / name.replace(".", "/")
+            assert (ROOT / name).exists() or module.with_suffix(".py").is_file() or module.is_dir(), check
+    assert set(evidence.newest()) <= set(evidence.CHECKS)
     assert between("evidence").strip() == evidence.table()
     told = subprocess.run(
         [sys.executable, "tests/evidence.py", "nothing"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
     assert told.returncode == 2 and "no such check: nothing" in told.stderr
+
+
+def test_each_long_check_is_run_by_what_the_list_says() -> None:
+    """By words of ``.ci/run``, or a test of the default run, which that begins with."""
+    lines = (ROOT / ".ci" / "run").read_text("utf-8").replace("\\\n", "").splitlines()
+    commands_of_ci = " ".join(" ".join(line for line in lines if not line.lstrip().startswith("#")).split())
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+
+    def runs_by_default(test: str) -> bool:
+        above, found, _ = tests.partition(f"\ndef {test}(")
+        return bool(found) and "@pytest.mark.stress" not in above.rpartition("\n\n\n")[2]
+
+    assert runs_by_default("test_queue_survives_random_kills") and not runs_by_default("test_random_kills_for_a_minute")
+    for name, check in evidence.CHECKS.items():
+        assert bool(check.by) == (check.in_ci != "none"), name
+        for by in check.by:
+            assert runs_by_default(by) if by.startswith("test_") else by in commands_of_ci, f"{name}: {by}"
+
+
+def test_no_long_check_has_failed_when_it_ran_last() -> None:
+    failed = [f"{name}: {evidence.told(row)}" for name, row in evidence.newest().items() if row["status"] != "0"]
+    assert not failed
