@@ -205,6 +205,22 @@ for way in (lambda: tqshim.TurboQueue(path=sys.argv[1]), lambda: pickle.loads(by
 
 @only_root
 def test_other_users_can_neither_open_nor_unpickle_a_queue() -> None:
+    """Of the standard library's whoever has inherited its descriptors gets what is there."""
+    fork = multiprocessing.get_context("fork")
+    theirs = fork.Queue()
+    process = fork.Process(target=theirs.put, args=("secret",))  # whose thread is no business of the child below
+    process.start()
+    process.join(PATIENCE)
+    pid = os.fork()
+    if not pid:
+        try:
+            os.setgroups([])
+            os.setgid(12345)
+            os.setuid(12345)
+            os._exit(0 if theirs.get(timeout=PATIENCE) == "secret" else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
     queue = TurboQueue()
     queue.put("secret")
     path = queue._engine.folder.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -83,6 +84,11 @@ def test_what_has_come_meanwhile_is_got_in_order_and_nobody_rings(monkeypatch: p
         monkeypatch.setattr(type(q._engine.parts.waiter), "fall_asleep", None)  # calling it would fail
         assert [q.get(timeout=60) for _ in range(20)] == list(range(20))
         assert len(pauses) == 1 and 0 < pauses[0] <= tuning.GATHER_MOST
+    theirs = multiprocessing.get_context("spawn").Queue()
+    for number in range(20):
+        theirs.put(number)
+        assert theirs.get(timeout=60) == number
+    assert len(pauses) == 1, "there each comes as it was put"
 
 
 def test_no_get_lasts_longer_than_its_timeout_for_that(monkeypatch: pytest.MonkeyPatch) -> None:

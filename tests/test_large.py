@@ -11,6 +11,7 @@ import fcntl
 import gc
 import inspect
 import mmap
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -275,7 +276,12 @@ def array_of(seed: int) -> Array:
 
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_a_read_only_array_arrives_read_only(size: int) -> None:
+    """With the standard library's queue it comes writable where pickles are of protocol 4, and a small one owns its
+    memory."""
     numpy = pytest.importorskip("numpy")
+    theirs = multiprocessing.get_context("spawn").Queue()
+    former = pickle.DEFAULT_PROTOCOL < 5
+    owns = former and size == 10
     with TurboQueue() as queue:
         for writable in (False, True):
             sent = numpy.arange(size)
@@ -283,7 +289,15 @@ def test_a_read_only_array_arrives_read_only(size: int) -> None:
             queue.put(sent)
             got = queue.get(timeout=PATIENCE)
             assert (got == sent).all()
-            assert got.flags.writeable == writable
+            assert (got.flags.writeable, got.flags.owndata) == (writable, False)
+            with pytest.raises(ValueError, match="resize"):
+                got.resize(size + 1)
+            theirs.put(sent)
+            got = theirs.get(timeout=PATIENCE)
+            assert (got == sent).all()
+            assert (got.flags.writeable, got.flags.owndata) == (writable or former, owns)
+            if owns:
+                got.resize(size + 1, refcheck=False)
 
 
 @with_locks

@@ -45,9 +45,11 @@ from documents import (
 )
 from sampling import some
 from test_real_queues import DIFFERENCES
+from test_timeouts import check_anywhere
 
 import tqshim
 from compat import figures
+from compat.timeouts import EARLY, TIMEOUT, Row
 from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
 from tqshim.engine import tuning
 from tqshim.protocol import names
@@ -550,16 +552,28 @@ def test_differs_what_was_put_is_there() -> None:
     assert ours.get_nowait() == "slow"
 
 
+def is_in(thread: threading.Thread, method: Any) -> bool:
+    """Whether that thread is just calling it."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code is not method.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
 def test_differs_waiting_put_takes_a_free_place_in_time() -> None:
+    """Ours may take a while, which ``compat.timeouts`` measures; both take it, and then the queue is full again."""
     for queue in (CONTEXT.Queue(1000), TurboQueue(1000)):
         for number in range(1000):
             queue.put(number)
         with pytest.raises(Full):
             queue.put(None, timeout=0.01)
-        assert queue.get() == 0
-        queue.put("waits", timeout=PATIENCE)
+        waiting = threading.Thread(target=queue.put, args=("waits",), kwargs={"timeout": PATIENCE})
+        waiting.start()
+        wait_until(lambda: is_in(waiting, type(queue).put))  # noqa: B023
+        assert queue.get(timeout=PATIENCE) == 0
+        waiting.join(PATIENCE)
         assert queue.full()
-        assert queue.get() == 1
+        assert queue.get(timeout=PATIENCE) == 1
         queue.put_nowait("does not")
         assert queue.full()
         assert [queue.get(timeout=PATIENCE) for _ in range(1000)] == [*range(2, 1000), "waits", "does not"]
@@ -751,20 +765,48 @@ def test_differs_arrays_share_their_memory() -> None:
 
 
 def test_timeouts_hold_beside_stopped_processes() -> None:
-    """No side by side: there the stdlib hangs.  Stopped anywhere in a put or a get, one after the other."""
+    """No side by side: there the stdlib hangs.  Stopped anywhere in a put or a get, one after the other; beside sleeps
+    of the same run."""
     queue = TurboQueue(5)
+    sleeps: list[float] = []
+    late: dict[str, list[float]] = {"get": [], "put": []}
+    in_vain: dict[str, list[float]] = {"get": [], "put": []}
+
+    def once(name: str) -> bool:
+        """Whether it was in vain."""
+        began = time.monotonic()
+        try:
+            queue.get(timeout=TIMEOUT) if name == "get" else queue.put(1, timeout=TIMEOUT)
+        except (Empty, Full):
+            in_vain[name].append(time.monotonic() - began - TIMEOUT)
+            return True
+        late[name].append(time.monotonic() - began - TIMEOUT)
+        return False
+
     with child(get_for_ever, queue) as consumer, child(put_for_ever, queue) as producer:
         for victims in ([consumer], [consumer, producer], [producer]) * 3:
             time.sleep(0.05)
             for victim in victims:
                 os.kill(victim.pid, signal.SIGSTOP)
-            for act in (functools.partial(queue.get, timeout=0.1), functools.partial(queue.put, 1, timeout=0.1)):
-                started = time.monotonic()
-                with contextlib.suppress(Empty, Full):
-                    act()
-                assert time.monotonic() - started < PATIENCE
+            for name in ("get", "put"):
+                once(name)
+            if consumer in victims:
+                wait_until(lambda: once("put"))
+            if producer in victims:
+                wait_until(lambda: once("get"))
+            began = time.monotonic()
+            time.sleep(TIMEOUT)
+            sleeps.append(time.monotonic() - began - TIMEOUT)
             for victim in victims:
                 os.kill(victim.pid, signal.SIGCONT)
+    for name in ("get", "put"):
+        early = sum(one < -EARLY for one in in_vain[name])
+        check_anywhere(
+            [
+                Row(name, "stopped", sorted(in_vain[name]), sorted(sleeps), early, 0, 9),
+                Row(f"{name} of what is there", "stopped", sorted(late[name]), sorted(sleeps), 0, 0, 1),
+            ]
+        )
 
 
 def test_differs_handles_travel() -> None:
@@ -1041,13 +1083,11 @@ def test_as_many_queues_are_in_use_at_once_as_the_page_says() -> None:
 
 def test_differs_platforms() -> None:
     """Elsewhere nothing of the engine is imported; ``test_windows`` has a whole program."""
-    program = """
-import multiprocessing, multiprocessing.queues, sys
-sys.platform = 'freebsd15'
-multiprocessing.Queue()
-import tqshim
-tqshim.TurboQueue()
-"""
+    program = (
+        "import multiprocessing.queues, sys; sys.platform = 'freebsd15'; queue = multiprocessing.Queue(); "
+        "queue.put('theirs'); print(queue.get(timeout=60), flush=True); import tqshim; tqshim.TurboQueue()"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "theirs\n"
     assert done.stderr.splitlines()[-1].startswith("tqshim.errors.UnsupportedError: freebsd15: ")
     assert "Linux or macOS" in done.stderr

@@ -79,6 +79,28 @@ def test_an_interrupted_get_loses_and_doubles_nothing(what: str, kind: str, maxs
     interrupted(what, kind, 2000, maxsize)
 
 
+def test_an_interrupted_get_of_the_standard_librarys_queue_may_lose_its_item() -> None:
+    """At the line behind the one that has read it."""
+    theirs = multiprocessing.get_context("spawn").Queue()
+    theirs.put("lost")
+    theirs.put("next")
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        if frame.f_code is type(theirs).get.__code__ and event == "line" and "res" in frame.f_locals:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            theirs.get(timeout=LIMIT)
+    finally:
+        sys.settrace(former)
+    assert theirs.get(timeout=LIMIT) == "next"
+
+
 @raised
 @pytest.mark.parametrize("kind", ["keyboard", "custom", "fork", "other"])
 def test_an_interrupted_claim_loses_nothing_and_doubles_only_what_it_marks(kind: str) -> None:
@@ -468,6 +490,38 @@ print(step)
     done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) > 100
+
+
+IN_THEIRS = """
+import linecache, multiprocessing, sys
+q = multiprocessing.get_context("spawn").Queue()
+def trace(frame, event, _):
+    if event == "line" and sys.argv[1] in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+        sys.settrace(None)
+        print("interrupted", flush=True)
+        q.put("from within")
+    return trace
+sys.settrace(trace)
+q.put("put")
+print(q.get(timeout=60))
+sys.settrace(None)
+print(q.get(timeout=60))
+"""
+
+
+def test_what_interrupts_a_get_of_the_standard_librarys_queue_may_put_and_a_put_hangs() -> None:
+    """It holds a lock that the other put waits for."""
+    for line, hangs in (("self._sem.release()", False), ("self._buffer.append(", True)):
+        with subprocess.Popen([sys.executable, "-c", IN_THEIRS, line], stdout=subprocess.PIPE, text=True) as done:
+            assert done.stdout is not None and done.stdout.readline() == "interrupted\n"
+            try:
+                if hangs:
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        done.wait(1.0)
+                else:
+                    assert done.stdout.read() == "put\nfrom within\n"
+            finally:
+                done.kill()
 
 
 class Asks:

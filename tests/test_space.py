@@ -327,6 +327,10 @@ def test_put_to_a_full_disk_raises_and_goes_on_when_space_returns(small_disk_alo
     queue = TurboQueue()
     queue.put("first")
     with full(small_disk_alone):
+        theirs = multiprocessing.get_context("spawn").Queue()
+        for number in range(300):
+            theirs.put((number, b"." * 5000))
+        assert [theirs.get(timeout=PATIENCE)[0] for _ in range(300)] == list(range(300))
         with pytest.raises(OSError, match="get items, or free space") as raised:
             for number in range(10_000):
                 queue.put((number, b"." * 5000))

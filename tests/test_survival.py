@@ -8,6 +8,7 @@ import multiprocessing
 import sys
 from itertools import product
 
+import own_folder
 import pytest
 import survival_run
 from sampling import sampled
@@ -66,7 +67,7 @@ def test_items_put_apart_come_in_the_order_of_time(places: int, ways: dict[str, 
 )
 def test_a_run_of_nothing_is_refused(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["survival_run.py", *options])
-    monkeypatch.setattr(survival_run.own_folder, "make", None)  # calling it would fail: nothing is begun
+    monkeypatch.setattr(own_folder, "make", None)  # calling it would fail: nothing is begun
     with pytest.raises(SystemExit) as ended:
         survival_run.main()
     assert ended.value.code == 2
