@@ -33,7 +33,7 @@ class May(NamedTuple):
 _OTHER_VERSION: Final = May("of another version of Python: compat.interpreters runs it there")
 _NO_CASE: Final = May("the parameters of the test combine to nothing here")
 _SWITCHED: Final = May("without what is switched off: the default run has it", SWITCHED)
-_USER: Final = May("only root can: the run as root has it", os.geteuid() != 0)
+_USER: Final = May("only root can: .ci/run as root has it", os.geteuid() != 0)
 
 MAY_SKIP: Final = {
     # by the version of Python
@@ -105,8 +105,13 @@ MAY_SKIP: Final = {
         _SWITCHED
     ),
     # by who runs it
+    "only root can become another user": _USER,
     "only root can give a folder to somebody else": _USER,
     "only root can give files away": _USER,
+    "no memory cgroup here: *": _USER,
+    "no unshare --mount here: *": _USER,
+    "no unshare --pid here: *": _USER,
+    "no small tmpfs here: *": _USER,
 }
 """By the reason as a report has it, where ``*`` stands for anything."""
 
