@@ -268,7 +268,12 @@ class Engine(Acts):
         return True
 
     def _unfinished(self) -> tuple[int, int]:
-        return self.parts.ending.unfinished(), self.parts.replica.ledger.completions + 1
+        """How many items are unfinished, and the completion that a join from now on awaits."""
+        parts = self.parts
+        if parts.ending.unfinished():
+            # A task_done that has looked before these were put would take what was cut for all there is.
+            parts.members.cut()
+        return parts.ending.unfinished(), parts.replica.ledger.completions + 1
 
     def shutdown(self, immediate: bool) -> None:
         """Nothing is put from now on; ``immediate``: and all that waits is dropped.  All who wait wake up."""
