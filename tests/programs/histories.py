@@ -155,6 +155,12 @@ def act(name: str, method: str, *arguments: Any) -> Any:
     return getattr(KEPT[name], method)(*arguments)
 
 
+def put_and_join(name: str, item: Any, timeout: float) -> bool:
+    q = KEPT[name]
+    q.put(item)
+    return bool(q.join(timeout=timeout))
+
+
 def sizes(name: str) -> tuple[int, bool, bool]:
     q = KEPT[name]
     return q.qsize(), q.empty(), q.full()
