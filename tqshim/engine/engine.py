@@ -13,7 +13,7 @@ from functools import partial
 
 from tqshim.engine import gets, puts, tuning, waits
 from tqshim.engine.acknowledge import Hold
-from tqshim.engine.acts import Acts
+from tqshim.engine.acts import Acts, a_full_disk_is_no_matter
 from tqshim.engine.reader import Taken
 from tqshim.protocol.pieces import NewRecord
 from tqshim.runtime import late
@@ -272,7 +272,8 @@ class Engine(Acts):
         parts = self.parts
         if parts.ending.unfinished():
             # A task_done that has looked before these were put would take what was cut for all there is.
-            parts.members.cut()
+            with a_full_disk_is_no_matter():
+                parts.members.cut()
         return parts.ending.unfinished(), parts.replica.ledger.completions + 1
 
     def shutdown(self, immediate: bool) -> None:
