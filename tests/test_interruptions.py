@@ -7,6 +7,7 @@ The program is ``programs.mixed``: it says what is checked.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import linecache
 import multiprocessing
@@ -15,14 +16,17 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import reduction
 from pathlib import Path
+from types import FrameType
 from typing import Any, Callable
 
 import pytest
+from interrupting import BLOCKS, Interrupted, interrupt_at
 from sampling import sampled
-from watching import Interrupted, interrupt_at
+from signalling import signalled_before
 
 import tqshim.engine.tuning
 from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
@@ -31,6 +35,7 @@ from tqshim.engine.engine import Engine
 from tqshim.engine.hand import Hand
 from tqshim.engine.producer import Producer
 from tqshim.protocol import events
+from tqshim.runtime import locks
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.journal import Journal
 from tqshim.storage.member_locks import Members
@@ -108,6 +113,83 @@ def test_ten_thousand_acts_lose_double_and_damage_nothing(seed: int) -> None:
     mixed(10_000, [0, 20, 0, 2000, 3, 500, 0][seed % 7], seed, how, *words, limit=10 * LIMIT)
 
 
+# -- what is interrupted
+
+
+class WithALock:
+    """What most acts are."""
+
+    def __init__(self) -> None:
+        self.lock = locks.Lock()
+
+    def act(self) -> int:
+        with self.lock:
+            return len(repr(self))
+
+
+@raised
+def test_a_lock_is_not_left_taken_by_a_handler_but_by_what_a_tracer_raises() -> None:
+    """So where blocks begin and end a walk by lines sends a signal, and raises nothing."""
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code is not WithALock.act.__code__:
+            return None
+        if event == "line":
+            lines.append(frame.f_lineno)
+            if len(lines) == line:
+                raise Interrupted
+        return trace
+
+    left_taken = []
+    for line in (1, 2, 3):
+        one, lines = WithALock(), list[int]()
+        sys.settrace(trace)
+        with contextlib.suppress(Interrupted):
+            one.act()
+        sys.settrace(None)
+        if one.lock.locked():
+            left_taken.append(line)
+    assert left_taken == [3], "where the block ends"
+
+    def handle(*_: object) -> None:
+        raise Interrupted
+
+    former, interrupted = signal.signal(signal.SIGUSR1, handle), 0
+    try:
+        for instruction in itertools.count(1):
+            one = WithALock()
+            try:
+                if not signalled_before(instruction, WithALock.act, signal.SIGUSR1, one.act):
+                    break
+            except Interrupted:
+                interrupted += 1
+            assert not one.lock.locked(), f"at instruction {instruction}"
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert interrupted > 5
+
+
+def test_lines_where_blocks_begin_and_end_are_interrupted_too() -> None:
+    """All that a walk by lines comes to: none is left out."""
+    seen: list[str] = []
+    interrupted = Counter[str]()
+
+    def see(frame: FrameType) -> None:
+        seen.append(linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip())
+
+    with TurboQueue[int]() as queue:
+        for line in itertools.count(1):
+            queue.put(1)
+            found, came = interrupt_at(line, lambda: (queue.get(), queue.qsize()), see)
+            if not came:
+                break
+            if found is Interrupted:
+                interrupted[next((word.strip() for word in BLOCKS if seen[-1].startswith(word)), "")] += 1
+            while not queue.empty():
+                queue.get()
+    assert min(interrupted[word] for word in ("", "for", "if", "return", "try:", "with")) > 0, interrupted
+
+
 # -- descriptors: forgotten first, then closed
 
 
@@ -137,7 +219,7 @@ class Own:
         assert not self.path.stat().st_size
 
 
-@pytest.mark.parametrize("stride", [29, pytest.param(1, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("stride", [43, pytest.param(1, marks=pytest.mark.stress)])
 def test_no_descriptor_is_used_when_its_number_may_be_another_files(stride: int, tmp_path: Path) -> None:
     """A forked child's first put is interrupted at each of its lines, while it closes what its parent had open; then
     the program opens files of its own, puts and gets go on, and the child leaves."""
@@ -187,9 +269,9 @@ def test_no_descriptor_is_used_when_its_number_may_be_another_files(stride: int,
 
 def one_interruption(call: Callable[[], object], step: int, go_on: Callable[[], None]) -> bool:
     """Interrupt the call at that line.  ``True``: it has fewer."""
-    found = interrupt_at(step, call)
+    _, came = interrupt_at(step, call)
     go_on()
-    return found is not Interrupted
+    return not came
 
 
 @pytest.mark.parametrize("what", ["journal", "bell", "folder", "let go", "engine"])

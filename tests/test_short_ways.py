@@ -13,7 +13,8 @@ from types import FrameType
 from typing import Any, Optional
 
 import pytest
-from watching import AWAITS_PLACE, Interrupted, interrupt_at, newcomer, until_asleep
+from interrupting import Interrupted, interrupt_at
+from watching import AWAITS_PLACE, newcomer, until_asleep
 
 import tqshim
 from tqshim import CorruptBatchError, Empty, TurboQueue
@@ -505,14 +506,14 @@ def test_a_short_claim_that_is_interrupted_at_any_line_loses_and_doubles_nothing
     for line in itertools.count(1):
         queue.put_many([*range(5)])
         got = [queue.get(timeout=LONG)]
-        found = interrupt_at(line, queue.get)
+        found, came = interrupt_at(line, queue.get)
         if found is not Interrupted:
             got.append(found)
         got += [queue.get(timeout=LONG) for _ in range(2)]
         got += [other.get(timeout=LONG) for _ in range(5 - len(got))]
         assert got == [*range(5)], f"interrupted at line {line}"
         assert queue.empty()
-        if found is not Interrupted:
+        if not came:
             break
     assert line > 20
     other._use.engine.close()

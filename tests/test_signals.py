@@ -308,7 +308,7 @@ KINDS_OF_QUEUES = [(), ("durable",), ("authkey",)]
     ("what", "kind"), sampling.sampled("lines", list(product(("get", "put"), KINDS_OF_QUEUES)), 1, rest=False)
 )
 def test_an_exception_at_any_line_leaves_all_items_there_and_the_queue_usable(what: str, kind: tuple[str, ...]) -> None:
-    """The handler's exception is raised at each line that some case comes to, in two cases that it comes to it."""
+    """A handler interrupts each line that some case comes to, in one or two cases that it comes to it."""
     assert at_each_line(what, *kind) > 300
 
 

@@ -14,8 +14,9 @@ from queue import Empty
 from typing import Any
 
 import pytest
+from interrupting import Interrupted, interrupt_at
 from sampling import sampled
-from watching import Interrupted, events_of, interrupt_at, newcomer
+from watching import events_of, newcomer
 
 import tqshim.engine.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, monitor
@@ -293,14 +294,16 @@ def test_a_get_that_is_interrupted_at_any_line_loses_and_doubles_nothing(most: i
             other = newcomer(queue._engine.folder.path)
             if ended:
                 other.put(3)
-            found = interrupt_at(line, queue.get if not most else lambda: queue.get_many(max_messages_to_get=1)[0])
+            get = queue.get if not most else lambda: queue.get_many(max_messages_to_get=1)[0]
+            found, came = interrupt_at(line, get)
             if found is not Interrupted:
                 got.append(found)
             got += [queue.get(timeout=1.0) for _ in range(queue.qsize())]
             other._use.engine.close()
             assert got == [0, 1, 2, 3][: 3 + ended], f"interrupted at line {line}"
-        if found is not Interrupted:
-            return
+        if not came:
+            break
+    assert line > 20
 
 
 @pytest.mark.parametrize(("others", "size"), [(1, 1 << 17), (70, 1)], ids=["large", "many"])

@@ -1,17 +1,11 @@
 """Whether somebody sleeps in a queue, and waiting until that is so: tests get their order from it, in any process.
 
-And a handle as another process has it, how many events there are, and interrupting an act at one of its lines."""
+And a handle as another process has it, and how many events there are."""
 
 from __future__ import annotations
 
-import linecache
-import os
-import sys
 import time
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable
-
-from programs.mixed import LEFT_OUT
 
 import tqshim
 from tqshim.engine import tuning
@@ -27,10 +21,8 @@ __all__ = [
     "AWAITS_DONE",
     "AWAITS_PLACE",
     "SLEEPS",
-    "Interrupted",
     "asleep",
     "events_of",
-    "interrupt_at",
     "newcomer",
     "no_naps",
     "sleep_on",
@@ -40,7 +32,6 @@ __all__ = [
 ]
 
 PATIENCE = 60.0
-PACKAGE = os.path.dirname(tqshim.__file__) + os.sep
 
 
 def sleepers(q: Any, kind: int = SLEEPS) -> int:
@@ -98,35 +89,3 @@ def events_of(queue: Any) -> int:
     replica = queue._engine.parts.replica
     replica.sync()
     return int(replica.ledger.base + replica.ledger.index)
-
-
-class Interrupted(BaseException):
-    pass
-
-
-def interrupt_at(line: int, act: Callable[[], Any]) -> Any:
-    """Do that, and raise at that of the package's lines, counted without those where no handler can run.
-
-    Returns what it returned, and ``Interrupted`` if it was."""
-    left = line
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal left
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        if event == "line" and not line.startswith(LEFT_OUT):
-            left -= 1
-            if not left:
-                sys.settrace(None)
-                raise Interrupted
-        return trace
-
-    former = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        return act()
-    except Interrupted:
-        return Interrupted
-    finally:
-        sys.settrace(former)

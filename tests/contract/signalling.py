@@ -1,4 +1,4 @@
-"""Signals that come just before one instruction of a function, and what CPython 3.9 makes of them."""
+"""Signals that come just before one instruction, and what CPython 3.9 makes of them."""
 
 from __future__ import annotations
 
@@ -43,15 +43,29 @@ class _Ignored:
         return ctypes.c_int(0)
 
 
-def signalled_before(instruction: int, function: Any, number: int, act: Callable[[], Any]) -> bool:
-    """Call ``act``; a signal comes just before that instruction of that function, counted over all of its calls, from
-    C code: where its handler runs, the interpreter decides.  ``False``: there are not so many."""
+def _comes(left: int, number: int) -> Any:
+    """A tracer that sends the signal at the so-many-th of its events."""
     comes = ctypes.PyDLL(None)["raise"]
     comes.argtypes, comes.restype = [_Frame, _Ignored, _Ignored], None
-    _Frame.left, _Frame.signal = instruction, number
+    _Frame.left, _Frame.signal = left, number
+    return comes
+
+
+def signalled_now(frame: types.FrameType, number: int) -> Any:
+    """What a tracer returns at an event of that frame for a signal to come before its next instruction, as below."""
+    frame.f_trace_opcodes = True
+    return _comes(1, number)
+
+
+def signalled_before(instruction: int, where: Any, number: int, act: Callable[[], Any]) -> bool:
+    """Call ``act``; a signal comes just before that instruction of that function, or of the code in that folder,
+    counted over all calls, from C code: where its handler runs, the interpreter decides.  ``False``: there are not so
+    many."""
+    comes = _comes(instruction, number)
 
     def trace(frame: types.FrameType, *_: Any) -> Any:
-        if frame.f_code is not function.__code__:
+        code = frame.f_code
+        if not (code.co_filename.startswith(where) if type(where) is str else code is where.__code__):
             return None
         frame.f_trace = comes  # First: else there are no such events on 3.13.
         frame.f_trace_lines, frame.f_trace_opcodes = False, True

@@ -2,7 +2,8 @@
 
 Usage: python -m programs.mixed ACTS MAXSIZE SEED HOW [claims] [joinable] [durable] [authkey] [rolls] [nested]
 
-HOW, comma-separated, how an act is interrupted: ``lines``, an exception at a random line of the package; ``calls``, the
+HOW, comma-separated, how an act is interrupted: ``lines``, an exception at a random line of the package, or where a
+handler runs after it; ``calls``, the
 same just after a random call there, where the interpreter looks for signals; ``timer``, by a signal handler; ``use``, a
 handler that itself puts and gets on the queue and returns.
 
@@ -23,7 +24,6 @@ import contextlib
 import dis
 import functools
 import json
-import linecache
 import multiprocessing
 import os
 import pickle
@@ -40,6 +40,8 @@ from collections import Counter
 from types import CodeType, FrameType
 from typing import Any, Callable, NamedTuple, Optional
 
+from interrupting import PACKAGE, interrupt
+
 import tqshim.engine.tuning
 import tqshim.protocol.figures
 from tqshim import JoinableTurboQueue, TurboQueue
@@ -52,7 +54,6 @@ for _room in _LATE.split():
     # callback of all of them swallows what it raises there.
     late.room(_room)
 
-PACKAGE = os.path.dirname(tqshim.__file__) + os.sep
 WORKERS = 3
 LIKELY = 0.3
 """With this probability an act is interrupted; with twice as much the first ones of a child."""
@@ -63,8 +64,6 @@ NEVER = sys.maxsize
 """The end of a get beyond which others are not ordered."""
 HANGS = 150.0
 """Seconds after which a child must hang."""
-LEFT_OUT = ("with ", "while ", "if ", "for ", "try:", "except", "else", "finally", "pass", "return")
-"""Lines at which no signal handler can run: where a ``with`` ends, say, only after the lock was given back."""
 
 
 class Interrupt(BaseException):
@@ -174,13 +173,9 @@ class Interrupter:
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
         if event == "line":
-            line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-            if not line.startswith(LEFT_OUT):
-                self.left -= 1
-                if not self.left:
-                    sys.settrace(None)
-                    self.handle(signal.SIGALRM, frame)  # a queue asks whether a handler has raised
-                    return None
+            self.left -= 1
+            if not self.left:
+                return interrupt(frame, signal.SIGALRM)  # a queue asks whether a handler has raised
         return self.trace_lines
 
     def trace_calls(self, frame: FrameType, event: str, argument: Any) -> Optional[Callable[..., Any]]:
