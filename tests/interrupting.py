@@ -12,7 +12,7 @@ import sys
 from types import FrameType
 from typing import Any, Callable
 
-from contract.signalling import signalled_now
+from contract.signalling import is_returning, signalled_now
 
 import tqshim
 
@@ -31,7 +31,10 @@ class Interrupted(BaseException):
 
 
 def is_inside(frame: FrameType | None) -> bool:
-    """It runs the package's code, or was called by such: what is raised just behind a call says nothing of it."""
+    """It runs the package's code, or was called by such: what is raised just behind a call says nothing of it, nor on
+    3.9 what is raised between a method's last try block and its return."""
+    if frame is not None and is_returning(frame.f_code, frame.f_lasti):
+        return False
     while frame is not None:
         if frame.f_code.co_filename.startswith(PACKAGE):
             return True

@@ -122,9 +122,9 @@ class WithALock:
     def __init__(self) -> None:
         self.lock = locks.Lock()
 
-    def act(self) -> int:
+    def act(self) -> None:
         with self.lock:
-            return len(repr(self))
+            self.name = repr(self)
 
 
 @raised

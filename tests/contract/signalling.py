@@ -12,14 +12,18 @@ from typing import Any, Callable
 def lost_in_return(error: BaseException, function: Any) -> bool:
     """A handler's exception has come between that function's try block and its return, as it may on CPython 3.9 alone:
     what was to be returned is lost then, as it is just behind the call, and no clause of the function sees it."""
-    if sys.version_info >= (3, 10):
-        return False
     trace: Any = error.__traceback__
     while trace.tb_next.tb_next is not None:  # the last one is the handler's
         trace = trace.tb_next
-    code, at = trace.tb_frame.f_code, trace.tb_lasti
-    ends = bytes([opcode.opmap["POP_BLOCK"], opcode.opmap["RETURN_VALUE"]])
-    return code is function.__code__ and code.co_code[at : at + 3 : 2] == ends
+    code = trace.tb_frame.f_code
+    return code is function.__code__ and is_returning(code, trace.tb_lasti)
+
+
+def is_returning(code: types.CodeType, at: int) -> bool:
+    """That instruction lies between a try block and its return, and a handler may run there: on CPython 3.9."""
+    if sys.version_info >= (3, 10):
+        return False
+    return code.co_code[at : at + 3 : 2] == bytes([opcode.opmap["POP_BLOCK"], opcode.opmap["RETURN_VALUE"]])
 
 
 class _Frame:
@@ -78,3 +82,9 @@ def signalled_before(instruction: int, where: Any, number: int, act: Callable[[]
     finally:
         sys.settrace(former)
     return _Frame.left <= 0
+
+
+def instructions(where: Any, act: Callable[[], Any]) -> int:
+    """How many of those ``act`` comes to."""
+    signalled_before(0, where, 0, act)
+    return -_Frame.left
