@@ -57,7 +57,7 @@ QUICK: Final = (
         f"tests/test_{name}.py"
         for name in (
             *("queue", "family", "async", "travel", "signals", "traps", "security", "space", "lifetime", "folder"),
-            *("instructions", "turbo_queue", "patching", "systems", "names", "states", "copies"),
+            *("instructions", "turbo_queue", "patching", "systems", "names", "states", "copies", "arguments"),
         )
     ),
 )
