@@ -51,7 +51,7 @@ for folder in (str(PACKAGE), str(HERE)):
 import may_skip  # noqa: E402
 from compiling import compiled  # noqa: E402
 from programs.crew import Crew  # noqa: E402
-from sampling import examples  # noqa: E402
+from sampling import SEED, examples  # noqa: E402
 
 import tqshim.engine.registry  # noqa: E402
 import tqshim.engine.tuning  # noqa: E402
@@ -65,7 +65,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So shells start what runs in their background, and what tests start would inherit it: deaf to Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples each time: what decides on a change must not depend on luck; and no limit on the time of one.
+# The same examples each time, or those of the seed in ``TQSHIM_SEED``; and no limit on the time of one.
 settings.register_profile(
     "same",
     max_examples=examples(100),
@@ -75,7 +75,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile("random", settings.get_profile("same"), derandomize=False)
-settings.load_profile("same")
+SEEDED = bool(os.environ.get("TQSHIM_SEED"))
+settings.load_profile("random" if SEEDED else "same")
 
 HANG = 240
 """Seconds after which a test must hang; stress tests get ten times as much."""
@@ -84,8 +85,11 @@ PATIENCE = 20.0
 """Seconds for which children that are just ending may keep a folder."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Each of some workers and a thousand children would compile anew all that it imports."""
+    if SEEDED and config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(SEED)  # which hypothesis reads next, and prints where a test fails
     global STDERR
     STDERR = os.dup(2)  # before a test's output is captured: what is said of one that hangs would be lost with it
     config.pluginmanager.register(may_skip, "may_skip")
