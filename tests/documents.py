@@ -15,7 +15,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
@@ -25,6 +25,7 @@ ROOT: Final = HERE.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
+from compat import figures  # noqa: E402
 from tqshim.protocol import events, ledger  # noqa: E402
 
 PATHS: Final = [
@@ -263,7 +264,13 @@ def imports_picture() -> str:
     return "\n".join(["```mermaid", "graph TD", *(f"    {a} --> {b}" for a, b in edges), "```"])
 
 
-COPIED: Final = {
+def table_of_figures(marker: str) -> str:
+    """A table of what docs/figures.json keeps."""
+    return "\n".join(figures.TABLES[marker](figures.kept()))
+
+
+COPIED: Final[dict[str, Callable[[], str]]] = {
+    **{marker: functools.partial(table_of_figures, marker) for marker in figures.TABLES},
     "events": event_table,
     "crash table": crash_table,
     "api": api,

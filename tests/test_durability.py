@@ -32,7 +32,6 @@ from hypothesis import strategies as st
 from power_cut import Disk, Recorder, Said
 
 import tqshim.engine.tuning
-from compat import durable_cost
 from tqshim import Empty, FolderError, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor
 from tqshim.engine import supply
 from tqshim.engine.engine import Engine
@@ -967,15 +966,6 @@ def test_a_copy_of_a_durable_queue_is_durable(tmp_path: Path) -> None:
     gc.collect()
     monitor.recover(str(tmp_path / "queue"), str(tmp_path / "copy"))
     assert monitor.status(str(tmp_path / "copy")).durable
-
-
-def test_its_cost_can_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["--authkey"]):
-        assert durable_cost.main([str(tmp_path), "--items", "5", "--rounds", "1", *words]) == 0
-        assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()] == [
-            *durable_cost.WAYS,
-            "two appends, two fsyncs",
-        ]
 
 
 # -- any program, any power cut

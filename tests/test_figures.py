@@ -1,63 +1,127 @@
-"""compat/figures.py: the table of docs/performance.md is made of what the benchmark measured."""
+"""compat/figures.py: what README and docs/performance.md tell is what the benchmark has measured."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import between
 
 from compat import figures
-from tqshim.bench.kinds import STDLIB, TURBO
+from tqshim.bench import programs
+from tqshim.bench.kinds import FASTER_FIFO, STDLIB, TURBO, many
 from tqshim.bench.measurements import measurements
 
 NONE = "\N{EN DASH}"
+MACHINE = {"processors": 2, "python": "CPython 3.11.7", "kernel": "Linux 6.18"}
 
 
-def document(name: str, metric: str, failures: dict[str, str] | None = None, **medians: float | None) -> dict[str, Any]:
-    of_kinds = {
-        kind: {"median": value, "ratios": {STDLIB: {"median": 0.5}} if kind == "TurboQueue" else {}}
-        for kind, value in medians.items()
+def spread(median: Any, least: float = 1.0, most: float = 3.0) -> dict[str, Any]:
+    return {"median": median, "min": least, "max": most}
+
+
+def document(name: str, metric: str, kinds: dict[str, Any], failures: dict[str, str] | None = None) -> dict[str, Any]:
+    result = {"name": name, "metrics": {metric: {"kinds": kinds}}, "failures": failures or {}}
+    command = "python -m tqshim bench --only x --json"
+    return {"measurements": [result], "command": command, "rounds": 3, "machine": MACHINE}
+
+
+def figure(median: Any, **ratios: dict[str, Any]) -> dict[str, Any]:
+    return {**spread(median, 0.0, 9.0), "ratios": ratios}
+
+
+def taken(*documents: dict[str, Any]) -> figures.Figures:
+    return {name: one for each in documents for name, one in figures.taken(each, "abc", "2026-01-01").items()}
+
+
+def test_every_figure_that_is_told_is_one_of_the_benchmark() -> None:
+    listed = itertools.chain(measurements(), programs.measurements(programs.FOLDER, None))
+    known = {(one.name, metric.name): one for one in listed for metric in one.metrics}
+    assert {(row.measurement, row.metric) for row in (*figures.MAIN, *figures.COSTS)} <= known.keys()
+    for label, name, metric, kind, _ in figures.SHORT:
+        assert kind in known[name, metric].kinds, label
+    labels = [row.label for row in (*figures.MAIN, *figures.COSTS)]
+    assert len(set(labels)) == len(labels)
+
+
+def test_every_row_has_its_figures_and_each_command_prints_them() -> None:
+    kept = figures.kept()
+    names = {row.measurement for row in (*figures.MAIN, *figures.COSTS)} | {name for _, name, *_ in figures.SHORT}
+    assert names | {f"tasks/{length}" for length, _ in figures.TASKS} <= kept.keys()
+    listed = {one.name: one for one in itertools.chain(measurements(), programs.measurements(programs.FOLDER, None))}
+    for name, one in kept.items():
+        only = re.findall(r"--only (\S+)", one["command"])
+        assert any(map(listed[name].is_called, only)) if only else "--programs" in one["command"], name
+        assert one["metrics"].keys() == {metric.name for metric in listed[name].metrics}
+        assert one["rounds"] > 1 and re.fullmatch("[0-9a-f]{7,}", one["commit"])
+
+
+def test_the_pages_have_all_tables() -> None:
+    for marker, table in figures.TABLES.items():
+        assert between(marker) == "\n".join(table(figures.kept())) + "\n", "python tests/documents.py"
+
+
+def test_ratios_are_told_with_their_spread() -> None:
+    kinds = {
+        STDLIB: figure(50_000.0),
+        FASTER_FIFO: figure(75_000.0, **{STDLIB: spread(1.5, 1.25, 1.75)}),
+        TURBO: figure(250_000.0, **{STDLIB: spread(5.0, 4.5, 125.0), FASTER_FIFO: spread(3.333, 3.0, 3.5)}),
+        many(TURBO): figure(1_000_000.0, **{STDLIB: spread(20.0, 18.0, 21.0)}),
     }
-    result = {"name": name, "metrics": {metric: {"kinds": of_kinds}}, "failures": failures or {}}
-    return {"measurements": [result]}
+    lines = list(figures.main_table(taken(document("bounded/1x1", "rate", kinds))))
+    assert "`python -m tqshim bench --only x`, commit `abc`, 2026-01-01" in lines[1]
+    assert lines[-1] == (
+        f"| 1 \N{MULTIPLICATION SIGN} 1 | 50 | 75 (1.5: 1.2{NONE}1.8) | 250 (5.0: 4.5{NONE}125) | 3.3: 3.0{NONE}3.5"
+        f" | {NONE} | 1,000 (20: 18{NONE}21) | {NONE} |"
+    )
 
 
-def test_every_row_names_a_figure_of_the_benchmark() -> None:
-    known = {(one.name, metric.name) for one in measurements() for metric in one.metrics}
-    assert {(row.measurement, row.metric) for row in figures.ROWS} <= known
-    assert len({row.label for row in figures.ROWS}) == len(figures.ROWS)
+def test_what_never_ends_is_told() -> None:
+    kinds = {STDLIB: figure(None), TURBO: figure(0.002, **{STDLIB: spread(0.5)})}
+    lines = list(figures.main_table(taken(document("exit", "time", kinds))))
+    assert lines[-1].startswith(f"| exit after unread items | never | {NONE} | 2 ms (0.50: 1.0{NONE}3.0) |")
 
 
-def test_figures_are_told_in_units_with_ratios_and_later_documents_count(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_failed_measurement_is_not_kept() -> None:
+    with pytest.raises(SystemExit, match=r"roundtrip failed for TurboQueue: lost"):
+        taken(document("roundtrip", "p50", {}, {TURBO: "lost"}))
+    with pytest.raises(SystemExit, match=r"nothing was measured"):
+        taken({**document("roundtrip", "p50", {}), "measurements": []})
+
+
+def test_gains_and_losses_are_sorted_by_what_was_measured() -> None:
+    kinds: dict[tuple[str, str], dict[str, Any]] = {}
+    for ratio, (_, name, metric, kind, _) in zip(itertools.cycle((0.5, 1.0, 2.0)), figures.SHORT):
+        kinds.setdefault((name, metric), {})[kind] = figure(1.0, **{STDLIB: spread(ratio)})
+    kept = taken(*(document(*at, of_kinds) for at, of_kinds in kinds.items()))
+    rows = [line.strip("|").split("|") for line in list(figures.short_table(kept))[4:]]
+    told = [[(row[at].strip(), float(row[at + 1])) for row in rows if row[at].strip()] for at in (0, 2, 4)]
+    assert sorted(label for column in told for label, _ in column) == sorted(label for label, *_ in figures.SHORT)
+    gains, nothing, losses = ([ratio for _, ratio in column] for column in told)
+    assert gains == [2.0] * len(gains) and nothing == [1.0] * len(nothing) and losses == [0.5] * len(losses)
+
+
+@pytest.mark.parametrize(("median", "found"), [(4.0, 0), (4.5 / 1.29, 0), (5.5 * 1.29, 0), (3.0, 1), (8.0, 1)])
+def test_new_figures_are_compared_with_the_spread_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], median: float, found: int
 ) -> None:
-    documents = [
-        document("making", "used", TurboQueue=1.0),
-        document("making", "used", TurboQueue=40.4),
-        document("exit", "time", **{STDLIB: None, TURBO: 0.002}),
-    ]
-    paths = []
-    for number, one in enumerate(documents):
-        paths.append(str(tmp_path / f"{number}.json"))
-        Path(paths[-1]).write_text(json.dumps(one), "utf-8")
-    assert figures.main(paths) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        *figures.HEAD.splitlines(),
-        f"| making, using once and closing a queue | {NONE} | {NONE} | 40 µs (0.50) | {NONE} | {NONE} |",
-        f"| exit after unread items | never | {NONE} | 2 ms (0.50) | {NONE} | {NONE} |",
-    ]
+    monkeypatch.setattr(figures, "KEPT", tmp_path / "kept.json")
+    for number, ratio in enumerate((spread(5.0, 4.5, 5.5), spread(median, median, median))):
+        kinds = {STDLIB: figure(1.0), TURBO: figure(2.0, **{STDLIB: ratio})}
+        (tmp_path / f"{number}.json").write_text(json.dumps(document("roundtrip", "p50", kinds)), "utf-8")
+    assert figures.main(["keep", str(tmp_path / "0.json")]) == 0
+    assert math.isclose(figures.kept()["roundtrip"]["metrics"]["p50"][TURBO]["median"], 2.0)
+    capsys.readouterr()
+    assert figures.main(["compare", str(tmp_path / "1.json")]) == found
+    said = capsys.readouterr().out
+    assert ("roundtrip, p50, TurboQueue over multiprocessing.Queue" in said) == bool(found)
 
 
-@pytest.mark.parametrize("measured", [{"measurements": []}, document("cpu/tuple", "used", TurboQueue=1.0)])
-def test_documents_without_a_figure_make_no_table(tmp_path: Path, measured: dict[str, Any]) -> None:
-    path = tmp_path / "figures.json"
-    path.write_text(json.dumps(measured), "utf-8")
-    with pytest.raises(SystemExit, match="none of these documents has a figure; measurements: bounded/1x1, "):
-        figures.main([str(path)])
-
-
-def test_a_failed_measurement_makes_no_table() -> None:
-    with pytest.raises(SystemExit, match="roundtrip failed for TurboQueue: lost"):
-        list(figures.table([document("roundtrip", "p50", {TURBO: "lost"})]))
+def test_a_figure_of_which_nothing_is_told_is_a_difference() -> None:
+    new = taken(document("roundtrip", "p50", {TURBO: figure(1.0)}))
+    assert list(figures.differences({}, new)) == ["roundtrip, p50, TurboQueue: nothing is told of it"]

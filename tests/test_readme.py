@@ -48,7 +48,6 @@ from test_real_queues import DIFFERENCES
 from test_timeouts import check_anywhere
 
 import tqshim
-from compat import figures
 from compat.timeouts import EARLY, TIMEOUT, Row
 from tqshim import Empty, Full, JoinableTurboQueue, TurboQueue
 from tqshim.engine import tuning
@@ -265,16 +264,6 @@ def test_numbers_that_are_told_are_those_of_the_code(phrase: str) -> None:
     known = constants()
     assert phrase in FLAT
     assert {name: known.get(name) for name in wanted} == wanted
-
-
-def test_figures_say_how_they_were_measured() -> None:
-    block = between("figures")
-    assert "python -m tqshim bench" in block
-    assert figures.HEAD in block
-    for row in figures.ROWS:
-        assert f"\n| {row.label} |" in block, row
-    for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", block):
-        assert 0 < (ROOT / "docs" / picture).stat().st_size < 100_000
 
 
 @functools.cache

@@ -14,8 +14,12 @@ from typing import Any, Final, Optional
 from tqshim.queues.queue import TurboQueue
 
 __all__ = [
+    "AT_PATH",
     "BATCH",
+    "DURABLE",
     "FASTER_FIFO",
+    "FILES",
+    "KEYED",
     "KINDS",
     "PICKLE",
     "SIMPLE",
@@ -41,6 +45,11 @@ FASTER_FIFO: Final = "faster-fifo"
 TURBO: Final = "TurboQueue"
 PICKLE: Final = "pickle"
 """No queue: ``dumps`` and ``loads`` alone, the least that an item can cost."""
+AT_PATH: Final = "at a path"
+DURABLE: Final = "durable"
+KEYED: Final = "with a key"
+FILES: Final = "two files"
+"""No queue: what each durable put does at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Kind:
     """The timeout that stands for "wait for ever"."""
     rival: str = ""
     """The kind of faster-fifo that is used in the same way."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of a queue at a path: what else it is made with."""
 
 
 def many(name: str) -> str:
@@ -85,7 +96,7 @@ def _make_turbo(context: Any, bound: int, room: int) -> Any:
 
 
 def _make_nothing(context: Any, bound: int, room: int) -> Any:
-    raise NotImplementedError(f"{PICKLE} is no queue")
+    raise NotImplementedError("this is no queue, or one that lies at a path")
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -98,6 +109,10 @@ KINDS: Final[dict[str, Kind]] = {
         Kind(many(FASTER_FIFO), "faster_fifo", _make_faster_fifo, batch=BATCH, endless=FOREVER),
         Kind(many(TURBO), "tqshim", _make_turbo, batch=BATCH, rival=many(FASTER_FIFO)),
         Kind(PICKLE, "pickle", _make_nothing),
+        Kind(AT_PATH, "tqshim", _make_nothing),
+        Kind(DURABLE, "tqshim", _make_nothing, options={"durable": True}),
+        Kind(KEYED, "tqshim", _make_nothing, options={"authkey": bytes(range(32))}),
+        Kind(FILES, "tqshim", _make_nothing),
     )
 }
 

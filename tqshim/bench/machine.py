@@ -66,7 +66,7 @@ def describe(method: str, distributions: Iterable[str]) -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "bytecode": "written"
-        if os.path.exists(tqshim.__cached__)
+        if tqshim.__spec__ and os.path.exists(tqshim.__spec__.cached or "")
         else "not written: each process compiles the package",
         "load": round(os.getloadavg()[0], 2),
         "start_method": method,

@@ -15,8 +15,20 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from tqshim.bench import runs, workloads
-from tqshim.bench.kinds import FASTER_FIFO, PICKLE, SIMPLE, STDLIB, TURBO, Kind, many
+from tqshim.bench import costs, runs, workloads
+from tqshim.bench.kinds import (
+    AT_PATH,
+    DURABLE,
+    FASTER_FIFO,
+    FILES,
+    KEYED,
+    PICKLE,
+    SIMPLE,
+    STDLIB,
+    TURBO,
+    Kind,
+    many,
+)
 from tqshim.bench.runs import Setting
 
 __all__ = ["CONSUMERS", "Level", "Measurement", "Metric", "measurements"]
@@ -265,3 +277,14 @@ def measurements() -> Iterator[Measurement]:
         ),
         runs.open_at_once,
     )
+    for label, way in costs.WAYS.items():
+        yield Measurement(
+            f"costs/{label}",
+            f"{way.title}, on the disk of the temporary folder",
+            (AT_PATH, DURABLE, KEYED, *((FILES,) if label == "put" else ())),
+            (Metric("time", "µs an item", 1),),
+            partial(costs.cost, way=label),
+            Level.FULL,
+            base=AT_PATH,
+            shares=(0.1, 1.0),
+        )
