@@ -372,7 +372,7 @@ class LogFolder(Home):
         members = self._members
         if members is None:
             with Members.lock:
-                members = Members.of(self.key, functools.partial(self._open_ours, names.MEMBERS, os.O_RDWR), True)
+                members = Members.of(self.key, functools.partial(self._open_ours, names.MEMBERS, os.O_RDWR), True, self)
             self._members = members
         mine = (self,)
         # Noted first: if this is interrupted, ``unlock_slots`` finds it.
@@ -417,10 +417,10 @@ class LogFolder(Home):
     def close(self) -> None:
         """Let go of the folder.  Never ``LOCK_UN``: forked children and parents share the hold."""
         # Forgotten first, each: interrupted in between, its number may be another file's when this is called again.
-        members, self._members = self._members, None
+        members, self._members = self._members or Members.opened.get(self.key), None
         try:
-            if members is not None:
-                members.let_go(self.key)
+            if members is not None and id(self) in members.users:
+                members.let_go(self.key, self)
         finally:
             spill, self.spill = self.spill, None
             try:

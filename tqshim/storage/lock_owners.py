@@ -33,13 +33,14 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
     # Never closed here: with any descriptor of it the locks of this process may go, those of another thread's queue
     # too.  Whoever uses the queue next takes it over.
     flags = os.O_RDONLY | os.O_NONBLOCK | OPEN
+    key, me = (status.st_dev, status.st_ino), object()
     with Members.lock:
         # A user: a collection may let go of this process's own use meanwhile.
-        members = Members.of((status.st_dev, status.st_ino), lambda: os.open(names.MEMBERS, flags, dir_fd=fd), False)
+        members = Members.of(key, lambda: os.open(names.MEMBERS, flags, dir_fd=fd), False, me)
         try:
             return _lock_owners(members, slots)
         finally:
-            members.users -= 1
+            members.users.discard(id(me))
 
 
 def _lock_owners(members: Members, slots: Iterable[int]) -> dict[int, int]:

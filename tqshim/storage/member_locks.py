@@ -50,14 +50,15 @@ class Members:
         self.writable = False
         """Locks can be taken there."""
         self._former: list[int] = []
-        self.users = 0
+        self.users: set[int] = set()
+        """By ``id``: who is interrupted when he has just become one is the same when he tries again."""
         self.slots: dict[int, tuple[object]] = {}
         """Whose record locks this process has, or is just taking, and for which of its uses of the folder: one that is
         interrupted in an act of another has its own."""
 
     @classmethod
-    def of(cls, key: tuple[int, int], open_file: Callable[[], int], writable: bool) -> Members:
-        """The members file of the folder with that device and inode, for one more user.  The lock is held."""
+    def of(cls, key: tuple[int, int], open_file: Callable[[], int], writable: bool, user: object) -> Members:
+        """The members file of the folder with that device and inode, for that user, too.  The lock is held."""
         # Those of folders that are gone have no locks, and their inodes may be used again.
         for other, idle in cls.opened.copy().items():
             # Looked up again: a garbage collection may let go of any at any step.  One without users stays.
@@ -77,9 +78,9 @@ class Members:
             if members.fd == fd:
                 # Else a forked child has it, too, unknowingly: locks would end with both. Or this is the child.
                 members.writable = writable and forks == cls.forks
-        members.users += 1
+        members.users.add(id(user))
         # Else a signal handler has been its last user just now.
-        return members if cls.opened.get(key) is members else cls.of(key, open_file, writable)
+        return members if cls.opened.get(key) is members else cls.of(key, open_file, writable, user)
 
     def set_lock(self, kind: int, slot: int) -> None:
         """Lock a slot's byte (``F_WRLCK``), or unlock it (``F_UNLCK``).  Raises ``OSError`` where somebody has it."""
@@ -109,10 +110,10 @@ class Members:
             Members.of_opens = found
         return Members.of_opens
 
-    def let_go(self, key: tuple[int, int]) -> None:
-        """One user less; the last one closes it."""
+    def let_go(self, key: tuple[int, int], user: object) -> None:
+        """That user is none any more; the last one closes it."""
         with self.lock:
-            self.users -= 1
+            self.users.discard(id(user))
             if not self.users:
                 self.opened.pop(key, None)
                 self.close()
