@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,7 +71,7 @@ def taken(document: dict[str, Any], commit: str, day: str) -> Figures:
 def _numbers(figure: dict[str, Any]) -> dict[str, Any]:
     """Median, least and greatest, and the same of ratios; ``None`` stands for infinity."""
     told: dict[str, Any] = {name: _rounded(figure[name]) for name in ("median", "min", "max")}
-    ratios = {other: _numbers({**ratio, "ratios": {}}) for other, ratio in figure["ratios"].items()}
+    ratios = {other: _numbers(ratio) for other, ratio in figure.get("ratios", {}).items()}
     return {**told, "ratios": ratios} if ratios else told
 
 
@@ -313,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("act", choices=("keep", "compare"))
     parser.add_argument("documents", nargs="+", metavar="FILE", help="what python -m tqshim bench --json has printed")
     given = parser.parse_args(arguments)
-    command = shlex.split("git rev-parse --short HEAD")
+    command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     new: Figures = {}
     for path in given.documents:
