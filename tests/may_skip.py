@@ -46,6 +46,8 @@ MAY_SKIP: Final = {
     "a lock of Python's own made of a C lock; later it is one word": _OTHER_VERSION,
     "from 3.14 on it is the same": _OTHER_VERSION,
     "3.9 may run a handler *": _OTHER_VERSION,
+    "3.9 and 3.10 have no tables of handlers": _OTHER_VERSION,
+    "of what 3.12 and 3.13 make of such a loop": _OTHER_VERSION,
     "there is no list of the standard library's modules": _OTHER_VERSION,
     "what threads share here, the GIL guards": May("free-threaded builds alone lack the GIL", not GIL),
     "a free-threaded build collects when it likes to": May("as above", not GIL),

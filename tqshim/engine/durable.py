@@ -249,7 +249,9 @@ class Crowd:
         mine = _Putting(records)
         self.waiting.append(mine)
         try:
-            while mine.put is None:
+            while True:  # Not ``while`` a condition: as in ``TurboQueue.get_many``.
+                if mine.put is not None:
+                    break
                 if self._replica.stale:  # forked in the middle: the parent puts them
                     return len(records)
                 if self._turn.locked():  # then its holder rings in a moment

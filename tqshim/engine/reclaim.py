@@ -225,7 +225,11 @@ class Reclaimer:
                     return None
                 at = replay(journal, ledger, word)
                 ledger.watched = slot
-                while not ledger.yours and (applied := ledger.apply(journal.read(at, SIZE * 8))):
+                applied = -1
+                while True:
+                    if ledger.yours or not applied:
+                        break
+                    applied = ledger.apply(journal.read(at, SIZE * 8))
                     at += applied
                 if ledger.yours:
                     return {place.file for _, _, place in ledger.yours}

@@ -291,7 +291,9 @@ class TurboQueue(_Queue[_T]):
         loading = False
         try:
             generation, cut_short = engine.get(got, max_messages_to_get, block, timeout)
-            while got and cut_short and len(got) < max_messages_to_get:
+            while True:  # Not ``while`` a condition: its jump back may be outside of ``try`` (3.12 on).
+                if not (got and cut_short and len(got) < max_messages_to_get):
+                    break
                 _, cut_short = engine.get(more, max_messages_to_get - len(got), False, None)
                 if engine.generation != generation:  # forked just now: the first ones are the parent's
                     generation, got = engine.generation, []

@@ -306,7 +306,9 @@ class LogFolder(Home):
         if fd < 0:
             fd = self._open_ours(names.CELLS, os.O_WRONLY | os.O_APPEND)
         try:
-            while os.fstat(fd).st_size < pages * CELLS_PAGE:
+            while True:  # Not ``while`` a condition: as in ``TurboQueue.get_many``.
+                if os.fstat(fd).st_size >= pages * CELLS_PAGE:
+                    break
                 write_all(fd, bytes(CELLS_PAGE))
             if self.durable:
                 late.room("storage.hardening").harden(fd)

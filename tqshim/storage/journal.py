@@ -250,7 +250,9 @@ def set_space_aside(home: Home, number: int, limit: int) -> None:
         if reserve_space(fd, limit * rules.SIZE + 2 * _PAST_LIMIT):
             return
         remove_free(home)  # Else they are refilled, and then nothing gives way.
-        while not reserve_space(fd, limit * rules.SIZE + 2 * _PAST_LIMIT) and limit > LEAST_LIMIT:
+        while True:  # Not ``while`` a condition: as in ``TurboQueue.get_many``.
+            if reserve_space(fd, limit * rules.SIZE + 2 * _PAST_LIMIT) or limit <= LEAST_LIMIT:
+                break
             limit //= 2
     finally:
         os.close(fd)
@@ -286,7 +288,9 @@ def prepare_roll(
         beside = len(begin) + _PAST_LIMIT
         if most > limit:
             limit = max(limit, min(most, (os.fstat(fd).st_blocks * 512 - beside) // rules.SIZE))
-        while not reserve_space(fd, beside + limit * rules.SIZE) and limit > LEAST_LIMIT:
+        while True:
+            if reserve_space(fd, beside + limit * rules.SIZE) or limit <= LEAST_LIMIT:
+                break
             if whole:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{home.path}/{names.journal(number)}")
             limit //= 2

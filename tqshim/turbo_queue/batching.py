@@ -348,7 +348,9 @@ class _Clock:
             if thread is None or thread is threading.current_thread():
                 return
             self._stop.set()
-            while thread.is_alive():
+            while True:
+                if not thread.is_alive():
+                    break
                 self._due.set()  # again: the thread may just have cleared it, not having seen that it is to stop
                 thread.join(STORE_EVERY)
 
