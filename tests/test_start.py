@@ -17,6 +17,7 @@ import tqshim
 from tqshim.protocol.records import Lease
 from tqshim.runtime import late
 from tqshim.runtime.tuples import NamedTuple
+from tqshim.sync import membarrier
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -48,6 +49,42 @@ def test_a_first_put_and_get_import_what_they_need_and_no_more() -> None:
     brought = done.stdout.split()
     assert "tqshim.engine.engine" in brought
     assert [name for name in brought if name.startswith(NOT_NEEDED)] == []
+
+
+REGISTERS: Final = """
+import multiprocessing, os, threading
+from tqshim.sync import membarrier
+
+asked, ask = [], membarrier._membarrier
+
+def noted(command):
+    if command == membarrier._REGISTER:
+        asked.append((len(os.listdir("/proc/self/task")), multiprocessing.current_process().name))
+    return ask(command)
+
+membarrier._membarrier = noted
+from tqshim import TurboQueue
+
+def use(queue, back):
+    queue.put(1)
+    back.put((queue.get(), *[what for what in asked if what[1] != "MainProcess"]))
+
+if __name__ == "__main__":
+    queue, back = TurboQueue(), TurboQueue()
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    use(queue, back)
+    child = multiprocessing.get_context("fork").Process(target=use, args=(queue, back), name="child")
+    child.start()
+    child.join()
+    print(asked, *back.get_many())
+"""
+
+
+@pytest.mark.skipif(not membarrier.barrier_works(), reason="each put goes through the journal")
+def test_no_process_registers_for_barriers_once_it_has_threads() -> None:
+    """The kernel takes some ten milliseconds for that: the first get of a program with a Pool took them."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", REGISTERS], cwd=ROOT, **PIPES, text=True, check=True)
+    assert done.stdout.splitlines() == ["[(1, 'MainProcess')] (1,) (1, (1, 'child'))"], done.stderr
 
 
 HALF_THERE: Final = """

@@ -25,7 +25,6 @@ from tqshim.protocol.index import Record
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import Lease, Place
 from tqshim.sync import cells as words_of
-from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells
 
 TYPE_CHECKING = False
@@ -104,7 +103,6 @@ class Leasing:
         """Take a lease, and cut these first, which were read then.  ``False``: others were faster."""
         ledger = self._replica.ledger
         words = self._members.cells.words
-        membarrier.register_for_barrier()
         # Ours alone, and no lease of ours stands: whatever they say of an earlier one does not count any more.
         words[Cells.place(words_of.LEASE_FLAG, slot)] = 0
         words[Cells.place(words_of.LEASE_POSITION, slot)] = ledger.head

@@ -47,12 +47,14 @@ class Membership:
         """What the counters say is put; else only what is cut."""
         self.counting = counting
         """So this process may put; else it cuts what it puts."""
+        if counting:
+            # Now, and not when it joins: by then a Pool has started its threads, and from a process that has some the
+            # kernel takes 8 to 16 ms for it. A forked child has it of its parent.
+            membarrier.register_for_barrier()
 
     def join(self, consumer: bool) -> int:
         """Become a member: JOIN, lock the slot's byte, see that nobody took us for dead in between."""
         replica = self._replica
-        if self.counting:
-            membarrier.register_for_barrier()
         while True:
             slot = replica.append_one(events.join(consumer))
             if not isinstance(slot, int):

@@ -307,7 +307,6 @@ class Producer:
             or log.batch is None
         ):
             return False
-        membarrier.register_for_barrier()
         # Whoever wants the former one to end, and has raised the flag, must not end it later: nobody would see that.
         end = b""
         if own is not None and not own.cut:

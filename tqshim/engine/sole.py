@@ -20,7 +20,6 @@ from tqshim.protocol.index import Record
 from tqshim.protocol.records import Filling, Lease
 from tqshim.runtime import systems
 from tqshim.sync import cells as words_of
-from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells
 
 TYPE_CHECKING = False
@@ -87,7 +86,6 @@ class SoleLease:
 
     def begin(self, slot: int) -> bool:
         """Take it.  ``False``: others were faster."""
-        membarrier.register_for_barrier()
         words = self._words = self._members.cells.words
         ((log, filling),) = self._replica.ledger.files.items()
         # Before the lease: as long as it may stand, for all we know, that file stays.

@@ -52,7 +52,7 @@ def barrier_works() -> bool:
 
 
 def register_for_barrier() -> None:
-    """Let other processes' barriers reach this one: before its first grant, and again after a fork."""
+    """Let other processes' barriers reach this one, from here on."""
     if os.getpid() not in _registered:
         _membarrier(_REGISTER)
         _registered.clear()
