@@ -148,8 +148,8 @@ MUTANTS = [
     ),
     Mutant(
         "a get of many stops where a lease ends",
-        "            while got and cut_short and len(got) < max_messages_to_get:\n",
-        "            while not got and cut_short and len(got) < max_messages_to_get:\n",
+        "                if not (got and cut_short and len(got) < max_messages_to_get):\n",
+        "                if got or not (cut_short and len(got) < max_messages_to_get):\n",
         "get_many returns fewer items than there are",
         ORDER + "test_a_get_of_many_takes_all_that_is_there",
     ),

@@ -301,13 +301,12 @@ class TurboQueue(_Queue[_T]):
                         _, cut_short = engine.get(more, max_messages_to_get, block, timeout)
                 got, more = got + more, []
             loading = True
-            # What fails leaves those before it in the list.
+            # What fails leaves those before it in the list: it is the one after them.
             plain = queues._ForkingPickler.loads is loads and OF_MEMORY.issuperset(map(type, got))  # type: ignore[attr-defined]
             items.extend(map(loads if plain else load, got))  # type: ignore[arg-type]
             if items:  # Asked in here: before 3.11 a signal handler may run at each jump.
                 return items
         except BaseException as error:
-            # If an item failed, it is the one after those in the list.
             if loading and len(items) < len(got) and is_fault(error):
                 engine.give_back(got[len(items) :] if items else got[1:])
                 if items:
@@ -483,14 +482,13 @@ class TurboQueue(_Queue[_T]):
         engine = self._engine
         if engine is None:
             raise OSError(f"Queue {self!r} is closed")
-        folder = engine.folder
         hold = marker = authkey = None
         if context.get_spawning_popen() is not None:
             hold = engine.hold_for_child()
             authkey = engine.key.authkey if engine.key is not None else None
-        elif folder.anonymous:
+        elif engine.folder.anonymous:
             marker = engine.mark()
-        return folder.path, hold, marker, self._batch_size, engine.key is not None, authkey
+        return engine.folder.path, hold, marker, self._batch_size, engine.key is not None, authkey
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
         from tqshim.engine.registry import Use
