@@ -84,10 +84,17 @@ MUTANTS = [
     ),
     Mutant(
         "last place of a batch refused",
-        "        return ledger.used + max(0, beyond) <= ledger.maxsize",
-        "        return ledger.used + max(0, beyond) < ledger.maxsize",
+        "        return self.taken(count) <= self._replica.ledger.maxsize",
+        "        return self.taken(count) < self._replica.ledger.maxsize",
         "a batch as large as the queue is refused although the queue is empty",
         BOUNDS + "test_as_many_as_fit_are_put_at_once[10]",
+    ),
+    Mutant(
+        "who puts alone is not told that another has joined",
+        "            self.raise_flag(words_of.FLAG, others[0])\n",
+        "",
+        "a bounded queue holds more items than it may",
+        BOUNDS + "test_who_was_the_only_one_to_put_takes_no_place_of_who_joins[5-10]",
     ),
     Mutant(
         "one place too many taken from a reservation",
@@ -207,8 +214,8 @@ MUTANTS = [
     ),
     Mutant(
         "a free place is one too few",
-        "    return engine.maxsize - ledger.used\n",
-        "    return engine.maxsize - ledger.used - 1\n",
+        "    return engine.maxsize - parts.producer.taken()\n",
+        "    return engine.maxsize - parts.producer.taken() - 1\n",
         "who awaits put_async sleeps on beside the last free place",
         WAKING + "test_event_loops_go_on_as_soon_as_they_can[put]",
     ),

@@ -657,7 +657,6 @@ class PutReserved(Reserve):
 
 class ReserveAgain(PutReserved):
     title = "put behind a reservation that somebody has ended"
-    commit = "SKIP"
 
     def prepare(self) -> None:
         super().prepare()
@@ -688,6 +687,48 @@ class Settle(PutReserved):
 
     def expected(self, done: list[str]) -> list[Any]:
         return [0, *self.puts[: 2 + ("store COUNTER" in done)]]
+
+
+class FirstPutBeside(FirstPut):
+    title = "first put to a bounded queue that another has put to alone"
+    commit = "PUBLISH"
+    maxsize = 50
+
+
+class PutAlone(Put):
+    title = "put of a bounded queue's only producer"
+    needs = ("ALONE",)
+    commit = "store COUNTER"
+    maxsize = 50
+    puts = ("before", "before", "put")
+    items = 0
+
+    def set_up(self) -> None:
+        self.queue = TurboQueue(self.maxsize)
+        self.engine.act(self.parts.consumer.join)
+
+    def prepare(self) -> None:
+        self.queue.put("before")
+        self.queue.put("before")
+        assert not self.parts.replica.ledger.res
+
+
+class PutAloneNoMore(PutAlone):
+    title = "put of a bounded queue's only producer, whom another asks to say more"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.flag(words_of.FLAG, self.parts.producer.slot)
+
+
+class PutAloneAgain(PutAlone):
+    title = "put of a bounded queue's only producer, whose flag is up"
+    puts = ("before", "before", "between", "put")
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.flag(words_of.FLAG, self.parts.producer.slot)
+        self.queue.put("between")
 
 
 class Trim(Path):

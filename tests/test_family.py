@@ -374,9 +374,12 @@ def test_a_shutdown_whose_process_was_killed_in_its_middle_is_finished_by_anybod
         engine.act(lambda: engine.parts.replica.append(events.closing(immediate)))
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    put = []
     if who.startswith("put"):
-        with pytest.raises(ShutDown):
-            getattr(tasks, who)(2)
+        with pytest.raises(ShutDown):  # the first of them may be there before it is known, and stays
+            while len(put) < 3:
+                getattr(tasks, who)(2 + len(put))
+                put.append(2 + len(put))
     elif who == "join":
         assert tasks.join(timeout=0) is immediate
     elif who == "is_shutdown":
@@ -389,7 +392,7 @@ def test_a_shutdown_whose_process_was_killed_in_its_middle_is_finished_by_anybod
     if immediate and who.startswith("get"):
         assert found == [0, 1][: len(found)]  # whoever finds items need not finish it
     else:
-        assert found == ([] if immediate else [0, 1])
+        assert found == ([] if immediate else [0, 1, *put]) and len(put) < 2
 
 
 @pytest.mark.parametrize("kind", ["get", "put", "join"])

@@ -555,9 +555,10 @@ def test_what_a_handler_has_put_comes_before_what_is_put_after_it() -> None:
         assert [queue.get() for _ in range(60)] == list(range(60))
 
 
-@pytest.fixture
-def bounded(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Engine]]:
-    """A bounded queue with items 0 to 4 and places reserved for more, and another producer's engine."""
+@pytest.fixture(params=["alone", "reserved"])
+def bounded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Engine]]:
+    """A bounded queue with items 0 to 4 and places for more, its only producer's or reserved, and another's engine."""
+    monkeypatch.setattr(tqshim.engine.tuning, "ALONE", request.param == "alone")
     if not (tqshim.engine.tuning.RESERVATIONS and membarrier.barrier_works()):
         pytest.skip("no places are reserved")
     monkeypatch.setattr(tqshim.engine.tuning, "MARK_EVERY", 1 << 40)  # no cut comes in between
@@ -573,13 +574,13 @@ def bounded(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Engine]]:
 def interrupted_undecided(
     way: str, queue: Any, other: Engine, monkeypatch: pytest.MonkeyPatch, then: Callable[[], Any], fill: bool = False
 ) -> None:
-    """Put 5, where another ends its reservation just before the store, and takes all other places if it is to fill it;
-    then do that when the counter has got it and nobody has asked yet whether it counts."""
+    """Put 5, where another ends its reservation just before the store, or joins it that was alone, and takes all other
+    places if it is to fill it; then do that when the counter has got it and nobody has asked yet whether it counts."""
     producer = queue._engine.parts.producer
     has_places, settle, has_put = Producer._has_places, Producer.settle, Engine.has_put
 
     def takes_places() -> None:
-        other.act(lambda: other.parts.producer.trim(producer.slot))
+        assert other.act(lambda: other.parts.producer.trim(producer.slot) or other.parts.producer.end())
         while fill and other.put(_dumped("theirs"), False, None):
             pass
 

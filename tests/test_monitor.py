@@ -646,12 +646,16 @@ def test_what_is_put_and_not_cut_is_seen_and_said(
         one.close()
 
 
-def test_what_is_not_cut_in_a_bounded_queue_takes_reserved_places(path: str, nobody_cuts: None) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_is_not_cut_in_a_bounded_queue_takes_places(
+    path: str, nobody_cuts: None, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tqshim.engine.tuning, "ALONE", alone)
     with TurboQueue(1000, path=path) as queue:
         for number in range(20):
             queue.put(number)
         found = monitor.status(path)
-        assert found.uncut > 0 and found.reserved > 0 and found.places is not None
+        assert found.uncut > 0 and (found.reserved > 0) == (not alone) and found.places is not None
         assert found.items == 20 and found.items + found.reserved + found.places == 1000
 
 
@@ -758,7 +762,7 @@ def test_a_folder_of_the_former_format_is_refused_in_words(path: str, capsys: py
     with open(journal(path), "r+b") as file:
         file.write(b"tqshim08")
     before = snapshot_of(path)
-    said = "a journal of format 08, an earlier version's; this version reads format 12: python -m tqshim recover --into"
+    said = "a journal of format 08, an earlier version's; this version reads format 13: python -m tqshim recover --into"
     for act in (
         lambda: monitor.status(path),
         lambda: monitor.peek(path),

@@ -159,7 +159,8 @@ def test_a_place_that_went_in_that_moment_is_waited_for(block: bool) -> None:
 
 @PUTS
 @BOUNDED
-def test_a_record_whose_place_is_cut_down_goes_the_long_way() -> None:
+def test_a_record_whose_place_is_cut_down_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "ALONE", False)  # who puts alone reserves nothing
     q: Any = TurboQueue(1000)
     parts = q._engine.parts
     put = start_short_puts(q)

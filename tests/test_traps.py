@@ -159,6 +159,8 @@ def test_a_forked_child_forgets_its_parents_reservation() -> None:
 def test_a_stopped_producers_reservation_keeps_no_put_waiting(maxsize: int) -> None:
     """Neither one that comes later, nor one that slept already; both without a timeout, and with all places hidden."""
     q: Any = TurboQueue(maxsize)
+    q.put("another's")  # who puts alone reserves nothing
+    q.get()
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

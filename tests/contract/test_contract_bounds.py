@@ -40,6 +40,20 @@ def test_places_that_another_has_not_used_are_anyones(maxsize: int, other: Any) 
 
 
 @pytest.mark.parametrize("maxsize", SIZES)
+@pytest.mark.parametrize("there", [1, 2, 5])
+def test_who_was_the_only_one_to_put_takes_no_place_of_who_joins(maxsize: int, there: int, other: Any) -> None:
+    with tqshim.Queue(maxsize) as q:
+        putter = other(q)
+        there = min(there, maxsize)
+        for number in range(there):
+            putter.do("put_nowait", number)
+        assert fill(q.put_nowait, maxsize) == maxsize - there
+        with pytest.raises(tqshim.Full):
+            putter.do("put_nowait", "too many")
+        assert len(all_of(q)) == maxsize
+
+
+@pytest.mark.parametrize("maxsize", SIZES)
 def test_two_that_fill_a_queue_in_turn_find_it_full_at_its_bound(maxsize: int, other: Any) -> None:
     with tqshim.Queue(maxsize) as q:
         putter = other(q)
@@ -63,6 +77,8 @@ def _call(q: Any) -> Any:
 @pytest.mark.parametrize("maxsize", SIZES)
 def test_as_many_as_fit_are_put_at_once(maxsize: int, other: Any) -> None:
     with tqshim.Queue(maxsize) as q:
+        q.put("first")
+        assert q.get() == "first"
         putter = other(q)
         for _ in range(max(3, 30 // maxsize)):
             putter.do("put_many_nowait", range(maxsize))

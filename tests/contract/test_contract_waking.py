@@ -273,6 +273,22 @@ def _cpu_of_get(q: Any, seconds: float) -> float:
     return time.process_time() - began
 
 
+@pytest.mark.parametrize("maxsize", [1, 5])
+def test_who_waits_for_a_place_costs_no_time_of_the_processor(maxsize: int, other: Any) -> None:
+    with tqshim.Queue(maxsize) as q:
+        putter = other(q)
+        for number in range(maxsize):
+            putter.do("put_nowait", number)
+        assert putter.do(_cpu_of_put, 0.7) < 0.1
+
+
+def _cpu_of_put(q: Any, seconds: float) -> float:
+    began = time.process_time()
+    with pytest.raises(tqshim.Full):
+        q.put("too many", timeout=seconds)
+    return time.process_time() - began
+
+
 def test_who_falls_asleep_just_then_is_woken(other: Any) -> None:
     """Items come at every moment of another's looking, saying that it sleeps, and sleeping: it sleeps through none.
 

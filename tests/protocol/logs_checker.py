@@ -150,6 +150,8 @@ class Actor(NamedTuple):
     places: int = 0
     """A producer of a bounded queue reserves so many at a time; 0: each put goes through the journal.  A leaser takes
     so many leases; then it claims."""
+    alone: bool = False
+    """Where it is the only producer it puts wherever there is a place."""
     trims: int = 0
     """So often it ends the reservation, or the lease, of another that is in its way."""
     leaves: bool = False
@@ -176,6 +178,8 @@ class Actor(NamedTuple):
     """Records of the puts begun before this one."""
     mode: str = ""
     """How this put is put, once that is decided: by ``counter`` or through the ``journal``.  Of a helper: ``help``."""
+    asks: bool = False
+    """It has found its flag up, and not lowered it since."""
     lost: bool = False
     """Another thread has skipped what this one has just put."""
     seen: tuple[int, ...] = ()
@@ -455,7 +459,7 @@ class Logs(Machine):
                     if isinstance(place, int):
                         cells[place] = value
             uncut = sum(
-                max(0, min(cells[cell(slot, COUNTER)], ledger.stop_of(slot)) - ledger.totals[slot])
+                max(0, min(cells[cell(slot, COUNTER)], ledger.limit_of(slot)) - ledger.totals[slot])
                 for slot in range(self.slots)
             )
             if uncut < outstanding:
@@ -475,7 +479,7 @@ class Logs(Machine):
             if world.locks[slot] < 0:
                 batch += self.farewells(ledger, slot, counter, member.number)
             else:
-                batch.append(events.cut(slot, min(counter, ledger.stop_of(slot))))
+                batch.append(events.cut(slot, min(counter, ledger.limit_of(slot))))
         world, _ = self.apply(world, batch)
         ledger = self.rules.views[world.journal]
         lost = world.account.returned & ~world.account.cut
@@ -540,8 +544,8 @@ class Logs(Machine):
         """The events after which no CUT can cut anything of this log up to now."""
         if slot not in ledger.files or counter <= ledger.totals[slot]:
             return []
-        batch = [events.cut(slot, min(counter, ledger.stop_of(slot)))] if self.counting else []
-        if "skip behind" not in self.without or counter > ledger.stop_of(slot):
+        batch = [events.cut(slot, min(counter, ledger.limit_of(slot)))] if self.counting else []
+        if "skip behind" not in self.without or counter > ledger.limit_of(slot):
             batch.append(events.skip(slot, counter))
         return batch
 
@@ -654,7 +658,11 @@ class Logs(Machine):
         fits = filling is not None and new <= filling.stop and (process.made != process.large or n == process.log[1])
         here = filling is not None and process.log == (filling.file.serial, filling.first)
         mode = process.mode
-        if not mode and not (self.counting and new <= ledger.stop_of(slot)):
+        alone = process.alone and ledger.producers == 1
+        if not mode and ((alone and process.asks) or not (self.counting and new <= ledger.stop_of(slot, alone))):
+            if alone:
+                yield from self.looks_alone(world, i, process)
+                return
             mode = self.way(process, ledger, new)
             if mode == "reserve":
                 if "flag cleared" not in self.without:
@@ -687,6 +695,21 @@ class Logs(Machine):
             return
         stored = process._replace(at="look", buffer=process.buffer + stores, target=new)
         yield f"{i} writes record {n} and stores {new}", world.put(i, stored)
+
+    def looks_alone(self, world: World, i: int, process: Actor) -> Steps:
+        """Another may have joined, or somebody may have got something."""
+        lower = ((cell(process.slot, FLAG), 0),)
+        process = process._replace(asks=False)
+        if "lowered first" not in self.without:
+            process = process._replace(buffer=process.buffer + lower)
+        after, process, ledger = self.looks(world, i, process)
+        if "lowered first" in self.without:
+            process = process._replace(buffer=process.buffer + lower)
+        new = self.load(after, process, cell(process.slot, COUNTER)) + process.many
+        full = ledger.producers == 1 and new > ledger.stop_of(process.slot, True)
+        if full and ledger == self.rules.views[world.processes[i].view]:
+            return  # and it waits
+        yield f"{i} looks whether it is alone", after.put(i, process)
 
     def way(self, process: Actor, ledger: Ledger, new: int) -> str:
         """How a put is to be put that can't simply go on."""
@@ -732,7 +755,7 @@ class Logs(Machine):
         # Who wants to shut down may have looked for flags to raise before our OPEN: then our OPEN has seen CLOSING.
         closing = self.rules.views[process.view].shutting and "closing seen" not in self.without
         if "look" not in self.without and (closing or self.load(world, process, cell(process.slot, FLAG))):
-            yield f"{i} sees its flag up", world.put(i, process._replace(at="attention"))
+            yield f"{i} sees its flag up", world.put(i, process._replace(at="attention", asks=process.alone))
         else:
             yield f"{i} sees its flag down, returns", self.returns(world, i, process)
 
@@ -1349,7 +1372,20 @@ class Logs(Machine):
         total = 0 if "counter cleared" in self.without else ledger.totals[slot]
         if self.load(after, process, cell(slot, COUNTER)) != total and "counter set" not in self.without:
             process = process._replace(buffer=(*process.buffer, (cell(slot, COUNTER), total)))
-        yield f"{i} is in", after.put(i, process._replace(role=process.becomes, at="idle", left=process.puts))
+        others = tuple(other for other in ledger.files if other != slot)
+        raises = self.maxsize and process.becomes == "producer" and len(others) == 1
+        at = "join_raise" if raises and "told" not in self.without else "idle"
+        process = process._replace(role=process.becomes, at=at, left=process.puts, target=others if raises else None)
+        yield f"{i} is in", after.put(i, process)
+
+    def at_join_raise(self, world: World, i: int, process: Actor) -> Steps:
+        """Who is alone may put wherever there is a place: from now on it is to ask."""
+        (other,) = process.target
+        raised = process._replace(buffer=(*process.buffer, (cell(other, FLAG), 1)), at="join_barrier", target=None)
+        yield f"{i} raises the flag of slot {other}", world.put(i, raised)
+
+    def at_join_barrier(self, world: World, i: int, process: Actor) -> Steps:
+        yield from self.barrier(world, i, process, "idle", "join barrier")
 
     # -- shutting down
 

@@ -535,8 +535,12 @@ def test_cuts_and_uncut_see_what_the_counters_are_beyond_the_totals() -> None:
     ledger = with_producers(2, maxsize=4)
     feed(ledger, events.reserve(0, 2), events.cut(0, 1))
     counters = b"".join(n.to_bytes(8, "little") for n in (3, 1, 0, 9))
-    assert ledger.uncut(counters) == 1
-    assert ledger.cuts(ledger.grown(counters), lambda slot: []) == events.cut(0, 2)
+    assert ledger.uncut(counters) == 3
+    assert ledger.cuts(ledger.grown(counters), lambda slot: []) == events.cut(0, 3) + events.cut(1, 1)
+    assert [ledger.stop_of(slot) for slot in (0, 1)] == [2, 0]
+    assert [ledger.stop_of(slot, True) for slot in (0, 1)] == [4, 2]
+    feed(ledger, events.reserve(1, 2))
+    assert ledger.uncut(counters) == 2  # no place is left for another of slot 0
     feed(ledger, events.shutdown(False))
     assert ledger.uncut(counters) == 0
 

@@ -46,6 +46,7 @@ SOLE = Actor("sole", 2, places=1)
 """Leases all that comes, so many times."""
 RESERVES = Actor(left=2, places=2)
 TRIMS = Actor(places=1, trims=1)
+ALONE = Actor(left=2, alone=True)
 
 CASES: dict[str, Case] = {
     "two producers, one cuts and gets": case(PUTS._replace(left=2), PUTS, GETS._replace(left=2)),
@@ -96,6 +97,24 @@ CASES: dict[str, Case] = {
     "two reserve in turn": case(
         RESERVES._replace(left=2, places=1, trims=1), TRIMS._replace(left=2), maxsize=3, stops=1
     ),
+    "one puts alone": case(ALONE._replace(left=3), GETS._replace(left=2), maxsize=2, kills=1, rolls=1),
+    "one puts alone, another joins": case(ALONE, JOINS, GETS, maxsize=2),
+    "one puts alone, another joins, x86": case(ALONE._replace(left=3), JOINS, GETS, maxsize=2, x86=True),
+    "one puts alone, another that reserves joins": case(
+        ALONE._replace(left=2), JOINS._replace(places=1, puts=2), GETS, maxsize=2, x86=True
+    ),
+    "one puts alone, two join, one of them is stopped": case(
+        ALONE._replace(left=1), JOINS, JOINS, maxsize=1, stops=1, x86=True
+    ),
+    "one puts alone, another joins, the next file": case(
+        ALONE._replace(leaves=True), JOINS, maxsize=2, room=1, breaks=1, x86=True
+    ),
+    "one puts alone, the other leaves": case(
+        ALONE._replace(places=1), PUTS._replace(leaves=True), JOINS, maxsize=2, x86=True
+    ),
+    "one puts alone, is killed, another joins": case(ALONE, BURIES, JOINS, maxsize=2, kills=1, x86=True),
+    "one puts alone, and closes": case(ALONE, CLOSES, maxsize=1, room=1),
+    "two threads put alone, another joins": case(ALONE, THREAD._replace(alone=True), JOINS, maxsize=2, x86=True),
     "one closes": case(PUTS._replace(left=2), CLOSES, room=1, rolls=1),
     "two close, one of them is stopped": case(PUTS._replace(left=2), CLOSES, CLOSES, stops=1, x86=True),
     "one closes, one joins": case(JOINS, CLOSES, stops=1),
@@ -427,6 +446,16 @@ class PublishInParts(Ledger):
         return super()._cut(slot, total, False)
 
 
+class AlwaysAlone(Ledger):
+    """Whoever has seen another join takes itself for the only producer."""
+
+    __slots__ = ()
+
+    @property
+    def producers(self) -> int:
+        return 1
+
+
 class DeliveredOfAnyLease(Ledger):
     __slots__ = ()
 
@@ -515,6 +544,13 @@ MUTANTS: list[Mutant] = [
     Mutant("trim barrier", C["a reservation is ended"], "lost"),
     Mutant("flag cleared after", case(RESERVES._replace(places=1, trims=1), TRIMS, maxsize=2), "lost"),
     Mutant("several published", C["a reservation is ended, two at once, one cuts late"], "torn"),
+    # putting alone
+    Mutant("told", C["one puts alone, another joins"], "bound"),
+    Mutant("told", C["one puts alone, two join, one of them is stopped"], "bound"),
+    Mutant("join barrier", C["one puts alone, another joins, x86"], "bound"),
+    Mutant("look", C["one puts alone, another joins, x86"], "bound"),
+    Mutant("lowered first", C["one puts alone, another joins, x86"], "bound"),
+    Mutant(AlwaysAlone, C["one puts alone, the other leaves"], "bound"),
     # the next file, leaving, being buried, joining
     Mutant("cut before open", C["the next file"], "lost, made up"),
     Mutant("skip before open", C["a reservation is ended, then the next file"], "made up"),

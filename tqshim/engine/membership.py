@@ -81,7 +81,18 @@ class Membership:
         # What is cut but not counted was put by an act that ended in between.
         self.cells.words[Cells.place(words_of.COUNTER, slot)] = replica.ledger.totals[slot]
         self.slots[slot] = number
+        if not consumer:
+            self._tell_who_is_alone(slot)
         return slot
+
+    def _tell_who_is_alone(self, slot: int) -> None:
+        """A bounded queue's only producer puts wherever there is a place: from now on it is to ask.  Before our log is
+        opened: where there are two logs, who joined later has told the other."""
+        ledger = self._replica.ledger
+        others = [other for other in ledger.files if other != slot]
+        if ledger.maxsize and len(others) == 1 and systems.MEMBARRIER is not None:
+            self.raise_flag(words_of.FLAG, others[0])
+            membarrier.barrier()
 
     def recover(self, used: Container[Optional[int]]) -> None:
         """An act was interrupted: members whose slots nobody uses leave, others that nobody is can be buried."""

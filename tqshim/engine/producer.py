@@ -24,6 +24,7 @@ from tqshim.engine.replica import Replica
 from tqshim.engine.supply import Supply
 from tqshim.protocol import events, index
 from tqshim.protocol.pieces import NewRecord
+from tqshim.runtime import locks
 from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
@@ -113,7 +114,8 @@ class Producer:
                 replica.sync()  # Others may have got some meanwhile.
                 if not self._may_cut(len(records)):
                     return 0
-            if replica.ledger.shut:
+            if replica.ledger.shutting:
+                self.help_to_shut()
                 return 0
         total = self._position()
         count = self._fitting(total, records)
@@ -130,7 +132,7 @@ class Producer:
         log, slot, replica = self.log, self.slot, self._replica
         if type(record) is not bytes or log.batch is None or slot is None or self.writer.is_dressed or self.lost:
             return None
-        if slot in replica.ledger.res:  # before a look, which would find that, too
+        if slot in replica.ledger.res or self._is_alone():  # before a look, which would find that, too
             return None
         counters = self._members.look()
         ledger = replica.ledger
@@ -253,7 +255,7 @@ class Producer:
         self.log.stop = 0
         replica.sync()
         ledger = replica.ledger
-        is_asked = log.counts[log.flag] or ledger.shutting or ledger.stop_of(slot) < total
+        is_asked = log.counts[log.flag] or ledger.shutting or ledger.limit_of(slot) < total
         if is_asked and ledger.totals[slot] < total:
             own = ledger.res.get(slot)
             data = b""
@@ -282,7 +284,8 @@ class Producer:
         if log.batch is None or slot is None or not short or filling is None or filling.file != log.batch.file:
             log.stop = 0
         else:
-            log.stop = min(ledger.stop_of(slot), log.first + self.batch_size)
+            alone = self._is_alone() and not log.counts[log.flag]
+            log.stop = min(ledger.stop_of(slot, alone), log.first + self.batch_size)
 
     # -- places
 
@@ -294,7 +297,12 @@ class Producer:
         own = replica.ledger.res.get(slot)
         if own is not None and not own.cut and total + count <= own.stop:
             return True
+        if self._is_alone() and log.counts[log.flag]:
+            log.counts[log.flag] = 0
+            locks.fence()  # Before the look: whoever joins after it raises the flag again.
         replica.sync()
+        if self._is_alone():
+            return self._has_free_places(total + count)
         ledger = replica.ledger
         own = ledger.res.get(slot)
         unused = max(0, own.stop - total) if own is not None else 0
@@ -316,14 +324,38 @@ class Producer:
         granted = self._members.cut(end + events.cut(slot, total) + passed + events.reserve(slot, places))[-1]
         return granted is not None
 
+    def _is_alone(self) -> bool:
+        """Nobody else puts: all places that are free are ours, until another joins, and raises our flag."""
+        ledger = self._replica.ledger
+        return (
+            tuning.ALONE
+            and self._members.counting
+            and ledger.producers == 1
+            # Of fewer a consumer gets one at a time anyhow, and one that is cut is cheaper to get.
+            and ledger.maxsize >= tuning.PLACES_LEAST
+        )
+
+    def _has_free_places(self, total: int) -> bool:
+        """There are places for the log up to that total, all of which is ours."""
+        replica, slot = self._replica, self.slot
+        assert slot is not None
+        if total > replica.ledger.stop_of(slot, True):
+            passed, _ = self._members.passed()
+            if passed:
+                replica.append_one(passed)
+        return self._is_alone() and not replica.ledger.shutting and total <= replica.ledger.stop_of(slot, True)
+
+    def taken(self, more: int = 0) -> int:
+        """Places that are taken, as far as we know, once so many more records are put, for which none are reserved."""
+        ledger, slot = self._replica.ledger, self.slot
+        if slot is None:
+            return ledger.used + more
+        own, former = ledger.res.get(slot), ledger.totals[slot]
+        return ledger.used + max(0, self._position() + more - (max(own.stop, former) if own else former))
+
     def _may_cut(self, count: int) -> bool:
         """As far as we know there are places for so many records, though we have none reserved."""
-        assert self.slot is not None
-        ledger = self._replica.ledger
-        former = ledger.totals[self.slot]
-        own = ledger.res.get(self.slot)
-        beyond = self._position() + count - (max(own.stop, former) if own is not None else former)
-        return ledger.used + max(0, beyond) <= ledger.maxsize
+        return self.taken(count) <= self._replica.ledger.maxsize
 
     def trim(self, slot: int) -> bool:
         """End another's reservation.  ``False``: there is nothing to end."""

@@ -19,6 +19,7 @@ _WITHOUT: Final = frozenset(os.environ.get("TQSHIM_WITHOUT", "").split(","))
 LEASES: Final = "leases" not in _WITHOUT
 SOLE: Final = "sole" not in _WITHOUT
 RESERVATIONS: Final = "reservations" not in _WITHOUT
+ALONE: Final = "alone" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
 GATHERING: Final = "gathering" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT

@@ -116,10 +116,9 @@ def available(engine: Acts, kind: int, places: int) -> int:
     ledger = parts.replica.ledger
     if ledger.shut or ledger.shutting:
         return sys.maxsize
-    if ledger.used + places > engine.maxsize:
-        engine.parts.make_room()
-        ledger = parts.replica.ledger
-    return engine.maxsize - ledger.used
+    if parts.producer.taken() + places > engine.maxsize:
+        parts.make_room()
+    return engine.maxsize - parts.producer.taken()
 
 
 def watch(engine: Acts, kind: int, me: object, wanted: int, naps: int, rung: bool) -> tuple[int, float]:

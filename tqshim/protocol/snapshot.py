@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "dump", "is_former", "kind", "limit_of", "load", "size_of", "words_after"]
 
-MAGIC: Final = int.from_bytes(b"tqshim12", "little")
+MAGIC: Final = int.from_bytes(b"tqshim13", "little")
 """The last two characters are the version of these rules."""
 _FORMER: Final = b"tqshim0"
 """How journals of the first engine begin."""
@@ -136,7 +136,7 @@ def size_of(head: bytes) -> int:
     if is_former(head):
         raise ValueError(
             f"a journal of format {head[6:8].decode('ascii', 'replace')}, an earlier version's; this version reads "
-            "format 12: python -m tqshim recover --into, of tqshim 0.1, copies what waits to a new folder for both"
+            "format 13: python -m tqshim recover --into, of tqshim 0.1, copies what waits to a new folder for both"
         )
     if magic != MAGIC:
         raise ValueError(f"a journal begins with {head[:8]!r}, which no known version writes")

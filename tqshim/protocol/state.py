@@ -194,6 +194,11 @@ class State:
         return self.index >= self.limit
 
     @property
+    def producers(self) -> int:
+        """Members that put."""
+        return len(self.members) - self.consumers
+
+    @property
     def slots(self) -> int:
         """Slots that were ever used."""
         return len(self.members) + len(self.free)
@@ -208,15 +213,26 @@ class State:
         for begin, stop, file, record in self.extents.each(first, end):
             yield begin, stop, Place(self.known_files[file], record)
 
-    def stop_of(self, slot: int) -> int:
+    def stop_of(self, slot: int, alone: bool = False) -> int:
+        """Records of the slot's log up to which its producer may put without a word, as things stand.
+
+        ``alone``: it is the only one, and all free places are its own."""
+        limit = self.limit_of(slot)
+        if alone or not self.maxsize:
+            return limit
+        own = self.res.get(slot)
+        return min(limit, own.stop if own else self.totals[slot])
+
+    def limit_of(self, slot: int) -> int:
         """Records of the slot's log that can be cut at most, as things stand; more in its counter are none yet."""
         filling = self.files.get(slot)
         if filling is None or self.shut:
             return self.totals[slot] if slot < len(self.totals) else 0
         if not self.maxsize:
             return filling.stop
-        own = self.res.get(slot)
-        return min(filling.stop, own.stop) if own else self.totals[slot]
+        total, own = self.totals[slot], self.res.get(slot)
+        granted = max(0, own.stop - total) if own else 0
+        return min(filling.stop, total + granted + max(0, self.maxsize - self.used))
 
     def cuts(self, grown: list[tuple[int, int]], marks_of: Callable[[int], list[int]]) -> bytes:
         """The CUTs of all that ``grown`` has found, in the order of time: by the marks of each slot, which were read
@@ -265,7 +281,7 @@ class State:
             if slot < known and totals[slot] < words[slot] <= filling.stop:
                 total = words[slot]
                 if self.maxsize or self.shut:
-                    total = min(total, self.stop_of(slot))
+                    total = min(total, self.limit_of(slot))
                 if total > totals[slot]:
                     found.append((slot, total))
         return found

@@ -1,0 +1,165 @@
+"""A bounded queue's only producer puts wherever there is a place, without a word, until another joins.
+
+Lives here: when it does, what it costs, that the bound is exact for whoever comes and goes.  Not here: the rules
+(``protocol/test_cut_rules``), kills (``test_crash_table``), signal handlers (``test_interruptions``).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from queue import Full
+from typing import Any
+
+import pytest
+from watching import AWAITS_PLACE, events_of, newcomer, until_asleep
+
+from tqshim import TurboQueue, monitor
+from tqshim.engine import tuning
+from tqshim.protocol import events
+from tqshim.sync import membarrier
+
+pytestmark = pytest.mark.skipif(
+    not (tuning.ALONE and membarrier.barrier_works()), reason="nobody puts without a word here"
+)
+LONG = 60.0
+
+
+@pytest.fixture
+def nobody_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody cuts because marks are used up."""
+    monkeypatch.setattr(tuning, "MARK_EVERY", 1 << 62)
+
+
+def filled(queue: Any) -> int:
+    """Put until it is full; how many that were."""
+    put = 0
+    try:
+        while True:
+            queue.put_nowait(("mine", put))
+            put += 1
+    except Full:
+        return put
+
+
+def close(handle: Any) -> None:
+    """What this process is in that queue by that handle it is no more."""
+    handle._use.engine.close()
+
+
+def test_its_puts_say_nothing(path: str, nobody_cuts: None) -> None:
+    """But where they go on in another batch file."""
+    with TurboQueue(50, path=path) as queue:
+        queue.put(0)
+        before = events_of(queue)
+        for number in range(1, 50):
+            queue.put(number)
+        assert events_of(queue) == before
+        assert filled(queue) == 0 and queue.full()
+        assert [queue.get() for _ in range(50)] == list(range(50))
+
+
+@pytest.mark.parametrize("maxsize", [3, 10, 300])
+@pytest.mark.parametrize("there", [1, 2])
+def test_whoever_joins_finds_the_places_that_are_left(path: str, maxsize: int, there: int) -> None:
+    with TurboQueue(maxsize, path=path) as queue:
+        for number in range(there):
+            queue.put(("mine", number))
+        other = newcomer(path)
+        assert filled(other) == maxsize - there
+        assert filled(queue) == 0, "none is left, and it was asked"
+        assert queue.qsize() == maxsize
+        assert queue.get_many() == [("mine", n) for n in range(there)] + [("mine", n) for n in range(maxsize - there)]
+        close(other)
+
+
+def test_each_of_three_that_join_in_turn_finds_the_places_that_are_left(path: str) -> None:
+    with TurboQueue(10, path=path) as queue:
+        queue.put("first")
+        others = [newcomer(path) for _ in range(3)]
+        for turn in range(4):
+            for one in (queue, *others):
+                one.put_nowait(turn)
+                if queue.full():
+                    break
+            if queue.full():
+                break
+        assert [filled(one) for one in (*others, queue)] == [0] * 4
+        assert queue.qsize() == len(queue.get_many()) == 10
+        for one in others:
+            close(one)
+
+
+def test_it_is_alone_again_once_the_others_have_left(path: str, nobody_cuts: None) -> None:
+    with TurboQueue(100, path=path) as queue:
+        queue.put(0)
+        other = newcomer(path)
+        other.put(1)
+        queue.put(2)
+        close(other)
+        queue.put(3)
+        queue.put(4)
+        before = events_of(queue)
+        for number in range(5, 100):
+            queue.put(number)
+        assert events_of(queue) == before
+        assert filled(queue) == 0
+        assert [queue.get() for _ in range(100)] == list(range(100))
+
+
+def test_it_goes_on_beside_what_another_had_left_undone(path: str) -> None:
+    """A producer that joins, and is killed before it has said a word."""
+    with TurboQueue(10, path=path) as queue:
+        for number in range(4):
+            queue.put(number)
+        child = os.fork()
+        if child == 0:
+            queue._engine.act(lambda: queue._engine.parts.replica.append(events.join(False)))
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        other = newcomer(path)
+        assert filled(other) == 6 and filled(queue) == 0
+        assert queue.get_many() == [0, 1, 2, 3, *(("mine", number) for number in range(6))]
+        close(other)
+
+
+def test_what_it_has_put_is_there_when_it_is_killed(path: str) -> None:
+    with TurboQueue(50, path=path) as queue:
+        child = os.fork()
+        if child == 0:
+            for number in range(50):
+                queue.put_nowait(number)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert queue.qsize() == 50 and queue.full()
+        assert [queue.get(timeout=LONG) for _ in range(50)] == list(range(50))
+        assert filled(queue) == 50
+
+
+def test_it_sleeps_until_there_is_a_place_and_does_not_look_for_one(path: str) -> None:
+    """What is put and not cut takes places, too."""
+    with TurboQueue(5, path=path) as queue:
+        assert filled(queue) == 5
+        waits = threading.Thread(target=queue.put, args=("late",))
+        waits.start()
+        until_asleep(queue, AWAITS_PLACE)
+        began = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - began < 0.2
+        assert queue.get() == ("mine", 0)
+        waits.join(LONG)
+        assert not waits.is_alive() and queue.full()
+
+
+def test_what_others_see_of_it_is_exact(path: str, nobody_cuts: None) -> None:
+    with TurboQueue(20, path=path) as queue, TurboQueue(path=path) as handle:
+        other = newcomer(path)
+        for number in range(20):
+            queue.put(number)
+            assert (other.qsize(), other.full(), other.empty()) == (number + 1, number == 19, False)
+            found = monitor.status(path)
+            assert (found.items, found.places, found.reserved) == (number + 1, 19 - number, 0)
+        close(other)
+        assert handle.full()
