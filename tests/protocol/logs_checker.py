@@ -405,7 +405,8 @@ class Logs(Machine):
                             raise Violation("lost", f"{name_of(value)} was put, and is skipped")
                         account = account._replace(skipped=account.skipped | 1 << value)
                 for j, process in enumerate(world.processes):
-                    if process.slot == slot and process.at in FREE and (process.target or 0) > before.totals[slot]:
+                    skipped = range(before.totals[slot] + 1, after.totals[slot] + 1)
+                    if process.slot == slot and process.at in FREE and process.target in skipped:
                         world = world.put(j, process._replace(lost=True))
             elif kind == events.LEAVE and world.cells[cell(slot, COUNTER)] > after.totals[slot]:
                 raise Violation("left over", "the next member's records would be cut before they are written")
