@@ -82,6 +82,7 @@ MAY_SKIP: Final = {
     "no places are reserved": _SWITCHED,
     "no reservations: they are switched off, or this system has no barrier for them": _SWITCHED,
     "nobody takes one here": _SWITCHED,
+    "nobody puts without a word here": _SWITCHED,
     "not all acts can be walked here": _SWITCHED,
     "nothing else says it here": _SWITCHED,
     "nothing is unpickled from its file": _SWITCHED,

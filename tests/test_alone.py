@@ -1,6 +1,7 @@
 """A bounded queue's only producer puts wherever there is a place, without a word, until another joins.
 
-Lives here: when it does, what it costs, that the bound is exact for whoever comes and goes.  Not here: the rules
+Lives here: when it does, what it costs, that the bound is exact for whoever comes and goes; and all of that where the
+only consumer leases all that comes.  Not here: the rules
 (``protocol/test_cut_rules``), kills (``test_crash_table``), signal handlers (``test_interruptions``).
 """
 
@@ -19,6 +20,7 @@ from watching import AWAITS_PLACE, events_of, newcomer, until_asleep
 from tqshim import TurboQueue, monitor
 from tqshim.engine import tuning
 from tqshim.protocol import events
+from tqshim.runtime import systems
 from tqshim.sync import membarrier
 
 pytestmark = pytest.mark.skipif(
@@ -163,3 +165,95 @@ def test_what_others_see_of_it_is_exact(path: str, nobody_cuts: None) -> None:
             assert (found.items, found.places, found.reserved) == (number + 1, 19 - number, 0)
         close(other)
         assert handle.full()
+
+
+leased = pytest.mark.skipif(
+    not (tuning.SOLE and tuning.LEASES and systems.STORES_IN_ORDER), reason="nobody takes one here"
+)
+
+
+@leased
+def test_what_goes_one_by_one_to_the_only_consumer_says_nothing(path: str, nobody_cuts: None) -> None:
+    with TurboQueue(3, path=path) as queue:
+        reader = newcomer(path)
+        for number in range(3):
+            queue.put(number)
+            assert reader.get(timeout=LONG) == number
+        before = events_of(queue)
+        for number in range(30):
+            queue.put(number)
+            assert reader.get(timeout=LONG) == number
+        assert events_of(queue) == before
+        assert filled(queue) == 3 and (queue.qsize(), reader.full(), monitor.status(path).places) == (3, True, 0)
+        assert reader.get() == ("mine", 0)
+        assert (queue.qsize(), reader.full(), monitor.status(path).places) == (2, False, 1)
+        assert filled(queue) == 1
+        close(reader)
+
+
+@leased
+@pytest.mark.parametrize("who", ["producer", "consumer", "batch"])
+@pytest.mark.parametrize("waiting", [0, 2, 5])
+def test_whoever_comes_ends_that_and_finds_the_places_that_are_left(path: str, who: str, waiting: int) -> None:
+    with TurboQueue(5, path=path) as queue:
+        reader = newcomer(path)
+        for number in range(4):
+            queue.put(number)
+            assert reader.get(timeout=LONG) == number
+        assert reader._engine.parts.sole.lease is not None
+        for number in range(waiting):
+            queue.put(("mine", number))
+        other = newcomer(path)
+        expected = [("mine", number) for number in range(waiting)]
+        if who == "producer":
+            assert filled(other) == 5 - waiting
+            expected += [("mine", number) for number in range(5 - waiting)]
+        elif who == "consumer" and waiting:
+            assert other.get(timeout=LONG) == expected.pop(0)
+        elif who == "batch":
+            queue.put_many_nowait(range(5 - waiting))
+            expected += range(5 - waiting)
+        missing = 5 - len(expected)
+        assert filled(queue) == missing
+        expected += [("mine", number) for number in range(missing)]
+        assert queue.full() and queue.qsize() == 5
+        assert [reader.get(timeout=LONG) for _ in range(5)] == expected
+        close(other)
+        close(reader)
+
+
+@leased
+def test_a_killed_consumer_takes_its_item_and_no_place(path: str) -> None:
+    with TurboQueue(4, path=path) as queue:
+        for number in range(4):
+            queue.put(number)
+        child = os.fork()
+        if child == 0:
+            for number in range(3):
+                assert queue.get(timeout=LONG) == number
+            queue.get_nowait()
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert queue.qsize() == 0
+        assert filled(queue) == 4 and queue.full()
+        assert queue.get_many() == [("mine", number) for number in range(4)]
+
+
+@leased
+def test_who_sleeps_for_a_place_is_woken_by_each_get(path: str) -> None:
+    with TurboQueue(3, path=path) as queue:
+        reader = newcomer(path)
+        for number in range(3):
+            queue.put(number)
+            assert reader.get(timeout=LONG) == number
+        assert filled(queue) == 3
+        for turn in range(5):
+            waits = threading.Thread(target=queue.put, args=(("mine", 3 + turn),))
+            waits.start()
+            until_asleep(queue, AWAITS_PLACE)
+            began = time.monotonic()
+            assert reader.get(timeout=LONG) == ("mine", turn)
+            waits.join(LONG)
+            assert time.monotonic() - began < 5, "nobody has rung"
+        assert reader._engine.parts.sole.lease is not None
+        close(reader)

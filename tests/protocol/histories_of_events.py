@@ -29,7 +29,7 @@ KINDS: Final = (
 )
 LAST: Final = ["CLOSING", "SHUTDOWN"]
 CUTS: Final = (events.CUT, events.PUBLISH)
-VOID: Final = (*CUTS, events.SKIP, events.OPEN, events.LEAVE, events.TASK_DONE, events.SHUTDOWN)
+VOID: Final = (*CUTS, events.SKIP, events.RESERVE, events.OPEN, events.LEAVE, events.TASK_DONE, events.SHUTDOWN)
 """While a lease of all that comes stands."""
 
 
@@ -129,7 +129,9 @@ def expected(ledger: Ledger, event: bytes) -> bool:
     if kind == events.LEASE_ALL:
         alone = member is not None and member.consumer and ledger.consumers == 1
         taken_out = lease is not None or ledger.held or ledger.returned or there
-        return alone and not (taken_out or ledger.maxsize or ledger.shut)
+        producers = [one for one in ledger.members.values() if not one.consumer]
+        reserved = ledger.maxsize and (len(producers) > 1 or taken(ledger) > 0)
+        return alone and not (taken_out or reserved or ledger.shut)
     if kind == events.DELIVERED:
         return given_of(ledger, event) > 0
     if kind == events.PASSED:

@@ -180,6 +180,8 @@ class Actor(NamedTuple):
     """How this put is put, once that is decided: by ``counter`` or through the ``journal``.  Of a helper: ``help``."""
     asks: bool = False
     """It has found its flag up, and not lowered it since."""
+    stop: int = 0
+    """Records of its log for which it has seen a place, where it puts alone and all that comes is leased."""
     lost: bool = False
     """Another thread has skipped what this one has just put."""
     seen: tuple[int, ...] = ()
@@ -449,7 +451,11 @@ class Logs(Machine):
         """What must hold in each state: the bound, and that everybody can see what was put."""
         ledger = self.rules.views[world.journal]
         account = world.account
-        outstanding = bin(account.returned & ~account.cut).count("1")
+        uncut = account.returned & ~account.cut & ~account.delivered
+        for process in world.processes:
+            if process.role == "sole" and process.hand and process.hand[0] >= 0:
+                uncut &= ~(1 << process.hand[0])  # as good as delivered, or not: then it counts again
+        outstanding = bin(uncut).count("1")
         kept = ledger.tail - ledger.low + len(account.apart)
         if self.maxsize and max(ledger.used, outstanding + kept) > self.maxsize:
             raise Violation("bound", f"{ledger.used} places used, {kept} items, {outstanding} puts beyond the cut")
@@ -459,11 +465,11 @@ class Logs(Machine):
                 for place, value in process.buffer:
                     if isinstance(place, int):
                         cells[place] = value
-            uncut = sum(
+            there = sum(
                 max(0, min(cells[cell(slot, COUNTER)], ledger.limit_of(slot)) - ledger.totals[slot])
                 for slot in range(self.slots)
             )
-            if uncut < outstanding:
+            if there < outstanding:
                 raise Violation("lost", f"{names_of(account.returned & ~account.cut)} put, and no cut can reach them")
 
     def settled(self, world: World) -> None:
@@ -660,7 +666,10 @@ class Logs(Machine):
         here = filling is not None and process.log == (filling.file.serial, filling.first)
         mode = process.mode
         alone = process.alone and ledger.producers == 1
-        if not mode and ((alone and process.asks) or not (self.counting and new <= ledger.stop_of(slot, alone))):
+        stop = ledger.stop_of(slot, alone)
+        if alone and (ledger.sole or process.stop > stop):
+            stop = process.stop
+        if not mode and ((alone and process.asks) or not (self.counting and new <= stop)):
             if alone:
                 yield from self.looks_alone(world, i, process)
                 return
@@ -706,11 +715,36 @@ class Logs(Machine):
         after, process, ledger = self.looks(world, i, process)
         if "lowered first" in self.without:
             process = process._replace(buffer=process.buffer + lower)
+        if ledger.sole and ledger.producers == 1:
+            yield f"{i} looks, and all is leased", after.put(i, process._replace(at="alone_given"))
+            return
         new = self.load(after, process, cell(process.slot, COUNTER)) + process.many
         full = ledger.producers == 1 and new > ledger.stop_of(process.slot, True)
         if full and ledger == self.rules.views[world.processes[i].view]:
             return  # and it waits
         yield f"{i} looks whether it is alone", after.put(i, process)
+
+    def at_alone_given(self, world: World, i: int, process: Actor) -> Steps:
+        """What a lease of all that comes has delivered takes no place."""
+        given = self.load(world, process, cell(process.slot, GIVEN))
+        yield f"{i} sees {given} delivered", world.put(i, process._replace(at="alone_flag", target=given))
+
+    def at_alone_flag(self, world: World, i: int, process: Actor) -> Steps:
+        """Unless somebody ends it: he may not have seen that."""
+        lease = self.rules.views[process.view].lease
+        assert lease is not None
+        if self.load(world, process, cell(lease.slot, LEASE_FLAG)) and "alone flag" not in self.without:
+            yield f"{i} sees the flag up", world.put(i, process._replace(at="idle", target=None))
+        else:
+            yield f"{i} sees the flag down", world.put(i, process._replace(at="alone_same", lease=lease))
+
+    def at_alone_same(self, world: World, i: int, process: Actor) -> Steps:
+        """Nor is that the flag of a later one."""
+        after, process, ledger = self.looks(world, i, process)
+        same = ledger.lease is not None and process.lease is not None and ledger.lease.number == process.lease.number
+        if same or "alone same" in self.without:
+            process = process._replace(stop=max(process.stop, process.target + self.maxsize))
+        yield f"{i} looks again", after.put(i, process._replace(at="idle", target=None, lease=None))
 
     def way(self, process: Actor, ledger: Ledger, new: int) -> str:
         """How a put is to be put that can't simply go on."""
@@ -756,7 +790,7 @@ class Logs(Machine):
         # Who wants to shut down may have looked for flags to raise before our OPEN: then our OPEN has seen CLOSING.
         closing = self.rules.views[process.view].shutting and "closing seen" not in self.without
         if "look" not in self.without and (closing or self.load(world, process, cell(process.slot, FLAG))):
-            yield f"{i} sees its flag up", world.put(i, process._replace(at="attention", asks=process.alone))
+            yield f"{i} sees its flag up", world.put(i, process._replace(at="attention", asks=process.alone, stop=0))
         else:
             yield f"{i} sees its flag down, returns", self.returns(world, i, process)
 

@@ -743,7 +743,8 @@ def test_lease_of_all_that_comes_delivers_what_nobody_cuts() -> None:
 
 
 def test_lease_of_all_that_comes_is_the_only_consumers() -> None:
-    """Nor does it stand in a bounded queue, beside what waits or is held, or after a shutdown."""
+    """Nor does it stand beside what waits or is held, or after a shutdown; in a bounded queue nor beside a second
+    producer, or a reservation."""
     ledger = Ledger()
     assert feed(ledger, events.join(False), events.open_(0, 0), events.join(True), events.join(True)) == [0, 0, 1, 2]
     assert feed(ledger, events.lease_all(0), events.lease_all(1), events.leave(2, 3)) == [None, None, 2]
@@ -751,8 +752,19 @@ def test_lease_of_all_that_comes_is_the_only_consumers() -> None:
     assert feed(ledger, events.lease_all(1), events.got(6)) == [None, None]
     number = next(iter(ledger.held))
     assert feed(ledger, events.got(number), events.shutdown(False), events.lease_all(1)) == [number, 1, None]
-    bounded = Ledger(3)
-    assert feed(bounded, events.join(True), events.lease_all(0)) == [0, None]
+    bounded = Ledger(2)
+    assert feed(bounded, events.join(True), events.join(False), events.open_(1, 0)) == [0, 1, 1]
+    (own,) = feed(bounded, events.reserve(1, 2))
+    assert isinstance(own, Reservation)
+    ended = Reservation(0, 0, own.grant, True)
+    assert feed(bounded, events.lease_all(0), events.trim(1, 0, own.grant)) == [None, ended]
+    assert feed(bounded, events.join(False), events.lease_all(0)) == [2, None]
+    assert feed(bounded, events.leave(2, bounded.members[2].number)) == [2]
+    (lease,) = feed(bounded, events.lease_all(0))
+    assert isinstance(lease, Lease)
+    assert feed(bounded, events.reserve(1, 2), events.delivered(1, 3, 1)) == [None, range(3)]
+    assert (bounded.used, bounded.limit_of(1)) == (0, ROOM)
+    assert feed(bounded, events.revoke(0, 1), events.cut(1, 6)) == [3, range(3, 5)]
 
 
 def test_random_histories_meet_every_event_valid_and_void() -> None:

@@ -115,6 +115,26 @@ CASES: dict[str, Case] = {
     "one puts alone, is killed, another joins": case(ALONE, BURIES, JOINS, maxsize=2, kills=1, x86=True),
     "one puts alone, and closes": case(ALONE, CLOSES, maxsize=1, room=1),
     "two threads put alone, another joins": case(ALONE, THREAD._replace(alone=True), JOINS, maxsize=2, x86=True),
+    "one puts alone, all is leased": case(ALONE._replace(left=3), SOLE._replace(left=3), maxsize=1, x86=True),
+    "one puts alone, all is leased, another gets, too": case(
+        ALONE._replace(left=3), SOLE, GETS, maxsize=1, x86=True
+    ),
+    "one puts alone, all is leased, another joins": case(
+        ALONE._replace(left=3), SOLE, JOINS, maxsize=2, x86=True
+    ),
+    "one puts alone, all is leased, another comes and goes": case(
+        ALONE._replace(left=3), SOLE._replace(left=1), JOINS._replace(leaves=True), maxsize=1, x86=True
+    ),
+    "one puts alone, all is leased, the journal ends": case(
+        ALONE._replace(left=3), SOLE._replace(places=2), GETS, maxsize=1, rolls=1, x86=True
+    ),
+    "one puts alone, all is leased, a burier": case(
+        ALONE._replace(left=2), SOLE, BURIES, maxsize=1, kills=1, x86=True
+    ),
+    "one puts alone, all is leased, the next file": case(
+        ALONE._replace(left=3, leaves=True), SOLE._replace(places=2), maxsize=2, room=1, x86=True
+    ),
+    "one puts alone, all is leased, one closes": case(ALONE, SOLE, CLOSES, maxsize=1, x86=True),
     "one closes": case(PUTS._replace(left=2), CLOSES, room=1, rolls=1),
     "two close, one of them is stopped": case(PUTS._replace(left=2), CLOSES, CLOSES, stops=1, x86=True),
     "one closes, one joins": case(JOINS, CLOSES, stops=1),
@@ -551,6 +571,8 @@ MUTANTS: list[Mutant] = [
     Mutant("look", C["one puts alone, another joins, x86"], "bound"),
     Mutant("lowered first", C["one puts alone, another joins, x86"], "bound"),
     Mutant(AlwaysAlone, C["one puts alone, the other leaves"], "bound"),
+    Mutant("alone flag", C["one puts alone, all is leased, another gets, too"], "bound"),
+    Mutant("alone same", C["one puts alone, all is leased, the journal ends"], "bound"),
     # the next file, leaving, being buried, joining
     Mutant("cut before open", C["the next file"], "lost, made up"),
     Mutant("skip before open", C["a reservation is ended, then the next file"], "made up"),

@@ -165,9 +165,10 @@ def take_short(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> b
                 sole.take(got)
             else:
                 hand.measure_pace(began := monotonic())
-                if parts.consumer.take_one(got) and engine.maxsize:
-                    parts.waiter.ring(AWAITS_PLACE)
+                parts.consumer.take_one(got)
                 hand.leave_out(began)
+            if got and engine.maxsize:
+                parts.waiter.ring(AWAITS_PLACE)
             if got and sleep is not None:
                 wake(parts, sleep)
             engine.unsure = engine.stale

@@ -42,6 +42,7 @@ class Producer:
 
     __slots__ = (
         "_folder",
+        "_given",
         "_members",
         "_places",
         "_reclaimer",
@@ -62,6 +63,8 @@ class Producer:
         self._reclaimer = reclaimer
         self.slot: Optional[int] = None
         self.log = NO_LOG
+        self._given = -1, 0
+        """A lease of all that comes, by its number, and what it has delivered of our log, as far as we have seen."""
         self.lost: set[int] = set()
         """Records that were put by the counter alone, and are none: an act that was not their own has settled that."""
         self.supply = Supply(folder, replica, reclaimer)
@@ -112,6 +115,7 @@ class Producer:
             by_counter = len(records) == 1 and self._has_places(1)
             if not (by_counter or self._may_cut(len(records))):
                 replica.sync()  # Others may have got some meanwhile.
+                self.look_what_is_delivered()
                 if not self._may_cut(len(records)):
                     return 0
             if replica.ledger.shutting:
@@ -143,6 +147,7 @@ class Producer:
         if (
             ledger.grown(counters)  # others' come first
             or slot in ledger.res
+            or ledger.sole
             or ledger.shutting
             or log.counts[log.flag]
             or log.counts[log.cell] != total
@@ -285,7 +290,7 @@ class Producer:
             log.stop = 0
         else:
             alone = self._is_alone() and not log.counts[log.flag]
-            log.stop = min(ledger.stop_of(slot, alone), log.first + self.batch_size)
+            log.stop = min(self._stop_alone() if alone else ledger.stop_of(slot), log.first + self.batch_size)
 
     # -- places
 
@@ -337,20 +342,48 @@ class Producer:
 
     def _has_free_places(self, total: int) -> bool:
         """There are places for the log up to that total, all of which is ours."""
-        replica, slot = self._replica, self.slot
-        assert slot is not None
-        if total > replica.ledger.stop_of(slot, True):
+        replica = self._replica
+        if total > self._stop_alone():
+            self.look_what_is_delivered()
             passed, _ = self._members.passed()
             if passed:
                 replica.append_one(passed)
-        return self._is_alone() and not replica.ledger.shutting and total <= replica.ledger.stop_of(slot, True)
+        return self._is_alone() and not replica.ledger.shutting and total <= self._stop_alone()
+
+    def _stop_alone(self) -> int:
+        """Records of the log for which there are places, as far as we know."""
+        ledger, slot = self._replica.ledger, self.slot
+        assert slot is not None
+        stop = ledger.stop_of(slot, True)
+        return min(stop, self._delivered() + ledger.maxsize - ledger.used) if ledger.maxsize and ledger.sole else stop
+
+    def _delivered(self) -> int:
+        """Records of our log that are cut, or delivered by a lease of all that comes, as far as we have seen."""
+        ledger, slot = self._replica.ledger, self.slot
+        assert slot is not None
+        lease, (number, given) = ledger.lease, self._given
+        total = ledger.totals[slot]
+        return max(total, given) if ledger.sole and lease is not None and lease.number == number else total
+
+    def look_what_is_delivered(self) -> None:
+        """See how far a lease of all that comes has got, which nobody has said."""
+        replica, members, lease = self._replica, self._members, self._replica.ledger.lease
+        if not replica.ledger.sole or lease is None or self.slot is None:
+            return
+        given = members.word(words_of.GIVEN, self.slot)
+        # Whoever ends it raises the flag before he looks there: flag up, he may not have seen that.
+        if not members.word(words_of.LEASE_FLAG, lease.slot):
+            replica.sync()
+            now = replica.ledger.lease
+            if now is not None and now.number == lease.number:  # else that may be the flag of a later one
+                self._given = lease.number, given
 
     def taken(self, more: int = 0) -> int:
         """Places that are taken, as far as we know, once so many more records are put, for which none are reserved."""
         ledger, slot = self._replica.ledger, self.slot
         if slot is None:
             return ledger.used + more
-        own, former = ledger.res.get(slot), ledger.totals[slot]
+        own, former = ledger.res.get(slot), self._delivered()
         return ledger.used + max(0, self._position() + more - (max(own.stop, former) if own else former))
 
     def _may_cut(self, count: int) -> bool:

@@ -56,7 +56,7 @@ class _Source:
 class SoleLease:
     """Our lease of all that comes."""
 
-    __slots__ = ("_hand", "_members", "_reader", "_reclaimer", "_replica", "_source", "_words", "lease")
+    __slots__ = ("_enough", "_hand", "_members", "_reader", "_reclaimer", "_replica", "_source", "_words", "lease")
 
     def __init__(self, replica: Replica, members: Membership, reader: Reader, reclaimer: Reclaimer, hand: Hand) -> None:
         self._replica = replica
@@ -64,6 +64,9 @@ class SoleLease:
         self._reader = reader
         self._reclaimer = reclaimer
         self._hand = hand
+        maxsize = replica.ledger.maxsize
+        self._enough = maxsize + 1 if 0 < maxsize <= tuning.SOLE_FEW else tuning.LEASE_FROM
+        """Items that wait from which it ends: a lease of so many is cheaper."""
         self.lease: Optional[Lease] = None
         self._source: Optional[_Source] = None
         self._words = members.cells.words
@@ -80,7 +83,9 @@ class SoleLease:
             and ledger.consumers == 1
             and ledger.head == ledger.tail
             and len(ledger.files) == 1
-            and not (ledger.maxsize or ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
+            # Else its producer asks the journal for places.
+            and (not ledger.maxsize or (ledger.producers == 1 and ledger.maxsize >= tuning.PLACES_LEAST))
+            and not (ledger.reserved or ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
             and small_ahead(ledger, cuts) > 0
         )
 
@@ -140,7 +145,7 @@ class SoleLease:
         at, total = words[source.given], words[source.counter]
         if at >= total:
             return False
-        if total - at >= tuning.LEASE_FROM or total > source.stop:
+        if total - at >= self._enough or total > source.stop:
             self.end()
             return False
         try:

@@ -85,6 +85,8 @@ GATHER_FEW: Final = 3
 """Items that are to come meanwhile; with fewer than these it was not worth it."""
 LEASE_FROM: Final = 8
 """Waiting items from which a lease is worth its event."""
+SOLE_FEW: Final = 64
+"""Places of a bounded queue up to which a lease of all that comes goes on, however many wait: there are never many."""
 PACE_ITEMS: Final = 4
 """Items over which a consumer measures how fast it is, at least."""
 LEASE_PACE: Final = 10e-6

@@ -12,6 +12,7 @@ process that waits, ten at most.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from math import inf
 
@@ -219,21 +220,24 @@ class Waiter:
     def spin(self, deadline: float, seen: bytes) -> None:
         """Look for a moment before sleeping: waking up would cost more.  ``seen``: the counters as they were."""
         counters: Callable[[], bytes] = self._members.cells.counters
-        last = counters()
-        # Not all that differs can be got: where a producer was killed between its event and its store, nothing comes.
-        self._look(SLEEPS, deadline, lambda: last == counters() and (last == seen or not self._is_more(last)))
+        with contextlib.suppress(ValueError):  # forked just now, in the middle of a line (3.9): those are its parent's
+            last = counters()
+            # Not all that differs can be got: where a producer was killed between its event and its store, nothing is.
+            self._look(SLEEPS, deadline, lambda: last == counters() and (last == seen or not self._is_more(last)))
 
     def spin_for_place(self, deadline: Optional[float]) -> bool:
         """The same until somebody has taken something, or written about it: the only other member, who is about to."""
         if len(self._replica.ledger.members) > 2:
             return False
-        return self._look(AWAITS_PLACE, inf if deadline is None else deadline, self._is_still)
+        given = self._members.cells.given()
+        return self._look(AWAITS_PLACE, inf if deadline is None else deadline, lambda: self._is_still(given))
 
-    def _is_still(self) -> bool:
+    def _is_still(self, given: bytes) -> bool:
         """Nothing was delivered, and nothing written to the journal, as it seems: the lock is not held."""
-        replica = self._replica
+        replica, members = self._replica, self._members
         try:
-            return not self._members.passed()[0] and not replica.journal.read(replica.pos, SIZE)
+            still = not members.passed()[0] and members.cells.given() == given
+            return still and not replica.journal.read(replica.pos, SIZE)
         except (OSError, ValueError):  # another thread, or a signal handler, leaves that journal at this moment
             return False
 

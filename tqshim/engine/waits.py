@@ -118,6 +118,7 @@ def available(engine: Acts, kind: int, places: int) -> int:
         return sys.maxsize
     if parts.producer.taken() + places > engine.maxsize:
         parts.make_room()
+        parts.producer.look_what_is_delivered()
     return engine.maxsize - parts.producer.taken()
 
 

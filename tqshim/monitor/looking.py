@@ -251,7 +251,9 @@ def status(path: str) -> Status:
             leased=max(0, ledger.lease.end - delivered) if ledger.lease else 0,
             # What is put and not cut stands in such places, or in free ones where one puts alone.
             reserved=max(0, ledger.reserved - uncut),
-            places=max(0, ledger.maxsize - ledger.used - max(0, uncut - ledger.reserved)) if ledger.maxsize else None,
+            places=max(0, ledger.maxsize - view.waiting - len(ledger.held) - max(0, ledger.reserved - uncut))
+            if ledger.maxsize
+            else None,
             item_bytes=view.item_bytes,
             oldest_at_least=view.oldest_at_least,
             journal=view.journal.number,

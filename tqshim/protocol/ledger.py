@@ -299,9 +299,9 @@ class Ledger(State):
 
     def _lease_all(self, slot: int) -> Optional[Lease]:
         member = self.members.get(slot)
-        if member is None or not member.consumer or self.consumers != 1 or self.maxsize or self.shut:
+        if member is None or not member.consumer or self.consumers != 1 or self.lease is not None or self.shut:
             return None
-        if self.lease is not None or self.apart or self.head < self.tail:
+        if self.apart or self.head < self.tail or (self.maxsize and (self.producers > 1 or self.reserved)):
             return None
         self.sole, self.given_of, self.given = True, self.leases + 1, {}
         return self._begin_lease(slot, member, self.head)
@@ -344,7 +344,7 @@ class Ledger(State):
         return self.head
 
     def _reserve(self, slot: int, places: int) -> Optional[Reservation]:
-        if not self.maxsize or self.shut or self.shutting or slot not in self.files:
+        if not self.maxsize or self.shut or self.shutting or self.sole or slot not in self.files:
             return None
         total, own = self.totals[slot], self.res.get(slot)
         former = max(0, own.stop - total) if own else 0

@@ -228,7 +228,7 @@ class State:
         filling = self.files.get(slot)
         if filling is None or self.shut:
             return self.totals[slot] if slot < len(self.totals) else 0
-        if not self.maxsize:
+        if not self.maxsize or self.sole:
             return filling.stop
         total, own = self.totals[slot], self.res.get(slot)
         granted = max(0, own.stop - total) if own else 0
