@@ -31,9 +31,9 @@ CLAIM_MANY(slot, most)    the same                                    the ``most
 LEASE(slot, most)         slot is a consumer; no lease stands, or     its former lease is wholly delivered; the ``most``
                           its own of some items; no item is held or   items at the head, or all, are leased to it
                           returned; head < tail
-LEASE_ALL(slot)           slot is the only consumer; unbounded; no    a lease of all that comes: it delivers records of
-                          lease stands, nothing waits, nothing is     any log in any order, and nothing is cut meanwhile
-                          held or returned; not shut down
+LEASE_ALL(slot)           slot is the only consumer; bounded: one     a lease of all that comes: it delivers records of
+                          producer, nothing reserved; nothing waits,  any log in any order, and nothing is cut meanwhile
+                          is leased, held or returned; not shut down
 DELIVERED(slot, t, n)     a lease of all that comes stands, of that   the records of its log up to ``t`` were cut, and
                           number; the slot has a file;                are got
                           cut < t <= what its file can hold
