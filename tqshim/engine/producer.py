@@ -260,7 +260,8 @@ class Producer:
         self.log.stop = 0
         replica.sync()
         ledger = replica.ledger
-        is_asked = log.counts[log.flag] or ledger.shutting or ledger.limit_of(slot) < total
+        # Where another thread has lowered the flag, and was interrupted then, the journal says who has joined.
+        is_asked = log.counts[log.flag] or ledger.shutting or ledger.stop_of(slot, self._is_alone()) < total
         if is_asked and ledger.totals[slot] < total:
             own = ledger.res.get(slot)
             data = b""
