@@ -757,12 +757,16 @@ def test_the_oldest_item_s_age_is_not_that_of_its_batch_file(path: str, all_is_c
         assert age is not None and 1000 <= age < 1000 + LONG
 
 
-def test_a_folder_of_the_former_format_is_refused_in_words(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("number", "version"), [("08", "0.1"), ("11", "0.2")])
+def test_a_folder_of_a_former_format_is_refused_in_words(
+    number: str, version: str, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     filled(path, "a")
     with open(journal(path), "r+b") as file:
-        file.write(b"tqshim08")
+        file.write(b"tqshim" + number.encode())
     before = snapshot_of(path)
-    said = "a journal of format 08, an earlier version's; this version reads format 13: python -m tqshim recover --into"
+    said = f"a journal of format {number}, an earlier version's; this version reads format 13: "
+    said += f"python -m tqshim recover --into, of tqshim {version}, copies"
     for act in (
         lambda: monitor.status(path),
         lambda: monitor.peek(path),

@@ -35,8 +35,8 @@ __all__ = ["check", "dump", "is_former", "kind", "limit_of", "load", "size_of", 
 
 MAGIC: Final = int.from_bytes(b"tqshim13", "little")
 """The last two characters are the version of these rules."""
-_FORMER: Final = b"tqshim0"
-"""How journals of the first engine begin."""
+_FORMER: Final = {b"tqshim0": "0.1", b"tqshim10": "0.2", b"tqshim11": "0.2"}
+"""How journals of former formats begin, and the version that reads them."""
 _PROOF: Final = struct.Struct("<4Q")
 _DURABLE: Final = 27
 """Which word says whether the queue is durable; the proof of its key follows."""
@@ -125,7 +125,7 @@ def _reservation(ledger: Ledger, slot: int) -> tuple[int, int, int, int, int]:
 
 def is_former(head: bytes) -> bool:
     """A journal of the first engine begins so."""
-    return head.startswith(_FORMER)
+    return head.startswith(tuple(_FORMER))
 
 
 def size_of(head: bytes) -> int:
@@ -133,11 +133,13 @@ def size_of(head: bytes) -> int:
     if len(head) < 2 * SIZE:
         raise ValueError(f"a journal of {len(head)} bytes is too short")
     magic, words = struct.unpack_from("<2Q", head)
-    if is_former(head):
-        raise ValueError(
-            f"a journal of format {head[6:8].decode('ascii', 'replace')}, an earlier version's; this version reads "
-            "format 13: python -m tqshim recover --into, of tqshim 0.1, copies what waits to a new folder for both"
-        )
+    for begin, version in _FORMER.items():
+        if head.startswith(begin):
+            raise ValueError(
+                f"a journal of format {head[6:8].decode('ascii', 'replace')}, an earlier version's; this version reads "
+                f"format 13: python -m tqshim recover --into, of tqshim {version}, copies what waits to a new folder "
+                "for both"
+            )
     if magic != MAGIC:
         raise ValueError(f"a journal begins with {head[:8]!r}, which no known version writes")
     return int(words) * SIZE
