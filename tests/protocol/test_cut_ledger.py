@@ -541,6 +541,9 @@ def test_cuts_and_uncut_see_what_the_counters_are_beyond_the_totals() -> None:
     assert [ledger.stop_of(slot, True) for slot in (0, 1)] == [4, 2]
     feed(ledger, events.reserve(1, 2))
     assert ledger.uncut(counters) == 2  # no place is left for another of slot 0
+    for free in (Ledger(4), Ledger(5)):
+        feed(free, *[event for slot in (0, 1) for event in (events.join(False), events.open_(slot, 0))])
+        assert free.uncut(b"".join(n.to_bytes(8, "little") for n in (3, 3))) == free.maxsize
     feed(ledger, events.shutdown(False))
     assert ledger.uncut(counters) == 0
 

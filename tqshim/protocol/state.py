@@ -276,12 +276,19 @@ class State:
         found = []
         words = memoryview(counters).cast("Q")
         known, totals = len(words), self.totals
+        free = max(0, self.maxsize - self.used)
         for slot, filling in self.files.items():
             # Beyond what its file can hold it is damaged, and makes up no items.
             if slot < known and totals[slot] < words[slot] <= filling.stop:
                 total = words[slot]
                 if self.maxsize or self.shut:
                     total = min(total, self.limit_of(slot))
+                if self.maxsize and not self.sole:
+                    # Each free place once: several may have records that are not decided yet.
+                    own = self.res.get(slot)
+                    reserved = max(totals[slot], own.stop) if own else totals[slot]
+                    beyond = max(0, min(total - reserved, free))
+                    total, free = min(total, reserved + beyond), free - beyond
                 if total > totals[slot]:
                     found.append((slot, total))
         return found
