@@ -439,7 +439,12 @@ class Worker:
     def act_qsize(self) -> None:
         outcome, size = self.guarded(self.choose.choice([self.q.qsize, self.q.empty, self.q.full, self.q.stats]))
         if outcome == "done" and type(size) is int:
-            assert 0 <= size <= (self.maxsize or sys.maxsize)
+            # What an interrupted get had taken comes again, and has no place any more.
+            engine, again = self.q._engine, 0
+            while engine is not None:
+                again += len(engine.parts.hand.state[1])
+                engine = engine.beside
+            assert 0 <= size <= (self.maxsize or sys.maxsize) + again
 
     def act_join(self) -> None:
         if self.joinable:
