@@ -384,8 +384,7 @@ class Producer:
         ledger, slot = self._replica.ledger, self.slot
         if slot is None:
             return ledger.used + more
-        own, former = ledger.res.get(slot), self._delivered()
-        return ledger.used + max(0, self._position() + more - (max(own.stop, former) if own else former))
+        return ledger.used + max(0, self._position() + more - max(ledger.reserved_to(slot), self._delivered()))
 
     def _may_cut(self, count: int) -> bool:
         """As far as we know there are places for so many records, though we have none reserved."""

@@ -255,14 +255,13 @@ class Ledger(State):
         if not former < total <= filling.stop:
             return None
         if self.maxsize:
-            own = self.res.get(slot)
-            granted = max(0, own.stop - former) if own else 0
-            most = former + granted + self.maxsize - self.used
+            reserved = self.reserved_to(slot)
+            most = reserved + self.maxsize - self.used
             if total > most:
                 if whole or most <= former:
                     return None
                 total = most
-            self.reserved -= min(granted, total - former)
+            self.reserved -= min(reserved, total) - former
         first = self.tail
         self.extents.append(first, filling.number, former - filling.first, total - former)
         self.ends[filling.file] = self.tail = first + total - former
@@ -279,9 +278,8 @@ class Ledger(State):
         return former
 
     def _drop_reservation(self, slot: int) -> None:
-        own = self.res.pop(slot, None)
-        if own:
-            self.reserved -= max(0, own.stop - self.totals[slot])
+        self.reserved -= self.reserved_to(slot) - self.totals[slot]
+        self.res.pop(slot, None)
 
     def _lease(self, slot: int, most: int) -> Optional[Lease]:
         old, member = self.lease, self.members.get(slot)
@@ -346,8 +344,8 @@ class Ledger(State):
     def _reserve(self, slot: int, places: int) -> Optional[Reservation]:
         if not self.maxsize or self.shut or self.shutting or self.sole or slot not in self.files:
             return None
-        total, own = self.totals[slot], self.res.get(slot)
-        former = max(0, own.stop - total) if own else 0
+        total = self.totals[slot]
+        former = self.reserved_to(slot) - total
         if self.used - former + places > self.maxsize:
             return None
         self.grants += 1

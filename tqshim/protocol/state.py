@@ -220,8 +220,7 @@ class State:
         limit = self.limit_of(slot)
         if alone or not self.maxsize:
             return limit
-        own = self.res.get(slot)
-        return min(limit, own.stop if own else self.totals[slot])
+        return min(limit, self.reserved_to(slot))
 
     def limit_of(self, slot: int) -> int:
         """Records of the slot's log that can be cut at most, as things stand; more in its counter are none yet."""
@@ -230,9 +229,12 @@ class State:
             return self.totals[slot] if slot < len(self.totals) else 0
         if not self.maxsize or self.sole:
             return filling.stop
-        total, own = self.totals[slot], self.res.get(slot)
-        granted = max(0, own.stop - total) if own else 0
-        return min(filling.stop, total + granted + max(0, self.maxsize - self.used))
+        return min(filling.stop, self.reserved_to(slot) + max(0, self.maxsize - self.used))
+
+    def reserved_to(self, slot: int) -> int:
+        """Records of the slot's log that are cut, or have their reserved place."""
+        own, total = self.res.get(slot), self.totals[slot]
+        return max(total, own.stop) if own else total
 
     def cuts(self, grown: list[tuple[int, int]], marks_of: Callable[[int], list[int]]) -> bytes:
         """The CUTs of all that ``grown`` has found, in the order of time: by the marks of each slot, which were read
@@ -285,8 +287,7 @@ class State:
                     total = min(total, self.limit_of(slot))
                 if self.maxsize and not self.sole:
                     # Each free place once: several may have records that are not decided yet.
-                    own = self.res.get(slot)
-                    reserved = max(totals[slot], own.stop) if own else totals[slot]
+                    reserved = self.reserved_to(slot)
                     beyond = max(0, min(total - reserved, free))
                     total, free = min(total, reserved + beyond), free - beyond
                 if total > totals[slot]:
