@@ -72,7 +72,8 @@ def mixed(acts: int, maxsize: int, seed: int, how: str, *words: str, limit: floa
     report: dict[str, Any] = json.loads(out.splitlines()[-1])
     assert not any(report[what] for what in WRONG), json.dumps(report)  # whole: a report of pytest's is cut short
     assert report["codes"] == [0, 0, 0], report
-    assert sum(report["hits"].values()) > acts / 4, report
+    # Most acts are over before a timer of milliseconds.
+    assert sum(report["hits"].values()) > acts / (10 if how == "timer" else 4), report
     assert report["arrived"] > acts / 4, report
     return report
 
@@ -365,6 +366,39 @@ def test_what_an_interrupted_get_had_taken_of_a_lease_is_not_lost(
         got += queue.get_many()
     assert got == list(range(40))
     other.close()
+
+
+@pytest.mark.parametrize("late", [0, 1, 2, 5])
+@pytest.mark.parametrize("most", [1, 2])
+def test_what_an_interrupted_get_had_claimed_in_the_next_journal_is_not_lost(
+    late: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though others had written so many events to the former one that came too late, and count for nothing."""
+    monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 64))
+    monkeypatch.setattr(tqshim.engine.tuning, "LEASES", False)
+    monkeypatch.setattr(tqshim.engine.tuning, "SOLE", False)
+    queue: Any = TurboQueue()
+    queue.put_many(range(6))
+    got = [queue.get()]
+    engine = queue._engine
+    replica = engine.parts.replica
+    number = replica.journal.number
+    while replica.ledger.index < replica.ledger.limit + late:
+        replica.journal.append(events.trim(5, 1, 1))
+        engine.act(replica.sync)
+    deliver = Hand.deliver
+
+    def interrupted(*_: Any) -> int:
+        monkeypatch.setattr(Hand, "deliver", deliver)
+        raise Interrupted
+
+    monkeypatch.setattr(Hand, "deliver", interrupted)
+    with pytest.raises(Interrupted):
+        queue.get_many(max_messages_to_get=most)
+    assert replica.journal.number == number + 1
+    while queue.qsize():
+        got.append(queue.get())
+    assert got == list(range(6))
 
 
 @pytest.mark.parametrize("most", [1, 19])

@@ -298,7 +298,7 @@ class Consumer:
         words = self._members.cells.words
         cell = Cells.place(words_of.POSITION, slot)
         # Before the CLAIM: from now on no batch file goes in which it may take an item.
-        words[cell] = self.claim_from = replica.pos + replica.shift
+        words[cell] = self.claim_from = replica.now
         claim = events.claim(slot) if most == 1 else events.claim_many(slot, most)
         # Commit point: the items at the head are ours.
         claimed = replica.append(cuts + claim)[-1]

@@ -166,7 +166,7 @@ class LogFolder(Home):
                         path, f"holds {strangers[0]!r}, which is no part of a queue", "use an empty folder"
                     )
                 # Else its journal is lost, or was rolled while we listed: open_newest tells.
-                if not any(name and name.kind in (names.LOAD, names.READY) for name in listed.values()):
+                if not {names.LOAD, names.READY}.intersection(name.kind for name in listed.values() if name):
                     folder._furnish(maxsize, limits, durable, proof)
         except BaseException as error:
             folder.close()
