@@ -8,6 +8,7 @@ import linecache
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Optional
@@ -489,12 +490,53 @@ def test_claims_of_items_that_are_known_to_wait_go_the_short_way(maxsize: int, m
 
 
 @CLAIMS
-def test_short_claims_follow_the_journals(many_rolls: None) -> None:
+@pytest.mark.parametrize("maxsize", [0, 10])
+@pytest.mark.parametrize("producers", [1, 2])
+def test_claims_of_items_that_nobody_has_cut_go_the_short_way(
+    producers: int, maxsize: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, other = two_consumers(maxsize)
+    handles = [queue, other][:producers]
+    for handle in handles:
+        handle.put("second")
+        assert queue.get(timeout=LONG) == "second"
+    ends = [cut for cut in (0, 1) for _ in handles]
+    looks: list[int] = []
+    take = Consumer.take
+    monkeypatch.setattr(Consumer, "take", lambda *given: (looks.append(1), take(*given))[1])
+    for number in range(20):
+        for handle, _ in zip(handles * 2, ends):
+            handle.put(number)
+        got = [one.get(timeout=LONG) for one, _ in zip([queue, other] * 2, ends)]
+        assert got == [number] * len(ends)
+    assert len(looks) <= 2, "the first of each"
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@CLAIMS
+def test_of_items_that_nobody_has_cut_the_older_one_comes_first() -> None:
+    queue, other = two_consumers()
+    queue.put("of both")
+    assert other.get(timeout=LONG) == "of both"
+    for number in range(20):
+        for handle in ((queue, other), (other, queue))[number % 2]:
+            handle.put((number, handle is queue))
+            time.sleep(0.003)
+        first = number % 2 == 0
+        assert [queue.get(timeout=LONG), queue.get(timeout=LONG)] == [(number, first), (number, not first)]
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@CLAIMS
+@pytest.mark.parametrize("together", [1, 30])
+def test_short_claims_follow_the_journals(together: int, many_rolls: None) -> None:
     queue, other = two_consumers()
     got: list[int] = []
-    for begin in range(0, 3000, 30):
-        queue.put_many([*range(begin, begin + 30)])
-        got += [one.get(timeout=LONG) for _ in range(10) for one in (queue, other, queue)]
+    for begin in range(0, 3000, together):
+        queue.put_many([*range(begin, begin + together)])
+        got += [(queue, other)[number % 2].get(timeout=LONG) for number in range(begin, begin + together)]
     assert got == [*range(3000)]
     other._use.engine.close()
     queue._engine.close()
@@ -502,11 +544,14 @@ def test_short_claims_follow_the_journals(many_rolls: None) -> None:
 
 @CLAIMS
 @pytest.mark.parametrize("maxsize", [0, 10])
-def test_a_short_claim_that_is_interrupted_at_any_line_loses_and_doubles_nothing(maxsize: int) -> None:
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_short_claim_that_is_interrupted_at_any_line_loses_and_doubles_nothing(cut: bool, maxsize: int) -> None:
     queue, other = two_consumers(maxsize)
     for line in itertools.count(1):
-        queue.put_many([*range(5)])
+        queue.put_many([*range(1 + 4 * cut)])
         got = [queue.get(timeout=LONG)]
+        for number in range(1, 5 if not cut else 1):
+            queue.put(number)  # whose cut is the get's
         found, came = interrupt_at(line, queue.get)
         if found is not Interrupted:
             got.append(found)
@@ -522,17 +567,23 @@ def test_a_short_claim_that_is_interrupted_at_any_line_loses_and_doubles_nothing
 
 
 @CLAIMS
-def test_an_item_that_another_has_claimed_just_before_is_not_got_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cut", [True, False])
+def test_an_item_that_another_has_claimed_just_before_is_not_got_twice(
+    cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue, other = two_consumers()
-    queue.put_many(["a", "b"])
+    queue.put_many(["a", "b"][: 1 + cut])
     assert queue.get(timeout=LONG) == "a"
+    if not cut:
+        queue.put("b")
     claim = Replica.claim
     between: list[Any] = []
 
-    def claim_late(replica: Replica, slot: int) -> int:
+    def claim_late(replica: Replica, slot: int, cuts: bytes) -> int:
+        assert bool(cuts) is not cut
         monkeypatch.undo()
         between.append(other.get(timeout=LONG))
-        return claim(replica, slot)
+        return claim(replica, slot, cuts)
 
     monkeypatch.setattr(Replica, "claim", claim_late)
     with pytest.raises(Empty):

@@ -20,7 +20,6 @@ from tqshim.engine.sole import SoleLease
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
 from tqshim.protocol.ledger import Ledger
-from tqshim.protocol.names import FileId
 from tqshim.protocol.records import Lease, Place
 from tqshim.runtime.clock import monotonic
 from tqshim.storage.batch_file import BatchFile
@@ -42,8 +41,9 @@ class Consumer:
     """What this process gets from one queue."""
 
     __slots__ = (
-        "_extent",
+        "_batch",
         "_members",
+        "_number",
         "_reader",
         "_reclaimer",
         "_replica",
@@ -66,8 +66,9 @@ class Consumer:
         self.leasing = Leasing(replica, members, reader, reclaimer, self.hand)
         self.sole = SoleLease(replica, members, reader, reclaimer, self.hand)
         self.slot: Optional[int] = None
-        self._extent: tuple[int, int, Place, Optional[BatchFile]] = 0, 0, Place(FileId(0, 0), 0), None
-        """Where the items of the last claims stand, from which up to which, and their file if it is read as it is."""
+        self._number = -1
+        self._batch: Optional[BatchFile] = None
+        """The number of the file in which the last claimed item stands, and that file if it is read as it is."""
         self.claim_from = 0
         """Where the journal stood before our last claim, as a position cell says it."""
         self.take_returned: Callable[[list[Taken], int], None] = lambda got, most: None
@@ -226,43 +227,52 @@ class Consumer:
                 return
 
     def take_one(self, got: list[Taken]) -> bool:
-        """The short way of a claim, where an item is known to wait and all is as usual.  ``False``: nothing was got."""
-        replica, slot = self._replica, self.slot
-        ledger = replica.ledger
+        """The short way of a claim, where all is as usual: of an item that waits, or of one that is put and not cut.
+        ``False``: nothing was got."""
+        replica, members, slot = self._replica, self._members, self.slot
+        if slot is None or self.leasing.lease is not None:
+            return False
+        replica.sync()  # what seems to wait may be another's by now
+        ledger, cuts = replica.ledger, b""
         waiting = ledger.tail - ledger.head
+        # Who is the only one of each kind leases.
+        if waiting <= 0 and members.counting and (ledger.consumers > 1 or len(ledger.files) > 1):
+            counters = members.look()
+            ledger = replica.ledger
+            waiting = ledger.tail - ledger.head
+            if waiting <= 0:
+                grown = ledger.grown(counters)
+                cuts = ledger.cuts(grown, members.cells.marks)
+                waiting = sum([total - ledger.totals[log] for log, total in grown])
         if (
             waiting <= 0
-            or slot is None
             or not ledger.plain
             or ledger.shutting
             or ledger.index >= ledger.limit
             or replica.journal.words is None
-            or self.leasing.lease is not None
             or (waiting >= tuning.LEASE_FROM and (ledger.consumers == 1 or self.hand.pace < tuning.LEASE_PACE))
         ):
             return False
-        words = self._members.cells.words
+        words = members.cells.words
         cell = Cells.place(words_of.POSITION, slot)
         # As in ``_claim``.
         words[cell] = self.claim_from = replica.pos + replica.shift
         # Commit point: the item is ours.
-        item = replica.claim(slot)
+        item = replica.claim(slot, cuts)
+        if cuts:
+            members.has_cut()
         if item >= 0:
-            first, stop, place, batch = self._extent
-            if not first <= item < stop:
-                number, begin, stop = ledger.extents.place(item)
-                place = Place(ledger.known_files[number], begin)
-                first, batch = item, self._reader.plain(place.file)
-                self._extent = first, stop, place, batch
-            at = place.record + item - first
+            number, at, _ = ledger.extents.place(item)
+            if number != self._number:
+                self._number, self._batch = number, self._reader.plain(ledger.known_files[number])
             record = None
-            if batch is not None:
+            if self._batch is not None:
                 try:
-                    record = batch.record(at)
+                    record = self._batch.record(at)
                 except ValueError:
                     pass  # it is read once more, to say what is damaged
             if record is None:
-                self._deliver(got, Place(place.file, at), item, item + 1, True)
+                self._deliver(got, Place(ledger.known_files[number], at), item, item + 1, True)
             else:
                 self.hand.deliver_one(got, record, item)
         words[cell] = 0

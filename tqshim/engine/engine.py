@@ -104,8 +104,7 @@ class Engine(Acts):
             return self.generation, cut_short
         parts = self.parts
         looked = most == 1 and parts.sole.lease is not None
-        ledger = parts.replica.ledger
-        if (looked or (most == 1 and tuning.SHORT_CLAIMS and ledger.head < ledger.tail)) and gets.take_short(self, got):
+        if (looked or (most == 1 and tuning.SHORT_CLAIMS)) and gets.take_short(self, got):
             return self.generation, False
         return gets.take_or_wait(self, got, most, block, timeout, looked and block)
 

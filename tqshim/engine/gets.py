@@ -258,8 +258,12 @@ def look_around(engine: Acts, sleep: Sleep) -> None:
 
 def pass_on(engine: Acts) -> None:
     """We were rung for, and have taken something: if there is more, it is for another who sleeps."""
-    if engine.parts.members.cells.words[_ASLEEP]:
-        engine.unless_forked(None, engine.act, partial(ring_if_more, engine))
+    parts = engine.parts
+    if parts.members.cells.words[_ASLEEP]:
+        if parts.replica.ledger.head < parts.replica.ledger.tail:
+            engine.unless_forked(None, parts.waiter.ring, SLEEPS)
+        else:
+            engine.unless_forked(None, engine.act, partial(ring_if_more, engine))
 
 
 def ring_if_more(engine: Acts) -> None:

@@ -198,13 +198,22 @@ class Replica:
         """``append``, and what the last of the events came to."""
         return self.append(data)[-1]
 
-    def claim(self, slot: int) -> int:
-        """``append`` a CLAIM, which is void where it comes too late for this journal; returns the item, or -1."""
+    def claim(self, slot: int, cuts: bytes) -> int:
+        """``append`` these CUTs and a CLAIM, which are void where they come too late for this journal; the item, or
+        -1."""
         event = events.claim(slot)
-        end = self.journal.append_claim(event, self.pos)
-        if end - SIZE != self.pos:
-            self._catch_up(end - SIZE)
+        if cuts:
+            end = self.journal.append_all(cuts + event, self.pos)
+            begin = end - SIZE - len(cuts)
+        else:
+            end = self.journal.append_claim(event, self.pos)
+            begin = end - SIZE
+        if begin != self.pos:
+            self._catch_up(begin)
         ledger = self.ledger
+        if cuts:
+            for (cut,) in _WORD.iter_unpack(cuts):
+                ledger.step(cut)
         if ledger.index >= ledger.limit:
             ledger.step(_WORD.unpack(event)[0])
             item = -1

@@ -278,7 +278,7 @@ class State:
         found = []
         words = memoryview(counters).cast("Q")
         known, totals = len(words), self.totals
-        free = max(0, self.maxsize - self.used)
+        free = max(0, self.maxsize - self.used) if self.maxsize else 0
         for slot, filling in self.files.items():
             # Beyond what its file can hold it is damaged, and makes up no items.
             if slot < known and totals[slot] < words[slot] <= filling.stop:
