@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tqshim.engine.tuning import GIL
+from tqshim.engine.tuning import GIL, SHORT_WAYS
 
 STRICT: Final = bool(os.environ.get("TQSHIM_ALL_PLACES"))
 """Nothing may be missing here but what is listed."""
@@ -33,6 +33,7 @@ class May(NamedTuple):
 _OTHER_VERSION: Final = May("of another version of Python: compat.interpreters runs it there")
 _NO_CASE: Final = May("the parameters of the test combine to nothing here")
 _SWITCHED: Final = May("without what is switched off: the default run has it", SWITCHED)
+_SHORT: Final = May("3.9 and free-threaded builds lack it, too", SWITCHED or not SHORT_WAYS)
 _USER: Final = May("only root can: .ci/run as root has it", os.geteuid() != 0)
 
 MAY_SKIP: Final = {
@@ -97,9 +98,9 @@ MAY_SKIP: Final = {
     "there is no /dev/shm": _SWITCHED,
     "there is no short way": _SWITCHED,
     "there is no short way of a claim": _SWITCHED,
-    "there is no short way to get": _SWITCHED,
-    "there is no short way to put": _SWITCHED,
-    "there is no short way to put into a bounded queue": _SWITCHED,
+    "there is no short way to get": _SHORT,
+    "there is no short way to put": _SHORT,
+    "there is no short way to put into a bounded queue": _SHORT,
     "there is no such lease": _SWITCHED,
     "this system does not tell who has a file open: an empty one may be in use, and stays": _SWITCHED,
     "this system has no barrier for counters, or is not to use it": _SWITCHED,

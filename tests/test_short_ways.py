@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import linecache
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any, Optional
 
 import pytest
 from interrupting import Interrupted, interrupt_at
+from signalling import signalled_before
 from watching import AWAITS_PLACE, newcomer, until_asleep
 
 import tqshim
@@ -28,9 +30,11 @@ from tqshim.engine.producer import Producer
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
 from tqshim.queues import queue as queues
+from tqshim.runtime import systems
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
+from tqshim.sync.cells import Cells
 
 LONG = 60.0
 PUTS = pytest.mark.skipif(not (tuning.SHORT_WAYS and membarrier.barrier_works()), reason="there is no short way to put")
@@ -467,7 +471,10 @@ def two_consumers(maxsize: int = 0) -> tuple[Any, Any]:
     return queue, other
 
 
-CLAIMS = pytest.mark.skipif(not tuning.SHORT_CLAIMS, reason="there is no short way of a claim")
+CLAIMS = pytest.mark.skipif(
+    not (tuning.SHORT_CLAIMS and systems.MAPS_AHEAD and membarrier.barrier_works()),
+    reason="there is no short way of a claim",
+)
 
 
 @CLAIMS
@@ -509,6 +516,12 @@ def test_claims_of_items_that_nobody_has_cut_go_the_short_way(
             handle.put(number)
         got = [one.get(timeout=LONG) for one, _ in zip([queue, other] * 2, ends)]
         assert got == [number] * len(ends)
+        for handle in (queue, other):
+            parts = handle._use.engine.parts
+            words, totals = parts.members.cells.words, parts.replica.ledger.totals
+            assert not words[Cells.place(words_of.POSITION, parts.consumer.slot)], "no batch file is kept"
+            for slot in parts.replica.ledger.files:
+                assert words[Cells.place(words_of.CUT_UP_TO, slot)] >= totals[slot], "whose log it is need not cut"
     assert len(looks) <= 2, "the first of each"
     other._use.engine.close()
     queue._engine.close()
@@ -525,6 +538,49 @@ def test_of_items_that_nobody_has_cut_the_older_one_comes_first() -> None:
             time.sleep(0.003)
         first = number % 2 == 0
         assert [queue.get(timeout=LONG), queue.get(timeout=LONG)] == [(number, first), (number, not first)]
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@CLAIMS
+def test_after_an_interruption_no_short_claim_reads_the_file_of_another_producer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the two put in turn it changes with each item."""
+    monkeypatch.setattr(tuning, "LIMITS", (1 << 14, 1 << 14))  # a claim that rolls goes the long way
+    queue, other = two_consumers()
+    other.put("first")
+    assert queue.get(timeout=LONG) == "first"
+
+    def raises(_: int, frame: Optional[FrameType]) -> None:
+        if frame is not None and frame.f_code is Consumer.take_one.__code__:
+            raise Interrupted
+
+    former = signal.signal(signal.SIGUSR1, raises)
+    try:
+        for instruction in itertools.count(1):
+            put: list[Any] = []
+            got: list[Any] = []
+            for handle in (queue, other, other, queue):
+                put.append((instruction, len(put)))
+                handle.put(put[-1])
+                if len(put) == 2:
+                    with contextlib.suppress(Interrupted):
+                        came = True
+                        came = signalled_before(
+                            instruction,
+                            Consumer.take_one,
+                            signal.SIGUSR1,
+                            lambda: got.append(queue.get(timeout=LONG)),  # noqa: B023
+                        )
+                while len(got) < len(put):
+                    got.append(queue.get(timeout=LONG))
+            assert got == put
+            if not came:
+                break
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert instruction > 200
     other._use.engine.close()
     queue._engine.close()
 

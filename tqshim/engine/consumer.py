@@ -41,14 +41,13 @@ class Consumer:
     """What this process gets from one queue."""
 
     __slots__ = (
-        "_batch",
         "_members",
-        "_number",
         "_reader",
         "_reclaimer",
         "_replica",
         "_seen",
         "_seen_at",
+        "_source",
         "claim_from",
         "hand",
         "leasing",
@@ -66,9 +65,9 @@ class Consumer:
         self.leasing = Leasing(replica, members, reader, reclaimer, self.hand)
         self.sole = SoleLease(replica, members, reader, reclaimer, self.hand)
         self.slot: Optional[int] = None
-        self._number = -1
-        self._batch: Optional[BatchFile] = None
-        """The number of the file in which the last claimed item stands, and that file if it is read as it is."""
+        self._source: tuple[int, Optional[BatchFile]] = -1, None
+        """The number of the file in which the last claimed item stands, and that file if it is read as it is.  One
+        tuple: an exception finds both changed, or neither."""
         self.claim_from = 0
         """Where the journal stood before our last claim, as a position cell says it."""
         self.take_returned: Callable[[list[Taken], int], None] = lambda got, most: None
@@ -226,6 +225,15 @@ class Consumer:
                     self._seen, self._seen_at = counters, replica.now
                 return
 
+    def may_claim(self) -> bool:
+        """The short way of a claim may be one, as it seems: the lock is not held.  Something has been put since there
+        was nothing."""
+        try:
+            mapped = self._replica.journal.words is not None
+            return mapped and self.slot is not None and self._seen != self._members.cells.counters()
+        except ValueError:  # forked just now
+            return False
+
     def take_one(self, got: list[Taken]) -> bool:
         """The short way of a claim, where all is as usual: of an item that waits, or of one that is put and not cut.
         ``False``: nothing was got."""
@@ -235,7 +243,7 @@ class Consumer:
         replica.sync()  # what seems to wait may be another's by now
         ledger, cuts = replica.ledger, b""
         waiting = ledger.tail - ledger.head
-        # Who is the only one of each kind leases.
+        # Who is the only one of each kind goes the long way, on which it may lease.
         if waiting <= 0 and members.counting and (ledger.consumers > 1 or len(ledger.files) > 1):
             counters = members.look()
             ledger = replica.ledger
@@ -263,12 +271,14 @@ class Consumer:
             members.has_cut()
         if item >= 0:
             number, at, _ = ledger.extents.place(item)
-            if number != self._number:
-                self._number, self._batch = number, self._reader.plain(ledger.known_files[number])
+            known, batch = self._source
+            if known != number:
+                batch = self._reader.plain(ledger.known_files[number])
+                self._source = number, batch
             record = None
-            if self._batch is not None:
+            if batch is not None:
                 try:
-                    record = self._batch.record(at)
+                    record = batch.record(at)
                 except ValueError:
                     pass  # it is read once more, to say what is damaged
             if record is None:

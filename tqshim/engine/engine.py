@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tqshim.engine import gets, puts, tuning, waits
+from tqshim.engine import gets, puts, waits
 from tqshim.engine.acknowledge import Hold
 from tqshim.engine.acts import Acts, a_full_disk_is_no_matter
 from tqshim.engine.reader import Taken
@@ -104,7 +104,7 @@ class Engine(Acts):
             return self.generation, cut_short
         parts = self.parts
         looked = most == 1 and parts.sole.lease is not None
-        if (looked or (most == 1 and tuning.SHORT_CLAIMS)) and gets.take_short(self, got):
+        if most == 1 and gets.may_be_short(parts) and gets.take_short(self, got):
             return self.generation, False
         return gets.take_or_wait(self, got, most, block, timeout, looked and block)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from math import inf
 
-from tqshim.engine import waits
+from tqshim.engine import tuning, waits
 from tqshim.engine.acknowledge import Hold
 from tqshim.engine.acts import FORKED, Acts
 from tqshim.engine.leasing import NO_STEPS
@@ -138,14 +138,19 @@ def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
             pause(gathers)
         elif bell is not None:
             sleep_until_rung(engine, sleep, bell, deadline)
-            if sleep.rung and most == 1 and take_short(engine, got, sleep):
+            if sleep.rung and most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep):
                 pass_on(engine)
                 return engine.generation, False
 
 
+def may_be_short(parts: Parts) -> bool:
+    """A short way of a get is worth a try, as it seems: the lock is not held."""
+    return parts.sole.lease is not None or (tuning.SHORT_CLAIMS and parts.consumer.may_claim())
+
+
 def take_short(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> bool:
-    """The short way of a get under a lease of all that comes, or of a claim, where there is something and all is as
-    usual.  ``sleep``: which ends then."""
+    """The short way of a get under a lease of all that comes, or of a claim, where all is as usual.  ``sleep``: which
+    ends then."""
     generation, state = engine.generation, engine.parts.hand.state
     try:
         with engine.lock:
@@ -258,16 +263,14 @@ def look_around(engine: Acts, sleep: Sleep) -> None:
 
 def pass_on(engine: Acts) -> None:
     """We were rung for, and have taken something: if there is more, it is for another who sleeps."""
-    parts = engine.parts
-    if parts.members.cells.words[_ASLEEP]:
-        if parts.replica.ledger.head < parts.replica.ledger.tail:
-            engine.unless_forked(None, parts.waiter.ring, SLEEPS)
-        else:
-            engine.unless_forked(None, engine.act, partial(ring_if_more, engine))
+    if engine.parts.members.cells.words[_ASLEEP]:
+        engine.unless_forked(None, engine.act, partial(ring_if_more, engine))
 
 
 def ring_if_more(engine: Acts) -> None:
-    if engine.parts.members.counting:
+    parts = engine.parts
+    known = parts.replica.ledger.head < parts.replica.ledger.tail
+    if parts.members.counting and not known:
         membarrier.barrier()  # What else was put by who has rung may not be seen yet.
-    if engine.parts.count():
-        engine.parts.waiter.ring(SLEEPS)
+    if known or parts.count():
+        parts.waiter.ring(SLEEPS)
