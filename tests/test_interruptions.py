@@ -369,9 +369,9 @@ def test_what_an_interrupted_get_had_taken_of_a_lease_is_not_lost(
 
 
 @pytest.mark.parametrize("late", [0, 1, 2, 5])
-@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("get", [TurboQueue.get, TurboQueue.get_many])
 def test_what_an_interrupted_get_had_claimed_in_the_next_journal_is_not_lost(
-    late: int, most: int, monkeypatch: pytest.MonkeyPatch
+    late: int, get: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though others had written so many events to the former one that came too late, and count for nothing."""
     monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 64))
@@ -386,15 +386,14 @@ def test_what_an_interrupted_get_had_claimed_in_the_next_journal_is_not_lost(
     while replica.ledger.index < replica.ledger.limit + late:
         replica.journal.append(events.trim(5, 1, 1))
         engine.act(replica.sync)
-    deliver = Hand.deliver
 
     def interrupted(*_: Any) -> int:
-        monkeypatch.setattr(Hand, "deliver", deliver)
         raise Interrupted
 
-    monkeypatch.setattr(Hand, "deliver", interrupted)
-    with pytest.raises(Interrupted):
-        queue.get_many(max_messages_to_get=most)
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        for name in ("deliver", "deliver_one"):
+            patched.setattr(Hand, name, interrupted)
+        get(queue)
     assert replica.journal.number == number + 1
     while queue.qsize():
         got.append(queue.get())

@@ -118,7 +118,7 @@ class Replica:
         """Where the ledger stands, as a position cell says it.  Past the journal's limit that is its end: what counts
         next is the first event of the next journal."""
         ledger = self.ledger
-        return self.pos + self.shift - max(0, ledger.index - ledger.limit) * SIZE
+        return (ledger.base + min(ledger.index, ledger.limit)) * SIZE + SHIFT
 
     def _check_frame(self) -> None:
         """Called where a file has just been opened and stored.  A fork before that (in a signal handler) left it to
