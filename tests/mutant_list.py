@@ -59,14 +59,14 @@ MUTANTS = [
         "                if counts[self.flag] or counts[_ASLEEP]:\n",
         "                if counts[self.flag]:\n",
         "who sleeps in get finds an item seconds late",
-        WAKING + "test_as_many_wake_up_as_items_come[put]",
+        WAKING + "test_as_many_wake_up_as_items_come[get-put]",
     ),
     Mutant(
         "batch rings nobody",
         "        if words[_ASLEEP]:\n            parts.waiter.ring(SLEEPS)\n",
         "",
         "who sleeps in get finds items seconds late that were put as a batch",
-        WAKING + "test_as_many_wake_up_as_items_come[put_many]",
+        WAKING + "test_as_many_wake_up_as_items_come[get-put_many]",
     ),
     Mutant(
         "one mark is for ever",
@@ -178,10 +178,17 @@ MUTANTS = [
     # -- waiting
     Mutant(
         "a ring is not passed on",
+        "                pass_on(engine)\n                return engine.generation, False\n",
+        "                return engine.generation, False\n",
+        "one of several sleepers wakes up, the others seconds later",
+        WAKING + "test_as_many_wake_up_as_items_come[get-put_many]",
+    ),
+    Mutant(
+        "a ring for who claims is not passed on",
         "            if sleep.rung:\n                pass_on(engine)\n",
         "",
-        "one of several sleepers wakes up, the others seconds later",
-        WAKING + "test_as_many_wake_up_as_items_come[put_many]",
+        "one of several sleepers in claimed wakes up, the others seconds later",
+        WAKING + "test_as_many_wake_up_as_items_come[claimed-put_many]",
     ),
     Mutant(
         "no second look before sleep",
@@ -193,10 +200,17 @@ MUTANTS = [
     ),
     Mutant(
         "a get rings no producer",
-        "                    if engine.maxsize and most:\n                        parts.waiter.ring(AWAITS_PLACE)\n",
+        "            if got and engine.maxsize:\n                parts.waiter.ring(AWAITS_PLACE)\n",
         "",
         "who sleeps in put finds a place seconds late",
         WAKING + "test_as_many_go_on_as_places_become_free[get-1]",
+    ),
+    Mutant(
+        "a get of many rings no producer",
+        "                    if engine.maxsize and most:\n                        parts.waiter.ring(AWAITS_PLACE)\n",
+        "",
+        "who sleeps in put finds places seconds late",
+        WAKING + "test_as_many_go_on_as_places_become_free[get_many-5]",
     ),
     Mutant(
         "a place is not passed on",
@@ -245,14 +259,14 @@ MUTANTS = [
         "                if until + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000 >= now:\n",
         "                if until + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000 < now:\n",
         "nobody who sleeps is woken",
-        WAKING + "test_as_many_wake_up_as_items_come[put one by one]",
+        WAKING + "test_as_many_wake_up_as_items_come[get-put one by one]",
     ),
     Mutant(
         "who wakes up does not say that others sleep",
         "        if cells.sleepers(kind):\n            cells.words[ASLEEP[kind]] = 1\n            if more:\n",
         "        if cells.sleepers(kind):\n            if more:\n",
         "of several who sleep one is woken, the others look seconds later",
-        WAKING + "test_as_many_wake_up_as_items_come[put]",
+        WAKING + "test_as_many_wake_up_as_items_come[get-put]",
     ),
     Mutant(
         "a shutdown wakes nobody",
@@ -348,10 +362,17 @@ MUTANTS = [
     ),
     Mutant(
         "an interrupted get hands out what it had not delivered",
-        "                engine.unsure = True\n                parts = engine.parts\n",
-        "                parts = engine.parts\n",
+        "            engine.unsure = True\n            state = hand.state\n",
+        "            state = hand.state\n",
         "an item is lost whose get a signal handler has interrupted",
         DEATH + "test_interruptions_lose_and_double_nothing[get]",
+    ),
+    Mutant(
+        "an interrupted get of many hands out what it had not delivered",
+        "                engine.unsure = True\n                parts = engine.parts\n",
+        "                parts = engine.parts\n",
+        "an item is lost whose get_many a signal handler has interrupted",
+        DEATH + "test_interruptions_lose_and_double_nothing[get_many]",
     ),
     Mutant(
         "a handler acts in the middle of an act",

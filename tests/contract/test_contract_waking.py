@@ -30,8 +30,14 @@ def took(sleepers: list[Other]) -> float:
     return time.monotonic() - began
 
 
+def claim(q: Any) -> Any:
+    with q.claimed() as item:
+        return item
+
+
 @pytest.mark.parametrize("way", ["put", "put one by one", "put_many"])
-def test_as_many_wake_up_as_items_come(way: str, other: Any) -> None:
+@pytest.mark.parametrize("take", [pytest.param("get", id="get"), pytest.param(claim, id="claimed")])
+def test_as_many_wake_up_as_items_come(take: Any, way: str, other: Any) -> None:
     with tqshim.Queue() as q:
         sleepers = [other(q) for _ in range(SLEEPERS)]
         putter = other(q)
@@ -40,11 +46,12 @@ def test_as_many_wake_up_as_items_come(way: str, other: Any) -> None:
         for one in (q, putter):
             for _ in range(3):
                 one.put("known") if one is q else one.do("put", "known")
-        assert len(q.get_many()) == SLEEPERS + 6
+        assert [one.do("get") for one in sleepers] == ["known"] * SLEEPERS
+        assert len(q.get_many()) == 6
 
         def once() -> float:
             for one in sleepers:
-                one.begin("get")
+                one.begin(take)
             time.sleep(ASLEEP)
             began = time.monotonic()
             if way == "put":
