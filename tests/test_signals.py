@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -25,6 +26,7 @@ from tqshim import TurboQueue
 from tqshim.engine.acts import Acts
 from tqshim.engine.gets import take_or_wait, take_short
 from tqshim.engine.producer import Producer
+from tqshim.engine.wait_policy import Waiter
 from tqshim.runtime import systems
 
 LIMIT = 200
@@ -160,8 +162,13 @@ def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str
     interrupted(what, "fork and go on", 2000)
 
 
+def wait_in_vain(q: Any) -> None:
+    with contextlib.suppress(queue.Empty):
+        q.get(timeout=1e-3)
+
+
 @pytest.mark.parametrize(
-    "function", sampling.sampled("forks", [Producer._own_log, Acts.act, take_short, take_or_wait], 2)
+    "function", sampling.sampled("forks", [Producer._own_log, Acts.act, take_short, take_or_wait, Waiter.wake], 2)
 )
 def test_a_child_forked_at_any_instruction_goes_on_with_what_is_its_own(function: Any) -> None:
     """On 3.9 these are all; later ones run handlers at calls and jumps back alone."""
@@ -180,6 +187,9 @@ def test_a_child_forked_at_any_instruction_goes_on_with_what_is_its_own(function
                     act = q.get_nowait
                 elif function is take_or_wait:
                     act = functools.partial(q.get_many, False, None, 2)
+                elif function is Waiter.wake:
+                    q.get_many()
+                    act = functools.partial(wait_in_vain, q)
                 try:
                     there = signalled_before(instruction, function, signal.SIGUSR1, act)
                     if 0 in children:

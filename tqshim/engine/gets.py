@@ -239,7 +239,11 @@ def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) ->
 
 
 def stop_sleeping(engine: Acts, sleep: Sleep) -> None:
-    """A signal handler, or what was got, has raised: what we may have been rung for is another's."""
+    """Nothing was got: what we may have been rung for is another's."""
+    engine.unless_forked(None, say_awake, engine, sleep)
+
+
+def say_awake(engine: Acts, sleep: Sleep) -> None:
     with engine.lock:
         parts, sleep.parts = sleep.parts, None
         if parts is engine.parts and not engine.stale:
