@@ -507,15 +507,14 @@ def test_claims_of_items_that_nobody_has_cut_go_the_short_way(
     for handle in handles:
         handle.put("second")
         assert queue.get(timeout=LONG) == "second"
-    ends = [cut for cut in (0, 1) for _ in handles]
     looks: list[int] = []
     take = Consumer.take
     monkeypatch.setattr(Consumer, "take", lambda *given: (looks.append(1), take(*given))[1])
     for number in range(20):
-        for handle, _ in zip(handles * 2, ends):
+        for handle in handles * 2:
             handle.put(number)
-        got = [one.get(timeout=LONG) for one, _ in zip([queue, other] * 2, ends)]
-        assert got == [number] * len(ends)
+        got = [one.get(timeout=LONG) for one in [queue, other] * producers]
+        assert got == [number] * 2 * producers
         for handle in (queue, other):
             parts = handle._use.engine.parts
             words, totals = parts.members.cells.words, parts.replica.ledger.totals
@@ -604,9 +603,10 @@ def test_short_claims_follow_the_journals(together: int, many_rolls: None) -> No
 def test_a_short_claim_that_is_interrupted_at_any_line_loses_and_doubles_nothing(cut: bool, maxsize: int) -> None:
     queue, other = two_consumers(maxsize)
     for line in itertools.count(1):
-        queue.put_many([*range(1 + 4 * cut)])
+        together = 5 if cut else 1
+        queue.put_many([*range(together)])
         got = [queue.get(timeout=LONG)]
-        for number in range(1, 5 if not cut else 1):
+        for number in range(together, 5):
             queue.put(number)  # whose cut is the get's
         found, came = interrupt_at(line, queue.get)
         if found is not Interrupted:

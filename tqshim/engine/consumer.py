@@ -142,7 +142,7 @@ class Consumer:
         if self.sole.lease is not None:
             return self.sole.finds_nothing_new()
         return (
-            self._seen_at == replica.pos + replica.shift
+            self._seen_at == replica.now
             and self._seen == self._members.cells.counters()
             and not replica.journal.read(replica.pos, events.SIZE)
         )
@@ -264,7 +264,7 @@ class Consumer:
         words = members.cells.words
         cell = Cells.place(words_of.POSITION, slot)
         # As in ``_claim``.
-        words[cell] = self.claim_from = replica.pos + replica.shift
+        words[cell] = self.claim_from = replica.now
         # Commit point: the item is ours.
         item = replica.claim(slot, cuts)
         if cuts:

@@ -41,7 +41,7 @@ _EXTENTS_TO_COME: Final = 1 << 12
 class Replica:
     """One journal after another, and the ledger that they make."""
 
-    __slots__ = ("_half", "_kept", "_set_aside", "folder", "journal", "ledger", "pos", "rolled", "shift", "stale")
+    __slots__ = ("_half", "_kept", "_set_aside", "folder", "journal", "ledger", "pos", "rolled", "stale")
 
     def __init__(self, folder: LogFolder) -> None:
         self.folder = folder
@@ -76,8 +76,6 @@ class Replica:
         journal = self.journal
         self.ledger = ledger
         self.pos = journal.start
-        # A position cell holds the number of an event in all the journals; this much lies between it and the bytes.
-        self.shift = ledger.base * SIZE - journal.start + SHIFT
         self._half = journal.start + ledger.limit * SIZE // 2
         self._set_aside = ledger.next_limit
 
@@ -115,8 +113,8 @@ class Replica:
 
     @property
     def now(self) -> int:
-        """Where the ledger stands, as a position cell says it.  Past the journal's limit that is its end: what counts
-        next is the first event of the next journal."""
+        """Where the ledger stands, as a position cell says it: by the number of an event in all the journals.  Past the
+        journal's limit that is its end: what counts next is the first event of the next journal."""
         ledger = self.ledger
         return (ledger.base + min(ledger.index, ledger.limit)) * SIZE + SHIFT
 
@@ -202,18 +200,14 @@ class Replica:
         """``append`` these CUTs and a CLAIM, which are void where they come too late for this journal; the item, or
         -1."""
         event = events.claim(slot)
-        if cuts:
-            end = self.journal.append_all(cuts + event, self.pos)
-            begin = end - SIZE - len(cuts)
-        else:
-            end = self.journal.append_claim(event, self.pos)
-            begin = end - SIZE
-        if begin != self.pos:
+        journal, at = self.journal, self.pos
+        end = journal.append_all(cuts + event, at) if cuts else journal.append_claim(event, at)
+        begin = end - SIZE - len(cuts)
+        if begin != at:
             self._catch_up(begin)
         ledger = self.ledger
-        if cuts:
-            for (cut,) in _WORD.iter_unpack(cuts):
-                ledger.step(cut)
+        for (cut,) in _WORD.iter_unpack(cuts):
+            ledger.step(cut)
         if ledger.index >= ledger.limit:
             ledger.step(_WORD.unpack(event)[0])
             item = -1
