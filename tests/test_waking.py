@@ -85,6 +85,35 @@ def put_all(q: Any, items: list[Any], threads: int) -> None:
     joined(*them)
 
 
+def say_last(q: Any, last: Any) -> None:
+    while item := q.get():
+        last.value = item
+
+
+@pytest.mark.parametrize("count", [3000, pytest.param(300_000, marks=[pytest.mark.stress, pytest.mark.timeout(300)])])
+def test_who_falls_asleep_just_as_something_is_put_finds_it_or_is_rung_for(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first nap begins without a barrier.  Each put comes at a random moment, 30 us at most behind the last get: in
+    the middle of falling asleep, one in five.  One that is missed is enough to hang."""
+    monkeypatch.setattr(tuning, "SPINNING", False)
+    monkeypatch.setattr(tuning, "GATHERING", False)
+    q = TurboQueue()
+    last = FORK.RawValue("Q", 0)
+    child = started(say_last, q, last)
+    clock, chance = time.perf_counter, random.Random(count)
+    for item in range(1, count):
+        begin = clock() + chance.random() * 30e-6
+        while clock() < begin:
+            pass
+        q.put(item)
+        patience = begin + PATIENCE
+        while last.value != item:
+            assert clock() < patience, f"a child sleeps on, and {item} of {count} is there"
+    q.put(None)
+    ended(child)
+
+
 @pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_as_many_getters_wake_as_items_are_put(threads: int, batch: bool) -> None:

@@ -122,6 +122,18 @@ def test_a_ring_that_is_lost_with_its_process_leaves_the_others_to_their_naps() 
     assert any(step.startswith("kill") for step in found.path)
 
 
+@pytest.mark.parametrize(
+    ("waiters", "naps"), [((PUTS, GETS), 1), ((TWO, GETS), 1), ((PUTS, GETS, GETS), 2), ((PUTS, WANTS), 1)]
+)
+def test_a_put_that_is_seen_late_costs_a_nap_and_no_more(waiters: tuple[Waiter, ...], naps: int) -> None:
+    """On x86-64 the first nap has no barrier: should a store not be seen by the look, though time has passed, whoever
+    sleeps looks after that nap, and then with one."""
+    found = explore(Waits(*waiters, x86=True, timeless=True))
+    assert found.kind == "asleep"
+    found = explore(Waits(*waiters, x86=True, timeless=True, naps=naps))
+    assert found.kind is None, str(found)
+
+
 @pytest.mark.parametrize("name", ["two threads of a process get", "two want a place"])
 def test_threads_that_are_alike_may_have_each_others_names(name: str) -> None:
     """So that one of such worlds is enough: both can be reached, or none, and both are known by the same key."""

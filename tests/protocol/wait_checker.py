@@ -50,6 +50,8 @@ class Waiter(NamedTuple):
     aside: bool = False
     """It wants more than there is, and leaves rings to others."""
     rung: bool = False
+    napped: bool = False
+    """A nap has ended, and nobody had rung."""
     more: bool = False
     """There is something for another, too."""
     then: str = ""
@@ -87,7 +89,9 @@ class Waits(Machine):
     """Sleeping and ringing.  The cells: a counter of each process, one of each slot that says that somebody sleeps
     there, and the queue's word that says that anybody does.
 
-    ``counting``: a put is a store, and who falls asleep has a barrier; else it is an event, and a fence does.
+    ``counting``: a put is a store, and who falls asleep has a barrier; else it is an event, and a fence does.  (On
+    x86-64 time stands in for the barrier of a first nap: by the look, all that was stored before is seen.)
+    ``timeless``: as if no time passed there; the second nap has a barrier of its own.
     ``excused``: after a kill no more is asked than what this module's docstring says.  Left out by name (``without``):
     parts of the protocol; ``self.without`` is asked where each of them stands."""
 
@@ -101,6 +105,7 @@ class Waits(Machine):
         excused: bool = True,
         counting: bool = True,
         x86: bool = False,
+        timeless: bool = False,
     ) -> None:
         self.waiters = tuple(one._replace(slot=i if one.slot < 0 else one.slot) for i, one in enumerate(waiters))
         self.without = frozenset(without)
@@ -108,6 +113,7 @@ class Waits(Machine):
         self.excused = excused
         self.counting = counting
         self.x86 = x86
+        self.timeless = timeless
         self.putters = [i for i, one in enumerate(waiters) if one.role == "putter"]
         self.slots = len(waiters)
         self.asleep = 2 * self.slots
@@ -186,8 +192,10 @@ class Waits(Machine):
                     broken = broken._replace(more=False)
                 yield f"stop of {i}'s wait by an exception", world.put(i, broken, faults=world.fault(1))
             if naps and process.at == "sleep":
-                woken = process._replace(at="rung", rung=False)
-                yield f"stop of {i}'s nap", world.put(i, woken, faults=world.fault(2))
+                woken = process._replace(at="rung", rung=False, napped=True)
+                # Only where they are asked for does what ends well depend on naps.
+                name = f"{i}'s nap ends" if self.timeless else f"stop of {i}'s nap"
+                yield name, world.put(i, woken, faults=world.fault(2))
             yield from getattr(self, "at_" + process.at)(world, i, process)
 
     def settled(self, world: Sleepers) -> None:
@@ -307,6 +315,10 @@ class Waits(Machine):
         yield f"{i} passes its fence", world.put(i, process._replace(at="look"))
 
     def at_fall_barrier(self, world: Sleepers, i: int, process: Waiter) -> Steps:
+        if self.timeless and not process.napped:
+            after, process = self.fence(world, i, process)
+            yield f"{i} goes on at once", after.put(i, process._replace(at="look"))
+            return
         yield from self.barrier(world, i, process, "look", "sleep barrier")
 
     # -- looking, and waking up
@@ -407,6 +419,9 @@ class Waits(Machine):
 
     def at_pass_barrier(self, world: Sleepers, i: int, process: Waiter) -> Steps:
         # Whoever has put something and not seen the word that was set again: it is seen.
+        if self.timeless:
+            yield f"{i} goes on at once", world.put(i, process._replace(at="count"))
+            return
         yield from self.barrier(world, i, process, "count", "pass barrier")
 
     def at_count(self, world: Sleepers, i: int, process: Waiter) -> Steps:

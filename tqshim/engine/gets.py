@@ -217,7 +217,7 @@ def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> Bell:
     if consumer.slot is None:
         consumer.join()
     assert consumer.slot is not None
-    waiter.fall_asleep(SLEEPS, consumer.slot, sleep, now + sleep.seconds, sleep.seconds)
+    waiter.fall_asleep(SLEEPS, consumer.slot, sleep, now + sleep.seconds, sleep.seconds, sleep.naps)
     return bell
 
 
@@ -274,7 +274,7 @@ def pass_on(engine: Acts) -> None:
 def ring_if_more(engine: Acts) -> None:
     parts = engine.parts
     known = parts.replica.ledger.head < parts.replica.ledger.tail
-    if parts.members.counting and not known:
-        membarrier.barrier()  # What else was put by who has rung may not be seen yet.
+    if parts.members.counting and not (known or tuning.FIRST_NAPS):
+        membarrier.barrier()  # What else was put by who has rung may not be seen yet: as where one falls asleep.
     if known or parts.count():
         parts.waiter.ring(SLEEPS)

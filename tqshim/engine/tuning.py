@@ -9,6 +9,7 @@ import os
 import sys
 
 from tqshim.protocol import state
+from tqshim.runtime import systems
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ SHORT_WAYS: Final = (
 )
 """Threads change, and signal handlers run, at calls and jumps back alone; before 3.10 between any two instructions."""
 SHORT_CLAIMS: Final = "short_claims" not in _WITHOUT
+FIRST_NAPS: Final = "first_naps" not in _WITHOUT and systems.STORES_IN_ORDER
+"""The first nap begins without a barrier: see ``Waiter.fall_asleep``."""
 
 CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
 """Blocks that this process publishes are checked whole, also where their records are large."""

@@ -136,8 +136,13 @@ class Waiter:
 
     # -- sleeping
 
-    def fall_asleep(self, kind: int, slot: int, me: object, until: float, nap: float) -> None:
-        """Say that ``me`` sleeps, and looks by itself then.  What is there must be looked at once more."""
+    def fall_asleep(self, kind: int, slot: int, me: object, until: float, nap: float, naps: int) -> None:
+        """Say that ``me`` sleeps, and looks by itself then.  What is there must be looked at once more.
+
+        Whoever puts after that look sees that we sleep, whoever has put before it is seen: it is for us to see to that,
+        a put has no barrier.  That of the system interrupts every processor on which somebody runs who uses queues,
+        which took 18 us; but where stores come in their order one is seen in less than the microsecond that lies
+        between our word and the look, and what should ever be missed costs a first nap."""
         cells = self._members.cells
         cell = Cells.place(kind, slot)
         waiting_here = self.waiting[kind]
@@ -147,8 +152,7 @@ class Waiter:
         if not systems.STORES_IN_ORDER and self._members.counting:
             membarrier.barrier()  # Whoever sees the next word sees this one.
         cells.words[ASLEEP[kind]] = 1
-        # Whoever puts after this look sees that we sleep: it is for us to see to that, a put has no barrier.
-        if self._members.counting:
+        if (naps or not tuning.FIRST_NAPS) and self._members.counting:
             membarrier.barrier()
         locks.fence()
 

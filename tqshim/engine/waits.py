@@ -55,7 +55,7 @@ def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: obj
         if kind == AWAITS_DONE and deadline is not None:
             # Nobody rings before the end of all: what a busy journal has grown by must be read before the deadline.
             seconds = min(seconds, max((deadline - now) / 2, _CLOSE))
-        bell = engine.act(partial(fall_asleep, engine), kind, places, me, now + max(0.0, seconds), nap, rung)
+        bell = engine.act(partial(fall_asleep, engine), kind, places, me, now + max(0.0, seconds), nap, naps, rung)
         if bell is None or seconds <= 0:
             return
         rung = engine.parts.waiter.rest(kind, me, bell, seconds)
@@ -67,13 +67,13 @@ def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: obj
 
 
 def fall_asleep(
-    engine: Acts, kind: int, places: int, me: object, until: float, nap: float, rung: bool
+    engine: Acts, kind: int, places: int, me: object, until: float, nap: float, naps: int, rung: bool
 ) -> Optional[Bell]:
     """Say that we sleep.  ``None``: what we wait for is there."""
     parts = engine.parts
     slot = slot_for(engine, kind)
     bell = parts.waiter.bell_for(kind, me)
-    parts.waiter.fall_asleep(kind, slot, me, until, nap)
+    parts.waiter.fall_asleep(kind, slot, me, until, nap, naps)
     there = available(engine, kind, places)
     if there < places and parts.acknowledging.scan_if_due(monotonic()):
         there = available(engine, kind, places)
@@ -126,7 +126,7 @@ def watch(engine: Acts, kind: int, me: object, wanted: int, naps: int, rung: boo
     parts = engine.parts
     nap = parts.waiter.nap(kind, naps)
     now = monotonic()
-    parts.waiter.fall_asleep(kind, slot_for(engine, kind), me, now + nap, nap)
+    parts.waiter.fall_asleep(kind, slot_for(engine, kind), me, now + nap, nap, naps)
     there = available(engine, kind, wanted)
     if there < wanted and parts.acknowledging.scan_if_due(now):
         there = available(engine, kind, wanted)
