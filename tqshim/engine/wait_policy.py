@@ -105,14 +105,16 @@ class Waiter:
 
     def ring(self, kind: int) -> None:
         """Wake one who sleeps, if somebody does.  Needs no lock: whatever interrupts it, somebody rings."""
-        words, word = self._members.cells.words, ASLEEP[kind]
-        if not words[word]:
+        members = self._members
+        words, word = members.cells.words, ASLEEP[kind]
+        said = words[word]
+        if not said:
             return
         try:
             words[word] = 0
             locks.fence()  # Who falls asleep from here on says so again, who slept before is seen.
-            self._members.see_all()
-            if self._members.cells.sleepers(kind):
+            members.see_all()
+            if members.cells.is_asleep(kind, said):
                 self._ring(kind)
         except BaseException:
             words[word] = 1
@@ -151,7 +153,7 @@ class Waiter:
         cells.words[cell] = word if len(waiting_here) == 1 else max(word, cells.words[cell])
         if not systems.STORES_IN_ORDER and self._members.counting:
             membarrier.barrier()  # Whoever sees the next word sees this one.
-        cells.words[ASLEEP[kind]] = 1
+        cells.words[ASLEEP[kind]] = slot + 2
         if (naps or not tuning.FIRST_NAPS) and self._members.counting:
             membarrier.barrier()
         locks.fence()

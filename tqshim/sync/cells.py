@@ -17,7 +17,7 @@ queue, too::
           448-511   flag: somebody wants to know that, or how far a lease of all that comes has got
           576-639   records of the slot's log that such a lease has delivered, or that were cut before it
           640-703   records of the slot's log that are cut, or never will be: it may lag, and never leads
-          512       consumers sleep, and none was rung for since
+          512       consumers sleep, and none was rung for since: 2 + the slot of one of them, or 1
           513       the same of producers that wait for a place
           514       the same of those who wait until all items are finished with
           516       when somebody last looked who has died, in monotonic microseconds
@@ -141,11 +141,16 @@ class Cells:
         for page in range(self.pages):
             start = page * _WORDS + kind
             for word in filter(None, self.words[start : start + SLOTS]):
-                until = word >> 16
-                # Three naps late: dead or stopped, and no ring will reach it.
-                if until + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000 >= now:
-                    found.append(until)
+                if _looks_by_itself(word) >= now:
+                    found.append(word >> 16)
         return found
+
+    def is_asleep(self, kind: int, said: int) -> bool:
+        """Somebody sleeps, as the queue's word said: the one that it names, or any."""
+        slot = said - 2
+        if 0 <= slot < self.slots and _looks_by_itself(self.words[self.place(kind, slot)]) >= microseconds():
+            return True
+        return bool(self.sleepers(kind))
 
     def clear(self, slot: int) -> None:
         """Forget what a former member of the slot has left; its counter, and how far its lease has got, are kept."""
@@ -162,6 +167,12 @@ class Cells:
         for counters in self._counters:
             counters.release()
         self.words.release()
+
+
+def _looks_by_itself(word: int) -> int:
+    """Until when, in microseconds, that sleeper does so at the latest: three naps late it is dead or stopped, and no ring
+    will reach it."""
+    return (word >> 16) + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000
 
 
 def sleep_word(until: float, nap: float) -> int:
