@@ -256,9 +256,16 @@ MUTANTS = [
     ),
     Mutant(
         "who lives is taken for a dead sleeper",
-        "                if until + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000 >= now:\n",
-        "                if until + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000 < now:\n",
+        "    return (word >> 16) + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000\n",
+        "    return (word >> 16) - 3 * _NAP_UNIT * (word & 0xFFFF) + 2000\n",
         "nobody who sleeps is woken",
+        WAKING + "test_as_many_wake_up_as_items_come[get-put one by one]",
+    ),
+    Mutant(
+        "only a sleeper whom the word names is rung for",
+        "        return bool(self.sleepers(kind))\n",
+        "        return False\n",
+        "of several who sleep one is woken, the others look seconds later",
         WAKING + "test_as_many_wake_up_as_items_come[get-put one by one]",
     ),
     Mutant(
