@@ -19,6 +19,7 @@ from watching import AWAITS_PLACE, events_of, newcomer, until_asleep
 
 from tqshim import TurboQueue, monitor
 from tqshim.engine import tuning
+from tqshim.engine.producer import Producer
 from tqshim.protocol import events
 from tqshim.runtime import systems
 from tqshim.sync import membarrier
@@ -153,6 +154,27 @@ def test_it_sleeps_until_there_is_a_place_and_does_not_look_for_one(path: str) -
         assert queue.get() == ("mine", 0)
         waits.join(LONG)
         assert not waits.is_alive() and queue.full()
+
+
+@pytest.mark.skipif(not tuning.SHORT_WAYS, reason="there is no short way to put")
+@pytest.mark.parametrize("maxsize", [3, 10, 30])
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_place_that_others_have_made_free_is_taken_by_the_short_way(
+    path: str, readers: int, maxsize: int, nobody_cuts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TurboQueue(maxsize, path=path) as queue:
+        them = [newcomer(path) for _ in range(readers)]
+        assert filled(queue) == maxsize
+        expected = [("mine", number) for number in range(maxsize)] + [*range(40)]
+        monkeypatch.setattr(Producer, "_put", None)  # calling it would fail
+        for number in range(40):
+            assert them[number % readers].get(timeout=LONG) == expected.pop(0)
+            queue.put_nowait(number)
+        monkeypatch.undo()
+        assert filled(queue) == 0 and queue.full()
+        assert [them[0].get(timeout=LONG) for _ in range(maxsize)] == expected
+        for one in them:
+            close(one)
 
 
 def test_what_others_see_of_it_is_exact(path: str, nobody_cuts: None) -> None:

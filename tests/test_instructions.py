@@ -38,7 +38,9 @@ class Story:
 
     def __init__(self, act: Any, kind: str, maxsize: int, waiting: int, is_member: bool) -> None:
         if act is Story.waits:
-            kind, waiting, is_member = "plain" if kind in ("returned", "another's") else kind, 0, False
+            kind, waiting, is_member = "plain" if kind in ("returned", "another's", "freed") else kind, 0, False
+        if kind == "freed":
+            maxsize = 60
         self.folder = tempfile.mkdtemp(dir=os.environ["TQSHIM_DIR"]) if kind in ("durable", "authkey") else None
         authkey = b"key" if kind == "authkey" else None
         self.q: Any = JoinableTurboQueue(maxsize, path=self.folder, durable=kind == "durable" or None, authkey=authkey)
@@ -66,11 +68,22 @@ class Story:
             self.q.put_many(["second"])
             self.put += ["first", "second"]
             self.got.append(self.q.get())
-        if act is Story.puts_in_vain and maxsize:
+        if kind == "freed":
+            self.fill()
+            other = newcomer(self.q._engine.folder.path)
+            self.others.append(other)
+            self.got += [other.get() for _ in range(5)]  # more than a put, a handler's and a child's take
+        elif act is Story.puts_in_vain and maxsize:
             more = list(range(1000, 1000 + maxsize - self.q.stats().items))
             self.q.put_many(more)
             self.put += more
         self.known, self.before = len(self.put), len(self.got)
+
+    def fill(self) -> None:
+        """Put as many as there are places for, one by one: the last one closes the short way."""
+        for item in range(2000, 2000 + self.q._maxsize - self.q.qsize()):
+            self.q.put(item)
+            self.put.append(item)
 
     # -- acts
 
@@ -184,7 +197,7 @@ ACTS = [
     *(Story.waits, Story.claims, Story.joins, Story.finishes),
 ]
 HANDLERS = [Story.raise_, Story.put_one, Story.fork]
-KINDS = ["plain", "rolls", "durable", "authkey", "returned", "another's"]
+KINDS = ["plain", "rolls", "durable", "authkey", "returned", "another's", "freed"]
 CASES = list(product((0, 60), (3, 40), (False, True)))
 WALKS = [
     pytest.param(act, handler, marks=raised if handler is Story.raise_ else ())

@@ -86,9 +86,9 @@ class Producer:
         Raises ``OSError`` where there is no space; those before are put."""
         put = 0
         if len(records) == 1 and self._replica.ledger.maxsize:
-            published = self._publish(records[0])
-            if published is not None:
-                return published
+            count = self._put_alone(records[0]) if self._is_alone() else self._publish(records[0])
+            if count is not None:
+                return count
         while put < len(records):
             self.log.stop = 0  # No other thread grows the log meanwhile.
             left = records[put:] if put else records
@@ -130,13 +130,30 @@ class Producer:
         count = self.writer.write(self._own_log(), total, records[:count])
         return self._commit(total, total + count, by_counter)
 
+    def _put_alone(self, record: NewRecord) -> Optional[int]:
+        """Put a small record by the short way, where nobody else puts and others have got something since that was
+        closed.  ``None``: it takes the long way."""
+        log = self.log
+        if type(record) is not bytes or not log.stop or self.lost or log.counts[log.flag]:
+            return None
+        self._replica.sync()
+        self._limit()
+        # Commit point.
+        total = log.put(record)
+        if not total and self._has_free_places(self._position() + 1):  # of what a lease has delivered
+            self._limit()
+            total = log.put(record)
+        if total > 0 and (log.counts[log.flag] or log.stop < total or self.lost):
+            return int(self.confirm(total, self))
+        return 1 if total else None
+
     def _publish(self, record: NewRecord) -> Optional[int]:
         """Put a small record through the journal, where a bounded queue has too few places to reserve some.  0: it has
         none.  ``None``: it takes the long way."""
         log, slot, replica = self.log, self.slot, self._replica
         if type(record) is not bytes or log.batch is None or slot is None or self.writer.is_dressed or self.lost:
             return None
-        if slot in replica.ledger.res or self._is_alone():  # before a look, which would find that, too
+        if slot in replica.ledger.res:  # before a look, which would find that, too
             return None
         counters = self._members.look()
         ledger = replica.ledger
