@@ -73,6 +73,7 @@ HOUSE: Final = (
     Step(4, words("queues.family queues.asynchronous")),
     Step(4, words("queues.queue turbo_queue queues.fallback")),
     Step(4, words("queues.claims")),
+    Step(4, words("queues.sharing")),
     Step(4, words("queues.pickling")),
     Step(4, words("queues.buffers")),
     Step(4, words("queues")),

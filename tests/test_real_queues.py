@@ -710,7 +710,7 @@ SHOWING: list[tuple[str, str, int, list[Call]]] = [
     ],
     ("an item that can't be pickled", "JoinableQueue", 0, [Call("put", (Item("view", 0),)), Call("task_done")]),
     ("an item that can't be pickled", "Queue", 0, [Call("put", (Item("view", 0),)), Call("close"), Call("empty")]),
-    ("a call that is wrong in two ways", "Queue", 1, [SMALL, Call("put_nowait", (Item("view", 0),))]),
+    ("a call that is wrong in two ways", "Queue", 1, [SMALL, Call("put", (Item("view", 0), True, 0.01))]),
     ("a call that is wrong in two ways", "Queue", 1, [SMALL, Call("put", (Item("view", 0), True, math.nan))]),
     ("a call that is wrong in two ways", "SimpleQueue", 0, [Call("close"), Call("put", (Item("view", 0),))]),
     ("the pickle protocol", "Queue", 0, [Call("put", (Item("protocol", 0),)), Call("get")]),

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -13,16 +14,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import reduction
 from typing import Any
 
 import pytest
 
-from tqshim import Full, TurboQueue
-from tqshim.queues import pickling
+from tqshim import Full, ShutDown, TurboQueue
+from tqshim.queues import pickling, sharing
 
 LIMIT = 256
 MOST = LIMIT // 4
 PATIENCE = 60.0
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits() -> None:
+    """What other tests have put, and nobody has fetched."""
+    waiting = sharing._waiting()
+    while waiting:
+        waiting.popitem()[1][1]()
 
 
 @pytest.fixture
@@ -51,6 +61,11 @@ def fill(queue: Any) -> None:
         put_one(queue, number)
 
 
+def nothing_is_left() -> bool:
+    """No descriptor waits here to be fetched."""
+    return not sharing._waiting() and not pickling.pending
+
+
 def get_all(queue: Any, count: int, found: Any) -> None:
     found.put([get_one(queue) for _ in range(count)])
 
@@ -75,10 +90,22 @@ def test_a_put_that_may_not_wait_finds_no_place(limit: None) -> None:
         put_one(queue, -1, timeout=0.2)
     assert 0.2 <= time.monotonic() - began < 5
     with pytest.raises(Full):
-        queue.put_many([1, 2], timeout=0.01)
+        queue.put_many([1, multiprocessing.Pipe()[0]], timeout=0.01)
     assert [get_one(queue) for _ in range(MOST)] == list(range(MOST))
     put_one(queue, 7, block=False)
     assert get_one(queue) == 7
+    assert nothing_is_left()
+
+
+def test_items_that_take_none_do_not_wait(limit: None) -> None:
+    queue, other = TurboQueue(), TurboQueue()
+    fill(queue)
+    other.put_nowait("one")
+    other.put_many_nowait(["two", "three"])
+    queue.put_nowait("four")
+    assert other.get_many() == ["one", "two", "three"]
+    assert [get_one(queue) for _ in range(MOST)] == list(range(MOST))
+    assert queue.get() == "four"
 
 
 def test_a_put_into_an_event_loop_waits_and_lets_others_run(limit: None) -> None:
@@ -86,7 +113,9 @@ def test_a_put_into_an_event_loop_waits_and_lets_others_run(limit: None) -> None
     fill(queue)
 
     async def put_and_get() -> bool:
-        putting = asyncio.ensure_future(queue.put_async("last"))
+        here, there = multiprocessing.Pipe()
+        here.send(MOST)
+        putting = asyncio.ensure_future(queue.put_async(there))
         await asyncio.sleep(0.1)
         waited = not putting.done()
         assert get_one(queue) == 0
@@ -94,13 +123,12 @@ def test_a_put_into_an_event_loop_waits_and_lets_others_run(limit: None) -> None
         return waited
 
     assert asyncio.run(put_and_get())
-    assert [get_one(queue) for _ in range(1, MOST)] == list(range(1, MOST))
-    assert queue.get() == "last"
+    assert [get_one(queue) for _ in range(MOST)] == list(range(1, MOST + 1))
 
 
 def test_a_put_that_waits_for_nobody_says_what_to_do(limit: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """And takes part in no harm: all that was put arrives."""
-    monkeypatch.setattr(pickling, "PATIENCE", 0.3)
+    monkeypatch.setattr(sharing, "PATIENCE", 0.3)
     queue: Any = TurboQueue()
     fill(queue)
     with pytest.raises(OSError, match=f"{MOST} descriptors .* maxsize") as raised:
@@ -110,10 +138,10 @@ def test_a_put_that_waits_for_nobody_says_what_to_do(limit: None, monkeypatch: p
 
 
 def test_a_put_waits_as_long_as_somebody_fetches(limit: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickling, "PATIENCE", 1.0)
+    monkeypatch.setattr(sharing, "PATIENCE", 1.0)
     queue: Any = TurboQueue()
     fill(queue)
-    monkeypatch.setattr(pickling, "SHARE", 5)
+    monkeypatch.setattr(sharing, "SHARE", 5)
     got: list[int] = []
 
     def slowly() -> None:
@@ -128,6 +156,107 @@ def test_a_put_waits_as_long_as_somebody_fetches(limit: None, monkeypatch: pytes
     put_one(queue, -1)  # after two seconds
     assert len(got) >= MOST - LIMIT // 5
     taking.join()
+
+
+class Own:
+    """Takes a descriptor with it by itself."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> Any:
+        return fetched, (reduction.DupFd(self.descriptor),)
+
+
+def fetched(descriptor: Any) -> int:
+    number: int = descriptor.detach()
+    return number
+
+
+def test_a_class_that_makes_descriptors_by_itself_waits_too(limit: None) -> None:
+    queue: Any = TurboQueue()
+    for _ in range(MOST):
+        queue.put(Own(0))
+    with pytest.raises(Full):
+        queue.put_nowait(Own(0))
+    for _ in range(MOST):
+        os.close(queue.get())
+    assert nothing_is_left()
+
+
+def ends(connection: Any) -> bool:
+    """All ends on the other side are closed."""
+    try:
+        connection.recv()
+    except EOFError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("how", ["nowait", "timeout", "many", "many_nowait", "shut", "async"])
+def test_what_is_refused_leaves_no_descriptor(how: str) -> None:
+    """Who has the other end sees that this one is closed, once its owner has closed it."""
+    queue: Any = TurboQueue(maxsize=1)
+    queue.put("first")
+    if how == "shut":
+        queue.shutdown()
+    for _ in range(3):
+        here, there = multiprocessing.Pipe()
+        with pytest.raises((Full, ShutDown, asyncio.TimeoutError)):
+            if how == "nowait":
+                queue.put_nowait(there)
+            elif how == "timeout":
+                queue.put(there, timeout=0.01)
+            elif how == "many":
+                queue.put_many([there], timeout=0.01)
+            elif how == "many_nowait":
+                queue.put_many_nowait([there, there])
+            elif how == "shut":
+                queue.put(there)
+            else:
+                asyncio.run(asyncio.wait_for(queue.put_async(there), 0.05))
+        there.close()
+        assert nothing_is_left() and here.poll(PATIENCE) and ends(here)
+    assert queue.get() == "first"
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_can_not_be_pickled_leaves_no_descriptor(many: bool) -> None:
+    queue: Any = TurboQueue()
+    here, there = multiprocessing.Pipe()
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        if many:
+            queue.put_many([there, (there, there), (there, lambda: None), there])
+        else:
+            queue.put((there, lambda: None))
+    there.close()
+    assert nothing_is_left() and here.poll(PATIENCE) and ends(here)
+    assert queue.empty()
+
+
+def test_a_batch_of_more_than_may_wait_goes_in_pieces(limit: None) -> None:
+    queue, found = TurboQueue(), TurboQueue()
+    count = 3 * MOST
+    pipes = [multiprocessing.Pipe() for _ in range(8)]
+    for number in range(count):
+        pipes[number % 8][0].send(number)
+    child = multiprocessing.get_context("fork").Process(target=get_all, args=(queue, count, found))
+    child.start()
+    queue.put_many([there for _ in range(count // 8) for _, there in pipes], timeout=PATIENCE)
+    assert found.get(timeout=PATIENCE) == list(range(count))
+    child.join(PATIENCE)
+    assert nothing_is_left()
+
+
+def test_a_refused_item_is_not_even_pickled() -> None:
+    """As in the standard library, where a place comes first: it costs nothing, and need not be one that pickles."""
+    for queue in (TurboQueue(maxsize=2), multiprocessing.Queue(maxsize=2)):
+        queue.put(1)
+        queue.put(2)
+        with pytest.raises(Full):
+            queue.put_nowait(lambda: None)
+        assert [queue.get(timeout=PATIENCE), queue.get(timeout=PATIENCE)] == [1, 2]
+        queue.close()
 
 
 def test_a_process_without_descriptors_says_what_to_do() -> None:

@@ -194,6 +194,14 @@ class Engine(Acts):
             return self.above().full()
         return self.look(self._is_full)
 
+    def is_known_full(self) -> bool:
+        """It is full as far as our last put knew, and it is full: nothing need be pickled to be refused."""
+        log = self.parts.producer.log
+        try:
+            return self.maxsize > 0 and log.counts[log.cell] >= log.stop and self.full()
+        except ValueError:  # forked just now
+            return False
+
     def _is_full(self) -> bool:
         parts = self.parts
         return parts.consumer.count() - len(parts.hand.state[1]) + len(parts.replica.ledger.held) >= self.maxsize

@@ -14,8 +14,8 @@ from typing import Any, Final, Optional
 from weakref import WeakKeyDictionary
 
 from tqshim.engine.registry import Engine
-from tqshim.queues import pickling
 from tqshim.queues.queue import Empty, Full, TurboQueue
+from tqshim.runtime import late
 from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
 
 __all__ = ["get", "put"]
@@ -124,8 +124,9 @@ async def put(queue: TurboQueue[Any], item: Any) -> None:
             return queue.put_nowait(item)
         except Full:
             pass
-        if pickling.reducers.used and not pickling.has_room():
-            await pickling.pause()
+        sharing = late.room("queues.sharing")
+        if not sharing.has_room():
+            await sharing.pause()
         else:
             await _sleep(queue, AWAITS_PLACE)
 

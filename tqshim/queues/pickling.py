@@ -1,14 +1,9 @@
 """Items become records, and records items.
 
-Lives here: pickling and unpickling, what of it failed and what to say then, the descriptors that it makes for whoever
-gets an item.  Not here: large buffers in a record (``buffers``), making and fetching descriptors, which is
-``multiprocessing.resource_sharer``'s.
+Lives here: pickling and unpickling, what of it failed and what to say then, which items take descriptors with them.
+Not here: large buffers in a record (``buffers``), what becomes of descriptors (``sharing``).
 
-Torch's tensors, connections and sockets take a descriptor each of the process that has put them, until it is fetched.
-The standard library's queue pickles what its pipe has room for; here all that is put is pickled.  At the limit nothing
-could be fetched any more, for that takes a descriptor, too: what had been put before would be lost.
-
-Invariant: a put waits while a quarter of the descriptors that this process may have wait: what a pipe has room for.
+Invariant: an item that could not be pickled leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -21,13 +16,11 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from multiprocessing import queues, reduction
-from queue import Full
 from types import CodeType
 
 from tqshim.runtime import late
-from tqshim.runtime.clock import monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,17 +32,16 @@ if TYPE_CHECKING:
 __all__ = [
     "COPIED",
     "OF_MEMORY",
+    "REMEDY",
     "dumps",
     "dumps_many",
     "explain_failure",
     "explain_loss",
-    "has_room",
     "is_fault",
     "load",
     "loads",
-    "pause",
-    "reducers",
-    "wait_for_room",
+    "pending",
+    "put",
 ]
 
 loads: Final = pickle.loads
@@ -57,16 +49,9 @@ loads: Final = pickle.loads
 COPIED: Final = 2 << 20
 """Bytes up to which the arrays of a record are copied from memory that is mapped already: to map them anew costs more.
 """
-SHARE: Final = 4
-LEAST: Final = 16
-"""As many may wait, or a part of the limit."""
-PATIENCE: Final = 30.0
-"""Seconds for which a put waits while nobody fetches anything: whoever is to may be this very thread."""
-LOOK_EVERY: Final = 0.005
-"""Seconds."""
 GRACE: Final = 0.1
 """Seconds that a process takes from closing what it has to being seen as dead."""
-_REMEDY: Final = (
+REMEDY: Final = (
     "get what was put, give the queue a maxsize, raise the limit (ulimit -n), or share tensors in another way "
     "(torch.multiprocessing.set_sharing_strategy('file_system'))"
 )
@@ -74,28 +59,37 @@ _REMEDY: Final = (
 PUTTABLE: Final = "put what pickles (no lambda, lock, generator or open file), or override _on_queue_feeder_error"
 GETTABLE: Final = "what it is made of must be importable here by the name that it has where it was put"
 
-SHARED: Final = "who has put it must live until its descriptors were fetched"
+ORPHANED: Final = "who has put it must live until its descriptors were fetched"
+
+
+pending: Final[set[int]] = set()
+"""The descriptors, by their keys, of items that are pickled and not put yet: nobody can fetch those."""
 
 
 # -- pickling
 
 
 class Reducers:
-    """A pickler's dispatch table: what programs have registered with ``multiprocessing``, and with ``copyreg``."""
+    """One pickler's dispatch table: what programs have registered with ``multiprocessing``, and with ``copyreg``."""
 
-    __slots__ = ("_extra", "used")
+    __slots__ = ("made",)
 
-    def __init__(self, extra: dict[type, Any]) -> None:
-        self._extra = extra
-        self.used = False
-        """An item had something that needs ``multiprocessing``'s own: it may have made descriptors."""
+    def __init__(self) -> None:
+        self.made: list[int] = []
+        """The descriptors that the item takes with it, by their keys."""
 
     def __getitem__(self, kind: type) -> Any:
-        reducer = self._extra.get(kind)
-        if reducer is None:
-            return copyreg.dispatch_table[kind]
-        self.used = True
-        return reducer
+        reducer = _extra.get(kind)
+        if reducer is not None:
+            return reducer
+        if kind.__name__ == "DupFd" and kind.__module__ == "multiprocessing.resource_sharer":
+            return self._noted
+        return copyreg.dispatch_table[kind]
+
+    def _noted(self, descriptor: Any) -> Any:
+        """As it would be pickled: it was made for this item."""
+        self.made.append(descriptor._id[1])
+        return descriptor.__reduce_ex__(5)
 
 
 class _Sink:
@@ -116,10 +110,10 @@ _pickler: Final[Any] = (
 """The standard library's pickler, which ours comes to.  Programs put another in its place, dill's or cloudpickle's, or
 in that of its methods, at any time: then those are used.  ``None``: one has done so before this was imported."""
 _methods: Final = vars(_pickler) if _pickler else {}
-reducers: Final = Reducers(_pickler._extra_reducers if _pickler else {})
+_extra: Final[dict[type, Any]] = _pickler._extra_reducers if _pickler else {}
 """What ``multiprocessing`` knows to pickle beyond ``pickle``: connections, sockets, and what programs registered."""
-_Pen: TypeAlias = "tuple[Any, list[Any]]"
-"""A pickler, and what it has written."""
+_Pen: TypeAlias = "tuple[Any, list[Any], list[int]]"
+"""A pickler, what it has written, and the descriptors that this takes with it."""
 _pens: Final[list[_Pen]] = []
 _PEN_BYTES: Final = 2048
 """A pickler that has written more may have met many objects: its table of them never shrinks, and is cleared for every
@@ -133,54 +127,86 @@ def dumps(item: object) -> NewRecord:
     try:
         pen = _pens.pop()
     except IndexError:
-        pen = _new_pen()
+        pen = _new_pen([])
     # An exception leaves the pickler half-way: it is not used again then.
-    pickler, written = pen
-    pickler.dump(item)
+    pickler, written, made = pen
+    try:
+        pickler.dump(item)
+    except BaseException:
+        if made:
+            _drop(made)
+        raise
     pickler.clear_memo()
     record = written.pop() if len(written) == 1 else _join(written, 0)
+    if made:
+        record = _shared(record, made)
     if len(record) <= _PEN_BYTES or type(item) is bytes:  # which is one object, however long it is
         _pens.append(pen)
     return record
 
 
-def dumps_many(items: Iterable[Any], failed: Callable[[Exception, Any], None]) -> list[NewRecord]:
-    """``dumps`` of each; ``failed`` is told of those that can't be pickled, and may raise."""
+def dumps_many(
+    items: Iterator[Any], failed: Callable[[Exception, Any], None], in_pieces: bool
+) -> tuple[list[NewRecord], bool]:
+    """``dumps`` of each; ``failed`` is told of those that can't be pickled, and may raise.  ``True``: there may be more
+    of them, for those so far take as many descriptors with them as may wait, and ``in_pieces`` was asked for."""
+    written: list[Any] = []
+    try:
+        return _dumped(items, failed, in_pieces, written)
+    except BaseException:
+        if any(hasattr(record, "descriptors") for record in written):
+            late.room("queues.sharing").withdraw(written)
+        raise
+
+
+def _dumped(
+    items: Iterator[Any], failed: Callable[[Exception, Any], None], in_pieces: bool, records: list[NewRecord]
+) -> tuple[list[NewRecord], bool]:
     if queues._ForkingPickler is not _pickler or _methods["dumps"] is not _given:  # type: ignore[attr-defined]
-        dumped: list[NewRecord] = []
         for item in items:
             try:
-                dumped.append(dumps(item))
+                records.append(dumps(item))
             except Exception as error:
                 failed(error, item)
-        return dumped
-    try:
-        pen = _pens.pop()
-    except IndexError:
-        pen = _new_pen()
-    pickler, written = pen
+        return records, False
+    pickler, written, made = _new_pen(records)
     dump, clear_memo = pickler.dump, pickler.clear_memo
-    count = 0
+    count = taken = 0
     for item in items:
         try:
             dump(item)
         except Exception as error:
+            if made:
+                _drop(made)
             failed(error, item)
             del written[count:]
-            pen = _new_pickler(written), written
-            dump, clear_memo = pen[0].dump, pen[0].clear_memo
+            pickler, _, made = _new_pen(written)
+            dump, clear_memo = pickler.dump, pickler.clear_memo
             continue
         clear_memo()
         count += 1
         if len(written) != count:
             written.append(_join(written, count - 1))
+        if made:
+            taken += len(made)
+            written[-1] = _shared(written[-1], made)
+            if in_pieces and taken >= late.room("queues.sharing").most():
+                return records, True
         if len(written[-1]) > _PEN_BYTES:
-            pen = _new_pickler(written), written
-            dump, clear_memo = pen[0].dump, pen[0].clear_memo
-    records = written[:]
-    written.clear()
-    _pens.append(pen)
-    return records
+            pickler, _, made = _new_pen(written)
+            dump, clear_memo = pickler.dump, pickler.clear_memo
+    return records, False
+
+
+def put(
+    records: list[NewRecord], do: Callable[[bool, Optional[float]], int], block: bool, timeout: Optional[float]
+) -> int:
+    """Put what was pickled, by ``do``, once more descriptors can wait, if some of it takes any with it; returns how
+    many were put."""
+    if pending and any(hasattr(record, "descriptors") for record in records):
+        count: int = late.room("queues.sharing").put(records, do, block, timeout)
+        return count
+    return do(block, timeout)
 
 
 def _join(written: list[Any], start: int) -> NewRecord:
@@ -191,17 +217,25 @@ def _join(written: list[Any], start: int) -> NewRecord:
     return record
 
 
-def _new_pen() -> _Pen:
-    written: list[Any] = []
-    return _new_pickler(written), written
+def _shared(record: NewRecord, made: list[int]) -> NewRecord:
+    """That record with the descriptors that were made for it."""
+    shared: NewRecord = late.room("queues.sharing").Shared(record, made)
+    made.clear()
+    return shared
 
 
-def _new_pickler(written: list[Any]) -> pickle.Pickler:
+def _drop(made: list[int]) -> None:
+    """The item was not pickled for which these were made."""
+    late.room("queues.sharing").withdraw([_shared(b"", made)])
+
+
+def _new_pen(written: list[Any]) -> _Pen:
     """A pickler that appends what it writes to this list."""
+    reducers = Reducers()
     # Protocol 5: arrays and other large buffers are not copied on the way.
     pickler = pickle.Pickler(_Sink(written.append), 5)
     pickler.dispatch_table = reducers  # type: ignore[assignment]
-    return pickler
+    return pickler, written, reducers.made
 
 
 _FAULTS: Final = (Exception, SystemExit)
@@ -264,7 +298,7 @@ def explain_failure(error: Exception, path: str, item: object) -> None:
 
 def explain_loss(error: BaseException, path: str) -> None:
     """Unpickling an item of the queue there has raised this: say so."""
-    _add_note(error, path, f"an item is gone, all others arrive: {SHARED if _is_orphan(error) else GETTABLE}")
+    _add_note(error, path, f"an item is gone, all others arrive: {ORPHANED if _is_orphan(error) else GETTABLE}")
 
 
 def _add_note(error: BaseException, path: str, note: str) -> None:
@@ -274,48 +308,6 @@ def _add_note(error: BaseException, path: str, note: str) -> None:
 
 
 # -- descriptors
-
-
-def _waiting() -> dict[int, Any]:
-    """What waits to be fetched from this process."""
-    sharer: Any = sys.modules.get("multiprocessing.resource_sharer")
-    found: dict[int, Any] = sharer._resource_sharer._cache if sharer is not None else {}
-    return found
-
-
-def has_room() -> bool:
-    """More descriptors can wait to be fetched."""
-    waiting = len(_waiting())
-    if waiting < LEAST:
-        return True
-    import resource  # here: most programs do without
-
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return limit < 0 or waiting < limit // SHARE
-
-
-def wait_for_room(block: bool, timeout: Optional[float]) -> Optional[float]:
-    """Wait until more can wait; returns what is left of ``timeout``.
-
-    Raises ``Full`` where it runs out, ``OSError`` where nobody fetches anything."""
-    now = monotonic()
-    deadline = None if timeout is None else now + timeout
-    impatient = now + PATIENCE
-    seen = set(_waiting())
-    while not has_room():
-        now = monotonic()
-        if not block or (deadline is not None and now >= deadline):
-            raise Full
-        if not seen <= set(_waiting()):
-            impatient, seen = now + PATIENCE, set(_waiting())
-        elif now > impatient:
-            raise OSError(
-                errno.EMFILE,
-                f"{len(seen)} descriptors of items that were put wait in this process, and none was fetched for "
-                f"{PATIENCE:.0f} seconds; {_REMEDY}",
-            )
-        time.sleep(LOOK_EVERY)
-    return None if deadline is None else max(0.0, deadline - monotonic())
 
 
 def _is_orphan(error: BaseException) -> bool:
@@ -332,17 +324,10 @@ def _is_orphan(error: BaseException) -> bool:
     return False
 
 
-async def pause() -> None:
-    """Let others of this event loop run for a moment."""
-    import asyncio  # here: most programs do without
-
-    await asyncio.sleep(LOOK_EVERY)
-
-
 def _explain_descriptors(error: Exception) -> None:
     """Pickling has raised this.  Raises ``OSError`` with cause and remedy where it found no descriptor any more."""
     if getattr(error, "errno", 0) == errno.EMFILE or os.strerror(errno.EMFILE) in str(error):
         raise OSError(
             errno.EMFILE,
-            f"pickling an item makes descriptors for whoever gets it, and this process has no more; {_REMEDY}",
+            f"pickling an item makes descriptors for whoever gets it, and this process has no more; {REMEDY}",
         ) from error

@@ -1,9 +1,7 @@
 """The queues: the contract of ``multiprocessing.Queue``, on an engine.
 
 Lives here: signatures, exceptions, pickling of handles.  Not here: that of items (``pickling``), how they travel
-(``engine``).
-
-The engine is imported with the first queue: importing the package costs little more than ``multiprocessing.queues``.
+(``engine``, which is imported with the first queue: to import the package costs little).
 
 Invariant: a program that keeps to the documented interface of ``multiprocessing.Queue`` sees the same here.
 """
@@ -21,9 +19,9 @@ from types import GenericAlias
 
 from tqshim.errors import no_pipe
 from tqshim.queues import pickling
-from tqshim.queues.pickling import OF_MEMORY, dumps, dumps_many, is_fault, load, loads, reducers
+from tqshim.queues.pickling import OF_MEMORY, dumps, dumps_many, is_fault, load, loads
 from tqshim.runtime import late
-from tqshim.runtime.clock import FOREVER, check_deadline
+from tqshim.runtime.clock import FOREVER, check_deadline, monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,8 +145,8 @@ class TurboQueue(_Queue[_T]):
             raise ValueError(f"Queue {self!r} is closed")
         if timeout is not None:
             timeout = ldexp(timeout, 0)  # what is no number raises, be there a place or not
-        if reducers.used and not pickling.has_room():
-            timeout = pickling.wait_for_room(block, timeout)
+        if not block and engine.is_known_full():
+            raise ShutDown if engine.shut else Full
         try:
             record = dumps(obj)
         except Exception as error:
@@ -161,7 +159,7 @@ class TurboQueue(_Queue[_T]):
                 total = 0
             if total < 0 or (total and engine.has_put(total)):
                 return
-        if not engine.put(record, block, timeout):
+        if not pickling.put([record], functools.partial(engine.put, record), block, timeout):
             raise ShutDown if engine.shut else Full
 
     def get(self, block: bool = True, timeout: Optional[float] = None) -> _T:
@@ -253,22 +251,24 @@ class TurboQueue(_Queue[_T]):
     def put_many(self, items: Iterable[_T], block: bool = True, timeout: Optional[float] = None) -> None:
         """Put items in their order, as one batch: all of them, or none and ``Full``.
 
-        More than ``maxsize`` items go in pieces while it blocks; without blocking they are refused.  If time runs out
-        between two pieces, ``Full`` says how many were put.
+        More than ``maxsize`` items go in pieces while it blocks, as do items with more descriptors than may wait; else
+        they are refused.  If time runs out between two pieces, ``Full`` says how many were put.
 
         >>> queue = TurboQueue()
         >>> queue.put_many(range(3))
         >>> queue.qsize()
         3"""
         engine = self._open_engine()
-        if reducers.used and not pickling.has_room():
-            timeout = pickling.wait_for_room(block, timeout)
-        records = dumps_many(items, self._pickling_failed)
-        if records:
-            put = engine.put_many(records, block, timeout)
+        left, before, more = iter(items), 0, True
+        deadline = None if timeout is None else monotonic() + timeout
+        while more:
+            records, more = dumps_many(left, self._pickling_failed, block)
+            put = pickling.put(records, functools.partial(engine.put_many, records), block, timeout)
             if put < len(records):
                 kind = ShutDown if engine.shut else Full
-                raise kind(f"{put} of {len(records)} items were put") if put else kind
+                raise kind(f"{before + put} of {before + len(records)} items were put") if before + put else kind
+            before += put
+            timeout = None if deadline is None else max(0.0, deadline - monotonic())
 
     def get_many(
         self, block: bool = True, timeout: Optional[float] = None, max_messages_to_get: int = GET_MANY

@@ -170,8 +170,8 @@ class Cells:
 
 
 def _looks_by_itself(word: int) -> int:
-    """Until when, in microseconds, that sleeper does so at the latest: three naps late it is dead or stopped, and no ring
-    will reach it."""
+    """When that sleeper will have done so, in microseconds: three naps late it is dead or stopped, and no ring reaches
+    it."""
     return (word >> 16) + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000
 
 
