@@ -610,7 +610,7 @@ def interrupted_undecided(
     """Put 5, where another ends its reservation just before the store, or joins it that was alone, and takes all other
     places if it is to fill it; then do that when the counter has got it and nobody has asked yet whether it counts."""
     producer = queue._engine.parts.producer
-    has_places, settle, has_put = Producer._has_places, Producer.settle, Engine.has_put
+    has_places, limit, settle, has_put = Producer._has_places, Producer._limit, Producer.settle, Engine.has_put
 
     def takes_places() -> None:
         assert other.act(lambda: other.parts.producer.trim(producer.slot) or other.parts.producer.end())
@@ -623,6 +623,12 @@ def interrupted_undecided(
             monkeypatch.setattr(Producer, "_has_places", has_places)
             takes_places()
         return found
+
+    def limited(self: Producer) -> None:
+        limit(self)
+        if self is producer:
+            monkeypatch.setattr(Producer, "_limit", limit)
+            takes_places()
 
     def undecided(*_: Any) -> Any:
         monkeypatch.setattr(Producer, "settle", settle)
@@ -639,13 +645,17 @@ def interrupted_undecided(
         takes_places()
         monkeypatch.setattr(Engine, "has_put", undecided)
         queue.put(5, False)
+        return
+    if way == "short again" and tqshim.engine.tuning.ALONE and tqshim.engine.tuning.SHORT_WAYS:
+        monkeypatch.setattr(Producer, "_limit", limited)
     else:
+        monkeypatch.setattr(Producer, "_put_alone", lambda self, record: None)
         monkeypatch.setattr(Producer, "_has_places", taken_at_once)
-        monkeypatch.setattr(Producer, "settle", settle_then)
-        queue.put_many([5], False)
+    monkeypatch.setattr(Producer, "settle", settle_then)
+    queue.put_many([5], False)
 
 
-@pytest.mark.parametrize("way", ["short", "long"])
+@pytest.mark.parametrize("way", ["short", "short again", "long"])
 def test_what_a_bounded_put_left_undecided_comes_before_what_a_handler_puts(
     way: str, bounded: tuple[Any, Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -662,9 +672,10 @@ def test_what_a_bounded_put_left_undecided_comes_before_what_a_handler_puts(
     assert [queue.get(timeout=5) for _ in range(queue.qsize())] in ([*range(8)], [*range(5), 6, 7])
 
 
+@pytest.mark.parametrize("way", ["short again", "long"])
 @pytest.mark.parametrize("full", [False, True])
 def test_a_bounded_put_learns_what_a_handler_in_it_has_decided(
-    full: bool, bounded: tuple[Any, Engine], monkeypatch: pytest.MonkeyPatch
+    full: bool, way: str, bounded: tuple[Any, Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue, other = bounded
     refused = []
@@ -676,7 +687,7 @@ def test_a_bounded_put_learns_what_a_handler_in_it_has_decided(
             refused.append(6)
 
     with contextlib.nullcontext() if not full else pytest.raises(Full):
-        interrupted_undecided("long", queue, other, monkeypatch, use, full)
+        interrupted_undecided(way, queue, other, monkeypatch, use, full)
     assert refused == [6] * full
     found = [queue.get(timeout=5) for _ in range(queue.qsize())]
     assert [item for item in found if item != "theirs"] == [*range(5), *([] if full else [5, 6])]

@@ -234,7 +234,8 @@ def test_what_can_not_be_pickled_leaves_no_descriptor(many: bool) -> None:
     assert queue.empty()
 
 
-def test_a_batch_of_more_than_may_wait_goes_in_pieces(limit: None) -> None:
+def test_a_batch_of_more_than_may_wait_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "most", lambda: MOST)
     queue, found = TurboQueue(), TurboQueue()
     count = 3 * MOST
     pipes = [multiprocessing.Pipe() for _ in range(8)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import multiprocessing
 import os
@@ -15,11 +16,14 @@ from typing import Any
 
 import pytest
 from sampling import sampled
-from watching import AWAITS_PLACE, SLEEPS, no_naps, until_asleep
+from watching import AWAITS_PLACE, SLEEPS, newcomer, no_naps, sleepers, until, until_asleep
 
 from tqshim import ShutDown, TurboQueue
 from tqshim.engine import tuning
+from tqshim.engine.wait_policy import Waiter
+from tqshim.queues import asynchronous
 from tqshim.sync.bell import Bell
+from tqshim.sync.cells import SLOTS
 
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
@@ -357,3 +361,138 @@ def test_who_has_no_bell_of_its_own_is_woken(monkeypatch: pytest.MonkeyPatch) ->
 def echo_all(asked: Any, answers: Any, count: int) -> None:
     for _ in range(count):
         answers.put(asked.get())
+
+
+def many_join(path: str) -> list[Any]:
+    """So many members that whoever joins next has its cells on another page; who was there before does not know it."""
+    them = [newcomer(path) for _ in range(SLOTS)]
+    for one in them:
+        one._engine.act(one._engine.parts.members.join, False)
+    return them
+
+
+def test_a_sleeper_whom_the_producer_has_not_heard_of_is_rung_for(path: str) -> None:
+    """It puts by the short way, and reads no journal: 64 members have joined since."""
+    with TurboQueue(path=path) as q:
+        q.put("first")
+        assert q.get() == "first"
+        q.put("second")
+        assert q.get() == "second"
+        them = many_join(path)
+        late = newcomer(path)
+        thread, found = in_thread(late.get)
+        until_asleep(them[0])
+        q.put("third")
+        joined(thread)
+        assert found == ["third"]
+
+
+def test_a_producer_whom_the_consumer_has_not_heard_of_is_rung_for(path: str) -> None:
+    """It gets from its lease, and reads no journal."""
+    with TurboQueue(20, path=path) as q:
+        q.put_many(range(20))
+        reader = newcomer(path)
+        assert [reader.get() for _ in range(3)] == [0, 1, 2]
+        q.put_many(range(3))
+        many_join(path)
+        thread, _ = in_thread(newcomer(path).put, "late")
+        until_asleep(newcomer(path), AWAITS_PLACE)
+        assert reader.get() == 3
+        joined(thread)
+
+
+def test_who_wakes_up_says_that_others_sleep_whom_it_has_not_heard_of(path: str) -> None:
+    with TurboQueue(2, path=path) as q:
+        them = [newcomer(path), newcomer(path)]
+        first, found = in_thread(lambda: [them[0].get() for _ in range(3)])
+        for number in range(2):
+            until_asleep(q)
+            q.put(number)
+            until(lambda: q.qsize() == 0)
+        until_asleep(q)
+        many_join(path)
+        second, other = in_thread(them[1].get)
+        until_asleep(newcomer(path), processes=2)
+        q.put_many("xy")
+        joined(first, second)
+        assert sorted([found[0][-1], other[0]]) == ["x", "y"]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_a_coroutine_that_is_cancelled_when_it_was_rung_for_passes_the_ring_on(is_async: bool) -> None:
+    q = TurboQueue()
+    here, there = FORK.Pipe(False)
+    child = started(tell_one, q, there, is_async)
+
+    async def cancel_one() -> None:
+        getting = asyncio.create_task(q.get_async())
+        while sleepers(q) < 2:
+            await asyncio.sleep(0.005)
+        os.kill(child.pid, signal.SIGSTOP)
+        os.waitpid(child.pid, os.WUNTRACED)
+        q.put("item")
+        (watcher,) = asynchronous._watchers[asyncio.get_running_loop()].values()
+        while not watcher._woken:
+            await asyncio.sleep(0)
+        getting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await getting
+        os.kill(child.pid, signal.SIGCONT)
+
+    asyncio.run(cancel_one())
+    assert here.poll(PATIENCE), "a child sleeps on"
+    assert here.recv() == "item"
+    ended(child)
+
+
+def tell_one(q: Any, says: Any, is_async: bool) -> None:
+    says.send(asyncio.run(q.get_async()) if is_async else q.get())
+
+
+@pytest.mark.parametrize("name", ["_ring", "ring"])
+def test_a_put_that_is_interrupted_when_its_item_is_there_rings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    q = TurboQueue()
+    q.put("first")
+    assert q.get() == "first"
+    here, there = FORK.Pipe(False)
+    child = started(tell_one, q, there, False)
+    until_asleep(q)
+    q.empty()
+    do = getattr(Waiter, name)
+
+    def interrupted(*arguments: Any) -> None:
+        monkeypatch.setattr(Waiter, name, do)
+        raise Interrupted
+
+    monkeypatch.setattr(Waiter, name, interrupted)
+    with pytest.raises(Interrupted):
+        q.put("second")
+    assert here.poll(PATIENCE), "a child sleeps on"
+    assert here.recv() == "second"
+    ended(child)
+
+
+@pytest.mark.parametrize("kind", [SLEEPS, AWAITS_PLACE])
+def test_who_is_interrupted_when_it_says_that_it_is_awake_says_it_again(
+    kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q = TurboQueue(maxsize=1)
+    if kind == AWAITS_PLACE:
+        q.put("first")
+    wake = Waiter.wake
+
+    def interrupted(*arguments: Any) -> None:
+        monkeypatch.setattr(Waiter, "wake", wake)
+        raise Interrupted
+
+    def act() -> Any:
+        return q.get() if kind == SLEEPS else q.put("second")
+
+    monkeypatch.setattr(Waiter, "wake", interrupted)
+    other = newcomer(q._engine.folder.path)
+    thread, found = in_thread(act)
+    until_asleep(q, kind)
+    other.put("first") if kind == SLEEPS else other.get()
+    joined(thread)
+    assert found == [Interrupted]
+    assert not q._engine.parts.waiter.waiting[kind] and sleepers(other, kind) == 0

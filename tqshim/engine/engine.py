@@ -59,8 +59,12 @@ class Engine(Acts):
             engine = self.top()
             if not self.unless_forked(True, engine.act, lambda: engine.parts.producer.confirm(total, owner)):
                 return False
-        if log.counts[_ASLEEP]:
+        try:
+            if log.counts[_ASLEEP]:
+                self.unless_forked(None, self.parts.waiter.ring, SLEEPS)
+        except BaseException:  # The item is there: whoever sleeps is not to miss it for that.
             self.unless_forked(None, self.parts.waiter.ring, SLEEPS)
+            raise
         return True
 
     def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
@@ -170,11 +174,11 @@ class Engine(Acts):
         sleeps no more."""
         return self.act(partial(waits.watch, self), kind, me, wanted, naps, rung)
 
-    def unwatch(self, kind: int, me: object) -> None:
-        """Nobody sleeps there any more, or another takes over."""
+    def unwatch(self, kind: int, me: object, more: bool) -> None:
+        """Nobody sleeps there any more, or another takes over: the ring, too, if there may have been one (``more``)."""
         with self.lock:
             if not self.stale and not self.closed:
-                waits.forget_waiter(self, kind, me, False)
+                waits.forget_waiter(self, kind, me, more)
 
     def qsize(self) -> int:
         """Items that could be got now."""
@@ -236,8 +240,8 @@ class Engine(Acts):
             maxsize=ledger.maxsize,
             consumers=ledger.consumers,
             producers=len(ledger.members) - ledger.consumers,
-            waiting_consumers=len(parts.members.cells.sleepers(SLEEPS)),
-            waiting_producers=len(parts.members.cells.sleepers(AWAITS_PLACE)),
+            waiting_consumers=len(parts.members.sleepers(SLEEPS)),
+            waiting_producers=len(parts.members.sleepers(AWAITS_PLACE)),
         )
 
     def _bytes(self, counters: bytes) -> int:

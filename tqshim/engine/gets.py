@@ -245,16 +245,16 @@ def stop_sleeping(engine: Acts, sleep: Sleep) -> None:
 
 def say_awake(engine: Acts, sleep: Sleep) -> None:
     with engine.lock:
-        parts, sleep.parts = sleep.parts, None
-        if parts is engine.parts and not engine.stale:
+        if sleep.parts is engine.parts and not engine.stale:
             waits.forget_waiter(engine, SLEEPS, sleep, True)
+        sleep.parts = None
 
 
 def wake(parts: Parts, sleep: Sleep) -> None:
-    former, sleep.parts = sleep.parts, None
     slot = parts.consumer.slot
-    if former is parts and slot is not None:  # else this process was forked meanwhile
+    if sleep.parts is parts and slot is not None:  # else this process was forked meanwhile
         parts.waiter.wake(SLEEPS, slot, sleep, False)
+    sleep.parts = None  # Not before: if that is interrupted, ``stop_sleeping`` sees to it.
 
 
 def look_around(engine: Acts, sleep: Sleep) -> None:

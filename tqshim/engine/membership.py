@@ -111,6 +111,18 @@ class Membership:
         if len(self._replica.ledger.totals) > self.cells.slots:
             self.cells = Cells(self._folder.open_cells())
 
+    def sleepers(self, kind: int) -> list[int]:
+        """``Cells.sleepers`` of all members.  Who puts or gets by a short way reads no journal, and may not know of
+        some: the cells say that there are more."""
+        self.see_all()
+        if self.cells.words[words_of.BEYOND]:
+            cells = Cells(self._folder.open_cells())
+            if cells.pages > self.cells.pages:
+                self.cells = cells
+            else:
+                cells.close()
+        return self.cells.sleepers(kind)
+
     def word(self, kind: int, slot: int) -> int:
         """A slot's word of that kind; 0 where its member has not grown the cells yet."""
         self.see_all()

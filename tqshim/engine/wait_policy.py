@@ -104,7 +104,7 @@ class Waiter:
                 passing.close()
 
     def ring(self, kind: int) -> None:
-        """Wake one who sleeps, if somebody does.  Needs no lock: whatever interrupts it, somebody rings."""
+        """Wake one who sleeps, if somebody does.  Needs no lock: whatever interrupts it, whoever is next rings."""
         members = self._members
         words, word = members.cells.words, ASLEEP[kind]
         said = words[word]
@@ -113,8 +113,7 @@ class Waiter:
         try:
             words[word] = 0
             locks.fence()  # Who falls asleep from here on says so again, who slept before is seen.
-            members.see_all()
-            if members.cells.is_asleep(kind, said):
+            if members.cells.is_asleep(kind, said) or members.sleepers(kind):
                 self._ring(kind)
         except BaseException:
             words[word] = 1
@@ -123,17 +122,15 @@ class Waiter:
     def ring_again(self) -> None:
         """An act was interrupted that may have rung for nobody, or for nobody but us: one of each kind looks."""
         for kind in KINDS:
-            if self._members.cells.sleepers(kind):
+            if self._members.sleepers(kind):
                 self._members.cells.words[ASLEEP[kind]] = 1
                 self.ring(kind)
 
     def ring_all(self, kind: int) -> None:
         """Wake all who sleep."""
-        self._members.see_all()
-        cells = self._members.cells
-        cells.words[ASLEEP[kind]] = 0
+        self._members.cells.words[ASLEEP[kind]] = 0
         locks.fence()
-        for _ in cells.sleepers(kind):
+        for _ in self._members.sleepers(kind):
             self._ring(kind)
 
     # -- sleeping
@@ -169,7 +166,7 @@ class Waiter:
             cells.words[Cells.place(kind, slot)] = 0
             if kind == SLEEPS and self._replica.ledger.consumers == 1:
                 return  # nobody else can sleep
-        if cells.sleepers(kind):
+        if self._members.sleepers(kind):
             cells.words[ASLEEP[kind]] = 1
             if more:
                 self.ring(kind)
@@ -180,7 +177,7 @@ class Waiter:
         Until what is there is gone, or enough, ``me`` stands aside: it must not take the other's ring."""
         waiting_here = self.waiting[kind]
         aside = waiting_here[me]
-        others = there > 0 and max(len(waiting_here), len(self._members.cells.sleepers(kind))) > 1
+        others = there > 0 and max(len(waiting_here), len(self._members.sleepers(kind))) > 1
         waiting_here[me] = others and (rung or aside)
         if waiting_here[me] and not aside:
             self._members.cells.words[ASLEEP[kind]] = 1

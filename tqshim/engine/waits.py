@@ -41,7 +41,11 @@ def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) ->
         with engine.lock:
             if parts is engine.parts and not engine.stale:
                 # Where a signal handler has raised, what we may have been rung for is another's.
-                forget_waiter(engine, kind, me, interrupted)
+                try:
+                    forget_waiter(engine, kind, me, interrupted)
+                except BaseException:
+                    forget_waiter(engine, kind, me, True)
+                    raise
                 parts.hand.leave_out(started)
 
 

@@ -31,6 +31,8 @@ class _Watcher:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._woken = 0
         """Waiters that were told to go, and have not gone yet: what is there may be theirs."""
+        self._owes = False
+        """One was cancelled, and may have been rung for."""
         self._naps = 0
         self._timer: Optional[asyncio.TimerHandle] = None
         self._bell: Any = None
@@ -46,6 +48,7 @@ class _Watcher:
                 self._look(False)
             await future
         except asyncio.CancelledError:
+            self._owes = True
             if not future.cancelled():
                 self._woken -= 1
                 self._look(True)  # its wake-up is another's
@@ -99,7 +102,8 @@ class _Watcher:
             if not self._loop.is_closed():
                 self._loop.remove_reader(self._bell.fd)
             self._bell = None
-            self._engine.unwatch(self._kind, self)
+            self._engine.unwatch(self._kind, self, self._owes)
+        self._owes = False
         self._naps = 0
         _watchers[self._loop].pop((self._engine, self._kind), None)
 

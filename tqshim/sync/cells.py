@@ -146,11 +146,9 @@ class Cells:
         return found
 
     def is_asleep(self, kind: int, said: int) -> bool:
-        """Somebody sleeps, as the queue's word said: the one that it names, or any."""
+        """The queue's word said that, and names one that sleeps."""
         slot = said - 2
-        if 0 <= slot < self.slots and _looks_by_itself(self.words[self.place(kind, slot)]) >= microseconds():
-            return True
-        return bool(self.sleepers(kind))
+        return 0 <= slot < self.slots and _looks_by_itself(self.words[self.place(kind, slot)]) >= microseconds()
 
     def clear(self, slot: int) -> None:
         """Forget what a former member of the slot has left; its counter, and how far its lease has got, are kept."""
