@@ -1787,3 +1787,16 @@ def test_lock_owners_are_asked_without_locking(path: str) -> None:
             assert lock_owners(fd, range(3)) == {0: os.getpid()}
     finally:
         os.close(fd)
+
+
+def test_a_queue_that_was_not_made_to_its_end_holds_nothing_and_can_be_made_again(path: str) -> None:
+    """Its maker found no space, or was killed."""
+    os.mkdir(path, 0o700)
+    for name in ("cells", "members"):
+        Path(path, name).touch(0o600)
+    (found,) = monitor.check(path)
+    assert found.status == 1 and "no items" in found.finding and "make it there again" in found.remedy
+    with TurboQueue(path=path) as queue:
+        queue.put(1)
+        assert queue.get() == 1
+        assert not [finding for finding in monitor.check(path) if finding.status]

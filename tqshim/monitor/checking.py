@@ -170,7 +170,7 @@ class _Check:
                 yield self._leftover(name, "was to be refilled by a producer that is gone")
             elif parsed.kind == "marker" and abs(time.time() - status.st_mtime) > MARKER_LIFE:
                 yield self._leftover(name, "speaks of a handle that never arrived")
-            elif parsed.kind == "cells" and (not status.st_size or status.st_size % PAGE):
+            elif parsed.kind == "cells" and newest is not None and (not status.st_size or status.st_size % PAGE):
                 yield self._damage(name, f"has {status.st_size} bytes, no whole pages", "recover into a new folder")
 
     def _is_a_members(self, number: int) -> bool:
@@ -186,7 +186,11 @@ class _Check:
 
     def _journals(self, kinds: Counter[str]) -> Iterator[Finding]:
         if not kinds["journal"]:
-            yield self._damage("", "has no journal", _GUESS)
+            if self.view.has_batches():
+                yield self._damage("", "has no journal", _GUESS)
+            else:
+                finding = "has no journal and no items: who was to make a queue there was stopped, or found no space"
+                yield self._found(LEFTOVER, "", finding, "make it there again, or delete the folder")
             return
         try:
             self.ledger = self.view.look()
