@@ -74,7 +74,7 @@ class Acts:
         self.all.add(self)
 
     def _made(self, replica: Replica) -> Parts:
-        parts = Parts(self.folder, replica, self.key)
+        parts = Parts(self.folder, replica, self.key, self.lock)
         if self._batch_size is not None:
             parts.producer.batch_size = self._batch_size
         return parts

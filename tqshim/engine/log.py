@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final, Optional
 
-__all__ = ["NO_LOG", "Log", "Writer"]
+__all__ = ["NO_LOG", "GuardedLog", "Log", "Writer"]
 
 _ASLEEP: Final = ASLEEP[SLEEPS]
 _NOBODY: Final = bytes(8 * SLOTS)
@@ -176,6 +176,24 @@ class Log:
     def is_watched(self) -> bool:
         """Somebody may let other threads run between any two lines."""
         return bool(watchers()) and _is_watched()
+
+
+class GuardedLog(Log):
+    """The same where threads run at once: one of them at a time grows the log, or has an act."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: Any, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._lock = lock
+
+    def put(self, record: bytes) -> int:
+        with self._lock:
+            return Log.put(self, record)
+
+    def mark(self, now: int) -> bool:
+        with self._lock:
+            return Log.mark(self, now)
 
 
 NO_LOG: Final = Log(memoryview(bytes(PAGE)).cast("Q"), 0, None, 0, 0)

@@ -23,7 +23,7 @@ from tqshim.sync import membarrier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Any, Optional
 
     from tqshim.engine.durable import Crowd, Disk
     from tqshim.engine.keys import Key
@@ -51,13 +51,13 @@ class Parts:
         "waiter",
     )
 
-    def __init__(self, folder: LogFolder, replica: Replica, key: Optional[Key]) -> None:
+    def __init__(self, folder: LogFolder, replica: Replica, key: Optional[Key], lock: Any) -> None:
         self.replica = replica
         self.members = Membership(folder, replica, membarrier.barrier_works() and not replica.ledger.durable)
         self.reclaimer = Reclaimer(folder, replica, self.members)
         self.reader = Reader(folder, replica)
         self.waiter = Waiter(folder, replica, self.members)
-        self.producer = Producer(folder, replica, self.members, self.reclaimer)
+        self.producer = Producer(folder, replica, self.members, self.reclaimer, lock)
         self.consumer = Consumer(replica, self.members, self.reader, self.reclaimer)
         self.hand = self.consumer.hand
         self.leasing = self.consumer.leasing

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
 from tqshim.engine import tuning
-from tqshim.engine.log import NO_LOG, Log, Writer
+from tqshim.engine.log import NO_LOG, GuardedLog, Log, Writer
 from tqshim.engine.membership import Membership
 from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
@@ -32,7 +32,7 @@ from tqshim.sync import membarrier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Any, Optional
 
 __all__ = ["Producer"]
 
@@ -43,6 +43,7 @@ class Producer:
     __slots__ = (
         "_folder",
         "_given",
+        "_lock",
         "_members",
         "_places",
         "_reclaimer",
@@ -56,11 +57,15 @@ class Producer:
         "writer",
     )
 
-    def __init__(self, folder: LogFolder, replica: Replica, members: Membership, reclaimer: Reclaimer) -> None:
+    def __init__(
+        self, folder: LogFolder, replica: Replica, members: Membership, reclaimer: Reclaimer, lock: Any
+    ) -> None:
         self._folder = folder
         self._replica = replica
         self._members = members
         self._reclaimer = reclaimer
+        self._lock = lock
+        """That of the engine."""
         self.slot: Optional[int] = None
         self.log = NO_LOG
         self._given = -1, 0
@@ -301,10 +306,11 @@ class Producer:
         """Let puts that ask nobody go as far as they may by now."""
         log, slot = self.log, self.slot
         ledger = self._replica.ledger
-        short = tuning.SHORT_WAYS and self._members.counting and not ledger.shutting and not self.writer.is_dressed
+        short = (tuning.SHORT_WAYS or tuning.GUARDED) and self._members.counting and not ledger.shutting
         filling = None if slot is None else ledger.files.get(slot)
         # Another file: an act was interrupted just after its OPEN.
-        if log.batch is None or slot is None or not short or filling is None or filling.file != log.batch.file:
+        is_ours = log.batch is not None and filling is not None and filling.file == log.batch.file
+        if slot is None or not is_ours or not short or self.writer.is_dressed:
             log.stop = 0
         else:
             alone = self._is_alone() and not log.counts[log.flag]
@@ -452,7 +458,8 @@ class Producer:
             # A SKIP: other threads wait to be told of theirs.
             self.lost.update(range(verdicts[-2], counter))
         filling = self._replica.ledger.files[slot]
-        self.log = Log(self._members.cells.words, slot, batch, filling.first, 0)
+        end = self._members.cells.words, slot, batch, filling.first, 0
+        self.log = GuardedLog(self._lock, *end) if tuning.GUARDED else Log(*end)
         if former is not None:
             self._folder.seal_batch(former.file)
         self._reclaimer.reclaim_done()

@@ -29,10 +29,11 @@ MAPPINGS: Final = "mappings" not in _WITHOUT
 GIL: Final = "t" not in getattr(sys, "abiflags", "")
 """Not as ``sys._is_gil_enabled`` says: a free-threaded build may have it just while something is imported.  Without it
 views of one buffer must not be made and dropped by several threads: each record is copied."""
-SHORT_WAYS: Final = (
-    "short_ways" not in _WITHOUT and sys.implementation.name == "cpython" and GIL and sys.version_info >= (3, 10)
-)
+_SHORT: Final = "short_ways" not in _WITHOUT and sys.implementation.name == "cpython" and sys.version_info >= (3, 10)
 """Threads change, and signal handlers run, at calls and jumps back alone; before 3.10 between any two instructions."""
+SHORT_WAYS: Final = _SHORT and GIL
+GUARDED: Final = _SHORT and not GIL
+"""Without the GIL a put takes its short way with the engine's lock held."""
 SHORT_CLAIMS: Final = "short_claims" not in _WITHOUT
 FIRST_NAPS: Final = "first_naps" not in _WITHOUT and systems.STORES_IN_ORDER
 """The first nap begins without a barrier: see ``Waiter.fall_asleep``."""
