@@ -63,7 +63,7 @@ MUTANTS = [
     ),
     Mutant(
         "batch rings nobody",
-        "        if words[_ASLEEP]:\n            parts.waiter.ring(SLEEPS)\n",
+        "        if words[_ASLEEP]:\n            parts.waiter.ring_surely(SLEEPS)\n",
         "",
         "who sleeps in get finds items seconds late that were put as a batch",
         WAKING + "test_as_many_wake_up_as_items_come[get-put_many]",

@@ -220,6 +220,24 @@ def test_what_is_refused_leaves_no_descriptor(how: str) -> None:
     assert queue.get() == "first"
 
 
+def test_a_descriptor_that_its_owner_has_made_is_put_once_more_where_it_was_refused() -> None:
+    queue: Any = TurboQueue(maxsize=1)
+    queue.put("first")
+    reader, writer = os.pipe()
+    descriptor = reduction.DupFd(writer)
+    os.close(writer)
+    for _ in range(2):
+        with pytest.raises(Full):
+            queue.put(descriptor, timeout=0.01)
+    assert queue.get() == "first"
+    queue.put(descriptor, timeout=0.01)
+    with open(queue.get().detach(), "wb") as file:
+        file.write(b"here")
+    with open(reader, "rb") as file:
+        assert file.read() == b"here"
+    assert nothing_is_left()
+
+
 @pytest.mark.parametrize("many", [False, True])
 def test_what_can_not_be_pickled_leaves_no_descriptor(many: bool) -> None:
     queue: Any = TurboQueue()

@@ -59,12 +59,8 @@ class Engine(Acts):
             engine = self.top()
             if not self.unless_forked(True, engine.act, lambda: engine.parts.producer.confirm(total, owner)):
                 return False
-        try:
-            if log.counts[_ASLEEP]:
-                self.unless_forked(None, self.parts.waiter.ring, SLEEPS)
-        except BaseException:  # The item is there: whoever sleeps is not to miss it for that.
-            self.unless_forked(None, self.parts.waiter.ring, SLEEPS)
-            raise
+        if log.counts[_ASLEEP]:
+            self.unless_forked(None, self.parts.waiter.ring_surely, SLEEPS)
         return True
 
     def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:

@@ -16,7 +16,7 @@ from time import monotonic_ns
 from tqshim.engine import tuning
 from tqshim.engine.replica import Replica
 from tqshim.errors import FolderError
-from tqshim.protocol import events
+from tqshim.protocol import events, names
 from tqshim.protocol.records import Verdict
 from tqshim.runtime import systems
 from tqshim.runtime.clock import monotonic
@@ -115,12 +115,9 @@ class Membership:
         """``Cells.sleepers`` of all members.  Who puts or gets by a short way reads no journal, and may not know of
         some: the cells say that there are more."""
         self.see_all()
-        if self.cells.words[words_of.BEYOND]:
-            cells = Cells(self._folder.open_cells())
-            if cells.pages > self.cells.pages:
-                self.cells = cells
-            else:
-                cells.close()
+        size = self._folder.size_of(names.CELLS) if self.cells.words[words_of.BEYOND] else 0
+        if (size or 0) > words_of.PAGE * self.cells.pages:
+            self.cells = Cells(self._folder.open_cells())
         return self.cells.sleepers(kind)
 
     def word(self, kind: int, slot: int) -> int:

@@ -103,7 +103,7 @@ def put_once(engine: Acts, records: list[NewRecord], again: bool) -> int:
         words = parts.members.cells.words
         locks.fence()
         if words[_ASLEEP]:
-            parts.waiter.ring(SLEEPS)
+            parts.waiter.ring_surely(SLEEPS)
         if parts.replica.wants_space_aside:
             parts.replica.set_space_aside()
     return put

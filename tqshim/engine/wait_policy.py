@@ -119,6 +119,14 @@ class Waiter:
             words[word] = 1
             raise
 
+    def ring_surely(self, kind: int) -> None:
+        """``ring``, for what is there already: whatever interrupts it once, whoever sleeps is rung for."""
+        try:
+            self.ring(kind)
+        except BaseException:
+            self.ring(kind)
+            raise
+
     def ring_again(self) -> None:
         """An act was interrupted that may have rung for nobody, or for nobody but us: one of each kind looks."""
         for kind in KINDS:

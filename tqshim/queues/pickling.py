@@ -16,6 +16,7 @@ import pickle
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import queues, reduction
 from types import CodeType
@@ -33,6 +34,7 @@ __all__ = [
     "COPIED",
     "OF_MEMORY",
     "REMEDY",
+    "Made",
     "dumps",
     "dumps_many",
     "explain_failure",
@@ -62,6 +64,9 @@ GETTABLE: Final = "what it is made of must be importable here by the name that i
 ORPHANED: Final = "who has put it must live until its descriptors were fetched"
 
 
+Made: TypeAlias = "tuple[int, weakref.ref[Any]]"
+"""A descriptor that waits to be fetched: its key, and what was pickled, which nobody has any more if it was made for
+that."""
 pending: Final[set[int]] = set()
 """The descriptors, by their keys, of items that are pickled and not put yet: nobody can fetch those."""
 
@@ -75,8 +80,8 @@ class Reducers:
     __slots__ = ("made",)
 
     def __init__(self) -> None:
-        self.made: list[int] = []
-        """The descriptors that the item takes with it, by their keys."""
+        self.made: list[Made] = []
+        """The descriptors that the item takes with it."""
 
     def __getitem__(self, kind: type) -> Any:
         reducer = _extra.get(kind)
@@ -88,7 +93,7 @@ class Reducers:
 
     def _noted(self, descriptor: Any) -> Any:
         """As it would be pickled: it was made for this item."""
-        self.made.append(descriptor._id[1])
+        self.made.append((descriptor._id[1], weakref.ref(descriptor)))
         return descriptor.__reduce_ex__(5)
 
 
@@ -112,7 +117,7 @@ in that of its methods, at any time: then those are used.  ``None``: one has don
 _methods: Final = vars(_pickler) if _pickler else {}
 _extra: Final[dict[type, Any]] = _pickler._extra_reducers if _pickler else {}
 """What ``multiprocessing`` knows to pickle beyond ``pickle``: connections, sockets, and what programs registered."""
-_Pen: TypeAlias = "tuple[Any, list[Any], list[int]]"
+_Pen: TypeAlias = "tuple[Any, list[Any], list[Made]]"
 """A pickler, what it has written, and the descriptors that this takes with it."""
 _pens: Final[list[_Pen]] = []
 _PEN_BYTES: Final = 2048
@@ -133,6 +138,7 @@ def dumps(item: object) -> NewRecord:
     try:
         pickler.dump(item)
     except BaseException:
+        pickler.clear_memo()
         if made:
             _drop(made)
         raise
@@ -176,6 +182,7 @@ def _dumped(
         try:
             dump(item)
         except Exception as error:
+            clear_memo()
             if made:
                 _drop(made)
             failed(error, item)
@@ -217,14 +224,14 @@ def _join(written: list[Any], start: int) -> NewRecord:
     return record
 
 
-def _shared(record: NewRecord, made: list[int]) -> NewRecord:
+def _shared(record: NewRecord, made: list[Made]) -> NewRecord:
     """That record with the descriptors that were made for it."""
     shared: NewRecord = late.room("queues.sharing").Shared(record, made)
     made.clear()
     return shared
 
 
-def _drop(made: list[int]) -> None:
+def _drop(made: list[Made]) -> None:
     """The item was not pickled for which these were made."""
     late.room("queues.sharing").withdraw([_shared(b"", made)])
 

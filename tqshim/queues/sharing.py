@@ -22,7 +22,7 @@ from queue import Full
 
 from tqshim.protocol import pieces
 from tqshim.protocol.pieces import NewRecord, Pieces
-from tqshim.queues.pickling import REMEDY, pending
+from tqshim.queues.pickling import REMEDY, Made, pending
 from tqshim.runtime.clock import monotonic
 
 TYPE_CHECKING = False
@@ -45,10 +45,9 @@ class Shared(Pieces):
 
     __slots__ = ("descriptors",)
 
-    def __init__(self, record: NewRecord, keys: Iterable[int]) -> None:
+    def __init__(self, record: NewRecord, made: Iterable[Made]) -> None:
         super().__init__(pieces.parts([record]))
-        self.descriptors = tuple(keys)
-        """The keys under which they wait to be fetched."""
+        self.descriptors = dict(made)
         pending.update(self.descriptors)
 
 
@@ -84,7 +83,7 @@ def put(records: Sequence[NewRecord], do: Callable[..., int], block: bool, timeo
     try:
         try:
             timeout = _wait_for_room(block, timeout)
-        except (Full, OSError):
+        except BaseException:
             withdraw(records)
             raise
         # If this raises, some may be put.
@@ -96,13 +95,13 @@ def put(records: Sequence[NewRecord], do: Callable[..., int], block: bool, timeo
 
 
 def withdraw(records: Sequence[NewRecord]) -> None:
-    """Close the descriptors of records that were not put."""
-    keys = _keys(records)
-    for key in keys:
-        found = _waiting().pop(key, None)
-        if found is not None:
-            found[1]()
-    pending.difference_update(keys)
+    """Close the descriptors of records that were not put; but not what the caller has itself, and may put once more."""
+    for record in records:
+        for key, holder in record.descriptors.items() if isinstance(record, Shared) else ():
+            found = _waiting().pop(key, None) if holder() is None else None
+            if found is not None:
+                found[1]()
+            pending.discard(key)
 
 
 def _keys(records: Sequence[NewRecord]) -> list[int]:
