@@ -48,7 +48,7 @@ HOUSE: Final = (
     Step(5, words("bench.command")),
     Step(5, words("bench.rounds bench.report bench.chart bench.programs")),
     Step(5, words("bench.measurements")),
-    Step(5, words("bench.costs")),
+    Step(5, words("bench.costs bench.paced")),
     Step(5, words("bench.runs")),
     Step(5, words("bench.workers")),
     Step(5, words("bench.workloads bench.machine")),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from tqshim.bench import costs, runs, workloads
+from tqshim.bench import costs, paced, runs, workloads
 from tqshim.bench.kinds import (
     AT_PATH,
     DURABLE,
@@ -241,6 +241,16 @@ def measurements() -> Iterator[Measurement]:
             partial(runs.task_rates, seconds=seconds),
             Level.FULL,
             shares=(0.1, 0.2),
+        )
+    for label, seconds in paced.WORK:
+        yield Measurement(
+            f"pace/{label}",
+            f"{label} of work before each put of an object of {paced.ATTRIBUTES} attributes, one consumer that waits:"
+            " an item with the work, until the last was got, and until it was put",
+            _SINGLE,
+            (Metric("got", "µs", 1), Metric("put", "µs", 1)),
+            partial(paced.pace, work=seconds),
+            Level.FULL,
         )
     yield Measurement(
         "idle",

@@ -275,6 +275,8 @@ def ring_if_more(engine: Acts) -> None:
     parts = engine.parts
     known = parts.replica.ledger.head < parts.replica.ledger.tail
     if parts.members.counting and not (known or tuning.FIRST_NAPS):
-        membarrier.barrier()  # What else was put by who has rung may not be seen yet: as where one falls asleep.
+        # What else was put by who has rung may not be seen yet.  As in ``Waiter.fall_asleep``, time stands in for this;
+        # what should be missed is found by the other's own look.
+        membarrier.barrier()
     if known or parts.count():
         parts.waiter.ring(SLEEPS)
