@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable
 from queue import Empty
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from interrupting import Interrupted, interrupt_at
 from sampling import sampled
-from watching import events_of, newcomer
+from watching import SLEEPS, events_of, newcomer, no_naps, until, until_asleep
 
 import tqshim.engine.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, monitor
@@ -77,6 +78,28 @@ def test_items_that_come_one_by_one_cost_no_event(path: str) -> None:
             queue.put(number)
         assert [queue.get(timeout=LONG) for _ in range(20)] == list(range(20))
         assert events_of(queue) > before
+
+
+def test_who_joins_to_sleep_ends_it(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its holder wakes up and does not say that another sleeps; one who does so in an event loop looks before."""
+    no_naps(monkeypatch)
+    with TurboQueue(path=path) as queue:
+        reader, other = newcomer(path), newcomer(path)
+        thread = threading.Thread(target=lambda: [reader.get() for _ in range(3)], daemon=True)
+        thread.start()
+        for number in range(2):
+            until_asleep(queue)
+            queue.put(number)
+            until(queue.empty)
+        until_asleep(queue)
+        assert holds(reader)
+        other._engine.watch(SLEEPS, other, 1, 0, False)
+        assert other._engine.parts.replica.ledger.lease is None
+        queue.put("last")
+        thread.join(LONG)
+        assert not thread.is_alive() and not holds(reader)
+        assert queue._engine.parts.members.cells.words[words_of.ASLEEP[SLEEPS]], "the other sleeps on"
+        other._engine.unwatch(SLEEPS, other, False)
 
 
 def test_others_see_what_is_delivered(path: str) -> None:

@@ -113,9 +113,11 @@ def test_an_item_that_is_held_keeps_its_place(other: Any) -> None:
                 with q.claimed() as item:
                     assert item == 0
                     assert q.qsize() == 2
-                    for put in (q.put_nowait, lambda item: putter.do("put_nowait", item)):
+                    for put in (q.put, lambda *arguments: putter.do("put", *arguments)):
                         with pytest.raises(tqshim.Full):
-                            put("too many")
+                            put("too many", False)
+                        with pytest.raises(tqshim.Full):
+                            put("too many", True, 0.01)
                     if not good:
                         raise ZeroDivisionError
             except ZeroDivisionError:

@@ -297,7 +297,10 @@ class Consumer:
         slot = self._members.join(consumer=True)
         self.claim_from = self._replica.now
         self.slot = slot
-        if self._replica.ledger.consumers <= FEW:
+        ledger = self._replica.ledger
+        if ledger.sole and ledger.lease is not None:
+            self._revoke(ledger.lease)  # whose holder believes that nobody else sleeps
+        if ledger.consumers <= FEW:
             self._members.bury_the_dead()  # so that we may be the only one, and lease
 
     def _comes_back(self, ledger: Ledger) -> bool:
