@@ -437,7 +437,7 @@ def test_who_forks_in_a_handler_while_it_waits_for_a_thread_goes_on(way: str) ->
         thread = threading.Thread(target=work)
         thread.start()
         try:
-            for _ in range(20):
+            for _ in range(50):
                 count = len(children)
                 signal.setitimer(signal.ITIMER_REAL, 0.004)
                 said = "child"
