@@ -38,9 +38,7 @@ def sleepers(q: Any, kind: int = SLEEPS) -> int:
     """So many processes sleep for that: items, a place, or the end of all that was put."""
     engine = q._engine
     engine.qsize()  # where this process was forked its engine is its own from its first act on
-    members = engine.parts.members
-    members.see_all()
-    return len(members.cells.sleepers(kind))
+    return len(engine.parts.members.sleepers(kind))
 
 
 def asleep(q: Any, kind: int = SLEEPS) -> bool:

@@ -138,9 +138,8 @@ def dumps(item: object) -> NewRecord:
     try:
         pickler.dump(item)
     except BaseException:
-        pickler.clear_memo()
         if made:
-            _drop(made)
+            _drop(pickler, made)
         raise
     pickler.clear_memo()
     record = written.pop() if len(written) == 1 else _join(written, 0)
@@ -156,35 +155,43 @@ def dumps_many(
 ) -> tuple[list[NewRecord], bool]:
     """``dumps`` of each; ``failed`` is told of those that can't be pickled, and may raise.  ``True``: there may be more
     of them, for those so far take as many descriptors with them as may wait, and ``in_pieces`` was asked for."""
-    written: list[Any] = []
     try:
-        return _dumped(items, failed, in_pieces, written)
+        pen = _pens.pop()
+    except IndexError:
+        pen = _new_pen([])
+    written = pen[1]
+    try:
+        pen, more = _dump_all(pen, items, failed, in_pieces)
     except BaseException:
         if any(hasattr(record, "descriptors") for record in written):
             late.room("queues.sharing").withdraw(written)
         raise
+    records = written[:]
+    written.clear()
+    _pens.append(pen)
+    return records, more
 
 
-def _dumped(
-    items: Iterator[Any], failed: Callable[[Exception, Any], None], in_pieces: bool, records: list[NewRecord]
-) -> tuple[list[NewRecord], bool]:
+def _dump_all(
+    pen: _Pen, items: Iterator[Any], failed: Callable[[Exception, Any], None], in_pieces: bool
+) -> tuple[_Pen, bool]:
+    """With that pen; returns one that can be used again."""
+    pickler, written, made = pen
     if queues._ForkingPickler is not _pickler or _methods["dumps"] is not _given:  # type: ignore[attr-defined]
         for item in items:
             try:
-                records.append(dumps(item))
+                written.append(dumps(item))
             except Exception as error:
                 failed(error, item)
-        return records, False
-    pickler, written, made = _new_pen(records)
+        return pen, False
     dump, clear_memo = pickler.dump, pickler.clear_memo
     count = taken = 0
     for item in items:
         try:
             dump(item)
         except Exception as error:
-            clear_memo()
             if made:
-                _drop(made)
+                _drop(pickler, made)
             failed(error, item)
             del written[count:]
             pickler, _, made = _new_pen(written)
@@ -198,11 +205,11 @@ def _dumped(
             taken += len(made)
             written[-1] = _shared(written[-1], made)
             if in_pieces and taken >= late.room("queues.sharing").most():
-                return records, True
+                return (pickler, written, made), True
         if len(written[-1]) > _PEN_BYTES:
             pickler, _, made = _new_pen(written)
             dump, clear_memo = pickler.dump, pickler.clear_memo
-    return records, False
+    return (pickler, written, made), False
 
 
 def put(
@@ -213,7 +220,7 @@ def put(
     if pending and any(hasattr(record, "descriptors") for record in records):
         count: int = late.room("queues.sharing").put(records, do, block, timeout)
         return count
-    return do(block, timeout)
+    return do(block, timeout) if records else 0
 
 
 def _join(written: list[Any], start: int) -> NewRecord:
@@ -231,8 +238,9 @@ def _shared(record: NewRecord, made: list[Made]) -> NewRecord:
     return shared
 
 
-def _drop(made: list[Made]) -> None:
+def _drop(pickler: Any, made: list[Made]) -> None:
     """The item was not pickled for which these were made."""
+    pickler.clear_memo()  # which has them still
     late.room("queues.sharing").withdraw([_shared(b"", made)])
 
 
