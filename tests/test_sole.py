@@ -17,17 +17,19 @@ from typing import Any
 import pytest
 from interrupting import Interrupted, interrupt_at
 from sampling import sampled
-from watching import SLEEPS, events_of, newcomer, no_naps, until, until_asleep
+from watching import SLEEPS, events_of, newcomer, no_naps, sleepers, until, until_asleep
 
 import tqshim.engine.tuning
 from tqshim import JoinableTurboQueue, TurboQueue, monitor
 from tqshim.engine.replica import Replica
 from tqshim.engine.sole import SoleLease
+from tqshim.engine.wait_policy import Waiter
 from tqshim.protocol import index, names
 from tqshim.protocol.records import Lease
 from tqshim.runtime import systems
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
+from tqshim.sync.bell import Bell
 
 pytestmark = pytest.mark.skipif(
     not (tqshim.engine.tuning.SOLE and systems.STORES_IN_ORDER and membarrier.barrier_works()),
@@ -327,6 +329,43 @@ def test_a_get_that_is_interrupted_at_any_line_loses_and_doubles_nothing(most: i
         if not came:
             break
     assert line > 20
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_get_that_waits_and_is_interrupted_at_any_line_does_not_count_as_asleep(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It falls asleep on the short way; an item comes just before it has said so, or when it sleeps."""
+    no_naps(monkeypatch)
+    monkeypatch.setattr(tqshim.engine.tuning, "SPINNING", False)
+    monkeypatch.setattr(tqshim.engine.tuning, "GATHERING", False)
+    where, what = (Waiter, "fall_asleep") if when == "before" else (Bell, "sleep")
+    do = getattr(where, what)
+    for line in itertools.count(1):
+        with TurboQueue() as queue:
+            other = newcomer(queue._engine.folder.path)
+            for number in range(2):
+                other.put(number)
+                assert queue.get(timeout=LONG) == number
+            assert holds(queue)
+            queue._engine.bell(SLEEPS)
+
+            def comes(*arguments: Any, other: Any = other) -> Any:
+                monkeypatch.setattr(where, what, do)
+                other.put(2)
+                return do(*arguments)
+
+            monkeypatch.setattr(where, what, comes)
+            found, came = interrupt_at(line, queue.get)
+            monkeypatch.setattr(where, what, do)
+            assert not sleepers(queue), f"interrupted at line {line}"
+            got = [] if found is Interrupted else [found]
+            got += [queue.get(timeout=1.0) for _ in range(queue.qsize())]
+            assert got in ([2], [] if came else [2]), f"interrupted at line {line}"
+            other._use.engine.close()
+        if not came:
+            break
+    assert line > 60
 
 
 @pytest.mark.parametrize(("others", "size"), [(1, 1 << 17), (70, 1)], ids=["large", "many"])

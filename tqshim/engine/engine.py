@@ -102,11 +102,7 @@ class Engine(Acts):
             _, cut_short = above.get(got, most, block, timeout)
             self.over = above.over
             return self.generation, cut_short
-        parts = self.parts
-        looked = most == 1 and parts.sole.lease is not None
-        if most == 1 and gets.may_be_short(parts) and gets.take_short(self, got):
-            return self.generation, False
-        return gets.take_or_wait(self, got, most, block, timeout, looked and block)
+        return gets.take_or_wait(self, got, most, block, timeout)
 
     def give_back(self, records: list[Taken]) -> None:
         """Records that were got but not delivered: the next get delivers them first."""

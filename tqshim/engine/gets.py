@@ -3,8 +3,8 @@
 Lives here: the loop of one who gets or claims, its sleep, passing on a ring.  Not here: which item is whose
 (``consumer``, ``acknowledge``).
 
-Invariant: who has slept looks in the same act in which it says that it is awake; who falls asleep looks once more in
-the act in which it says that it sleeps.
+Invariant: who has slept looks in the same act in which it says that it is awake; who falls asleep looks once more when
+it has said so.
 """
 
 from __future__ import annotations
@@ -37,6 +37,14 @@ class Sleep:
 
     parts: Optional[Parts] = None
     """Where it has said that it sleeps."""
+    bell: Optional[Bell] = None
+    """On which it is to sleep next."""
+    read: Optional[tuple[object, int]] = None
+    """The journal, and up to where it was read, when it said so."""
+    looked = False
+    """There was nothing just now, and who blocks looks again behind what it does first."""
+    doubts = False
+    """Something was new when it looked once more."""
     naps = 0
     seconds = 0.0
     rung = False
@@ -44,10 +52,9 @@ class Sleep:
 
 
 def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
-    engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float], looked: bool = False
+    engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float]
 ) -> tuple[int, bool]:
-    """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.  ``looked``:
-    there was nothing just now, and who blocks looks again behind what it does first.
+    """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.
 
     Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
     began, deadline = monotonic(), inf
@@ -59,88 +66,92 @@ def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
     gathers = 0.0
     """Seconds for which it lets items come instead."""
     cut_short = False
-    while True:
-        generation = engine.generation
-        state = engine.parts.hand.state
-        bell = None
-        gathered, gathers = gathers, 0.0
-        try:
-            with engine.lock:
-                if engine.unsure or engine.stale:
-                    engine._recover()
-                    generation = engine.generation
-                engine.unsure = True
-                parts = engine.parts
-                consumer, hand, leasing = parts.consumer, parts.hand, parts.leasing
-                if leasing.steps is not NO_STEPS:
-                    leasing.settle()
-                if engine.beside is not None:
-                    engine._take_over()
-                if parts.acknowledging.out:
-                    parts.acknowledging.take_back()
-                if parts.ending.is_wanted:
-                    parts.ending.help()
-                hand.measure_pace(began)
-                state = hand.state
-                ended = sleep.naps > 0 and monotonic() >= deadline
-                if sleep.rung or not (looked or consumer.finds_nothing_new()):
-                    take(parts, got, most, engine.generation, ended)
-                if gathered:
-                    parts.waiter.gathering.came(len(got) and len(got) + consumer.left())
-                if not got and block and not ended:
-                    if spins is None:
-                        spins = parts.waiter.may_spin(SLEEPS)
-                    if not (spins or gathered or sleep.parts):
-                        gathers = min(parts.waiter.gathers(now := monotonic(), hand.taken), deadline - now)
-                    if not spins and gathers <= 0.0:
-                        bell = fall_asleep(parts, sleep, deadline)
-                        if not consumer.finds_nothing_new():
-                            # Whoever has put something before this did not see that we sleep.
-                            take(parts, got, most, engine.generation, ended)
-                if got:
-                    if sleep.parts is not None:
-                        wake(parts, sleep)  # Not before: by now it is known who else may sleep.
-                    if engine.maxsize and most:
-                        parts.waiter.ring(AWAITS_PLACE)
-                    cut_short = hand.cut_short
-                    hand.leave_out(began)
-                if engine.beside is not None and engine.beside.owes:
-                    leasing.settle()  # What a handler's get has left just now comes before what steps would deliver.
-                engine.unsure = engine.stale
-        except BaseException as error:
-            if engine.parts.hand.state is state and not any(isinstance(one, Hold) and one.number for one in got):
-                got.clear()  # The journal knows whose they are, and the next act asks it.
-            stop_sleeping(engine, sleep)
-            if generation == engine.generation or not isinstance(error, FORKED):
-                engine.folder.explain(error)
-                raise
-        if generation != engine.generation:  # forked in the middle: what was got is the parent's
-            got.clear()
-            continue
-        if got:
-            if sleep.rung:
-                pass_on(engine)
-            return generation, cut_short
-        if engine.parts.replica.ledger.shutting and engine.unless_forked(False, engine.act, partial(is_over, engine)):
-            engine.over = True
-            stop_sleeping(engine, sleep)  # of all who sleep in a process one was rung for
-            return generation, cut_short
-        if not block:
-            return generation, cut_short
-        looks, looked = looked and bell is None, False  # who fell asleep has looked
-        if deadline is not inf and monotonic() >= deadline and not looks:
-            stop_sleeping(engine, sleep)
-            return generation, cut_short
-        if spins:
-            spins = False
-            engine.parts.waiter.spin(deadline, engine.parts.consumer.known())
-        elif gathers > 0.0:
-            pause(gathers)
-        elif bell is not None:
-            sleep_until_rung(engine, sleep, bell, deadline)
-            if sleep.rung and most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep):
-                pass_on(engine)
-                return engine.generation, False
+    try:
+        if most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep, deadline if block else None):
+            return engine.generation, False
+        while True:
+            if sleep.bell is not None:
+                sleep_until_rung(engine, sleep, sleep.bell, deadline)
+                if sleep.rung and most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep):
+                    pass_on(engine)
+                    return engine.generation, False
+            gathered, gathers = gathers, 0.0
+            generation = engine.generation
+            state = engine.parts.hand.state
+            try:
+                with engine.lock:
+                    if engine.unsure or engine.stale:
+                        engine._recover()
+                        generation = engine.generation
+                    engine.unsure = True
+                    parts = engine.parts
+                    consumer, hand, leasing = parts.consumer, parts.hand, parts.leasing
+                    if leasing.steps is not NO_STEPS:
+                        leasing.settle()
+                    if engine.beside is not None:
+                        engine._take_over()
+                    if parts.acknowledging.out:
+                        parts.acknowledging.take_back()
+                    if parts.ending.is_wanted:
+                        parts.ending.help()
+                    hand.measure_pace(began)
+                    state = hand.state
+                    ended = sleep.naps > 0 and monotonic() >= deadline
+                    if sleep.rung or not (sleep.looked or consumer.finds_nothing_new()):
+                        take(parts, got, most, engine.generation, ended)
+                    if gathered:
+                        parts.waiter.gathering.came(len(got) and len(got) + consumer.left())
+                    if got:
+                        if sleep.parts is not None:
+                            wake(parts, sleep)  # Not before: by now it is known who else may sleep.
+                        if engine.maxsize and most:
+                            parts.waiter.ring(AWAITS_PLACE)
+                        cut_short = hand.cut_short
+                        hand.leave_out(began)
+                    elif block and not ended:
+                        if spins is None:
+                            spins = sleep.parts is None and parts.waiter.may_spin(SLEEPS)
+                        if not (spins or gathered or sleep.parts):
+                            gathers = parts.waiter.gathers(hand.taken, deadline)
+                        if not spins and gathers <= 0.0:
+                            fall_asleep(parts, sleep, deadline)
+                    if engine.beside is not None and engine.beside.owes:
+                        leasing.settle()  # What a handler's get has left comes before what steps would deliver.
+                    engine.unsure = engine.stale
+            except BaseException as error:
+                if engine.parts.hand.state is state and not any(isinstance(one, Hold) and one.number for one in got):
+                    got.clear()  # The journal knows whose they are, and the next act asks it.
+                if generation == engine.generation or not isinstance(error, FORKED):
+                    engine.folder.explain(error)
+                    raise
+                stop_sleeping(engine, sleep)
+            if generation != engine.generation:  # forked in the middle: what was got is the parent's
+                got.clear()
+                continue
+            if got:
+                if sleep.rung:
+                    pass_on(engine)
+                return generation, cut_short
+            if engine.parts.replica.ledger.shutting and engine.unless_forked(
+                False, engine.act, partial(is_over, engine)
+            ):
+                engine.over = True
+                stop_sleeping(engine, sleep)  # of all who sleep in a process one was rung for
+                return generation, cut_short
+            if not block:
+                return generation, cut_short
+            looks, sleep.looked = sleep.looked and sleep.bell is None, False  # who falls asleep looks once more
+            if deadline is not inf and monotonic() >= deadline and not looks:
+                stop_sleeping(engine, sleep)
+                return generation, cut_short
+            if spins:
+                spins = False
+                sleep.looked = not engine.parts.waiter.spin(deadline, engine.parts.consumer.known())
+            elif gathers > 0.0:
+                pause(gathers)
+    except BaseException:
+        stop_sleeping(engine, sleep)
+        raise
 
 
 def may_be_short(parts: Parts) -> bool:
@@ -148,9 +159,9 @@ def may_be_short(parts: Parts) -> bool:
     return parts.sole.lease is not None or (tuning.SHORT_CLAIMS and parts.consumer.may_claim())
 
 
-def take_short(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> bool:
-    """The short way of a get under a lease of all that comes, or of a claim, where all is as usual.  ``sleep``: which
-    ends then."""
+def take_short(engine: Acts, got: list[Any], sleep: Sleep, deadline: Optional[float] = None) -> bool:
+    """The short way of a get under a lease of all that comes, or of a claim, where all is as usual.  ``sleep`` ends
+    then.  ``deadline``: until when one waits who is just to begin with it, and does so here where the lease goes on."""
     generation, state = engine.generation, engine.parts.hand.state
     try:
         with engine.lock:
@@ -161,30 +172,33 @@ def take_short(engine: Acts, got: list[Any], sleep: Optional[Sleep] = None) -> b
                 or engine.stale
                 or engine.beside is not None
                 or parts.acknowledging.out
-                or not hand.is_empty
+                or hand.state[1]  # what comes before what is taken next
+                or hand.damage is not None
             ):
                 return False
             engine.unsure = True
             state = hand.state
-            if sole.lease is not None:
-                sole.take(got)
-            else:
+            if sole.lease is None:
                 hand.measure_pace(began := monotonic())
                 parts.consumer.take_one(got)
                 hand.leave_out(began)
-            if got and engine.maxsize:
-                parts.waiter.ring(AWAITS_PLACE)
-            if got and sleep is not None:
-                wake(parts, sleep)
+            elif not sole.take(got) and deadline is not None and sole.lease is not None:
+                sleep.looked = True
+                if not (parts.waiter.may_spin(SLEEPS) or parts.waiter.gathers(hand.taken, deadline) > 0.0):
+                    fall_asleep(parts, sleep, deadline)
+            if got:
+                if engine.maxsize:
+                    parts.waiter.ring(AWAITS_PLACE)
+                if sleep.parts is not None:
+                    wake(parts, sleep)
             engine.unsure = engine.stale
     except BaseException as error:
         if engine.parts.hand.state is state:
             got.clear()
-        if sleep is not None:
-            stop_sleeping(engine, sleep)
         if generation == engine.generation or not isinstance(error, FORKED):
             engine.folder.explain(error)
             raise
+        stop_sleeping(engine, sleep)
     if generation != engine.generation:  # forked in the middle: what was got is the parent's
         got.clear()
     return bool(got)
@@ -206,26 +220,44 @@ def is_over(engine: Acts) -> bool:
     return bool(engine.parts.replica.ledger.shut) and engine.parts.is_over()
 
 
-def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> Bell:
-    """Say that we sleep until there is something to get."""
+def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> None:
+    """Say that we sleep until there is something to get.  ``sleep_until_rung`` looks once more, and does so."""
     waiter, consumer = parts.waiter, parts.consumer
     if sleep.parts is not parts:
         sleep.parts = parts
     bell = waiter.bell_for(SLEEPS, sleep)
     now = monotonic()
-    sleep.seconds = max(0.0, min(waiter.nap(SLEEPS, sleep.naps), deadline - now))
+    nap = waiter.nap(SLEEPS, sleep.naps)
+    sleep.seconds = nap if now + nap <= deadline else max(0.0, deadline - now)
     if consumer.slot is None:
         consumer.join()
     assert consumer.slot is not None
     waiter.fall_asleep(SLEEPS, consumer.slot, sleep, now + sleep.seconds, sleep.seconds, sleep.naps)
-    return bell
+    sleep.read, sleep.bell = (parts.replica.journal, parts.replica.pos), bell
+
+
+def finds_nothing_new(engine: Acts, sleep: Sleep) -> bool:
+    """Since it said that it sleeps nothing was put, and nothing written to the journal, as it seems: the lock is not
+    held."""
+    try:
+        parts = engine.parts
+        read = parts.replica.journal, parts.replica.pos
+        return read == sleep.read and parts.consumer.finds_nothing_new()
+    except (OSError, ValueError):  # another thread, or a signal handler, leaves that journal at this moment
+        return False
 
 
 def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) -> None:
-    """Sleep until we are rung for, or look by ourselves."""
+    """Sleep until we are rung for, or look by ourselves; or not at all, if something has been put before we said it:
+    whoever did so did not see that we sleep."""
+    rung = sleep.rung
     try:
+        sleep.bell, sleep.rung, sleep.looked = None, False, False
+        sleep.doubts = not (sleep.doubts or finds_nothing_new(engine, sleep))
+        if sleep.doubts:
+            return
         now = monotonic()
-        if not sleep.rung and (sleep.naps or (deadline <= now + sleep.seconds and engine.parts.reclaimer.is_due(now))):
+        if not rung and (sleep.naps or (deadline <= now + sleep.seconds and engine.parts.reclaimer.is_due(now))):
             # Before this nap, which may be the last: who looks after others at its deadline returns late.
             engine.unless_forked(None, engine.act, partial(look_around, engine), sleep)
             sleep.seconds = max(0.0, min(sleep.seconds, deadline - monotonic()))

@@ -54,11 +54,6 @@ class Hand:
         """From which of our items, and since when, we measure how fast we are, and how many seconds each of the last
         took our caller: getting them and waiting do not count."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Nothing comes before what is taken next."""
-        return not self.state[1] and self.damage is None
-
     def deliver(self, got: list[Taken], records: Sequence[Taken], item: int) -> int:
         """Deliver records, of which the first is that item's; returns the item behind them.  The store to ``state`` is
         what makes them delivered."""

@@ -32,7 +32,7 @@ __all__ = ["SoleLease"]
 class _Source:
     """The log from which it delivers."""
 
-    __slots__ = ("_file", "_first", "_read", "counter", "flag", "given", "lease", "slot", "stop")
+    __slots__ = ("_batch", "_file", "_first", "_read", "counter", "flag", "given", "lease", "slot", "stop")
 
     def __init__(self, reader: Reader, lease: Lease, slot: int, filling: Filling, stop: int) -> None:
         self.slot = slot
@@ -42,6 +42,7 @@ class _Source:
         self._first = filling.first
         self._file = filling.file
         self._read = reader.peek
+        self._batch = reader.plain(filling.file)
         self.counter = Cells.place(words_of.COUNTER, slot)
         self.given = Cells.place(words_of.GIVEN, slot)
         self.flag = Cells.place(words_of.LEASE_FLAG, lease.slot)
@@ -50,7 +51,9 @@ class _Source:
         """A copy of that record, which may be another's by now.
 
         Raises ``ValueError`` or ``OSError`` where it can't be read so."""
-        return self._read(self._file, at - self._first)
+        if self._batch is None:
+            return self._read(self._file, at - self._first)
+        return self._batch.record(at - self._first)
 
 
 class SoleLease:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Waiter"]
 
-SEVERAL_PROCESSORS: Final = systems.processors() > 1
+PROCESSORS: Final = systems.processors()
 _BELLS: Final = {SLEEPS: names.BELL, AWAITS_PLACE: names.SPACE, AWAITS_DONE: names.DONE}
 ASIDE: Final = 5e-3
 """Seconds between two looks of who stands aside."""
@@ -153,7 +153,8 @@ class Waiter:
         cells = self._members.cells
         cell = Cells.place(kind, slot)
         waiting_here = self.waiting[kind]
-        waiting_here.setdefault(me, False)
+        if me not in waiting_here:
+            waiting_here[me] = False
         word = sleep_word(until, nap)
         cells.words[cell] = word if len(waiting_here) == 1 else max(word, cells.words[cell])
         if not systems.STORES_IN_ORDER and self._members.counting:
@@ -166,7 +167,7 @@ class Waiter:
     def wake(self, kind: int, slot: int, me: object, more: bool) -> None:
         """``me`` sleeps no more.  ``more``: there is something for another, who is rung for."""
         cells = self._members.cells
-        passing = self._passing.pop(me, None)
+        passing = self._passing.pop(me, None) if self._passing else None
         if passing is not None:
             passing.close()
         self.waiting[kind].pop(me, None)
@@ -202,16 +203,21 @@ class Waiter:
         """Seconds to sleep for who has slept so often already."""
         ledger = self._replica.ledger
         waiters = ledger.consumers if kind == SLEEPS else len(ledger.members)
-        return min(tuning.NAP_MOST, max(1, waiters) * min(tuning.NAP_LAST, tuning.NAP * (1 << min(naps, 64))))
+        nap = tuning.NAP_LAST
+        if naps < 16 and tuning.NAP * (1 << naps) < nap:
+            nap = tuning.NAP * (1 << naps)
+        nap *= waiters or 1
+        return nap if nap < tuning.NAP_MOST else tuning.NAP_MOST
 
     # -- looking
 
-    def gathers(self, now: float, taken: int) -> float:
+    def gathers(self, taken: int, until: float) -> float:
         """Seconds for which to let items come: nothing is there, after so many items.  0: sleep until rung."""
         ledger = self._replica.ledger
         if ledger.consumers != 1 or 0 < ledger.maxsize < 4 * tuning.GATHER_ITEMS or self.waiting[SLEEPS]:
             return 0.0
-        return self.gathering.seconds(now, taken)
+        now = monotonic()
+        return min(self.gathering.seconds(now, taken), until - now)
 
     def _is_more(self, counters: bytes) -> bool:
         """They are beyond what is cut, as it seems: the lock is not held."""
@@ -221,20 +227,24 @@ class Waiter:
             return True
 
     def may_spin(self, kind: int) -> bool:
-        """It is worth looking for a moment before sleeping: not on a machine where others want the processor, where
-        most looks find nothing."""
+        """It is worth looking for a moment before sleeping: not on a machine where others want the processor, as most
+        looks find nothing, or a consumer's producers are as many as the processors."""
         if self._luck[kind] < _LUCK:
             self._luck[kind] += 0.0005
             return False
-        return tuning.SPINNING and SEVERAL_PROCESSORS
+        others = self._replica.ledger.producers if kind == SLEEPS else 1
+        return tuning.SPINNING and others < PROCESSORS
 
-    def spin(self, deadline: float, seen: bytes) -> None:
-        """Look for a moment before sleeping: waking up would cost more.  ``seen``: the counters as they were."""
+    def spin(self, deadline: float, seen: bytes) -> bool:
+        """Look for a moment before sleeping: waking up would cost more.  ``seen``: the counters as they were.
+        ``False``: nothing new."""
         counters: Callable[[], bytes] = self._members.cells.counters
         with contextlib.suppress(ValueError):  # forked just now, in the middle of a line (3.9): those are its parent's
             last = counters()
             # Not all that differs can be got: where a producer was killed between its event and its store, nothing is.
-            self._look(SLEEPS, deadline, lambda: last == counters() and (last == seen or not self._is_more(last)))
+            nothing_new = lambda: last == counters() and (last == seen or not self._is_more(last))  # noqa: E731
+            return self._look(SLEEPS, deadline, nothing_new)
+        return True
 
     def spin_for_place(self, deadline: Optional[float]) -> bool:
         """The same until somebody has taken something, or written about it: the only other member, who is about to."""

@@ -175,4 +175,5 @@ def _looks_by_itself(word: int) -> int:
 
 def sleep_word(until: float, nap: float) -> int:
     """The word of a sleeper that will look by itself at ``until`` (monotonic seconds), napping for ``nap`` seconds."""
-    return int(until * 1e6) << 16 | min(0xFFFF, int(nap * 1e6) // _NAP_UNIT + 1)
+    units = int(nap * 1e6) // _NAP_UNIT + 1
+    return int(until * 1e6) << 16 | (units if units < 0xFFFF else 0xFFFF)
