@@ -191,9 +191,16 @@ MUTANTS = [
         WAKING + "test_as_many_wake_up_as_items_come[claimed-put_many]",
     ),
     Mutant(
+        "who has woken up believes that nothing is left",
+        "not (tuning.FIRST_NAPS and finds_nothing_new(engine))",
+        "not tuning.FIRST_NAPS",
+        "one of several sleepers wakes up, the others seconds later",
+        WAKING + "test_as_many_wake_up_as_items_come[get-put_many]",
+    ),
+    Mutant(
         "no second look before sleep",
-        "        return read == sleep.read and parts.consumer.finds_nothing_new()\n",
-        "        return True\n",
+        "        sleep.doubts = not (sleep.doubts or finds_nothing_new(engine, sleep.read))\n",
+        "        sleep.doubts = False\n",
         "now and then a get sleeps for part of a second beside an item",
         WAKING + "test_who_falls_asleep_just_then_is_woken",
     ),

@@ -72,8 +72,8 @@ class Consumer:
         """Where the journal stood before our last claim, as a position cell says it."""
         self.take_returned: Callable[[list[Taken], int], None] = lambda got, most: None
         """Appends what has come back, to so many records."""
-        self._seen, self._seen_at = b"", -1
-        """The counters, and where the journal ended behind them, when there was nothing to take."""
+        self._seen, self._seen_at = b"", (0, -1)
+        """The counters, and which journal was read behind them up to where, when there was nothing to take."""
 
     # -- what there is
 
@@ -142,7 +142,7 @@ class Consumer:
         if self.sole.lease is not None:
             return self.sole.finds_nothing_new()
         return (
-            self._seen_at == replica.now
+            self._seen_at == (replica.journal.number, replica.pos)
             and self._seen == self._members.cells.counters()
             and not replica.journal.read(replica.pos, events.SIZE)
         )
@@ -186,7 +186,7 @@ class Consumer:
                         if members.grows(counters):
                             continue  # what waited when they were read may be another's by now
                         if not ledger.held:  # whose holder may die
-                            self._seen, self._seen_at = counters, replica.now
+                            self._seen, self._seen_at = counters, (replica.journal.number, replica.pos)
                         return
             if self.slot is None:
                 self.join()
@@ -220,9 +220,7 @@ class Consumer:
                     sole.end()  # what was there is another's by now
                 continue
             if self._claim(got, most, cuts):
-                ledger = replica.ledger
-                if ledger.head == ledger.tail and counters == ledger.totals.tobytes() and not ledger.held:
-                    self._seen, self._seen_at = counters, replica.now
+                self._nothing_left(counters)
                 return
 
     def may_claim(self) -> bool:
@@ -240,8 +238,9 @@ class Consumer:
         replica, members, slot = self._replica, self._members, self.slot
         if slot is None or self.leasing.lease is not None:
             return False
-        replica.sync()  # what seems to wait may be another's by now
-        ledger, cuts = replica.ledger, b""
+        if replica.ledger.head < replica.ledger.tail:
+            replica.sync()  # what seems to wait may be another's by now
+        ledger, cuts, counters = replica.ledger, b"", b""
         waiting = ledger.tail - ledger.head
         # Who is the only one of each kind goes the long way, on which it may lease.
         if waiting <= 0 and members.counting and (ledger.consumers > 1 or len(ledger.files) > 1):
@@ -260,6 +259,8 @@ class Consumer:
             or replica.journal.words is None
             or (waiting >= tuning.LEASE_FROM and (ledger.consumers == 1 or self.hand.pace < tuning.LEASE_PACE))
         ):
+            if waiting <= 0 and counters and ledger.plain:
+                self._nothing_left(counters)
             return False
         words = members.cells.words
         cell = Cells.place(words_of.POSITION, slot)
@@ -286,9 +287,17 @@ class Consumer:
             else:
                 self.hand.deliver_one(got, record, item)
         words[cell] = 0
+        if cuts:
+            self._nothing_left(counters)
         if ledger.done or (ledger.sealing and item + 1 >= ledger.sealing[0][0]):
             self._reclaimer.reclaim_done()
         return item >= 0
+
+    def _nothing_left(self, counters: bytes) -> None:
+        """Note it, if that is so: all that was put by these counters is another's, or got."""
+        ledger = self._replica.ledger
+        if ledger.head == ledger.tail and counters == ledger.totals.tobytes() and not ledger.held:  # its holder may die
+            self._seen, self._seen_at = counters, (self._replica.journal.number, self._replica.pos)
 
     # -- taking part
 

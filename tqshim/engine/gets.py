@@ -39,8 +39,8 @@ class Sleep:
     """Where it has said that it sleeps."""
     bell: Optional[Bell] = None
     """On which it is to sleep next."""
-    read: Optional[tuple[object, int]] = None
-    """The journal, and up to where it was read, when it said so."""
+    read: Optional[tuple[int, int]] = None
+    """Which journal was read up to where when it said so."""
     looked = False
     """There was nothing just now, and who blocks looks again behind what it does first."""
     doubts = False
@@ -233,16 +233,15 @@ def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> None:
         consumer.join()
     assert consumer.slot is not None
     waiter.fall_asleep(SLEEPS, consumer.slot, sleep, now + sleep.seconds, sleep.seconds, sleep.naps)
-    sleep.read, sleep.bell = (parts.replica.journal, parts.replica.pos), bell
+    sleep.read, sleep.bell = (parts.replica.journal.number, parts.replica.pos), bell
 
 
-def finds_nothing_new(engine: Acts, sleep: Sleep) -> bool:
-    """Since it said that it sleeps nothing was put, and nothing written to the journal, as it seems: the lock is not
-    held."""
+def finds_nothing_new(engine: Acts, read: Optional[tuple[int, int]] = None) -> bool:
+    """There was nothing, and nothing was put since then, or written to the journal, which is ``read`` no further, as it
+    seems: the lock is not held."""
     try:
-        parts = engine.parts
-        read = parts.replica.journal, parts.replica.pos
-        return read == sleep.read and parts.consumer.finds_nothing_new()
+        parts, replica = engine.parts, engine.parts.replica
+        return read in (None, (replica.journal.number, replica.pos)) and parts.consumer.finds_nothing_new()
     except (OSError, ValueError):  # another thread, or a signal handler, leaves that journal at this moment
         return False
 
@@ -253,7 +252,7 @@ def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) ->
     rung = sleep.rung
     try:
         sleep.bell, sleep.rung, sleep.looked = None, False, False
-        sleep.doubts = not (sleep.doubts or finds_nothing_new(engine, sleep))
+        sleep.doubts = not (sleep.doubts or finds_nothing_new(engine, sleep.read))
         if sleep.doubts:
             return
         now = monotonic()
@@ -299,7 +298,7 @@ def look_around(engine: Acts, sleep: Sleep) -> None:
 
 def pass_on(engine: Acts) -> None:
     """We were rung for, and have taken something: if there is more, it is for another who sleeps."""
-    if engine.parts.members.cells.words[_ASLEEP]:
+    if engine.parts.members.cells.words[_ASLEEP] and not (tuning.FIRST_NAPS and finds_nothing_new(engine)):
         engine.unless_forked(None, engine.act, partial(ring_if_more, engine))
 
 
