@@ -270,15 +270,17 @@ MUTANTS = [
     ),
     Mutant(
         "only a sleeper whom the word names is rung for",
-        "            if members.cells.is_asleep(kind, said) or members.sleepers(kind):\n",
+        "            if members.cells.is_asleep(kind, said) or members.sleepers(kind, 1):\n",
         "            if members.cells.is_asleep(kind, said):\n",
         "of several who sleep one is woken, the others look seconds later",
         WAKING + "test_as_many_wake_up_as_items_come[get-put one by one]",
     ),
     Mutant(
         "who wakes up does not say that others sleep",
-        "        if self._members.sleepers(kind):\n            cells.words[ASLEEP[kind]] = 1\n            if more:\n",
-        "        if self._members.sleepers(kind):\n            if more:\n",
+        "        if self._members.sleepers(kind, 1):\n"
+        "            cells.words[ASLEEP[kind]] = 1\n"
+        "            if more:\n",
+        "        if self._members.sleepers(kind, 1):\n            if more:\n",
         "of several who sleep one is woken, the others look seconds later",
         WAKING + "test_as_many_wake_up_as_items_come[get-put]",
     ),

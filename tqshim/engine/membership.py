@@ -9,6 +9,7 @@ cut before what others had put a millisecond earlier: who cuts, cuts all that is
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Container
 from time import monotonic_ns
@@ -111,14 +112,14 @@ class Membership:
         if len(self._replica.ledger.totals) > self.cells.slots:
             self.cells = Cells(self._folder.open_cells())
 
-    def sleepers(self, kind: int) -> list[int]:
+    def sleepers(self, kind: int, most: int = sys.maxsize) -> list[int]:
         """``Cells.sleepers`` of all members.  Who puts or gets by a short way reads no journal, and may not know of
         some: the cells say that there are more."""
         self.see_all()
         size = self._folder.size_of(names.CELLS) if self.cells.words[words_of.BEYOND] else 0
         if (size or 0) > words_of.PAGE * self.cells.pages:
             self.cells = Cells(self._folder.open_cells())
-        return self.cells.sleepers(kind)
+        return self.cells.sleepers(kind, most)
 
     def word(self, kind: int, slot: int) -> int:
         """A slot's word of that kind; 0 where its member has not grown the cells yet."""

@@ -113,7 +113,7 @@ class Waiter:
         try:
             words[word] = 0
             locks.fence()  # Who falls asleep from here on says so again, who slept before is seen.
-            if members.cells.is_asleep(kind, said) or members.sleepers(kind):
+            if members.cells.is_asleep(kind, said) or members.sleepers(kind, 1):
                 self._ring(kind)
         except BaseException:
             words[word] = 1
@@ -130,7 +130,7 @@ class Waiter:
     def ring_again(self) -> None:
         """An act was interrupted that may have rung for nobody, or for nobody but us: one of each kind looks."""
         for kind in KINDS:
-            if self._members.sleepers(kind):
+            if self._members.sleepers(kind, 1):
                 self._members.cells.words[ASLEEP[kind]] = 1
                 self.ring(kind)
 
@@ -175,7 +175,7 @@ class Waiter:
             cells.words[Cells.place(kind, slot)] = 0
             if kind == SLEEPS and self._replica.ledger.consumers == 1:
                 return  # nobody else can sleep
-        if self._members.sleepers(kind):
+        if self._members.sleepers(kind, 1):
             cells.words[ASLEEP[kind]] = 1
             if more:
                 self.ring(kind)
@@ -186,7 +186,7 @@ class Waiter:
         Until what is there is gone, or enough, ``me`` stands aside: it must not take the other's ring."""
         waiting_here = self.waiting[kind]
         aside = waiting_here[me]
-        others = there > 0 and max(len(waiting_here), len(self._members.sleepers(kind))) > 1
+        others = there > 0 and max(len(waiting_here), len(self._members.sleepers(kind, 2))) > 1
         waiting_here[me] = others and (rung or aside)
         if waiting_here[me] and not aside:
             self._members.cells.words[ASLEEP[kind]] = 1

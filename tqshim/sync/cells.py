@@ -34,6 +34,7 @@ own an item: the journal decides.
 from __future__ import annotations
 
 import os
+import sys
 from array import array
 
 from tqshim.runtime.clock import microseconds
@@ -134,8 +135,9 @@ class Cells:
         """What leases of all that comes have delivered, or was cut before, of the first slots' logs."""
         return self.words[GIVEN : GIVEN + SLOTS].tobytes()
 
-    def sleepers(self, kind: int) -> list[int]:
-        """The microseconds at which those who are asleep will look by themselves; the dead and the stopped left out."""
+    def sleepers(self, kind: int, most: int = sys.maxsize) -> list[int]:
+        """The microseconds at which those who are asleep will look by themselves, of so many of them; the dead and the
+        stopped left out."""
         now = microseconds()
         found = []
         for page in range(self.pages):
@@ -143,6 +145,8 @@ class Cells:
             for word in filter(None, self.words[start : start + SLOTS]):
                 if _looks_by_itself(word) >= now:
                     found.append(word >> 16)
+                    if len(found) >= most:
+                        return found
         return found
 
     def is_asleep(self, kind: int, said: int) -> bool:
