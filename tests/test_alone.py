@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from watching import AWAITS_PLACE, events_of, newcomer, until_asleep
 
-from tqshim import TurboQueue, monitor
+from tqshim import ShutDown, TurboQueue, monitor
 from tqshim.engine import tuning
+from tqshim.engine.membership import Membership
 from tqshim.engine.producer import Producer
 from tqshim.protocol import events
 from tqshim.runtime import systems
@@ -279,3 +280,53 @@ def test_who_sleeps_for_a_place_is_woken_by_each_get(path: str) -> None:
             assert time.monotonic() - began < 5, "nobody has rung"
         assert reader._engine.parts.sole.lease is not None
         close(reader)
+
+
+def test_once_others_have_joined_its_puts_are_as_short_as_theirs(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flag, which they had raised for that, is down again."""
+    with TurboQueue(2, path=path) as queue:
+        queue.put(0)
+        other = newcomer(path)
+        other.put(1)
+        assert [queue.get(), queue.get()] == [0, 1]
+        long = []
+        put = Producer._put
+        monkeypatch.setattr(Producer, "_put", lambda self, records: (long.append(records), put(self, records))[1])
+        for number in range(10):
+            queue.put(number)
+            other.put(number)
+            assert [queue.get(), queue.get()] == [number, number]
+        assert not long
+        close(other)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_shutdown_just_as_it_lowers_its_flag_refuses_its_put(
+    path: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TurboQueue(2, path=path) as queue:
+        queue.put(0)
+        other = newcomer(path)
+        other.put(1)
+        assert [other.get(), other.get()] == [0, 1]
+        log = queue._engine.parts.producer.log
+        assert log.counts[log.flag], "whoever joined has raised it"
+        look = Membership.look
+
+        def looks_late(members: Membership) -> bytes:
+            if members is queue._engine.parts.members:
+                monkeypatch.setattr(Membership, "look", look)
+                assert not log.counts[log.flag]
+                other.shutdown()
+            return look(members)
+
+        if when == "before":
+            other.shutdown()
+        else:
+            monkeypatch.setattr(Membership, "look", looks_late)
+        with pytest.raises(ShutDown):
+            queue.put(2)
+        assert queue.empty()
+        with pytest.raises(ShutDown):
+            other.get()
+        close(other)

@@ -158,8 +158,12 @@ class Producer:
         log, slot, replica = self.log, self.slot, self._replica
         if type(record) is not bytes or log.batch is None or slot is None or self.writer.is_dressed or self.lost:
             return None
-        if slot in replica.ledger.res:  # before a look, which would find that, too
+        if max(log.stop, replica.ledger.reserved_to(slot)) > replica.ledger.totals[slot]:
             return None
+        if log.counts[log.flag] and log.counts[log.cell] == replica.ledger.totals[slot]:
+            # Of no use where all is cut and no short way open.  Before the look, which finds a CLOSING it came with.
+            log.counts[log.flag] = 0
+            locks.fence()
         counters = self._members.look()
         ledger = replica.ledger
         total = ledger.totals[slot]
@@ -168,7 +172,7 @@ class Producer:
         places = ledger.maxsize - ledger.used + freed
         if (
             ledger.grown(counters)  # others' come first
-            or slot in ledger.res
+            or ledger.reserved_to(slot) > total
             or ledger.sole
             or ledger.shutting
             or log.counts[log.flag]
