@@ -6,6 +6,7 @@ Lives here: when it is taken, what others see meanwhile, who ends it, and the or
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -20,7 +21,8 @@ from sampling import sampled
 from watching import SLEEPS, events_of, newcomer, no_naps, sleepers, until, until_asleep
 
 import tqshim.engine.tuning
-from tqshim import JoinableTurboQueue, TurboQueue, monitor
+from tqshim import JoinableTurboQueue, ShutDown, TurboQueue, monitor
+from tqshim.engine.consumer import Consumer
 from tqshim.engine.replica import Replica
 from tqshim.engine.sole import SoleLease
 from tqshim.engine.wait_policy import Waiter
@@ -366,6 +368,74 @@ def test_a_get_that_waits_and_is_interrupted_at_any_line_does_not_count_as_aslee
         if not came:
             break
     assert line > 60
+
+
+@pytest.mark.parametrize("timeout", [0, 1e-6, 2e-5, 1e-4])
+@pytest.mark.parametrize("gathers", [False, True])
+@pytest.mark.parametrize("there", ["another's item", "a shutdown"])
+def test_the_shortest_wait_finds_what_was_there_before_it(there: str, gathers: bool, timeout: float) -> None:
+    """The short way looks at one log alone."""
+    with TurboQueue() as queue:
+        others = [newcomer(queue._engine.folder.path) for _ in range(2)]
+        for number in range(2):
+            others[0].put(number)
+            assert queue.get(timeout=LONG) == number
+        assert holds(queue)
+        waiter = queue._engine.parts.waiter
+        if gathers:  # as a stream of items leaves it, each of which was slept for
+            waiter._luck[SLEEPS] = 0.0
+            waiter.gathering._skip, waiter.gathering._interval = 0, 3e-5
+            waiter.gathering._taken = queue._engine.parts.hand.taken
+        if there == "a shutdown":
+            others[1].shutdown()
+            with pytest.raises(ShutDown):
+                queue.get(timeout=timeout)
+        else:
+            others[1].put("there")
+            assert queue.get(timeout=timeout) == "there"
+        for other in others:
+            other._use.engine.close()
+
+
+@pytest.mark.parametrize("leases", [True, False])
+def test_who_falls_asleep_sees_what_a_handler_has_read_meanwhile(leases: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shutdown just before it says that it sleeps rings for nobody, and its last look is interrupted."""
+    no_naps(monkeypatch)
+    monkeypatch.setattr(tqshim.engine.tuning, "SPINNING", False)
+    monkeypatch.setattr(tqshim.engine.tuning, "GATHERING", False)
+    say, look = Waiter.fall_asleep, Consumer.finds_nothing_new
+    interrupted = []
+    with TurboQueue() as queue:
+        engine = queue._engine
+        others = [newcomer(engine.folder.path) for _ in range(2)]
+        for number in range(2):
+            for other in others[: 1 if leases else 2]:
+                other.put(number)
+                assert queue.get(timeout=LONG) == number
+        assert holds(queue) == leases
+        assert leases or queue.empty()
+
+        def says_late(waiter: Waiter, *arguments: Any) -> None:
+            if waiter is engine.parts.waiter:
+                monkeypatch.setattr(Waiter, "fall_asleep", say)
+                others[1].shutdown()
+                monkeypatch.setattr(Consumer, "finds_nothing_new", interrupts)
+            say(waiter, *arguments)
+
+        def interrupts(consumer: Consumer) -> bool:
+            if consumer is engine.parts.consumer and not engine.lock._is_owned():
+                monkeypatch.setattr(Consumer, "finds_nothing_new", look)
+                interrupted.append(queue.qsize())
+                with contextlib.suppress(Empty, ShutDown):
+                    queue.get_nowait()
+            return look(consumer)
+
+        monkeypatch.setattr(Waiter, "fall_asleep", says_late)
+        with pytest.raises(ShutDown):
+            queue.get()
+        assert interrupted == [0]
+        for other in others:
+            other._use.engine.close()
 
 
 @pytest.mark.parametrize(("others", "size"), [(1, 1 << 17), (70, 1)], ids=["large", "many"])

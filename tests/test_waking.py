@@ -445,6 +445,47 @@ def test_a_coroutine_that_is_cancelled_when_it_was_rung_for_passes_the_ring_on(i
     ended(child)
 
 
+def test_who_was_rung_for_and_finds_something_when_it_looks_once_more_passes_the_ring_on(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another had been faster; two items come before it has said again that it sleeps."""
+    no_naps(monkeypatch)
+    with TurboQueue(path=path) as q:
+        first, second = newcomer(path), newcomer(path)
+        say, sleep = Waiter.fall_asleep, Bell.sleep
+        told, held = threading.Event(), threading.Event()
+
+        def says_late(waiter: Waiter, *arguments: Any) -> None:
+            if waiter is first._engine.parts.waiter and told.is_set():
+                monkeypatch.setattr(Waiter, "fall_asleep", say)
+                q.put_many([2, 3])
+            say(waiter, *arguments)
+
+        def sleeps(bell: Bell, seconds: float) -> bool:
+            if bell is not first._engine.parts.waiter.bell(SLEEPS):
+                held.wait(PATIENCE)  # the ring is the first one's
+            rung = sleep(bell, seconds)
+            if rung and not told.is_set():
+                assert q.get_nowait() == 1
+                told.set()
+            return rung
+
+        monkeypatch.setattr(Bell, "sleep", sleeps)
+        monkeypatch.setattr(Waiter, "fall_asleep", says_late)
+        threads = []
+        found: list[Any] = []
+        for processes, other in enumerate((first, second), 1):
+            thread, got = in_thread(other.get)
+            threads.append(thread)
+            found.append(got)
+            until_asleep(q, processes=processes)
+        q.put(1)
+        joined(threads[0])
+        held.set()
+        joined(threads[1])
+        assert found == [[2], [3]]
+
+
 def tell_one(q: Any, says: Any, is_async: bool) -> None:
     says.send(asyncio.run(q.get_async()) if is_async else q.get())
 

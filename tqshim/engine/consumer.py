@@ -142,9 +142,10 @@ class Consumer:
         if self.sole.lease is not None:
             return self.sole.finds_nothing_new()
         return (
-            self._seen_at == (replica.journal.number, replica.pos)
-            and self._seen == self._members.cells.counters()
+            self._seen == self._members.cells.counters()
             and not replica.journal.read(replica.pos, events.SIZE)
+            # Last: whoever holds no lock sees so that another has read on meanwhile.
+            and self._seen_at == (replica.journal.number, replica.pos)
         )
 
     def take(self, got: list[Taken], most: int) -> None:  # noqa: C901  each step of it would be a call of each get

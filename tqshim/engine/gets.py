@@ -127,6 +127,7 @@ def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
                 stop_sleeping(engine, sleep)
             if generation != engine.generation:  # forked in the middle: what was got is the parent's
                 got.clear()
+                sleep.bell = None
                 continue
             if got:
                 if sleep.rung:
@@ -140,13 +141,14 @@ def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
                 return generation, cut_short
             if not block:
                 return generation, cut_short
-            looks, sleep.looked = sleep.looked and sleep.bell is None, False  # who falls asleep looks once more
+            looks, sleep.looked = sleep.looked, False
             if deadline is not inf and monotonic() >= deadline and not looks:
                 stop_sleeping(engine, sleep)
                 return generation, cut_short
             if spins:
                 spins = False
-                sleep.looked = not engine.parts.waiter.spin(deadline, engine.parts.consumer.known())
+                found = engine.parts.waiter.spin(deadline, engine.parts.consumer.known())
+                sleep.looked = not (found or looks)  # what was looked at is not all there may be
             elif gathers > 0.0:
                 pause(gathers)
     except BaseException:
@@ -241,7 +243,9 @@ def finds_nothing_new(engine: Acts, read: Optional[tuple[int, int]] = None) -> b
     seems: the lock is not held."""
     try:
         parts, replica = engine.parts, engine.parts.replica
-        return read in (None, (replica.journal.number, replica.pos)) and parts.consumer.finds_nothing_new()
+        nothing = parts.consumer.finds_nothing_new()
+        # Last: another thread, or a handler, may have read on meanwhile.
+        return nothing and read in (None, (replica.journal.number, replica.pos))
     except (OSError, ValueError):  # another thread, or a signal handler, leaves that journal at this moment
         return False
 
@@ -249,20 +253,22 @@ def finds_nothing_new(engine: Acts, read: Optional[tuple[int, int]] = None) -> b
 def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) -> None:
     """Sleep until we are rung for, or look by ourselves; or not at all, if something has been put before we said it:
     whoever did so did not see that we sleep."""
-    rung = sleep.rung
+    generation = engine.generation
     try:
-        sleep.bell, sleep.rung, sleep.looked = None, False, False
+        sleep.bell, sleep.looked = None, False
         sleep.doubts = not (sleep.doubts or finds_nothing_new(engine, sleep.read))
         if sleep.doubts:
             return
         now = monotonic()
-        if not rung and (sleep.naps or (deadline <= now + sleep.seconds and engine.parts.reclaimer.is_due(now))):
+        if not sleep.rung and (sleep.naps or (deadline <= now + sleep.seconds and engine.parts.reclaimer.is_due(now))):
             # Before this nap, which may be the last: who looks after others at its deadline returns late.
             engine.unless_forked(None, engine.act, partial(look_around, engine), sleep)
             sleep.seconds = max(0.0, min(sleep.seconds, deadline - monotonic()))
+        if engine.stale or sleep.parts is not engine.parts:
+            return  # forked by a handler: nobody knows that this process sleeps
+        sleep.rung = False
         sleep.rung = bell.sleep(sleep.seconds)
     except BaseException as error:
-        generation = engine.generation
         stop_sleeping(engine, sleep)
         if generation == engine.generation or not isinstance(error, FORKED):
             raise
