@@ -229,7 +229,7 @@ def costs_table(figures: Figures, kind: str) -> Iterator[str]:
         yield _line(label, NONE, _cell(figures, COSTS[0], FILES, FILES))
 
 
-GAINS, NOTHING = 1.2, 0.87
+GAINS, NOTHING = 1.2, 0.95
 """How many times as fast it must be at least to count as a gain, and not as a loss."""
 _RATE, _TIME = 1, -1
 SHORT: Final = (
