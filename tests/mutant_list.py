@@ -198,11 +198,11 @@ MUTANTS = [
         WAKING + "test_as_many_wake_up_as_items_come[get-put_many]",
     ),
     Mutant(
-        "no second look, before sleep or after it",
-        "        nothing = parts.consumer.finds_nothing_new()\n",
-        "        nothing = True\n",
+        "no second look before sleep",
+        "        sleep.doubts = not (sleep.doubts or finds_nothing_new(engine, sleep.read))\n",
+        "        sleep.doubts = False\n",
         "now and then a get sleeps for part of a second beside an item",
-        WAKING + "test_as_many_wake_up_as_items_come[get-put_many]",
+        WAKING + "test_who_is_stopped_as_it_falls_asleep_finds_what_came_meanwhile",
     ),
     Mutant(
         "a get rings no producer",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
+import sys
 import threading
 import time
 from typing import Any, Callable
@@ -331,6 +333,56 @@ def _echo(there: Any, back: Any, pipe: Any, count: int) -> None:
         assert there.get(timeout=PATIENCE) == "a first item"
         back.put(there.get(timeout=PATIENCE))
         pipe.send(pipe.recv())
+
+
+def test_who_is_stopped_as_it_falls_asleep_finds_what_came_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each call of a get, in turn, until it sleeps: at once, for it looks for nothing before."""
+    monkeypatch.setenv("TQSHIM_WITHOUT", "spinning,gathering")
+    context = multiprocessing.get_context("spawn")
+    with tqshim.Queue() as there, tqshim.Queue() as back:
+        child = context.Process(target=_stop_at_a_call, args=(there, back))
+        child.start()
+        assert child.pid is not None
+
+        def is_stopped() -> bool:
+            return os.waitpid(child.pid, os.WUNTRACED | os.WNOHANG)[0] == child.pid
+
+        try:
+            call, late = 1, 0
+            while late < TRIES:
+                there.put(call)
+                assert back.get(timeout=PATIENCE) == call
+                stopped = within(LATE, is_stopped)
+                if not stopped and there.stats().waiting_consumers:
+                    break  # it sleeps
+                assert stopped or within(PATIENCE, is_stopped)
+                there.put("came meanwhile")
+                began = time.monotonic()
+                os.kill(child.pid, signal.SIGCONT)
+                assert back.get(timeout=PATIENCE) == "came meanwhile"
+                late = late + 1 if time.monotonic() - began > LATE else 0
+                call += not late
+        finally:
+            child.kill()
+            child.join()
+        assert not late, f"stopped at call {call} it slept beside an item"
+        assert call > 20
+
+
+def _stop_at_a_call(there: Any, back: Any) -> None:
+    def count(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    while True:
+        left = there.get()
+        back.put(left)
+        sys.setprofile(count)
+        found = there.get()
+        sys.setprofile(None)
+        back.put(found)
 
 
 def _busy(seconds: float) -> None:
