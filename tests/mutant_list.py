@@ -178,14 +178,14 @@ MUTANTS = [
     # -- waiting
     Mutant(
         "a ring is not passed on",
-        "                    pass_on(engine)\n                    return engine.generation, False\n",
-        "                    return engine.generation, False\n",
+        "                pass_on(engine)\n                return engine.generation, False\n",
+        "                return engine.generation, False\n",
         "one of several sleepers wakes up, the others seconds later",
         WAKING + "test_as_many_wake_up_as_items_come[get-put_many]",
     ),
     Mutant(
         "a ring for who claims is not passed on",
-        "                if sleep.rung:\n                    pass_on(engine)\n",
+        "            if sleep.rung:\n                pass_on(engine)\n",
         "",
         "one of several sleepers in claimed wakes up, the others seconds later",
         WAKING + "test_as_many_wake_up_as_items_come[claimed-put_many]",
@@ -213,8 +213,7 @@ MUTANTS = [
     ),
     Mutant(
         "a get of many rings no producer",
-        "                        if engine.maxsize and most:\n"
-        "                            parts.waiter.ring(AWAITS_PLACE)\n",
+        "                    if engine.maxsize and most:\n                        parts.waiter.ring(AWAITS_PLACE)\n",
         "",
         "who sleeps in put finds places seconds late",
         WAKING + "test_as_many_go_on_as_places_become_free[get_many-5]",
@@ -385,8 +384,8 @@ MUTANTS = [
     ),
     Mutant(
         "an interrupted get of many hands out what it had not delivered",
-        "                    engine.unsure = True\n                    parts = engine.parts\n",
-        "                    parts = engine.parts\n",
+        "                engine.unsure = True\n                parts = engine.parts\n",
+        "                parts = engine.parts\n",
         "an item is lost whose get_many a signal handler has interrupted",
         DEATH + "test_interruptions_lose_and_double_nothing[get_many]",
     ),

@@ -242,7 +242,7 @@ def repository() -> list[str]:
 
 LONG: Final = {
     ("engine.consumer", "take"): "each get goes through it: each step in a function of its own would be a call",
-    ("engine.gets", "take_or_wait"): "the same",
+    ("engine.gets", "take_in_acts"): "the same",
     ("bench.measurements", "measurements"): "a table",
 }
 """Functions of more than 60 lines, and why."""

@@ -51,9 +51,7 @@ class Sleep:
     """The last nap ended so."""
 
 
-def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
-    engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float]
-) -> tuple[int, bool]:
+def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float]) -> tuple[int, bool]:
     """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.
 
     Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
@@ -61,99 +59,103 @@ def take_or_wait(  # noqa: C901  the same as ``Consumer.take``
     if block and timeout is not None:
         check_deadline(deadline := began + timeout)
     sleep = Sleep()
+    try:
+        return take_in_acts(engine, got, most, block, began, deadline, sleep)
+    except BaseException:
+        stop_sleeping(engine, sleep)
+        raise
+
+
+def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
+    engine: Acts, got: list[Any], most: int, block: bool, began: float, deadline: float, sleep: Sleep
+) -> tuple[int, bool]:
     spins: Optional[bool] = None
     """Before it sleeps it looks for a moment; asked when there is nothing."""
     gathers = 0.0
     """Seconds for which it lets items come instead."""
     cut_short = False
-    try:
-        if most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep, deadline if block else None):
-            return engine.generation, False
-        while True:
-            if sleep.bell is not None:
-                sleep_until_rung(engine, sleep, sleep.bell, deadline)
-                if sleep.rung and most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep):
-                    pass_on(engine)
-                    return engine.generation, False
-            gathered, gathers = gathers, 0.0
-            generation = engine.generation
-            state = engine.parts.hand.state
-            try:
-                with engine.lock:
-                    if engine.unsure or engine.stale:
-                        engine._recover()
-                        generation = engine.generation
-                    engine.unsure = True
-                    parts = engine.parts
-                    consumer, hand, leasing = parts.consumer, parts.hand, parts.leasing
-                    if leasing.steps is not NO_STEPS:
-                        leasing.settle()
-                    if engine.beside is not None:
-                        engine._take_over()
-                    if parts.acknowledging.out:
-                        parts.acknowledging.take_back()
-                    if parts.ending.is_wanted:
-                        parts.ending.help()
-                    hand.measure_pace(began)
-                    state = hand.state
-                    ended = sleep.naps > 0 and monotonic() >= deadline
-                    if sleep.rung or not (sleep.looked or consumer.finds_nothing_new()):
-                        take(parts, got, most, engine.generation, ended)
-                    if gathered:
-                        parts.waiter.gathering.came(len(got) and len(got) + consumer.left())
-                    if got:
-                        if sleep.parts is not None:
-                            wake(parts, sleep)  # Not before: by now it is known who else may sleep.
-                        if engine.maxsize and most:
-                            parts.waiter.ring(AWAITS_PLACE)
-                        cut_short = hand.cut_short
-                        hand.leave_out(began)
-                    elif block and not ended:
-                        if spins is None:
-                            spins = sleep.parts is None and parts.waiter.may_spin(SLEEPS)
-                        if not (spins or gathered or sleep.parts):
-                            gathers = parts.waiter.gathers(hand.taken, deadline)
-                        if not spins and gathers <= 0.0:
-                            fall_asleep(parts, sleep, deadline)
-                    if engine.beside is not None and engine.beside.owes:
-                        leasing.settle()  # What a handler's get has left comes before what steps would deliver.
-                    engine.unsure = engine.stale
-            except BaseException as error:
-                if engine.parts.hand.state is state and not any(isinstance(one, Hold) and one.number for one in got):
-                    got.clear()  # The journal knows whose they are, and the next act asks it.
-                if generation == engine.generation or not isinstance(error, FORKED):
-                    engine.folder.explain(error)
-                    raise
-                stop_sleeping(engine, sleep)
-            if generation != engine.generation:  # forked in the middle: what was got is the parent's
-                got.clear()
-                sleep.bell = None
-                continue
-            if got:
-                if sleep.rung:
-                    pass_on(engine)
-                return generation, cut_short
-            if engine.parts.replica.ledger.shutting and engine.unless_forked(
-                False, engine.act, partial(is_over, engine)
-            ):
-                engine.over = True
-                stop_sleeping(engine, sleep)  # of all who sleep in a process one was rung for
-                return generation, cut_short
-            if not block:
-                return generation, cut_short
-            looks, sleep.looked = sleep.looked, False
-            if deadline is not inf and monotonic() >= deadline and not looks:
-                stop_sleeping(engine, sleep)
-                return generation, cut_short
-            if spins:
-                spins = False
-                found = engine.parts.waiter.spin(deadline, engine.parts.consumer.known())
-                sleep.looked = not (found or looks)  # what was looked at is not all there may be
-            elif gathers > 0.0:
-                pause(gathers)
-    except BaseException:
-        stop_sleeping(engine, sleep)
-        raise
+    if most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep, deadline if block else None):
+        return engine.generation, False
+    while True:
+        if sleep.bell is not None:
+            sleep_until_rung(engine, sleep, sleep.bell, deadline)
+            if sleep.rung and most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep):
+                pass_on(engine)
+                return engine.generation, False
+        gathered, gathers = gathers, 0.0
+        generation = engine.generation
+        state = engine.parts.hand.state
+        try:
+            with engine.lock:
+                if engine.unsure or engine.stale:
+                    engine._recover()
+                    generation = engine.generation
+                engine.unsure = True
+                parts = engine.parts
+                consumer, hand, leasing = parts.consumer, parts.hand, parts.leasing
+                if leasing.steps is not NO_STEPS:
+                    leasing.settle()
+                if engine.beside is not None:
+                    engine._take_over()
+                if parts.acknowledging.out:
+                    parts.acknowledging.take_back()
+                if parts.ending.is_wanted:
+                    parts.ending.help()
+                hand.measure_pace(began)
+                state = hand.state
+                ended = sleep.naps > 0 and monotonic() >= deadline
+                if sleep.rung or not (sleep.looked or consumer.finds_nothing_new()):
+                    take(parts, got, most, engine.generation, ended)
+                if gathered:
+                    parts.waiter.gathering.came(len(got) and len(got) + consumer.left())
+                if got:
+                    if sleep.parts is not None:
+                        wake(parts, sleep)  # Not before: by now it is known who else may sleep.
+                    if engine.maxsize and most:
+                        parts.waiter.ring(AWAITS_PLACE)
+                    cut_short = hand.cut_short
+                    hand.leave_out(began)
+                elif block and not ended:
+                    if spins is None:
+                        spins = sleep.parts is None and parts.waiter.may_spin(SLEEPS)
+                    if not (spins or gathered or sleep.parts):
+                        gathers = parts.waiter.gathers(hand.taken, deadline)
+                    if not spins and gathers <= 0.0:
+                        fall_asleep(parts, sleep, deadline)
+                if engine.beside is not None and engine.beside.owes:
+                    leasing.settle()  # What a handler's get has left comes before what steps would deliver.
+                engine.unsure = engine.stale
+        except BaseException as error:
+            if engine.parts.hand.state is state and not any(isinstance(one, Hold) and one.number for one in got):
+                got.clear()  # The journal knows whose they are, and the next act asks it.
+            if generation == engine.generation or not isinstance(error, FORKED):
+                engine.folder.explain(error)
+                raise
+            stop_sleeping(engine, sleep)
+        if generation != engine.generation:  # forked in the middle: what was got is the parent's
+            got.clear()
+            sleep.bell = None
+            continue
+        if got:
+            if sleep.rung:
+                pass_on(engine)
+            return generation, cut_short
+        if engine.parts.replica.ledger.shutting and engine.unless_forked(False, engine.act, partial(is_over, engine)):
+            engine.over = True
+            stop_sleeping(engine, sleep)  # of all who sleep in a process one was rung for
+            return generation, cut_short
+        if not block:
+            return generation, cut_short
+        looks, sleep.looked = sleep.looked, False
+        if deadline is not inf and monotonic() >= deadline and not looks:
+            stop_sleeping(engine, sleep)
+            return generation, cut_short
+        if spins:
+            spins = False
+            found = engine.parts.waiter.spin(deadline, engine.parts.consumer.known())
+            sleep.looked = not (found or looks)  # what was looked at is not all there may be
+        elif gathers > 0.0:
+            pause(gathers)
 
 
 def may_be_short(parts: Parts) -> bool:
