@@ -24,7 +24,7 @@ from signalling import signalled_before
 
 from tqshim import TurboQueue
 from tqshim.engine.acts import Acts
-from tqshim.engine.gets import take_or_wait, take_short
+from tqshim.engine.gets import take_in_acts, take_short
 from tqshim.engine.producer import Producer
 from tqshim.engine.wait_policy import Waiter
 from tqshim.runtime import systems
@@ -168,7 +168,7 @@ def wait_in_vain(q: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", sampling.sampled("forks", [Producer._own_log, Acts.act, take_short, take_or_wait, Waiter.wake], 2)
+    "function", sampling.sampled("forks", [Producer._own_log, Acts.act, take_short, take_in_acts, Waiter.wake], 2)
 )
 def test_a_child_forked_at_any_instruction_goes_on_with_what_is_its_own(function: Any) -> None:
     """On 3.9 these are all; later ones run handlers at calls and jumps back alone."""
@@ -185,7 +185,7 @@ def test_a_child_forked_at_any_instruction_goes_on_with_what_is_its_own(function
                 act = functools.partial(q.put_many, [6])
                 if function is take_short:
                     act = q.get_nowait
-                elif function is take_or_wait:
+                elif function is take_in_acts:
                     act = functools.partial(q.get_many, False, None, 2)
                 elif function is Waiter.wake:
                     q.get_many()
