@@ -634,7 +634,8 @@ def test_nobody_needs_to_close(tmp_path: Path) -> None:
     del enqueue
     dequeue = consumer(tmp_path)
     events = dequeue.get()
-    assert next(events) == 0
+    # Its clock, a thread, may have it in its hand for a moment more.
+    assert next(event for event in events if event is not None) == 0
     del events, dequeue
     assert get_all(tmp_path) == [0, 1]  # the consumer never came back for more
 
