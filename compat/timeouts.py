@@ -330,6 +330,7 @@ def lane(name: str, beside: str, queue: Any, count: int, number: int, start: flo
 def _tell(told: Any, do: Callable[..., Any], *arguments: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     told.send(do(*arguments))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself: in its end that would be told on stderr
 
 
 def _busy(queues: list[tuple[Kind, Any]]) -> None:
