@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -627,6 +629,22 @@ def test_a_bare_fork_stores_what_its_child_added(tmp_path: Path) -> None:
     assert sorted(get_all(tmp_path)) == ["child", "more", "parent"]
 
 
+def test_the_clock_keeps_no_producer_that_is_dropped(tmp_path: Path) -> None:
+    """Its thread has looked at it, and waits: what was added is another's at once, and not when it looks again."""
+    enqueue = producer(tmp_path)
+    ticked = threading.Event()
+    tick = batching.Filling.tick
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching.Filling, "tick", lambda self: (tick(self), ticked.set())[0] and False)
+        enqueue.add(0)
+        assert ticked.wait(PATIENCE)
+        time.sleep(batching.STORE_EVERY)  # now it waits
+    filling = weakref.ref(enqueue._filling)
+    del enqueue
+    assert filling() is None
+    assert next(consumer(tmp_path).get()) == 0
+
+
 def test_nobody_needs_to_close(tmp_path: Path) -> None:
     enqueue = producer(tmp_path)
     enqueue.add(0)
@@ -634,8 +652,7 @@ def test_nobody_needs_to_close(tmp_path: Path) -> None:
     del enqueue
     dequeue = consumer(tmp_path)
     events = dequeue.get()
-    # Its clock, a thread, may have it in its hand for a moment more.
-    assert next(event for event in events if event is not None) == 0
+    assert next(events) == 0
     del events, dequeue
     assert get_all(tmp_path) == [0, 1]  # the consumer never came back for more
 

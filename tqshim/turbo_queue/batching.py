@@ -335,9 +335,13 @@ class _Clock:
             if stop.wait(STORE_EVERY):
                 return
             self._due.clear()
-            for member in alive(Member._all):
-                if isinstance(member, Filling) and member.tick():
-                    self._due.set()
+            self._tick_all()
+
+    def _tick_all(self) -> None:
+        # In a function of its own: a variable of the thread's loop would keep the last one alive while it waits.
+        for member in alive(Member._all):
+            if isinstance(member, Filling) and member.tick():
+                self._due.set()
 
     def halt(self) -> None:
         """End the thread: a process that forks should have none but its own."""
