@@ -260,8 +260,7 @@ class Consumer:
             or replica.journal.words is None
             or (waiting >= tuning.LEASE_FROM and (ledger.consumers == 1 or self.hand.pace < tuning.LEASE_PACE))
         ):
-            if waiting <= 0 and counters and ledger.plain:
-                self._nothing_left(counters)
+            self._nothing_left(counters)
             return False
         words = members.cells.words
         cell = Cells.place(words_of.POSITION, slot)
@@ -297,7 +296,8 @@ class Consumer:
     def _nothing_left(self, counters: bytes) -> None:
         """Note it, if that is so: all that was put by these counters is another's, or got."""
         ledger = self._replica.ledger
-        if ledger.head == ledger.tail and counters == ledger.totals.tobytes() and not ledger.held:  # its holder may die
+        nothing = ledger.plain and ledger.head == ledger.tail and counters == ledger.totals.tobytes()
+        if nothing and not ledger.held:  # whose holder may die
             self._seen, self._seen_at = counters, (self._replica.journal.number, self._replica.pos)
 
     # -- taking part

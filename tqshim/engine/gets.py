@@ -69,6 +69,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
 def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
     engine: Acts, got: list[Any], most: int, block: bool, began: float, deadline: float, sleep: Sleep
 ) -> tuple[int, bool]:
+    """The same, by ``deadline``.  ``sleep``: whoever is left asleep by an exception, the caller wakes."""
     spins: Optional[bool] = None
     """Before it sleeps it looks for a moment; asked when there is nothing."""
     gathers = 0.0

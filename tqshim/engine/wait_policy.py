@@ -203,11 +203,7 @@ class Waiter:
         """Seconds to sleep for who has slept so often already."""
         ledger = self._replica.ledger
         waiters = ledger.consumers if kind == SLEEPS else len(ledger.members)
-        nap = tuning.NAP_LAST
-        if naps < 16 and tuning.NAP * (1 << naps) < nap:
-            nap = tuning.NAP * (1 << naps)
-        nap *= waiters or 1
-        return nap if nap < tuning.NAP_MOST else tuning.NAP_MOST
+        return min(tuning.NAP_MOST, max(1, waiters) * min(tuning.NAP_LAST, tuning.NAP * (1 << min(naps, 64))))
 
     # -- looking
 
@@ -242,8 +238,8 @@ class Waiter:
         with contextlib.suppress(ValueError):  # forked just now, in the middle of a line (3.9): those are its parent's
             last = counters()
             # Not all that differs can be got: where a producer was killed between its event and its store, nothing is.
-            nothing_new = lambda: last == counters() and (last == seen or not self._is_more(last))  # noqa: E731
-            return self._look(SLEEPS, deadline, nothing_new)
+            more = self._is_more
+            return self._look(SLEEPS, deadline, lambda: last == counters() and (last == seen or not more(last)))
         return True
 
     def spin_for_place(self, deadline: Optional[float]) -> bool:

@@ -93,7 +93,7 @@ class Bell:
 
     def sleep(self, seconds: float) -> bool:
         """Sleep until somebody rings, at most so long.  ``True``: this ring was ours."""
-        system: Any = select if _forked_in[0] is None or not _is_apart() else _untouched()
+        system: Any = select if not _is_apart() else _untouched()
         end = monotonic() + seconds
         exact = self.fd < _FD_SETSIZE
         # What counts in milliseconds ends late, by a part of them and of the whole: ``select`` waits for the rest.
