@@ -5,10 +5,10 @@
 #     TQSHIM_PYTHONS=DIR/bin/python3.13t python -m compat.interpreters --only 3.13t    # the quick suite on it
 #     DIR/bin/python3.13t -m compat.threads --minutes 10                               # 50 threads on one handle
 #
-# SOURCE: an unpacked CPython; by default Debian's source package, from the first suite that has it. Needs a C compiler,
-# make, dpkg-dev, and the headers of zlib, libffi and OpenSSL. Nothing of the system is changed: apt runs with lists and
-# package status of its own, from the mirror that this machine's apt sources name. Ended halfway, it goes on where it
-# was; once it is done a second call only prints.
+# SOURCE: an unpacked CPython; by default Debian's source package, from the first suite that has it, or the newest of
+# the archive's pool. Needs a C compiler, make, dpkg-dev, and the headers of zlib, libffi and OpenSSL. Nothing of the
+# system is changed: apt runs with lists and package status of its own, from the mirror that this machine's apt sources
+# name. Ended halfway, it goes on where it was; once it is done a second call only prints.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n 2,11p "$0"; exit 2; }
 V=$1; mkdir -p "$2"; D=$(cd "$2" && pwd); P=$D/bin/python${V}t; B=$D/.build
@@ -29,8 +29,15 @@ if [ ! -f "$D/.done" ]; then
       echo "deb-src $MIRROR $suite main" > "$B/list"
       (cd "$B" && apt update && apt source --download-only "python$V") && { ok=1; break; }
     done
-    [ "$ok" ] || { tail "$B/log" >&2; exit 1; }
-    dpkg-source --no-check --skip-patches -x "$B"/*.dsc "$B/unpacked" >>"$B/log" 2>&1
+    if [ "$ok" ]; then
+      dpkg-source --no-check --skip-patches -x "$B"/*.dsc "$B/unpacked" >>"$B/log" 2>&1
+    else   # a mirror may list a source that it has not got yet: the newest that it has
+      for release in "$V".{20..0} "$V".0~rc{3..1}; do
+        /usr/lib/apt/apt-helper download-file "$MIRROR/pool/main/p/python$V/python${V}_$release.orig.tar.xz" "$B/tar.xz" >>"$B/log" 2>&1 && { ok=1; break; }
+      done
+      [ "$ok" ] || { tail "$B/log" >&2; exit 1; }
+      mkdir -p "$B/unpacked" && tar -x -f "$B/tar.xz" -C "$B/unpacked" --strip-components 1
+    fi
     mv "$B/unpacked" "$B/source"
   fi
   cd "$B/source"
