@@ -28,28 +28,37 @@ class May(NamedTuple):
 
     why: str
     here: bool = True
+    test: str = "*"
+    """The pattern of who may: a function's name."""
 
 
-_OTHER_VERSION: Final = May("of another version of Python: compat.interpreters runs it there")
-_NO_CASE: Final = May("the parameters of the test combine to nothing here")
+def _not_of(its_version: bool) -> May:
+    return May("of another version of Python: compat.interpreters runs it there", not its_version)
+
+
+def _no_case_of(test: str) -> May:
+    return May(f"the parameters of {test} combine to nothing here", test=test)
+
+
+VERSION: Final = sys.version_info[:2]
 _SWITCHED: Final = May("without what is switched off: the default run has it", SWITCHED)
 _SHORT: Final = May("3.9 and free-threaded builds lack it, too", SWITCHED or not SHORT_WAYS)
 _USER: Final = May("only root can: .ci/run as root has it", os.geteuid() != 0)
 
 MAY_SKIP: Final = {
     # by the version of Python
-    "InterpreterPoolExecutor came with 3.14": _OTHER_VERSION,
-    "queue.Queue.shutdown is of Python 3.13": _OTHER_VERSION,
-    "there is no sys.monitoring": _OTHER_VERSION,
-    "this interpreter has no such event": _OTHER_VERSION,
-    "exceptions can't be given notes": _OTHER_VERSION,
-    "errors carry no notes": _OTHER_VERSION,
-    "a lock of Python's own made of a C lock; later it is one word": _OTHER_VERSION,
-    "from 3.14 on it is the same": _OTHER_VERSION,
-    "3.9 may run a handler *": _OTHER_VERSION,
-    "3.9 and 3.10 have no tables of handlers": _OTHER_VERSION,
-    "of what 3.12 and 3.13 make of such a loop": _OTHER_VERSION,
-    "there is no list of the standard library's modules": _OTHER_VERSION,
+    "InterpreterPoolExecutor came with 3.14": _not_of(VERSION >= (3, 14)),
+    "queue.Queue.shutdown is of Python 3.13": _not_of(VERSION >= (3, 13)),
+    "there is no sys.monitoring": _not_of(VERSION >= (3, 12)),
+    "this interpreter has no such event": _not_of(VERSION >= (3, 14)),
+    "exceptions can't be given notes": _not_of(VERSION >= (3, 11)),
+    "errors carry no notes": _not_of(VERSION >= (3, 11)),
+    "a lock of Python's own made of a C lock; later it is one word": _not_of(VERSION < (3, 14)),
+    "from 3.14 on it is the same": _not_of(VERSION < (3, 14)),
+    "3.9 may run a handler *": _not_of(VERSION > (3, 9)),
+    "3.9 and 3.10 have no tables of handlers": _not_of(VERSION >= (3, 11)),
+    "of what 3.12 and 3.13 make of such a loop": _not_of((3, 12) <= VERSION <= (3, 13)),
+    "there is no list of the standard library's modules": _not_of(VERSION >= (3, 10)),
     "what threads share here, the GIL guards": May("free-threaded builds alone lack the GIL", not GIL),
     "a free-threaded build collects when it likes to": May("as above", not GIL),
     "no Python * with its test suite here; TQSHIM_PYTHONS can name one": May(
@@ -58,12 +67,18 @@ MAY_SKIP: Final = {
     "faster-fifo is not there for this Python": May("its wheels end with 3.13", sys.version_info >= (3, 14)),
     # what no run of every day can install
     "torch is not installed": May("some gigabytes: compat.programs --big runs torch's own programs"),
-    "* is not installed here": May("a program of others: compat.programs fails where one is missing"),
+    "* is not installed here": May(
+        "compat.programs fails where a program of others is missing", test="test_a_program_comes_to_the_same"
+    ),
     # by the case
-    "there a get that does not wait looks at it; here it is not looked at": _NO_CASE,
-    "what a killed process had in its hand is lost, but for blocks": _NO_CASE,
-    "there is always a place": _NO_CASE,
-    "once is enough": _NO_CASE,
+    "there a get that does not wait looks at it; here it is not looked at": _no_case_of(
+        "test_a_timeout_raises_what_it_raises_there"
+    ),
+    "what a killed process had in its hand is lost, but for blocks": _no_case_of(
+        "test_what_a_leaving_process_had_taken_and_not_got_others_get"
+    ),
+    "there is always a place": _no_case_of("test_two_threads_whose_records_come_too_late_learn_it_both"),
+    "once is enough": _no_case_of("test_a_process_exits_although_nobody_reads"),
     # where something is switched off
     "as above": _SWITCHED,
     "each put goes through the journal": _SWITCHED,
@@ -120,10 +135,10 @@ MAY_SKIP: Final = {
 """By the reason as a report has it, where ``*`` stands for anything."""
 
 
-def refusal(reason: str) -> str:
-    """Why a skip for that reason is a failure here; empty where it may be."""
+def refusal(reason: str, test: str) -> str:
+    """Why a skip of that test for that reason is a failure here; empty where it may be."""
     found = [may for pattern, may in MAY_SKIP.items() if fnmatch.fnmatchcase(reason, pattern)]
-    if any(may.here for may in found):
+    if any(may.here and fnmatch.fnmatchcase(test, may.test) for may in found):
         return ""
     why = f"may be skipped elsewhere ({found[0].why})" if found else "is not in tests/may_skip.py"
     return f"skipped, which TQSHIM_ALL_PLACES makes a failure: {reason!r} {why}"
@@ -133,8 +148,9 @@ def _refuse(report: Any) -> None:
     if report.skipped and not hasattr(report, "wasxfail"):
         told = report.longrepr
         reason = str(told[2] if isinstance(told, tuple) else told).partition("Skipped: ")[2]
-        if refusal(reason):
-            report.outcome, report.longrepr = "failed", refusal(reason)
+        refused = refusal(reason, report.nodeid.rpartition("::")[2].partition("[")[0])
+        if refused:
+            report.outcome, report.longrepr = "failed", refused
 
 
 @pytest.hookimpl(hookwrapper=True)

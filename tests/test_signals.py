@@ -163,8 +163,9 @@ def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str
 
 
 def wait_in_vain(q: Any) -> None:
+    """Long enough to fall asleep, also where others keep this process from its processor."""
     with contextlib.suppress(queue.Empty):
-        q.get(timeout=1e-3)
+        q.get(timeout=0.05)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ SOME = 40
 MARGIN = 0.02
 """Seconds by which the median of waits may be beyond the 99th percentile of sleeps, on any machine: six slices of the
 processor that others take."""
+OWN = 2e-3 if ALL else 0.01
+"""Seconds by which the best tenth of waits may be later than that of sleeps: what others take comes on top of both, so
+this is what a wait takes for itself.  Beside peers that are killed the best of four samples was late by 2.5 ms."""
 LONG = 1.0 - timeouts.TIMEOUT
 """Seconds that no wait is late where no sleep is."""
 
@@ -52,10 +55,11 @@ def check_anywhere(rows: list[Row]) -> None:
         assert len(row.waits) >= row.wanted > 0, timeouts.line(row)
         assert not row.early
         assert not row.missed
-        if row.name.startswith("dead"):
-            assert row.waits[-1] < 2 * NOTICED
-            continue
         plain = sorted(own for other in rows if other.beside == row.beside for own in other.plain)
+        if row.name.startswith("dead"):
+            assert row.waits[-1] < (NOTICED if plain[-1] < MARGIN else 2 * NOTICED), timeouts.line(row)
+            continue
+        assert at(row.waits, 0.1) <= at(row.plain, 0.1) + OWN, timeouts.line(row)
         assert at(row.waits, 0.5) <= at(plain, 0.99) + MARGIN, timeouts.line(row)
         assert row.waits[-1] < LONG or plain[-1] > LONG / 2, timeouts.line(row)
 

@@ -55,6 +55,16 @@ def test_a_run_that_does_not_end_as_unittest_does_is_a_difference(
     assert any(line.startswith("no end fails with our queues alone") for line in whole_suites.difference("theirs"))
 
 
+@pytest.mark.parametrize("body", ["import os; os._exit(0)", "", "raise ImportError"], ids=["ends", "empty", "broken"])
+def test_a_module_of_which_nothing_runs_without_us_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    (tmp_path / "theirs.py").write_text(body, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (told,) = whole_suites.difference("theirs")
+    assert told.startswith("without us nothing of it has run, either:\n")
+
+
 def test_each_difference_is_a_row_of_the_table() -> None:
     assert set(whole_suites.DIFFERENCES.values()) <= {row[0] for row in rows("differences")}
 
