@@ -5,20 +5,21 @@ Where the standard library's queue can't even be made its test says so."""
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 from places import lacking, needs, run
 
 import tqshim.runtime.systems
-from tqshim import TurboQueue
+from tqshim import Empty, TurboQueue
 
 HERE = Path(__file__).parent
 LONG = 60.0
@@ -134,22 +135,58 @@ def test_where_nothing_can_be_written_that_is_said(tmp_path: Path) -> None:
     refused(done, "TQSHIM_DIR")
 
 
-def test_what_systemd_removes_at_logout_is_said_to_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+GONE = "deleted while it was in use"
+CALLS: dict[str, Callable[[Any], object]] = {
+    "put": lambda q: [q.put((number, "." * 1000)) or q.get(timeout=LONG) for number in range(3000)],
+    "put_many": lambda q: [q.put_many([(number, "." * 1000)] * 10) for number in range(300)],
+    "get": lambda q: q.get(timeout=0.1),
+    "get_many": lambda q: q.get_many(timeout=0.1),
+    "claimed": lambda q: q.claimed(timeout=0.1).__enter__(),
+}
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("call", CALLS)
+def test_what_systemd_removes_at_logout_is_said_to_be_gone(
+    call: str, used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """``RemoveIPC`` empties a user's /dev/shm, also under daemons of that user.  Of the standard library's queues it
-    removes nothing that still has a name."""
+    removes nothing that still has a name.  What needs no file any more still works."""
     monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
     q: Any = TurboQueue()
-    q.put("before")
+    if used:
+        q.put_many([1, 2])
+        assert q.get() == 1
+        q.get()
     shutil.rmtree(q._engine.folder.path)
-    raised: Optional[OSError] = None
     try:
-        for number in range(3000):
-            q.put((number, "." * 1000))
-            q.get(timeout=LONG)
+        CALLS[call](q)
+    except Empty:
+        assert used
     except OSError as error:
-        raised = error
-    assert raised is not None and "deleted while it was in use" in str(raised), raised
+        assert GONE in str(error) and GONE in repr(error) and error.filename == q._engine.folder.path
+        assert GONE in str(pickle.loads(pickle.dumps(error)))
+    else:
+        pytest.fail("nothing was said")
     q._engine.close()
+
+
+def test_a_child_whose_queue_is_gone_when_it_starts_says_so(tmp_path: Path) -> None:
+    """It has its parent's descriptor of the folder."""
+    program = tmp_path / "gone.py"
+    program.write_text(
+        "import multiprocessing, shutil, tqshim\n"
+        "def work(q): q.put(1)\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    q = tqshim.TurboQueue()\n"
+        "    child = context.Process(target=work, args=(q, ))\n"
+        "    shutil.rmtree(q._engine.folder.path)\n"
+        "    child.start(); child.join()\n",
+        "utf-8",
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert GONE in done.stderr and "recover" not in done.stderr, done.stderr
 
 
 # -- namespaces, users, limits
@@ -163,7 +200,7 @@ def popen(program: str, path: object, *by: str) -> subprocess.Popen[str]:
 
 HOLD = """
 import sys
-from tqshim import TurboQueue
+from tqshim import Empty, TurboQueue
 q = TurboQueue(path=sys.argv[1])
 q.put_many(range(10))
 with q.claimed() as item:
@@ -172,7 +209,7 @@ with q.claimed() as item:
 """
 TAKE = """
 import sys
-from tqshim import TurboQueue
+from tqshim import Empty, TurboQueue
 q = TurboQueue(path=sys.argv[1])
 print(*[q.get(timeout=60) for _ in range(9)], flush=True)
 print(q.get(timeout=60), flush=True)
@@ -252,7 +289,7 @@ def test_without_some_system_calls_queues_work(tmp_path: Path, anonymous: bool, 
 
 FILL = """
 import os, sys
-from tqshim import TurboQueue
+from tqshim import Empty, TurboQueue
 q = TurboQueue(path=sys.argv[1])
 with open(sys.argv[2], "w") as group:
     group.write(str(os.getpid()))

@@ -10,6 +10,7 @@ import os
 import pickle
 import queue
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -545,6 +546,13 @@ def test_an_item_that_fails_to_unpickle_raises_in_its_get_and_all_others_arrive(
     assert q.empty()
 
 
+class Signals:
+    """Unpickling it sends a signal to who does."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return signal.raise_signal, (signal.SIGUSR1,)
+
+
 class Leaves:
     """Unpickling it ends the program."""
 
@@ -578,6 +586,53 @@ def test_an_item_is_unpickled_once(way: str, error: Optional[BaseException]) -> 
             q.get_many() if way == "get_many" else q.get()
     assert Counting.count == 1
     assert q.empty()
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
+@pytest.mark.parametrize("large", [False, True])
+def test_items_of_a_batch_are_unpickled_once(large: bool, error: BaseException) -> None:
+    """Where the second fails, the first is returned, and the next call raises what that has raised."""
+    q: Any = TurboQueue()
+    one = Counting(None)
+    q.put_many([(bytes(1 << 20), one) if large else one, Counting(error), one])
+    Counting.count = 0
+    assert len(q.get_many()) == 1
+    with pytest.raises(type(error), match=str(error)):
+        q.get() if large else q.get_many()
+    assert Counting.count == 2
+    assert len(q.get_many()) == 1
+    assert Counting.count == 3
+    assert q.empty()
+
+
+@pytest.mark.parametrize("way", ["get", "get_many", "claimed"])
+def test_what_was_unpickled_when_a_handler_raised_is_not_unpickled_again(way: str) -> None:
+    """But for the item that was being unpickled, and for one that a block had, which may have changed it."""
+
+    def interrupt(*_: object) -> None:
+        raise TimeoutError("handler")
+
+    q: Any = TurboQueue()
+    former = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        q.put_many([Counting(None), Counting(None), Signals(), 4])
+        Counting.count = 0
+        with pytest.raises(TimeoutError):
+            q.get_many()
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        if way == "claimed":
+            for _ in range(2):
+                with pytest.raises(KeyError), q.claimed() as first:
+                    raise KeyError
+            with q.claimed() as again:
+                assert again is not first
+        got = list(q.drain()) if way == "get" else q.get_many()
+        assert got[-1] == 4 and len(got) == (3 if way == "claimed" else 4)
+        assert Counting.count == (4 if way == "claimed" else 2)
+    finally:
+        signal.signal(signal.SIGUSR1, former)
 
 
 def test_the_objects_of_a_large_item_are_not_remembered() -> None:

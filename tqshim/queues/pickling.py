@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import queues, reduction
 from types import CodeType
 
+from tqshim.engine.reader import Known
 from tqshim.runtime import late
 
 TYPE_CHECKING = False
@@ -259,8 +260,14 @@ OF_MEMORY: Final = frozenset((bytes, memoryview))
 """The types of records that need no ``load``."""
 
 
-def load(record: Taken) -> Any:
-    """The item of a record."""
+def load(record: Taken, once: bool = False) -> Any:
+    """The item of a record.  ``once``: who gets it may change it; if the record comes back, it is another one."""
+    if isinstance(record, Known):
+        if record.error is not None:
+            raise record.error
+        if record.items:
+            return record.items.pop() if once else record.items[0]
+        record = record.record
     theirs = queues._ForkingPickler.loads  # type: ignore[attr-defined]
     if theirs is not loads:
         return theirs(bytes(record))
@@ -275,6 +282,19 @@ def load(record: Taken) -> Any:
         if view is not None and (found := buffers.find(view)):
             return buffers.load(view, found)
     return pickle.load(record.rewound())
+
+
+def known(records: list[Taken], items: list[Any], error: Optional[BaseException] = None) -> list[Taken]:
+    """Those records as they come back, of which the first are unpickled, and the next has failed with that error, if
+    there is one: none of these is unpickled again."""
+    outcomes: list[tuple[list[Any], Optional[BaseException]]] = [([item], None) for item in items]
+    if error is not None:
+        outcomes.append(([], error))
+    told = [
+        Known(record.record if isinstance(record, Known) else record, *outcome)
+        for record, outcome in zip(records, outcomes)
+    ]
+    return [*told, *records[len(told) :]]
 
 
 def is_fault(error: BaseException) -> bool:

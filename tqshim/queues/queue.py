@@ -288,7 +288,7 @@ class TurboQueue(_Queue[_T]):
         got: list[Taken] = []
         more: list[Taken] = []
         items: list[_T] = []
-        loading = False
+        plain: Optional[bool] = None
         try:
             generation, cut_short = engine.get(got, max_messages_to_get, block, timeout)
             while True:  # Not ``while`` a condition: its jump back may be outside of ``try`` (3.12 on).
@@ -300,19 +300,19 @@ class TurboQueue(_Queue[_T]):
                     if not more:
                         _, cut_short = engine.get(more, max_messages_to_get, block, timeout)
                 got, more = got + more, []
-            loading = True
             # What fails leaves those before it in the list: it is the one after them.
             plain = queues._ForkingPickler.loads is loads and OF_MEMORY.issuperset(map(type, got))  # type: ignore[attr-defined]
             items.extend(map(loads if plain else load, got))  # type: ignore[arg-type]
             if items:  # Asked in here: before 3.11 a signal handler may run at each jump.
                 return items
         except BaseException as error:
-            if loading and len(items) < len(got) and is_fault(error):
-                engine.give_back(got[len(items) :] if items else got[1:])
-                if items:
-                    return items
-            else:
-                engine.give_back([*got, *more])
+            if plain is None or len(items) == len(got) or not is_fault(error):
+                engine.give_back([*pickling.known(got, items), *more])
+                raise
+            engine.give_back(pickling.known(got[len(items) :], [], error)[not items :])
+            if items:
+                return items
+            pickling.explain_loss(error, engine.folder.path)
             raise
         raise ShutDown if engine.over else Empty
 

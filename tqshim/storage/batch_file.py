@@ -242,7 +242,7 @@ def open_batch(home: Home, file: FileId, flags: int = os.O_RDONLY) -> int:
         for name in names.of_batch(file):
             with contextlib.suppress(FileNotFoundError):
                 return open_plain(name, flags, where)
-    deleted = "" if os.fstat(home.fd).st_nlink else f"; {DELETED}"
+    deleted = f"; {DELETED}" if home.is_deleted else ""
     raise ValueError(f"missing, with items in it that nobody got{deleted}")
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "locked",
     "not_ours",
     "open_plain",
+    "restate",
     "write_all",
     "write_at",
     "write_parts",
@@ -95,7 +96,15 @@ class Home:
         try:
             return os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o600, dir_fd=where)
         except FileNotFoundError:
-            raise FileNotFoundError(errno.ENOENT, DELETED, self.path) from None
+            raise self.deleted() from None
+
+    def deleted(self) -> FileNotFoundError:
+        """The error that says so."""
+        return FileNotFoundError(errno.ENOENT, DELETED, self.path)
+
+    @property
+    def is_deleted(self) -> bool:
+        return not os.fstat(self.fd).st_nlink
 
     def size_of(self, name: str) -> Optional[int]:
         """The length of what has that name, if something has."""
@@ -205,7 +214,13 @@ def write_at(fd: int, data: Union[bytes, memoryview], offset: int) -> None:
 def explain(error: BaseException, path: str) -> None:
     """Where the system had no more, let the error say which queue it was, and what to do."""
     if isinstance(error, OSError) and error.errno in _REMEDIES and _REMEDIES[error.errno] not in str(error):
-        error.filename, error.strerror = path, f"{error.strerror}; {_REMEDIES[error.errno]}"
+        restate(error, f"{error.strerror}; {_REMEDIES[error.errno]}", path)
+
+
+def restate(error: OSError, told: str, path: str) -> None:
+    """Let the error say that of that path, also where it is pickled, or shown by ``repr``."""
+    error.filename, error.strerror = path, told
+    error.args = error.errno, told
 
 
 def locked(path: str) -> FolderError:

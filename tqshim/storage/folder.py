@@ -38,6 +38,7 @@ from tqshim.runtime import late, mappings, systems
 from tqshim.runtime.clock import monotonic
 from tqshim.storage import batch_file, files, journal, places
 from tqshim.storage.files import (
+    DELETED,
     HOLD_PATIENCE,
     IN_THE_WAY,
     NO_SPACE,
@@ -50,6 +51,7 @@ from tqshim.storage.files import (
     locked,
     not_ours,
     open_plain,
+    restate,
     write_all,
 )
 from tqshim.storage.member_locks import LOCKED, Members
@@ -347,9 +349,12 @@ class LogFolder(Home):
         os.mkfifo(os.path.join(self.path, name), 0o600)
 
     def explain(self, error: BaseException) -> None:
-        """Let an error say which queue it was, and what to do, where the system has no more.  Raises ``FolderError`` in
-        its place where the system refuses a file of this folder to who may have changed its user since."""
+        """Let an error say which queue it was, and what to do, where the system has no more, or this folder is gone.
+        Raises ``FolderError`` in its place where the system refuses a file of it to who may have changed its user
+        since."""
         explain(error, self.path)
+        if isinstance(error, FileNotFoundError) and self.is_deleted:
+            restate(error, DELETED, self.path)
         if isinstance(error, PermissionError):
             owner, user = os.fstat(self.fd).st_uid, os.geteuid()
             if owner != user:
@@ -363,7 +368,7 @@ class LogFolder(Home):
         try:
             return open_plain(name, flags, self.fd)
         except FileNotFoundError:
-            if not os.fstat(self.fd).st_nlink:  # so is the folder
+            if self.is_deleted:
                 raise
             raise FolderError(f"{self.path}/{name}", "is missing", RECOVER) from None
         except ValueError as error:

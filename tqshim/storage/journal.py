@@ -201,6 +201,8 @@ def open_newest(home: Home) -> tuple[Journal, bytes]:
             return open_journal(home, number)
         except FileNotFoundError:  # rolled since we listed
             continue
+    if home.is_deleted:
+        raise home.deleted()
     raise FolderError(home.path, "has no journal", f"it is no queue, or was damaged: {RECOVER}")
 
 
