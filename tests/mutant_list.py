@@ -398,8 +398,8 @@ MUTANTS = [
     ),
     Mutant(
         "what a handler puts is not cut before what follows",
-        "                put = above.put_many(records, block, timeout)\n                above.cut_for_below()\n",
-        "                put = above.put_many(records, block, timeout)\n",
+        "put = above.put_many(records, before, block, timeout)\n                above.cut_for_below()\n",
+        "put = above.put_many(records, before, block, timeout)\n",
         "what a signal handler has put comes behind what was put after it",
         ORDER + "test_a_handler_that_puts_in_the_middle_of_a_put_is_heard_in_between",
     ),

@@ -583,7 +583,7 @@ def test_what_a_handler_has_put_comes_before_what_is_put_after_it() -> None:
     with TurboQueue():
         for turn in range(0, 60, 3):
             queue.put(turn)
-            in_a_handler(queue, lambda turn=turn: queue._engine.put_many([_dumped(turn + 1)], True, None))
+            in_a_handler(queue, lambda turn=turn: queue._engine.put_many([_dumped(turn + 1)], 0, True, None))
             queue.put(turn + 2)
         assert [queue.get() for _ in range(60)] == list(range(60))
 

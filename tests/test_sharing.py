@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tqshim import Full, ShutDown, TurboQueue
+from tqshim import Empty, Full, ShutDown, TurboQueue
+from tqshim.engine import tuning
 from tqshim.queues import pickling, sharing
 
 LIMIT = 256
@@ -304,6 +305,34 @@ print(q.get())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == f"{errno.EMFILE} True OSError\n2\n", done.stderr
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_process_without_a_spare_descriptor_gets_and_puts(
+    bounded: bool, limit: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for members that died, and for files that nobody removed, once it has some again."""
+    q: Any = TurboQueue(100 if bounded else 0)
+    q.put_many(range(5))
+    assert [q.get() for _ in range(5)] == list(range(5))
+    with pytest.raises(Empty):
+        q.get(timeout=0.01)  # it has its bell from here on
+    q.put_many(range(1, 5))
+    monkeypatch.setattr(tuning, "SCAN_EVERY", 0.0)
+    taken: list[int] = []
+    try:
+        with pytest.raises(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for number in range(1, 5):
+            assert q.get() == number
+            q.put(number)
+        with pytest.raises(Empty):
+            for _ in range(5):
+                q.get(timeout=0.01)
+    finally:
+        for fd in taken:
+            os.close(fd)
 
 
 @pytest.mark.parametrize("strategy", ["file_descriptor", "file_system"])

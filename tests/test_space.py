@@ -13,6 +13,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from itertools import product
@@ -35,6 +36,7 @@ import tqshim.storage.places
 import tqshim.sync.membarrier
 from tqshim import Empty, TurboQueue, UnsupportedError
 from tqshim.protocol import events
+from tqshim.sync.cells import SLEEPS
 
 PATIENCE = 120.0
 MB = 1 << 20
@@ -152,6 +154,28 @@ def check_flow(disk: pathlib.Path, megabytes: int) -> None:
         with pytest.raises(Empty):
             queue.get(timeout=0.3)  # who waits looks for files that nobody needs
     queue.close()
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_batch_for_which_the_disk_has_no_room_says_how_many_items_were_put(
+    small_disk_alone: pathlib.Path, durable: bool
+) -> None:
+    """So that who tries again doubles none; who slept before them hears of them."""
+    got: list[Any] = []
+    q: Any = TurboQueue(path=str(small_disk_alone / "q"), durable=durable)
+    reader = threading.Thread(target=lambda: got.append(q.get()))
+    reader.start()
+    while not q._engine.parts.waiter.waiting[SLEEPS]:
+        time.sleep(1e-3)
+    with pytest.raises(OSError, match=r"the first (\d+) items were put") as raised:
+        q.put_many([bytes(50_000)] * 3000)
+    assert raised.value.errno == errno.ENOSPC
+    put = int(str(raised.value).split("the first ")[1].split()[0])
+    reader.join(5.0)
+    assert not reader.is_alive()
+    assert 0 < put == len(got) + len(list(q.drain()))
+    q.put_many([bytes(50_000)] * (put // 2))
+    assert q.qsize() == put // 2
 
 
 def test_200_megabytes_flow_through_a_disk_of_64(small_disk: pathlib.Path) -> None:

@@ -18,6 +18,7 @@ from tqshim.engine.reader import Taken
 from tqshim.protocol.pieces import NewRecord
 from tqshim.runtime import late
 from tqshim.runtime.clock import monotonic
+from tqshim.storage.files import add_finding
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, SLEEPS
 
@@ -38,7 +39,7 @@ class Engine(Acts):
     def put(self, record: NewRecord, block: bool, timeout: Optional[float]) -> bool:
         """Put one record.  ``False``: the queue was full all the time, or was shut down."""
         if self.is_interrupted or self.folder.fd < 0:
-            return self.put_many([record], block, timeout) == 1
+            return self.put_many([record], 0, block, timeout) == 1
         # Before the item is there: whoever cuts in between must not find it beside older ones that are not cut.
         if type(record) is bytes and puts.cut_if_due(self):
             try:
@@ -63,12 +64,14 @@ class Engine(Acts):
             self.unless_forked(None, self.parts.waiter.ring_surely, SLEEPS)
         return True
 
-    def put_many(self, records: list[NewRecord], block: bool, timeout: Optional[float]) -> int:
-        """Put records, all or none where they fit into the queue at all; returns how many were put."""
+    def put_many(self, records: list[NewRecord], before: int, block: bool, timeout: Optional[float]) -> int:
+        """Put records, all or none where they fit into the queue at all; returns how many were put.
+
+        An ``OSError`` says how many, with those that were put ``before``."""
         if self.is_interrupted:
             above = self.above()
             try:
-                put = above.put_many(records, block, timeout)
+                put = above.put_many(records, before, block, timeout)
                 above.cut_for_below()
             except BaseException:  # some of them may be put
                 above.cut_for_below()
@@ -84,10 +87,15 @@ class Engine(Acts):
             size = max(1, self.maxsize // 4)
         put = 0
         while put < len(records):
-            piece = records[put : put + size] if size < len(records) else records
-            count = self.unless_forked(len(piece), partial(puts.put_waiting, self), piece, block, deadline)
+            piece = records[put : put + size] if put or size < len(records) else records
+            try:
+                count = self.unless_forked(len(piece), partial(puts.put_waiting, self), piece, block, deadline)
+            except OSError as error:
+                if before + put:
+                    add_finding(error, f"the first {before + put} items were put")
+                raise
             put += count
-            if count < len(piece):
+            if not count:
                 break
         return put
 

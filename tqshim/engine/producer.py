@@ -88,7 +88,7 @@ class Producer:
         """Put records; in a bounded queue all of them, or none.  Returns how many were put: fewer where there are no
         places, or where the queue was shut down.
 
-        Raises ``OSError`` where there is no space; those before are put."""
+        Raises ``OSError`` where there is no space for the first: for others, whoever puts the rest hears of it."""
         put = 0
         if len(records) == 1 and self._replica.ledger.maxsize:
             count = self._put_alone(records[0]) if self._is_alone() else self._publish(records[0])
@@ -96,8 +96,12 @@ class Producer:
                 return count
         while put < len(records):
             self.log.stop = 0  # No other thread grows the log meanwhile.
-            left = records[put:] if put else records
-            count = self._put(left)
+            try:
+                count = self._put(records[put:] if put else records)
+            except OSError:
+                if not put:
+                    raise
+                break
             put += count
             if not count:
                 break

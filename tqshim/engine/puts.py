@@ -44,14 +44,17 @@ def cut_if_due(engine: Acts) -> bool:
 
 
 def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: Optional[float]) -> int:
+    """Put these; returns how many were put.  Raises ``OSError`` if none was: of others, who puts the rest hears."""
     put, spins, waited = 0, True, False
     while True:
         left = records[put:] if put else records
         crowd = engine.parts.crowd
-        if crowd is None:
-            put += engine.act(put_once, engine, left, not put)
-        else:
-            put += put_with_others(engine, left)
+        try:
+            put += engine.act(put_once, engine, left, not put) if crowd is None else put_with_others(engine, left)
+        except OSError:
+            if put:
+                return put
+            raise
         if put == len(records) or engine.parts.replica.ledger.shut:
             if waited and engine.parts.members.cells.words[_AWAIT_PLACE]:
                 engine.unless_forked(None, engine.act, pass_on, engine)

@@ -20,7 +20,7 @@ from tqshim.protocol.events import SIZE
 from tqshim.protocol.names import FileId
 from tqshim.runtime import locks
 from tqshim.runtime.clock import monotonic
-from tqshim.storage.files import NO_SPACE
+from tqshim.storage.files import REMEDIES
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync.cells import Cells
@@ -87,7 +87,8 @@ class Reclaimer:
         return now - self.scanned > tuning.SCAN_EVERY
 
     def scan_if_due(self, now: float) -> bool:
-        """Scan, unless somebody has within the last second: one does it for all."""
+        """Scan, unless somebody has within the last second: one does it for all.  Where the system has no space for
+        that, or no descriptor, it is done later."""
         if not self.is_due(now):
             return False
         words = self._members.cells.words
@@ -99,7 +100,11 @@ class Reclaimer:
         words[words_of.SCANNED] = int(now * 1e6)
         self.scanned = now
         returned = len(self._replica.ledger.returned)
-        self._scan()
+        try:
+            self._scan()
+        except OSError as error:
+            if error.errno not in REMEDIES:  # else somebody does it later
+                raise
         if len(self._replica.ledger.returned) > returned:
             self.announce()
         return True
@@ -136,11 +141,7 @@ class Reclaimer:
 
     def reclaim_done(self) -> None:
         """Remove what is done by now, and what the dead have left: where all are busy, nobody waits, and looks."""
-        try:
-            self.scan_if_due(monotonic())
-        except OSError as error:
-            if error.errno not in NO_SPACE:  # else somebody buries them later
-                raise
+        self.scan_if_due(monotonic())
         self._replica.ledger.trim()
         if self._replica.ledger.done or self._pending:
             self.reclaim()

@@ -252,7 +252,7 @@ class TurboQueue(_Queue[_T]):
         """Put items in their order, as one batch: all of them, or none and ``Full``.
 
         More than ``maxsize`` items go in pieces while it blocks, as do items with more descriptors than may wait; else
-        they are refused.  If time runs out between two pieces, ``Full`` says how many were put.
+        they are refused.  If time runs out between two pieces, ``Full`` says how many were put; so does an ``OSError``.
 
         >>> queue = TurboQueue()
         >>> queue.put_many(range(3))
@@ -263,7 +263,7 @@ class TurboQueue(_Queue[_T]):
         deadline = None if timeout is None else monotonic() + timeout
         while more:
             records, more = dumps_many(left, self._pickling_failed, block)
-            put = pickling.put(records, functools.partial(engine.put_many, records), block, timeout)
+            put = pickling.put(records, functools.partial(engine.put_many, records, before), block, timeout)
             if put < len(records):
                 kind = ShutDown if engine.shut else Full
                 raise kind(f"{before + put} of {before + len(records)} items were put") if before + put else kind

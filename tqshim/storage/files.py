@@ -29,7 +29,9 @@ __all__ = [
     "OPEN",
     "PAGE",
     "RECOVER",
+    "REMEDIES",
     "Home",
+    "add_finding",
     "check_owner",
     "each_name",
     "explain",
@@ -47,7 +49,7 @@ PAGE: Final = 4096
 HOLD_PATIENCE: Final = 10.0
 """Seconds to wait for a folder that somebody holds alone: only a reclaimer does, and only to rename it."""
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
-_REMEDIES: Final = {
+REMEDIES: Final = {
     **dict.fromkeys(NO_SPACE, "get items, or free space there"),
     errno.EMFILE: "raise the limit of open files (ulimit -n): a queue takes up to three",
     errno.ENFILE: "close files, or raise the system's limit (fs.file-max)",
@@ -213,14 +215,22 @@ def write_at(fd: int, data: Union[bytes, memoryview], offset: int) -> None:
 
 def explain(error: BaseException, path: str) -> None:
     """Where the system had no more, let the error say which queue it was, and what to do."""
-    if isinstance(error, OSError) and error.errno in _REMEDIES and _REMEDIES[error.errno] not in str(error):
-        restate(error, f"{error.strerror}; {_REMEDIES[error.errno]}", path)
+    if isinstance(error, OSError) and error.errno in REMEDIES and REMEDIES[error.errno] not in str(error):
+        restate(error, f"{error.strerror}; {REMEDIES[error.errno]}", path)
 
 
 def restate(error: OSError, told: str, path: str) -> None:
     """Let the error say that of that path, also where it is pickled, or shown by ``repr``."""
     error.filename, error.strerror = path, told
     error.args = error.errno, told
+
+
+def add_finding(error: OSError, finding: str) -> None:
+    """Let the error say that, too."""
+    if isinstance(error, FolderError):
+        FolderError.__init__(error, error.path, f"{error.finding}; {finding}", error.remedy)
+    else:
+        restate(error, f"{error.strerror}; {finding}", error.filename)
 
 
 def locked(path: str) -> FolderError:
