@@ -63,10 +63,14 @@ QUICK: Final = (
     ),
 )
 """What differs between interpreters: calls, signals, forks, pickles, exits, files.  The pure rules don't."""
+MORE: Final = tuple(
+    f"tests/test_{name}.py" for name in ("sharing", "places", "file_systems", "monitor", "cli", "windows")
+)
+"""What hardly differs, and is tested at full size alone: commands, odd places, shortages."""
 PORTABLE: Final = (*QUICK, "tests/test_crash_table.py")
 """What is tested without all that only Linux has."""
-LIMIT: Final = 600.0
-"""Seconds that a quick suite may take before it counts as hanging; it takes 70 to 200, on two processors."""
+LIMIT: Final = 900.0
+"""Seconds that a suite may take before it counts as hanging; a quick one takes 70 to 200, on two processors."""
 SETTING_UP: Final = 180.0
 """Seconds that an environment, or what goes into it, may take."""
 
@@ -163,8 +167,8 @@ def lacks(versions: Iterable[str]) -> list[str]:
     return [version for version in versions if os.environ.get("TQSHIM_ALL_PLACES") and version not in MAY_LACK]
 
 
-def run_quick(version: str, python: str) -> bool:
-    """The quick suite on another interpreter."""
+def run_suite(version: str, python: str, tests: Iterable[str]) -> bool:
+    """These tests on another interpreter, and CPython's own."""
     method = METHODS[VERSIONS.index(version) % len(METHODS)]
     inside = environment(version, python)
     suite = [inside or python, "compat/cpython_suite.py", "--method", method]
@@ -172,7 +176,7 @@ def run_quick(version: str, python: str) -> bool:
         theirs = pool.submit(passes, f"Python {version}, CPython's tests", suite)
         good = True
         if inside:
-            good = passes(f"Python {version}, tests", [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *QUICK])
+            good = passes(f"Python {version}, tests", [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests])
         else:
             good = not lacks([version])
             print(f"Python {version}: without pytest only CPython's own queue tests run", flush=True)
@@ -184,7 +188,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the quick suite on every other interpreter that is found.")
     parser.add_argument("--only", choices=VERSIONS, action="append", help="this version; may be given again")
     parser.add_argument("--list", action="store_true", help="say what is found and what is not, and run nothing")
+    parser.add_argument("--more", action="store_true", help="and what hardly differs between interpreters")
     given = parser.parse_args(arguments)
+    tests = (*QUICK, *MORE) if given.more else QUICK
     found = interpreters()
     wanted = [version for version in given.only or VERSIONS if version != HERE]
     for version in wanted:
@@ -194,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     missing = lacks(version for version in wanted if version not in found)
     for version in missing:
         print(f"Python {version}: MISSING; where TQSHIM_ALL_PLACES is set, it may not be", flush=True)
-    good = [not missing, *(run_quick(version, found[version]) for version in wanted if version in found)]
+    good = [not missing, *(run_suite(version, found[version], tests) for version in wanted if version in found)]
     if not given.only or HERE in given.only:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *PORTABLE]
         good.append(passes(f"Python {HERE}, as on other systems", command, TQSHIM_PORTABLE="1"))

@@ -143,9 +143,10 @@ CHECKS: Final = {
         ("test_200_megabytes_flow_through_a_disk_of_64",),
     ),
     "interpreters": Check(
-        "the quick suite on each other version of Python that is there, and here as on other systems",
-        "python -m compat.interpreters",
-        "all",
+        "the quick suite and that of commands, places and shortages on each other version of Python that is there, and "
+        "here as on other systems",
+        "python -m compat.interpreters --more",
+        "the quick one",
         ("python -m compat.interpreters",),
     ),
     "CPython's queue tests": Check(

@@ -80,20 +80,22 @@ def test_all_queue_tests_pass_on_each_version(version: str, queue: str) -> None:
 def test_a_version_that_was_asked_for_and_is_not_there_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tested: list[str] = []
+    tested: list[tuple[str, bool]] = []
     other, absent = [version for version in VERSIONS if not version.startswith("{}.{}".format(*sys.version_info))][:2]
     monkeypatch.setattr(others, "interpreters", lambda: {other: "python"})
 
-    def run_quick(version: str, python: str) -> bool:
-        tested.append(version)
+    def run_suite(version: str, python: str, tests: tuple[str, ...]) -> bool:
+        assert set(others.QUICK) <= set(tests)
+        tested.append((version, set(others.MORE) <= set(tests)))
         return True
 
-    monkeypatch.setattr(others, "run_quick", run_quick)
+    monkeypatch.setattr(others, "run_suite", run_suite)
     assert others.main(["--only", other]) == 0
-    assert others.main(["--only", other, "--only", absent]) == 1
+    assert others.main(["--only", other, "--only", absent, "--more"]) == 1
     assert f"not found, and so not tested: Python {absent}; TQSHIM_PYTHONS can name one" in capsys.readouterr().out
     assert others.main(["--only", absent, "--list"]) == 0
-    assert tested == [other, other]
+    assert tested == [(other, False), (other, True)]
+    assert all((others.ROOT / test).exists() for test in (*others.QUICK, *others.MORE))
 
 
 def test_a_version_that_may_not_be_missing_fails(

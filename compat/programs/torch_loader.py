@@ -9,7 +9,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 warnings.simplefilter("ignore")
-ROUNDS = 6
+STRATEGIES = "file_descriptor", "file_system"
+ROUNDS = 60
+"""In each a worker is killed."""
 
 
 class Numbers(Dataset):
@@ -26,23 +28,28 @@ class Numbers(Dataset):
 
 
 def main(method):
-    for strategy in ("file_descriptor", "file_system"):
+    for strategy in STRATEGIES:
         torch.multiprocessing.set_sharing_strategy(strategy)
         loader = DataLoader(Numbers(), 8, num_workers=4, multiprocessing_context=method, persistent_workers=True)
         for _ in range(2):
             batches = [(batch[0].sum().item(), sum(batch[1]["index"].tolist())) for batch in loader]
         print(strategy, len(batches), batches[0], batches[-1])
         del loader
-    torch.multiprocessing.set_sharing_strategy("file_descriptor")
-    for round in range(ROUNDS if method == "fork" else 1):
+    killed = 0
+    for number in range(ROUNDS):
+        torch.multiprocessing.set_sharing_strategy(STRATEGIES[number % 2])
+        loader = DataLoader(Numbers(8 * (number % 12) + 3), 4, num_workers=4, multiprocessing_context=method)
         try:
-            for _ in DataLoader(Numbers(8 * round + 3), 4, num_workers=4, multiprocessing_context=method):
+            for _ in loader:
                 pass
         except RuntimeError as error:
-            print("killed:", "DataLoader worker" in str(error))
+            killed += "DataLoader worker" in str(error)
+        del loader
+    print("rounds that tell of their worker:", killed)
 
 
 if __name__ == "__main__":
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # who is killed leaves others' complaints, or none
     torch.set_num_threads(1)
+    torch.multiprocessing.set_forkserver_preload(["torch"])
     main(sys.argv[1])
