@@ -2,8 +2,9 @@
 
     python -m tqshim bench --json > new.json
     python -m tqshim bench --programs --json > programs.json
-    python -m compat.figures keep new.json programs.json      # then: python tests/documents.py
-    python -m compat.figures compare new.json programs.json   # exits with 1 where one is out of what is told
+    python -m compat.original_speed --json > original.json
+    python -m compat.figures keep new.json programs.json original.json   # then: python tests/documents.py
+    python -m compat.figures compare new.json programs.json              # exits with 1 where one is out of what is told
 
 What is kept of each measurement: medians, and least and greatest, of figures and of their ratios within a round; the
 commit, the day, the command and the machine.  A table tells medians, and of ratios the spread too.  Between two runs an
@@ -21,6 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from compat.original_speed import BATCHED, CASES, OURS, THEIRS
 from tqshim.bench.kinds import AT_PATH, DURABLE, FASTER_FIFO, FILES, KEYED, KINDS, STDLIB, TURBO, many
 from tqshim.bench.runs import TASK_CONSUMERS
 
@@ -45,7 +47,9 @@ def kept() -> Figures:
 
 
 def taken(document: dict[str, Any], commit: str, day: str) -> Figures:
-    """What is kept of a document that ``bench --json`` has printed.  Raises ``SystemExit`` where a run had failed."""
+    """What is kept of a document that ``bench --json`` has printed, or ``original_speed --json``.
+
+    Raises ``SystemExit`` where a run had failed."""
     machine = document["machine"]
     source = {
         "commit": commit,
@@ -55,7 +59,7 @@ def taken(document: dict[str, Any], commit: str, day: str) -> Figures:
         "machine": f"{machine['processors']} processors, {machine['python']}, {machine['kernel']}",
     }
     found = {}
-    for result in document["measurements"]:
+    for result in document["measurements"] if "measurements" in document else _of_cases(document["cases"]):
         for kind, failure in result["failures"].items():
             raise SystemExit(f"figures: {result['name']} failed for {kind}: {failure}")
         metrics = {
@@ -66,6 +70,18 @@ def taken(document: dict[str, Any], commit: str, day: str) -> Figures:
     if not found:
         raise SystemExit("figures: nothing was measured")
     return found
+
+
+def _of_cases(cases: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What ``original_speed`` has measured, in the form of ``bench``."""
+    for name, case in cases.items():
+        failures = {THEIRS: case["failure"]} if "failure" in case else {}
+        kinds = {
+            kind: {**figure, "ratios": {} if kind == THEIRS else {THEIRS: figure["ratio"]}}
+            for kind, figure in case.items()
+            if kind != "failure"
+        }
+        yield {"name": f"{ORIGINAL}/{name}", "metrics": {"rate": {"kinds": kinds}}, "failures": failures}
 
 
 def _numbers(figure: dict[str, Any]) -> dict[str, Any]:
@@ -125,6 +141,8 @@ TASKS: Final = (("100us", "100 µs"), ("1ms", "1 ms"), ("10ms", "10 ms"))
 PROGRAMS: Final = {"parse_stdlib": "`parse_stdlib`: the main job, tasks of some 20 ms"}
 """Those of which more is told than their names."""
 POOL: Final = "task_pool"
+ORIGINAL: Final = "original"
+"""The group of what ``compat.original_speed`` measures."""
 
 
 def source(figures: Figures, names: Iterable[str]) -> str:
@@ -149,6 +167,8 @@ def _two_digits(ratio: float) -> str:
 
 
 def _spread(ratio: dict[str, float]) -> str:
+    if "min" not in ratio:  # of a table that was older than its file
+        return _two_digits(ratio["median"])
     return f"{_two_digits(ratio['median'])}: {_two_digits(ratio['min'])}\N{EN DASH}{_two_digits(ratio['max'])}"
 
 
@@ -229,6 +249,24 @@ def costs_table(figures: Figures, kind: str) -> Iterator[str]:
         yield _line(label, NONE, _cell(figures, COSTS[0], FILES, FILES))
 
 
+def original_table(figures: Figures) -> Iterator[str]:
+    """Beside turbo-queue 0.8.0."""
+    names = {name: f"{ORIGINAL}/{name}" for name in CASES}
+    yield "Thousand events a second: medians of rounds in which the kinds took turns, and in brackets the ratio to"
+    yield "0.8.0 in the same round, with its least and greatest where it is told. JSON objects, batches of 1,000, five"
+    yield "of them ready at most, as in 0.8.0's quickstart; the producers look for room after each event, as that does,"
+    yield f"or after each batch; `{TURBO}` moves 1,000 objects a call: {source(figures, names.values())}.\n"
+    yield from _head(
+        "producers \N{MULTIPLICATION SIGN} consumers", "bytes", "looks after", "0.8.0", "`turbo_queue`", f"`{TURBO}`"
+    )
+    for case, name in names.items():
+        producers, consumers, size, loop = CASES[case]
+        row = Row(name, "rate", f"{producers} \N{MULTIPLICATION SIGN} {consumers}", "", 1e-3)
+        if name in figures:
+            cells = [_cell(figures, row, kind, THEIRS) for kind in (THEIRS, OURS, BATCHED)]
+            yield _line(row.label, f"{size:,}", "each batch" if loop else "each event", *cells)
+
+
 GAINS, NOTHING = 1.2, 0.95
 """How many times as fast it must be at least to count as a gain, and not as a loss."""
 _RATE, _TIME = 1, -1
@@ -284,6 +322,7 @@ TABLES: Final = {
     "figures of durable queues": lambda figures: costs_table(figures, DURABLE),
     "figures of keys": lambda figures: costs_table(figures, KEYED),
     "figures in short": short_table,
+    "original figures": original_table,
 }
 """By the marker of the place where each stands."""
 
@@ -302,8 +341,16 @@ def differences(former: Figures, new: Figures) -> Iterator[str]:
                     continue
                 for other, ratio in figure.get("ratios", {}).items():
                     told = known.get("ratios", {}).get(other)
-                    if told and not told["min"] / DRIFT <= ratio["median"] <= told["max"] * DRIFT:
+                    if told and not _least(told) / DRIFT <= ratio["median"] <= _greatest(told) * DRIFT:
                         yield f"{name}, {metric}, {kind} over {other}: {ratio['median']}, told {_spread(told)}"
+
+
+def _least(figure: dict[str, float]) -> float:
+    return figure.get("min", figure["median"])
+
+
+def _greatest(figure: dict[str, float]) -> float:
+    return figure.get("max", figure["median"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

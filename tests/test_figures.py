@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import between
+from documents import ROOT, between
+from told import FIGURE, PRINTED, READ, SET, TOLD, Told, flat
 
-from compat import figures
+from compat import figures, original_speed
 from tqshim.bench import programs
 from tqshim.bench.kinds import FASTER_FIFO, STDLIB, TURBO, many
 from tqshim.bench.measurements import measurements
@@ -53,8 +54,12 @@ def test_every_row_has_its_figures_and_each_command_prints_them() -> None:
     kept = figures.kept()
     names = {row.measurement for row in (*figures.MAIN, *figures.COSTS)} | {name for _, name, *_ in figures.SHORT}
     assert names | {f"tasks/{length}" for length, _ in figures.TASKS} <= kept.keys()
+    assert {f"{figures.ORIGINAL}/{case}" for case in original_speed.CASES} <= kept.keys()
     listed = {one.name: one for one in itertools.chain(measurements(), programs.measurements(programs.FOLDER, None))}
     for name, one in kept.items():
+        if name.startswith(f"{figures.ORIGINAL}/"):
+            assert one["command"].startswith("python -m compat.original_speed")
+            continue
         only = re.findall(r"--only (\S+)", one["command"])
         assert any(map(listed[name].is_called, only)) if only else "--programs" in one["command"], name
         assert one["metrics"].keys() == {metric.name for metric in listed[name].metrics}
@@ -125,3 +130,66 @@ def test_new_figures_are_compared_with_the_spread_that_is_told(
 def test_a_figure_of_which_nothing_is_told_is_a_difference() -> None:
     new = taken(document("roundtrip", "p50", {TURBO: figure(1.0)}))
     assert list(figures.differences({}, new)) == ["roundtrip, p50, TurboQueue: nothing is told of it"]
+
+
+def test_what_original_speed_has_printed_is_kept_with_its_ratios() -> None:
+    kinds = {kind: {**spread(2.0), "ratio": spread(1.5)} for kind in original_speed.KINDS}
+    printed = {"command": "python -m compat.original_speed --json", "rounds": 3, "machine": MACHINE}
+    kept = taken({**printed, "cases": {"1x1/100": kinds}})
+    assert kept["original/1x1/100"]["metrics"]["rate"][original_speed.OURS]["ratios"] == {
+        original_speed.THEIRS: spread(1.5)
+    }
+    assert "ratios" not in kept["original/1x1/100"]["metrics"]["rate"][original_speed.THEIRS]
+    with pytest.raises(SystemExit, match=r"original/1x1/100 failed for turbo-queue 0\.8\.0: lost"):
+        taken({**printed, "cases": {"1x1/100": {"failure": "lost"}}})
+
+
+# -- sentences
+
+
+@pytest.mark.parametrize("told", TOLD, ids=lambda told: told.text()[:40])
+def test_a_figure_in_a_sentence_is_the_one_that_is_kept(told: Told) -> None:
+    assert flat(told.page).count(told.text()) == 1
+    assert len(re.findall("{", told.sentence)) == len(told.figures(figures.kept()))
+    assert not list(told.wrong(figures.kept()))
+
+
+@pytest.mark.parametrize(("page", "sentence"), PRINTED)
+def test_a_figure_that_is_not_kept_stands_beside_its_command_and_commit(page: str, sentence: str) -> None:
+    assert flat(page).count(sentence) == 1
+    assert re.search("commit `[0-9a-f]{7}`", sentence)
+    listed = list(measurements())
+    commands = re.findall(r"python -m ([\w.]+)([^`]*)`", sentence)
+    assert commands or "message of commit" in sentence
+    for module, options in commands:
+        assert module == "tqshim" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
+        for name in re.findall(r"--only (\S+)", options):
+            assert any(one.is_called(name) for one in listed)
+
+
+@pytest.mark.parametrize("page", READ)
+def test_every_figure_of_a_page_is_known(page: str) -> None:
+    """It is one of the sentences that are compared, or stands beside its command, or is a setting."""
+    text = flat(page)
+    sentences = [(told.page, told.text()) for told in TOLD] + [*PRINTED, *SET]
+    known: set[int] = set()
+    for known_page, sentence in sentences:
+        if known_page == page:
+            at = text.find(sentence)
+            assert at >= 0, sentence
+            known.update(range(at, at + len(sentence)))
+    loose = [
+        text[max(0, found.start() - 40) : found.end() + 20]
+        for found in FIGURE.finditer(text)
+        if found.start() not in known
+    ]
+    assert not loose
+
+
+def test_a_changed_figure_is_found() -> None:
+    kept = figures.kept()
+    for told in TOLD:
+        for found in re.finditer("{.*?}", told.sentence):
+            other = f"{told.sentence[: found.start()]}{{7000}}{told.sentence[found.end() :]}"
+            assert list(told._replace(sentence=other).wrong(kept)), other
+    assert FIGURE.search("moves nine thousand a second") and FIGURE.search("0.80 to 1.32") and FIGURE.search("18 µs")
