@@ -5,6 +5,7 @@
     python -m compat.original_speed --json > original.json
     python -m compat.figures keep new.json programs.json original.json   # then: python tests/documents.py
     python -m compat.figures compare new.json programs.json              # exits with 1 where one is out of what is told
+    python -m compat.figures again                                       # the same of all, each by its own command
 
 What is kept of each measurement: medians, and least and greatest, of figures and of their ratios within a round; the
 commit, the day, the command and the machine.  A table tells medians, and of ratios the spread too.  Between two runs an
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -331,43 +333,68 @@ TABLES: Final = {
 
 
 def differences(former: Figures, new: Figures) -> Iterator[str]:
-    """Ratios that are out of what is told; where there are none to compare with, figures."""
+    """Ratios that are out of what is told; of a metric that has none, figures."""
     for name, one in new.items():
         for metric, kinds in one["metrics"].items():
+            has_ratios = any("ratios" in figure for figure in kinds.values())
             for kind, figure in kinds.items():
                 known = former.get(name, {}).get("metrics", {}).get(metric, {}).get(kind)
                 if known is None:
                     yield f"{name}, {metric}, {kind}: nothing is told of it"
                     continue
+                if not (has_ratios or _within(figure, known)):
+                    yield f"{name}, {metric}, {kind}: {figure['median']}, told {known['median']}"
                 for other, ratio in figure.get("ratios", {}).items():
                     told = known.get("ratios", {}).get(other)
-                    if told and not _least(told) / DRIFT <= ratio["median"] <= _greatest(told) * DRIFT:
+                    if told and not _within(ratio, told):
                         yield f"{name}, {metric}, {kind} over {other}: {ratio['median']}, told {_spread(told)}"
 
 
-def _least(figure: dict[str, float]) -> float:
-    return figure.get("min", figure["median"])
+def _within(new: dict[str, Any], told: dict[str, Any]) -> bool:
+    """Whether the median is in the spread that is told, widened; of what never ends, that neither does."""
+    median, known = new["median"], told["median"]
+    if median is None or known is None:
+        return bool(median is known)
+    return bool(told.get("min", known) / DRIFT <= median <= (told.get("max") or known) * DRIFT)
 
 
-def _greatest(figure: dict[str, float]) -> float:
-    return figure.get("max", figure["median"])
+def again(former: Figures, commit: str, day: str) -> Figures:
+    """All that is kept, measured anew, each by the command that it was measured by.
+
+    Raises ``SystemExit`` where one fails."""
+    new: Figures = {}
+    for command in dict.fromkeys(one["command"] for one in former.values()):
+        print(command, flush=True)
+        words = [sys.executable, *shlex.split(command)[1:], "--json"]
+        done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(f"figures: {command} has ended with {done.returncode}")
+        found = taken(json.loads(done.stdout), commit, day)
+        new.update({name: one for name, one in found.items() if former.get(name, {}).get("command") == command})
+    for name in former.keys() - new.keys():
+        raise SystemExit(f"figures: {former[name]['command']} has not measured {name}")
+    return new
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Keep figures, or compare them with those that are kept."""
+    """Keep figures, or compare new ones with those that are kept."""
     parser = argparse.ArgumentParser(prog="python -m compat.figures", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("act", choices=("keep", "compare"))
-    parser.add_argument("documents", nargs="+", metavar="FILE", help="what python -m tqshim bench --json has printed")
+    parser.add_argument("act", choices=("keep", "compare", "again"))
+    parser.add_argument("documents", nargs="*", metavar="FILE", help="what python -m tqshim bench --json has printed")
     given = parser.parse_args(arguments)
+    if (given.act == "again") == bool(given.documents):
+        parser.error("keep and compare need files; again takes none, for it measures")
     command = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    new: Figures = {}
-    for path in given.documents:
-        new.update(taken(json.loads(Path(path).read_text("utf-8")), commit, datetime.date.today().isoformat()))
+    day = datetime.date.today().isoformat()
     former = kept() if KEPT.exists() else {}
-    if given.act == "compare":
+    new: Figures = again(former, commit, day) if given.act == "again" else {}
+    for path in given.documents:
+        new.update(taken(json.loads(Path(path).read_text("utf-8")), commit, day))
+    if given.act != "keep":
         found = list(differences(former, new))
-        print("\n".join(found) or f"{len(new)} measurements: each within what is told")
+        print("\n".join(found))
+        print(f"{len(new)} measurements: {f'{len(found)} figures are out of' if found else 'each within'} what is told")
         return 1 if found else 0
     KEPT.write_text(json.dumps({**former, **new}, indent=1) + "\n", "utf-8")
     print(f"{len(new)} measurements are kept; python tests/documents.py copies them")

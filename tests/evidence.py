@@ -130,6 +130,12 @@ CHECKS: Final = {
             "test_a_damaged_journal_gives_no_item_that_was_not_put",
         ),
     ),
+    "figures": Check(
+        "every figure that a table tells, measured anew by its own command: within its spread, times 1.3",
+        "python -m compat.figures again",
+        "that each command gives its figures, of a thousandth",
+        ("test_each_measurement_can_be_taken_alone_and_gives_all_its_figures",),
+    ),
     "load": Check(
         "many processes, items, queues, leftovers",
         "python -m compat.load",

@@ -127,6 +127,31 @@ def test_new_figures_are_compared_with_the_spread_that_is_told(
     assert ("roundtrip, p50, TurboQueue over multiprocessing.Queue" in said) == bool(found)
 
 
+def test_all_that_is_kept_is_measured_again_each_by_its_own_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "python -m tqshim bench --only making --kind TurboQueue --rounds 1 --scale 0.001"
+    printed = document("making", "used", {TURBO: figure(1.0)})
+    kept = taken({**printed, "command": f"{command} --json"})
+    assert figures.again(kept, "abc", "2026-01-01")["making"]["command"] == command
+    with pytest.raises(SystemExit, match=r"bench --only making .* has not measured idle"):
+        figures.again({**kept, "idle": kept["making"]}, "abc", "2026-01-01")
+    monkeypatch.setattr(figures, "KEPT", tmp_path / "kept.json")
+    figures.KEPT.write_text(json.dumps({"making": {**kept["making"], "command": f"{command} --only nothing"}}), "utf-8")
+    with pytest.raises(SystemExit, match="--only nothing has ended with 2"):
+        figures.main(["again"])
+    with pytest.raises(SystemExit):
+        figures.main(["again", "new.json"])
+    with pytest.raises(SystemExit):
+        figures.main(["compare"])
+
+
+@pytest.mark.parametrize(("told", "new", "found"), [(3.0, 3.5, 0), (3.0, 20.0, 1), (None, None, 0), (None, 3.0, 1)])
+def test_figures_without_a_ratio_are_compared_themselves(told: Any, new: Any, found: int) -> None:
+    former, newer = (taken(document("idle", "time", {TURBO: spread(one, 2.0, 4.0)})) for one in (told, new))
+    assert len(list(figures.differences(former, newer))) == found
+
+
 def test_a_figure_of_which_nothing_is_told_is_a_difference() -> None:
     new = taken(document("roundtrip", "p50", {TURBO: figure(1.0)}))
     assert list(figures.differences({}, new)) == ["roundtrip, p50, TurboQueue: nothing is told of it"]
