@@ -134,7 +134,7 @@ CHECKS: Final = {
         "every figure that a table tells, measured anew by its own command: within its spread, times 1.3",
         "python -m compat.figures again",
         "that each command gives its figures, of a thousandth",
-        ("test_each_measurement_can_be_taken_alone_and_gives_all_its_figures",),
+        ("pytest -q -n 3 -m rest", "test_each_measurement_gives_all_its_figures"),
     ),
     "load": Check(
         "many processes, items, queues, leftovers",

@@ -392,32 +392,25 @@ def test_all_six_configurations_deliver_everything(shape: str) -> None:
         assert set(rows[many(TURBO)]["ratios"]) == usable(STDLIB, many(FASTER_FIFO))
 
 
-@pytest.mark.parametrize(
-    "names",
-    sampled(
-        "measurements",
-        [
-            ["unbounded/1x1", "bound-10", "roundtrip", "making", "waiting", "tasks/10us"],
-            ["unbounded/3x20", "bytes/100KB", "cpu", "sharing", "consumers/2"],
-            ["bound-1000", "roundtrip-busy", "bytes/1MB", "open", "consumers/4", "idle"],
-        ],
-        0,
-    ),
-)
-def test_each_measurement_can_be_taken_alone_and_gives_all_its_figures(names: list[str]) -> None:
+OTHERS: Final = [name for name, one in ALL.items() if one.possible() and not name.startswith("bounded/")]
+GROUPS: Final = 8
+"""So many runs take all of them, each another eighth."""
+
+
+@pytest.mark.parametrize("names", sampled("measurements", [OTHERS[at::GROUPS] for at in range(GROUPS)], 1))
+def test_each_measurement_gives_all_its_figures(names: list[str]) -> None:
     read = document(*chosen(*names), *TINY)
-    wanted = [one for one in ALL.values() if any(map(one.is_called, names))]
-    assert [result["name"] for result in read["measurements"]] == [one.name for one in wanted]
-    for one, result in zip(wanted, read["measurements"]):
-        assert list(result["metrics"]) == [metric.name for metric in one.metrics]
+    assert [result["name"] for result in read["measurements"]] == names
+    for name, result in zip(names, read["measurements"]):
+        assert list(result["metrics"]) == [metric.name for metric in ALL[name].metrics]
         for figures in result["metrics"].values():
-            assert set(figures["kinds"]) == usable(*one.kinds), one.name
+            assert set(figures["kinds"]) == usable(*ALL[name].kinds), name
 
 
-@pytest.mark.stress
-def test_every_measurement_gives_all_its_figures() -> None:
-    read = document("--full", *TINY)
-    assert [result["name"] for result in read["measurements"]] == [one.name for one in ALL.values() if one.possible()]
+def test_a_group_is_taken_by_its_name() -> None:
+    assert [result["name"] for result in document(*chosen("cpu"), *TINY)["measurements"]] == [
+        name for name in ALL if name.startswith("cpu/")
+    ]
 
 
 @pytest.mark.parametrize("method", sampled("methods", METHODS, 1))
@@ -620,6 +613,17 @@ def test_programs_are_run_whole_and_told_with_wall_and_processor_time() -> None:
             assert set(figures["kinds"]) == {STDLIB, TURBO}
             assert set(figures["kinds"][TURBO]["ratios"]) == {STDLIB}
             assert all(figure["min"] > 0 for figure in figures["kinds"].values())
+
+
+@pytest.mark.stress
+@pytest.mark.rest
+def test_every_program_gives_its_figures() -> None:
+    """But for the main job, which takes as long at any scale; test_readme and test_legacy run it."""
+    names = [one.name for one in programs.measurements(programs.FOLDER, None) if one.name != "parse_stdlib"]
+    read = of_programs(*chosen(*names), "--scale", "0.01", "--rounds", "1")
+    assert list(read) == names
+    for result in read.values():
+        assert all(set(figures["kinds"]) == {STDLIB, TURBO} for figures in result["metrics"].values())
 
 
 def test_every_pair_that_comes_with_the_source_and_each_length_of_task_is_listed() -> None:

@@ -13,7 +13,7 @@ import pytest
 from documents import ROOT, between
 from told import FIGURE, PRINTED, READ, SET, TOLD, Told, flat
 
-from compat import figures, original_speed
+from compat import figures, import_time, original_speed
 from tqshim.bench import programs
 from tqshim.bench.kinds import FASTER_FIFO, STDLIB, TURBO, many
 from tqshim.bench.measurements import measurements
@@ -167,6 +167,15 @@ def test_what_original_speed_has_printed_is_kept_with_its_ratios() -> None:
     assert "ratios" not in kept["original/1x1/100"]["metrics"]["rate"][original_speed.THEIRS]
     with pytest.raises(SystemExit, match=r"original/1x1/100 failed for turbo-queue 0\.8\.0: lost"):
         taken({**printed, "cases": {"1x1/100": {"failure": "lost"}}})
+
+
+def test_what_a_program_pays_before_its_first_item_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert import_time.main(["--rounds", "1"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["milliseconds", "theirs", "ours"]
+    assert [re.split(r"\s{2,}", line)[0] for line in lines] == list(import_time.PROGRAMS)
+    for line in lines:
+        assert re.fullmatch(r".{36}(?: +[0-9]+\.[0-9]{2}){4}", line) and float(line.split()[-2]) > 0
 
 
 # -- sentences
