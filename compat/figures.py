@@ -164,14 +164,14 @@ def _told(value: float | None, row: Row) -> str:
     return f"{value:,.{row.decimals if value < 100 else 0}f} {row.unit}".strip()
 
 
-def _two_digits(ratio: float) -> str:
+def two_digits(ratio: float) -> str:
     return f"{ratio:#.2g}".rstrip(".") if ratio < 99.5 else f"{ratio:,.0f}"
 
 
 def _spread(ratio: dict[str, float]) -> str:
     if "min" not in ratio:  # of a table that was older than its file
-        return _two_digits(ratio["median"])
-    return f"{_two_digits(ratio['median'])}: {_two_digits(ratio['min'])}\N{EN DASH}{_two_digits(ratio['max'])}"
+        return two_digits(ratio["median"])
+    return f"{two_digits(ratio['median'])}: {two_digits(ratio['min'])}\N{EN DASH}{two_digits(ratio['max'])}"
 
 
 def _cell(figures: Figures, row: Row, kind: str, base: str = STDLIB) -> str:
@@ -204,10 +204,18 @@ def main_table(figures: Figures) -> Iterator[str]:
             yield _line(row.label, *cells, _over(figures, row, many(TURBO)))
 
 
+def program_names(figures: Figures) -> list[str]:
+    """Programs, and behind them the pools."""
+    return sorted((name for name, one in figures.items() if "wall" in one["metrics"]), key=_is_pool)
+
+
+def _is_pool(name: str) -> bool:
+    return name.startswith(POOL)
+
+
 def programs_table(figures: Figures) -> Iterator[str]:
     """Whole programs, and a pool with tasks of several lengths."""
-    names = [name for name, one in figures.items() if "wall" in one["metrics"]]
-    names.sort(key=lambda name: name.startswith(POOL))
+    names = program_names(figures)
     yield "Seconds from start to end: medians, and the ratio in the same round with its least and greatest; above 1,"
     yield f"`TurboQueue` is slower. {source(figures, names)}.\n"
     yield from _head("program", f"`{STDLIB}`", f"`{TURBO}`", "ratio", "processor time, ratio")
@@ -215,10 +223,10 @@ def programs_table(figures: Figures) -> Iterator[str]:
         metrics = figures[name]["metrics"]
         cells = [f"{metrics['wall'][kind]['median']:.2f}" for kind in (STDLIB, TURBO)]
         cells += [_spread(metrics[metric][TURBO]["ratios"][STDLIB]) for metric in ("wall", "processor")]
-        yield _line(_program(name), *cells)
+        yield _line(program(name), *cells)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     if not name.startswith(f"{POOL}/"):
         return PROGRAMS.get(name, f"`{name}`")
     _, workers, length = name.split("/")
@@ -304,7 +312,7 @@ def short_table(figures: Figures) -> Iterator[str]:
         cells = []
         for column in columns:
             ratio, label = sorted(column)[number] if number < len(column) else (0.0, "")
-            cells += [label, _two_digits(-ratio) if label else ""]
+            cells += [label, two_digits(-ratio) if label else ""]
         yield _line(*cells)
 
 

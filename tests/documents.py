@@ -3,7 +3,7 @@
 Lives here: the pages, their blocks, tables between markers, and what is copied into them from the code and the tests.
 Not here: the tests (``test_readme``, ``test_docs``, and those of each table's subject).
 
-``python tests/documents.py`` brings the copied parts up to date.
+``python tests/documents.py`` brings the copied parts, and the pictures, up to date.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT: Final = HERE.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from compat import figures  # noqa: E402
+from compat import figures, pictures  # noqa: E402
 from tqshim.protocol import events, ledger  # noqa: E402
 
 PATHS: Final = [
@@ -282,8 +282,8 @@ COPIED: Final[dict[str, Callable[[], str]]] = {
 
 
 def update() -> list[str]:
-    """Bring the copied parts up to date; the pages that were changed."""
-    changed = []
+    """Bring the copied parts and the pictures up to date; what was changed."""
+    changed = pictures.draw()
     for path in PATHS:
         text = former = path.read_text("utf-8")
         for marker, make in COPIED.items():

@@ -6,14 +6,15 @@ import itertools
 import json
 import math
 import re
+import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import ROOT, between
+from documents import PAGES, ROOT, between
 from told import FIGURE, PRINTED, READ, SET, TOLD, Told, flat
 
-from compat import figures, import_time, original_speed
+from compat import figures, import_time, original_speed, pictures
 from tqshim.bench import programs
 from tqshim.bench.kinds import FASTER_FIFO, STDLIB, TURBO, many
 from tqshim.bench.measurements import measurements
@@ -176,6 +177,31 @@ def test_what_a_program_pays_before_its_first_item_is_printed(capsys: pytest.Cap
     assert [re.split(r"\s{2,}", line)[0] for line in lines] == list(import_time.PROGRAMS)
     for line in lines:
         assert re.fullmatch(r".{36}(?: +[0-9]+\.[0-9]{2}){4}", line) and float(line.split()[-2]) > 0
+
+
+# -- pictures
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_a_picture_is_drawn_from_what_is_kept_and_shown(name: str) -> None:
+    drawn = pictures.PICTURES[name](figures.kept())
+    assert (ROOT / name).read_text("utf-8") == drawn, "python tests/documents.py"
+    assert f"]({name.partition('/')[2]})" in PAGES["docs/performance.md"]
+    assert sorted(path.name for path in ROOT.glob("docs/*.svg")) == sorted(one[5:] for one in pictures.PICTURES)
+
+
+def test_a_picture_has_all_bars_their_spread_command_commit_and_day() -> None:
+    kinds = {STDLIB: spread(50_000.0), TURBO: spread(250_000.0, 100_000.0, 390_000.0)}
+    shapes = [row.measurement for row in figures.MAIN if row.unit == "" and row.metric == "rate"]
+    kept = taken(*(document(name, "rate", kinds) for name in shapes))
+    text = pictures.rates(kept)
+    root = xml.etree.ElementTree.fromstring(text)
+    assert len(root.findall(".//*[@class='value']")) == len(root.findall(".//*[@class='spread']")) == 2 * len(shapes)
+    for told in (">1 \N{MULTIPLICATION SIGN} 10<", f">{STDLIB}<", ">250<", "bench --only x, commit abc, 2026-01-01<"):
+        assert told in text
+    assert root.findall(".//*[@class='axis']")[-1].text == "400"
+    ends = {float(one.get(end, 0)) for one in root.findall(".//*[@class='spread']") for end in ("x1", "x2")}
+    assert pictures.LABELS + pictures.BARS / 4 in ends and max(ends) == pictures.LABELS + pictures.BARS * 390 / 400
 
 
 # -- sentences
