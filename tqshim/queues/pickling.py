@@ -289,12 +289,29 @@ def known(records: list[Taken], items: list[Any], error: Optional[BaseException]
     there is one: none of these is unpickled again."""
     outcomes: list[tuple[list[Any], Optional[BaseException]]] = [([item], None) for item in items]
     if error is not None:
-        outcomes.append(([], error))
+        outcomes.append(([], _without_frames(error)))
     told = [
         Known(record.record if isinstance(record, Known) else record, *outcome)
         for record, outcome in zip(records, outcomes)
     ]
     return [*told, *records[len(told) :]]
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """That exception, to be kept and raised later: its frames, and those of what it came from, would keep the queue in
+    use.  From Python 3.11 on a note says where they were."""
+    import traceback  # here: this is seldom
+
+    if sys.version_info >= (3, 11):
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        error.add_note(f"tqshim: raised behind items of a batch, which came first:\n{frames}")
+    left: list[Optional[BaseException]] = [error]
+    while left:
+        found = left.pop()
+        if found is not None and found.__traceback__ is not None:
+            found.__traceback__ = None
+            left += [found.__cause__, found.__context__]
+    return error
 
 
 def is_fault(error: BaseException) -> bool:
