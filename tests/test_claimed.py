@@ -385,7 +385,7 @@ def test_a_claim_that_is_interrupted_with_its_item_gives_it_back(monkeypatch: py
     q: Any = TurboQueue()
     q.put_many("ab")
 
-    def interrupted(record: Any) -> Any:
+    def interrupted(record: Any, once: bool) -> Any:
         monkeypatch.undo()
         raise KeyboardInterrupt
 

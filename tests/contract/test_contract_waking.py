@@ -18,6 +18,8 @@ import tqshim
 
 LATE = 0.03
 """Seconds: who is not rung for looks by itself after 50 ms, and later each time."""
+STARTING = 60.0
+"""Seconds within which a child has started, on any machine."""
 SLEEPERS = 5
 """Processes that wait: each looks by itself, the more rarely the more there are."""
 ASLEEP = 1.1
@@ -351,7 +353,7 @@ def test_who_is_stopped_as_it_falls_asleep_finds_what_came_meanwhile(monkeypatch
             call, late = 1, 0
             while late < TRIES:
                 there.put(call)
-                assert back.get(timeout=PATIENCE) == call
+                assert back.get(timeout=STARTING) == call
                 stopped = within(LATE, is_stopped)
                 if not stopped and there.stats().waiting_consumers:
                     break  # it sleeps

@@ -25,13 +25,13 @@ from tqshim.storage.folder import LogFolder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Optional, TypeAlias, Union
+    from typing import Final, Optional, TypeAlias, Union
 
     from tqshim.storage.large_records import LargeFile, RecordInFile
 
-__all__ = ["Known", "Reader", "Taken"]
+__all__ = ["Reader", "Taken"]
 
-Taken: TypeAlias = "Union[Record, RecordInFile, Known]"
+Taken: TypeAlias = "Union[Record, RecordInFile]"
 """A record as a get takes it."""
 
 FILES: Final = 64
@@ -41,21 +41,6 @@ LARGE_FILES: Final = 4
 WINDOW: Final = 256
 WINDOW_BYTES: Final = 1 << 16
 """Records, and bytes, that are copied at once where several are one consumer's."""
-
-
-class Known:
-    """A record that was unpickled, and has come back: what came of that, an item or an exception, is known."""
-
-    __slots__ = ("error", "items", "record")
-
-    def __init__(self, record: Union[Record, RecordInFile], items: list[Any], error: Optional[BaseException]) -> None:
-        self.record = record
-        self.items = items
-        """The item; none where that has failed, or where it was given to a block, which may change it."""
-        self.error = error
-
-    def __bytes__(self) -> bytes:
-        return bytes(self.record)
 
 
 class Reader:

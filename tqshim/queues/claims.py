@@ -57,7 +57,7 @@ class Claim(Generic[_T]):
             engine.hold(found, self._block, self._timeout)
             if found:
                 loading = True
-                item: _T = load(found[0].record, True)
+                item: _T = load(found[0].record, once=True)
                 self.redelivered = found[0].times
                 self._use, self._hold = use, found[0]
                 return item

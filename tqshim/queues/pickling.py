@@ -21,12 +21,11 @@ from collections.abc import Callable, Iterator
 from multiprocessing import queues, reduction
 from types import CodeType
 
-from tqshim.engine.reader import Known
 from tqshim.runtime import late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final, Optional, TypeAlias
+    from typing import Any, Final, Optional, TypeAlias, Union
 
     from tqshim.engine.reader import Taken
     from tqshim.protocol.pieces import NewRecord
@@ -260,7 +259,22 @@ OF_MEMORY: Final = frozenset((bytes, memoryview))
 """The types of records that need no ``load``."""
 
 
-def load(record: Taken, once: bool = False) -> Any:
+class Known:
+    """A record that was unpickled, and has come back: what came of that, an item or an exception, is known."""
+
+    __slots__ = ("error", "items", "record")
+
+    def __init__(self, record: Taken, items: list[Any], error: Optional[BaseException]) -> None:
+        self.record = record
+        self.items = items
+        """The item; none where that has failed, or where it was given to a block, which may change it."""
+        self.error = error
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.record)
+
+
+def load(record: Union[Taken, Known], once: bool = False) -> Any:
     """The item of a record.  ``once``: who gets it may change it; if the record comes back, it is another one."""
     if isinstance(record, Known):
         if record.error is not None:
@@ -284,7 +298,7 @@ def load(record: Taken, once: bool = False) -> Any:
     return pickle.load(record.rewound())
 
 
-def known(records: list[Taken], items: list[Any], error: Optional[BaseException] = None) -> list[Taken]:
+def known(records: list[Any], items: list[Any], error: Optional[BaseException] = None) -> list[Any]:
     """Those records as they come back, of which the first are unpickled, and the next has failed with that error, if
     there is one: none of these is unpickled again."""
     outcomes: list[tuple[list[Any], Optional[BaseException]]] = [([item], None) for item in items]
