@@ -34,7 +34,7 @@ COUNTER, FLAG, POSITION, LEASE_FLAG, GIVEN = range(CELLS)
 PUTS: Final = 6
 """Records of one process, at most: an item is named ``PUTS * process + record``."""
 IN_DOUBT: Final = ("lease_look", "contest", "sole_look", "sole_contest", "sole_own")
-"""Steps at which a consumer may have what another gets, or nobody."""
+"""Steps at which a consumer may have what another gets, or nobody; also where the journal ends meanwhile."""
 WHOLE: Final = ("open", "leave", "bury", "shut", "task", "appeal")
 """What is appended again, all of it, where the journal ends in the middle: its last event relies on the others."""
 FREE: Final = frozenset(("idle", "look", "attention", *GONE))
@@ -327,7 +327,8 @@ class Logs(Machine):
         if how == "dead":
             world = world._replace(locks=tuple(-1 if holder == i else holder for holder in world.locks))
         # What else it knew is of no interest any more: fewer states.
-        hand = process.hand[process.got : process.got + 1] if process.at in IN_DOUBT else ()
+        at = process.at[len("late_") :] if process.at.startswith("late_") else process.at
+        hand = process.hand[process.got : process.got + 1] if at in IN_DOUBT else ()
         hold = -1
         if process.hold >= 0 and how == "stopped":
             hand, hold = process.hand, process.hold
