@@ -6,12 +6,14 @@ Lives here: items out, a line each.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import logging
 import os
 import select
 import stat
 import sys
+import time
 from collections.abc import Callable
 from typing import Final, Optional
 
@@ -21,6 +23,7 @@ from tqshim.runtime import systems
 
 try:
     import fcntl
+    import termios
 except ImportError:  # Windows has no queues to drain
     pass
 
@@ -28,6 +31,9 @@ __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
 ONE_PAGE: Final = 4096
 """Bytes that a pipe holds at least."""
+FIRST_NAP: Final = 20e-6
+LAST_NAP: Final = 5e-3
+"""Seconds between two looks whether a pipe is empty: each nap is twice as long as the one before, up to that."""
 SUMMARY: Final = "Take all items out of a queue and print them, one line of JSON each."
 EXAMPLE: Final = """\
   python -m tqshim drain jobs > items.jsonl              # items that JSON can say; another one ends it, and stays
@@ -51,11 +57,12 @@ def run(options: argparse.Namespace) -> int:
         monitor.as_pickle if options.pickle else functools.partial(monitor.as_json, lossy=options.lossy)
     )
     sys.stdout.flush()
-    narrow = _narrow(sys.stdout.fileno())
+    fd = sys.stdout.fileno()
+    pipe = _Pipe(fd) if stat.S_ISFIFO(os.fstat(fd).st_mode) else None
     logging.getLogger("tqshim").addHandler(logging.NullHandler())  # what it warns of is said below, once
     try:
         done = monitor.drain(
-            options.path, functools.partial(_write, narrow), most=options.number, encode=encode, authkey=authkey()
+            options.path, functools.partial(_write, fd, pipe), most=options.number, encode=encode, authkey=authkey()
         )
     except monitor.NotJSONError as error:
         warn(options, f"{error}; --pickle prints any item, --lossy also what JSON changes")
@@ -65,25 +72,53 @@ def run(options: argparse.Namespace) -> int:
     return 1 if done.damaged else 0
 
 
-def _narrow(fd: int) -> Optional[select.poll]:
-    """Let a pipe take nothing new before all that it holds is read, and return what tells when that is so.
+class _Pipe:
+    """A pipe that is written to.  What it holds is lost when its reader goes."""
 
-    What a pipe holds is lost when its reader goes.  ``None``: it is no pipe, or the system can't."""
-    if systems.SET_PIPE_SIZE is None or not stat.S_ISFIFO(os.fstat(fd).st_mode):
-        return None
-    try:
-        fcntl.fcntl(fd, systems.SET_PIPE_SIZE, ONE_PAGE)
-    except OSError:
-        return None
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return poll
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.poll = select.poll()
+        self.narrow = False
+        """It has room only when it is empty: so the system tells when all is read."""
+        self._make_narrow()
+
+    def _make_narrow(self) -> None:
+        """Give it room for one page, which the system may be unable to, and refuses while it holds more than that."""
+        if systems.SET_PIPE_SIZE is not None:
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self.fd, systems.SET_PIPE_SIZE, ONE_PAGE)
+                self.narrow = True
+        self.poll.register(self.fd, select.POLLOUT if self.narrow else 0)
+
+    def wait(self) -> None:
+        """Wait until all that it holds is read.  Raises ``BrokenPipeError`` where nobody reads on."""
+        if self.narrow:
+            if not self.poll.poll()[0][1] & select.POLLOUT:
+                raise BrokenPipeError
+            return
+        nap = FIRST_NAP
+        while True:
+            gone = bool(self.poll.poll(0))  # first: what it holds then, nobody will read
+            if gone and systems.PIPES_FORGET:  # whatever it held: nothing is lost, one may be printed twice
+                raise BrokenPipeError
+            if not self._held():
+                break
+            if gone:
+                raise BrokenPipeError
+            time.sleep(nap)
+            nap = min(2 * nap, LAST_NAP)
+        self._make_narrow()
+
+    def _held(self) -> int:
+        """Bytes that nobody has read; macOS tells them as the file's size."""
+        told = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
+        return int.from_bytes(told, sys.byteorder) or os.fstat(self.fd).st_size
 
 
-def _write(narrow: Optional[select.poll], line: str) -> None:
+def _write(fd: int, pipe: Optional[_Pipe], line: str) -> None:
     """Print a line without a buffer, and wait until it is read: an item that nobody read must be known."""
     view = memoryview(line.encode() + b"\n")
     while view:
-        view = view[os.write(sys.stdout.fileno(), view) :]
-    if narrow is not None and not narrow.poll()[0][1] & select.POLLOUT:
-        raise BrokenPipeError
+        view = view[os.write(fd, view) :]
+    if pipe is not None:
+        pipe.wait()

@@ -75,6 +75,8 @@ MKFIFO_AT: Final = not PORTABLE and getattr(os, "mkfifo", None) in os.supports_d
 
 SET_PIPE_SIZE: Final = 1031 if _LINUX else None
 """``F_SETPIPE_SZ``: how much a pipe holds."""
+PIPES_FORGET: Final = DARWIN
+"""When its reader has gone, a pipe does not tell any more whether all was read."""
 FULL_SYNC: Final = 51 if DARWIN and not PORTABLE else None
 """``fcntl(fd, F_FULLFSYNC)``: on macOS ``fsync`` leaves the disk to keep what it was given in its own memory."""
 RESVSP: Final = (0x80305828 if _MACHINE.startswith("ppc") else 0x40305828) if _LINUX else None
