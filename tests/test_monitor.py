@@ -986,6 +986,21 @@ def test_a_sound_queue_is_sound_in_every_state(path: str, many_rolls: None) -> N
     assert set(levels(path)) <= {"leftover"}
 
 
+def test_cells_whose_last_page_found_no_space_are_sound(path: str) -> None:
+    """A full disk takes a part of a page; those before it serve, and the next is put behind it."""
+    filled(path, 1)
+    cells = os.path.join(path, names.CELLS)
+    with open(cells, "ab") as file:
+        file.write(bytes(words_of.PAGE // 2))
+    assert levels(path) == []
+    with TurboQueue(path=path) as queue:
+        queue._engine.folder.grow_cells(2)
+        assert os.stat(cells).st_size == words_of.PAGE * 5 // 2
+        queue.put(2)
+        assert queue.get_many() == [1, 2]
+        assert levels(path) == []
+
+
 DAMAGES: dict[str, Any] = {}
 
 

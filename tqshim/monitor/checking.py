@@ -170,8 +170,9 @@ class _Check:
                 yield self._leftover(name, "was to be refilled by a producer that is gone")
             elif parsed.kind == "marker" and abs(time.time() - status.st_mtime) > MARKER_LIFE:
                 yield self._leftover(name, "speaks of a handle that never arrived")
-            elif parsed.kind == "cells" and newest is not None and (not status.st_size or status.st_size % PAGE):
-                yield self._damage(name, f"has {status.st_size} bytes, no whole pages", "recover into a new folder")
+            elif parsed.kind == "cells" and newest is not None and status.st_size < PAGE:
+                # More than whole pages: the disk was full when one was to be added, and nobody uses that part.
+                yield self._damage(name, f"has {status.st_size} bytes, no whole page", "recover into a new folder")
 
     def _is_a_members(self, number: int) -> bool:
         return self.ledger is not None and any(member.number == number for member in self.ledger.members.values())
