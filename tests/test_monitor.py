@@ -37,6 +37,7 @@ from tqshim.cli import main as cli
 from tqshim.engine import keys
 from tqshim.engine.consumer import Consumer
 from tqshim.monitor import looking, moving, view, watching
+from tqshim.monitor.lines import looks_pickled
 from tqshim.monitor.records import SeenBatch
 from tqshim.protocol import events, index, names, snapshot
 from tqshim.protocol.ledger import Ledger
@@ -1444,7 +1445,7 @@ def test_what_is_found_in_garbage_looks_like_pickles(
     file = FileId(3, index.serial(1, 0))
     words = b"".join(end.to_bytes(8, "little") for end in (index.data_begin(file.serial), *ends))
     for garbage in (data, words.ljust(index.data_begin(file.serial), b"\0") + data):
-        assert all(map(moving._looks_pickled, found_in(folder, garbage, file)))
+        assert all(map(looks_pickled, found_in(folder, garbage, file)))
 
 
 @settings(max_examples=25, deadline=None)

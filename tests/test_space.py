@@ -10,6 +10,7 @@ import hashlib
 import multiprocessing
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
+from unittest import mock
 
 import pytest
 from places import lacking, needs
@@ -34,7 +36,8 @@ import tqshim.storage.large_records
 import tqshim.storage.member_locks
 import tqshim.storage.places
 import tqshim.sync.membarrier
-from tqshim import Empty, TurboQueue, UnsupportedError
+from tqshim import Empty, FolderError, TurboQueue, UnsupportedError, monitor
+from tqshim.cli import main as cli
 from tqshim.protocol import events
 from tqshim.sync.cells import SLEEPS
 
@@ -837,6 +840,42 @@ def test_producers_that_fill_a_tiny_disk_and_end_have_put_what_they_were_told(
         queue._engine.close()
     finally:
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_fill_says_where_a_full_disk_ended_it(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which line that was, so that nothing is put twice or forgotten when the rest is."""
+    mounted(tmp_path, "size=1m,mode=0700")
+    try:
+        path, lines = str(tmp_path / "queue"), [str(number) for number in range(200_000)]
+        with pytest.raises(monitor.LineError, match=r"free space") as raised:
+            monitor.fill(path, lines)
+        cause = raised.value.__cause__
+        assert isinstance(cause, OSError) and cause.errno == errno.ENOSPC
+        put = raised.value.number - 1
+        assert 0 < put < len(lines)
+        assert monitor.status(path).items == put
+        with mock.patch.object(sys, "stdin", lines):
+            assert cli.main(["fill", path]) == 1
+        assert re.search(r"line \d+: .* free space .*; the lines before it are in the queue\n", capsys.readouterr().err)
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def test_recover_to_a_full_disk_says_what_is_there_and_what_to_do(tmp_path: pathlib.Path) -> None:
+    disk, path = tmp_path / "disk", str(tmp_path / "queue")
+    disk.mkdir()
+    with TurboQueue(path=path) as queue:
+        queue.put_many(range(50_000))
+    mounted(disk, "size=1m,mode=0700")
+    try:
+        into = str(disk / "saved")
+        with pytest.raises(FolderError, match="delete it, free space, and begin again") as raised:
+            monitor.recover(path, into)
+        copied = int(re.findall(r"No space left on device: (\d+) items are copied into it", str(raised.value))[0])
+        assert raised.value.path == into and 0 < copied == monitor.status(into).items
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    assert monitor.recover(path, str(tmp_path / "elsewhere")).copied == 50_000
 
 
 def test_disk_without_inodes_raises_and_goes_on_when_there_are_some(tmp_path: pathlib.Path) -> None:

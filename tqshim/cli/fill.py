@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @guarded
 def run(options: argparse.Namespace) -> int:
-    """Put the items.  Exit status: 0; 1 where a line is no item, or no place came free: what stood before it is in the
-    queue; 2 where it is no queue."""
+    """Put the items.  Exit status: 0; 1 where a line is no item, or no place came free, or no space: what stood before
+    it is in the queue; 2 where it is no queue."""
     decode = monitor.from_pickle if options.pickle else monitor.from_json
     try:
         put = monitor.fill(

@@ -10,22 +10,10 @@ from __future__ import annotations
 
 from tqshim import engine as _engine  # noqa: F401  which says so where there are no queues of ours
 from tqshim.monitor.checking import Finding, check
+from tqshim.monitor.lines import NotJSONError, as_json, as_pickle, from_json, from_pickle
 from tqshim.monitor.looking import Status, Summary, peek, queues, status
 from tqshim.monitor.metrics import Stats, stats
-from tqshim.monitor.moving import (
-    Drained,
-    LineError,
-    NotJSONError,
-    Recovery,
-    as_json,
-    as_pickle,
-    drain,
-    fill,
-    from_json,
-    from_pickle,
-    recover,
-    remove,
-)
+from tqshim.monitor.moving import Drained, LineError, Recovery, drain, fill, recover, remove
 from tqshim.monitor.seen import Member, Peeked, Process
 from tqshim.monitor.watching import Rates, Watch, watch
 

@@ -1,6 +1,7 @@
 """What is done to a queue from outside: taking items out and putting them in, saving what can be read, deleting.
 
-Lives here: recover, drain, fill, remove.  Not here: looking (``looking``); deleting files, which the folder does.
+Lives here: recover, drain, fill, remove.  Not here: looking (``looking``); items as lines (``lines``); deleting files,
+which the folder does.
 
 Invariant: an item that can't be handed on stays in the queue, or is put back; a queue in use is neither deleted nor
 mended unless that is forced; where something is recovered to another folder, this one is only read.
@@ -8,11 +9,7 @@ mended unless that is forced; where something is recovered to another folder, th
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +22,7 @@ from tqshim.engine.keys import TAG
 from tqshim.engine.registry import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.monitor.checking import Finding, check
+from tqshim.monitor.lines import NotJSONError, as_json, from_json, looks_pickled
 from tqshim.monitor.looking import in_use, is_queue
 from tqshim.monitor.records import SeenBatch
 from tqshim.monitor.seen import Peeked, Process
@@ -39,14 +37,9 @@ from tqshim.storage.places import MARKER_LIFE, reclaim
 __all__ = [
     "Drained",
     "LineError",
-    "NotJSONError",
     "Recovery",
-    "as_json",
-    "as_pickle",
     "drain",
     "fill",
-    "from_json",
-    "from_pickle",
     "recover",
     "remove",
 ]
@@ -55,12 +48,8 @@ TRIED: Final = 64
 """Records of a batch file that tell whether all of them are tagged."""
 
 
-class NotJSONError(ValueError):
-    """An item that JSON can't say, or would say otherwise."""
-
-
 class LineError(ValueError):
-    """A line from which no item can be made.  ``number``: which, from 1; the lines before it are in the queue."""
+    """A line whose item was not put.  ``number``: which, from 1; the lines before it are in the queue."""
 
     def __init__(self, number: int, problem: str) -> None:
         super().__init__(f"line {number}: {problem}")
@@ -95,76 +84,6 @@ class Recovery:
     """The journal could not be read: items come from the batch files alone, those too that somebody had got."""
     left: list[Finding]
     """What is still wrong with the folder that was recovered."""
-
-
-# -- items as lines
-
-
-def as_json(record: bytes, lossy: bool = False) -> str:
-    """An item as one line of JSON.  This unpickles it.
-
-    Raises ``NotJSONError`` for what JSON can't say, and, unless ``lossy``, for what would come back as something else
-    (tuples, keys that are numbers).
-
-    >>> as_json(pickle.dumps({"page": 1}))
-    '{"page":1}'"""
-    try:
-        item = pickle.loads(record)
-    except Exception as error:
-        raise NotJSONError(f"it can't be unpickled here: {type(error).__name__}: {error}") from None
-    try:
-        line = json.dumps(item, allow_nan=False, separators=(",", ":"))
-    except Exception as error:
-        raise NotJSONError(f"{type(item).__name__}: {error}") from None
-    if not lossy and not _is_same(json.loads(line), item):
-        raise NotJSONError(
-            f"{type(item).__name__}: would come back from JSON as something else (a tuple as a list, ...)"
-        )
-    return line
-
-
-def _is_same(back: Any, item: Any) -> bool:
-    if type(back) is not type(item):
-        return False
-    if isinstance(item, dict):
-        return back.keys() == item.keys() and all(_is_same(back[key], item[key]) for key in item)
-    if isinstance(item, list):
-        return len(back) == len(item) and all(map(_is_same, back, item))
-    return bool(back == item)
-
-
-def as_pickle(record: bytes) -> str:
-    """An item's pickle as one line of base64: for any item, and without unpickling it.
-
-    >>> pickle.loads(from_pickle(as_pickle(pickle.dumps({1, 2}))))
-    {1, 2}"""
-    return base64.b64encode(record).decode()
-
-
-def from_json(line: str) -> bytes:
-    """The record of an item that stands as JSON in a line.  Raises ``ValueError``.
-
-    >>> pickle.loads(from_json('{"page": 1}'))
-    {'page': 1}"""
-    return pickle.dumps(json.loads(line))
-
-
-def from_pickle(line: str) -> bytes:
-    """The record that stands as base64 in a line.  Raises ``ValueError``; what the pickle holds is not looked at.
-
-    >>> pickle.loads(from_pickle(as_pickle(pickle.dumps("a"))))
-    'a'"""
-    try:
-        record = base64.b64decode(line, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"no base64: {error}") from None
-    if not _looks_pickled(record):
-        raise ValueError("no pickle")
-    return record
-
-
-def _looks_pickled(record: bytes) -> bool:
-    return len(record) > 2 and record[0] == 0x80 and record[-1] == 0x2E
 
 
 # -- drain and fill
@@ -244,9 +163,10 @@ def fill(
     """Put an item for each line that is not empty, and return how many; the queue is made if it is not there, with that
     ``authkey``.
 
-    Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``; ``Full`` where no place came free for
-    ``timeout`` seconds (for ever by default); ``ShutDown`` where the queue was shut down.  What stood before that line
-    is in the queue.  ``ValueError`` where ``authkey`` is not that of the queue.
+    Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``, or that ``put`` does with ``OSError``
+    (the disk is full), its ``__cause__`` then; ``Full`` where no place came free for ``timeout`` seconds (for ever by
+    default); ``ShutDown`` where the queue was shut down.  What stood before that line is in the queue.  ``ValueError``
+    where ``authkey`` is not that of the queue.
 
     >>> fill("jobs", ['"a"', '{"page": 1}'])
     2
@@ -269,7 +189,11 @@ def fill(
                 record = decode(text)
             except ValueError as error:
                 raise LineError(number, str(error)) from None
-            if not engine.put(record, True, timeout):
+            try:
+                is_put = engine.put(record, True, timeout)
+            except OSError as error:
+                raise LineError(number, _told(error)) from error
+            if not is_put:
                 if engine.shut:
                     raise ShutDown(f"line {number}: the queue was shut down; {done} items were put")
                 raise Full(f"line {number}: no place came free within {timeout} s; {done} items were put")
@@ -277,6 +201,11 @@ def fill(
     finally:
         _keep(engine)
     return done
+
+
+def _told(error: OSError) -> str:
+    """What it says, without its number."""
+    return str(error) if error.strerror is None else f"{error.filename}: {error.strerror}"
 
 
 # -- recover and remove
@@ -343,7 +272,12 @@ def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
     use = Use.open(into, maxsize, durable, authkey)
     copied = 0
     for record in chain(() if first is None else (first,), records):
-        use.engine.put(record, True, None)
+        try:
+            use.engine.put(record, True, None)
+        except OSError as error:
+            what = os.strerror(error.errno) if error.errno else error
+            finding = f"{what}: {copied} items are copied into it"
+            raise FolderError(into, finding, "delete it, free space, and begin again") from error
         copied += 1
     return Recovery(copied, unreadable, [], guessed, check(view.path, authkey=authkey))
 
@@ -393,7 +327,7 @@ def records_in(batch: SeenBatch) -> Iterator[bytes]:
         except (ValueError, OSError):  # it fails its check
             continue
         record = record[: len(record) - tag]
-        if _looks_pickled(record):
+        if looks_pickled(record):
             yield record
 
 
@@ -415,8 +349,8 @@ def _is_tagged(batch: SeenBatch, capacity: int) -> bool:
             record = batch.record(number)
         except (ValueError, OSError):
             continue
-        without += _looks_pickled(record)
-        with_tag += _looks_pickled(record[:-TAG])
+        without += looks_pickled(record)
+        with_tag += looks_pickled(record[:-TAG])
     return with_tag > without
 
 
