@@ -1292,7 +1292,41 @@ def test_recover_says_what_is_lost_of_a_file_in_one_line(path: str, capsys: pyte
     os.truncate(batch_files(path)[0], 100)
     assert cli.main(["recover", path, "--into", path + "-saved"]) == 1
     lost = [line for line in capsys.readouterr().out.splitlines() if line.startswith("lost: ")]
-    assert len(lost) == 1 and "237 items from 0 on" in lost[0]
+    assert len(lost) == 1 and "237 items, the first of them 0, in" in lost[0]
+
+
+def test_recover_says_in_one_line_a_file_what_two_producers_lost(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whose items alternate: each put to a durable queue is cut at once."""
+    with TurboQueue(path=path, durable=True) as one, newcomer(path) as other:
+        for number in range(20):
+            for queue in (one, other):
+                queue.put(number)
+    assert len(batch_files(path)) == 2
+    for name in batch_files(path):
+        os.truncate(name, 100)
+    assert cli.main(["recover", path, "--into", path + "-saved"]) == 1
+    lost = [line for line in capsys.readouterr().out.splitlines() if line.startswith("lost: ")]
+    assert [re.sub(", in .*", "", line) for line in lost] == [
+        "lost: 20 items, the first of them 0",
+        "lost: 20 items, the first of them 1",
+    ]
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, level) in DAMAGES.items() if level == "damage"])
+def test_who_has_recovered_into_a_new_folder_is_not_told_to_do_so(
+    path: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(path, "a", ["b"], {"c": 1})
+    DAMAGES[kind][0](path)
+    assert cli.main(["recover", path, "--into", path + "-saved"]) in (0, 1)
+    told = capsys.readouterr().out
+    assert "recover" not in told.replace(path, "") and "restore" not in told
+    assert f"{path} stays as it was, damaged; rm deletes it" in told
+    if kind == "folder_for_a_batch_file":
+        with pytest.raises(FolderError, match=r"holds 'ready_.*no part of a queue; delete that first"):
+            monitor.remove(path)
+        os.rmdir(batch_files(path)[0])
+    assert monitor.remove(path) in (0, 3, None)
 
 
 def test_drain_says_what_is_lost_of_a_file_in_one_line(path: str) -> None:

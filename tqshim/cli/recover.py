@@ -6,7 +6,6 @@ Lives here: saying what was saved, and what was not.
 from __future__ import annotations
 
 import argparse
-from itertools import groupby
 from typing import Final
 
 from tqshim import monitor
@@ -45,12 +44,16 @@ def run(options: argparse.Namespace) -> int:
             say(f"{done.copied} items copied to {options.into}")
             if done.guessed:
                 say("the journal could not be read: among them may be items that somebody had got")
-            for file, lost in groupby(done.unreadable, lambda one: one.file):
-                items = list(lost)
-                them = f"item {items[0].number}" if len(items) == 1 else f"{len(items)} items from {items[0].number} on"
-                say(f"lost: {them}, in {file}: {items[0].problem}")
+            by_file: dict[str, list[monitor.Peeked]] = {}
+            for one in done.unreadable:
+                by_file.setdefault(one.file, []).append(one)
+            for file, lost in by_file.items():
+                many = f"{len(lost)} items, the first of them {lost[0].number}"
+                say(f"lost: {f'item {lost[0].number}' if len(lost) == 1 else many}, in {file}: {lost[0].problem}")
+            if damage:
+                say(f"{options.path} stays as it was, damaged; rm deletes it, when you have what you need")
         else:
             say(" ".join((f"{len(done.removed)} files removed", *done.removed)))
-        for one in damage:
-            say(f"still damaged: {one.path}: {one.finding}; {one.remedy}")
+            for found in damage:
+                say(f"still damaged: {found.path}: {found.finding}; {found.remedy}")
     return 1 if done.unreadable or (damage and options.into is None) else 0

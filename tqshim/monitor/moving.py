@@ -9,7 +9,9 @@ mended unless that is forced; where something is recovered to another folder, th
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -398,7 +400,7 @@ def remove(path: str) -> Optional[int]:
         if not ours and not names.is_anonymous(name) and not name.startswith(names.DEAD):
             raise FolderError(path, "holds no queue", "give the folder of a queue")
         places.check_file_system(path, view.fd)  # else its users' locks may not be seen from here
-        strangers = sorted(one for one in view.names() if names.parse(one) is None)
+        strangers = sorted(one for one in view.names() if names.parse(one) is None or _is_folder(view, one))
         if strangers:
             raise FolderError(path, f"holds {strangers[0]!r}, which is no part of a queue", "delete that first")
         try:
@@ -418,3 +420,9 @@ def remove(path: str) -> Optional[int]:
         "is in use, or a pickled handle is on its way to it",
         "look who has it open; a handle on its way counts for a minute",
     )
+
+
+def _is_folder(view: View, name: str) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_ISDIR(os.stat(name, dir_fd=view.fd, follow_symlinks=False).st_mode)
+    return False
