@@ -6,6 +6,7 @@ import gc
 import inspect
 import multiprocessing
 import os
+import py_compile
 import shutil
 import signal
 import subprocess
@@ -315,6 +316,22 @@ def program(tmp_path: Path) -> Path:
 def test_a_program_sees_what_it_sees_without_us(program: Path, arguments: list[str]) -> None:
     """Arguments, names, paths, children's main modules; output, exit code and traceback."""
     assert run(program, *arguments, turbo=True) == run(program, *arguments, turbo=False)
+
+
+def test_a_compiled_program_sees_what_it_sees_without_us(program: Path) -> None:
+    """By its name or by its first bytes alone; and that of another version is refused in the same words."""
+    compiled = program / "script.pyc"
+    py_compile.compile(str(program / "script.py"), str(compiled), doraise=True)
+    shutil.copy(compiled, program / "script")
+    for words in (["script.pyc", "raise"], ["script", "plain", "alone"]):
+        found = run(program, *words, turbo=True)
+        assert found == run(program, *words, turbo=False)
+        assert "SourcelessFileLoader" in found[1], found
+    compiled.write_bytes(b"xxxx" + compiled.read_bytes()[4:])
+    code, _, errors = run(program, "script.pyc", "plain", turbo=True)
+    plain = run(program, "script.pyc", "plain", turbo=False)
+    assert code == plain[0] == 1
+    assert errors.splitlines()[-1] == plain[2].splitlines()[-1] == "RuntimeError: Bad magic number in .pyc file"
 
 
 def test_a_program_that_is_run_has_our_queues(program: Path) -> None:

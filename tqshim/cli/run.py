@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import builtins
 import importlib.machinery
+import io
 import linecache
 import os
 import pkgutil
@@ -139,10 +140,16 @@ def _run_file(program: list[str]) -> None:
             source = file.read()
     except OSError as error:
         _cant_open(absolute, error)
+    code = pkgutil.read_code(io.BytesIO(source))  # ``None``: it is no bytecode of this version
     _search_first(os.path.dirname(os.path.realpath(path)))
     _is_of(module, absolute)
-    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", absolute)
-    code = compile(source, absolute, "exec", dont_inherit=True)
+    if code or path.endswith(".pyc"):
+        module.__loader__ = importlib.machinery.SourcelessFileLoader("__main__", absolute)
+    else:
+        module.__loader__ = importlib.machinery.SourceFileLoader("__main__", absolute)
+        code = compile(source, absolute, "exec", dont_inherit=True)
+    if code is None:
+        raise RuntimeError("Bad magic number in .pyc file")
     exec(code, module.__dict__)
 
 
