@@ -1381,6 +1381,18 @@ def test_nobody_is_told_to_shut_a_folder_that_may_be_everybodys(
     assert "700" not in shown and "a folder of your own" in shown, shown
 
 
+def test_an_empty_folder_of_one_s_own_is_said_to_hold_no_queue(
+    path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    os.mkdir(path)
+    for mode in (0o755, 0o700):
+        os.chmod(path, mode)
+        for words in (["drain"], ["peek", "--unpickle"]):
+            assert cli.main([*words, path]) == 2
+            told = f"python -m tqshim {words[0]}: {path}: holds no queue; give the folder of a queue\n"
+            assert capfd.readouterr().err == told
+
+
 @pytest.mark.parametrize("kind", [kind for kind, (_, level) in DAMAGES.items() if level == "leftover"])
 def test_recover_in_place_removes_what_nobody_needs_and_no_item(path: str, kind: str) -> None:
     filled(path, "a", ["b"])

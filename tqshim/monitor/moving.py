@@ -115,7 +115,8 @@ def drain(
     >>> lines
     ['"a"', '2']"""
     path = os.path.abspath(os.fsdecode(path))
-    os.stat(path)  # what is not there is said to be not there, and not to be gone
+    if not os.listdir(path):  # what is not there is said to be not there, and not to be gone
+        raise FolderError(path, "holds no queue", "give the folder of a queue")
     engine = Use.meet(path, authkey=authkey).engine
     done = 0
     damaged: dict[str, list[CorruptBatchError]] = {}
