@@ -1910,3 +1910,46 @@ def test_a_queue_that_was_not_made_to_its_end_holds_nothing_and_can_be_made_agai
         queue.put(1)
         assert queue.get() == 1
         assert not [finding for finding in monitor.check(path) if finding.status]
+
+
+@pytest.mark.parametrize("made", [["members"], ["members", "cells"], ["members", "cells", "roll_0_0123456789"]])
+def test_rm_removes_what_is_left_where_a_queue_was_not_made_to_its_end(path: str, made: list[str]) -> None:
+    os.mkdir(path, 0o700)
+    for name in made:
+        Path(path, name).touch(0o600)
+    (found,) = monitor.check(path)
+    assert found.remedy == "make it there again, or rm deletes it"
+    assert monitor.remove(path) == 0
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("kind", ["full", "open", "folder", "more", "other"])
+def test_rm_takes_nothing_else_for_such_a_leftover(path: str, kind: str) -> None:
+    """A file of somebody's own that is called so."""
+    os.mkdir(path, 0o700)
+    members = Path(path, "members")
+    members.touch(0o600)
+    if kind == "full":
+        members.write_text("Ann\nBob\n")
+    elif kind == "open":
+        members.chmod(0o644)
+    elif kind == "folder":
+        os.chmod(path, 0o755)
+    else:
+        Path(path, {"more": "bell", "other": "letter.txt"}[kind]).touch(0o600)
+    with pytest.raises(FolderError, match="holds no queue"):
+        monitor.remove(path)
+    assert members.exists()
+    assert not [one for one in monitor.check(path) if "rm deletes" in one.remedy]
+
+
+def test_rm_refuses_a_queue_that_is_just_being_made(path: str) -> None:
+    os.mkdir(path, 0o700)
+    folder = LogFolder.meet(path)
+    try:
+        os.close(folder.create(names.MEMBERS))
+        with pytest.raises(FolderError, match="in use"):
+            monitor.remove(path)
+        assert os.listdir(path) == ["members"]
+    finally:
+        folder.close()

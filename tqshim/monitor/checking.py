@@ -39,6 +39,7 @@ DAMAGE: Final[Level] = "damage"
 """Items are lost, or the queue can't go on."""
 
 _GUESS: Final = "restore it, or recover --into a new folder what its batch files hold, also what somebody had got"
+_BEGUN: Final = "has no journal and no items: who was to make a queue there was stopped, or found no space"
 _KNOWN: Final = {getattr(events, maker.rstrip("_").upper()) for maker in events.__all__ if maker.islower()}
 """Types of events: for each there is a function that makes it.  All others are void."""
 _CHUNK: Final = 1 << 16
@@ -101,6 +102,9 @@ class _Check:
         kinds = Counter(name.kind for name in map(names.parse, self.listed) if name is not None)
         if not kinds:
             raise FolderError(self.view.path, "holds nothing of a queue", "give the folder of a queue")
+        if self.view.is_begun():
+            yield self._found(LEFTOVER, "", _BEGUN, "make it there again, or rm deletes it")
+            return
         yield from self._folder(bool(kinds["journal"]))
         yield from self._journals(kinds)
         spilled = self.view.spilled_names()
@@ -190,8 +194,7 @@ class _Check:
             if self.view.has_batches():
                 yield self._damage("", "has no journal", _GUESS)
             else:
-                finding = "has no journal and no items: who was to make a queue there was stopped, or found no space"
-                yield self._found(LEFTOVER, "", finding, "make it there again, or delete the folder")
+                yield self._found(LEFTOVER, "", _BEGUN, "make it there again, or delete the folder")
             return
         try:
             self.ledger = self.view.look()

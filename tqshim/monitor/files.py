@@ -23,6 +23,8 @@ __all__ = ["FOLDER", "Files"]
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
 """How folders are opened."""
+_FIRST: Final = (names.Name(names.MEMBERS, ()), names.Name(names.CELLS, ()), names.Name("roll", (0,)))
+"""What is made of a queue before its first journal is there."""
 
 
 class Files:
@@ -52,6 +54,23 @@ class Files:
         """Batch files lie there, be there a journal or not."""
         parsed = map(names.parse, (*self.names(), *self.spilled_names()))
         return any(name is not None and name.kind in (names.LOAD, names.READY) for name in parsed)
+
+    def is_begun(self) -> bool:
+        """What lies here is what is made first where a queue is made, of this user alone, and nothing else: whoever was
+        to make one there was stopped, or found no space."""
+        listed = self.names()
+        return _is_ours(os.fstat(self.fd)) and names.MEMBERS in listed and all(map(self._is_first, listed))
+
+    def _is_first(self, name: str) -> bool:
+        parsed = names.parse(name)
+        if parsed is None or parsed not in _FIRST:
+            return False
+        try:
+            status = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        is_empty = name != names.MEMBERS or not status.st_size
+        return _is_ours(status) and stat.S_ISREG(status.st_mode) and is_empty
 
     def spill(self) -> int:
         """The descriptor of the spill folder.  Raises ``FileNotFoundError`` where there is none."""
@@ -105,3 +124,8 @@ class Files:
                 parsed = names.parse(name)
                 count += parsed is not None and parsed.kind in (names.LOAD, names.READY)
         return taken, count
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Nobody else may look into it."""
+    return status.st_uid == os.geteuid() and not status.st_mode & 0o077

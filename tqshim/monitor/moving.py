@@ -385,7 +385,8 @@ def _tidy(view: View, in_use: bool) -> Recovery:
 
 
 def remove(path: str) -> Optional[int]:
-    """Delete a queue that nobody uses, and return how many items lay in it (`None` where that can't be told).
+    """Delete a queue that nobody uses, and return how many items lay in it (`None` where that can't be told); also what
+    is left where one was not made to its end.
 
     Raises ``FolderError`` for a queue in use, a folder in which something else lies, and one that is no queue;
     ``FileNotFoundError``.  Killed: the folder is called ``dead_…``, and can be removed under that name.
@@ -394,20 +395,19 @@ def remove(path: str) -> Optional[int]:
     >>> remove("jobs")
     1"""
     path = os.path.realpath(os.fsdecode(path))
-    items: Optional[int] = None
     with View(path) as view:
         name = os.path.basename(path)
-        ours = is_queue(path) or view.has_batches()
+        begun = view.is_begun()
+        ours = begun or is_queue(path) or view.has_batches()
         if not ours and not names.is_anonymous(name) and not name.startswith(names.DEAD):
             raise FolderError(path, "holds no queue", "give the folder of a queue")
         places.check_file_system(path, view.fd)  # else its users' locks may not be seen from here
         strangers = sorted(one for one in view.names() if names.parse(one) is None or _is_folder(view, one))
         if strangers:
             raise FolderError(path, f"holds {strangers[0]!r}, which is no part of a queue", "delete that first")
-        try:
+        items = 0 if begun else None
+        with contextlib.suppress(FolderError):
             items = len(view.look().held) + view.waiting
-        except FolderError:
-            pass
         if reclaim(path):
             return items
         held = in_use(view)
