@@ -70,7 +70,7 @@ PROGRAMS: Final = (
     *scripts("black_format", "black", "black", ours=False),
     *scripts("cloudpickle_recipe", "cloudpickle", "cloudpickle"),
     *scripts("concurrent_log", "concurrent_log_handler", "concurrent-log-handler", METHODS),
-    *scripts("configured_logging", "logging", "", METHODS, least=(3, 12)),
+    *scripts("configured_logging", "logging", "", METHODS, least=(3, 13)),
     *scripts("coverage_processes", "coverage", "coverage"),
     *scripts("deap_evolution", "deap", "deap", ours=False),
     *scripts("dill_recipe", "dill", "dill"),

@@ -1,4 +1,5 @@
-"""logging.config with a queue of multiprocessing's in its configuration (Python 3.12 and later)."""
+"""logging.config with a queue of multiprocessing's in its configuration (Python 3.13 and later: the first versions of
+3.12 refuse any such queue)."""
 
 import logging
 import logging.config
@@ -47,6 +48,8 @@ if __name__ == "__main__":
             worker.start()
         for worker in workers:
             worker.join()
+            assert worker.exitcode == 0
         handler.listener.stop()
         lines = path.read_text().splitlines()
+    assert sorted(lines) == sorted(f"{number}/{count}" for number in range(WORKERS) for count in range(RECORDS))
     print(len(lines), len(set(lines)))
