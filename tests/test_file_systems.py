@@ -68,6 +68,34 @@ def test_a_shared_file_system_is_refused_at_every_open(
     assert monitor.status(str(path)).items == 1  # to look does no harm
 
 
+def test_a_refused_queue_leaves_no_folder_that_was_made_for_it(
+    tmp_path: Path, told: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those that were there, or in which something lies by then, stay."""
+    told("nfs")
+    (tmp_path / "there").mkdir()
+    for parent in (tmp_path / "a", tmp_path / "there"):
+        with pytest.raises(UnsupportedError, match="lies on nfs"):
+            TurboQueue(path=str(parent / "b" / "c" / "queue"))
+    assert not (tmp_path / "a").exists()
+    assert os.listdir(tmp_path / "there") == []
+
+    def in_between(*_: Any) -> None:
+        (tmp_path / "a" / "letter.txt").touch()
+        raise UnsupportedError("here", "lies on nfs", "go elsewhere")
+
+    monkeypatch.setattr(tqshim.storage.places, "check_file_system", in_between)
+    with pytest.raises(UnsupportedError, match="lies on nfs"):
+        TurboQueue(path=str(tmp_path / "a" / "b" / "queue"))
+    assert os.listdir(tmp_path / "a") == ["letter.txt"]
+
+
+def test_a_name_that_no_file_can_have_leaves_no_folder_either(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File name too long"):
+        TurboQueue(path=str(tmp_path / "a" / "b" / ("x" * 300)))
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("kind", LOCAL)
 def test_a_local_file_system_will_do(tmp_path: Path, told: Callable[[str], None], kind: str) -> None:
     told(kind)

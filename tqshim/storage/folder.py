@@ -149,14 +149,17 @@ class LogFolder(Home):
             raise FolderError(
                 path, f"names beginning with {names.PREFIX!r} are for queues without a path", "take another"
             )
-        is_new = not os.path.lexists(path)
-        os.makedirs(path, 0o700, exist_ok=True)
+        new, above = [], path
+        while not os.path.lexists(above):
+            new.append(above)
+            above = os.path.dirname(above)
         try:
+            os.makedirs(path, 0o700, exist_ok=True)
             folder = cls._hold(path, mend=True)
         except BaseException as error:
-            if is_new:
+            for one in new:  # those that are empty
                 with contextlib.suppress(OSError):
-                    os.rmdir(path)
+                    os.rmdir(one)
             explain(error, path)
             raise
         try:
