@@ -47,6 +47,7 @@ from tqshim.engine.replica import Replica
 from tqshim.sync import membarrier
 from tqshim.sync.cells import AWAITS_DONE
 
+METHODS = multiprocessing.get_all_start_methods()
 THEIRS = multiprocessing.get_context()
 SEED = int(os.environ.get("TQSHIM_SEED") or (random.SystemRandom().randrange(2**32) if os.environ.get("CI") else 19))
 PATIENCE = 20.0
@@ -993,29 +994,61 @@ def emptied(acts: list[Act], q: Any, kind: Kind) -> list[Act]:
     return found
 
 
+class Turn(NamedTuple):
+    """One history's program."""
+
+    before: list[tuple[int, int, int]]
+    """What is put first."""
+    scripts: list[list[list[recorded.Step]]]
+    """Of the threads of each process; this one is the first."""
+    closes: list[bool]
+    """Which processes close their handle behind them."""
+
+
+def program(told: str, name: str, rounds: int, most: int) -> list[Turn]:
+    """What two to six threads do in this process and others, at most so many, whoever made the queue of that name."""
+    choose = random.Random(told)
+    actors = choose.randint(2, 6)
+    others = choose.randint(1, min(actors, most)) if most else 0
+    threads = [0 if most and choose.random() < 0.5 else 1] + [1] * others
+    while sum(threads) < actors:
+        threads[choose.randrange(len(threads))] += 1
+    turns = []
+    for turn in range(rounds):
+        before = [(0, 9, number) for number in range(choose.randint(0, 4))]
+        scripts = [
+            [recorded.script(choose, process, actor, choose.randint(2, 8), name, LOOKS[name]) for actor in range(count)]
+            for process, count in enumerate(threads)
+        ]
+        ends = [process > 0 and turn == rounds - 1 and choose.random() < 0.5 for process in range(len(threads))]
+        turns.append(Turn(before, scripts, ends))
+    return turns
+
+
+def askable(scripts: list[list[recorded.Step]], kind: Kind) -> list[list[recorded.Step]]:
+    """Without looks that this kind of queue has no answer to."""
+    if not (kind.real and (kind.name == "JoinableQueue" or sys.platform == "darwin")):
+        return scripts
+    return [[step for step in script if step[0] not in recorded.LOOKS or step[0] in NOT_COUNTED] for script in scripts]
+
+
 def concurrent(
     crew: Optional[Crew], told: str, rounds: int, kind: Kind = OURS["Queue"], most: int = 6
 ) -> list[History]:
-    """Histories of one queue: acts of two to six threads in this process and others, its bound, what order it owes.
+    """Histories of one queue: the acts of its ``program``, its bound, what order it owes.
 
     Those that the checker has decided: some it gives up.  ``told``: the seed of all choices.  ``crew``: who the other
     processes are, which have a real queue that is kept as ``told``; ``None``: there are none."""
-    choose = random.Random(told)
     maxsize = kind.bound(told)
+    choose = random.Random(f"{told} constants")
     chosen: dict[str, Any] = {}
     if choose.random() < 0.6 and not kind.real:
         chosen = {name: choose.choice(values) for name, values in CONSTANTS.items()}
         chosen["MARK_EVERY"] = choose.choice([0, UNTOUCHED["MARK_EVERY"]])
     slack, late = kind.owes(chosen)
-    looks = NOT_COUNTED if kind.real and kind.name == "JoinableQueue" else LOOKS[kind.name]
-    if kind.real and sys.platform == "darwin":
-        looks = tuple(one for one in looks if one in NOT_COUNTED)
-    actors = choose.randint(2, 6)
-    others = choose.randint(1, min(actors, most)) if crew is not None else 0
-    # Threads of each process; this one is number 0.
-    threads = [0 if crew is not None and choose.random() < 0.5 else 1] + [1] * others
-    while sum(threads) < actors:
-        threads[choose.randrange(len(threads))] += 1
+    turns = program(told, kind.name, rounds, most if crew is not None else 0)
+    threads = list(map(len, turns[0].scripts))
+    others = len(threads) - 1
     found = []
     name = told if kind.real else "queue"
     try:
@@ -1026,28 +1059,22 @@ def concurrent(
             crew.call(worker, lockstep.configure, chosen)
             if not kind.real:
                 crew.call(worker, keep, name, q)
-        for turn in range(rounds):
-            before = [((0, 9, number),) for number in range(choose.randint(0, 4))]
-            acts = [recorded.act(q, 0, 9, "put" if kind.name == "SimpleQueue" else "put_nowait", one) for one in before]
-            scripts = [
-                [
-                    recorded.script(choose, process, actor, choose.randint(2, 8), kind.name, looks)
-                    for actor in range(count)
-                ]
-                for process, count in enumerate(threads)
-            ]
+        for number, turn in enumerate(turns):
+            scripts = [askable(one, kind) for one in turn.scripts]
+            way = "put" if kind.name == "SimpleQueue" else "put_nowait"
+            acts = [recorded.act(q, 0, 9, way, (item,)) for item in turn.before]
             at = time.monotonic_ns() + (2 * MILLISECOND if others else 0)
             for worker in range(others):
                 assert crew is not None
-                closes = turn == rounds - 1 and choose.random() < 0.5
-                crew.start(worker, recorded.perform, name, worker + 1, scripts[worker + 1], at, closes)
+                process = worker + 1
+                crew.start(worker, recorded.perform, name, process, scripts[process], at, turn.closes[process])
             acts += beside(crew, others, q, scripts[0], at, kind)
             acts += emptied(acts, q, kind)
             try:
                 wrong = contradiction(acts, maxsize, slack, late)
             except Undecided:
                 continue
-            assert wrong is None, f"TQSHIM_SEED={SEED}, {told!r}, round {turn}, threads {threads}, {chosen}:\n{wrong}"
+            assert wrong is None, f"TQSHIM_SEED={SEED}, {told!r}, round {number}, threads {threads}, {chosen}:\n{wrong}"
             found.append((acts, maxsize, slack))
         return found
     finally:
@@ -1082,16 +1109,23 @@ def beside(
 
 
 ROUNDS = 5
-METHODS = multiprocessing.get_all_start_methods()
+THREADS = "threads"
+"""In the place of a start method: there is no other process."""
 
 
-def decided(crew: Optional[Crew], told: str, queues: int, kind: Kind = OURS["Queue"], most: int = 6) -> None:
+def decided(crew: Optional[Crew], where: str, queues: int, kind: Kind = OURS["Queue"], most: int = 6) -> None:
     """Histories of so many queues, of which the checker may give up one in a hundred, or one."""
-    count = sum(len(concurrent(crew, f"{told} {number}", ROUNDS, kind, most)) for number in range(queues))
-    print(f"{count} histories of {queues * ROUNDS} are decided: {told}")
+    names = seeds(kind, where, queues)
+    count = sum(len(concurrent(crew, name, ROUNDS, kind, most)) for name in names)
+    print(f"{count} histories of {queues * ROUNDS} are decided: {names[0]} and on")
     assert queues * ROUNDS - count <= max(1, queues * ROUNDS // 100), (
         f"TQSHIM_SEED={SEED}: make these histories smaller"
     )
+
+
+def seeds(kind: Kind, where: str, queues: int) -> list[str]:
+    """The seeds of so many queues, which are the same for a real queue and for ours."""
+    return [f"{SEED} {kind.name} {where} {number}" for number in range(queues)]
 
 
 @pytest.mark.parametrize(
@@ -1112,42 +1146,67 @@ def test_some_order_explains_what_processes_and_threads_saw(crews: Any, method: 
     if method not in METHODS:
         pytest.skip(f"there is no {method} here")
     most = 6 if method == "fork" else 2
-    decided(crews(method, most), f"{SEED} {method}", queues, most=most)
+    decided(crews(method, most), method, queues, most=most)
 
 
 @pytest.mark.parametrize("queues", [20, pytest.param(200, marks=sampling.REST), pytest.param(1000, marks=STRESS)])
 def test_some_order_explains_what_threads_saw(queues: int) -> None:
-    decided(None, f"{SEED} threads", queues)
+    decided(None, THREADS, queues)
 
 
 KINDS = [5, pytest.param(80, marks=sampling.REST), pytest.param(400, marks=STRESS)]
 
 
+def explained(crews: Any, kind: Kind, queues: int) -> None:
+    """Of threads, and of forked processes."""
+    decided(None, THREADS, queues, kind)
+    if "fork" not in METHODS:
+        return
+    if not kind.real:
+        decided(crews("fork", 4), "fork", queues, kind, most=4)
+        return
+    crew = Crew("fork")
+    try:
+        for name in seeds(kind, "fork", queues):  # there workers inherit their queues
+            keep(name, kind.made(name))
+        crew.grow(4)
+        decided(crew, "fork", queues, kind, most=4)
+    finally:
+        crew.close()
+        forget()
+
+
 @pytest.mark.parametrize("queues", KINDS)
 @pytest.mark.parametrize("name", ["JoinableQueue", "SimpleQueue"])
 def test_some_order_explains_what_was_seen_of_other_kinds(crews: Any, name: str, queues: int) -> None:
-    decided(None, f"{SEED} threads {name}", queues, OURS[name])
-    if "fork" in METHODS:
-        decided(crews("fork", 4), f"{SEED} {name}", queues, OURS[name], most=4)
+    explained(crews, OURS[name], queues)
 
 
 @pytest.mark.parametrize("queues", KINDS)
 @pytest.mark.parametrize("name", list(REAL))
-def test_some_order_explains_what_was_seen_of_real_queues(name: str, queues: int) -> None:
+def test_some_order_explains_what_was_seen_of_real_queues(crews: Any, name: str, queues: int) -> None:
     """So the scripts are those of programs that work there, and the checker asks for no more than there is."""
-    told = f"{SEED} real {name}"
-    decided(None, f"{told} threads", queues, REAL[name])
-    if "fork" not in METHODS:
-        return
-    crew = Crew("fork")
-    try:
-        for number in range(queues):  # there workers inherit their queues
-            keep(f"{told} {number}", REAL[name].made(f"{told} {number}"))
-        crew.grow(4)
-        decided(crew, told, queues, REAL[name], most=4)
-    finally:
-        crew.close()
-        forget()
+    explained(crews, REAL[name], queues)
+
+
+@pytest.mark.parametrize("name", list(REAL))
+def test_histories_of_a_real_queue_and_of_ours_are_of_the_same_programs(
+    crews: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for looks that the real one has no answer to."""
+    found: list[list[Any]] = []
+
+    def noted(acts: list[Act], *_: Any) -> None:
+        done = [(one.process, one.actor, one.method, one.arguments) for one in acts if one.actor != 8]
+        found[-1].append(sorted(it for it in done if it[2] not in recorded.LOOKS or it[2] in NOT_COUNTED))
+
+    monkeypatch.setattr(sys.modules[__name__], "contradiction", noted)
+    for kind in (OURS[name], REAL[name]):
+        found.append([])
+        explained(crews, kind, 2)
+    ours, theirs = found
+    assert ours == theirs and len(ours) == 2 * ROUNDS * (2 if "fork" in METHODS else 1)
+    assert all(ours) and len({repr(one) for one in ours}) > ROUNDS
 
 
 # -- the checker
