@@ -13,6 +13,7 @@ import array
 import contextlib
 import inspect
 import io
+import itertools
 import math
 import multiprocessing
 import os
@@ -24,7 +25,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import synchronize
 from typing import Any, NamedTuple, Optional
 
@@ -33,7 +34,7 @@ import sampling
 from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from programs import histories, lockstep, recorded
-from programs.crew import KEPT, Crew, forget, keep
+from programs.crew import Crew, forget, keep
 from programs.recorded import Act, Undecided, contradiction
 from programs.things import BadAtLoading, Counting, Unpicklable
 from test_equivalence import CONSTANTS
@@ -1053,7 +1054,7 @@ def concurrent(
     name = told if kind.real else "queue"
     try:
         lockstep.configure(chosen)
-        q: Any = KEPT[told] if kind.real and crew is not None else kind.made(told)
+        q: Any = crew.kept[told] if kind.real and crew is not None else kind.made(told)
         for worker in range(others):
             assert crew is not None
             crew.call(worker, lockstep.configure, chosen)
@@ -1113,80 +1114,96 @@ THREADS = "threads"
 """In the place of a start method: there is no other process."""
 
 
-def decided(crew: Optional[Crew], where: str, queues: int, kind: Kind = OURS["Queue"], most: int = 6) -> None:
-    """Histories of so many queues, of which the checker may give up one in a hundred, or one."""
-    names = seeds(kind, where, queues)
+def decided(
+    crew: Optional[Crew], where: str, numbers: range, kind: Kind = OURS["Queue"], most: int = 6
+) -> None:
+    """Histories of the queues of those numbers, of which the checker may give up one in a hundred, or one."""
+    names = seeds(kind, where, numbers)
+    total = len(names) * ROUNDS
     count = sum(len(concurrent(crew, name, ROUNDS, kind, most)) for name in names)
-    print(f"{count} histories of {queues * ROUNDS} are decided: {names[0]} and on")
-    assert queues * ROUNDS - count <= max(1, queues * ROUNDS // 100), (
-        f"TQSHIM_SEED={SEED}: make these histories smaller"
-    )
+    print(f"{count} histories of {total} are decided: {names[0]} and on")
+    assert total - count <= max(1, total // 100), f"TQSHIM_SEED={SEED}: make these histories smaller"
 
 
-def seeds(kind: Kind, where: str, queues: int) -> list[str]:
-    """The seeds of so many queues, which are the same for a real queue and for ours."""
-    return [f"{SEED} {kind.name} {where} {number}" for number in range(queues)]
+def seeds(kind: Kind, where: str, numbers: range) -> list[str]:
+    """The seeds of the queues of those numbers, which are the same for a real queue and for ours."""
+    return [f"{SEED} {kind.name} {where} {number}" for number in numbers]
 
 
 @pytest.mark.parametrize(
-    "method, queues",
+    "method, queues, most",
     [
-        ("fork", 25),
-        ("spawn", 4),
-        ("forkserver", 4),
-        pytest.param("fork", 200, marks=sampling.REST),
-        pytest.param("spawn", 40, marks=sampling.REST),
-        pytest.param("forkserver", 40, marks=sampling.REST),
-        pytest.param("fork", 800, marks=STRESS),
-        pytest.param("spawn", 100, marks=STRESS),
-        pytest.param("forkserver", 100, marks=STRESS),
+        ("fork", 25, 6),
+        ("spawn", 4, 2),
+        ("forkserver", 4, 2),
+        pytest.param("fork", 200, 6, marks=sampling.REST),
+        pytest.param("spawn", 40, 6, marks=sampling.REST),
+        pytest.param("forkserver", 40, 6, marks=sampling.REST),
+        pytest.param("fork", 800, 6, marks=STRESS),
+        pytest.param("spawn", 100, 6, marks=STRESS),
+        pytest.param("forkserver", 100, 6, marks=STRESS),
     ],
 )
-def test_some_order_explains_what_processes_and_threads_saw(crews: Any, method: str, queues: int) -> None:
+def test_some_order_explains_what_processes_and_threads_saw(crews: Any, method: str, queues: int, most: int) -> None:
     if method not in METHODS:
         pytest.skip(f"there is no {method} here")
-    most = 6 if method == "fork" else 2
-    decided(crews(method, most), method, queues, most=most)
+    decided(crews(method, most), method, range(queues), most=most)
 
 
 @pytest.mark.parametrize("queues", [20, pytest.param(200, marks=sampling.REST), pytest.param(1000, marks=STRESS)])
 def test_some_order_explains_what_threads_saw(queues: int) -> None:
-    decided(None, THREADS, queues)
+    decided(None, THREADS, range(queues))
 
 
-KINDS = [5, pytest.param(80, marks=sampling.REST), pytest.param(400, marks=STRESS)]
+def cases(names: Sequence[str], quick: Sequence[str]) -> list[Any]:
+    """Parameters ``name``, ``where``, ``queues`` and ``most``: in the default run for threads, forks and those."""
+    made = []
+    for name, where in itertools.product(names, (THREADS, *METHODS)):
+        fast = where in (THREADS, "fork")
+        if fast or where in quick:
+            made.append(pytest.param(name, where, *((5, 4) if fast else (2, 2))))
+        made.append(pytest.param(name, where, 80 if fast else 40, 6, marks=sampling.REST))
+        made.append(pytest.param(name, where, 400 if fast else 100, 6, marks=STRESS))
+    return made
 
 
-def explained(crews: Any, kind: Kind, queues: int) -> None:
-    """Of threads, and of forked processes."""
-    decided(None, THREADS, queues, kind)
-    if "fork" not in METHODS:
+PORTION = 40
+"""Real queues that a process is given when it starts: a fork server passes on so many descriptors and not many more."""
+
+
+def explained(crews: Any, kind: Kind, where: str, queues: int, most: int) -> None:
+    """What threads, and up to so many other processes, see of so many queues."""
+    if where == THREADS:
+        decided(None, where, range(queues), kind)
         return
     if not kind.real:
-        decided(crews("fork", 4), "fork", queues, kind, most=4)
+        decided(crews(where, most), where, range(queues), kind, most)
         return
-    crew = Crew("fork")
-    try:
-        for name in seeds(kind, "fork", queues):  # there workers inherit their queues
-            keep(name, kind.made(name))
-        crew.grow(4)
-        decided(crew, "fork", queues, kind, most=4)
-    finally:
-        crew.close()
-        forget()
+    context = multiprocessing.get_context(where)
+    kind = kind._replace(make=getattr(context, kind.name))
+    for first in range(0, queues, PORTION):
+        numbers = range(first, min(first + PORTION, queues))
+        crew = Crew(where, {name: kind.made(name) for name in seeds(kind, where, numbers)})
+        try:
+            crew.grow(most)
+            decided(crew, where, numbers, kind, most)
+        finally:
+            crew.close()
 
 
-@pytest.mark.parametrize("queues", KINDS)
-@pytest.mark.parametrize("name", ["JoinableQueue", "SimpleQueue"])
-def test_some_order_explains_what_was_seen_of_other_kinds(crews: Any, name: str, queues: int) -> None:
-    explained(crews, OURS[name], queues)
+@pytest.mark.parametrize(("name", "where", "queues", "most"), cases(["JoinableQueue", "SimpleQueue"], METHODS))
+def test_some_order_explains_what_was_seen_of_other_kinds(
+    crews: Any, name: str, where: str, queues: int, most: int
+) -> None:
+    explained(crews, OURS[name], where, queues, most)
 
 
-@pytest.mark.parametrize("queues", KINDS)
-@pytest.mark.parametrize("name", list(REAL))
-def test_some_order_explains_what_was_seen_of_real_queues(crews: Any, name: str, queues: int) -> None:
+@pytest.mark.parametrize(("name", "where", "queues", "most"), cases(list(REAL), []))
+def test_some_order_explains_what_was_seen_of_real_queues(
+    crews: Any, name: str, where: str, queues: int, most: int
+) -> None:
     """So the scripts are those of programs that work there, and the checker asks for no more than there is."""
-    explained(crews, REAL[name], queues)
+    explained(crews, REAL[name], where, queues, most)
 
 
 @pytest.mark.parametrize("name", list(REAL))
@@ -1194,6 +1211,7 @@ def test_histories_of_a_real_queue_and_of_ours_are_of_the_same_programs(
     crews: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But for looks that the real one has no answer to."""
+    places = [where for where in (THREADS, "fork") if where in (THREADS, *METHODS)]
     found: list[list[Any]] = []
 
     def noted(acts: list[Act], *_: Any) -> None:
@@ -1203,9 +1221,10 @@ def test_histories_of_a_real_queue_and_of_ours_are_of_the_same_programs(
     monkeypatch.setattr(sys.modules[__name__], "contradiction", noted)
     for kind in (OURS[name], REAL[name]):
         found.append([])
-        explained(crews, kind, 2)
+        for where in places:
+            explained(crews, kind, where, 2, 4)
     ours, theirs = found
-    assert ours == theirs and len(ours) == 2 * ROUNDS * (2 if "fork" in METHODS else 1)
+    assert ours == theirs and len(ours) == 2 * ROUNDS * len(places)
     assert all(ours) and len({repr(one) for one in ours}) > ROUNDS
 
 

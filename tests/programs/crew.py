@@ -9,15 +9,16 @@ from __future__ import annotations
 import multiprocessing
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 TIMEOUT = 120.0
 """Seconds after which a job counts as hanging."""
 KEPT: dict[str, Any] = {}
 
 
-def serve(connection: Connection) -> None:
+def serve(connection: Connection, kept: dict[str, Any]) -> None:
     """A worker: jobs in, results or tracebacks out."""
+    KEPT.update(kept)
     while True:
         try:
             function, arguments = connection.recv()
@@ -51,10 +52,11 @@ class Failed(Exception):
 
 
 class Crew:
-    """Workers, numbered from 0."""
+    """Workers, numbered from 0.  ``kept``: what they keep from the start, as what only a new process can be given."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, kept: Optional[dict[str, Any]] = None) -> None:
         self.context: Any = multiprocessing.get_context(method)
+        self.kept = kept or {}
         self.workers: list[tuple[Any, Connection]] = []
 
     def grow(self, size: int) -> None:
@@ -67,7 +69,7 @@ class Crew:
 
     def _start(self) -> tuple[Any, Connection]:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=serve, args=(theirs,), daemon=True)
+        process = self.context.Process(target=serve, args=(theirs, self.kept), daemon=True)
         process.start()
         theirs.close()
         return process, ours
