@@ -105,7 +105,7 @@ CHECKS: Final = {
     ),
     "walks": Check(
         "each line of a put or a get in each case, each line of each act, each instruction of an act, where a handler"
-        " raises, puts or forks, each disk that a power cut may leave",
+        " raises, puts, gets or forks, each disk that a power cut may leave",
         "python -m pytest -q -n 2 -m stress --timeout=3600 -k 'any_line_does_no_harm or"
         " any_instruction_of_an_act or at_each_line or after_any_step' tests/test_signals.py tests/test_instructions.py"
         " tests/test_crash_table.py tests/test_durability.py",

@@ -1,5 +1,5 @@
-"""A signal before each instruction of the package that an act comes to: its handler raises, puts or forks where the
-interpreter runs it, and nothing is lost, doubled or shut behind it."""
+"""A signal before each instruction of the package that an act comes to: its handler raises, puts, gets or forks
+where the interpreter runs it, and nothing is lost, doubled or shut behind it."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class Story:
         self.unsure: list[Any] = []
         """Puts that have begun, and have not returned."""
         self.got: list[Any] = []
+        self.taken: list[Any] = []
+        """What a handler has got, who is a consumer of its own where it comes into the midst of an act."""
         self.held: list[Any] = []
         """What a block has had whose end has not returned."""
         self.done = 0
@@ -141,6 +143,14 @@ class Story:
             self.q.put(FROM_HANDLER, timeout=SHORT)
             self.put.append(FROM_HANDLER)
 
+    def get_one(self) -> None:
+        """There are more than an act takes, or none."""
+        if self.known:
+            self.taken.append(self.q.get(timeout=LONG))
+        else:
+            with contextlib.suppress(queue.Empty):
+                self.taken.append(self.q.get(timeout=SHORT))
+
     def fork(self) -> None:
         self.children.append(os.fork())
 
@@ -164,7 +174,7 @@ class Story:
         self.q.put("last")
         came += self.rest()
         order = [*self.put, *self.unsure, "last"]
-        got = self.got + came
+        got = self.got + self.taken + came
         least = Counter([*self.put, "last"])
         most = least + Counter(self.unsure)
         least -= Counter(self.held)
@@ -176,15 +186,21 @@ class Story:
             got += its
         times = Counter(got)
         found = (
-            f"{where}: {self.got}, then {came}; a child: {told}; {self.put}, perhaps {self.unsure}, held {self.held}"
+            f"{where}: {self.got}, {self.taken} in a handler, then {came}; a child: {told}; {self.put}, "
+            f"perhaps {self.unsure}, held {self.held}"
         )
         assert not (least - times) and not (times - most), found
         if told is None:
             left = len(times | Counter(self.held)) - self.done
             assert left - interrupted <= self.q.stats().unfinished <= left, found
             if not self.held:  # else one comes back
-                one_producers = [item for item in got if item not in (FROM_HANDLER, OF_ANOTHER)]
+                others = (FROM_HANDLER, OF_ANOTHER)
+                one_producers = [item for item in self.got + came if item not in others]
                 assert one_producers == sorted(one_producers, key=order.index), found
+                waited = [item for item in order if item not in (*self.got[: self.before], *others)]
+                places = [waited.index(item) for item in self.taken if item not in others]
+                # Before what the act has got, or behind it.
+                assert all(place <= len(self.got) - self.before for place in places), found
         self.q.close()
         for other in self.others:
             other._use.engine.close()
@@ -196,7 +212,7 @@ ACTS = [
     *(Story.puts, Story.puts_in_vain, Story.puts_many, Story.gets, Story.gets_many),
     *(Story.waits, Story.claims, Story.joins, Story.finishes),
 ]
-HANDLERS = [Story.raise_, Story.put_one, Story.fork]
+HANDLERS = [Story.raise_, Story.put_one, Story.get_one, Story.fork]
 KINDS = ["plain", "rolls", "durable", "authkey", "returned", "another's", "freed"]
 CASES = list(product((0, 60), (3, 40), (False, True)))
 WALKS = [
