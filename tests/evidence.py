@@ -81,7 +81,7 @@ CHECKS: Final = {
     "equivalence": Check(
         "20,000 programs step by step, 5,000 concurrent histories, on the real queues and on ours",
         "python -m pytest -q -n 0 -m stress tests/test_real_queues.py",
-        "5,000 programs, 6,000 histories, others each time",
+        "5,000 programs, 8,000 histories, others each time",
         (
             "test_a_program_comes_to_the_same_on_a_real_queue",
             "test_a_program_comes_to_the_same_on_a_queue_for_threads",
