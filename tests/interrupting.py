@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import signal
 import sys
 from types import FrameType
@@ -16,14 +17,14 @@ from contract.signalling import is_returning, signalled_now
 
 import tqshim
 
-__all__ = ["BLOCKS", "PACKAGE", "Interrupted", "interrupt", "interrupt_at", "is_inside"]
+__all__ = ["BLOCKS", "PACKAGE", "Interrupted", "interrupt", "interrupt_at", "is_inside", "word_of"]
 
 PACKAGE = os.path.dirname(tqshim.__file__) + os.sep
 SIGNAL = signal.SIGUSR1
-BLOCKS = ("with ", "while ", "if ", "for ", "try:", "except", "else", "finally", "pass", "return")
+BLOCKS = ("with", "while", "if", "for", "try", "except", "pass", "return")
 """Before lines that begin so nothing is raised: no interpreter might do so there.  Where a ``with`` ends, say, that
 would be behind its block, and its lock not given back yet.  A signal comes, whose handler runs where the interpreter
-looks for signals next."""
+looks for signals next.  To an ``else`` or a ``finally`` none comes: there is nothing to do."""
 
 
 class Interrupted(BaseException):
@@ -42,9 +43,15 @@ def is_inside(frame: FrameType | None) -> bool:
     return False
 
 
+def word_of(path: str, line: int) -> str:
+    """With which of ``BLOCKS`` that line begins; empty: with none."""
+    begin = re.match(r"\w*", linecache.getline(path, line).strip())
+    return begin.group() if begin is not None and begin.group() in BLOCKS else ""
+
+
 def interrupt(frame: FrameType, number: int) -> Any:
     """For a tracer, which returns what this returns: that signal's handler interrupts the line that it has come to."""
-    if linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip().startswith(BLOCKS):
+    if word_of(frame.f_code.co_filename, frame.f_lineno):
         return signalled_now(frame, number)
     sys.settrace(None)
     handler: Any = signal.getsignal(number)

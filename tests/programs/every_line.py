@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any, Callable, Optional
 
 import sampling
-from interrupting import BLOCKS, Interrupted, interrupt_at
+from interrupting import Interrupted, interrupt_at, word_of
 
 from tqshim import TurboQueue
 
@@ -130,7 +130,7 @@ def sample(act: Callable[..., Line], cases: list[Any]) -> Iterator[tuple[Any, in
             found.setdefault(line, []).append((case, at))
     choose: random.Random = sampling.chooser(" ".join(sys.argv[1:]))
     for line, places in found.items():
-        times = 1 if linecache.getline(*line).strip().startswith(BLOCKS) else TIMES
+        times = 1 if word_of(*line) else TIMES
         yield from choose.sample(places, min(times, len(places)))
 
 
