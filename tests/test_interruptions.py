@@ -76,6 +76,7 @@ def mixed(acts: int, maxsize: int, seed: int, how: str, *words: str, limit: floa
     assert report["codes"] == [0, 0, 0], report
     # Most acts are over before a timer of milliseconds.
     assert sum(report["hits"].values()) > acts / (10 if how == "timer" else 4), report
+    assert all(report["hits"].get(way, 0) > acts / 100 for way in how.split(",")), report
     assert report["arrived"] > acts / 4, report
     return report
 
