@@ -732,7 +732,9 @@ def test_looks_need_the_key_where_they_unpickle(
 @pytest.mark.parametrize("shape", SHAPES)
 def test_peeked_records_are_those_that_are_got(shape: str) -> None:
     (items,) = fill("queue", shape, KEY, count=1)
-    for one in monitor.peek("queue", 100, whole=True, authkey=KEY):
+    peeked = list(monitor.peek("queue", 100, whole=True, authkey=KEY))
+    assert [one.number for one in peeked] == list(range(len(items))) != []
+    for one in peeked:
         assert pickle.loads(one.record or b"") == items[one.number]
         assert Path("queue", one.file).read_bytes()[one.offset : one.offset + one.size] == one.record
 

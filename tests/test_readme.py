@@ -1010,7 +1010,8 @@ def test_differs_descriptors() -> None:
     theirs = CONTEXT.Queue()
     theirs.put(1)
     theirs.get()
-    assert descriptors() - before <= 4  # two, and those of its locks where they have any
+    theirs_has = descriptors() - before
+    assert theirs_has == 2 if sys.platform == "linux" else theirs_has <= 4  # elsewhere its locks may have some
     before = descriptors()
     ours = TurboQueue()
     counts = [descriptors() - before]
