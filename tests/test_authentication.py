@@ -474,8 +474,11 @@ def test_a_refused_opening_holds_nothing() -> None:
 
 def test_the_key_stands_in_no_file() -> None:
     fill("queue", "many", KEY)
-    for file in Path("queue").iterdir():
-        assert KEY not in file.read_bytes()
+    files = {file.name: file.read_bytes() for file in Path("queue").iterdir()}
+    kinds = {name.partition("_")[0] for name in files}
+    assert "journal" in kinds and kinds & {"load", "ready"}
+    for name, content in files.items():
+        assert KEY not in content, name
 
 
 def test_two_queues_with_one_key_have_different_proofs() -> None:

@@ -372,9 +372,9 @@ def test_looks_at_a_queue_at_full_speed_are_never_wrong(
         monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", tuple(map(int, limits.split())))
     with TurboQueue(path=path) as queue, busy(queue):
         last = (0, 0)
-        looks = moved = 0
+        looks = moved = seen = 0
         deadline = time.monotonic() + LONG
-        while looks < 20 or moved < 3:
+        while looks < 20 or moved < 3 or not seen:
             assert time.monotonic() < deadline
             looks += 1
             found = monitor.status(path)
@@ -386,6 +386,7 @@ def test_looks_at_a_queue_at_full_speed_are_never_wrong(
                 assert not one.problem, one
                 assert one.record is not None
                 assert pickle.loads(one.record) in ((one.number, "an item"), None)
+                seen += 1
             assert {one.level for one in monitor.check(path)} <= {"note"}
 
 
@@ -561,10 +562,15 @@ def test_a_queue_that_is_shut_down_says_so_and_takes_no_more(path: str, capsys: 
 
 def test_a_peek_at_large_items_is_never_one_at_refilled_pages(path: str) -> None:
     with TurboQueue(path=path) as queue, busy(queue, "x" * 200_000):
-        for _ in range(20):
+        looks = seen = 0
+        deadline = time.monotonic() + LONG
+        while looks < 20 or not seen:
+            assert time.monotonic() < deadline
+            looks += 1
             for one in monitor.peek(path, 3, whole=True):
                 assert not one.problem and one.record is not None
                 assert (pickle.loads(one.record) or [one.number])[0] == one.number
+                seen += 1
         assert {one.level for one in monitor.check(path)} <= {"note"}
 
 

@@ -84,9 +84,12 @@ def test_nobody_else_gets_in(root: Path, tmp_path: Path) -> None:
     with tqshim.Queue() as anonymous, tqshim.Queue(path=tmp_path / "q") as q:
         for one in (anonymous, q):
             one.put(bytes(100_000))
-        for folder in root.iterdir():
-            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-            for file in folder.iterdir():
+        (folder,) = root.glob("tqshim-*")
+        for lies in (folder, tmp_path / "q"):
+            assert stat.S_IMODE(lies.stat().st_mode) == 0o700
+            files = list(lies.iterdir())
+            assert len(files) > 3
+            for file in files:
                 assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
     for mode in (0o770, 0o702, 0o755, 0o710):
         (tmp_path / "q").chmod(mode)
