@@ -3,8 +3,8 @@
 Usage: python tests/evidence.py NAME [NAME ...] | --all | --list
 
 Runs each at full size, beside nothing else, and appends a line to ``evidence.csv``: which check, the date, the commit,
-seconds, exit status, and the last line that it printed.  The table in CONTRIBUTING.md is made from that file
-(``python tests/documents.py``).  Refuses to run on a tree with changes: the commit would say nothing.
+seconds, exit status, the command, and the last line that it printed.  The table in CONTRIBUTING.md is made from that
+file (``python tests/documents.py``).  Refuses to run on a tree with changes: the commit would say nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).parent.parent
 RESULTS: Final = Path(__file__).with_name("evidence.csv")
 MOST: Final = 120
 """Characters of a last line that the table shows."""
-COLUMNS: Final = ("check", "date", "commit", "seconds", "status", "result")
+COLUMNS: Final = ("check", "date", "commit", "seconds", "status", "command", "result")
 
 
 KILLS: Final = "python tests/kill_run.py --seconds 15 $options"
@@ -212,6 +212,8 @@ def table() -> str:
     for name, check in CHECKS.items():
         row = found.get(name)
         last = "not yet" if row is None else f"{row['date']}, {row['commit']}, {row['seconds']} s: {told(row)}"
+        if row is not None and row["command"] != check.command:
+            last += f"; then it was `{row['command']}`"
         lines.append(f"| {name} | {check.what} | {': '.join(filter(None, [check.in_ci, by(check)]))} | {last} |")
     return "\n".join(lines)
 
@@ -237,6 +239,12 @@ def commit() -> str:
     if [line for line in changed.splitlines() if not line.endswith(RESULTS.name)]:
         raise SystemExit("evidence: there are changes that no commit has; commit them first")
     return asked("rev-parse", "--short", "HEAD").strip()
+
+
+def age(of: str) -> str:
+    """How far from what is checked out that commit is.  Raises ``CalledProcessError`` where there is none."""
+    since, ours = (asked("rev-list", "--count", f"{of}..HEAD", *where).strip() for where in ((), ("--", "tqshim")))
+    return f"{since} commits ago, {ours} of them in tqshim/"
 
 
 def asked(*words: str) -> str:
@@ -267,7 +275,7 @@ def run(name: str, at: str) -> int:
         if is_new:
             writer.writerow(COLUMNS)
         seconds = round(time.monotonic() - began)
-        writer.writerow([name, today, at, seconds, done.returncode, said[-1] if said else ""])
+        writer.writerow([name, today, at, seconds, done.returncode, CHECKS[name].command, said[-1] if said else ""])
     return done.returncode
 
 
@@ -276,10 +284,15 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which checks")
     parser.add_argument("--all", action="store_true", help="every one, for hours")
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
+    parser.add_argument("--age", action="store_true", help="say how long ago each has run, in commits, and run nothing")
     given = parser.parse_args()
     unknown = set(given.names) - set(CHECKS)
     if unknown:
         parser.error(f"no such check: {', '.join(sorted(unknown))}; there are: {', '.join(CHECKS)}")
+    if given.age:
+        found = newest()
+        print("\n".join(f"{name}: {age(found[name]['commit']) if name in found else 'not yet'}" for name in CHECKS))
+        return 0
     if given.list or not (given.names or given.all):
         print("\n".join(f"{name}: {check.command}" for name, check in CHECKS.items()))
         return 0

@@ -140,6 +140,20 @@ def test_each_long_check_is_run_by_what_the_list_says() -> None:
             assert runs_by_default(by) if by.startswith("test_") else by in commands_of_ci, f"{name}: {by}"
 
 
+def test_what_is_noted_of_long_runs_can_be() -> None:
+    """Each row has a command and a result, and is of a commit that there is."""
+    for row in evidence.rows():
+        assert tuple(row) == evidence.COLUMNS
+        assert row["command"].startswith("python ") and int(row["seconds"]) > 0
+        if row["status"] == "0":
+            assert re.search(r"\d", row["result"]) and "no tests ran" not in row["result"], row
+    if (ROOT / ".git").exists() and evidence.asked("rev-parse", "--is-shallow-repository").strip() == "false":
+        for commit in {row["commit"] for row in evidence.rows()}:
+            assert evidence.age(commit).endswith("in tqshim/")
+        with pytest.raises(subprocess.CalledProcessError):
+            evidence.age("no such commit")
+
+
 def test_no_long_check_has_failed_when_it_ran_last() -> None:
     failed = [f"{name}: {evidence.told(row)}" for name, row in evidence.newest().items() if row["status"] != "0"]
     assert not failed
