@@ -31,9 +31,10 @@ SOME = 40
 MARGIN = 0.02
 """Seconds by which the median of waits may be beyond the 99th percentile of sleeps, on any machine: six slices of the
 processor that others take."""
-OWN = 2e-3 if ALL else 0.01
-"""Seconds by which the best tenth of waits may be later than that of sleeps: what others take comes on top of both, so
-this is what a wait takes for itself.  Beside peers that are killed the best of four samples was late by 2.5 ms."""
+OWN = 4e-3 if ALL else 0.01
+"""Seconds by which the best wait may be later than the best sleep: what others take comes on top of both, so this is
+what a wait takes for itself.  Beside peers that are killed, and three other tests, the best of 40 was late by 1.5 ms,
+the best of four by 2.5."""
 LONG = 1.0 - timeouts.TIMEOUT
 """Seconds that no wait is late where no sleep is."""
 
@@ -59,7 +60,7 @@ def check_anywhere(rows: list[Row]) -> None:
         if row.name.startswith("dead"):
             assert row.waits[-1] < (NOTICED if plain[-1] < MARGIN else 2 * NOTICED), timeouts.line(row)
             continue
-        assert at(row.waits, 0.1) <= at(row.plain, 0.1) + OWN, timeouts.line(row)
+        assert row.waits[0] <= row.plain[0] + OWN, timeouts.line(row)
         assert at(row.waits, 0.5) <= at(plain, 0.99) + MARGIN, timeouts.line(row)
         assert row.waits[-1] < LONG or plain[-1] > LONG / 2, timeouts.line(row)
 
