@@ -316,9 +316,8 @@ def _without_frames(error: BaseException) -> BaseException:
     use.  From Python 3.11 on a note says where they were."""
     import traceback  # here: this is seldom
 
-    if sys.version_info >= (3, 11):
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        error.add_note(f"tqshim: raised behind items of a batch, which came first:\n{frames}")
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _add_note(error, f"raised behind items of a batch, which came first:\n{frames}")
     left: list[Optional[BaseException]] = [error]
     while left:
         found = left.pop()
@@ -359,18 +358,20 @@ def explain_failure(error: Exception, path: str, item: object) -> None:
     """Pickling an item for the queue there has raised this: say so.  Raises ``OSError`` with cause and remedy where it
     found no descriptor any more."""
     _explain_descriptors(error)
-    _add_note(error, path, f"a {type(item).__qualname__} was not put, it goes on: {PUTTABLE}")
+    _add_note(error, f"queue at {path}: a {type(item).__qualname__} was not put, it goes on: {PUTTABLE}")
 
 
 def explain_loss(error: BaseException, path: str) -> None:
     """Unpickling an item of the queue there has raised this: say so."""
-    _add_note(error, path, f"an item is gone, all others arrive: {ORPHANED if _is_orphan(error) else GETTABLE}")
+    _add_note(
+        error, f"queue at {path}: an item is gone, all others arrive: {ORPHANED if _is_orphan(error) else GETTABLE}"
+    )
 
 
-def _add_note(error: BaseException, path: str, note: str) -> None:
-    """Let the traceback end with which queue it was and what to do; from Python 3.11 on."""
+def _add_note(error: BaseException, note: str) -> None:
+    """Let the traceback end with that; from Python 3.11 on."""
     if sys.version_info >= (3, 11):
-        error.add_note(f"tqshim: queue at {path}: {note}")
+        error.add_note(f"tqshim: {note}")
 
 
 # -- descriptors
