@@ -785,6 +785,14 @@ MUTANTS = [
         "a durable put raises an error",
         POWER + "[1]",
     ),
+    # -- lifetime
+    Mutant(
+        "memory goes while other finalizers may look at it",
+        "        self.__del__ = functools.partial(last.extend, map(_Last, ((call,),)))\n",
+        "        self.__del__ = call\n",
+        "a program that drops a queue in a reference cycle dies of SIGSEGV",
+        DEATH + "test_a_queue_whose_memory_is_collected_first_leaves_in_an_orderly_way",
+    ),
     # -- large items
     Mutant(
         "readers keep no file from being filled again",

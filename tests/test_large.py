@@ -33,7 +33,7 @@ from tqshim.errors import CorruptBatchError
 from tqshim.protocol import index, names, pieces
 from tqshim.protocol.pieces import Pieces
 from tqshim.queues import buffers
-from tqshim.runtime import mappings, systems
+from tqshim.runtime import finalizers, mappings, systems
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.large_records import MAPPED, PEEK, BatchView, Closing, RecordInFile
 
@@ -841,8 +841,9 @@ def test_space_of_a_mapped_file_is_free_once_it_is_deleted_and_nobody_reads_it()
 
 def test_nothing_that_a_handler_raises_is_lost_in_a_finalizer() -> None:
     """In one that is written in Python a signal handler may run."""
-    for kind in (mappings.Mapping, RecordInFile, BatchView, Closing):
-        assert not inspect.isfunction(getattr(kind, "__del__", None)), kind
+    for kind in (mappings.Mapping, RecordInFile, BatchView, Closing, finalizers.Finalizer, finalizers._Last):
+        finalizer = getattr(kind, "__del__", None)
+        assert not inspect.isfunction(getattr(finalizer, "fget", finalizer)), kind
 
 
 @mapping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ import tqshim.engine.tuning
 import tqshim.storage.places
 from tqshim import Empty, TurboQueue
 from tqshim.engine.registry import Engine
+from tqshim.runtime.finalizers import Finalizer
 
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
@@ -131,6 +133,35 @@ def test_folder_goes_when_its_program_ends(root: Path, end: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     assert os.listdir(root) == []
+
+
+class Looks:
+    """Uses something in its finalizer."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self.seen = seen
+
+    def __del__(self) -> None:
+        self.seen.append("looks")
+
+
+@pytest.mark.parametrize("first", ["used", "user"])
+def test_what_finalizers_use_goes_after_the_last_of_them(first: str) -> None:
+    seen: list[str] = []
+    cycle: list[Any] = []
+    if first == "user":
+        cycle.append(Looks(seen))
+    cycle.append(Finalizer(functools.partial(seen.append, "gone")))
+    if first == "used":
+        cycle.append(Looks(seen))
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert seen == ["looks", "gone"]
+    finalizer = Finalizer(functools.partial(seen.append, "at once"))
+    assert len(seen) == 2
+    del finalizer
+    assert seen[2:] == ["at once"]
 
 
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "os.abort()"])

@@ -9,6 +9,8 @@ import itertools
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -472,3 +474,35 @@ def test_what_went_through_a_queue_takes_no_space(tmp_path: Path, other: Any) ->
         time.sleep(0.01)
         taken = sum(one.stat().st_size for one in (tmp_path / "q").iterdir() if one.is_file())
         assert taken < 8_000_000, sorted(one.name for one in (tmp_path / "q").iterdir())
+
+
+def test_a_queue_whose_memory_is_collected_first_leaves_in_an_orderly_way(tmp_path: Path) -> None:
+    """Finalizers of what is collected together run in the order in which the collector has met it: here the memory
+    lies nearer than the queue, so it comes first."""
+    code = (
+        "import gc, sys, tqshim\n"
+        "gc.disable()\n"
+        "before = {id(thing) for thing in gc.get_objects()}\n"
+        "queue = tqshim.Queue(path=sys.argv[1])\n"
+        "queue.put_many([0, 1, 2])\n"
+        "queue.get()\n"
+        "queue.put(3)\n"
+        "views = [thing for thing in gc.get_objects() if type(thing) is memoryview and id(thing) not in before]\n"
+        "deep = [queue]\n"
+        "for _ in range(50):\n"
+        "    deep = [deep]\n"
+        "cycle = [views, deep]\n"
+        "cycle.append(cycle)\n"
+        "del queue, deep, before\n"
+        "seen = len(views)\n"
+        "del views\n"
+        "gc.collect()\n"
+        "del cycle\n"
+        "gc.collect()\n"
+        "print(seen > 1)"
+    )
+    path = tmp_path / "q"
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+    with tqshim.Queue(path=path) as q:
+        assert all_of(q) == [1, 2, 3]

@@ -16,6 +16,7 @@ import os
 import struct
 
 from tqshim.runtime import systems
+from tqshim.runtime.finalizers import Finalizer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,15 +88,13 @@ def store(memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int
 class Mapping:
     """A file's bytes, which are mapped as long as this is referred to."""
 
-    # The finalizer is a slot that holds a C function: in one in Python a signal handler may run, and what that raises
-    # would be lost.
-    __slots__ = ("__del__", "_address", "_system", "size")
+    __slots__ = ("_address", "_finalizer", "_system", "size")
 
     def __init__(self, system: System, address: int, size: int) -> None:
         self._system = system
         self._address = address
         self.size = size
-        self.__del__ = functools.partial(system.unmap, address, size)
+        self._finalizer = Finalizer(functools.partial(system.unmap, address, size))
 
     def memory(self, kept: object = None) -> memoryview:
         """All of it.  ``kept``: what stays as long as a slice of this memory does."""

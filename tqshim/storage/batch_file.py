@@ -29,6 +29,7 @@ from tqshim.protocol import index, names
 from tqshim.protocol.index import CHECK, Record
 from tqshim.protocol.names import FileId
 from tqshim.runtime import late, mappings, systems
+from tqshim.runtime.finalizers import Finalizer
 from tqshim.storage import places
 from tqshim.storage.files import DELETED, NO_SPACE, OPEN, PAGE, Home, each_name, list_names, open_plain
 
@@ -110,14 +111,13 @@ def map_file(fd: int, size: int, writable: bool, at_once: bool = True) -> memory
     return memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, protection))
 
 
-class Closing:
-    """A descriptor that is closed with this, by C code: in a finalizer in Python a signal handler may run, and what
-    that raises would be lost."""
+class Closing(Finalizer):
+    """A descriptor that is closed with this."""
 
-    __slots__ = ("__del__",)
+    __slots__ = ()
 
     def __init__(self, fd: int) -> None:
-        self.__del__ = functools.partial(os.close, fd)
+        super().__init__(functools.partial(os.close, fd))
 
 
 class BatchFile:

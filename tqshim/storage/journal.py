@@ -65,7 +65,7 @@ _OURS: Final = frozenset(
 class Journal:
     """One journal, opened by this process for itself: its offset is shared with nobody."""
 
-    __slots__ = ("_address", "_size", "fd", "number", "start", "words")
+    __slots__ = ("_size", "fd", "number", "start", "words")
 
     def __init__(self, fd: int, number: int, start: int) -> None:
         self.fd = fd
@@ -74,7 +74,7 @@ class Journal:
         """Where the first event stands, in bytes."""
         self.words: Optional[memoryview] = None
         """The file as 64-bit words, once it is mapped.  Only what is known to be written may be looked at."""
-        self._address = self._size = 0
+        self._size = 0
 
     def write(self, event: bytes) -> None:
         """Append one event.  Commit point: once this has written, the event has happened.
@@ -150,18 +150,14 @@ class Journal:
         size = self.start + limit * rules.SIZE + _PAST_LIMIT
         address = system.map(self.fd, size)
         if address is not None:
-            self._address, self._size = address, size
-            self.words = system.memory(address, size).toreadonly().cast("Q")
+            self._size = size
+            self.words = mappings.Mapping(system, address, size).memory().toreadonly().cast("Q")
 
     def unmap(self) -> None:
         """Forget the mapping: who still looks at it gets a ``ValueError``."""
         words, self.words = self.words, None
-        if words is None:  # nor is ctypes imported: this may be a handler's frame, in the middle of an import
-            return
-        system = mappings.system()
-        if system is not None:
+        if words is not None:
             words.release()
-            system.unmap(self._address, self._size)
 
     def size(self) -> int:
         """Bytes that the file has, be they seen or not."""

@@ -1,0 +1,36 @@
+"""Finalizers that run last.
+
+Lives here: when a thing is let go.  Not here: which (``mappings``, ``batch_file``).
+
+Objects that refer to each other in a circle are collected together, and all their finalizers run, in any order, before
+the first of them is freed.  What one of them uses must be there until the last has run: memory that was unmapped before
+kills the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+
+__all__ = ["Finalizer"]
+
+
+class _Last(tuple[Callable[[], object]]):
+    """Calls its only item when it is freed."""
+
+    __slots__ = ()
+    __del__ = property(operator.itemgetter(0))
+
+
+class Finalizer:
+    """Calls a C function after this is not referred to any more, and after the finalizers of all that are collected
+    with it.  It is C all through: in a finalizer in Python a signal handler may run, and what that raises is lost."""
+
+    # Its finalizer makes the one that calls. That is no part of the collection under way, so it is finalized when it is
+    # freed: with the list, after all finalizers.
+    __slots__ = ("__del__",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        last: list[_Last] = []
+        self.__del__ = functools.partial(last.extend, map(_Last, ((call,),)))
