@@ -388,16 +388,18 @@ def test_what_a_killed_process_had_for_an_item_is_missed_when_it_is_seen_to_be_d
 
 
 def put_and_leave(queue: Any) -> None:
-    queue.put(multiprocessing.Pipe()[1])
+    queue.put_many([1, multiprocessing.Pipe()[1]])
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="errors carry no notes")
-def test_what_an_ended_process_had_for_an_item_is_missed_and_the_error_says_why() -> None:
+@pytest.mark.parametrize("way", ["get", "get_many"])
+def test_what_an_ended_process_had_for_an_item_is_missed_and_the_error_says_why(way: str) -> None:
     """It has deleted the socket at which its descriptors were to be fetched."""
     queue: Any = TurboQueue()
     child = multiprocessing.get_context("fork").Process(target=put_and_leave, args=(queue,))
     child.start()
     child.join()
+    assert queue.get_many(timeout=PATIENCE, max_messages_to_get=2 if way == "get_many" else 1) == [1]
     with pytest.raises((OSError, EOFError)) as raised:
         queue.get(timeout=PATIENCE)
-    assert "must live until" in raised.value.__notes__[0]  # type: ignore[attr-defined]
+    assert "must live until" in raised.value.__notes__[-1]  # type: ignore[attr-defined]
