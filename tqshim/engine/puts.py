@@ -70,7 +70,8 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
             waiter = engine.parts.waiter
             if waiter.may_spin(AWAITS_PLACE) and waiter.spin_for_place(deadline):
                 continue
-        waits.wait(engine, AWAITS_PLACE, deadline, len(records) - put)
+        if not waits.wait(engine, AWAITS_PLACE, deadline, len(records) - put):
+            return put
         waited = True
 
 

@@ -247,9 +247,9 @@ class Waiter:
         if len(self._replica.ledger.members) > 2:
             return False
         given = self._members.cells.given()
-        return self._look(AWAITS_PLACE, inf if deadline is None else deadline, lambda: self._is_still(given))
+        return self._look(AWAITS_PLACE, inf if deadline is None else deadline, lambda: self.is_still(given))
 
-    def _is_still(self, given: bytes) -> bool:
+    def is_still(self, given: bytes) -> bool:
         """Nothing was delivered, and nothing written to the journal, as it seems: the lock is not held."""
         replica, members = self._replica, self._members
         try:

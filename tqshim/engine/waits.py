@@ -13,7 +13,7 @@ from functools import partial
 from tqshim.engine.acts import Acts
 from tqshim.runtime.clock import check_deadline, monotonic
 from tqshim.sync.bell import Bell
-from tqshim.sync.cells import AWAITS_DONE, SLEEPS
+from tqshim.sync.cells import AWAITS_DONE, AWAITS_PLACE, SLEEPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ _CLOSE: Final = 5e-3
 """Seconds of journal that may be left to read at a deadline."""
 
 
-def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) -> None:
+def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) -> bool:
     """Wait until there may be something to get, or a place to put to, or all is finished with; returns at the deadline
-    too: the caller looks by itself."""
+    too: the caller looks by itself.  ``False``: it need not, there was no place, and there is nothing new."""
     if deadline is not None:
         check_deadline(deadline)
     parts = engine.parts
@@ -35,7 +35,7 @@ def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) ->
     me = object()
     interrupted = True
     try:
-        nap(engine, kind, deadline, places, me)
+        new = nap(engine, kind, deadline, places, me)
         interrupted = False
     finally:
         with engine.lock:
@@ -47,9 +47,10 @@ def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) ->
                     forget_waiter(engine, kind, me, True)
                     raise
                 parts.hand.leave_out(started)
+    return new
 
 
-def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: object) -> None:
+def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: object) -> bool:
     naps = 0
     rung = False
     while True:
@@ -59,15 +60,16 @@ def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: obj
         if kind == AWAITS_DONE and deadline is not None:
             # Nobody rings before the end of all: what a busy journal has grown by must be read before the deadline.
             seconds = min(seconds, max((deadline - now) / 2, _CLOSE))
-        bell = engine.act(partial(fall_asleep, engine), kind, places, me, now + max(0.0, seconds), nap, naps, rung)
+        given, until = engine.parts.members.cells.given(), now + max(0.0, seconds)
+        bell = engine.act(partial(fall_asleep, engine), kind, places, me, until, nap, naps, rung)
         if bell is None or seconds <= 0:
-            return
-        rung = engine.parts.waiter.rest(kind, me, bell, seconds)
+            return True
+        rung = engine.parts.waiter.rest(kind, me, bell, until - monotonic())
         naps += 1
         if rung and places == 1 and kind != AWAITS_DONE:  # The end of all work is everybody's: who wakes rings on.
-            return  # one place, most likely; and who must sleep again says so again
+            return True  # one place, most likely; and who must sleep again says so again
         if deadline is not None and monotonic() >= deadline and not rung:
-            return
+            return kind != AWAITS_PLACE or not engine.parts.waiter.is_still(given)
 
 
 def fall_asleep(
