@@ -3,9 +3,11 @@
     python -m compat.timeouts [NAME ...] [--count N] [--lanes N] [--beside CONDITION ...] [--json]
 
     get put put_many join claimed get_async    returned after a timeout of 0.1 s: how late, beside ``time.sleep(0.1)``;
-                                               for ``get_async`` beside ``asyncio.wait_for`` of an event of its own
+                                               for ``get_async`` beside ``asyncio.wait_for`` of an event, and a timer
     visible      put, tell another process through a pipe, which gets without waiting; beside the pipe alone
     wake_up      from a put to the return of a get that slept; beside a read of a pipe
+                 beside busy peers, who take the processor from whoever needs it for long: beside the same with the
+                 standard library's queue
     dead_holder  from a SIGKILL of who holds an item in ``claimed`` to the return of a get that waits for it
     dead_member  from a SIGKILL of a producer to the burial of its member, while another process waits
 
@@ -167,7 +169,17 @@ def _get_async(queue: Any, timeout: float) -> bool:
 
 
 async def _never() -> None:
-    await asyncio.Event().wait()
+    """Waits for an event that does not come.  A loop waits for whole milliseconds from one timer to the next, and a
+    ``get_async`` looks for itself meanwhile: so does this have a timer."""
+    timer = asyncio.get_running_loop().call_later(TIMEOUT / 2, _nothing)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        timer.cancel()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _full() -> Any:
@@ -409,14 +421,14 @@ Noticed = tuple[list[float], list[float], int]
 """How long it took, and beside it a pipe; items that were not seen."""
 
 
-def visible(count: int, state: str) -> Noticed:
-    """Put, tell, be told: beside telling and being told alone; how often nothing was there."""
+def visible(count: int, state: str, standard: Any = None) -> Noticed:
+    """Put, tell, be told: beside telling and being told alone, or a ``standard`` queue; how often nothing was there."""
     queue: Any = TurboQueue()
     with beside_stopped(queue, state):
-        return _visible(queue, count)
+        return _visible(queue, count, standard)
 
 
-def _visible(queue: Any, count: int) -> Noticed:
+def _visible(queue: Any, count: int, standard: Any) -> Noticed:
     heard, tell = os.pipe()
     answered, answer = os.pipe()
 
@@ -426,6 +438,8 @@ def _visible(queue: Any, count: int) -> Noticed:
                 queue.get_nowait()
                 os.write(answer, b"+")
                 os.read(heard, 1)
+                if standard is not None:
+                    standard.get()
                 os.write(answer, b"+")
                 continue
             os.write(answer, b"-")
@@ -448,9 +462,12 @@ def _visible(queue: Any, count: int) -> Noticed:
                 continue
             time.sleep(random.random() * 0.004)
             began = monotonic()
+            if standard is not None:
+                standard.put(item)
             os.write(tell, b"p")
             os.read(answered, 1)
-            plain.append(monotonic() - began)
+            if item >= 0:
+                plain.append(monotonic() - began)
     finally:
         end(pid)
         for fd in (heard, tell, answered, answer):
@@ -458,14 +475,15 @@ def _visible(queue: Any, count: int) -> Noticed:
     return waits, plain, missed
 
 
-def wake_up(count: int, state: str) -> Noticed:
-    """From a put, or a write, to the return of a get, or a read, that slept."""
+def wake_up(count: int, state: str, standard: Any = None) -> Noticed:
+    """From a put, or a write, to the return of a get, or a read, that slept.  ``standard``: a queue instead of the
+    pipe."""
     queue: Any = TurboQueue()
     with beside_stopped(queue, state):
-        return _wake_up(queue, count)
+        return _wake_up(queue, count, standard)
 
 
-def _wake_up(queue: Any, count: int) -> Noticed:
+def _wake_up(queue: Any, count: int, standard: Any) -> Noticed:
     heard, tell = os.pipe()
     answered, answer = FORK.Pipe(False)
 
@@ -473,7 +491,10 @@ def _wake_up(queue: Any, count: int) -> Noticed:
         while True:
             queue.get()
             answer.send(monotonic())
-            os.read(heard, 1)
+            if standard is None:
+                os.read(heard, 1)
+            else:
+                standard.get()
             answer.send(monotonic())
 
     pid = forked(wakes)
@@ -488,7 +509,10 @@ def _wake_up(queue: Any, count: int) -> Noticed:
             waits.append(answered.recv() - began)
             time.sleep(0.001 + random.random() * 0.08)
             began = monotonic()
-            os.write(tell, b"!")
+            if standard is None:
+                os.write(tell, b"!")
+            else:
+                standard.put(item)
             plain.append(answered.recv() - began)
     finally:
         end(pid)
@@ -546,9 +570,11 @@ def dead_member(count: int, state: str) -> Noticed:
     return found, [], 0
 
 
-NOTICES: Final[dict[str, Callable[[int, str], Noticed]]] = {
+NOTICES: Final[dict[str, Callable[..., Noticed]]] = {
     run.__name__: run for run in (visible, wake_up, dead_holder, dead_member)
 }
+WITH_STANDARD: Final = ("visible", "wake_up")
+"""Beside busy peers, these are compared with the standard library's queue."""
 NOTICED_BESIDE: Final = ("nobody", "stopped", "busy")
 
 
@@ -558,7 +584,11 @@ def notice(name: str, beside: str, count: int, lanes: int) -> Row:
     states = [""] if beside != "stopped" else ["asleep"] if name == "dead_member" else [*STATES]
     alone = name == "visible"
     lanes = max(len(states), 1 if alone else min(count, lanes))
-    jobs = [(NOTICES[name], -(-count // lanes), states[number % len(states)]) for number in range(lanes)]
+    standard = beside == "busy" and name in WITH_STANDARD
+    jobs = [
+        (NOTICES[name], -(-count // lanes), states[number % len(states)], *([FORK.Queue()] if standard else []))
+        for number in range(lanes)
+    ]
     peers: list[int] = []
     try:
         for _ in range((os.cpu_count() or 1) if beside == "busy" else 0):
