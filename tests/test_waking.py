@@ -325,6 +325,42 @@ def test_whenever_one_falls_asleep_it_is_woken(maxsize: int) -> None:
     assert sorted(got) == [(number, item) for number in range(3) for item in range(700)]
 
 
+@pytest.mark.parametrize("got", [0, 1, 2], ids=["first get", "lease", "lease that has given one"])
+def test_a_place_that_nobody_rang_for_is_found_at_the_deadline(got: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be in a cell alone, and in no event: what a lease has delivered."""
+    with TurboQueue(4) as queue:
+        connection, theirs = FORK.Pipe()
+
+        def get() -> None:
+            connection.send("get")
+            connection.recv()
+
+        def serve() -> None:
+            while theirs.recv():
+                theirs.send(queue.get(timeout=60.0))
+
+        child = FORK.Process(target=serve)
+        child.start()
+        try:
+            queue.put_many(range(4))
+            for number in range(got):
+                get()
+                queue.put(4 + number)
+
+            def rest(self: Waiter, kind: int, me: object, bell: Bell, seconds: float) -> bool:
+                get()
+                time.sleep(max(0.0, seconds))
+                return False
+
+            monkeypatch.setattr(Waiter, "rest", rest)
+            monkeypatch.setattr(tuning, "SPINNING", False)
+            queue.put("last", timeout=0.01)
+            assert queue.get_many()[-1] == "last"
+        finally:
+            connection.send("")
+            child.join()
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EBADF, "closed"), ValueError("released")])
 def test_who_looks_for_a_place_may_meet_a_journal_that_is_just_closed(error: Exception) -> None:
     """It has not the lock: another thread, or a signal handler that came in between, goes on in the next journal."""
