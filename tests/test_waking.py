@@ -328,7 +328,7 @@ def test_whenever_one_falls_asleep_it_is_woken(maxsize: int) -> None:
 @pytest.mark.parametrize("got", [0, 1, 2], ids=["first get", "lease", "lease that has given one"])
 def test_a_place_that_nobody_rang_for_is_found_at_the_deadline(got: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be in a cell alone, and in no event: what a lease has delivered."""
-    with TurboQueue(4) as queue:
+    with TurboQueue(300) as queue:
         connection, theirs = FORK.Pipe()
 
         def get() -> None:
@@ -342,10 +342,10 @@ def test_a_place_that_nobody_rang_for_is_found_at_the_deadline(got: int, monkeyp
         child = FORK.Process(target=serve)
         child.start()
         try:
-            queue.put_many(range(4))
+            queue.put_many(range(300))
             for number in range(got):
                 get()
-                queue.put(4 + number)
+                queue.put(number)
 
             def rest(self: Waiter, kind: int, me: object, bell: Bell, seconds: float) -> bool:
                 get()
