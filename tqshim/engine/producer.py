@@ -140,18 +140,16 @@ class Producer:
         return self._commit(total, total + count, by_counter)
 
     def _put_alone(self, record: NewRecord) -> Optional[int]:
-        """Put a small record by the short way, where nobody else puts and others have got something since that was
-        closed.  ``None``: it takes the long way."""
+        """Put a small record where nobody else puts.  0: there is no place.  ``None``: it takes the long way."""
         log = self.log
         if type(record) is not bytes or not log.stop or self.lost or log.counts[log.flag]:
             return None
         self._replica.sync()
+        if not self._has_free_places(self._position() + 1):
+            return 0 if self._is_alone() and not (self._replica.ledger.shutting or self._may_cut(1)) else None
         self._limit()
         # Commit point.
         total = log.put(record)
-        if not total and self._has_free_places(self._position() + 1):  # of what a lease has delivered
-            self._limit()
-            total = log.put(record)
         if total > 0 and (log.counts[log.flag] or log.stop < total or self.lost):
             return int(self.confirm(total, self))
         return 1 if total else None
@@ -374,13 +372,15 @@ class Producer:
 
     def _has_free_places(self, total: int) -> bool:
         """There are places for the log up to that total, all of which is ours."""
-        replica = self._replica
         if total > self._stop_alone():
+            given = self._given
             self.look_what_is_delivered()
             passed, _ = self._members.passed()
             if passed:
-                replica.append_one(passed)
-        return self._is_alone() and not replica.ledger.shutting and total <= self._stop_alone()
+                self._replica.append_one(passed)
+            if (not passed and self._given == given) or total > self._stop_alone():
+                return False
+        return self._is_alone() and not self._replica.ledger.shutting
 
     def _stop_alone(self) -> int:
         """Records of the log for which there are places, as far as we know."""

@@ -122,10 +122,11 @@ def available(engine: Acts, kind: int, places: int) -> int:
     ledger = parts.replica.ledger
     if ledger.shut or ledger.shutting:
         return sys.maxsize
-    if parts.producer.taken() + places > engine.maxsize:
-        parts.make_room()
+    taken = parts.producer.taken()
+    if taken + places > engine.maxsize and (parts.make_room() or ledger.sole):
         parts.producer.look_what_is_delivered()
-    return engine.maxsize - parts.producer.taken()
+        taken = parts.producer.taken()
+    return engine.maxsize - taken
 
 
 def watch(engine: Acts, kind: int, me: object, wanted: int, naps: int, rung: bool) -> tuple[int, float]:
