@@ -35,7 +35,7 @@ from tqshim.protocol.pieces import Pieces
 from tqshim.queues import buffers
 from tqshim.runtime import finalizers, mappings, systems
 from tqshim.storage.folder import LogFolder
-from tqshim.storage.large_records import MAPPED, PEEK, BatchView, Closing, RecordInFile
+from tqshim.storage.large_records import MAPPED, PEEK, BatchView, RecordInFile
 
 PATIENCE = 60.0
 LARGE = 300_000
@@ -841,7 +841,7 @@ def test_space_of_a_mapped_file_is_free_once_it_is_deleted_and_nobody_reads_it()
 
 def test_nothing_that_a_handler_raises_is_lost_in_a_finalizer() -> None:
     """In one that is written in Python a signal handler may run."""
-    for kind in (mappings.Mapping, RecordInFile, BatchView, Closing, finalizers.Finalizer, finalizers._Last):
+    for kind in (mappings.Mapping, RecordInFile, BatchView, finalizers.Finalizer, finalizers._Last):
         finalizer = getattr(kind, "__del__", None)
         assert not inspect.isfunction(getattr(finalizer, "fget", finalizer)), kind
 

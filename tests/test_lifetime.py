@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import multiprocessing
 import os
@@ -151,14 +150,14 @@ def test_what_finalizers_use_goes_after_the_last_of_them(first: str) -> None:
     cycle: list[Any] = []
     if first == "user":
         cycle.append(Looks(seen))
-    cycle.append(Finalizer(functools.partial(seen.append, "gone")))
+    cycle.append(Finalizer(seen.append, "gone"))
     if first == "used":
         cycle.append(Looks(seen))
     cycle.append(cycle)
     del cycle
     gc.collect()
     assert seen == ["looks", "gone"]
-    finalizer = Finalizer(functools.partial(seen.append, "at once"))
+    finalizer = Finalizer(seen.append, "at once")
     assert len(seen) == 2
     del finalizer
     assert seen[2:] == ["at once"]

@@ -325,10 +325,14 @@ def test_whenever_one_falls_asleep_it_is_woken(maxsize: int) -> None:
     assert sorted(got) == [(number, item) for number in range(3) for item in range(700)]
 
 
-@pytest.mark.parametrize("got", [0, 1, 2], ids=["first get", "lease", "lease that has given one"])
-def test_a_place_that_nobody_rang_for_is_found_at_the_deadline(got: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be in a cell alone, and in no event: what a lease has delivered."""
-    with TurboQueue(300) as queue:
+@pytest.mark.parametrize("looks", [False, True], ids=["", "another thread has read of it"])
+@pytest.mark.parametrize("got", [0, 1, 2])
+@pytest.mark.parametrize("maxsize", [2, 300])
+def test_a_place_that_nobody_rang_for_is_found_at_the_deadline(
+    maxsize: int, got: int, looks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be in a cell alone, and in no event: what a lease has delivered; or another thread has read the event."""
+    with TurboQueue(maxsize) as queue:
         connection, theirs = FORK.Pipe()
 
         def get() -> None:
@@ -342,13 +346,15 @@ def test_a_place_that_nobody_rang_for_is_found_at_the_deadline(got: int, monkeyp
         child = FORK.Process(target=serve)
         child.start()
         try:
-            queue.put_many(range(300))
+            queue.put_many(range(maxsize))
             for number in range(got):
                 get()
                 queue.put(number)
 
             def rest(self: Waiter, kind: int, me: object, bell: Bell, seconds: float) -> bool:
                 get()
+                if looks:
+                    assert queue.qsize() == maxsize - 1
                 time.sleep(max(0.0, seconds))
                 return False
 

@@ -12,6 +12,7 @@ Invariant: a file has all its pages, or there is none.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 
@@ -22,7 +23,8 @@ from tqshim.protocol import index
 from tqshim.protocol.names import FileId
 from tqshim.runtime import mappings
 from tqshim.runtime.clock import monotonic
-from tqshim.storage.batch_file import BatchFile, Closing
+from tqshim.runtime.finalizers import Finalizer
+from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.places import spill_root
@@ -141,7 +143,7 @@ class Supply:
             found = self._folder.refill_log(file, size, needed)
             self._returns = found is not None
             if found is not None:
-                closing = Closing(found)
+                closing = Finalizer(os.close, found)
                 mapping = self._mappings.of(found) if self._maps else None
                 return BatchFile(file, found, True, closing, None if mapping is None else mapping.memory())
             if monotonic() > until:

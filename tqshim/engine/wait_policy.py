@@ -25,15 +25,19 @@ from tqshim.protocol.events import SIZE
 from tqshim.runtime import locks, systems
 from tqshim.runtime.clock import monotonic
 from tqshim.storage.folder import LogFolder
+from tqshim.storage.journal import Journal
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell, pause
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, KINDS, SLEEPS, Cells, sleep_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, Optional
+    from typing import Final, Optional, TypeAlias
 
-__all__ = ["Waiter"]
+__all__ = ["Seen", "Waiter"]
+
+Seen: TypeAlias = "tuple[Journal, int, bytes]"
+"""How much one knew when one looked for a place."""
 
 PROCESSORS: Final = systems.processors()
 _BELLS: Final = {SLEEPS: names.BELL, AWAITS_PLACE: names.SPACE, AWAITS_DONE: names.DONE}
@@ -246,14 +250,19 @@ class Waiter:
         """The same until somebody has taken something, or written about it: the only other member, who is about to."""
         if len(self._replica.ledger.members) > 2:
             return False
-        given = self._members.cells.given()
-        return self._look(AWAITS_PLACE, inf if deadline is None else deadline, lambda: self.is_still(given))
+        seen = self.seen(self._members.cells.given())
+        return self._look(AWAITS_PLACE, inf if deadline is None else deadline, lambda: self.is_still(seen))
 
-    def is_still(self, given: bytes) -> bool:
-        """Nothing was delivered, and nothing written to the journal, as it seems: the lock is not held."""
+    def seen(self, given: bytes) -> Seen:
+        """How far the journal is read, and what leases had ``given`` before it was."""
+        return self._replica.journal, self._replica.pos, given
+
+    def is_still(self, seen: Seen) -> bool:
+        """Since then nothing was delivered, and nothing written to the journal, as it seems: the lock is not held, and
+        where another thread has read on, there is something."""
         replica, members = self._replica, self._members
         try:
-            still = not members.passed()[0] and members.cells.given() == given
+            still = self.seen(members.cells.given()) == seen and not members.passed()[0]
             return still and not replica.journal.read(replica.pos, SIZE)
         except (OSError, ValueError):  # another thread, or a signal handler, leaves that journal at this moment
             return False

@@ -11,6 +11,7 @@ import sys
 from functools import partial
 
 from tqshim.engine.acts import Acts
+from tqshim.engine.wait_policy import Seen
 from tqshim.runtime.clock import check_deadline, monotonic
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import AWAITS_DONE, AWAITS_PLACE, SLEEPS
@@ -27,7 +28,7 @@ _CLOSE: Final = 5e-3
 
 def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) -> bool:
     """Wait until there may be something to get, or a place to put to, or all is finished with; returns at the deadline
-    too: the caller looks by itself.  ``False``: it need not, there was no place, and there is nothing new."""
+    too: the caller looks by itself.  ``False``: it need not, there was no place, and nothing has happened since."""
     if deadline is not None:
         check_deadline(deadline)
     parts = engine.parts
@@ -51,6 +52,7 @@ def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) ->
 
 
 def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: object) -> bool:
+    """As ``wait``, for who has not said that it sleeps."""
     naps = 0
     rung = False
     while True:
@@ -60,32 +62,34 @@ def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: obj
         if kind == AWAITS_DONE and deadline is not None:
             # Nobody rings before the end of all: what a busy journal has grown by must be read before the deadline.
             seconds = min(seconds, max((deadline - now) / 2, _CLOSE))
-        given, until = engine.parts.members.cells.given(), now + max(0.0, seconds)
-        bell = engine.act(partial(fall_asleep, engine), kind, places, me, until, nap, naps, rung)
-        if bell is None or seconds <= 0:
+        until = now + max(0.0, seconds)
+        asleep = engine.act(partial(fall_asleep, engine), kind, places, me, until, nap, naps, rung)
+        if asleep is None or seconds <= 0:
             return True
+        bell, seen = asleep
         rung = engine.parts.waiter.rest(kind, me, bell, until - monotonic())
         naps += 1
         if rung and places == 1 and kind != AWAITS_DONE:  # The end of all work is everybody's: who wakes rings on.
             return True  # one place, most likely; and who must sleep again says so again
         if deadline is not None and monotonic() >= deadline and not rung:
-            return kind != AWAITS_PLACE or not engine.parts.waiter.is_still(given)
+            return kind != AWAITS_PLACE or not engine.parts.waiter.is_still(seen)
 
 
 def fall_asleep(
     engine: Acts, kind: int, places: int, me: object, until: float, nap: float, naps: int, rung: bool
-) -> Optional[Bell]:
-    """Say that we sleep.  ``None``: what we wait for is there."""
+) -> Optional[tuple[Bell, Seen]]:
+    """Say that we sleep.  Returns what rings for us, and what we have seen; ``None``: what we wait for is there."""
     parts = engine.parts
     slot = slot_for(engine, kind)
     bell = parts.waiter.bell_for(kind, me)
     parts.waiter.fall_asleep(kind, slot, me, until, nap, naps)
+    given = parts.members.cells.given()
     there = available(engine, kind, places)
     if there < places and parts.acknowledging.scan_if_due(monotonic()):
         there = available(engine, kind, places)
     if there < places:
         parts.waiter.pass_on(kind, me, there, rung)
-        return bell
+        return bell, parts.waiter.seen(given)
     forget_waiter(engine, kind, me, rung and there > places)
     return None
 

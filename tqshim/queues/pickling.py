@@ -54,7 +54,7 @@ COPIED: Final = 2 << 20
 GRACE: Final = 0.1
 """Seconds that a process takes from closing what it has to being seen as dead."""
 _FROM_SHARER: Final = "_tqshim_from_sharer"
-"""Attribute of an exception whose frames are gone, and said so."""
+"""Attribute of an exception whose frames are gone: one of them was of ``multiprocessing.resource_sharer``."""
 REMEDY: Final = (
     "get what was put, give the queue a maxsize, raise the limit (ulimit -n), or share tensors in another way "
     "(torch.multiprocessing.set_sharing_strategy('file_system'))"
@@ -386,15 +386,19 @@ def _is_orphan(error: BaseException) -> bool:
 
     It is dying just now, perhaps: whoever looks for that when this raises, as torch's DataLoader does, is to find it
     dead, and hears of it first if it is a child and signals are handled."""
-    orphan = getattr(error, _FROM_SHARER, False) or _is_from_sharer(error)
+    orphan = _is_from_sharer(error)
     if orphan:
         time.sleep(GRACE)
     return orphan
 
 
 def _is_from_sharer(error: BaseException) -> bool:
-    """It was raised where descriptors are fetched, as its frames say."""
-    trace = error.__traceback__ if isinstance(error, (OSError, EOFError)) else None
+    """It was raised where descriptors are fetched, as its frames say, or who has taken them away."""
+    if not isinstance(error, (OSError, EOFError)):
+        return False
+    if _FROM_SHARER in vars(error):
+        return True
+    trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_globals.get("__name__") == "multiprocessing.resource_sharer":
             return True

@@ -25,12 +25,13 @@ class _Last(tuple[Callable[[], object]]):
 
 class Finalizer:
     """Calls a C function after this is not referred to any more, and after the finalizers of all that are collected
-    with it.  It is C all through: in a finalizer in Python a signal handler may run, and what that raises is lost."""
+    with it.  No Python code of ours runs then: in that a signal handler might, and what it raises would be lost."""
 
     # Its finalizer makes the one that calls. That is no part of the collection under way, so it is finalized when it is
     # freed: with the list, after all finalizers.
     __slots__ = ("__del__",)
 
-    def __init__(self, call: Callable[[], object]) -> None:
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        call = functools.partial(function, *arguments)
         last: list[_Last] = []
         self.__del__ = functools.partial(last.extend, map(_Last, ((call,),)))

@@ -86,7 +86,7 @@ def store(memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int
 
 
 class Mapping:
-    """A file's bytes, which are mapped as long as this is referred to."""
+    """A file's bytes, which are mapped until this is finalized, last of all (``finalizers``)."""
 
     __slots__ = ("_address", "_finalizer", "_system", "size")
 
@@ -94,7 +94,7 @@ class Mapping:
         self._system = system
         self._address = address
         self.size = size
-        self._finalizer = Finalizer(functools.partial(system.unmap, address, size))
+        self._finalizer = Finalizer(system.unmap, address, size)
 
     def memory(self, kept: object = None) -> memoryview:
         """All of it.  ``kept``: what stays as long as a slice of this memory does."""

@@ -20,7 +20,6 @@ space.  What is read is copied: a file that nobody needs any more may be filled 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import stat
 from collections.abc import Container, Iterable, Iterator
@@ -44,7 +43,6 @@ except ImportError:  # Windows: said at construction, in check_platform
 
 __all__ = [
     "BatchFile",
-    "Closing",
     "allocate",
     "batches",
     "create_log",
@@ -109,15 +107,6 @@ def map_file(fd: int, size: int, writable: bool, at_once: bool = True) -> memory
 
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     return memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, protection))
-
-
-class Closing(Finalizer):
-    """A descriptor that is closed with this."""
-
-    __slots__ = ()
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(functools.partial(os.close, fd))
 
 
 class BatchFile:
@@ -215,7 +204,7 @@ def create_log(home: Home, file: FileId, size: int) -> BatchFile:
     Raises ``OSError``, and leaves nothing, where there is no space; ``FileExistsError``."""
     where = places.spill_folder(home, create=True) if file.spilled else home.fd
     fd = home.create(names.batch(names.LOAD, file), os.O_RDWR, where)
-    closing = Closing(fd)
+    closing = Finalizer(os.close, fd)
     try:
         allocate(fd, size)
         return BatchFile(file, fd, True, closing if file.large or home.durable else None)

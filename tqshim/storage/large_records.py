@@ -26,7 +26,8 @@ from tqshim.protocol import index
 from tqshim.protocol.index import CHECK
 from tqshim.protocol.names import FileId
 from tqshim.runtime import mappings, systems
-from tqshim.storage.batch_file import Closing, open_batch, read_at
+from tqshim.runtime.finalizers import Finalizer
+from tqshim.storage.batch_file import open_batch, read_at
 from tqshim.storage.files import Home
 
 TYPE_CHECKING = False
@@ -40,7 +41,6 @@ except ImportError:  # Windows: said at construction, in check_platform
 
 __all__ = [
     "BatchView",
-    "Closing",
     "LargeFile",
     "RecordInFile",
     "is_being_read",
@@ -85,7 +85,7 @@ class RecordInFile:
     def __init__(self, fd: int, begin: int) -> None:
         """``fd``: its own, from here on."""
         self.fd = fd
-        self._closing = Closing(fd)
+        self._closing = Finalizer(os.close, fd)
         self.memory: Optional[memoryview] = None
         """The record, if its file is mapped."""
         self._begin = self._at = self._end = begin
@@ -162,7 +162,7 @@ class BatchView:
     def __init__(self, mapping: mappings.Mapping, fd: int) -> None:
         """``fd``: from here on its own, and locked.  Raises ``OSError`` where it can't be."""
         self._fd = fd
-        self._memory = mapping.memory(Closing(fd)).toreadonly()
+        self._memory = mapping.memory(Finalizer(os.close, fd)).toreadonly()
         lock_to_read(fd)
 
     def block(self, offset: int, size: int) -> Optional[memoryview]:
@@ -179,7 +179,7 @@ class LargeFile:
     def __init__(self, file: FileId, fd: int) -> None:
         """``fd``: its own, from here on."""
         self._fd = fd
-        self._closing = Closing(fd)
+        self._closing = Finalizer(os.close, fd)
         self.file = file
         self._begin = index.data_begin(file.serial)
         self._checked = index.is_checked(file.serial)
