@@ -799,10 +799,11 @@ class PutThatWaits(Path):
     def act(self) -> None:
         with contextlib.suppress(Full):
             self.queue.put("put", timeout=PATIENCE if self.stopped is not None else WAIT)
+            self.said.append("put")
 
     def total(self, steps: list[str]) -> list[Any]:
-        # While it was stopped somebody has made room: too late for who has slept up to its deadline, and looked then.
-        return [0, 1] if "store ASLEEP" in (self.stopped or ()) else [0, 1, "put"]
+        # While it was stopped somebody has made room. That may be too late for who has slept: it looks at its deadline.
+        return [0, 1, *(self.said if "store ASLEEP" in (self.stopped or ()) else ["put"])]
 
     def ring(self) -> None:
         self.take()
