@@ -171,15 +171,11 @@ def _get_async(queue: Any, timeout: float) -> bool:
 async def _never() -> None:
     """Waits for an event that does not come.  A loop waits for whole milliseconds from one timer to the next, and a
     ``get_async`` looks for itself meanwhile: so does this have a timer."""
-    timer = asyncio.get_running_loop().call_later(TIMEOUT / 2, _nothing)
+    timer = asyncio.get_running_loop().call_later(TIMEOUT / 2, lambda: None)
     try:
         await asyncio.Event().wait()
     finally:
         timer.cancel()
-
-
-def _nothing() -> None:
-    pass
 
 
 def _full() -> Any:

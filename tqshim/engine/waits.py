@@ -52,7 +52,7 @@ def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) ->
 
 
 def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: object) -> bool:
-    """As ``wait``, for who has not said that it sleeps."""
+    """``wait``, but for saying that one sleeps no more."""
     naps = 0
     rung = False
     while True:

@@ -48,17 +48,13 @@ class System:
         self._mmap = systems.c_function("mmap", "P", "PLiiiq")
         self.unmap = systems.c_function("munmap", "i", "PL")
 
-    def map(self, fd: int, size: int, writable: bool = False, at_once: bool = True) -> Optional[int]:
-        """Map the file's first bytes; returns where they are.  ``writable``: and its pages, which are there, are found
-        now if ``at_once``."""
+    def map(self, fd: int, size: int, writable: bool = False, at_once: bool = True) -> Optional[Mapping]:
+        """Map the file's first bytes.  ``writable``: and its pages, which are there, are found now if ``at_once``.
+        ``None``: that can't be."""
         access = _READ | (_WRITE if writable else 0)
         flags = _SHARED | (systems.POPULATE if writable and at_once else 0)
-        address: Optional[int] = self._mmap(None, size, access, flags, fd, 0)
-        return None if address == _FAILED else address
-
-    def memory(self, address: int, size: int, kept: object = None) -> memoryview:
-        """The bytes from there on.  ``kept``: what stays as long as a slice of them does."""
-        return systems.c_memory(address, size, kept)
+        address: int = self._mmap(None, size, access, flags, fd, 0)
+        return None if address == _FAILED else Mapping(address, size, Finalizer(self.unmap, address, size))
 
 
 @functools.lru_cache(None)
@@ -88,17 +84,16 @@ def store(memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int
 class Mapping:
     """A file's bytes, which are mapped until this is finalized, last of all (``finalizers``)."""
 
-    __slots__ = ("_address", "_finalizer", "_system", "size")
+    __slots__ = ("_address", "_finalizer", "size")
 
-    def __init__(self, system: System, address: int, size: int) -> None:
-        self._system = system
+    def __init__(self, address: int, size: int, finalizer: Finalizer) -> None:
         self._address = address
+        self._finalizer = finalizer
         self.size = size
-        self._finalizer = Finalizer(system.unmap, address, size)
 
     def memory(self, kept: object = None) -> memoryview:
         """All of it.  ``kept``: what stays as long as a slice of this memory does."""
-        return self._system.memory(self._address, self.size, (self, kept))
+        return systems.c_memory(self._address, self.size, (self, kept))
 
 
 class Mappings:
@@ -132,5 +127,4 @@ def _map(fd: int, status: os.stat_result) -> Optional[Mapping]:
     mapper = system()
     if mapper is None or size > status.st_blocks * 512 or not worth(size, systems.room_of(fd)):
         return None
-    address = mapper.map(fd, size, writable=True)
-    return None if address is None else Mapping(mapper, address, size)
+    return mapper.map(fd, size, writable=True)

@@ -100,9 +100,9 @@ def map_file(fd: int, size: int, writable: bool, at_once: bool = True) -> memory
     ``at_once``: if it is writable, with all its pages: to find one at the first store there costs more."""
     mapper = mappings.system()
     if mapper is not None:
-        address = mapper.map(fd, size, writable, at_once)
-        if address is not None:
-            return mappings.Mapping(mapper, address, size).memory()
+        mapping = mapper.map(fd, size, writable, at_once)
+        if mapping is not None:
+            return mapping.memory()
     import mmap  # here: it is one file more to load
 
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)

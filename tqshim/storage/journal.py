@@ -148,10 +148,10 @@ class Journal:
         if system is None:
             return
         size = self.start + limit * rules.SIZE + _PAST_LIMIT
-        address = system.map(self.fd, size)
-        if address is not None:
+        mapping = system.map(self.fd, size)
+        if mapping is not None:
             self._size = size
-            self.words = mappings.Mapping(system, address, size).memory().toreadonly().cast("Q")
+            self.words = mapping.memory().toreadonly().cast("Q")
 
     def unmap(self) -> None:
         """Forget the mapping: who still looks at it gets a ``ValueError``."""
