@@ -21,10 +21,10 @@ __all__ = ["BLOCKS", "PACKAGE", "Interrupted", "interrupt", "interrupt_at", "is_
 
 PACKAGE = os.path.dirname(tqshim.__file__) + os.sep
 SIGNAL = signal.SIGUSR1
-BLOCKS = ("with", "while", "if", "for", "try", "except", "pass", "return")
+BLOCKS = ("with", "while", "if", "for", "try", "except", "pass", "return", "continue", "break")
 """Before lines that begin so nothing is raised: no interpreter might do so there.  Where a ``with`` ends, say, that
-would be behind its block, and its lock not given back yet.  A signal comes, whose handler runs where the interpreter
-looks for signals next.  To an ``else`` or a ``finally`` none comes: there is nothing to do."""
+would be behind its block, and its lock not given back yet; where an ``except`` is left, its exception would stay the
+one that is being handled.  A signal comes, whose handler runs where the interpreter looks for signals next.  To an ``else`` or a ``finally`` none comes: there is nothing to do."""
 
 
 class Interrupted(BaseException):

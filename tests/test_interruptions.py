@@ -214,7 +214,9 @@ def test_lines_where_blocks_begin_and_end_are_interrupted_too() -> None:
         def at(line: int, act: Callable[[TurboQueue[int]], None] = act) -> Any:
             seen.clear()
             with TurboQueue[int](3) as queue:
-                return interrupt_at(line, lambda: act(queue), see)[0]
+                found = interrupt_at(line, lambda: act(queue), see)[0]
+            assert sys.exc_info()[1] is None, "it would stay, with all that its frames refer to"
+            return found
 
         def see(frame: FrameType) -> None:
             seen.append(word_of(frame.f_code.co_filename, frame.f_lineno))
@@ -226,9 +228,10 @@ def test_lines_where_blocks_begin_and_end_are_interrupted_too() -> None:
                 found = at(line)
                 tried[seen[-1]] += 1
                 interrupted[seen[-1]] += found is Interrupted
-    # To no ``pass`` on 3.9, which jumps over it.  Some handlers run where the package's code has been left.
-    words = [word for word in ("", *BLOCKS) if word != "pass" or sys.version_info >= (3, 10)]
-    assert all(interrupted[word] > tried[word] / 3 for word in words), (interrupted, tried)
+    # To no ``pass`` on 3.9, which jumps over it; to a ``continue`` where a folder's bell had to be made.
+    assert {"", *BLOCKS} - set(tried) <= {"continue"} | ({"pass"} if sys.version_info < (3, 10) else set())
+    # Some handlers run where the package's code has been left.
+    assert all(interrupted[word] > of_them / 3 for word, of_them in tried.items()), (interrupted, tried)
 
 
 def test_no_interpreter_comes_to_a_line_that_says_else_or_finally() -> None:
