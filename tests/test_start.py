@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
@@ -176,6 +177,54 @@ def test_a_fork_waits_for_the_import_of_a_room_by_another_thread(tmp_path: Path)
     command = [sys.executable, "-c", FORKED, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == ["3"]
+
+
+COLLECTING: Final = """
+import gc, os, sys
+import tqshim
+
+before = sys.argv[1]
+if before == "off":
+    gc.disable()
+if before == "frozen":
+    gc.freeze()
+said, frozen = gc.isenabled(), gc.get_freeze_count()
+run = []
+gc.callbacks.append(lambda phase, _: run.append(phase))
+queue = tqshim.TurboQueue()
+gc.callbacks.clear()
+modules = [name for name in sys.modules if name.startswith("tqshim.engine.")]
+queue.close()
+print(len(modules) > 20, gc.isenabled() == said, abs(gc.get_freeze_count() - frozen) < 100, len(run) < 3)
+"""
+
+
+@pytest.mark.parametrize("before", ["on", "off", "frozen"])
+def test_the_first_queue_leaves_the_collector_as_it_is(before: str) -> None:
+    """No garbage is collected while the engine is imported; what the program has frozen stays so."""
+    done = subprocess.run([sys.executable, "-c", COLLECTING, before], cwd=ROOT, **PIPES, text=True)
+    assert done.stdout.split() == ["True"] * 4, done.stderr
+
+
+IN_THE_MIDDLE: Final = """
+import gc, os
+assert not gc.isenabled()
+child = os.fork()
+if not child:
+    os._exit(gc.isenabled() + 2)
+status = os.waitpid(child, 0)[1]
+raise KeyError(status >> 8)
+"""
+
+
+def test_an_import_that_fails_or_forks_leaves_the_collector_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child may never come back to it."""
+    (tmp_path / "in_the_middle.py").write_text(IN_THE_MIDDLE, "utf-8")
+    monkeypatch.setattr(tqshim, "__path__", [*tqshim.__path__, str(tmp_path)])
+    assert gc.isenabled()
+    with pytest.raises(KeyError, match="3"):
+        late.room("in_the_middle")
+    assert gc.isenabled()
 
 
 GONE: Final = """

@@ -96,8 +96,7 @@ class TurboQueue(_Queue[_T]):
         durable: Optional[bool] = None,
         authkey: Optional[bytes] = None,
     ) -> None:
-        from tqshim.engine.registry import Use
-
+        Use = late.room("engine.registry").Use
         if batch_size is not None and index(batch_size) < 1:
             raise ValueError(f"batch_size={batch_size} must be 1 or more")
         self._attach(Use.make(maxsize, path, durable, authkey), batch_size)
@@ -491,8 +490,7 @@ class TurboQueue(_Queue[_T]):
         return engine.folder.path, hold, marker, self._batch_size, engine.key is not None, authkey
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
-        from tqshim.engine.registry import Use
-
+        Use = late.room("engine.registry").Use
         path, hold, marker, batch_size, keyed, authkey = state
         use = Use.meet(path, hold.detach if hold is not None else None, authkey, keyed)
         if marker is not None:
