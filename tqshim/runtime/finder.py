@@ -1,8 +1,9 @@
 """How the package's rooms are found and read: their names say where they lie.
 
 The import system asks for each module in which of six forms it may lie there, and where its bytecode would be: half of
-what finding and reading it takes.  Here a room is the file of its name, and its bytecode the one beside it, if that
-fits.  All else is the import system's: packages, other forms, bytecode that is not there or does not fit.
+what finding and reading it takes.  Here a room is the file of its name, or a package's ``__init__``, and its bytecode
+the one beside it, if that fits.  All else is the import system's: other forms, bytecode that is not there or does not
+fit.
 
 Lives here: that search.  Not here: rooms that are imported when they are needed (``late``).
 
@@ -63,19 +64,28 @@ class _Finder(FileFinder):
 
     def find_spec(self, fullname: str, target: Optional[ModuleType] = None) -> Optional[ModuleSpec]:
         name = fullname.rpartition(".")[2]
-        path = f"{self.path}/{name}.py"
-        try:
-            status = os.stat(path)
-        except OSError:
-            spec = super().find_spec(fullname, target)
-            for folder in (spec and spec.submodule_search_locations) or ():
-                _find_in(folder)
-            return spec
-        bytecode = f"{self.path}/__pycache__/{name}{_ENDING}"
-        spec = ModuleSpec(fullname, _Room(fullname, path, bytecode, status), origin=path)
-        spec.has_location = True
-        spec.cached = bytecode
+        spec = _spec(fullname, self.path, name)
+        if spec is None:
+            package = f"{self.path}/{name}"
+            spec = _spec(fullname, package, "__init__")
+            if spec is None:
+                return super().find_spec(fullname, target)
+            spec.submodule_search_locations = [package]
+            _find_in(package)
         return spec
+
+
+def _spec(fullname: str, folder: str, name: str) -> Optional[ModuleSpec]:
+    path = f"{folder}/{name}.py"
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    bytecode = f"{folder}/__pycache__/{name}{_ENDING}"
+    spec = ModuleSpec(fullname, _Room(fullname, path, bytecode, status), origin=path)
+    spec.has_location = True
+    spec.cached = bytecode
+    return spec
 
 
 def _find_in(folder: str) -> None:
