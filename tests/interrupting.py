@@ -24,7 +24,8 @@ SIGNAL = signal.SIGUSR1
 BLOCKS = ("with", "while", "if", "for", "try", "except", "pass", "return", "continue", "break")
 """Before lines that begin so nothing is raised: no interpreter might do so there.  Where a ``with`` ends, say, that
 would be behind its block, and its lock not given back yet; where an ``except`` is left, its exception would stay the
-one that is being handled.  A signal comes, whose handler runs where the interpreter looks for signals next.  To an ``else`` or a ``finally`` none comes: there is nothing to do."""
+one that is being handled.  A signal comes, whose handler runs where the interpreter looks for signals next.  To an
+``else`` or a ``finally`` none comes: there is nothing to do."""
 
 
 class Interrupted(BaseException):
