@@ -46,7 +46,7 @@ class System:
 
     def __init__(self) -> None:
         self._mmap = systems.c_function("mmap", "P", "PLiiiq")
-        self.unmap = systems.c_function("munmap", "i", "PL")
+        self._unmap = systems.c_function("munmap", "i", "PL")
 
     def map(self, fd: int, size: int, writable: bool = False, at_once: bool = True) -> Optional[Mapping]:
         """Map the file's first bytes.  ``writable``: and its pages, which are there, are found now if ``at_once``.
@@ -54,7 +54,7 @@ class System:
         access = _READ | (_WRITE if writable else 0)
         flags = _SHARED | (systems.POPULATE if writable and at_once else 0)
         address: int = self._mmap(None, size, access, flags, fd, 0)
-        return None if address == _FAILED else Mapping(address, size, Finalizer(self.unmap, address, size))
+        return None if address == _FAILED else Mapping(address, size, Finalizer(self._unmap, address, size))
 
 
 @functools.lru_cache(None)
