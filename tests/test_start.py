@@ -227,6 +227,97 @@ def test_an_import_that_fails_or_forks_leaves_the_collector_on(tmp_path: Path, m
     assert gc.isenabled()
 
 
+AT_A_FORK: Final = """
+import os, sys, tempfile, threading, time
+import tqshim
+
+begun, may_end = threading.Event(), threading.Event()
+
+def slowly():
+    begun.set()
+    may_end.wait()
+
+class Slow:
+    def find_spec(name, *_):
+        if name == sys.argv[1]:
+            slowly()
+
+if sys.argv[1] == "tempfile":
+    theirs = tempfile._candidate_tempdir_list
+    tempfile._candidate_tempdir_list = lambda: (slowly(), theirs())[1]
+sys.meta_path.insert(0, Slow)
+other = threading.Thread(target=tqshim.TurboQueue)
+other.start()
+begun.wait(1)  # for ever, where it does not come to that
+threading.Timer(0.1, may_end.set).start()
+child = os.fork()
+if not child:
+    may_end.set()
+    queue = tqshim.TurboQueue()
+    queue.put(7)
+    os._exit(queue.get())
+for _ in range(2000):
+    found, status = os.waitpid(child, os.WNOHANG)
+    if found:
+        break
+    time.sleep(0.01)
+else:
+    os.kill(child, 9)
+print(os.waitstatus_to_exitcode(status) if found else "hangs")
+other.join()
+"""
+
+
+@pytest.mark.parametrize("during", ["tempfile", "_ctypes", "tqshim.engine.engine"])
+def test_a_fork_while_another_thread_makes_the_first_queue(during: str) -> None:
+    """The child makes one of its own."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", AT_A_FORK, during], cwd=ROOT, **PIPES, text=True)
+    assert done.stdout.split() == ["7"], done.stderr
+
+
+IN_A_HANDLER: Final = """
+import signal, sys, tempfile
+import tqshim
+
+seen = []
+
+def handle(*_):
+    try:
+        queue = tqshim.TurboQueue()
+        queue.put(1)
+        seen.append(queue.get())
+    except (AttributeError, ImportError):  # a module that is half there, as with the standard library's
+        seen.append(None)
+
+def come():
+    if not seen:
+        seen.append("come")
+        signal.raise_signal(signal.SIGUSR1)
+
+class Finder:
+    def find_spec(name, *_):
+        if name == sys.argv[1]:
+            come()
+
+signal.signal(signal.SIGUSR1, handle)
+if sys.argv[1] == "tempfile":
+    theirs = tempfile._candidate_tempdir_list
+    tempfile._candidate_tempdir_list = lambda: (come(), theirs())[1]
+sys.meta_path.insert(0, Finder)
+for number in range(2):
+    queue = tqshim.TurboQueue()
+    queue.put(number)
+    print(queue.get())
+"""
+
+
+@pytest.mark.parametrize("during", ["tempfile", "_ctypes", "tqshim.engine.engine"])
+def test_a_handler_that_makes_a_queue_while_the_first_one_is_made(during: str) -> None:
+    """That one, and all later ones, work."""
+    done = subprocess.run([sys.executable, "-c", IN_A_HANDLER, during], cwd=ROOT, **PIPES, text=True)
+    assert done.stdout.split() == ["0", "1"], done.stderr
+
+
 GONE: Final = """
 import os, resource, shutil, sys
 import tqshim

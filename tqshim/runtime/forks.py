@@ -34,8 +34,14 @@ def register(
 
 
 def _run(hooks: list[Callable[[], None]]) -> None:
-    for hook in hooks:
-        hook()
+    """Each once.  One may wait for another thread, which registers more meanwhile, in front of it, too."""
+    run: list[Callable[[], None]] = []
+    while True:
+        left = [hook for hook in hooks if hook not in run]
+        if not left:
+            return
+        run.append(left[0])
+        left[0]()
 
 
 def _run_in_child() -> None:

@@ -1,6 +1,6 @@
 """Rooms that most programs don't need: each is imported when it is first needed.
 
-Lives here: that import.  Not here: which rooms those are (whoever needs one).
+Lives here: that import, and what else no fork may divide.  Not here: which rooms those are (whoever needs one).
 
 Invariant: whoever asks gets a room that is whole.  A signal handler may run in the middle of the import, in the same
 thread, and need that very room: Python would give it what is there so far.  And no fork divides an import of another
@@ -20,9 +20,12 @@ from tqshim.runtime import forks, locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from collections.abc import Callable
+    from typing import Any, Final, TypeVar
 
-__all__ = ["room"]
+    _T = TypeVar("_T")
+
+__all__ = ["room", "undivided"]
 
 _COUNTS_FROZEN: Final = hasattr(gc, "get_freeze_count")
 _importing: Any = locks.RLock()
@@ -45,6 +48,12 @@ def room(name: str) -> Any:
             found = module_from_spec(found.__spec__)  # a copy for this call, which nobody else sees
             found.__spec__.loader.exec_module(found)
         return found
+
+
+def undivided(function: Callable[[], _T]) -> _T:
+    """What it returns.  No fork by another thread divides it: it may take a lock, which a child would find taken."""
+    with _importing:
+        return function()
 
 
 def _import(name: str) -> None:

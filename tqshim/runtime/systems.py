@@ -15,6 +15,7 @@ import os
 import select
 import struct
 import sys
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,16 +161,22 @@ def processors() -> int:
 
 # -- functions of the C library.  ``ctypes`` takes 3 ms to import; what it stands on, ``_ctypes``, a tenth of that.
 
-_c_kinds: dict[str, Any] = {}
+_c_kinds: dict[tuple[Any, str], Any] = {}
 
 
 def _c_kind(code: str) -> Any:
-    """The C type that ``struct`` has that letter for."""
-    found = _c_kinds.get(code)
-    if found is None:
-        from _ctypes import _SimpleCData
+    """The C type that ``struct`` has that letter for.  A signal handler that interrupts the import of ``_ctypes``
+    imports another: their types don't mix."""
+    import _ctypes
 
-        found = _c_kinds[code] = type(code, (_SimpleCData,), {"_type_": code})
+    return _kind_of(_ctypes, code)
+
+
+def _kind_of(library: Any, code: str) -> Any:
+    base = library._SimpleCData
+    found = _c_kinds.get((base, code))
+    if found is None:
+        found = _c_kinds[base, code] = type(code, (base,), {"_type_": code})
     return found
 
 
@@ -179,10 +186,11 @@ def c_function(name: str, result: str, arguments: str) -> Any:
     Raises ``ImportError`` in an interpreter without ``ctypes``."""
     import _ctypes
 
+    kind = partial(_kind_of, _ctypes)
     library = _ctypes.dlopen(None, 2)  # type: ignore[arg-type]
-    call = type("call", (_ctypes.CFuncPtr,), {"_flags_": _ctypes.FUNCFLAG_CDECL, "_restype_": _c_kind(result)})
+    call = type("call", (_ctypes.CFuncPtr,), {"_flags_": _ctypes.FUNCFLAG_CDECL, "_restype_": kind(result)})
     found: Any = call(_ctypes.dlsym(library, name))
-    found.argtypes = tuple(_c_kind(code) for code in arguments)
+    found.argtypes = tuple(map(kind, arguments))
     return found
 
 

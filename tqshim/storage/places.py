@@ -23,7 +23,7 @@ from collections.abc import Iterable
 
 from tqshim.errors import UnsupportedError
 from tqshim.protocol import names
-from tqshim.runtime import mappings, systems
+from tqshim.runtime import late, mappings, systems
 from tqshim.storage.files import OPEN, Home, check_owner
 
 TYPE_CHECKING = False
@@ -73,7 +73,7 @@ def check_platform() -> None:
     _temporary_root()
     _chosen("TQSHIM_SPILL_DIR")  # before the program goes elsewhere
     if systems.MAPS_AHEAD:
-        mappings.system()  # imports ctypes: here, not in a signal handler, nor in every child
+        late.undivided(mappings.system)  # imports ctypes: here, not in a signal handler, nor in every child
     soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if soft != resource.RLIM_INFINITY and soft < 64 << 20:
         # A write cut short by this limit would misalign every event after it.
@@ -141,12 +141,15 @@ _absolute: Final = functools.lru_cache(None)(os.path.abspath)
 
 
 def _temporary_root() -> str:
-    """The temporary folder.  Its first call takes a lock and tries to write: not in a signal handler, not without
-    descriptors; so it is called before any act."""
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:
-        return "/tmp"
+    """The temporary folder, as ``tempfile`` finds it.  That itself takes a lock, and tries to write, the first time: a
+    child that is forked meanwhile, or a signal handler, would wait for it for ever."""
+    if tempfile.tempdir is not None:
+        chosen: str = os.fsdecode(tempfile.tempdir)
+        return chosen
+    for name in (*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), "/tmp", "/var/tmp", "/usr/tmp", os.curdir):
+        if name and os.access(os.path.join(_absolute(name), ""), os.W_OK | os.X_OK):
+            return _absolute(name)
+    return "/tmp"
 
 
 # -- on what
