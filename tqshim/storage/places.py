@@ -144,11 +144,13 @@ def _temporary_root() -> str:
     """The temporary folder, as ``tempfile`` finds it.  That itself takes a lock, and tries to write, the first time: a
     child that is forked meanwhile, or a signal handler, would wait for it for ever."""
     if tempfile.tempdir is not None:
-        chosen: str = os.fsdecode(tempfile.tempdir)
-        return chosen
-    for name in (*map(os.environ.get, ("TMPDIR", "TEMP", "TMP")), "/tmp", "/var/tmp", "/usr/tmp", os.curdir):
-        if name and os.access(os.path.join(_absolute(name), ""), os.W_OK | os.X_OK):
-            return _absolute(name)
+        said: str = os.fsdecode(tempfile.tempdir)
+        return said
+    chosen = map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))
+    for name in (*filter(None, chosen), "/tmp", "/var/tmp", "/usr/tmp", os.curdir):
+        found: str = _absolute(name)
+        if os.access(os.path.join(found, ""), os.W_OK | os.X_OK):
+            return found
     return "/tmp"
 
 
