@@ -58,7 +58,7 @@ QUICK: Final = (
         for name in (
             *("queue", "family", "async", "travel", "signals", "traps", "security", "space", "lifetime", "folder"),
             *("instructions", "turbo_queue", "patching", "systems", "names", "states", "copies", "arguments"),
-            *("real_queues", "back_jumps", "alone", "short_ways"),
+            *("real_queues", "back_jumps", "alone", "short_ways", "start"),
         )
     ),
 )
