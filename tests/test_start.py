@@ -318,6 +318,24 @@ def test_a_handler_that_makes_a_queue_while_the_first_one_is_made(during: str) -
     assert done.stdout.split() == ["0", "1"], done.stderr
 
 
+NOWHERE: Final = """
+import os, sys, tempfile, tqshim
+os.chdir(sys.argv[1])
+os.rmdir(sys.argv[1])
+os.environ["TMPDIR"] = "relative"
+queue = tqshim.TurboQueue()
+queue.put(1)
+print(queue.get())
+"""
+
+
+def test_a_first_queue_in_a_folder_that_was_deleted(tmp_path: Path) -> None:
+    """A relative ``TMPDIR`` is nowhere then."""
+    command = [sys.executable, "-c", NOWHERE, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, **PIPES, text=True)
+    assert done.stdout.split() == ["1"], done.stderr
+
+
 GONE: Final = """
 import os, resource, shutil, sys
 import tqshim

@@ -70,8 +70,9 @@ of a device that is gone."""
 
 def check_platform() -> None:
     """Raise ``UnsupportedError`` where queues can't work."""
+    # Relative ones, before the program goes elsewhere.
     _temporary_root()
-    _chosen("TQSHIM_SPILL_DIR")  # before the program goes elsewhere
+    _chosen("TQSHIM_SPILL_DIR")
     if systems.MAPS_AHEAD:
         late.undivided(mappings.system)  # imports ctypes: here, not in a signal handler, nor in every child
     soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -148,9 +149,10 @@ def _temporary_root() -> str:
         return said
     chosen = map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))
     for name in (*filter(None, chosen), "/tmp", "/var/tmp", "/usr/tmp", os.curdir):
-        found: str = _absolute(name)
-        if os.access(os.path.join(found, ""), os.W_OK | os.X_OK):
-            return found
+        with contextlib.suppress(FileNotFoundError):  # of a relative one: this process's folder was deleted
+            found: str = _absolute(name)
+            if os.access(os.path.join(found, ""), os.W_OK | os.X_OK):
+                return found
     return "/tmp"
 
 
