@@ -25,7 +25,7 @@ from tqshim.engine import tuning
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.leasing import NO_STEPS
-from tqshim.engine.log import Log
+from tqshim.engine.log import NO_LOG, Log
 from tqshim.engine.producer import Producer
 from tqshim.engine.replica import Replica
 from tqshim.protocol import events
@@ -220,6 +220,44 @@ def test_two_threads_whose_records_come_too_late_learn_it_both(
     assert [item for item in found if item is not None] == [*put[taken:], *[201] * sum(answers)]
     assert found.count(None) == theirs
     other.close()
+
+
+@PUTS
+@BOUNDED
+@pytest.mark.parametrize("later_first", [False, True])
+def test_what_somebody_has_counted_gives_its_place_to_no_other_put(
+    later_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two have each put a record behind a reservation that was ended, and there is one place: who has counted the one
+    knows that what is put after that finds none."""
+    monkeypatch.setattr(tuning, "ALONE", False)  # who puts alone reserves nothing
+    monkeypatch.setattr(tuning, "PLACES_FEW", 5)
+    monkeypatch.setattr(tuning, "LEASES", False)  # a place is free once its item is got
+    q: Any = TurboQueue(20)
+    others = [Engine(LogFolder.meet(q._engine.folder.path)) for _ in range(2)]
+    first, second, third = q._engine, *others
+    for engine in (first, second):
+        log = NO_LOG
+        while log.counts[log.cell] >= log.stop:
+            assert engine.put(b"\x80\x05N.", False, None)
+            log = engine.parts.producer.log
+        log.due = 1 << 62  # no cut comes first
+    while third.put(b"\x80\x05N.", False, None):
+        pass
+    assert third.get([], 1, False, None)[0] == 0
+    assert third.qsize() == 19
+    if later_first:
+        first, second = second, first
+    totals = [first.parts.producer.log.put(b"\x80\x05N.")]
+    counted = third.qsize()
+    totals.append(second.parts.producer.log.put(b"\x80\x05N."))
+    assert min(totals) > 0
+    is_put = second.has_put(totals[1])
+    assert counted + is_put <= 20
+    assert first.has_put(totals[0]) != is_put
+    assert third.qsize() == 20
+    for engine in (first, second, third):
+        engine.close()
 
 
 @BOUNDED

@@ -229,13 +229,15 @@ class Membership:
         self._append_end(slot, then)
 
     def skip(self, slot: int) -> bytes:
-        """The event after which no CUT can cut anything of this member's log, if it follows a CUT."""
+        """The events after which no CUT can cut anything of this member's log."""
         ledger = self._replica.ledger
         if not ledger.maxsize or slot not in ledger.files:
             return b""
         counter = self.word(words_of.COUNTER, slot)
-        # Whatever comes before: as many may be cut as there are places, and what is not never will be.
-        return events.skip(slot, counter) if ledger.totals[slot] < counter <= ledger.files[slot].stop else b""
+        if not ledger.totals[slot] < counter <= ledger.files[slot].stop:
+            return b""
+        # As many are cut as there are places, and what is not never will be.
+        return events.cut(slot, counter) + events.skip(slot, counter)
 
     def bury(self, slot: int) -> bool:
         """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""

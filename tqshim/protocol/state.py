@@ -278,18 +278,15 @@ class State:
         found = []
         words = memoryview(counters).cast("Q")
         known, totals = len(words), self.totals
-        free = max(0, self.maxsize - self.used) if self.maxsize else 0
+        alone = len(self.files) == 1
         for slot, filling in self.files.items():
             # Beyond what its file can hold it is damaged, and makes up no items.
             if slot < known and totals[slot] < words[slot] <= filling.stop:
                 total = words[slot]
                 if self.maxsize or self.shut:
-                    total = min(total, self.limit_of(slot))
-                if self.maxsize and not self.sole:
-                    # Each free place once: several may have records that are not decided yet.
-                    reserved = self.reserved_to(slot)
-                    beyond = max(0, min(total - reserved, free))
-                    total, free = min(total, reserved + beyond), free - beyond
+                    # Of several logs, what is beyond a reservation is for its producer to cut: who has counted one such
+                    # record as put would see another's take its place.
+                    total = min(total, self.stop_of(slot, alone))
                 if total > totals[slot]:
                     found.append((slot, total))
         return found
