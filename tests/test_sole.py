@@ -23,10 +23,11 @@ from watching import SLEEPS, events_of, newcomer, no_naps, sleepers, until, unti
 import tqshim.engine.tuning
 from tqshim import JoinableTurboQueue, ShutDown, TurboQueue, monitor
 from tqshim.engine.consumer import Consumer
+from tqshim.engine.leasing import Leasing
 from tqshim.engine.replica import Replica
 from tqshim.engine.sole import SoleLease
 from tqshim.engine.wait_policy import Waiter
-from tqshim.protocol import index, names
+from tqshim.protocol import events, index, names
 from tqshim.protocol.records import Lease
 from tqshim.runtime import systems
 from tqshim.sync import cells as words_of
@@ -528,4 +529,76 @@ def test_the_file_from_which_it_delivers_stays_until_its_holder_knows_that_it_ha
         other._engine.act(other._engine.parts.reclaimer.reclaim_done)
         assert name not in os.listdir(path)
         for one in (producer, other):
+            one._use.engine.close()
+
+
+def about_to_end(other: Any, queue: Any) -> bytes:
+    """The events by which another is about to end a lease: it has raised the flag, and looked how far that has got."""
+    members = other._engine.parts.members
+    other._engine.act(other._engine.parts.replica.sync)
+    lease = other._engine.parts.replica.ledger.lease
+    if other._engine.parts.replica.ledger.sole:
+        return bytes(members.end_of_all())
+    members.raise_flag(words_of.LEASE_FLAG, lease.slot)
+    return events.revoke(members.word(words_of.LEASE_POSITION, lease.slot) - lease.first, lease.number)
+
+
+def test_a_place_that_is_free_is_found_while_somebody_is_about_to_end_it(path: str) -> None:
+    with TurboQueue(3, path=path) as queue:
+        for number in range(10):
+            queue.put(number)
+            assert queue.get(timeout=LONG) == number
+        assert holds(queue)
+        other = newcomer(path)
+        for number in range(3):
+            queue.put(number, False)
+        assert queue.get(False) == 0
+        about_to_end(other, queue)
+        queue.put(3, False)
+        assert queue.full()
+        assert [queue.get(False) for _ in range(3)] == [1, 2, 3]
+        other._use.engine.close()
+
+
+@pytest.mark.parametrize("kind", ["all", "some"])
+def test_what_somebody_has_counted_as_delivered_nobody_else_gets(
+    path: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder stores that it takes an item, and sees the flag; who is about to end it has looked before."""
+    with TurboQueue(path=path) as queue:
+        other, looker = newcomer(path), newcomer(path)
+        if kind == "all":
+            queue.put(0)
+        else:
+            queue.put_many(range(20))
+        for number in range(1 if kind == "all" else 19):
+            assert queue.get(timeout=LONG) == number
+        assert holds(queue) == (kind == "all")
+        queue.put("last")
+        counted: list[int] = []
+        got: list[Any] = []
+
+        def contested() -> None:
+            monkeypatch.undo()
+            counted.append(looker.qsize())  # It ends it.
+            other._engine.act(lambda: other._engine.parts.replica.append(data))
+            with contextlib.suppress(Empty):
+                while True:
+                    got.append(other.get(False))
+
+        wanted: Any = SoleLease if kind == "all" else Leasing
+        contest = wanted._contest
+
+        def contest_later(*arguments: Any) -> Any:
+            contested()
+            return contest(*arguments)
+
+        monkeypatch.setattr(wanted, "_contest", contest_later)
+        data = about_to_end(other, queue)
+        mine = []
+        with contextlib.suppress(Empty):
+            mine.append(queue.get(False))
+        assert counted == [len(got)]
+        assert mine + got == (["last"] if kind == "all" else [19, "last"])
+        for one in (other, looker):
             one._use.engine.close()

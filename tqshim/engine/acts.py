@@ -11,10 +11,9 @@ it, which works as another process would.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import context, reduction
 
 from tqshim.engine.hand import Hand
@@ -25,7 +24,7 @@ from tqshim.engine.replica import Replica
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import OPEN_FOR_ALL
 from tqshim.runtime import locks
-from tqshim.storage.files import NO_SPACE
+from tqshim.storage.files import a_full_disk_is_no_matter
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.places import reclaim
 from tqshim.sync.cells import SLEEPS
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
     _A = TypeVar("_A", bound="Acts")
 
-__all__ = ["FORKED", "Acts", "a_full_disk_is_no_matter"]
+__all__ = ["FORKED", "Acts"]
 
 FORKED: Final = (OSError, ValueError, LookupError)
 """What a frame may raise that a fork, in a signal handler, has copied: its files are shut, its ledger is another's."""
@@ -374,13 +373,3 @@ class Acts:
         if generation == self.generation:
             self.stale = False
         self.unsure = self.stale
-
-
-@contextlib.contextmanager
-def a_full_disk_is_no_matter() -> Iterator[None]:
-    """What is put is put, and whoever wants it cuts."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise

@@ -23,6 +23,7 @@ from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import Lease, Place
 from tqshim.runtime.clock import monotonic
 from tqshim.storage.batch_file import BatchFile
+from tqshim.storage.files import a_full_disk_is_no_matter
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier
 from tqshim.sync.cells import Cells
@@ -114,11 +115,16 @@ class Consumer:
         return count
 
     def _is_still(self, counters: bytes) -> bool:
-        """Since these counters were read nothing was put; and beside a lease nothing was written to the journal."""
+        """Since these counters were read nothing was put; and beside a lease nothing was written to the journal, and
+        nobody wanted it to end: he may have looked before, and then what its holder has stored since is not delivered.
+        It ends here."""
         replica, members = self._replica, self._members
-        return not members.grows(counters) and (
-            replica.ledger.lease is None or not replica.journal.read(replica.pos, events.SIZE)
-        )
+        lease = replica.ledger.lease
+        if lease is not None and members.word(words_of.LEASE_FLAG, lease.slot):
+            with a_full_disk_is_no_matter():
+                self.end_any_lease()
+            return False
+        return not members.grows(counters) and (lease is None or not replica.journal.read(replica.pos, events.SIZE))
 
     def uncut(self, counters: bytes) -> int:
         """Items that are put and not cut yet, by these counters, after which the journal was read."""

@@ -13,12 +13,12 @@ from functools import partial
 
 from tqshim.engine import gets, puts, waits
 from tqshim.engine.acknowledge import Hold
-from tqshim.engine.acts import Acts, a_full_disk_is_no_matter
+from tqshim.engine.acts import Acts
 from tqshim.engine.reader import Taken
 from tqshim.protocol.pieces import NewRecord
 from tqshim.runtime import late
 from tqshim.runtime.clock import monotonic
-from tqshim.storage.files import add_finding
+from tqshim.storage.files import a_full_disk_is_no_matter, add_finding
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, SLEEPS
 

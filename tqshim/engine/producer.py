@@ -224,19 +224,17 @@ class Producer:
         begin = log.ends[total - log.first]
         # 0: somebody has cut it short.
         room = log.size - begin if begin else -1
+        stop, bounded = filling.stop, self._replica.ledger.maxsize > 0
         # All of them, whatever ``batch_size`` says, where they must be put at once and the file is empty.
-        stop = filling.stop if total == log.first else min(filling.stop, log.first + self.batch_size)
-        most = min(len(records), stop - total if self._replica.ledger.maxsize else log.first + self.batch_size - total)
-        most = min(most, stop - total)
-        if self._replica.ledger.maxsize and most < len(records):
-            return 0
+        if not bounded or total > log.first:
+            stop = min(stop, log.first + self.batch_size)
         count = size = 0
-        for record in records[:most]:
+        for record in records[: max(0, stop - total)]:
             size += self.writer.room_of(record)
             if size > room:
                 break
             count += 1
-        return 0 if self._replica.ledger.maxsize and count < len(records) else count
+        return 0 if bounded and count < len(records) else count
 
     def _own_log(self) -> Log:
         """The log.  Raises ``OSError`` where this process was forked just now, in a signal handler: it has none yet."""
@@ -247,8 +245,7 @@ class Producer:
 
     def _commit(self, total: int, new: int, by_counter: bool) -> int:
         """The log has grown from ``total`` to ``new`` records; returns how many of them are put."""
-        log = self._own_log()
-        slot = self.slot
+        log, slot = self._own_log(), self.slot
         assert slot is not None
         if by_counter:
             now = monotonic_ns()
@@ -270,9 +267,8 @@ class Producer:
         return new - total
 
     def confirm(self, total: int, owner: Producer) -> bool:
-        """Whether the record counts with which a log of this process has got to that total, by its counter: somebody
-        may have wanted to know how far it has got, and have looked before.  Another thread's act, or a handler's, may
-        have settled that since."""
+        """Whether the record counts with which a log of this process has got to that total: somebody may have looked
+        before.  Another thread's act, or a handler's, may have settled that since."""
         if total - 1 not in owner.lost:
             self.settle(total, owner)
         kept = total - 1 not in owner.lost
@@ -280,8 +276,7 @@ class Producer:
         return kept
 
     def settle(self, total: int, owner: Producer) -> None:
-        """Have the journal decide how far that log has got, up to what its counter says; what does not count is noted
-        in ``lost``."""
+        """Have the journal decide how far that log has got; what does not count is noted in ``lost``."""
         replica, log, slot = self._replica, owner.log, owner.slot
         if slot is None:
             return
@@ -373,12 +368,11 @@ class Producer:
     def _has_free_places(self, total: int) -> bool:
         """There are places for the log up to that total, all of which is ours."""
         if total > self._stop_alone():
-            given = self._given
-            self.look_what_is_delivered()
+            looks = self.look_what_is_delivered()
             passed, _ = self._members.passed()
             if passed:
                 self._replica.append_one(passed)
-            if (not passed and self._given == given) or total > self._stop_alone():
+            if not (passed or looks) or total > self._stop_alone():
                 return False
         return self._is_alone() and not self._replica.ledger.shutting
 
@@ -397,18 +391,24 @@ class Producer:
         total = ledger.totals[slot]
         return max(total, given) if ledger.sole and lease is not None and lease.number == number else total
 
-    def look_what_is_delivered(self) -> None:
-        """See how far a lease of all that comes has got, which nobody has said."""
+    def look_what_is_delivered(self) -> bool:
+        """See how far a lease of all that comes has got, which nobody has said.  ``True``: further than we knew."""
         replica, members, lease = self._replica, self._members, self._replica.ledger.lease
         if not replica.ledger.sole or lease is None or self.slot is None:
-            return
-        given = members.word(words_of.GIVEN, self.slot)
+            return False
+        former, given = self._given, members.word(words_of.GIVEN, self.slot)
         # Whoever ends it raises the flag before he looks there: flag up, he may not have seen that.
-        if not members.word(words_of.LEASE_FLAG, lease.slot):
-            replica.sync()
-            now = replica.ledger.lease
-            if now is not None and now.number == lease.number:  # else that may be the flag of a later one
-                self._given = lease.number, given
+        asked = members.word(words_of.LEASE_FLAG, lease.slot)
+        replica.sync()
+        now = replica.ledger.lease
+        if now is None or now.number != lease.number:  # that may be the flag of a later one
+            return True
+        if asked:
+            # He may be kept from ending it: what it has delivered is decided here.
+            replica.append(members.end_of_all())
+            return True
+        self._given = lease.number, given
+        return self._given != former
 
     def taken(self, more: int = 0) -> int:
         """Places that are taken, as far as we know, once so many more records are put, for which none are reserved."""

@@ -13,12 +13,13 @@ from functools import partial
 from time import monotonic_ns
 
 from tqshim.engine import waits
-from tqshim.engine.acts import Acts, a_full_disk_is_no_matter
+from tqshim.engine.acts import Acts
 from tqshim.engine.log import NO_LOG
 from tqshim.engine.parts import nothing
 from tqshim.protocol.pieces import NewRecord
 from tqshim.runtime import locks
 from tqshim.runtime.clock import monotonic
+from tqshim.storage.files import a_full_disk_is_no_matter
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, SLEEPS
 
 TYPE_CHECKING = False

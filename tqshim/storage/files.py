@@ -8,6 +8,7 @@ Invariant: everything is opened relative to the folder's own descriptor and neve
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -31,6 +32,7 @@ __all__ = [
     "RECOVER",
     "REMEDIES",
     "Home",
+    "a_full_disk_is_no_matter",
     "add_finding",
     "check_owner",
     "each_name",
@@ -211,6 +213,16 @@ def write_at(fd: int, data: Union[bytes, memoryview], offset: int) -> None:
         view = memoryview(data)
         while written < len(view):
             written += os.pwrite(fd, view[written:], offset + written)
+
+
+@contextlib.contextmanager
+def a_full_disk_is_no_matter() -> Iterator[None]:
+    """What is put is put, and whoever wants it cuts."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
 
 
 def explain(error: BaseException, path: str) -> None:
