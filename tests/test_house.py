@@ -110,6 +110,7 @@ HOUSE: Final = (
     Step(2, words("runtime.clock")),
     Step(1, words("protocol.snapshot")),
     Step(1, words("protocol.ledger")),
+    Step(1, words("protocol.bulk")),
     Step(1, words("protocol.state")),
     Step(1, words("protocol.extents protocol.records")),
     Step(0, words("protocol.pieces")),
@@ -243,6 +244,7 @@ def repository() -> list[str]:
 LONG: Final = {
     ("engine.consumer", "take"): "each get goes through it: each step in a function of its own would be a call",
     ("engine.gets", "take_in_acts"): "the same",
+    ("protocol.bulk", "apply_often"): "the same of each event that others write",
     ("bench.measurements", "measurements"): "a table",
 }
 """Functions of more than 60 lines, and why."""

@@ -79,6 +79,7 @@ from bisect import insort
 from heapq import heappush
 
 from tqshim.protocol import events
+from tqshim.protocol.bulk import OFTEN, apply_often
 from tqshim.protocol.events import CLAIM, CLAIM_MANY, CUT, DELIVERED, LEASE, LEASE_ALL, PASSED, PUBLISH, REVOKE, SIZE
 from tqshim.protocol.names import FileId
 from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Filling, Held, Lease, Member, Reservation, Returned, Verdict
@@ -90,11 +91,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
-_PLAIN: Final = bytes((CLAIM,))
-_OFTEN: Final = bytes((CLAIM, CUT, PUBLISH))
-"""The types of most events ..."""
-_FEW: Final = 4
-"""... of which so many in a row are worth a loop of their own."""
 _WORD: Final = struct.Struct("<Q")
 
 
@@ -104,69 +100,25 @@ class Ledger(State):
     __slots__ = ()
 
     def apply(self, chunk: bytes) -> int:
-        """Apply events of others and return how many bytes that was: type 0 is no event, what follows is not there yet.
-
-        Cheap for runs of CLAIMs, CUTs and PUBLISHs, which most events are."""
+        """Apply events of others and return how many bytes that was: type 0 is no event, what follows is not there
+        yet."""
         if len(chunk) == SIZE and chunk[0]:
             self.step(_WORD.unpack(chunk)[0])
             return SIZE
-        types = chunk[::SIZE]
         count = len(chunk) // SIZE
-        end = types.find(0, 0, count)
+        end = chunk[::SIZE].find(0, 0, count)
         count, at = count if end < 0 else end, 0
+        words = struct.unpack_from(f"<{count}Q", chunk)
         last = min(count, self.limit - self.index) if self.watched is None else 0
         while at < last:
-            run = last - at - len(types[at:last].lstrip(_PLAIN if self.shut or self.sole else _OFTEN))
-            if run < _FEW:
-                run = max(1, run)
-                for (event,) in _WORD.iter_unpack(chunk[at * SIZE : (at + run) * SIZE]):
-                    self.step(event)
+            if words[at] & 0xFF in OFTEN and not self.sole:
+                at = apply_often(self, words, at, last)
             else:
-                if types.count(_PLAIN, at, at + run) < run:
-                    self._apply_run(chunk[at * SIZE : (at + run) * SIZE])
-                elif self.plain:
-                    self.head = min(self.head + run, self.tail)
-                self.index += run
-            at += run
-        for (event,) in _WORD.iter_unpack(chunk[at * SIZE : count * SIZE]):
+                self.step(words[at])
+                at += 1
+        for event in words[at:]:
             self.step(event)
         return count * SIZE
-
-    def _apply_run(self, chunk: bytes) -> None:
-        """Apply CLAIMs, CUTs and PUBLISHs, where each of them counts: ``_claim`` and ``_cut`` in one."""
-        head, tail, totals, files, res = self.head, self.tail, self.totals, self.files, self.res
-        plain, maxsize, places = self.plain, self.maxsize, self.maxsize - self.used
-        extents: list[tuple[int, int, int, int]] = []
-        for (event,) in _WORD.iter_unpack(chunk):
-            kind = event & 0xFF
-            if kind == CLAIM:
-                if plain and head < tail:
-                    head += 1
-                    places += 1
-                continue
-            slot, total = event >> 8 & 0xFFFF, event >> 24
-            filling = files.get(slot)
-            if filling is None or not totals[slot] < total <= filling.stop:
-                continue
-            former = totals[slot]
-            if maxsize:
-                own = res.get(slot)
-                granted = max(0, own.stop - former) if own else 0
-                if total > former + granted + places:
-                    if kind == PUBLISH or granted + places <= 0:
-                        continue
-                    total = former + granted + places
-                places -= max(0, total - former - granted)
-                self.reserved -= min(granted, total - former)
-            extents.append((tail, filling.number, former - filling.first, total - former))
-            totals[slot] = total
-            self.ends[filling.file] = tail = tail + total - former
-        self.head, self.tail = head, tail
-        waiting = [extent for extent in extents if extent[0] + extent[3] > head]
-        if len(waiting) < len(extents):
-            self.extents.clear(tail)  # nobody asks where those stand that are claimed
-        for extent in waiting:
-            self.extents.append(*extent)
 
     def step(self, event: int) -> Verdict:
         """Apply one event and say what it came to."""
