@@ -665,10 +665,24 @@ MUTANTS = [
     ),
     Mutant(
         "the last user leaves the folder",
-        "        if self.folder.anonymous:\n            reclaim(self.folder.path)\n",
+        "        if self.folder.anonymous:\n            leave(self.folder.path)\n",
         "",
         "/dev/shm fills up with queues that nobody uses",
         PLACES + "test_an_anonymous_queue_goes_with_its_last_user",
+    ),
+    Mutant(
+        "a process comes not back for what it has left",
+        "        engine.retire()\n    reclaim_left()\n",
+        "        engine.retire()\n",
+        "/dev/shm fills up with the queues of programs whose daemon workers are ended by multiprocessing",
+        PLACES + "test_daemons_that_the_end_of_a_program_ends_leave_nothing",
+    ),
+    Mutant(
+        "who ends holds its queues on",
+        "                self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)\n",
+        "                self.fd = LogFolder._hold(self.path).fd\n",
+        "/dev/shm fills up with the queues of workers that end at the same time",
+        PLACES + "test_of_several_that_end_at_once_the_last_one_deletes_the_queue",
     ),
     Mutant(
         "nobody sweeps",

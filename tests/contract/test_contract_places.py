@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.util
 import os
 import pickle
 import shutil
@@ -47,6 +49,54 @@ def test_an_anonymous_queue_goes_with_its_last_user(root: Path, other: Any) -> N
     assert len(list(root.iterdir())) == 1
     user.do("close")
     assert list(root.iterdir()) == []
+
+
+DAEMONS = """
+import multiprocessing, tqshim
+
+def serve(todo, done):
+    while True:
+        done.put(todo.get())
+
+def main():
+    todo, done = tqshim.Queue(), tqshim.Queue()
+    for _ in range(3):
+        multiprocessing.get_context("fork").Process(target=serve, args=(todo, done), daemon=True).start()
+    for number in range(20):
+        todo.put(number)
+    print(sum(done.get() for number in range(20)))
+
+main()
+"""
+
+
+def test_daemons_that_the_end_of_a_program_ends_leave_nothing(root: Path) -> None:
+    """Its own handles go before they are killed."""
+    assert program(DAEMONS) == "190"
+    assert list(root.iterdir()) == []
+
+
+def end_slowly(queue: Any, ready: Any, wait: Any) -> None:
+    multiprocessing.util.Finalize(None, lambda: (ready.send("ends"), wait.poll(PATIENCE)), exitpriority=-1000)
+    queue.put("item")
+
+
+def test_of_several_that_end_at_once_the_last_one_deletes_the_queue(root: Path) -> None:
+    """The first is at its very end, and does nothing more."""
+    context = multiprocessing.get_context("fork")
+    (ready, said), (waits, wait) = context.Pipe(False), context.Pipe(False)
+    q = tqshim.Queue()
+    first = context.Process(target=end_slowly, args=(q, said, waits))
+    first.start()
+    assert ready.recv() == "ends"
+    last = context.Process(target=q.get)
+    last.start()
+    q.close()
+    last.join(PATIENCE)
+    left = list(root.iterdir())
+    wait.send("go on")
+    first.join(PATIENCE)
+    assert left == []
 
 
 def test_a_queue_that_somebody_uses_is_not_taken_for_an_abandoned_one(root: Path, other: Any) -> None:

@@ -26,7 +26,7 @@ from tqshim.protocol.records import OPEN_FOR_ALL
 from tqshim.runtime import locks
 from tqshim.storage.files import a_full_disk_is_no_matter
 from tqshim.storage.folder import LogFolder
-from tqshim.storage.places import reclaim
+from tqshim.storage.places import leave
 from tqshim.sync.cells import SLEEPS
 
 TYPE_CHECKING = False
@@ -269,7 +269,7 @@ class Acts:
                 finally:
                     self._let_all_go()
         if self.folder.anonymous:
-            reclaim(self.folder.path)
+            leave(self.folder.path)
 
     def _let_all_go(self) -> None:
         try:

@@ -20,7 +20,7 @@ from tqshim.runtime.ending import AtExit, alive
 from tqshim.storage.files import explain
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.member_locks import about_to_fork, forked
-from tqshim.storage.places import sweep
+from tqshim.storage.places import reclaim_left, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def _leave_all() -> None:
     for engine in alive(Engine.all):
         with contextlib.suppress(OSError):
             engine.retire()
+    reclaim_left()
 
 
 def _after_fork_in_child() -> None:

@@ -442,13 +442,15 @@ class LogFolder(Home):
                     os.close(fd)
 
     def let_go(self) -> None:
-        """At the end of the program: delete the folder if nobody else uses it, else hold it on for late threads."""
+        """At the end of the program: delete the folder if nobody else uses it, else keep it open for late threads.
+
+        Not held: of several that end at once, each would keep the others from deleting it."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
         if not places.reclaim(self.path):
             with contextlib.suppress(OSError):
-                self.fd = LogFolder._hold(self.path).fd
+                self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def suspend(self) -> None:
         """In a forked child, first: until ``after_fork`` all that is tried here fails with ``EBADF``."""

@@ -41,7 +41,9 @@ __all__ = [
     "check_file_system",
     "check_platform",
     "file_system",
+    "leave",
     "reclaim",
+    "reclaim_left",
     "spill_folder",
     "spill_root",
     "sweep",
@@ -216,6 +218,23 @@ def _by_statfs(fd: int) -> str:
 # -- what nobody uses
 
 
+_left: Final[set[str]] = set()
+"""Anonymous queue folders that this process has left while somebody used them."""
+
+
+def leave(path: str) -> None:
+    """Delete an anonymous queue folder that this process uses no more, now or at its end: who still uses it may be a
+    child, which ``multiprocessing`` ends, or waits for, then."""
+    if not reclaim(path):
+        _left.add(path)
+
+
+def reclaim_left() -> None:
+    """This process ends: delete what it has left, and nobody uses any more."""
+    while _left:
+        reclaim(_left.pop())
+
+
 def sweep(root: str, mine: Iterable[str]) -> None:
     """Delete the anonymous queue folders in ``root`` whose users were all killed; ``mine`` are in use here."""
     skip = set(mine)
@@ -223,6 +242,9 @@ def sweep(root: str, mine: Iterable[str]) -> None:
         listed = os.listdir(root)
     except OSError:
         return
+    _left.difference_update(  # those that are gone
+        [path for path in _left.copy() if os.path.dirname(path) == root and os.path.basename(path) not in listed]
+    )
     for name in listed:
         if names.PREFIX in name and names.is_anonymous(name.removeprefix(names.DEAD)):
             path = os.path.join(root, name)
