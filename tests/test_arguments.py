@@ -19,7 +19,8 @@ import pytest
 from programs.things import BadAtLoading
 
 import tqshim
-from tqshim import Empty, Full, TurboQueue, monitor
+from tqshim import Empty, FolderError, Full, TurboQueue, monitor
+from tqshim.queues.pickling import GETTABLE, REBUILT
 
 HUGE = 10**400
 STRANGE = [math.nan, math.inf, -math.inf, -1, 0, 0.01, True, "x", [], HUGE, 2**63, 1e30]
@@ -183,11 +184,28 @@ def test_what_cannot_be_pickled_says_which_queue_and_what_to_do(tmp_path: Path) 
     with pytest.raises(TypeError) as caught:
         queue.put(one for one in ())
     told = "".join(traceback.format_exception(caught.value)).splitlines()[-1]
-    assert told.startswith(f"tqshim: queue at {tmp_path}/queue: a generator was not put, it goes on: put what")
+    assert told.startswith(f"tqshim: queue at {tmp_path}/queue: a generator was not put, the queue goes on: put what")
     queue.put(BadAtLoading())
     queue.put("next")
     with pytest.raises(Exception) as failed:
         queue.get()
     told = "".join(traceback.format_exception(failed.value)).splitlines()[-1]
-    assert told.startswith(f"tqshim: queue at {tmp_path}/queue: an item is gone, all others arrive: ")
+    assert told == f"tqshim: queue at {tmp_path}/queue: an item is gone, all others arrive: {REBUILT}"
     assert queue.get() == "next"
+    queue.put(FromNowhere())
+    with pytest.raises(ImportError) as failed:
+        queue.get()
+    told = "".join(traceback.format_exception(failed.value)).splitlines()[-1]
+    assert told == f"tqshim: queue at {tmp_path}/queue: an item is gone, all others arrive: {GETTABLE}"
+
+
+class FromNowhere:
+    def __reduce__(self) -> Any:
+        return __import__, ("no_such_module_anywhere",)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("of somebody")
+    with pytest.raises(FolderError, match="is a file, or lies below one; take another"):
+        TurboQueue(path=tmp_path / name)

@@ -60,8 +60,12 @@ REMEDY: Final = (
     "(torch.multiprocessing.set_sharing_strategy('file_system'))"
 )
 
-PUTTABLE: Final = "put what pickles (no lambda, lock, generator or open file), or override _on_queue_feeder_error"
+PUTTABLE: Final = (
+    "put what pickles (no lambda, lock, generator, open file, or class of a function), or override "
+    "_on_queue_feeder_error"
+)
 GETTABLE: Final = "what it is made of must be importable here by the name that it has where it was put"
+REBUILT: Final = "making it anew from its parts has raised this (see __reduce__)"
 
 ORPHANED: Final = "who has put it must live until its descriptors were fetched"
 
@@ -362,14 +366,14 @@ def explain_failure(error: Exception, path: str, item: object) -> None:
     """Pickling an item for the queue there has raised this: say so.  Raises ``OSError`` with cause and remedy where it
     found no descriptor any more."""
     _explain_descriptors(error)
-    _add_note(error, f"queue at {path}: a {type(item).__qualname__} was not put, it goes on: {PUTTABLE}")
+    _add_note(error, f"queue at {path}: a {type(item).__qualname__} was not put, the queue goes on: {PUTTABLE}")
 
 
 def explain_loss(error: BaseException, path: str) -> None:
     """Unpickling an item of the queue there has raised this: say so."""
-    _add_note(
-        error, f"queue at {path}: an item is gone, all others arrive: {ORPHANED if _is_orphan(error) else GETTABLE}"
-    )
+    missing = isinstance(error, (ImportError, AttributeError))
+    why = ORPHANED if _is_orphan(error) else GETTABLE if missing else REBUILT
+    _add_note(error, f"queue at {path}: an item is gone, all others arrive: {why}")
 
 
 def _add_note(error: BaseException, note: str) -> None:

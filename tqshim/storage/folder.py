@@ -160,6 +160,8 @@ class LogFolder(Home):
             for one in new:  # those that are empty
                 with contextlib.suppress(OSError):
                     os.rmdir(one)
+            if isinstance(error, (FileExistsError, NotADirectoryError)):
+                raise FolderError(path, "is a file, or lies below one", "take another") from None
             explain(error, path)
             raise
         try:
