@@ -181,6 +181,21 @@ def test_a_get_of_many_takes_no_more_than_it_may(other: Any) -> None:
             assert reader.do("get_many") == list(range(9, 600))
 
 
+@pytest.mark.parametrize("maxsize", [0, 10])
+@pytest.mark.parametrize("most", [2, 3, 5, 8])
+def test_a_get_of_many_takes_what_others_have_put_while_it_knew_of_enough(maxsize: int, most: int, other: Any) -> None:
+    with tqshim.Queue(maxsize) as q:
+        user = other(q)
+        for _ in range(5):
+            q.put_many(range(most + 1))
+            assert q.get() == 0
+            for number in range(1, most):
+                assert user.do("get") == number
+            for number in range(1, most):
+                user.do("put", -number)
+            assert q.get_many_nowait(most) == [most, *range(-1, -most, -1)]
+
+
 def test_an_object_that_is_put_twice_arrives_twice() -> None:
     thing = ["a thing", {"of": "parts"}]
     with tqshim.Queue() as q:

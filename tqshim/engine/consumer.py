@@ -164,6 +164,7 @@ class Consumer:
         if records:
             got += records[:most]
             hand.state = last, records[most:]
+            hand.cut_short = True
             return
         if leasing.lease is not None and leasing.at < leasing.lease.end and leasing.take(got, most):
             return
@@ -173,6 +174,8 @@ class Consumer:
             if most == 1 and (sole.take(got) or sole.is_idle() or sole.take(got)):
                 return
             sole.end()
+        if most > 1:
+            replica.sync()  # some of what seems to wait may be another's by now, and what was put since not cut
         claims = False
         """A lease of all that comes is no way to what is there: it was tried."""
         while True:
