@@ -30,6 +30,7 @@ import sampling
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from power_cut import Disk, Recorder, Said
+from watching import newcomer
 
 import tqshim.engine.tuning
 from tqshim import Empty, FolderError, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor
@@ -39,6 +40,7 @@ from tqshim.engine.registry import Use
 from tqshim.protocol import events, snapshot
 from tqshim.storage import hardening
 from tqshim.storage.folder import LogFolder
+from tqshim.sync import cells as words_of
 
 pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc/self/fd"), reason="mapped cells are found with the help of /proc"
@@ -966,6 +968,22 @@ def test_a_copy_of_a_durable_queue_is_durable(tmp_path: Path) -> None:
     gc.collect()
     monitor.recover(str(tmp_path / "queue"), str(tmp_path / "copy"))
     assert monitor.status(str(tmp_path / "copy")).durable
+
+
+def test_a_counter_that_outlives_what_the_journal_says_cuts_nothing(tmp_path: Path) -> None:
+    """A power cut may keep the one, and not the other."""
+    path = str(tmp_path / "queue")
+    with TurboQueue(6, path=path, durable=True) as queue:
+        other = newcomer(path)
+        queue.put(1)
+        parts: Any = queue._engine.parts
+        parts.members.cells.words[words_of.COUNTER + parts.producer.slot] += 3
+        queue.close()
+        assert other.get_nowait() == 1
+        with pytest.raises(Empty):
+            other.get_nowait()
+        other.put_many(range(6))
+        other._use.engine.close()
 
 
 # -- any program, any power cut

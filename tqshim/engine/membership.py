@@ -237,7 +237,7 @@ class Membership:
         if not ledger.totals[slot] < counter <= ledger.files[slot].stop:
             return b""
         # As many are cut as there are places, and what is not never will be.
-        return events.cut(slot, counter) + events.skip(slot, counter)
+        return (events.cut(slot, counter) if self.counted else b"") + events.skip(slot, counter)
 
     def bury(self, slot: int) -> bool:
         """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""
