@@ -688,6 +688,9 @@ class Logs(Machine):
                     batch = [event for event in batch if event[0] != kind]
             serial = index.serial((filling.file.serial >> 7) + 1 if filling else 0, 0)
             process = process._replace(mode=mode or "counter")
+            if self.maxsize and filling is None and ledger.files and "cut before first open" not in self.without:
+                yield from self.reads(world, i, process, "first_open")
+                return
             yield from self.append(world, i, process, [*batch, events.open_(slot, serial)], "open")
             return
         records = self.writes(process, n, i)
@@ -876,6 +879,12 @@ class Logs(Machine):
             if "flag cleared after" in self.without:
                 process = process._replace(buffer=(*process.buffer, (cell(process.slot, FLAG), 0)))
             yield world.put(i, process._replace(at="idle", mode="counter"))
+
+    def at_first_open(self, world: World, i: int, process: Actor) -> Steps:
+        """Beside another's log: what its producer has put alone is cut by then."""
+        cuts = self.cuts(self.rules.views[process.view], process.seen)
+        process = process._replace(seen=(), target=None)
+        yield from self.append(world, i, process, [*cuts, events.open_(process.slot, index.serial(0, 0))], "open")
 
     def did_open(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         if self.is_void(process):

@@ -568,6 +568,7 @@ MUTANTS: list[Mutant] = [
     Mutant("told", C["one puts alone, another joins"], "bound"),
     Mutant("told", C["one puts alone, two join, one of them is stopped"], "bound"),
     Mutant("join barrier", C["one puts alone, another joins, x86"], "bound"),
+    Mutant("cut before first open", C["one puts alone, another joins"], "bound"),
     Mutant("look", C["one puts alone, another joins, x86"], "bound"),
     Mutant("lowered first", C["one puts alone, another joins, x86"], "bound"),
     Mutant(AlwaysAlone, C["one puts alone, the other leaves"], "bound"),
