@@ -47,6 +47,11 @@ def cell(slot: int, which: int) -> int:
     return slot * CELLS + which
 
 
+def reach(ledger: Ledger, slot: int) -> int:
+    """Records of a log up to which anybody counts and cuts it."""
+    return ledger.stop_of(slot, len(ledger.files) == 1)
+
+
 class Rules:
     """A ledger class as a function from state and event to state and verdict, remembered.  States are numbered.
 
@@ -467,7 +472,7 @@ class Logs(Machine):
                     if isinstance(place, int):
                         cells[place] = value
             there = sum(
-                max(0, min(cells[cell(slot, COUNTER)], ledger.limit_of(slot)) - ledger.totals[slot])
+                max(0, min(cells[cell(slot, COUNTER)], reach(ledger, slot)) - ledger.totals[slot])
                 for slot in range(self.slots)
             )
             if there < outstanding:
@@ -487,7 +492,7 @@ class Logs(Machine):
             if world.locks[slot] < 0:
                 batch += self.farewells(ledger, slot, counter, member.number)
             else:
-                batch.append(events.cut(slot, min(counter, ledger.limit_of(slot))))
+                batch.append(events.cut(slot, min(counter, reach(ledger, slot))))
         world, _ = self.apply(world, batch)
         ledger = self.rules.views[world.journal]
         lost = world.account.returned & ~world.account.cut
