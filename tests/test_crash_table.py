@@ -63,7 +63,7 @@ NAP = 0.01
 """Seconds for which this process waits at a time."""
 SOLE = tqshim.engine.tuning.SOLE
 """Leases of all that comes are not switched off for good: where they are no act's subject nobody takes one here."""
-WAIT = 3.0
+WAIT = 1.0
 """Seconds for which a victim waits: it comes to sleep however slow the machine is, and once."""
 NEVER = 1 << 62
 """Nanoseconds: no put cuts."""
