@@ -679,8 +679,8 @@ MUTANTS = [
     ),
     Mutant(
         "who ends holds its queues on",
-        "                self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)\n",
-        "                self.fd = LogFolder._hold(self.path).fd\n",
+        "                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | OPEN)\n                check_owner",
+        "                fd = LogFolder._hold(self.path).fd\n                check_owner",
         "/dev/shm fills up with the queues of workers that end at the same time",
         PLACES + "test_of_several_that_end_at_once_the_last_one_deletes_the_queue",
     ),

@@ -532,7 +532,7 @@ def test_the_file_from_which_it_delivers_stays_until_its_holder_knows_that_it_ha
             one._use.engine.close()
 
 
-def about_to_end(other: Any, queue: Any) -> bytes:
+def about_to_end(other: Any) -> bytes:
     """The events by which another is about to end a lease: it has raised the flag, and looked how far that has got."""
     members = other._engine.parts.members
     other._engine.act(other._engine.parts.replica.sync)
@@ -553,7 +553,7 @@ def test_a_place_that_is_free_is_found_while_somebody_is_about_to_end_it(path: s
         for number in range(3):
             queue.put(number, False)
         assert queue.get(False) == 0
-        about_to_end(other, queue)
+        about_to_end(other)
         queue.put(3, False)
         assert queue.full()
         assert [queue.get(False) for _ in range(3)] == [1, 2, 3]
@@ -594,7 +594,7 @@ def test_what_somebody_has_counted_as_delivered_nobody_else_gets(
             return contest(*arguments)
 
         monkeypatch.setattr(wanted, "_contest", contest_later)
-        data = about_to_end(other, queue)
+        data = about_to_end(other)
         mine = []
         with contextlib.suppress(Empty):
             mine.append(queue.get(False))

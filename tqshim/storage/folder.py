@@ -452,7 +452,9 @@ class LogFolder(Home):
             os.close(fd)
         if not places.reclaim(self.path):
             with contextlib.suppress(OSError):
-                self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | OPEN)
+                check_owner(self.path, fd)  # by now it may be another's, if the last one has deleted ours
+                self.fd = fd
 
     def suspend(self) -> None:
         """In a forked child, first: until ``after_fork`` all that is tried here fails with ``EBADF``."""
