@@ -25,6 +25,7 @@ import tqshim.storage.places
 from tqshim import Empty, TurboQueue
 from tqshim.engine.registry import Engine
 from tqshim.runtime.finalizers import Finalizer
+from tqshim.storage.folder import LogFolder
 
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
@@ -41,6 +42,30 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     left = [path.name for path in folder.iterdir()]
     shutil.rmtree(folder)
     assert left == []
+
+
+def test_who_is_the_last_deletes_the_folder_at_once_and_nobody_else_does(root: Path) -> None:
+    queue: Any = TurboQueue()
+    queue.put(1)
+    folder = queue._engine.folder
+    other = LogFolder.meet(folder.path)
+    assert not folder.delete_unless_used()
+    other.close()
+    assert not tqshim.storage.places.reclaim(folder.path), "it is held as before"
+    assert queue.get(timeout=PATIENCE) == 1
+    assert folder.delete_unless_used() and not os.path.exists(folder.path)
+    queue.close()
+
+
+def test_who_is_not_the_last_leaves_what_it_had_of_a_lease(root: Path) -> None:
+    queue: Any = TurboQueue()
+    other = Engine(LogFolder.meet(queue._engine.folder.path))
+    queue.put_many(range(100))
+    assert [queue.get(timeout=PATIENCE) for _ in range(3)] == [0, 1, 2]
+    queue.close()
+    assert other.qsize() == 97
+    other.close()
+
 
 
 def gone(path: str) -> bool:

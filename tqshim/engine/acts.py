@@ -258,17 +258,19 @@ class Acts:
         with self.lock:
             if self.closed:
                 return
-            self.closed = True
+            self.closed, deleted = True, False
             try:
                 if not self.stale:
-                    self.act(self._leave)
+                    deleted = self.folder.delete_unless_used()
+                    if not deleted:
+                        self.act(self._leave)
             finally:
                 try:
                     if self.beside is not None:
                         self.beside.close()
                 finally:
                     self._let_all_go()
-        if self.folder.anonymous:
+        if self.folder.anonymous and not deleted:
             leave(self.folder.path)
 
     def _let_all_go(self) -> None:

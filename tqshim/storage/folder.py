@@ -443,6 +443,22 @@ class LogFolder(Home):
                 if fd >= 0:
                     os.close(fd)
 
+    def delete_unless_used(self) -> bool:
+        """Delete an anonymous folder that nobody else uses.  ``False``: somebody does, and it is held as before."""
+        if not self.anonymous:
+            return False
+        fd, self.fd = self.fd, -1
+        os.close(fd)
+        if places.reclaim(self.path):
+            return True
+        try:
+            again = self._hold(self.path)
+        except FileNotFoundError:  # by who was the last one in between
+            return True
+        self.fd, again.fd = again.fd, -1
+        self.own_hold = True
+        return False
+
     def let_go(self) -> None:
         """At the end of the program: delete the folder if nobody else uses it, else keep it open for late threads.
 

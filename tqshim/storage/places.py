@@ -265,8 +265,8 @@ def reclaim(path: str) -> bool:
         root, name = os.path.split(path)
         listed = os.listdir(fd)
         if not name.startswith(names.DEAD):
-            if any(names.parse(one) is None or _is_young_marker(fd, one) for one in listed):
-                return False  # not ours, or a handle is on its way
+            if not all(_may_go(fd, one) for one in listed):
+                return False
             # Commit point: under this name nobody opens it as a queue any more.
             os.rename(path, os.path.join(root, names.dead(name)))
             path = os.path.join(root, names.dead(name))
@@ -282,14 +282,15 @@ def reclaim(path: str) -> bool:
     return True
 
 
-def _is_young_marker(fd: int, listed: str) -> bool:
+def _may_go(fd: int, listed: str) -> bool:
+    """A file of that name is ours, and says of no handle that it is on its way."""
     name = names.parse(listed)
     if name is None or name.kind != "marker":
-        return False
+        return name is not None
     with contextlib.suppress(FileNotFoundError):
         # Either way: the wall clock can step back.
-        return abs(time.time() - os.stat(listed, dir_fd=fd).st_mtime) < MARKER_LIFE
-    return False
+        return abs(time.time() - os.stat(listed, dir_fd=fd).st_mtime) >= MARKER_LIFE
+    return True
 
 
 def _delete_tree(path: str) -> None:
