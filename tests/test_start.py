@@ -99,6 +99,37 @@ whole = True
 """
 
 
+IN_SERVER: Final = """
+import multiprocessing, sys
+if "MAIN" != "main imports it" or __name__ != "__main__":
+    import tqshim
+
+def engine_is_there():
+    return "tqshim.engine.engine" in sys.modules
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("forkserver")
+    if "MAIN" == "preloaded":
+        context.set_forkserver_preload(["tqshim"])
+    elif "MAIN" == "nothing is preloaded":
+        context.set_forkserver_preload([])
+    with context.Pool(1) as pool:
+        print(pool.apply(engine_is_there), engine_is_there())
+"""
+
+
+# Before 3.14 some fork servers import the program's main module, and some don't, by their patch level.
+@pytest.mark.parametrize(
+    "what", ["preloaded", "nothing is preloaded", *["main imports it"] * (sys.version_info >= (3, 14))]
+)
+def test_a_fork_server_that_imports_the_package_has_the_engine_for_its_children(what: str, tmp_path: Path) -> None:
+    """A child of one that does not, and a program, import it with their first queue."""
+    program = tmp_path / "program.py"
+    program.write_text(IN_SERVER.replace("MAIN", what))
+    done = subprocess.run([sys.executable, program], env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, **PIPES)
+    assert (done.stdout.split(), done.stderr) == ([str(what != "nothing is preloaded"), "False"], "")
+
+
 def test_who_interrupts_the_import_of_a_room_finds_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_there.py").write_text(HALF_THERE, "utf-8")
     monkeypatch.setattr(tqshim, "__path__", [*tqshim.__path__, str(tmp_path)])

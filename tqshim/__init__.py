@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING or supported:
     Queue = TurboQueue
+if supported and _late.in_forkserver():
+    _late.room("engine.registry")  # once, and not in each child
 
 _LATER = {
     "Claim": ("queues.claims", "Claim"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-__all__ = ["room", "undivided"]
+__all__ = ["in_forkserver", "room", "undivided"]
 
 _COUNTS_FROZEN: Final = hasattr(gc, "get_freeze_count")
 _importing: Any = locks.RLock()
@@ -48,6 +48,15 @@ def room(name: str) -> Any:
             found = module_from_spec(found.__spec__)  # a copy for this call, which nobody else sees
             found.__spec__.loader.exec_module(found)
         return found
+
+
+def in_forkserver() -> bool:
+    """This is ``multiprocessing``'s fork server, which imports what its children would import each (the program's main
+    module, from 3.14 on, or what ``set_forkserver_preload`` names)."""
+    frame: Any = sys._getframe() if "multiprocessing.forkserver" in sys.modules else None
+    while frame is not None and frame.f_globals.get("__name__") != "multiprocessing.forkserver":
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_name != "_serve_one"  # which a child runs
 
 
 def undivided(function: Callable[[], _T]) -> _T:
