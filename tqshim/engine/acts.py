@@ -333,7 +333,8 @@ class Acts:
         frame of this very thread (a fork in a signal handler): its descriptors are of no use from now on, its log is
         not to be written to."""
         parts = self.parts
-        self._known = parts.replica.ledger if not self.unsure else None
+        in_act = self.unsure
+        self._known = parts.replica.ledger if not in_act else None
         self.stale = self.unsure = True
         self.generation += 1
         former, self.lock = self.lock, locks.RLock()
@@ -354,7 +355,7 @@ class Acts:
         parts.producer.log = NO_LOG  # Now: if a signal handler raises before, all of this is done once more.
         self.folder.suspend()
         parts.replica.journal.unmap()
-        parts.members.cells.detach()
+        parts.members.cells.detach(in_act)
 
     def _begin_anew(self) -> None:
         """This process is a forked child: be a member of its own."""

@@ -75,6 +75,9 @@ _NAP_UNIT: Final = 64
 """Microseconds: a nap is kept in 16 bits of such units."""
 
 
+_ZEROS: Final = bytearray(PAGE)
+
+
 class Cells:
     """The mapped cells of one queue.  ``words`` is the array of 64-bit words; a store to it is one store."""
 
@@ -159,10 +162,13 @@ class Cells:
         for kind in (FLAG, *KINDS, POSITION):
             self.words[self.place(kind, slot)] = 0
 
-    def detach(self) -> None:
-        """Let go of the shared memory: stores of a frame that a fork has copied raise ``ValueError``, or go nowhere."""
+    def detach(self, in_act: bool) -> None:
+        """Let go of the shared memory: stores of a frame that a fork has copied raise ``ValueError``, or go nowhere.
+
+        ``in_act``: an act was under way, and such a frame may store anything; else all who look share a page of zeros:
+        to fill one for each queue is half of what a fork costs it."""
         self.close()
-        self._view(bytearray(self.pages * PAGE))
+        self._view(bytearray(self.pages * PAGE) if in_act or self.pages > 1 else _ZEROS)
 
     def close(self) -> None:
         """Look and store no more.  With the last that refers to this memory, its mapping goes."""
