@@ -21,7 +21,7 @@ supported = sys.platform.startswith(("linux", "darwin"))
 
 
 class FolderError(OSError):
-    """A queue folder can't be used: somebody else could write to it, or it is no queue, or its files are damaged."""
+    """A queue folder can't be used: other users may read or write it, or it is no queue, or its files are damaged."""
 
     def __init__(self, path: str, finding: str, remedy: str) -> None:
         super().__init__(f"{path}: {finding}; {remedy}")

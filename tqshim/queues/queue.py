@@ -74,12 +74,12 @@ class TurboQueue(_Queue[_T]):
     has opened the queue already, or ``multiprocessing.current_process().authkey`` is tried.
     ``batch_size``: records of a batch file, at most; one number a process and queue, that of the newest handle.
 
-    Raises ``FolderError`` for a folder that others could write to, ``UnsupportedError`` where queues can't work,
+    Raises ``FolderError`` for a folder that other users may read or write, ``UnsupportedError`` where no queue works,
     ``ValueError`` for a ``maxsize``, a ``durable`` or an ``authkey`` other than that of the queue at ``path``, and for
     ``durable=True`` or an ``authkey`` without one.
 
     What a put has put when it returns is in the queue, whatever becomes of its process.  A process that is killed loses
-    the item that it was just getting, and no other.  It blocks nobody.
+    what it was just getting: one item, or all of its ``get_many``.  It blocks no other process.
 
     >>> queue = TurboQueue(maxsize=100)
     >>> queue.put({"page": 1})
