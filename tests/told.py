@@ -160,7 +160,7 @@ TOLD: Final = (
         "a trip there and back takes {0.12} of the time in the median ({0.11} to {0.20})",
         spread("roundtrip", "p50"),
     ),
-    Told(PERFORMANCE, "and {0.41} where 99 of 100 are faster ({0.09} to {1.2})", spread("roundtrip", "p99")),
+    Told(PERFORMANCE, "its 99th percentile {0.41} ({0.09} to {1.2})", spread("roundtrip", "p99")),
     Told(PERFORMANCE, "arrays of 10 MB go through {ten} times as fast", ratio("numpy/10MB", "rate")),
     Told(PERFORMANCE, "ten consumers and more gain: {three} to {five} times", range_of(MANY_CONSUMERS, many(TURBO))),
     Told(
