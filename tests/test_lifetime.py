@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import gc
 import multiprocessing
 import os
@@ -55,6 +57,63 @@ def test_who_is_the_last_deletes_the_folder_at_once_and_nobody_else_does(root: P
     assert queue.get(timeout=PATIENCE) == 1
     assert folder.delete_unless_used() and not os.path.exists(folder.path)
     queue.close()
+
+
+def test_who_has_no_descriptor_left_to_look_keeps_its_hold_and_leaves(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another thread takes the number that comes free, and the folder stays where it is for good."""
+    queue: Any = TurboQueue()
+    folder = queue._engine.folder
+    real = os.open
+
+    def no_more(name: Any, *arguments: Any, **named: Any) -> int:
+        if name == os.curdir:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(name, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", no_more)
+        assert not folder.delete_unless_used()
+        assert not tqshim.storage.places.reclaim(folder.path), "it is held as before"
+        queue.close()
+    del queue
+    assert not os.path.exists(folder.path)
+
+
+def test_nobody_locks_a_folder_alone_to_which_a_handle_is_on_its_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who unpickles it meanwhile would wait for that, and for a child that another thread has forked in the middle."""
+    queue = TurboQueue()
+    handle = pickle.dumps(queue)
+    alone = []
+    real = fcntl.flock
+
+    def watched(fd: int, how: int) -> None:
+        alone.append(how & fcntl.LOCK_EX)
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", watched)
+    queue.close()
+    del queue
+    assert alone and not any(alone)
+    pickle.loads(handle).close()
+
+
+def test_an_engine_that_fails_to_leave_deletes_its_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue: Any = TurboQueue()
+    engine = queue._engine
+    other = LogFolder.meet(engine.folder.path)
+
+    def fails() -> None:
+        other.close()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(engine, "_leave", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        engine.close()
+    assert not os.path.exists(engine.folder.path)
 
 
 def test_who_is_not_the_last_leaves_what_it_had_of_a_lease(root: Path) -> None:

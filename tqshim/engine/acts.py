@@ -265,23 +265,28 @@ class Acts:
                     if not deleted:
                         self.act(self._leave)
             finally:
-                try:
-                    if self.beside is not None:
-                        self.beside.close()
-                finally:
-                    self._let_all_go()
-        if self.folder.anonymous and not deleted:
-            leave(self.folder.path)
+                self._let_all_go(deleted)
 
-    def _let_all_go(self) -> None:
+    def _let_all_go(self, deleted: bool) -> None:
         try:
-            self.parts.close()
+            if self.beside is not None:
+                self.beside.close()
         finally:
             try:
-                if self.stale:
-                    self.folder.after_fork()
+                self.parts.close()
+            except BaseException:  # interrupted: what is closed is forgotten
+                self.parts.close()
+                raise
             finally:
-                self.folder.close()
+                try:
+                    if self.stale:
+                        self.folder.after_fork()
+                finally:
+                    try:
+                        self.folder.close()
+                    finally:
+                        if self.folder.anonymous and not deleted:
+                            leave(self.folder.path)
 
     def retire(self) -> None:
         """The program ends: leave, as ``close`` does, but let threads that still run put and get."""

@@ -447,17 +447,19 @@ class LogFolder(Home):
         """Delete an anonymous folder that nobody else uses.  ``False``: somebody does, and it is held as before."""
         if not self.anonymous:
             return False
-        fd, self.fd = self.fd, -1
-        os.close(fd)
+        try:
+            # By no path, which may lead elsewhere by now, and before the hold goes: its number may be taken at once.
+            unheld = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | OPEN, dir_fd=self.fd)
+        except OSError:
+            return False
+        held, self.fd = self.fd, unheld
+        os.close(held)
         if places.reclaim(self.path):
             return True
-        try:
-            again = self._hold(self.path)
-        except FileNotFoundError:  # by who was the last one in between
-            return True
-        self.fd, again.fd = again.fd, -1
-        self.own_hold = True
-        return False
+        with contextlib.suppress(BlockingIOError):  # who has it alone deletes it, or lets go at once
+            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            self.own_hold = True
+        return self.is_deleted
 
     def let_go(self) -> None:
         """At the end of the program: delete the folder if nobody else uses it, else keep it open for late threads.

@@ -225,14 +225,18 @@ _left: Final[set[str]] = set()
 def leave(path: str) -> None:
     """Delete an anonymous queue folder that this process uses no more, now or at its end: who still uses it may be a
     child, which ``multiprocessing`` ends, or waits for, then."""
-    if not reclaim(path):
-        _left.add(path)
+    _left.add(path)  # first: what is interrupted is done at the end
+    if reclaim(path):
+        _left.discard(path)
 
 
 def reclaim_left() -> None:
     """This process ends: delete what it has left, and nobody uses any more."""
     while _left:
-        reclaim(_left.pop())
+        path = _left.pop()
+        if not reclaim(path):
+            root, name = os.path.split(path)
+            reclaim(os.path.join(root, names.dead(name)))  # who deleted it was interrupted
 
 
 def sweep(root: str, mine: Iterable[str]) -> None:
@@ -261,11 +265,14 @@ def reclaim(path: str) -> bool:
     try:
         if os.fstat(fd).st_uid != os.geteuid():
             return False
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         root, name = os.path.split(path)
+        dead = name.startswith(names.DEAD)
+        if not (dead or _may_all_go(fd, os.listdir(fd))):
+            return False  # before it is locked: who opens it waits for who has it alone, be that one forked or stopped
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         listed = os.listdir(fd)
-        if not name.startswith(names.DEAD):
-            if not all(_may_go(fd, one) for one in listed):
+        if not dead:
+            if not _may_all_go(fd, listed):
                 return False
             # Commit point: under this name nobody opens it as a queue any more.
             os.rename(path, os.path.join(root, names.dead(name)))
@@ -282,14 +289,16 @@ def reclaim(path: str) -> bool:
     return True
 
 
-def _may_go(fd: int, listed: str) -> bool:
-    """A file of that name is ours, and says of no handle that it is on its way."""
-    name = names.parse(listed)
-    if name is None or name.kind != "marker":
-        return name is not None
-    with contextlib.suppress(FileNotFoundError):
-        # Either way: the wall clock can step back.
-        return abs(time.time() - os.stat(listed, dir_fd=fd).st_mtime) >= MARKER_LIFE
+def _may_all_go(fd: int, listed: Iterable[str]) -> bool:
+    """These files are ours, and none says that a handle is on its way."""
+    for name, parsed in [(name, names.parse(name)) for name in listed]:
+        if parsed is None:
+            return False
+        if parsed.kind == "marker":
+            with contextlib.suppress(FileNotFoundError):
+                # Either way: the wall clock can step back.
+                if abs(time.time() - os.stat(name, dir_fd=fd).st_mtime) < MARKER_LIFE:
+                    return False
     return True
 
 
