@@ -621,7 +621,7 @@ MUTANTS = [
     ),
     Mutant(
         "nobody asks for places back",
-        "        return sum([self.producer.trim(slot) for slot in list(self.replica.ledger.res)]) > 0\n",
+        "        return sum([producer.trim(slot) for slot in list(self.replica.ledger.res)]) > 0\n",
         "        return False\n",
         "a bounded queue is full although places are free that another producer might use",
         BOUNDS + "test_places_that_another_has_not_used_are_anyones[300]",

@@ -25,8 +25,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import synchronize
+from pathlib import Path
+from queue import Full
 from typing import Any, NamedTuple, Optional
 
 import pytest
@@ -41,10 +43,12 @@ from test_equivalence import CONSTANTS
 
 import tqshim
 from tqshim import TurboQueue
-from tqshim.engine import tuning
+from tqshim.engine import puts, tuning
+from tqshim.engine.engine import Engine
 from tqshim.engine.membership import Membership
 from tqshim.engine.parts import Parts
 from tqshim.engine.replica import Replica
+from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
 from tqshim.sync.cells import AWAITS_DONE
 
@@ -1574,3 +1578,78 @@ def test_places_that_another_has_just_told_of_are_taken(crews: Any, monkeypatch:
     assert told, "the way has changed: nobody is told"
     assert q.get_many_nowait() == [*range(3, 12)]
     crew.forget()
+
+
+@pytest.fixture
+def two_producers(tmp_path: Path) -> Iterator[tuple[Any, Engine]]:
+    """A queue of six places, which two engines have put an item into, and the other of them."""
+    if not (tuning.RESERVATIONS and tuning.SHORT_WAYS and membarrier.barrier_works()):
+        pytest.skip("nobody reserves places here")
+    q: Any = TurboQueue(6, path=tmp_path / "queue")
+    other = Engine(LogFolder.meet(q._engine.folder.path))
+    for put in (lambda: q.put(0), lambda: other.put(b"N.", False, None)):
+        put()
+    yield q, other
+    other.close()
+    q.close()
+
+
+def reserve(engine: Engine) -> None:
+    engine.act(engine.parts.replica.sync)
+    assert engine.act(engine.parts.producer._has_places, 1)
+
+
+def trim(engine: Engine, whose: Engine) -> None:
+    """That engine ends the other's reservation."""
+    slot = whose.parts.producer.slot
+    assert slot is not None
+    engine.act(engine.parts.replica.sync)
+    assert engine.act(engine.parts.producer.trim, slot)
+
+
+def test_places_that_others_reserve_and_do_not_use_make_nothing_full(
+    two_producers: tuple[Any, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had reserved them at each look of a put, and again just after it had ended that; and let them go then."""
+    q, other = two_producers
+    reserve(other)
+    real, looks = puts.put_once, []
+
+    def put_once(engine: Engine, records: list[Any], again: bool) -> int:
+        put = real(engine, records, again)
+        if engine is q._engine and not looks:
+            looks.append(put)
+            trim(other, other)
+            engine.parts.replica.sync()  # as another thread of ours may
+        return put
+
+    def make_room(self: Parts) -> bool:
+        made = making(self)
+        if made and not looks:
+            reserve(other)
+        return made
+
+    making = Parts.make_room
+    monkeypatch.setattr(puts, "put_once", put_once)
+    monkeypatch.setattr(Parts, "make_room", make_room)
+    q.put_nowait(1)
+    assert looks[0] == 0, "the way has changed: there was a place at once"
+    assert q.qsize() == 3
+
+
+def test_what_makes_a_queue_full_is_in_it(two_producers: tuple[Any, Engine]) -> None:
+    """A thread of ours has stored a record by the short way just as another process ended our reservation."""
+    q, other = two_producers
+    engine = q._engine
+    reserve(engine)
+    engine.act(engine.parts.producer._limit)
+    trim(other, engine)
+    total = engine.parts.producer.log.put(b"N.")
+    assert total > 0, "it is to ask whether that is put"
+    for _ in range(3):
+        assert other.put(b"N.", False, None)
+    trim(other, other)
+    with pytest.raises(Full):  # with it six are there
+        q.put_nowait(bytes(70_000))  # which takes the long way
+    assert not other.put(b"N.", False, None), "nobody takes its place"
+    assert engine.has_put(total) and q.qsize() == 6

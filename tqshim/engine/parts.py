@@ -99,7 +99,20 @@ class Parts:
         if passed:
             self.replica.append_one(passed)  # void: another has told of it just now, or ended the lease
             return True
-        return sum([self.producer.trim(slot) for slot in list(self.replica.ledger.res)]) > 0
+        taken, producer = self.producer.taken(), self.producer
+        if taken > self.replica.ledger.used:
+            producer.settle_all(producer)  # What another thread has put beyond its reservation may not count.
+            if producer.taken() < taken:
+                return True
+        return sum([producer.trim(slot) for slot in list(self.replica.ledger.res)]) > 0
+
+    def has_room(self, count: int) -> bool:
+        """There are places for so many, as it seems, though a put has found none: others had reserved them, and have
+        used fewer since, or got items."""
+        if self.make_room():
+            return True
+        ledger = self.replica.ledger
+        return not ledger.shutting and self.producer.taken(count) <= ledger.maxsize
 
     def is_over(self) -> bool:
         """The queue was shut down, and nothing can be got any more."""

@@ -63,7 +63,7 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
         if not engine.maxsize:
             continue
         if not block or (deadline is not None and monotonic() >= deadline):
-            if engine.act(lambda: engine.parts.make_room()):
+            if engine.act(has_room, engine, len(left)):
                 continue
             return put
         if spins and not put:
@@ -74,6 +74,10 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
         if not waits.wait(engine, AWAITS_PLACE, deadline, len(records) - put):
             return put
         waited = True
+
+
+def has_room(engine: Acts, places: int) -> bool:
+    return engine.parts.has_room(places)
 
 
 def pass_on(engine: Acts) -> None:
