@@ -92,7 +92,7 @@ HOUSE: Final = (
     Step(3, words("engine.leasing engine.log engine.supply")),
     Step(3, words("engine.hand")),
     Step(3, words("engine.reader engine.reclaim engine.wait_policy")),
-    Step(3, words("engine.gather engine.membership")),
+    Step(3, words("engine.membership")),
     Step(3, words("engine.replica")),
     Step(3, words("engine")),
     Step(3, words("engine.tuning engine.keys")),

@@ -12,7 +12,7 @@ import pytest
 from sampling import sampled
 
 KILL_RUN = pathlib.Path(__file__).absolute().parent / "kill_run.py"
-ALL_OFF = "leases,reservations,spinning,gathering"
+ALL_OFF = "leases,reservations,spinning"
 
 
 def kill_run(seconds: int, options: str, without: str = "") -> None:

@@ -305,7 +305,6 @@ SIDE_BY_SIDE: Final = {
 }
 """Rows, by their first words, that no step of a program shows, and the test that does the same to both queues."""
 ALONE: Final = {
-    "a consumer waits, and no other one does": "of what comes within a millisecond nothing is to be seen there",
     "a pickled handle of an anonymous queue that nobody uses": "there handles are not pickled so",
     "a full disk": "there nothing is written to one",
     "files damaged by others": "there are no files there",

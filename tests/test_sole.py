@@ -341,7 +341,6 @@ def test_a_get_that_waits_and_is_interrupted_at_any_line_does_not_count_as_aslee
     """It falls asleep on the short way; an item comes just before it has said so, or when it sleeps."""
     no_naps(monkeypatch)
     monkeypatch.setattr(tqshim.engine.tuning, "SPINNING", False)
-    monkeypatch.setattr(tqshim.engine.tuning, "GATHERING", False)
     where, what = (Waiter, "fall_asleep") if when == "before" else (Bell, "sleep")
     do = getattr(where, what)
     for line in itertools.count(1):
@@ -372,9 +371,8 @@ def test_a_get_that_waits_and_is_interrupted_at_any_line_does_not_count_as_aslee
 
 
 @pytest.mark.parametrize("timeout", [0, 1e-6, 2e-5, 1e-4])
-@pytest.mark.parametrize("gathers", [False, True])
 @pytest.mark.parametrize("there", ["another's item", "a shutdown"])
-def test_the_shortest_wait_finds_what_was_there_before_it(there: str, gathers: bool, timeout: float) -> None:
+def test_the_shortest_wait_finds_what_was_there_before_it(there: str, timeout: float) -> None:
     """The short way looks at one log alone."""
     with TurboQueue() as queue:
         others = [newcomer(queue._engine.folder.path) for _ in range(2)]
@@ -382,11 +380,6 @@ def test_the_shortest_wait_finds_what_was_there_before_it(there: str, gathers: b
             others[0].put(number)
             assert queue.get(timeout=LONG) == number
         assert holds(queue)
-        waiter = queue._engine.parts.waiter
-        if gathers:  # as a stream of items leaves it, each of which was slept for
-            waiter._luck[SLEEPS] = 0.0
-            waiter.gathering._skip, waiter.gathering._interval = 0, 3e-5
-            waiter.gathering._taken = queue._engine.parts.hand.taken
         if there == "a shutdown":
             others[1].shutdown()
             with pytest.raises(ShutDown):
@@ -403,7 +396,6 @@ def test_who_falls_asleep_sees_what_a_handler_has_read_meanwhile(leases: bool, m
     """A shutdown just before it says that it sleeps rings for nobody, and its last look is interrupted."""
     no_naps(monkeypatch)
     monkeypatch.setattr(tqshim.engine.tuning, "SPINNING", False)
-    monkeypatch.setattr(tqshim.engine.tuning, "GATHERING", False)
     say, look = Waiter.fall_asleep, Consumer.finds_nothing_new
     interrupted = []
     with TurboQueue() as queue:

@@ -101,7 +101,6 @@ def test_who_falls_asleep_just_as_something_is_put_finds_it_or_is_rung_for(
     """A first nap begins without a barrier.  Each put comes at a random moment, 30 us at most behind the last get: in
     the middle of falling asleep, one in five.  One that is missed is enough to hang."""
     monkeypatch.setattr(tuning, "SPINNING", False)
-    monkeypatch.setattr(tuning, "GATHERING", False)
     q = TurboQueue()
     last = FORK.RawValue("Q", 0)
     child = started(say_last, q, last)

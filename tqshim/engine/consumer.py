@@ -134,10 +134,6 @@ class Consumer:
         """The counters of what is cut, or delivered by our lease of all that comes."""
         return self._replica.ledger.totals.tobytes() if self.sole.lease is None else self._members.cells.given()
 
-    def left(self) -> int:
-        """Items that wait, as far as can be seen without asking."""
-        return self.size() if self.sole.lease is None else self.sole.left()
-
     # -- taking
 
     def finds_nothing_new(self) -> bool:

@@ -19,7 +19,7 @@ from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.parts import Parts
 from tqshim.runtime.clock import check_deadline, monotonic
 from tqshim.sync import membarrier
-from tqshim.sync.bell import Bell, pause
+from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, SLEEPS
 
 TYPE_CHECKING = False
@@ -72,8 +72,6 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
     """The same, by ``deadline``.  ``sleep``: whoever is left asleep by an exception, the caller wakes."""
     spins: Optional[bool] = None
     """Before it sleeps it looks for a moment; asked when there is nothing."""
-    gathers = 0.0
-    """Seconds for which it lets items come instead."""
     cut_short = False
     if most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep, deadline if block else None):
         return engine.generation, False
@@ -83,7 +81,6 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
             if sleep.rung and most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep):
                 pass_on(engine)
                 return engine.generation, False
-        gathered, gathers = gathers, 0.0
         generation = engine.generation
         state = engine.parts.hand.state
         try:
@@ -107,8 +104,6 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
                 ended = sleep.naps > 0 and monotonic() >= deadline
                 if sleep.rung or not (sleep.looked or consumer.finds_nothing_new()):
                     take(parts, got, most, engine.generation, ended)
-                if gathered:
-                    parts.waiter.gathering.came(len(got) and len(got) + consumer.left())
                 if got:
                     if sleep.parts is not None:
                         wake(parts, sleep)  # Not before: by now it is known who else may sleep.
@@ -119,9 +114,7 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
                 elif block and not ended:
                     if spins is None:
                         spins = sleep.parts is None and parts.waiter.may_spin(SLEEPS)
-                    if not (spins or gathered or sleep.parts):
-                        gathers = parts.waiter.gathers(hand.taken, deadline)
-                    if not spins and gathers <= 0.0:
+                    if not spins:
                         fall_asleep(parts, sleep, deadline)
                 if engine.beside is not None and engine.beside.owes:
                     leasing.settle()  # What a handler's get has left comes before what steps would deliver.
@@ -155,8 +148,6 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
             spins = False
             found = engine.parts.waiter.spin(deadline, engine.parts.consumer.known())
             sleep.looked = not (found or looks)  # what was looked at is not all there may be
-        elif gathers > 0.0:
-            pause(gathers)
 
 
 def may_be_short(parts: Parts) -> bool:
@@ -189,7 +180,7 @@ def take_short(engine: Acts, got: list[Any], sleep: Sleep, deadline: Optional[fl
                 hand.leave_out(began)
             elif not sole.take(got) and deadline is not None and sole.lease is not None:
                 sleep.looked = True
-                if not (parts.waiter.may_spin(SLEEPS) or parts.waiter.gathers(hand.taken, deadline) > 0.0):
+                if not parts.waiter.may_spin(SLEEPS):
                     fall_asleep(parts, sleep, deadline)
             if got:
                 if engine.maxsize:

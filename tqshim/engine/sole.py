@@ -118,11 +118,6 @@ class SoleLease:
         self._reclaimer.reclaim_done()
         return True
 
-    def left(self) -> int:
-        """Items that wait, as far as can be seen without asking."""
-        words, source = self._words, self._source
-        return 0 if source is None else words[source.counter] - words[source.given]
-
     def finds_nothing_new(self) -> bool:
         """There is nothing to take, and nothing was written to the journal."""
         replica, cells = self._replica, self._members.cells

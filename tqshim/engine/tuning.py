@@ -22,7 +22,6 @@ SOLE: Final = "sole" not in _WITHOUT
 RESERVATIONS: Final = "reservations" not in _WITHOUT
 ALONE: Final = "alone" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
-GATHERING: Final = "gathering" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT
 IN_FILES: Final = "in_files" not in _WITHOUT
 MAPPINGS: Final = "mappings" not in _WITHOUT
@@ -81,12 +80,6 @@ BELLS: Final = 32
 """Bells that a process keeps open, each with one or two descriptors: it opens others for each sleep and each ring."""
 SPIN: Final = 60e-6
 """Seconds for which a consumer looks before it sleeps: about what waking it would cost."""
-GATHER_MOST: Final = 1e-3
-"""Seconds for which a sole consumer leaves its queue alone, at most, while items come faster than they are worth a
-wake-up each."""
-GATHER_ITEMS: Final = 16
-GATHER_FEW: Final = 3
-"""Items that are to come meanwhile; with fewer than these it was not worth it."""
 LEASE_FROM: Final = 8
 """Waiting items from which a lease is worth its event."""
 SOLE_FEW: Final = 64

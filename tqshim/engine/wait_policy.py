@@ -17,7 +17,6 @@ from collections.abc import Callable
 from math import inf
 
 from tqshim.engine import tuning
-from tqshim.engine.gather import Gathering
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
 from tqshim.protocol import names
@@ -52,7 +51,7 @@ _LUCK: Final = 0.3
 class Waiter:
     """The sleep of one process in one queue."""
 
-    __slots__ = ("_bells", "_folder", "_luck", "_members", "_passing", "_replica", "gathering", "waiting")
+    __slots__ = ("_bells", "_folder", "_luck", "_members", "_passing", "_replica", "waiting")
 
     def __init__(self, folder: LogFolder, replica: Replica, members: Membership) -> None:
         self._folder = folder
@@ -62,7 +61,6 @@ class Waiter:
         self._passing: dict[object, Bell] = {}
         """Those of who sleeps while this process keeps enough."""
         self._luck = dict.fromkeys(KINDS, 1.0)
-        self.gathering = Gathering()
         self.waiting: dict[int, dict[object, bool]] = {kind: {} for kind in KINDS}
         """Who of this process sleeps: threads, and event loops; and whether it stands aside."""
 
@@ -210,14 +208,6 @@ class Waiter:
         return min(tuning.NAP_MOST, max(1, waiters) * min(tuning.NAP_LAST, tuning.NAP * (1 << min(naps, 64))))
 
     # -- looking
-
-    def gathers(self, taken: int, until: float) -> float:
-        """Seconds for which to let items come: nothing is there, after so many items.  0: sleep until rung."""
-        ledger = self._replica.ledger
-        if ledger.consumers != 1 or 0 < ledger.maxsize < 4 * tuning.GATHER_ITEMS or self.waiting[SLEEPS]:
-            return 0.0
-        now = monotonic()
-        return min(self.gathering.seconds(now, taken), until - now)
 
     def _is_more(self, counters: bytes) -> bool:
         """They are beyond what is cut, as it seems: the lock is not held."""
