@@ -40,6 +40,7 @@ CONSTANTS: dict[str, list[Any]] = {
     "PLACES": [1, 2, 256],
     "PLACES_LEAST": [1, 16],
     "LEASE_FROM": [1, 2, 8],
+    "SOLE_ENOUGH": [1, 2, 32],
     "LEASE_ITEMS": [1, 4, 1 << 14],
     "FILE_BYTES": [64, 256, 1 << 20],
     "LARGE_FILE_BYTES": [64, 1 << 20, 4 << 20],

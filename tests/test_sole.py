@@ -67,7 +67,7 @@ def holds(queue: Any) -> bool:
 
 
 def test_items_that_come_one_by_one_cost_no_event(path: str) -> None:
-    """But for the lease itself; and where eight wait, they are cut and leased as ever."""
+    """But for the lease itself; and where 32 wait, they are cut and leased as ever."""
     with TurboQueue(path=path) as queue:
         queue.put(0)
         assert queue.get(timeout=LONG) == 0
@@ -79,9 +79,9 @@ def test_items_that_come_one_by_one_cost_no_event(path: str) -> None:
         with pytest.raises(Empty):
             queue.get_nowait()
         assert events_of(queue) == before
-        for number in range(20):
+        for number in range(40):
             queue.put(number)
-        assert [queue.get(timeout=LONG) for _ in range(20)] == list(range(20))
+        assert [queue.get(timeout=LONG) for _ in range(40)] == list(range(40))
         assert events_of(queue) > before
 
 

@@ -68,7 +68,7 @@ class SoleLease:
         self._reclaimer = reclaimer
         self._hand = hand
         maxsize = replica.ledger.maxsize
-        self._enough = maxsize + 1 if 0 < maxsize <= tuning.SOLE_FEW else tuning.LEASE_FROM
+        self._enough = maxsize + 1 if 0 < maxsize <= tuning.SOLE_FEW else tuning.SOLE_ENOUGH
         """Items that wait from which it ends: a lease of so many is cheaper."""
         self.lease: Optional[Lease] = None
         self._source: Optional[_Source] = None

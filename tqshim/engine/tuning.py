@@ -82,6 +82,9 @@ SPIN: Final = 60e-6
 """Seconds for which a consumer looks before it sleeps: about what waking it would cost."""
 LEASE_FROM: Final = 8
 """Waiting items from which a lease is worth its event."""
+SOLE_ENOUGH: Final = 32
+"""Waiting items from which a lease of all that comes ends: not so few that as many as a loop of tasks and results has
+under way end each that begins."""
 SOLE_FEW: Final = 64
 """Places of a bounded queue up to which a lease of all that comes goes on, however many wait: there are never many."""
 PACE_ITEMS: Final = 4
