@@ -309,6 +309,8 @@ def test_a_shutdown_just_as_it_lowers_its_flag_refuses_its_put(
         other = newcomer(path)
         other.put(1)
         assert [other.get(), other.get()] == [0, 1]
+        queue.put(2)  # as it did alone; from now on as others do
+        assert other.get() == 2
         log = queue._engine.parts.producer.log
         assert log.counts[log.flag], "whoever joined has raised it"
         look = Membership.look
@@ -325,7 +327,7 @@ def test_a_shutdown_just_as_it_lowers_its_flag_refuses_its_put(
         else:
             monkeypatch.setattr(Membership, "look", looks_late)
         with pytest.raises(ShutDown):
-            queue.put(2)
+            queue.put(3)
         assert queue.empty()
         with pytest.raises(ShutDown):
             other.get()

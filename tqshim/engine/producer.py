@@ -357,13 +357,7 @@ class Producer:
     def _is_alone(self) -> bool:
         """Nobody else puts: all places that are free are ours, until another joins, and raises our flag."""
         ledger = self._replica.ledger
-        return (
-            tuning.ALONE
-            and self._members.counting
-            and ledger.producers == 1
-            # Of fewer a consumer gets one at a time anyhow, and one that is cut is cheaper to get.
-            and ledger.maxsize >= tuning.PLACES_LEAST
-        )
+        return tuning.ALONE and self._members.counting and ledger.producers == 1 and ledger.maxsize > 0
 
     def _has_free_places(self, total: int) -> bool:
         """There are places for the log up to that total, all of which is ours."""

@@ -87,7 +87,7 @@ class SoleLease:
             and ledger.head == ledger.tail
             and len(ledger.files) == 1
             # Else its producer asks the journal for places.
-            and (not ledger.maxsize or (ledger.producers == 1 and ledger.maxsize >= tuning.PLACES_LEAST))
+            and (not ledger.maxsize or ledger.producers == 1)
             and not (ledger.reserved or ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
             and small_ahead(ledger, cuts) > 0
         )
