@@ -1488,6 +1488,18 @@ def test_records_are_found_without_a_journal(
         )
 
 
+def test_a_record_whose_tag_ends_as_pickles_do_is_found_without_it(tmp_path: Path) -> None:
+    file, key = FileId(3, index.serial(1, 0)), keys.Key(b"key", bytes(16))
+    found = 0
+    for number in range(1000):
+        record = record_of(number)
+        data = laid(file, [record], key)
+        found += data.endswith(b".")
+        if data.endswith(b".") or number < 3:
+            assert found_in(tmp_path, data, file) == [record]
+    assert found
+
+
 @settings(max_examples=examples(200), deadline=None)
 @given(data=st.binary(max_size=400), ends=st.lists(st.integers(0, 3000), max_size=20))
 def test_what_is_found_in_garbage_looks_like_pickles(

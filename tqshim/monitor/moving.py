@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickletools
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -341,8 +342,8 @@ def _goes_on(batch: SeenBatch, number: int, begin: int, end: int) -> bool:
 
 
 def _is_tagged(batch: SeenBatch, capacity: int) -> bool:
-    """The records of a file seem to be those of a queue with a key: more of the first few look like pickles without the
-    length of a tag than with it."""
+    """The records of a file seem to be those of a queue with a key: more of the first few pickles end where a tag would
+    begin than at the end."""
     with_tag = without = 0
     for number in range(min(capacity, TRIED)):
         begin, end = batch.ends(number, 1)
@@ -352,9 +353,18 @@ def _is_tagged(batch: SeenBatch, capacity: int) -> bool:
             record = batch.record(number)
         except (ValueError, OSError):
             continue
-        without += looks_pickled(record)
-        with_tag += looks_pickled(record[:-TAG])
+        end = _end_of_pickle(record)
+        without += end == len(record)
+        with_tag += end == len(record) - TAG
     return with_tag > without
+
+
+def _end_of_pickle(record: bytes) -> int:
+    """Where the pickle ends that these bytes begin with; -1: there is none.  Nothing of it is executed."""
+    try:
+        return 1 + max(at for _, _, at in pickletools.genops(record) if at is not None)
+    except Exception:  # whatever bytes these are
+        return -1
 
 
 def _tidy(view: View, in_use: bool) -> Recovery:
