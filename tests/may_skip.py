@@ -110,6 +110,7 @@ MAY_SKIP: Final = {
     "that call is not made here": _SWITCHED,
     "the places are those of Linux": _SWITCHED,
     "there are no leases here": _SWITCHED,
+    "nobody reserves places here": _SHORT,
     "there is no /dev/shm": _SWITCHED,
     "there is no short way": _SWITCHED,
     "there is no short way of a claim": _SWITCHED,
