@@ -126,7 +126,6 @@ def test_who_is_not_the_last_leaves_what_it_had_of_a_lease(root: Path) -> None:
     other.close()
 
 
-
 def gone(path: str) -> bool:
     """The folder goes within moments: what just ends may need one."""
     deadline = time.monotonic() + PATIENCE

@@ -99,7 +99,8 @@ class Parts:
         if passed:
             self.replica.append_one(passed)  # void: another has told of it just now, or ended the lease
             return True
-        taken, producer = self.producer.taken(), self.producer
+        producer = self.producer
+        taken = producer.taken()
         if taken > self.replica.ledger.used:
             producer.settle_all(producer)  # What another thread has put beyond its reservation may not count.
             if producer.taken() < taken:

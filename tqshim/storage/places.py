@@ -291,7 +291,8 @@ def reclaim(path: str) -> bool:
 
 def _may_all_go(fd: int, listed: Iterable[str]) -> bool:
     """These files are ours, and none says that a handle is on its way."""
-    for name, parsed in [(name, names.parse(name)) for name in listed]:
+    for name in listed:
+        parsed = names.parse(name)
         if parsed is None:
             return False
         if parsed.kind == "marker":

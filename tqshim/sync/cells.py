@@ -73,9 +73,8 @@ ASLEEP: Final = {SLEEPS: 512, AWAITS_PLACE: 513, AWAITS_DONE: 514}
 
 _NAP_UNIT: Final = 64
 """Microseconds: a nap is kept in 16 bits of such units."""
-
-
 _ZEROS: Final = bytearray(PAGE)
+"""What cells show that were let go of."""
 
 
 class Cells:
