@@ -1919,6 +1919,7 @@ ELSEWHERE = {
     "_delete_batch: ioctl": "of a file that has no name any more: test_large",
     "_mkfifo_by_path: mkfifo": "where a FIFO can't be made relative to a folder: test_systems",
     "allocate: write": "where a file system can't set space aside: test_systems",
+    "delete_unless_used: flock": "beside other users one shared lock more, which looks as before: test_lifetime",
     "lock_to_read: fcntl": "who reads a record in its file keeps that from being filled again: test_large",
     "open: rmdir": "a file system that is refused: test_folder",
     "pass_on: words": "who was rung for in vain tells the next; it sleeps on itself: test_waking",
