@@ -103,6 +103,7 @@ HOUSE: Final = (
     Step(2, words("storage.batch_file storage.member_locks storage.hardening")),
     Step(2, words("storage.places")),
     Step(2, words("storage.files storage")),
+    Step(2, words("runtime.postponed")),
     Step(2, words("runtime.late")),
     Step(2, words("runtime.mappings")),
     Step(2, words("runtime.locks")),

@@ -52,6 +52,110 @@ def test_a_first_put_and_get_import_what_they_need_and_no_more() -> None:
     assert [name for name in brought if name.startswith(NOT_NEEDED)] == []
 
 
+WITHOUT_PIPES: Final = """
+import multiprocessing, sys
+from tqshim import TurboQueue
+queue = TurboQueue()
+queue.put(1)
+assert queue.get() == 1
+print(*["tempfile"] * ("tempfile" in sys.modules), "Pipe" in vars(multiprocessing.connection))
+WHAT
+print("Pipe" in vars(multiprocessing.connection), type(multiprocessing.connection) is type(sys))
+one, other = multiprocessing.Pipe()
+one.send("sent")
+print(other.recv())
+"""
+ASKS: Final = {
+    "an attribute": "print(multiprocessing.connection.wait.__name__)",
+    "a name": "from multiprocessing.connection import wait; print(wait.__name__)",
+    "all names": "from multiprocessing.connection import *; print(wait.__name__)",
+    "a new value": "multiprocessing.connection.wait = 'wait'; print(multiprocessing.connection.wait)",
+    "a value less": "del multiprocessing.connection.CONNECTION_TIMEOUT\n"
+    "print('wait' if 'CONNECTION_TIMEOUT' not in dir(multiprocessing.connection) else 'still there')",
+    "a list": "print(*[name for name in dir(multiprocessing.connection) if name == 'wait'])",
+    "a patch": "from unittest import mock\nwith mock.patch('multiprocessing.connection.wait', 'wait'):"
+    " print(multiprocessing.connection.wait)",
+    "to be read again": "import importlib; print(importlib.reload(multiprocessing.connection).wait.__name__)",
+    "by a child": "p = multiprocessing.Process(target=print, args=('wait',)); p.start(); p.join(60)",
+}
+"""Ways in which a program asks a module for something."""
+
+
+@pytest.mark.parametrize("way", ASKS)
+def test_what_pipes_need_is_imported_when_somebody_asks_for_a_pipe(way: str) -> None:
+    """And is there as if it had been imported at once."""
+    program = WITHOUT_PIPES.replace("WHAT", ASKS[way])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=ROOT, **PIPES, text=True)
+    assert done.stdout.split() == ["False", "wait", "True", "True", "sent"], done.stderr
+
+
+IN_BETWEEN: Final = """
+import contextlib, multiprocessing, os, sys, threading
+from importlib.machinery import SourceFileLoader
+from importlib.util import spec_from_loader
+
+others, said, forking = [], [], threading.Event()
+
+def asks():
+    said.append(multiprocessing.connection.wait.__name__)
+
+def fails():
+    raise KeyError("interrupted")
+
+def starts(what=asks):
+    others.append(threading.Thread(target=what))
+    others[-1].start()
+
+def forks():
+    starts(child)
+    forking.wait()
+
+def child():
+    forking.set()
+    child = os.fork()
+    if not child:
+        asks()
+        os._exit(3)
+    said.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+class Loader(SourceFileLoader):
+    def exec_module(self, module):
+        if does:
+            does.pop()()
+        super().exec_module(module)
+
+class Finder:
+    def find_spec(name, path, *_):
+        if name == "multiprocessing.connection":
+            return spec_from_loader(name, Loader(name, path[0] + "/connection.py"))
+
+does = [globals()[sys.argv[1]]]
+sys.meta_path.insert(0, Finder)
+import tqshim
+assert does
+with contextlib.suppress(KeyError):
+    asks()
+asks()
+for other in others:
+    other.join()
+print(*said)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("asks", ["wait"] * 3),  # as a signal handler may, in the middle
+        ("fails", ["wait"]),
+        ("starts", ["wait"] * 3),  # another thread
+        ("forks", ["3", "wait", "wait"]),
+    ],
+)
+def test_that_import_may_be_interrupted(what: str, said: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", IN_BETWEEN, what], cwd=ROOT, **PIPES, text=True)
+    assert sorted(done.stdout.split()) == said, done.stderr
+
+
 REGISTERS: Final = """
 import multiprocessing, os, threading
 from tqshim.sync import membarrier

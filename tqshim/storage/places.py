@@ -17,7 +17,7 @@ import contextlib
 import errno
 import functools
 import os
-import tempfile
+import sys
 import time
 from collections.abc import Iterable
 
@@ -146,9 +146,9 @@ _absolute: Final = functools.lru_cache(None)(os.path.abspath)
 def _temporary_root() -> str:
     """The temporary folder, as ``tempfile`` finds it.  That itself takes a lock, and tries to write, the first time: a
     child that is forked meanwhile, or a signal handler, would wait for it for ever."""
-    if tempfile.tempdir is not None:
-        said: str = os.fsdecode(tempfile.tempdir)
-        return said
+    said = getattr(sys.modules.get("tempfile"), "tempdir", None)
+    if said is not None:
+        return os.fsdecode(said)
     chosen = map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))
     for name in (*filter(None, chosen), "/tmp", "/var/tmp", "/usr/tmp", os.curdir):
         with contextlib.suppress(FileNotFoundError):  # of a relative one: this process's folder was deleted
