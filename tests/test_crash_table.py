@@ -1407,7 +1407,7 @@ class PutTooLate(PutThatHelps):
         slot = self.parts.producer.slot
         for producer in self.parts.replica.ledger.files:
             self.flag(words_of.FLAG, producer)
-        self.parts.replica.journal.append_all(events.cut(slot, 1) + events.shutdown(False), 0)
+        self.parts.replica.journal.append(events.cut(slot, 1) + events.shutdown(False), 0)
 
     def expected(self, done: list[str]) -> list[Any]:
         return [0, "before"]
@@ -1534,7 +1534,7 @@ class Scan(Path):
 
     def act(self) -> None:
         tqshim.engine.tuning.SCAN_EVERY = 0.0  # type: ignore[misc]
-        self.engine.act(self.parts.acknowledging.scan_if_due, monotonic() + 1)
+        self.engine.act(self.parts.reclaimer.scan_if_due, monotonic() + 1)
 
 
 class ProgramEnds(Path):

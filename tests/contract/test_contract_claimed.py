@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import random
+import signal
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any, Optional
@@ -41,6 +43,78 @@ def _redelivered(q: Any) -> tuple[Any, int]:
     claim = q.claimed()
     with claim as item:
         return item, claim.redelivered
+
+
+def thrown_away(q: Any) -> Any:
+    """The item of a block that never came to its end."""
+    claim = q.claimed(timeout=PATIENCE)
+    item = claim.__enter__()
+    del claim
+    gc.collect()
+    return item
+
+
+@pytest.mark.parametrize("ask", ["get", "get_nowait", "get_many", "claimed"])
+def test_an_item_whose_block_was_thrown_away_is_the_next_one(ask: str) -> None:
+    with tqshim.Queue() as q:
+        q.put_many(["first", "second"])
+        assert thrown_away(q) == "first"
+        if ask == "claimed":
+            with q.claimed(block=False) as item:
+                assert item == "first"
+        else:
+            found = getattr(q, ask)(max_messages_to_get=1) if ask == "get_many" else [getattr(q, ask)()]
+            assert found == ["first"]
+        assert all_of(q) == ["second"]
+
+
+@pytest.mark.parametrize("there", ["others wait", "others come", "another waits for its place"])
+def test_an_item_whose_block_was_thrown_away_comes_back_to_others(there: str, other: Any) -> None:
+    """Its process does nothing but wait for something else."""
+    with tqshim.Queue(1) as q:
+        q.put("thrown away")
+        worker = other(q)
+        if there == "others wait":
+            assert thrown_away(q) == "thrown away"
+            worker.begin("get", timeout=PATIENCE)
+            q.put("next", timeout=PATIENCE)
+            assert worker.answer() == "thrown away"
+        elif there == "others come":
+            assert thrown_away(q) == "thrown away"
+            with pytest.raises(tqshim.Full):
+                q.put("next", timeout=2)
+            assert worker.do("get_nowait") == "thrown away"
+        else:
+            assert thrown_away(q) == "thrown away"
+            worker.begin("put", "next", timeout=PATIENCE)
+            assert q.get(timeout=PATIENCE) == "thrown away"
+            worker.answer()
+            assert q.get(timeout=PATIENCE) == "next"
+
+
+def test_a_block_that_is_interrupted_anywhere_keeps_nothing() -> None:
+    """Its item was got, or comes back; whoever gets next need not wait for that."""
+    interrupted = 0
+    chosen = random.Random(3)
+    former = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        until = time.monotonic() + 1
+        while time.monotonic() < until or not interrupted:
+            with tqshim.Queue() as q:
+                q.put_many(["first", "second"])
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 1e-5 + chosen.random() * 6e-4)
+                    try:
+                        with q.claimed():
+                            pass
+                    finally:
+                        signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupted += 1
+                assert all_of(q) in (["first", "second"], ["second"])
+                assert q.stats().held == 0
+    finally:
+        signal.signal(signal.SIGALRM, former)
 
 
 def test_what_comes_back_goes_before_all_that_waits_the_oldest_first(other: Any) -> None:

@@ -55,7 +55,6 @@ class Acknowledging:
 
     __slots__ = (
         "_again",
-        "_blocks",
         "_consumer",
         "_ended",
         "_hand",
@@ -64,6 +63,7 @@ class Acknowledging:
         "_reclaimer",
         "_replica",
         "_waiter",
+        "blocks",
         "out",
     )
 
@@ -84,9 +84,10 @@ class Acknowledging:
         self._hand = consumer.hand
         self._waiter = waiter
         consumer.take_returned = self._take_returned
+        reclaimer.settle = self.settle  # what we hold, nobody else can look for
         self._ended: dict[int, bool] = {}
         """By number: items that we hold, and are to let go: got, or to come back."""
-        self._blocks: weakref.WeakValueDictionary[int, Hold] = weakref.WeakValueDictionary()
+        self.blocks: dict[int, weakref.ref[Hold]] = {}
         """By number: what the blocks have that run in this process."""
         self.out: tuple[_Out, ...] = ()
         """What blocks have that was in the hand."""
@@ -133,7 +134,7 @@ class Acknowledging:
             held = self._append_hold(cut)
             if held is not None:
                 hold = Hold(self._record(held), held.number, held.times, generation)
-                self._blocks[held.number] = hold
+                self.blocks[held.number] = weakref.ref(hold)
                 found.append(hold)
                 self._reclaimer.reclaim_done()
                 return
@@ -178,7 +179,9 @@ class Acknowledging:
         self.out, self._hand.state = out, state
 
     def take_back(self) -> None:
-        """Blocks that had records of the hand were thrown away, or interrupted at their end: these come back."""
+        """Blocks were thrown away, or interrupted at their end: what they had comes back."""
+        if None in [block() for block in self.blocks.values()]:
+            self.settle()
         left = [entry for entry in self.out if entry[0]() is None]
         if left:
             out = tuple([entry for entry in self.out if entry not in left])
@@ -207,6 +210,7 @@ class Acknowledging:
             # Commit point.
             self._replica.append(events.got(number) if got else events.return_(number))
         self._ended.pop(number, None)
+        self.blocks.pop(number, None)
         if not got:
             self.announce()
             return
@@ -224,7 +228,8 @@ class Acknowledging:
         for held in list(self._replica.ledger.held.values()):
             if held.member != member or held.number == handed:
                 continue
-            if held.number in self._ended or self._blocks.get(held.number) is None:
+            block = self.blocks.get(held.number)
+            if held.number in self._ended or block is None or block() is None:
                 self._end_hold(held.number, self._ended.get(held.number, False))
 
     def recover(self) -> None:
@@ -291,11 +296,3 @@ class Acknowledging:
         self._replica.append(events.got(held.number))
         hand.state = last, records
         self._tell_got()
-
-    def scan_if_due(self, now: float) -> bool:
-        """Look who has died, and let go what nobody here holds any more: what we hold, nobody else can look for."""
-        before = self._reclaimer.scanned
-        scanned = self._reclaimer.scan_if_due(now)
-        if self._reclaimer.scanned != before and self._replica.ledger.held:
-            self.settle()
-        return scanned

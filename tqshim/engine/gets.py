@@ -95,7 +95,7 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
                     leasing.settle()
                 if engine.beside is not None:
                     engine._take_over()
-                if parts.acknowledging.out:
+                if parts.acknowledging.out or parts.acknowledging.blocks:
                     parts.acknowledging.take_back()
                 if parts.ending.is_wanted:
                     parts.ending.help()
@@ -168,6 +168,7 @@ def take_short(engine: Acts, got: list[Any], sleep: Sleep, deadline: Optional[fl
                 or engine.stale
                 or engine.beside is not None
                 or parts.acknowledging.out
+                or parts.acknowledging.blocks
                 or hand.state[1]  # what comes before what is taken next
                 or hand.damage is not None
             ):
@@ -205,7 +206,7 @@ def take(parts: Parts, got: list[Any], most: int, generation: int, ended: bool) 
         parts.consumer.take(got, most)
     else:
         if not ended:
-            parts.acknowledging.scan_if_due(monotonic())  # what a dead one held comes first
+            parts.reclaimer.scan_if_due(monotonic())  # what a dead one held comes first
         parts.acknowledging.hold(got, generation)
 
 
@@ -291,7 +292,7 @@ def wake(parts: Parts, sleep: Sleep) -> None:
 def look_around(engine: Acts, sleep: Sleep) -> None:
     """Nobody has rung: see who has died, and whether our lease keeps batch files for nothing."""
     parts = engine.parts
-    parts.acknowledging.scan_if_due(monotonic())
+    parts.reclaimer.scan_if_due(monotonic())
     if sleep.naps:  # nothing has come for a while
         parts.consumer.end_used_lease()
 

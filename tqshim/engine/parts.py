@@ -89,7 +89,7 @@ class Parts:
         self.reader.close()
         self.producer.close()
         self.consumer.take_returned = nothing  # which would keep all of this
-        self.reclaimer.announce = self.replica.rolled = int
+        self.reclaimer.announce = self.reclaimer.settle = self.replica.rolled = int
         self.members.close()
 
     def make_room(self) -> bool:

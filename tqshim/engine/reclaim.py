@@ -59,6 +59,7 @@ class Reclaimer:
         "forget",
         "may_remove",
         "scanned",
+        "settle",
     )
 
     def __init__(self, folder: LogFolder, replica: Replica, members: Membership) -> None:
@@ -77,6 +78,8 @@ class Reclaimer:
         """Asked before a file goes."""
         self.announce: Callable[[], object] = lambda: None
         """Called where items have come back."""
+        self.settle: Callable[[], object] = lambda: None
+        """Called where items are held, of which some may be ours, and nobody has them any more."""
         self._pending: list[tuple[FileId, int, int]] = []
         self._long_pins: dict[int, tuple[int, float, Optional[set[FileId]]]] = {}
 
@@ -94,11 +97,13 @@ class Reclaimer:
         words = self._members.cells.words
         at = words[words_of.SCANNED] / 1e6
         # Else it is long ago, or from before the machine was started; or we are in the middle of one.
-        if self._listing is None and 0 <= now - at < tuning.SCAN_EVERY:
-            self.scanned = at
+        by_another = self._listing is None and 0 <= now - at < tuning.SCAN_EVERY
+        self.scanned = at if by_another else now
+        if self._replica.ledger.held:
+            self.settle()
+        if by_another:
             return False
         words[words_of.SCANNED] = int(now * 1e6)
-        self.scanned = now
         returned = len(self._replica.ledger.returned)
         try:
             self._scan()

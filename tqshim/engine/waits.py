@@ -84,14 +84,22 @@ def fall_asleep(
     bell = parts.waiter.bell_for(kind, me)
     parts.waiter.fall_asleep(kind, slot, me, until, nap, naps)
     given = parts.members.cells.given()
-    there = available(engine, kind, places)
-    if there < places and parts.acknowledging.scan_if_due(monotonic()):
-        there = available(engine, kind, places)
-    if there < places:
-        parts.waiter.pass_on(kind, me, there, rung)
+    if look_once_more(engine, kind, places, me, rung) < places:
         return bell, parts.waiter.seen(given)
-    forget_waiter(engine, kind, me, rung and there > places)
     return None
+
+
+def look_once_more(engine: Acts, kind: int, wanted: int, me: object, rung: bool) -> int:
+    """How many there are, for ``me``, who has said that it sleeps: where there are enough, it sleeps no more."""
+    parts = engine.parts
+    there = available(engine, kind, wanted)
+    if there < wanted and parts.reclaimer.scan_if_due(monotonic()):
+        there = available(engine, kind, wanted)
+    if there < wanted:
+        parts.waiter.pass_on(kind, me, there, rung)
+    else:
+        forget_waiter(engine, kind, me, rung and there > wanted)
+    return there
 
 
 def slot_for(engine: Acts, kind: int) -> int:
@@ -138,13 +146,7 @@ def watch(engine: Acts, kind: int, me: object, wanted: int, naps: int, rung: boo
     nap = parts.waiter.nap(kind, naps)
     now = monotonic()
     parts.waiter.fall_asleep(kind, slot_for(engine, kind), me, now + nap, nap, naps)
-    there = available(engine, kind, wanted)
-    if there < wanted and parts.acknowledging.scan_if_due(now):
-        there = available(engine, kind, wanted)
-    if there >= wanted:
-        forget_waiter(engine, kind, me, rung and there > wanted)
-    else:
-        parts.waiter.pass_on(kind, me, there, rung)
+    there = look_once_more(engine, kind, wanted, me, rung)
     if naps == 2:
         parts.consumer.end_used_lease()
     return there, nap

@@ -7,6 +7,7 @@ Invariant: an item that a block has counts as got when the block ends well, and 
 
 from __future__ import annotations
 
+import contextlib
 from types import GenericAlias, TracebackType
 
 from tqshim.queues.pickling import is_fault, load
@@ -72,7 +73,14 @@ class Claim(Generic[_T]):
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         """The item counts as got, or comes back if there was an exception."""
-        hold, self._hold = self._hold, None
-        use, self._use = self._use, None
-        if hold is not None and use is not None:
+        hold, use = self._hold, self._use
+        if hold is None or use is None:
+            return
+        try:
             use.engine.let_go(hold, kind is None)
+        except BaseException:
+            with contextlib.suppress(OSError):  # interrupted: the block has ended all the same
+                use.engine.let_go(hold, kind is None)
+            raise
+        finally:
+            self._hold = self._use = None
