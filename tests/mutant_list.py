@@ -665,8 +665,8 @@ MUTANTS = [
     ),
     Mutant(
         "the last user leaves the folder",
-        "        if places.reclaim(self.path):\n            return True\n        with",
-        "        return True\n        with",
+        "        if places.reclaim(self.path):\n            return True\n        if hold",
+        "        return True\n        if hold",
         "/dev/shm fills up with queues that nobody uses",
         PLACES + "test_an_anonymous_queue_goes_with_its_last_user",
     ),
@@ -679,8 +679,8 @@ MUTANTS = [
     ),
     Mutant(
         "who ends holds its queues on",
-        "                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | OPEN)\n                check_owner",
-        "                fd = LogFolder._hold(self.path).fd\n                check_owner",
+        "self.folder.delete_unless_used(hold=False)",
+        "self.folder.delete_unless_used()",
         "/dev/shm fills up with the queues of workers that end at the same time",
         PLACES + "test_of_several_that_end_at_once_the_last_one_deletes_the_queue",
     ),

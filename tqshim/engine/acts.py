@@ -297,8 +297,8 @@ class Acts:
                 self.act(self._leave)
             if self.beside is not None:
                 self.beside.close()
-            if self.folder.anonymous:
-                self.folder.let_go()
+            if self.folder.delete_unless_used(hold=False):
+                self.folder.close()
 
     def _leave(self) -> None:
         parts = self.parts

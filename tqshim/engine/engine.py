@@ -150,18 +150,15 @@ class Engine(Acts):
 
     def let_go(self, hold: Hold, got: bool) -> None:
         """The block has ended: its item counts as got, or it comes back.  In a forked child: it is the parent's."""
-        if self.is_interrupted:
-            self._let_go_above(hold, got)
-        elif not self.closed and hold.generation == self.generation:
-            self.parts.acknowledging.is_to_end(hold, got)
+        if self.closed or hold.generation != self.generation:
+            return
+        acknowledging = self.parts.acknowledging
+        acknowledging.is_to_end(hold, got)
+        if not self.is_interrupted:
             self.unless_forked(None, self.act, lambda: self.parts.acknowledging.let_go(hold, got))
-
-    def _let_go_above(self, hold: Hold, got: bool) -> None:
-        if not self.closed and hold.generation == self.generation:
-            self.parts.acknowledging.is_to_end(hold, got)
-            if hold.number is not None:
-                self.above().let_go(hold, got)
-                self.parts.acknowledging.has_ended(hold)
+        elif hold.number is not None:
+            self.above().let_go(hold, got)
+            acknowledging.has_ended(hold)
 
     def bell(self, kind: int) -> Bell:
         """The bell that is rung for who waits for that."""
@@ -185,10 +182,6 @@ class Engine(Acts):
         if self.is_interrupted:
             return self.above().qsize() + len(self.parts.hand.state[1])
         return self.look(lambda: self.parts.count())
-
-    def empty(self) -> bool:
-        """Nothing could be got now."""
-        return not self.qsize()
 
     def full(self) -> bool:
         """Nothing could be put now."""

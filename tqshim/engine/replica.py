@@ -79,7 +79,7 @@ class Replica:
         self._half = journal.start + ledger.limit * SIZE // 2
         self._set_aside = ledger.next_limit
 
-    def reload(self, slot: Optional[int] = None, word: int = 0) -> Ledger:
+    def reload(self, slot: Optional[int], word: int) -> None:
         """Follow the journal anew from its start, noting in the ledger's ``yours`` what has become the slot's since
         that word of its position cell."""
         self.keep()
@@ -93,7 +93,6 @@ class Replica:
             self.ledger.watched = slot
         self.sync()
         self.ledger.watched = None
-        return self.ledger
 
     def keep(self) -> None:
         """From here on an event may say what is ours, and be followed by a roll before we have it: until ``settled``,
@@ -171,7 +170,7 @@ class Replica:
                 # Not yet more void events, if there is no space for a roll.
                 self.roll()
             size = len(data)
-            end = self.journal.append_all(data, self.pos)
+            end = self.journal.append(data, self.pos)
             if end - size != self.pos:
                 self._catch_up(end - size)
             ledger = self.ledger
@@ -201,7 +200,7 @@ class Replica:
         -1."""
         event = events.claim(slot)
         journal, at = self.journal, self.pos
-        end = journal.append_all(cuts + event, at) if cuts else journal.append_claim(event, at)
+        end = journal.append(cuts + event, at)
         begin = end - SIZE - len(cuts)
         if begin != at:
             self._catch_up(begin)

@@ -42,7 +42,6 @@ __all__ = [
     "PUBLISH",
     "RESERVE",
     "RESERVE_MOST",
-    "REST_LIMIT",
     "RETURN",
     "REVOKE",
     "SEAL",
@@ -82,8 +81,6 @@ SIZE: Final = 8
 
 SLOTS: Final = 1 << 16
 """Members at one time."""
-REST_LIMIT: Final = 1 << 40
-"""What the rest of an event can count: records of a log, serials, and numbers of members, leases and holds."""
 
 CLAIM: Final = 1
 JOIN: Final = 2

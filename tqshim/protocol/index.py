@@ -39,7 +39,6 @@ __all__ = [
     "CHECK",
     "FIRST",
     "SCALES",
-    "SERIALS",
     "Record",
     "capacity",
     "check",
@@ -56,8 +55,6 @@ FIRST: Final = 256
 """Records of the smallest batch file, at most."""
 SCALES: Final = 16
 """Sizes of batch files, each twice the one before."""
-SERIALS: Final = 1 << 33
-"""Batch files of one producer."""
 CHECK: Final = 4
 """Bytes of a check."""
 _WORD: Final = 8

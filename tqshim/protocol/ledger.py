@@ -76,6 +76,7 @@ from __future__ import annotations
 
 import struct
 from bisect import insort
+from collections.abc import Callable
 from heapq import heappush
 
 from tqshim.protocol import events
@@ -125,57 +126,14 @@ class Ledger(State):
         index = self.index
         self.index = index + 1
         kind = event & 0xFF
-        slot = event >> 8 & 0xFFFF
-        rest = event >> 24
         if index >= self.limit:
-            return self._past_limit(kind, rest)
-        if kind == CLAIM:
-            return self._claim(slot, 1)
+            return self._past_limit(kind, event >> 24)
+        if kind == CLAIM:  # most are one of these two
+            return self._claim(event >> 8 & 0xFFFF, 1)
         if kind == CUT:
-            return self._cut(slot, rest, False)
-        if kind == PUBLISH:
-            return self._cut(slot, rest, True)
-        if kind == CLAIM_MANY:
-            return self._claim(slot, rest)
-        if kind == LEASE:
-            return self._lease(slot, rest)
-        if kind == LEASE_ALL:
-            return self._lease_all(slot)
-        if kind == DELIVERED:
-            return self._give(slot, rest & events.DELIVERED_LIMIT - 1, rest >> 15)
-        if kind == REVOKE:
-            return self._revoke(slot, rest)
-        if kind == PASSED:
-            return self._pass(slot, rest)
-        if kind == events.RESERVE:
-            return self._reserve(slot, rest)
-        if kind == events.HOLD:
-            return self._hold(self.base + index, slot)
-        if kind == events.GOT:
-            return self._got(rest)
-        if kind == events.TASK_DONE:
-            return self._task_done()
-        return self._step_seldom(kind, slot, rest)
-
-    def _step_seldom(self, kind: int, slot: int, rest: int) -> Verdict:
-        """The same of what comes less often than once an item or lease."""
-        if kind == events.TRIM:
-            return self._trim(slot, rest & 0x3FF, rest >> 10)
-        if kind == events.RETURN:
-            return self._return(rest)
-        if kind == events.SKIP:
-            return self._skip(slot, rest)
-        if kind == events.OPEN:
-            return self._open(slot, rest)
-        if kind == events.JOIN:
-            return self._join(self.base + self.index - 1, bool(rest & 1))
-        if kind == events.LEAVE:
-            return self._leave(slot, rest)
-        if kind == events.CLOSING:
-            return self._close(SHUT_AT_ONCE if rest & 1 else SHUT)
-        if kind == events.SHUTDOWN:
-            return self._shutdown(SHUT_AT_ONCE if rest & 1 else SHUT)
-        return None
+            return self._cut(event >> 8 & 0xFFFF, event >> 24, False)
+        do = _STEPS.get(kind)
+        return do(self, event >> 8 & 0xFFFF, event >> 24) if do is not None else None
 
     def _claim(self, slot: int, most: int) -> Optional[range]:
         if not self.plain or self.head >= self.tail:
@@ -448,3 +406,26 @@ class Ledger(State):
             return None
         self.sealed = key
         return key
+
+
+_STEPS: Final[dict[int, Callable[[Ledger, int, int], Verdict]]] = {
+    PUBLISH: lambda ledger, slot, total: ledger._cut(slot, total, True),
+    CLAIM_MANY: lambda ledger, slot, most: ledger._claim(slot, most),
+    LEASE: lambda ledger, slot, most: ledger._lease(slot, most),
+    LEASE_ALL: lambda ledger, slot, _: ledger._lease_all(slot),
+    DELIVERED: lambda ledger, slot, rest: ledger._give(slot, rest & events.DELIVERED_LIMIT - 1, rest >> 15),
+    REVOKE: lambda ledger, count, number: ledger._revoke(count, number),
+    PASSED: lambda ledger, count, number: ledger._pass(count, number),
+    events.RESERVE: lambda ledger, slot, places: ledger._reserve(slot, places),
+    events.TRIM: lambda ledger, slot, rest: ledger._trim(slot, rest & 0x3FF, rest >> 10),
+    events.HOLD: lambda ledger, slot, _: ledger._hold(ledger.base + ledger.index - 1, slot),
+    events.GOT: lambda ledger, _, number: ledger._got(number),
+    events.RETURN: lambda ledger, _, number: ledger._return(number),
+    events.TASK_DONE: lambda ledger, _, rest: ledger._task_done(),
+    events.SKIP: lambda ledger, slot, total: ledger._skip(slot, total),
+    events.OPEN: lambda ledger, slot, serial: ledger._open(slot, serial),
+    events.JOIN: lambda ledger, _, rest: ledger._join(ledger.base + ledger.index - 1, bool(rest & 1)),
+    events.LEAVE: lambda ledger, slot, number: ledger._leave(slot, number),
+    events.CLOSING: lambda ledger, _, rest: ledger._close(SHUT_AT_ONCE if rest & 1 else SHUT),
+    events.SHUTDOWN: lambda ledger, _, rest: ledger._shutdown(SHUT_AT_ONCE if rest & 1 else SHUT),
+}

@@ -403,7 +403,7 @@ class TurboQueue(_Queue[_T]):
     def empty(self) -> bool:
         """Whether nothing can be got now.  Raises ``OSError`` for a closed handle of a process that has put."""
         if self._engine:
-            return self._engine.empty()
+            return not self._engine.qsize()
         if self._has_put:
             raise OSError(f"Queue {self!r} is closed")
         return not self._last_size

@@ -14,8 +14,6 @@ import sys
 import threading
 import time
 from _thread import allocate_lock
-from itertools import repeat
-from operator import setitem
 from struct import calcsize
 
 from tqshim.runtime import systems
@@ -25,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Lock", "Marked", "RLock", "fence", "forked", "is_free"]
+__all__ = ["Lock", "RLock", "fence", "forked", "is_free"]
 
 LOOK_EVERY = 1e-4
 """Seconds."""
@@ -66,27 +64,6 @@ class _Sure:
     def __enter__(self) -> None:
         for _ in self._entering:
             return
-
-
-class Marked:
-    """A lock as one thread takes it, no signal handler's: ``mark[0]`` is true while that has it, and only then.
-
-    Taking and marking are one piece, and so are the two at the end: whoever forks in between finds both or neither."""
-
-    __slots__ = ("_enter", "_leave")
-
-    def __init__(self, lock: Any, mark: list[bool]) -> None:
-        def marks(value: bool) -> Any:
-            return map(setitem, repeat(mark), repeat(0), repeat(value))
-
-        self._enter = zip(iter(lock.acquire, None), marks(True))
-        self._leave = zip(marks(False), iter(lock.release, 0))
-
-    def __enter__(self) -> None:
-        next(self._enter)
-
-    def __exit__(self, *_: object) -> None:
-        next(self._leave)
 
 
 def forked(lock: Any) -> None:

@@ -20,6 +20,7 @@ space.  What is read is copied: a file that nobody needs any more may be filled 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from collections.abc import Container, Iterable, Iterator
@@ -35,11 +36,6 @@ from tqshim.storage.files import DELETED, NO_SPACE, OPEN, PAGE, Home, each_name,
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional
-
-try:
-    import fcntl
-except ImportError:  # Windows: said at construction, in check_platform
-    pass
 
 __all__ = [
     "BatchFile",
@@ -146,13 +142,6 @@ class BatchFile:
         """Whoever still stores there gets a ``ValueError``."""
         self.ends.release()
         self.memory.release()
-
-    def place(self, number: int) -> tuple[int, int]:
-        """Where the record of that number begins and ends, its check left out.
-
-        Raises ``ValueError`` where that can't be true."""
-        begin, end = index.place(self.ends, number, self._begin, self.size)
-        return (begin, end - CHECK) if self._checked else (begin, end)
 
     def record(self, number: int) -> bytes:
         """A copy of that record.  Raises ``ValueError`` where it is not as it was written."""

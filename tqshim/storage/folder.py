@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import os
 import stat
@@ -63,11 +64,6 @@ if TYPE_CHECKING:
     from tqshim.storage.large_records import BatchView, LargeFile
 
     _F = TypeVar("_F", bound="LogFolder")
-
-try:
-    import fcntl
-except ImportError:  # Windows: said at construction, in check_platform
-    pass
 
 __all__ = ["LogFolder"]
 
@@ -443,8 +439,9 @@ class LogFolder(Home):
                 if fd >= 0:
                     os.close(fd)
 
-    def delete_unless_used(self) -> bool:
-        """Delete an anonymous folder that nobody else uses.  ``False``: somebody does, and it is held as before."""
+    def delete_unless_used(self, hold: bool = True) -> bool:
+        """Delete an anonymous folder that nobody else uses.  ``False``: somebody does, and it is held as before; or not
+        any more, if not ``hold``: of several that end at once, each would keep the others from deleting it."""
         if not self.anonymous:
             return False
         try:
@@ -456,23 +453,11 @@ class LogFolder(Home):
         os.close(held)
         if places.reclaim(self.path):
             return True
-        with contextlib.suppress(BlockingIOError):  # who has it alone deletes it, or lets go at once
-            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            self.own_hold = True
+        if hold:
+            with contextlib.suppress(BlockingIOError):  # who has it alone deletes it, or lets go at once
+                fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self.own_hold = True
         return self.is_deleted
-
-    def let_go(self) -> None:
-        """At the end of the program: delete the folder if nobody else uses it, else keep it open for late threads.
-
-        Not held: of several that end at once, each would keep the others from deleting it."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-        if not places.reclaim(self.path):
-            with contextlib.suppress(OSError):
-                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | OPEN)
-                check_owner(self.path, fd)  # by now it may be another's, if the last one has deleted ours
-                self.fd = fd
 
     def suspend(self) -> None:
         """In a forked child, first: until ``after_fork`` all that is tried here fails with ``EBADF``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import time
 
@@ -18,11 +19,6 @@ from tqshim.storage.files import HOLD_PATIENCE, OPEN, Home, locked
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
-
-try:
-    import fcntl
-except ImportError:  # Windows: said at construction, in check_platform
-    pass
 
 __all__ = ["harden", "harden_names", "harden_path", "hold_again", "hold_alone"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterable
 
@@ -23,11 +24,6 @@ from tqshim.storage.files import NO_SPACE, OPEN, PAGE, RECOVER, Home, each_name,
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional
-
-try:
-    import fcntl
-except ImportError:  # Windows: said at construction, in check_platform
-    pass
 
 __all__ = [
     "Journal",
@@ -76,19 +72,7 @@ class Journal:
         """The file as 64-bit words, once it is mapped.  Only what is known to be written may be looked at."""
         self._size = 0
 
-    def write(self, event: bytes) -> None:
-        """Append one event.  Commit point: once this has written, the event has happened.
-
-        Raises ``OSError``: nothing was written, nothing has happened."""
-        if os.write(self.fd, event) != 8:
-            raise FolderError(f"journal_{self.number}", "an event was torn", "recover the queue into a new folder")
-
-    def append(self, event: bytes) -> int:
-        """``write`` an event and return where it ends."""
-        self.write(event)
-        return os.lseek(self.fd, 0, 1)
-
-    def append_all(self, data: bytes, at: int) -> int:
+    def append(self, data: bytes, at: int = 0) -> int:
         """Append events in one piece, and return where they end.  ``at``: where the first may stand at the earliest.
 
         Raises ``OSError``: where there is no space nothing has happened, or what the first of them say."""
@@ -101,11 +85,6 @@ class Journal:
         if self.words is None or data[-8] not in _OURS:
             return os.lseek(self.fd, 0, 1)
         return self.end_of(int.from_bytes(data[-8:], "little"), at + written - 8)
-
-    def append_claim(self, data: bytes, at: int) -> int:
-        """The same of a CLAIM."""
-        self.write(data)
-        return self.end_of(int.from_bytes(data, "little"), at)
 
     def end_of(self, word: int, at: int) -> int:
         """Where the event ends that was just written, and does not stand between byte ``at`` and there: found by

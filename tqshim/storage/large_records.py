@@ -16,6 +16,7 @@ record, and with its process.  Such a file is not filled again.
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import weakref
@@ -33,11 +34,6 @@ from tqshim.storage.files import Home
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional, Union
-
-try:
-    import fcntl
-except ImportError:  # Windows: said at construction, in check_platform
-    pass
 
 __all__ = [
     "BatchView",

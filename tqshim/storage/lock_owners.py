@@ -5,6 +5,7 @@ Lives here: asking the system.  Not here: locking (``member_locks``).
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable
 
@@ -16,11 +17,6 @@ from tqshim.storage.member_locks import TOLD, Members
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
-
-try:
-    import fcntl
-except ImportError:  # Windows: said at construction, in check_platform
-    pass
 
 __all__ = ["lock_owners"]
 

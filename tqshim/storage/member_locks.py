@@ -10,6 +10,7 @@ whatever it has forked.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable
 
@@ -18,11 +19,6 @@ from tqshim.runtime import locks, systems
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar, Final, Optional
-
-try:
-    import fcntl
-except ImportError:  # Windows: said at construction, in check_platform
-    pass
 
 __all__ = ["LOCKED", "TOLD", "Members", "about_to_fork", "forked"]
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import functools
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterable
@@ -29,12 +31,6 @@ from tqshim.storage.files import OPEN, Home, check_owner
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional
-
-try:
-    import fcntl
-    import resource
-except ImportError:  # Windows: said at construction, in check_platform
-    pass
 
 __all__ = [
     "anonymous_root",

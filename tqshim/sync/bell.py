@@ -18,14 +18,10 @@ import os
 import select
 import sys
 import time
+from posix import read, write  # eventlet's own would wait for the next ring
 
 from tqshim.runtime import forks, systems
 from tqshim.runtime.clock import monotonic
-
-try:
-    from posix import read, write  # eventlet's own would wait for the next ring
-except ImportError:  # Windows, where there are no queues
-    from os import read, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
