@@ -243,6 +243,24 @@ def test_whatever_stands_in_a_batch_files_place_the_others_items_arrive(
         assert os.path.lexists(file.with_name(names.corrupt(file.name)))
 
 
+@pytest.mark.parametrize("way", ["folder", "full folder", "fifo", "socket", "link", "link to itself"])
+def test_whatever_stands_in_the_next_journals_place_that_comes_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("queue")
+    with TurboQueue(path=path) as queue:
+        queue.put_many(range(10))
+    WAYS[way](path / names.spare(1))
+    with TurboQueue(path=path) as queue:
+        for number in range(1000):
+            queue.put(number + 10)
+            with queue.claimed(timeout=PATIENCE) as found:
+                assert found == number
+        assert max(path.glob("journal_*")) != path / "journal_0"
+        assert [queue.get(timeout=PATIENCE) for _ in range(10)] == list(range(1000, 1010))
+
+
 @pytest.mark.parametrize("way", ["folder", "full folder", "fifo"])
 def test_something_in_place_of_a_file_whose_items_were_got_stops_nobody(tmp_path: Path, way: str) -> None:
     """The one who deletes batch files finds it."""

@@ -1050,6 +1050,12 @@ def hole_in_the_journal(path: str) -> None:
 
 
 @damage("damage")
+def journal_that_ends_in_zeros(path: str) -> None:
+    with open(journal(path), "ab") as file:
+        file.write(bytes(4096))
+
+
+@damage("damage")
 def journal_of_a_later_version(path: str) -> None:
     with open(journal(path), "r+b") as file:
         file.write(b"tqshim99")

@@ -61,7 +61,7 @@ def refused(path: str, *words: str) -> FolderError:
     return error
 
 
-@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o177])
 @pytest.mark.parametrize("anonymous", [False, True])
 def test_folders_are_0700_and_files_0600_whatever_the_umask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: int, anonymous: bool

@@ -149,6 +149,7 @@ class Replica:
                 deadline = deadline or monotonic() + tuning.UNSEEN_PATIENCE
                 if monotonic() > deadline:
                     raise self.damaged(f"no event at byte {self.pos}, before others")
+                time.sleep(1e-4)
 
     def damaged(self, finding: str) -> CorruptBatchError:
         """The error that says so of this journal."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -131,7 +130,7 @@ class _Check:
         """Something that the queue's users remove, if there are any."""
         if self.in_use:
             return self._found(NOTE, name, finding, "its users will remove it")
-        return self._found(LEFTOVER, name, finding, "recover removes it, and so does the next user")
+        return self._found(LEFTOVER, name, finding, "recover removes it, and so does the next user that waits a second")
 
     # -- the folder and its names
 
@@ -230,15 +229,13 @@ class _Check:
         torn = (size - journal.start) % events.SIZE
         if torn and not self._grows(size):
             yield self._damage(name, f"ends with {torn} bytes of a torn event", "recover the items into a new folder")
-        elif end < size - torn and any(os.pread(journal.fd, size - torn - end, end)[:: events.SIZE]):
-            hole = struct.calcsize("Q")
-            if not self._grows(size) and not any(os.pread(journal.fd, hole, end)):
-                finding = f"has a hole at byte {end}"
-                if self.view.ledger.durable and not self.in_use:
-                    remedy = "a power cut has left it: the next user goes on from there, and nothing is lost"
-                    yield self._found(NOTE, name, finding, remedy)
-                else:
-                    yield self._damage(name, finding, "recover the items into a new folder")
+        elif end < size - torn and not any(os.pread(journal.fd, events.SIZE, end)) and not self._grows(size):
+            finding = f"has a hole at byte {end}"
+            if self.view.ledger.durable and not self.in_use:
+                remedy = "a power cut has left it: the next user goes on from there, and nothing is lost"
+                yield self._found(NOTE, name, finding, remedy)
+            else:
+                yield self._damage(name, finding, "recover the items into a new folder")
 
     def _grows(self, size: int) -> bool:
         """Somebody is just writing to the journal."""

@@ -39,6 +39,7 @@ __all__ = [
     "explain",
     "list_names",
     "locked",
+    "make_folder",
     "not_ours",
     "open_plain",
     "restate",
@@ -65,6 +66,14 @@ DELETED: Final = (
 IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
 """What opening says of a symbolic link, a folder, a socket or a device in the place of a file."""
 OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+def make_folder(path: str) -> None:
+    """A new folder of 0700, whatever the umask: 0177, which some daemons have, would leave one that nobody can use.
+
+    Raises ``FileExistsError``."""
+    os.mkdir(path, 0o700)
+    os.chmod(path, 0o700)
 
 
 class Home:

@@ -50,6 +50,7 @@ from tqshim.storage.files import (
     check_owner,
     explain,
     locked,
+    make_folder,
     not_ours,
     open_plain,
     restate,
@@ -103,7 +104,7 @@ class LogFolder(Home):
         while True:
             path = os.path.join(root, names.PREFIX + os.urandom(8).hex())
             try:
-                os.mkdir(path, 0o700)
+                make_folder(path)
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
                     raise
@@ -150,7 +151,9 @@ class LogFolder(Home):
             new.append(above)
             above = os.path.dirname(above)
         try:
-            os.makedirs(path, 0o700, exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                make_folder(path)
             folder = cls._hold(path, mend=True)
         except BaseException as error:
             for one in new:  # those that are empty

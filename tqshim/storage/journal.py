@@ -19,7 +19,18 @@ from tqshim.protocol import events as rules
 from tqshim.protocol import names, snapshot
 from tqshim.runtime import late, mappings, systems
 from tqshim.storage.batch_file import remove_free, space_of
-from tqshim.storage.files import NO_SPACE, OPEN, PAGE, RECOVER, Home, each_name, list_names, open_plain, write_all
+from tqshim.storage.files import (
+    IN_THE_WAY,
+    NO_SPACE,
+    OPEN,
+    PAGE,
+    RECOVER,
+    Home,
+    each_name,
+    list_names,
+    open_plain,
+    write_all,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -219,7 +230,7 @@ def kind(home: Home) -> tuple[bool, bytes]:
 def set_space_aside(home: Home, number: int, limit: int) -> None:
     """Reserve the disk space of a future journal, so that a full disk stops nobody from draining the queue."""
     try:
-        fd = os.open(names.spare(number), os.O_WRONLY | os.O_CREAT | OPEN, 0o600, dir_fd=home.fd)
+        fd = os.open(names.spare(number), os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | OPEN, 0o600, dir_fd=home.fd)
     except OSError:  # there is no space, and the roll will try again
         return
     try:
@@ -248,8 +259,11 @@ def prepare_roll(
             if not number:
                 raise FileNotFoundError
             os.rename(names.spare(number), names.roll(number, key), src_dir_fd=home.fd, dst_dir_fd=home.fd)
-            fd = os.open(names.roll(number, key), os.O_WRONLY | OPEN, dir_fd=home.fd)
-        except FileNotFoundError:  # nobody set space aside, or another roller took it
+            fd = os.open(names.roll(number, key), os.O_WRONLY | os.O_NONBLOCK | OPEN, dir_fd=home.fd)
+        except OSError as error:
+            # Nobody set space aside, or another roller took it; or what has that name is no file.
+            if not isinstance(error, FileNotFoundError) and error.errno not in IN_THE_WAY:
+                raise
             try:
                 fd = home.create(names.roll(number, key))
             except FileExistsError:

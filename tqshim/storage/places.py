@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from tqshim.errors import UnsupportedError
 from tqshim.protocol import names
 from tqshim.runtime import late, mappings, systems
-from tqshim.storage.files import OPEN, Home, check_owner
+from tqshim.storage.files import OPEN, Home, check_owner, make_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def spill_folder(home: Home, create: bool = False) -> int:
         path = os.readlink(names.SPILL, dir_fd=home.fd)
     if create:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+            make_folder(path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | OPEN)
     try:
         check_owner(path, fd)
