@@ -1,4 +1,4 @@
-"""A kill right after each step of each act leaves what crash_table.py says, and those repair it whom that names.
+"""A kill right after each step of each act leaves what the crash table says, and those repair it whom that names.
 
 A step is a change of what others see: a file, a lock, an event, a word of the cells, a record.  A forked child, the
 victim, carries out one act, traced line by line; ``onlooker.Walk`` notes each change and the line that makes it.
@@ -31,6 +31,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, Callable, Optional
 
+import documents
 import pytest
 from crash_table import LEFT, REPAIRERS, TABLE, Row
 from onlooker import LOCKS, PACKAGE, Halt, Place, Step, View, Walk
@@ -2053,24 +2054,21 @@ def test_whatever_is_left_by_some_row_is_told_of_and_has_its_repairer() -> None:
 
 def main(titles: list[str]) -> None:
     """Print the rows of the table as they are found; ``--write``: those of all acts, and write them there."""
-    found = []
+    found: dict[str, tuple[Row, ...]] = {}
     for title in [title for title in titles if title != "--write"] or list(PATHS):
         cls = PATHS[title]
-        found.append(f'    "{title}": (')
         course = course_of(cls)
         for name, numbers in groups(course):
             done = named(course[: numbers[0] + 1])
             bang = "!" if cls.commits(done) else ""
             left = kill(cls, course.behind(numbers[0]), done, None)
-            said = ", ".join(f'"{one}"' for one in sorted(left, key=list(LEFT).index))
-            said = f", ({said}{',' * (len(left) == 1)})" if left else ""
-            found.append(f'        Row("{bang}{name}"{said}),')
-        found.append("    ),")
-    print("\n".join(found))
+            row = Row(bang + name, tuple(sorted(left, key=list(LEFT).index)))
+            print(f"{title}: {row}")
+            found[title] = (*found.get(title, ()), row)
     if "--write" in titles:
-        table = pathlib.Path(__file__).with_name("crash_table.py")
-        before, begin, rest = table.read_text("utf-8").partition("TABLE: Final[dict[str, tuple[Row, ...]]] = {\n")
-        table.write_text(before + begin + "\n".join(found) + rest[rest.index("\n}\n") :], "utf-8")
+        TABLE.clear()
+        TABLE.update(found)
+        documents.update()
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ class SideBySide(RuleBasedStateMachine):
     """Calls through handles of one process, from its own thread and from others."""
 
     looks = False
-    """Compare sizes after every step: that publishes what a burst holds back, so half the machines don't."""
+    """Compare sizes after every step: that cuts what was put, so half the machines don't."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -301,7 +301,7 @@ class SideBySideLooking(SideBySide):
 
 
 class TwoProcesses(SideBySide):
-    """Calls here and in another process, in turn.  After each call its process looks, which ends its burst."""
+    """Calls here and in another process, in turn.  After each call its process looks."""
 
     crew: Crew
     looks = True

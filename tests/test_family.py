@@ -119,22 +119,6 @@ def test_all_who_join_wake_up_at_once(context: Any, monkeypatch: pytest.MonkeyPa
         ended(joiner)
 
 
-def test_whoever_joins_is_released_although_more_is_put_at_once() -> None:
-    """As with the standard library's: once all items were done, that counts, whatever comes next."""
-    tasks = JoinableTurboQueue()
-    tasks.put(1)
-    thread = threading.Thread(target=tasks.join)
-    thread.start()
-    until_asleep(tasks, AWAITS_DONE)
-    tasks.get()
-    with tasks._engine.lock:  # whoever joins can't look in between
-        tasks.task_done()
-        tasks._engine.act(lambda: tasks._engine.parts.producer.put([b"N."]))
-    thread.join(timeout=PATIENCE)
-    assert not thread.is_alive()
-    assert not tasks.join(timeout=0)
-
-
 def test_items_that_nobody_has_cut_yet_count_for_join_and_task_done(context: Any) -> None:
     """Another process's put has returned: its item is to be waited for, whoever has looked at it or not."""
     tasks, says = JoinableTurboQueue(), SimpleTurboQueue()
@@ -325,23 +309,6 @@ def test_whoever_waits_in_get_or_put_wakes_up_in_every_process(
         ended(process)
 
 
-@pytest.mark.parametrize("count", [1, 3, 700])
-@pytest.mark.parametrize("maxsize", [0, 1000])
-def test_what_was_put_before_a_shutdown_arrives(context: Any, count: int, maxsize: int) -> None:
-    """Whoever shuts the queue down need not have looked at it; nor need its producer do anything any more."""
-    tasks, says = TurboQueue(maxsize), SimpleTurboQueue()
-    producer = started(context, family.put_then_say, tasks, says, count)
-    assert says.get() == "all put"
-    os.kill(producer.pid, signal.SIGSTOP)
-    tasks.shutdown()
-    assert tasks.qsize() == count
-    assert [tasks.get_nowait() for _ in range(count)] == list(range(count))
-    with pytest.raises(ShutDown):
-        tasks.get()
-    os.kill(producer.pid, signal.SIGKILL)
-    ended(producer, -signal.SIGKILL)
-
-
 @pytest.mark.parametrize("immediate", [False, True])
 def test_a_stopped_producer_keeps_no_shutdown_waiting_and_puts_nothing_after_it(context: Any, immediate: bool) -> None:
     """What it had put is there at once, what it puts when it goes on is refused, and nothing comes late."""
@@ -459,20 +426,6 @@ def test_a_producer_that_goes_on_learns_of_a_shutdown() -> None:
         while True:
             found.append(turbo.get())
     assert found == list(range(put))
-
-
-def test_a_queue_at_a_path_stays_shut_down(many_rolls: None, tmp_path: Path) -> None:
-    path = str(tmp_path / "jobs")
-    with TurboQueue(path=path) as turbo:
-        turbo.put_many(range(40))
-        assert [turbo.get() for _ in range(30)] == list(range(30))
-        turbo.shutdown()
-    with TurboQueue(path=path) as turbo:
-        with pytest.raises(ShutDown):
-            turbo.put(1)
-        assert list(turbo.drain()) == list(range(30, 40))
-        with pytest.raises(ShutDown):
-            turbo.get()
 
 
 def test_put_many_says_how_many_were_put_before_the_shutdown() -> None:

@@ -257,22 +257,6 @@ def test_put_then_get_nowait_never_finds_it_empty_while_others_put_and_wait(crew
     assert q.empty()
 
 
-@pytest.mark.parametrize("count", [1, 2, 50, 256, 1000])
-@pytest.mark.parametrize("maxsize", [0, 5000])
-def test_what_another_process_has_put_can_be_got_at_once(crew: GetCrew, count: int, maxsize: int) -> None:
-    """Its puts have returned, and it does nothing any more with its handle, which is open.  Nothing is ever late."""
-    q: Any = TurboQueue(maxsize)
-    team = crew(1)
-    for turn in range(4):
-        team.call(0, histories.keep_and_put_range, "queue", q, 0, count)
-        look = (q.qsize(), q.empty(), q.full())
-        assert look == (count, False, False), turn
-        assert [q.get_nowait() for _ in range(count)] == list(range(count)), turn
-        assert (q.qsize(), q.empty()) == (0, True)
-        team.call(0, histories.keep_and_put_range, "queue", q, 0, count)
-        assert q.get_many_nowait(count + 1) == list(range(count)), turn
-
-
 @pytest.mark.parametrize("maxsize", [0, 100])
 @pytest.mark.parametrize("turns", [400, pytest.param(10_000, marks=pytest.mark.stress)])
 def test_each_single_put_of_another_process_is_seen_at_once(crews: Any, maxsize: int, turns: int) -> None:
@@ -318,19 +302,6 @@ def test_a_waiting_consumer_gets_all_that_is_put(crew: GetCrew) -> None:
             q.put(number)
         q.put(None)
         assert team.result(0) == list(range(count))
-
-
-def test_all_that_was_put_is_there_after_exit(context: Any) -> None:
-    """The process returns, with no word to its queue after the last put."""
-    q: Any = TurboQueue()
-    for count in (1, 3, 300):
-        process = context.Process(target=histories.put_range, args=(q, 0, count))
-        process.start()
-        process.join(LONG)
-        assert process.exitcode == 0
-        assert q.qsize() == count
-        assert [q.get_nowait() for _ in range(count)] == list(range(count))
-        assert q.empty()
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,6 @@ def tell_gets(q: Any, says: Any, count: int, threads: int) -> None:
     joined(*them)
 
 
-def put_all(q: Any, items: list[Any], threads: int) -> None:
-    them = [in_thread(lambda part: [q.put(item) for item in part], items[n::threads])[0] for n in range(threads)]
-    joined(*them)
-
-
 def say_last(q: Any, last: Any) -> None:
     while item := q.get():
         last.value = item
@@ -115,37 +110,6 @@ def test_who_falls_asleep_just_as_something_is_put_finds_it_or_is_rung_for(
             assert clock() < patience, f"a child sleeps on, and {item} of {count} is there"
     q.put(None)
     ended(child)
-
-
-@pytest.mark.parametrize("batch", [False, True])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_as_many_getters_wake_as_items_are_put(threads: int, batch: bool) -> None:
-    """In three processes, of so many threads each."""
-    q: Any = TurboQueue()
-    ours, theirs = FORK.Pipe(False)
-    count = 3 * threads
-    for turn in range(10):
-        children = [started(tell_gets, q, theirs, 1, threads) for _ in range(3)]
-        until_asleep(q, SLEEPS, 3)
-        items = [(turn, number) for number in range(count)]
-        if batch:
-            q.put_many(items)
-        else:
-            for item in items:
-                q.put(item)
-        assert sorted(ours.recv() for _ in items) == items
-        ended(*children)
-
-
-@pytest.mark.parametrize("maxsize", [1, 5, 40])
-def test_as_many_putters_wake_as_places_become_free(maxsize: int) -> None:
-    q: Any = TurboQueue(maxsize)
-    q.put_many(range(maxsize))
-    children = [started(put_all, q, [(child, number) for number in range(8)], 2) for child in range(3)]
-    until_asleep(q, AWAITS_PLACE, 3)
-    got = [q.get() for _ in range(maxsize + 24)]
-    assert sorted(got[maxsize:]) == [(child, number) for child in range(3) for number in range(8)]
-    ended(*children)
 
 
 @pytest.mark.parametrize("first", ["many", "one"])

@@ -34,7 +34,7 @@ class FolderError(OSError):
 
 
 class CorruptBatchError(FolderError):
-    """An item's bytes are not what its producer published: its batch file is missing, too short or damaged."""
+    """An item's bytes are not what its producer has put: its batch file is missing, too short or damaged."""
 
 
 class UnsupportedError(FolderError):

@@ -25,7 +25,7 @@ from tqshim.protocol.extents import Extents
 from tqshim.protocol.index import serial
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.names import FileId
-from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Filling, Held, Lease, Member, Reservation, Verdict
+from tqshim.protocol.records import SHUT, SHUT_AT_ONCE, Filling, Held, Lease, Reservation, Verdict
 from tqshim.protocol.state import State
 
 
@@ -203,37 +203,9 @@ def test_a_file_is_done_once_and_only_when_nobody_needs_it(seed: int) -> None:
 # -- row by row
 
 
-def test_join_takes_the_lowest_free_slot() -> None:
-    ledger = Ledger()
-    assert feed(ledger, events.join(False), events.join(True), events.join(False)) == [0, 1, 2]
-    assert feed(ledger, events.leave(1, 1), events.leave(0, 0), events.join(True)) == [1, 0, 0]
-    assert ledger.members == {0: Member(5, True), 2: Member(2, False)}
-    assert ledger.consumers == 1
-
-
 def test_join_is_void_where_no_slot_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "SLOTS", 2)
     assert feed(Ledger(), *[events.join(False)] * 3) == [0, 1, None]
-
-
-def test_leave_is_valid_for_that_very_member() -> None:
-    """A late LEAVE of the former member of a slot is void."""
-    ledger = with_producers()
-    assert feed(ledger, events.leave(0, 1), events.leave(1, 0)) == [None, None]
-    assert feed(ledger, events.leave(0, 0), events.leave(0, 0), events.join(False)) == [0, None, 0]
-    assert feed(ledger, events.leave(0, 0)) == [None]
-
-
-def test_leave_drops_the_reservation_and_seals_the_file() -> None:
-    ledger = with_producers(maxsize=3)
-    feed(ledger, events.reserve(0, 3), events.cut(0, 1))
-    assert ledger.used == 3
-    feed(ledger, events.leave(0, 0))
-    assert (ledger.used, ledger.res, ledger.files) == (1, {}, {})
-    assert ledger.done == []
-    feed(ledger, events.claim(9))
-    ledger.trim()
-    assert ledger.done == [(FileId(0, 0), 1)]
 
 
 def test_leave_returns_what_the_member_holds() -> None:
@@ -244,57 +216,11 @@ def test_leave_returns_what_the_member_holds() -> None:
     assert ledger.held == {}
 
 
-def test_open_is_valid_for_a_later_serial_of_a_member() -> None:
-    ledger = with_producers()
-    assert feed(ledger, events.open_(1, 0), events.open_(0, 0), events.open_(0, 128)) == [None, None, 0]
-    assert feed(ledger, events.open_(0, 0)) == [None]
-
-
-def test_a_file_begins_with_the_record_behind_what_was_cut() -> None:
-    ledger = with_producers()
-    feed(ledger, events.cut(0, 4), events.open_(0, 128), events.cut(0, 6))
-    assert [ledger.place(item) for item in (3, 4, 5)] == [(FileId(0, 0), 3), (FileId(0, 128), 0), (FileId(0, 128), 1)]
-
-
-def test_cut_makes_items_of_what_was_not_cut_before() -> None:
-    """A late one, or one that comes twice, is void, and so is one beyond the file."""
-    ledger = with_producers(2)
-    assert feed(ledger, events.cut(0, 2), events.cut(1, 1), events.cut(0, 3)) == [range(2), range(2, 3), range(3, 4)]
-    assert feed(ledger, events.cut(0, 3), events.cut(0, 1), events.cut(0, ROOM + 1), events.cut(2, 1)) == [None] * 4
-    assert feed(ledger, events.cut(0, ROOM)) == [range(4, 7)]
-
-
 def test_cut_is_void_once_shut_down() -> None:
     ledger = with_producers()
     feed(ledger, events.cut(0, 1), events.shutdown(False))
     assert feed(ledger, events.cut(0, 2)) == [None]
     assert ledger.totals[0] == 1
-
-
-def test_cut_is_void_without_a_file() -> None:
-    ledger = with_producers()
-    feed(ledger, events.leave(0, 0))
-    assert feed(ledger, events.cut(0, 1), events.join(False), events.cut(0, 1)) == [None, 0, None]
-
-
-def test_cut_cuts_as_far_as_there_are_places() -> None:
-    """Its reservation's are its own; what is beyond that must be free."""
-    ledger = with_producers(2, maxsize=3)
-    feed(ledger, events.reserve(0, 2))
-    assert feed(ledger, events.cut(1, 3), events.cut(1, 3)) == [range(1), None]
-    assert (ledger.totals[0], ledger.totals[1], ledger.used) == (0, 1, 3)
-    assert feed(ledger, events.cut(0, 4), events.cut(0, 4)) == [range(1, 3), None]
-    assert feed(ledger, events.claim(9), events.cut(0, 4)) == [range(1), range(3, 4)]
-    assert (ledger.used, ledger.reserved, ledger.totals[0]) == (3, 0, 3)
-
-
-def test_publish_publishes_all_or_nothing() -> None:
-    """Places of its reservation come first, as in a CUT."""
-    ledger = with_producers(2, maxsize=4)
-    feed(ledger, events.reserve(0, 1))
-    assert feed(ledger, events.publish(1, 4), events.publish(1, 2)) == [None, range(2)]
-    assert feed(ledger, events.publish(0, 3), events.publish(0, 2)) == [None, range(2, 4)]
-    assert (ledger.used, ledger.reserved, ledger.res[0].stop) == (4, 0, 1)
 
 
 def test_publish_is_void_where_a_cut_is() -> None:
@@ -308,14 +234,6 @@ def test_publish_is_void_where_a_cut_is() -> None:
     ]
     feed(ledger, events.open_(0, 128), events.shutdown(False))
     assert feed(ledger, events.publish(0, ROOM + 1)) == [None]
-
-
-def test_a_late_cut_of_the_former_member_is_void() -> None:
-    """Totals go on over the members that follow one another in a slot."""
-    ledger = with_producers()
-    feed(ledger, events.cut(0, 2), events.leave(0, 0), events.join(False), events.open_(0, 0))
-    assert feed(ledger, events.cut(0, 1), events.cut(0, 2), events.cut(0, 3)) == [None, None, range(2, 3)]
-    assert ledger.place(2) == (FileId(ledger.members[0].number, 0), 0)
 
 
 def test_skip_counts_records_that_are_no_items() -> None:
@@ -335,12 +253,6 @@ def test_skip_is_valid_once_shut_down() -> None:
     assert feed(ledger, events.cut(0, 2), events.skip(0, 2)) == [None, 1]
 
 
-def test_claim_takes_the_head() -> None:
-    ledger = with_producers(consumers=1)
-    assert feed(ledger, events.claim(1), events.cut(0, 2), events.claim(1)) == [None, range(2), range(1)]
-    assert feed(ledger, events.claim(7), events.claim(7)) == [range(1, 2), None]
-
-
 @pytest.mark.parametrize("take", [events.claim(1), events.claim_many(1, 2)], ids=["one", "many"])
 def test_claims_are_void_while_a_lease_stands_or_an_item_is_returned(take: bytes) -> None:
     ledger = with_producers(consumers=1)
@@ -349,50 +261,6 @@ def test_claims_are_void_while_a_lease_stands_or_an_item_is_returned(take: bytes
     (held,) = feed(ledger, events.hold(1))
     assert isinstance(held, Held)
     assert feed(ledger, events.return_(held.number), take) == [held.number, None]
-
-
-def test_claim_many_takes_as_many_as_there_are() -> None:
-    ledger = with_producers()
-    feed(ledger, events.cut(0, 3))
-    assert feed(ledger, events.claim_many(9, 2), events.claim_many(9, 2)) == [range(2), range(2, 3)]
-    assert feed(ledger, events.claim_many(9, 2)) == [None]
-
-
-def test_lease_is_a_consumers_and_the_only_one() -> None:
-    ledger = with_producers(consumers=2)
-    assert feed(ledger, events.lease(1, 2), events.cut(0, 4)) == [None, range(4)]
-    assert feed(ledger, events.lease(0, 2), events.lease(5, 2)) == [None, None]
-    assert feed(ledger, events.lease(1, 2), events.lease(2, 2)) == [Lease(1, 0, 2, 1, 1), None]
-    assert feed(ledger, events.lease(1, 9)) == [Lease(1, 2, 4, 2, 1)]
-    assert ledger.low == 2
-
-
-def test_lease_is_void_while_an_item_is_held() -> None:
-    ledger = with_producers(consumers=1)
-    feed(ledger, events.cut(0, 3), events.hold(1))
-    assert feed(ledger, events.lease(1, 2), events.got(4), events.lease(1, 2))[::2] == [None, Lease(1, 1, 3, 1, 1)]
-
-
-def test_what_has_passed_of_a_lease_frees_its_places() -> None:
-    """Also in a queue that is full."""
-    ledger = with_producers(consumers=1, maxsize=3)
-    feed(ledger, events.cut(0, 3))
-    assert feed(ledger, events.lease(1, 3)) == [Lease(1, 0, 3, 1, 1)]
-    assert ledger.used == 3
-    assert feed(ledger, events.passed(1, 2), events.passed(0, 1), events.passed(4, 1)) == [None] * 3
-    assert feed(ledger, events.cut(0, 5), events.passed(2, 1), events.cut(0, 5)) == [None, 2, range(3, 5)]
-    assert (ledger.used, ledger.low, ledger.head) == (3, 2, 3)
-    # A reader that was stopped with an earlier look at the cell: void.
-    assert feed(ledger, events.passed(2, 1), events.passed(1, 1), events.passed(3, 1)) == [None, None, 3]
-    assert feed(ledger, events.lease(1, 9), events.passed(1, 1), events.passed(1, 2)) == [Lease(1, 3, 5, 2, 1), None, 4]
-
-
-def test_what_has_passed_does_not_come_back() -> None:
-    """Whoever ends the lease may have looked before."""
-    ledger = with_producers(consumers=1)
-    feed(ledger, events.cut(0, 4), events.lease(1, 4), events.passed(2, 1))
-    assert feed(ledger, events.revoke(1, 1), events.passed(3, 1), events.claim(1)) == [2, None, range(2, 3)]
-    assert ledger.kept == {1: (1, 2)}
 
 
 def test_the_watched_slot_is_told_what_has_passed_of_its_lease() -> None:
@@ -404,15 +272,6 @@ def test_the_watched_slot_is_told_what_has_passed_of_its_lease() -> None:
     assert [item for _, item, _ in ledger.yours] == [0, 1, 2]
 
 
-def test_the_first_revoke_of_a_lease_decides() -> None:
-    ledger = with_producers(consumers=1)
-    feed(ledger, events.cut(0, 4), events.lease(1, 3))
-    assert feed(ledger, events.revoke(1, 2), events.revoke(1, 1), events.revoke(2, 1)) == [None, 1, None]
-    assert (ledger.head, ledger.kept) == (1, {1: (1, 1)})
-    feed(ledger, events.lease(1, 2))
-    assert feed(ledger, events.revoke(99, 2)) == [3]
-
-
 def test_a_lease_stands_when_its_holder_has_left() -> None:
     ledger = with_producers(consumers=1)
     feed(ledger, events.cut(0, 2), events.lease(1, 2), events.leave(1, 1), events.join(True))
@@ -421,34 +280,11 @@ def test_a_lease_stands_when_its_holder_has_left() -> None:
     assert ledger.kept == {}
 
 
-def test_reserve_needs_places_and_a_file() -> None:
-    ledger = with_producers(2, maxsize=3)
-    assert feed(ledger, events.reserve(0, 4), events.reserve(5, 1)) == [None, None]
-    assert feed(ledger, events.reserve(0, 2), events.reserve(1, 2)) == [Reservation(0, 2, 1, False), None]
-    assert feed(ledger, events.cut(0, 1), events.reserve(0, 2)) == [range(1), Reservation(1, 3, 2, False)]
-    assert ledger.used == 3
-    assert feed(with_producers(), events.reserve(0, 1)) == [None]
-
-
 @pytest.mark.parametrize("end", [events.closing(False), events.shutdown(False)])
 def test_reserve_is_void_while_closing_and_when_shut(end: bytes) -> None:
     ledger = with_producers(maxsize=3)
     feed(ledger, end)
     assert feed(ledger, events.reserve(0, 1)) == [None]
-
-
-def test_the_first_trim_of_a_grant_decides() -> None:
-    ledger = with_producers(maxsize=5)
-    feed(ledger, events.reserve(0, 4), events.cut(0, 1))
-    assert feed(ledger, events.trim(1, 1, 1), events.trim(0, 2, 2)) == [None, None]
-    assert feed(ledger, events.trim(0, 2, 1), events.trim(0, 0, 1)) == [Reservation(0, 2, 1, True), None]
-    assert (ledger.used, ledger.reserved, ledger.stop_of(0)) == (2, 1, 2)
-
-
-def test_trim_below_what_is_cut_ends_the_reservation_there() -> None:
-    ledger = with_producers(maxsize=5)
-    feed(ledger, events.reserve(0, 4), events.cut(0, 3), events.trim(0, 1, 1))
-    assert (ledger.used, ledger.reserved) == (3, 0)
 
 
 def test_hold_got_and_return() -> None:
@@ -463,12 +299,6 @@ def test_hold_got_and_return() -> None:
     assert (again.item, again.times, ledger.redelivered) == (0, 1, 1)
     assert feed(ledger, events.got(again.number), events.got(again.number)) == [again.number, None]
     assert (ledger.apart, ledger.kept_files, ledger.plain) == (0, {}, True)
-
-
-def test_hold_is_void_while_a_lease_stands() -> None:
-    ledger = with_producers(consumers=2)
-    feed(ledger, events.cut(0, 2), events.lease(1, 1))
-    assert feed(ledger, events.hold(2)) == [None]
 
 
 def test_a_return_after_an_immediate_shutdown_is_dropped() -> None:

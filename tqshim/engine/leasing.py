@@ -42,7 +42,7 @@ _AWAITS_PLACE: Final = words_of.ASLEEP[words_of.AWAITS_PLACE]
 def small_ahead(ledger: Ledger, cuts: bytes = b"") -> int:
     """Items at the head of which no lease keeps a file of large records, or but one: each that is got is to be filled
     again at once.  0: too few for a lease."""
-    first, ahead, extents = ledger.head, 0, tuning.LEASE_BLOCKS
+    first, ahead, extents = ledger.head, 0, tuning.LEASE_EXTENTS
     while first < ledger.tail and extents:
         number, _, stop = ledger.extents.place(first)
         extents -= 1

@@ -38,7 +38,7 @@ FIRST_NAPS: Final = "first_naps" not in _WITHOUT and systems.STORES_IN_ORDER
 """The first nap begins without a barrier: see ``Waiter.fall_asleep``."""
 
 CHECK_ALL: Final = os.environ.get("TQSHIM_CHECK") == "all"
-"""Blocks that this process publishes are checked whole, also where their records are large."""
+"""Records that this process puts have a check, the large ones, too."""
 
 LIMITS = (state.FIRST_LIMIT, state.LAST_LIMIT)
 """Events of the first and of the largest journal of a new queue."""
@@ -47,13 +47,13 @@ BLOCK_BYTES: Final = 1 << 16
 FILE_BYTES: Final = 1 << 20
 """A batch file is sealed at this length: large against what making one costs, small against 64 MB."""
 LARGE_FILE_BYTES: Final = 4 << 20
-"""The same of one that begins with a block of ``BLOCK_BYTES`` or more.  Each is filled again and again, and each time
+"""The same of one for large records.  Each is filled again and again, and each time
 its names change; with 4 MB, items of 100 KB to 1 MB are put 1.2 to 1.4 times as fast."""
 SHARES: Final = 64
 """Where less is free than so many of those, it is this part of what is free, and a file of ``FILE_BYTES`` at least."""
 LARGE: Final = 1 << 19
-"""Bytes from which a record that is alone in its block is unpickled straight from its file.  Smaller ones are read into
-memory that is warm, and cost more to open than to copy."""
+"""Bytes from which a record that is got alone is unpickled straight from its file.  Smaller ones are read into memory
+that is warm, and cost more to open than to copy."""
 REFILL_PATIENCE: Final = 5e-10
 """Seconds a byte for which a producer waits for a file to fill again: to fill a new one takes as long."""
 REFILL_LOOK: Final = 1e-4
@@ -92,8 +92,8 @@ PACE_ITEMS: Final = 4
 LEASE_PACE: Final = 10e-6
 """Seconds for which the caller of a consumer is busy with an item, if it leases beside others: with more than a claim
 costs, they would end each other's leases after an item or two."""
-LEASE_BLOCKS: Final = 16
-"""Blocks of one lease beside other consumers, one of which is likely to end it soon: each costs a look."""
+LEASE_EXTENTS: Final = 16
+"""Extents of one lease, at most: each costs a look."""
 PLACES: Final = 1000
 PLACES_FEW: Final = 256
 """Places of one reservation, at most: a 64th of all, but never fewer than the one or more than the other."""
@@ -114,8 +114,8 @@ SCAN_REST: Final = 2
 SLOT_PATIENCE: Final = 0.02
 """Seconds to wait for the lock of a new slot: its former member is just leaving, or was stopped while it left."""
 ROLL_PATIENCE: Final = 0.02
-ROLL_PATIENCE_BLOCK: Final = 5e-6
-"""Seconds to wait for another's roll, and for each block that it has to write down, before one rolls oneself."""
+ROLL_PATIENCE_EXTENT: Final = 5e-6
+"""Seconds to wait for another's roll, and for each extent that it has to write down, before one rolls oneself."""
 ROLL_PATIENCE_FULL: Final = 2.0
 """The same where there is no space to roll oneself, and another has begun to: it may be kept from running."""
 PIN_PATIENCE: Final = 1.0

@@ -71,7 +71,7 @@ class FileId(NamedTuple):
     """A batch file, for ever: the number of its producer's JOIN, and a count of that producer's files.
 
     The lowest bit of ``serial`` tells where it lies: 0 in the queue folder, 1 in the spill folder.  The next one is set
-    where its blocks are large: it is refilled then."""
+    where its records are large: it is filled again then."""
 
     member: int
     serial: int

@@ -124,7 +124,7 @@ def _reservation(ledger: Ledger, slot: int) -> tuple[int, int, int, int, int]:
 
 
 def is_former(head: bytes) -> bool:
-    """A journal of the first engine begins so."""
+    """A journal of a former format begins so."""
     return head.startswith(tuple(_FORMER))
 
 

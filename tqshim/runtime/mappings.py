@@ -1,7 +1,7 @@
 """Files that are mapped: longer than they are, or as long as they are filled again and again.
 
 Lives here: the system's mmap, which batch files are mapped and for how long, memory that keeps something else alive.
-Not here: opening (``folder``), when a file is worth it (``supply``, ``reader``).
+Not here: opening (``storage``), when a file is worth it (``supply``, ``reader``).
 
 To copy to or from pages that are mapped already takes half as long as ``pwrite`` or ``pread``; to map 4 MB takes as
 long as to copy them twice.  So a file is mapped when it comes back: a producer fills the same few under ever new names.

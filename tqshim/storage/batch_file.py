@@ -6,10 +6,10 @@ records (``large_records``).
 
 The life of a batch file::
 
-    create ──> load_ ──publish──publish──> seal ──> ready_ ──> remove
-                 │                                    │
-                 │                                    ├──> free_ ──refilled──> load_, under a new name
-                 └──────────── its producer leaves ───┴──> remove
+    create ──> load_ ──put──put──> seal ──> ready_ ──> remove
+                 │                            │
+                 │                            ├──> free_ ──refilled──> load_, under a new name
+                 └──── its producer leaves ───┴──> remove
 
     damaged: load_ or ready_ ──> corrupt_, read on where it is whole, and kept
 
