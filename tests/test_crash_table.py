@@ -2053,7 +2053,7 @@ def test_whatever_is_left_by_some_row_is_told_of_and_has_its_repairer() -> None:
 
 
 def main(titles: list[str]) -> None:
-    """Print the rows of the table as they are found; ``--write``: those of all acts, and write them there."""
+    """Print the rows of these acts, or of all, as they are found; ``--write``: write them into the table, too."""
     found: dict[str, tuple[Row, ...]] = {}
     for title in [title for title in titles if title != "--write"] or list(PATHS):
         cls = PATHS[title]
@@ -2066,7 +2066,6 @@ def main(titles: list[str]) -> None:
             print(f"{title}: {row}")
             found[title] = (*found.get(title, ()), row)
     if "--write" in titles:
-        TABLE.clear()
         TABLE.update(found)
         documents.update()
 
