@@ -335,10 +335,10 @@ def one_interruption(call: Callable[[], object], step: int, go_on: Callable[[], 
     return not came
 
 
-@pytest.mark.parametrize("what", ["journal", "bell", "folder", "let go", "engine"])
+@pytest.mark.parametrize("what", ["journal", "bell", "folder", "delete", "engine"])
 def test_what_is_closed_is_forgotten_first(what: str, tmp_path: Path) -> None:
     """A close that is interrupted just behind ``os.close`` and made again closes nobody else's file."""
-    queue: Any = TurboQueue(path=str(tmp_path / "queue"))
+    queue: Any = TurboQueue(path=None if what == "delete" else str(tmp_path / "queue"))
     queue.put(1)
     folder: Any = LogFolder.meet(queue._engine.folder.path)
     journal, _ = folder.open_newest()
@@ -350,7 +350,7 @@ def test_what_is_closed_is_forgotten_first(what: str, tmp_path: Path) -> None:
         "journal": journal.close,
         "bell": bell.close,
         "folder": folder.close,
-        "let go": folder.let_go,
+        "delete": folder.delete_unless_used,
         "engine": engine.close if engine is not None else folder.close,
     }
     own = Own(tmp_path)
@@ -376,6 +376,7 @@ def test_what_is_closed_is_forgotten_first(what: str, tmp_path: Path) -> None:
     assert {queue.get() for _ in range(queue.qsize())} == ({1, None} if what == "engine" else {1})
     if what != "journal":
         journal.close()
+    folder.close()
 
 
 # -- what is ours though the journal has been rolled since

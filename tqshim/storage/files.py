@@ -73,7 +73,8 @@ def make_folder(path: str) -> None:
 
     Raises ``FileExistsError``."""
     os.mkdir(path, 0o700)
-    os.chmod(path, 0o700)
+    with contextlib.suppress(FileNotFoundError):  # swept already: who opens it finds out
+        os.chmod(path, 0o700)
 
 
 class Home:
