@@ -21,6 +21,7 @@ from tqshim.engine.wait_policy import Waiter
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
 from tqshim.protocol.records import Held
+from tqshim.storage.files import a_full_disk_is_no_matter
 from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
 
 TYPE_CHECKING = False
@@ -180,8 +181,9 @@ class Acknowledging:
 
     def take_back(self) -> None:
         """Blocks were thrown away, or interrupted at their end: what they had comes back."""
-        if None in [block() for block in self.blocks.values()]:
-            self.settle()
+        with a_full_disk_is_no_matter():  # the next get does it
+            for number in [number for number, block in self.blocks.items() if block() is None]:
+                self._end_hold(number, self._ended.get(number, False))
         left = [entry for entry in self.out if entry[0]() is None]
         if left:
             out = tuple([entry for entry in self.out if entry not in left])
@@ -202,6 +204,7 @@ class Acknowledging:
         """Another engine of this process has carried that out."""
         if hold.number is not None:
             self._ended.pop(hold.number, None)
+            self.blocks.pop(hold.number, None)
 
     def _end_hold(self, number: int, got: bool) -> None:
         if number not in self._replica.ledger.held:

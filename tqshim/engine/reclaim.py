@@ -99,13 +99,13 @@ class Reclaimer:
         # Else it is long ago, or from before the machine was started; or we are in the middle of one.
         by_another = self._listing is None and 0 <= now - at < tuning.SCAN_EVERY
         self.scanned = at if by_another else now
-        if self._replica.ledger.held:
-            self.settle()
-        if by_another:
-            return False
-        words[words_of.SCANNED] = int(now * 1e6)
         returned = len(self._replica.ledger.returned)
         try:
+            if self._replica.ledger.held:
+                self.settle()
+            if by_another:
+                return False
+            words[words_of.SCANNED] = int(now * 1e6)
             self._scan()
         except OSError as error:
             if error.errno not in REMEDIES:  # else somebody does it later
