@@ -35,7 +35,7 @@ from tqshim.protocol import events
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell
-from tqshim.sync.cells import SCANNED
+from tqshim.sync.cells import SCANNED, SLEEPS, Cells, sleep_word
 
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
@@ -569,11 +569,18 @@ def test_one_of_all_who_wait_looks_each_second_however_many_they_are(count: int)
         waiter.close()
 
 
-def test_who_waits_looks_every_ten_seconds_though_forty_others_might(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("others", "least", "most"), [("sleep", 6, 12), ("work", 30, 60)])
+def test_who_waits_looks_every_ten_seconds_beside_forty_others_or_each_second_where_they_work(
+    others: str, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They may have been stopped.  The clock goes on only while it sleeps."""
     q: Any = TurboQueue()
     waiters = engines(q, 40)
     now, looks = [time.monotonic()], []
+    for waiter in waiters[1:]:
+        parts = waiter.parts
+        if others == "sleep":
+            parts.members.cells.words[Cells.place(SLEEPS, parts.consumer.slot)] = sleep_word(now[0] + 1000, 10)
 
     def sleep(bell: Bell, seconds: float) -> bool:
         now[0] += seconds
@@ -590,7 +597,7 @@ def test_who_waits_looks_every_ten_seconds_though_forty_others_might(monkeypatch
     monkeypatch.setattr(Membership, "bury_the_dead", lambda members: looks.append(now[0]))
     with pytest.raises(Empty):
         q.get(timeout=60)
-    assert 6 <= len(looks) <= 12
+    assert least <= len(looks) <= most
     monkeypatch.undo()
     for waiter in waiters:
         waiter.close()

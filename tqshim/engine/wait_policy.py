@@ -202,9 +202,11 @@ class Waiter:
         return bell.sleep(seconds)
 
     def nap(self, kind: int, naps: int) -> float:
-        """Seconds to sleep for who has slept so often already."""
+        """Seconds to sleep for who has slept so often already: longer beside others who sleep, and look, too."""
         ledger = self._replica.ledger
         waiters = ledger.consumers if kind == SLEEPS else len(ledger.members)
+        if naps and waiters > 1:  # the first nap is short, and often all that is needed
+            waiters = len(self._members.sleepers(kind))
         return min(tuning.NAP_MOST, max(1, waiters) * min(tuning.NAP_LAST, tuning.NAP * (1 << min(naps, 64))))
 
     # -- looking
