@@ -549,6 +549,20 @@ MUTANTS = [
         CLAIMED + "test_what_comes_back_goes_before_all_that_waits_the_oldest_first",
     ),
     Mutant(
+        "a block that was thrown away is not missed",
+        "                self._end_hold(number, self._ended.get(number, False))\n        left",
+        "                del number\n        left",
+        "an item whose block was interrupted at its end comes back a second later, or never",
+        CLAIMED + "test_an_item_whose_block_was_thrown_away_is_the_next_one[get]",
+    ),
+    Mutant(
+        "what this process holds is never looked for",
+        "            if self._replica.ledger.held:\n                self.settle()\n",
+        "            pass\n",
+        "an item whose block was thrown away stays held where its process does not get anything",
+        CLAIMED + "test_an_item_whose_block_was_thrown_away_comes_back_to_others[others come]",
+    ),
+    Mutant(
         "a held item has left its place",
         "        return self.tail - self.low + self.reserved + self.apart\n",
         "        return self.tail - self.low + self.reserved\n",
