@@ -56,9 +56,11 @@ class Members:
     def of(cls, key: tuple[int, int], open_file: Callable[[], int], writable: bool, user: object) -> Members:
         """The members file of the folder with that device and inode, for that user, too.  The lock is held."""
         # Those of folders that are gone have no locks, and their inodes may be used again.
-        for other, idle in cls.opened.copy().items():
-            # Looked up again: a garbage collection may let go of any at any step.  One without users stays.
-            if not idle.users and cls.opened.get(other) is idle and not os.fstat(idle.fd).st_nlink:
+        # A list of keys is made in one step: a garbage collection may let go of any at any other, and amid a
+        # copy (3.9).  One without users stays.
+        for other in list(cls.opened):
+            idle = cls.opened.get(other)
+            if idle is not None and not idle.users and not os.fstat(idle.fd).st_nlink:
                 del cls.opened[other]
                 idle.close()
         members = cls.opened.get(key)
