@@ -269,6 +269,7 @@ SET: Final = (
     (PERFORMANCE, "tasks take 100 µs and more"),
     (PROTOCOL, "look at them for 60 µs at most"),
     (PROTOCOL, "(50 ms for each consumer, 10 s at most)"),
+    (PROTOCOL, "up to half a second for each that sleeps"),
     (PROTOCOL, "every ten seconds at least"),
     (PROTOCOL, "takes less than 10 µs an item"),
     (PROTOCOL, "after 20 ms and more"),
