@@ -27,6 +27,7 @@ import tqshim
 from tqshim import Empty, Full, JoinableTurboQueue, ShutDown, TurboQueue, monitor
 from tqshim.engine import tuning
 from tqshim.engine.acknowledge import Acknowledging, Hold
+from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
@@ -567,6 +568,26 @@ def test_one_of_all_who_wait_looks_each_second_however_many_they_are(count: int)
     assert 20 <= len(times) <= 31
     for waiter in waiters:
         waiter.close()
+
+
+def test_a_block_that_a_signal_handler_throws_away_gives_its_item_to_the_next_get(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It had interrupted a get, and so used an engine of its own."""
+    q: Any = TurboQueue()
+    q.put_many("abc")
+    real = Consumer.take
+
+    def interrupted(consumer: Consumer, *arguments: Any) -> None:
+        monkeypatch.undo()
+        assert q.claimed().__enter__() == "a"
+        gc.collect()
+        real(consumer, *arguments)
+
+    monkeypatch.setattr(Consumer, "take", interrupted)
+    assert q.get() == "b"
+    assert [q.get(timeout=PATIENCE) for _ in range(2)] == ["a", "c"]
+    assert q.empty() and held_by(q) == 0
 
 
 @pytest.mark.parametrize(("others", "least", "most"), [("sleep", 6, 12), ("work", 30, 60)])

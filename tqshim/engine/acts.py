@@ -180,8 +180,8 @@ class Acts:
     @property
     def owes(self) -> bool:
         """Something may have been taken here, or in an engine above, that the next get of the engine below delivers."""
-        hand, above = self.parts.hand, self.beside
-        taken = self.unsure or self.parts.acknowledging.out or hand.state[1] or hand.damage
+        hand, acknowledging, above = self.parts.hand, self.parts.acknowledging, self.beside
+        taken = self.unsure or acknowledging.out or acknowledging.blocks or hand.state[1] or hand.damage
         return not self.closed and bool(taken or (above is not None and above.owes))
 
     def _pass_down(self, below: Hand) -> None:
