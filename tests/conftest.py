@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).absolute().parent
 PACKAGE = HERE.parent
+CONTRACT = HERE / "contract"
 
 
 def roomy(folder: str) -> bool:
@@ -51,7 +52,7 @@ for folder in (str(PACKAGE), str(HERE)):
 import may_skip  # noqa: E402
 from compiling import compiled  # noqa: E402
 from programs.crew import Crew  # noqa: E402
-from sampling import SEED, examples  # noqa: E402
+from sampling import SEED, SHARE, examples, in_share  # noqa: E402
 
 import tqshim.engine.registry  # noqa: E402
 import tqshim.engine.tuning  # noqa: E402
@@ -97,6 +98,17 @@ def pytest_configure(config: pytest.Config) -> None:
         wanted = [Path(argument.partition("::")[0]).absolute() for argument in config.args]
         tests = [test for one in wanted for test in ([one] if one.is_file() else one.rglob("test_*.py"))]
         compiled([PACKAGE / room for room in ("tqshim", "tests", "compat")], tests)
+
+
+@pytest.hookimpl(trylast=True)  # a share of what the markers have left
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where a share of the tests runs, all of the contract do."""
+    if SHARE > 1:
+        wanted: dict[bool, list[pytest.Item]] = {True: [], False: []}
+        for item in items:
+            wanted[CONTRACT in item.path.parents or in_share(item.nodeid)].append(item)
+        items[:] = wanted[True]
+        config.hook.pytest_deselected(items=wanted[False])
 
 
 @pytest.fixture

@@ -1,22 +1,26 @@
 """Samples in the place of walks that take minutes: the same in each run, or those of the seed in ``TQSHIM_SEED``.
 
 Lives here: the seed, and a generator for each test that takes a sample.  The walk itself is marked ``stress``; what a
-sample of a test's cases leaves out is marked ``rest``, too, for a run of it alone with the same seed.
+sample of a test's cases leaves out is marked ``rest``, too, for a run of it alone with the same seed.  A run for which
+all of those are too many takes a share of them (``TQSHIM_SHARE``), another for each seed.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import pytest
 
-__all__ = ["REST", "SEED", "chooser", "examples", "sampled", "some"]
+__all__ = ["REST", "SEED", "SHARE", "chooser", "examples", "in_share", "sampled", "some"]
 
 SEED: Final = int(os.environ.get("TQSHIM_SEED") or 19)
+SHARE: Final = int(os.environ.get("TQSHIM_SHARE") or 1)
+"""One test in so many runs."""
 T = TypeVar("T")
 REST: Final = (pytest.mark.stress, pytest.mark.rest)
 """Of a case that the default run leaves out."""
@@ -26,6 +30,11 @@ def chooser(name: str) -> random.Random:
     """What chooses the sample of that name; pytest shows the seed where a test fails."""
     print(f"this sample again: TQSHIM_SEED={SEED}")
     return random.Random(f"{SEED} {name}")
+
+
+def in_share(test: str) -> bool:
+    """Whether a test runs where ``TQSHIM_SHARE`` are asked for: as many seeds in a row have each test once."""
+    return (zlib.crc32(test.encode()) + SEED) % SHARE == 0
 
 
 def some(name: str, of: Sequence[T], count: int) -> list[T]:

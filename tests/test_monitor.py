@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import claiming
-from sampling import examples
+from sampling import examples, sampled
 from watching import newcomer
 
 import tqshim
@@ -364,7 +364,7 @@ def test_view_goes_to_a_sealed_journals_next_before_it_has_its_name(path: str) -
         assert queue.get() == "c"
 
 
-@pytest.mark.parametrize("limits", ["", "16 64"])
+@pytest.mark.parametrize("limits", sampled("looks", ["", "16 64"], 1))
 def test_looks_at_a_queue_at_full_speed_are_never_wrong(
     path: str, limits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

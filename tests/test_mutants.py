@@ -22,7 +22,7 @@ import tqshim
 import tqshim.engine.tuning
 
 CONTRACT = Path(mutants.ROOT / mutants.TESTS)
-FEW = 4
+FEW = 2
 AS_ALWAYS = (
     sys.platform == "linux"
     and tqshim.engine.tuning.SHORT_WAYS
@@ -100,6 +100,15 @@ def test_tests_of_the_contract_use_public_names_only(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("vars", "setattr"):
             found.append(f"line {node.lineno}: {node.func.id}")
     assert not found
+
+
+def test_a_fault_that_its_test_does_not_notice_survives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "TRIES", 2)
+    name = next(one for one in mutants.sources()[Path("__init__.py")].splitlines() if one.startswith('"""'))
+    test = "test_contract_order.py::test_an_object_that_is_put_twice_arrives_twice"
+    harmless = MUTANTS[0]._replace(old=name, new=name + " ", test=test)
+    (verdict,) = mutants.judge_all([harmless])
+    assert verdict.what == "survived"
 
 
 def check(chosen: list[mutants.Mutant]) -> None:

@@ -259,7 +259,7 @@ def check(
     return explore(Logs(Rules(ledger), found.actors, without, **found.sizes), most, choose)
 
 
-@pytest.mark.parametrize("name", sampling.sampled("interleavings", list(CASES), 8, rest=False))
+@pytest.mark.parametrize("name", sampling.sampled("interleavings", list(CASES), 6, rest=False))
 def test_interleavings_hold(name: str) -> None:
     """Nothing is lost, doubled, made up, out of order or beyond the bound, and nobody is blocked.
 
