@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 USER: Final = 54321
 """Nobody else's number, and of no user for whom a disk keeps room."""
 TESTS: Final = (
-    "tests/contract",
+    "tests/contract/test_contract_places.py",
     *(f"tests/test_{name}.py" for name in ("security", "folder", "monitor", "lifetime", "places")),
 )
 COPIED: Final = ("tqshim", "tests", "compat", "docs", "pyproject.toml", "README.md", "CONTRIBUTING.md", "SECURITY.md")
