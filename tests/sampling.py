@@ -11,17 +11,19 @@ import os
 import random
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import pytest
 
-__all__ = ["REST", "SEED", "SHARE", "chooser", "examples", "in_share", "sampled", "some"]
+__all__ = ["REST", "SEED", "SHARE", "chooser", "examples", "in_share", "in_turn", "sampled", "some"]
 
 SEED: Final = int(os.environ.get("TQSHIM_SEED") or 19)
 SHARE: Final = int(os.environ.get("TQSHIM_SHARE") or 1)
 """One test in so many runs."""
+TURNS: Final = 3
 T = TypeVar("T")
+Test = TypeVar("Test", bound=Callable[..., None])
 REST: Final = (pytest.mark.stress, pytest.mark.rest)
 """Of a case that the default run leaves out."""
 
@@ -35,6 +37,16 @@ def chooser(name: str) -> random.Random:
 def in_share(test: str) -> bool:
     """Whether a test runs where ``TQSHIM_SHARE`` are asked for: as many seeds in a row have each test once."""
     return (zlib.crc32(test.encode()) + SEED) % SHARE == 0
+
+
+def in_turn(test: Test) -> Test:
+    """Mark a test that takes seconds: one seed of so many has it in the default run, the others have it in the rest.
+
+    Not for what has no other test that is always there."""
+    if (zlib.crc32(test.__name__.encode()) + SEED) % TURNS:
+        for mark in REST:
+            test = mark(test)
+    return test
 
 
 def some(name: str, of: Sequence[T], count: int) -> list[T]:

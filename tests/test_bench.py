@@ -23,7 +23,7 @@ from itertools import product
 from typing import Any, Final
 
 import pytest
-from sampling import sampled
+from sampling import in_turn, sampled
 
 from tqshim.bench import chart, command, crew, kinds, measurements, programs, report, rounds, runs, workloads
 from tqshim.bench.kinds import FASTER_FIFO, PICKLE, SIMPLE, STDLIB, TURBO, many
@@ -413,6 +413,7 @@ def test_a_group_is_taken_by_its_name() -> None:
     ]
 
 
+@in_turn
 @pytest.mark.parametrize("method", sampled("methods", METHODS, 1))
 def test_every_start_method_serves(method: str) -> None:
     names = ("bounded/1x1", "cpu/tuple", "making", "waiting")
@@ -562,6 +563,7 @@ def drawn(tmp_path: pathlib.Path, rates: dict[int, float]) -> tuple[str, pathlib
     return path.read_text("utf-8"), path
 
 
+@in_turn
 def test_the_picture_is_small_names_its_lines_and_is_the_same_each_time(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("matplotlib")
     rates = {1: 300_000.0, 2: 200_000.0, 40: 100_000.0}

@@ -1832,9 +1832,9 @@ def named(steps: Iterable[Step]) -> list[str]:
 
 WITH_A_PEER = [title for title in TABLE if not PATHS[title].alone]
 ALONE = [title for title in TABLE if PATHS[title].alone]
-KILLED = 14
+KILLED = 8
 """Acts of the default run whose victims are killed after each step."""
-STOPPED = 10
+STOPPED = 7
 HALTED = 8
 """Acts at some lines of which they are killed, and stopped."""
 

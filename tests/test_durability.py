@@ -808,6 +808,7 @@ def put_one(queue: Any, item: Any) -> None:
     queue.put(item)
 
 
+@sampling.in_turn
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_handles_in_other_processes_are_durable(method: str, tmp_path: Path) -> None:
     queue: Any = TurboQueue(path=str(tmp_path / "queue"), durable=True)

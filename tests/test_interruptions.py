@@ -27,7 +27,7 @@ from typing import Any, Callable
 
 import pytest
 from interrupting import BLOCKS, PACKAGE, Interrupted, interrupt_at, word_of
-from sampling import sampled
+from sampling import in_turn, sampled
 from signalling import signalled_before
 
 import tqshim.engine.tuning
@@ -102,6 +102,7 @@ def test_interrupted_acts_lose_double_and_damage_nothing(maxsize: int, how: str,
     assert report["processes"] > 4, "children have put and got, too"
 
 
+@in_turn
 @raised
 @pytest.mark.parametrize("words", ["durable", "authkey"])
 def test_interrupted_acts_do_no_harm_to_queues_of_other_kinds(words: str) -> None:
@@ -828,6 +829,29 @@ def test_the_members_file_is_open_though_a_handler_has_closed_it(monkeypatch: py
     assert [queue.get(timeout=5) for _ in range(2)] == ["other", "mine"]
     assert Members.opened.uses == 2
     queue.close()
+
+
+def test_a_members_file_that_a_collection_closes_as_somebody_looks_at_it_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who makes or joins a queue looks at all that this process has opened, and the last user of one may go then."""
+    going: list[Any] = [TurboQueue(), TurboQueue()]
+    for queue in going:
+        queue.put("used")
+
+    class Opened(dict[Any, Any]):
+        def get(self, *arguments: Any) -> Any:
+            found = super().get(*arguments)
+            while going:
+                going.pop().close()
+            return found
+
+    monkeypatch.setattr(Members, "opened", Opened(Members.opened))
+    queue = TurboQueue()
+    queue.put("mine")
+    assert queue.get(timeout=5) == "mine"
+    queue.close()
+    assert not going
 
 
 def test_a_handler_in_the_first_import_of_the_figures_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:

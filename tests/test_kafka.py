@@ -26,6 +26,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import kafka_workers
+from sampling import in_turn
 
 from tqshim import Empty, TurboQueue
 from tqshim.cli import main as cli
@@ -327,6 +328,7 @@ def test_a_message_that_is_too_large_is_refused_and_all_others_are_delivered(bro
     assert [message.key() for message in broker.read("sizes", partitions=1)] == [b"first", b"last"]
 
 
+@in_turn
 @needs_broker
 def test_full_queues_stop_reading_and_partitions_change_hands_meanwhile(
     broker: brokers.Broker, monkeypatch: pytest.MonkeyPatch
@@ -400,6 +402,7 @@ def test_a_client_that_does_not_leave_its_group_is_left_behind(
     assert "has not left its group" in caplog.text
 
 
+@in_turn
 @needs_broker
 def test_sigterm_ends_it_cleanly_and_nothing_comes_twice(broker: brokers.Broker, tmp_path: Path) -> None:
     """Sent to the whole process group, as service managers do."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import own_folder
 import pytest
+from sampling import in_turn
 
 import tqshim.engine.tuning
 import tqshim.storage.places
@@ -612,6 +613,7 @@ print(size, len(os.listdir("/proc/self/fd")))
 """
 
 
+@in_turn
 @needs_proc
 def test_1000_open_queues_work_and_fit_into_a_stock_container(root: Path) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 10_000:

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import claiming
-from sampling import examples, sampled
+from sampling import examples, in_turn, sampled
 from watching import newcomer
 
 import tqshim
@@ -253,6 +253,7 @@ def test_a_folder_whose_inode_is_used_again_has_its_own_locks(tmp_path: Path) ->
             assert done.stdout == "alive\n", done.stderr
 
 
+@in_turn
 def test_threads_use_one_queue_and_look_at_it_at_once(path: str) -> None:
     """Closing any descriptor of the members file drops the locks of all threads' handles."""
     filled(path)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pytest
 from documents import TEXT, rows
-from sampling import sampled
+from sampling import in_turn, sampled
 
 import tqshim.runtime.systems
 from compat import original_exchange, original_faults, original_speed
@@ -309,6 +309,7 @@ def test_attributes_begin_as_in_the_original(tmp_path: Path) -> None:
 # -- the comparison
 
 
+@in_turn
 @pytest.mark.parametrize("case", ["1x1/100", "3x10/1000/tight"])
 def test_speed_is_measured_of_runs_in_which_all_arrives(case: str) -> None:
     theirs()

@@ -16,6 +16,7 @@ from typing import Any, Optional
 
 import pytest
 from interrupting import Interrupted, interrupt_at
+from sampling import in_turn
 from signalling import signalled_before
 from watching import AWAITS_PLACE, newcomer, until_asleep
 
@@ -424,6 +425,7 @@ def test_a_put_that_a_tool_watches_loses_nothing_to_other_threads(q: Any, name: 
     assert seen or name != "LINE"
 
 
+@in_turn
 @GETS
 @PUTS
 def test_threads_that_are_traced_share_a_queue_with_other_processes() -> None:

@@ -112,6 +112,7 @@ def test_an_interrupted_claim_loses_nothing_and_doubles_only_what_it_marks(kind:
     assert report["spurious"] <= report["hits"]
 
 
+@sampling.in_turn
 @raised
 @pytest.mark.parametrize("kind", ["keyboard", "custom", "fork"])
 def test_an_interrupted_get_of_what_has_come_back_loses_and_doubles_nothing(kind: str) -> None:
@@ -150,6 +151,7 @@ def test_a_handler_may_fork(what: str) -> None:
     interrupted(what, "fork", 4000)
 
 
+@sampling.in_turn
 @pytest.mark.parametrize(
     ("what", "maxsize"), sampling.sampled("forked gets", list(product(("get", "get_many"), (0, 3000))), 1)
 )
@@ -157,6 +159,7 @@ def test_a_child_forked_in_the_middle_of_a_get_takes_an_item_of_its_own_or_none(
     interrupted(what, "fork and go on", 600, maxsize)
 
 
+@sampling.in_turn
 @pytest.mark.parametrize("what", sampling.sampled("forked puts", ["put", "put_many"], 1))
 def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str) -> None:
     interrupted(what, "fork and go on", 2000)
@@ -168,6 +171,7 @@ def wait_in_vain(q: Any) -> None:
         q.get(timeout=0.05)
 
 
+@sampling.in_turn
 @pytest.mark.parametrize(
     "function", sampling.sampled("forks", [Producer._own_log, Acts.act, take_short, take_in_acts, Waiter.wake], 2)
 )
@@ -318,6 +322,7 @@ def test_a_handlers_exception_while_an_item_is_unpickled_does_not_lose_it(many: 
 KINDS_OF_QUEUES = [(), ("durable",), ("authkey",)]
 
 
+@sampling.in_turn
 @pytest.mark.parametrize(
     ("what", "kind"), sampling.sampled("lines", list(product(("get", "put"), KINDS_OF_QUEUES)), 1, rest=False)
 )

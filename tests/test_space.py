@@ -23,7 +23,7 @@ from unittest import mock
 
 import pytest
 from places import lacking, needs
-from sampling import sampled
+from sampling import in_turn, sampled
 
 import tqshim.engine.supply
 import tqshim.engine.tuning
@@ -200,6 +200,7 @@ def test_space_for_blocks_to_come_makes_no_journal_longer(monkeypatch: pytest.Mo
         assert replica.ledger.limit == replica.ledger.first_limit << 4
 
 
+@in_turn
 @needs_reserved_space
 @pytest.mark.parametrize(("size", "turn"), sampled("many", list(product((70_000, 300_000), range(2))), 1))
 def test_many_producers_of_large_items_share_a_small_disk(small_disk: pathlib.Path, size: int, turn: int) -> None:
@@ -861,6 +862,7 @@ def test_fill_says_where_a_full_disk_ended_it(tmp_path: pathlib.Path, capsys: py
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
+@in_turn
 def test_recover_to_a_full_disk_says_what_is_there_and_what_to_do(tmp_path: pathlib.Path) -> None:
     disk, path = tmp_path / "disk", str(tmp_path / "queue")
     disk.mkdir()

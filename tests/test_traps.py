@@ -20,6 +20,7 @@ from typing import Any, Callable
 
 import pytest
 from programs import histories, travel
+from sampling import in_turn
 
 import tqshim.engine.engine
 import tqshim.engine.tuning
@@ -330,6 +331,7 @@ def test_closing_one_handle_leaves_the_others_open() -> None:
     assert drain(other) == [1, 2]
 
 
+@in_turn
 def test_threads_that_put_while_others_cut_and_open_files_lose_nothing() -> None:
     """A put without the lock, and one that needs another batch file, are of one log."""
     q: Any = TurboQueue(batch_size=5)

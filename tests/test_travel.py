@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from programs import travel
 from programs.things import Labelled
+from sampling import in_turn
 
 from tqshim import TurboQueue
 
@@ -263,6 +264,7 @@ def test_one_queue_goes_to_many_children_one_after_the_other(context: Any) -> No
     assert max(opened[5:], default=0) <= max(opened[:5], default=0) + 2, opened
 
 
+@in_turn
 def test_fork_while_other_threads_put_and_get() -> None:
     """Children forked at any instant can use the queue; nothing is lost or doubled."""
     q, own = TurboQueue(), TurboQueue(50)

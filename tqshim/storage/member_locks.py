@@ -60,7 +60,7 @@ class Members:
         # copy (3.9).  One without users stays.
         for other in list(cls.opened):
             idle = cls.opened.get(other)
-            if idle is not None and not idle.users and not os.fstat(idle.fd).st_nlink:
+            if idle is not None and not idle.users and idle._is_gone() and cls.opened.get(other) is idle:
                 del cls.opened[other]
                 idle.close()
         members = cls.opened.get(key)
@@ -107,6 +107,13 @@ class Members:
                     found = False  # gVisor has none
             Members.of_opens = found
         return Members.of_opens
+
+    def _is_gone(self) -> bool:
+        """Its file has no name any more; or it was closed just now, by a garbage collection or a signal handler."""
+        try:
+            return not os.fstat(self.fd).st_nlink
+        except OSError:
+            return True
 
     def let_go(self, key: tuple[int, int], user: object) -> None:
         """That user is none any more; the last one closes it."""
