@@ -47,6 +47,19 @@ def test_a_difference_is_found(tmp_path: Path, source: str, finding: str) -> Non
     assert finding in programs.difference(programs.Program("program", (str(path),), "logging"))
 
 
+@pytest.mark.parametrize("hasty", [False, True])
+def test_a_program_that_gives_little_time_is_tried_again(tmp_path: Path, hasty: bool) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(
+        "import multiprocessing, pathlib\nq = multiprocessing.Queue()\nq.put(1)\nprint(q.get())\n"
+        "runs = pathlib.Path(__file__).with_name('runs')\n"
+        "if 'tqshim' in type(q).__module__ and not runs.exists():\n    runs.touch()\n    raise SystemExit(1)\n",
+        "utf-8",
+    )
+    program = programs.Program("program", (str(path),), "logging", hasty=hasty)
+    assert programs.difference(program) == "" if hasty else "and with" in programs.difference(program)
+
+
 def test_a_program_that_hangs_says_where_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "program.py"
     path.write_text(

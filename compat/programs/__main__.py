@@ -43,6 +43,8 @@ class Program(NamedTuple):
     big: bool = False
     ours: bool = True
     """It makes queues of ours; others bring their own, or do without."""
+    hasty: bool = False
+    """It gives processes a part of a second to start: where one comes too late, with our queues, it is tried again."""
     least: tuple[int, int] = (3, 9)
     """The first version of Python that has what it needs."""
 
@@ -65,7 +67,7 @@ PROGRAMS: Final = (
     *scripts("mpire_pool", "mpire", "mpire", METHODS),
     *scripts("logging_handler", "multiprocessing_logging", "multiprocessing-logging", ("",)),
     *scripts("aioprocessing_queues", "aioprocessing", "aioprocessing", METHODS),
-    Program("aiomultiprocess tests", ("-m", "aiomultiprocess.tests"), "aiomultiprocess", "aiomultiprocess"),
+    Program("aiomultiprocess tests", ("-m", "aiomultiprocess.tests"), "aiomultiprocess", "aiomultiprocess", hasty=True),
     *scripts("billiard_pool", "billiard", "billiard"),
     *scripts("black_format", "black", "black", ours=False),
     *scripts("cloudpickle_recipe", "cloudpickle", "cloudpickle"),
@@ -175,6 +177,9 @@ def difference(program: Program) -> str:
     if theirs.code:
         return f"fails without us, too: {theirs.code}\n{theirs.output}"
     ours = run(program, True)
+    for _ in range(AGAIN if program.hasty else 0):
+        if ours.code:
+            ours = run(program, True)
     for _ in range(AGAIN):
         if theirs[:2] != ours[:2] and not ours.code:
             theirs = run(program, False)
