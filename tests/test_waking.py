@@ -21,9 +21,10 @@ from watching import AWAITS_PLACE, SLEEPS, newcomer, no_naps, sleepers, until, u
 from tqshim import ShutDown, TurboQueue
 from tqshim.engine import tuning
 from tqshim.engine.wait_policy import Waiter
+from tqshim.protocol.records import Lease
 from tqshim.queues import asynchronous
 from tqshim.sync.bell import Bell
-from tqshim.sync.cells import SLOTS
+from tqshim.sync.cells import LEASE_POSITION, SLOTS, Cells
 
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
@@ -348,6 +349,22 @@ def test_who_looks_for_a_place_may_meet_a_journal_that_is_just_closed(error: Exc
         finally:
             replica.journal = journal
         assert queue.get(timeout=PATIENCE) == "item"
+
+
+def test_who_looks_for_a_place_may_meet_a_lease_that_another_thread_just_begins() -> None:
+    """It stands already, and the cell and the count are as the lease before it has left them."""
+    with TurboQueue(1) as queue:
+        queue.put("item")
+        assert queue.get(timeout=PATIENCE) == "item"
+        parts = queue._engine.parts
+        ledger, slot = parts.replica.ledger, parts.consumer.slot
+        words, cell = parts.members.cells.words, Cells.place(LEASE_POSITION, slot)
+        before = ledger.lease, ledger.passed, words[cell]
+        ledger.lease, ledger.passed, words[cell] = Lease(slot, 10, 15, 7, parts.members.slots[slot]), 0, 5
+        try:
+            assert not parts.waiter.is_still(parts.waiter.seen(parts.members.cells.given()))
+        finally:
+            ledger.lease, ledger.passed, words[cell] = before
 
 
 def test_who_has_no_bell_of_its_own_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,15 +205,19 @@ class Membership:
         """Say what is cut, as far as we know: whose log is so need not read the journal for that."""
         self.cells.note_cut(self._replica.ledger.totals)
 
+    def position(self) -> int:
+        """Up to which item the lease that stands is delivered, where nobody has said it; else 0."""
+        ledger = self._replica.ledger
+        lease = ledger.lease
+        position = 0 if lease is None else min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end)
+        return position if position > ledger.passed else 0
+
     def passed(self) -> tuple[bytes, int]:
         """The event that says how far the lease that stands is delivered, as far as nobody has said it; and how many
         places that frees.  Its holder needs no flag for this: the cell only grows, and what it says counts then."""
         ledger = self._replica.ledger
-        lease = ledger.lease
-        if lease is None:
-            return b"", 0
-        position = min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end)
-        if position <= ledger.passed:
+        lease, position = ledger.lease, self.position()
+        if lease is None or not position:
             return b"", 0
         if not systems.STORES_IN_ORDER:
             membarrier.barrier()  # whoever has stored that has pinned what it reads before, and that is seen now

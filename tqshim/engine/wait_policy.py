@@ -254,7 +254,7 @@ class Waiter:
         where another thread has read on, there is something."""
         replica, members = self._replica, self._members
         try:
-            still = self.seen(members.cells.given()) == seen and not members.passed()[0]
+            still = self.seen(members.cells.given()) == seen and not members.position()
             return still and not replica.journal.read(replica.pos, SIZE)
         except (OSError, ValueError):  # another thread, or a signal handler, leaves that journal at this moment
             return False
