@@ -145,6 +145,12 @@ def test_folder_behind_a_symbolic_link_must_be_safe_too(tmp_path: Path) -> None:
         TurboQueue(path=str(link))
 
 
+def test_a_link_that_leads_nowhere_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="a link that leads nowhere"):
+        TurboQueue(path=tmp_path / "link")
+
+
 NOBODY = """
 import os, sys, pickle, tqshim.engine.registry
 os.setgroups([]); os.setgid(12345); os.setuid(12345)

@@ -765,6 +765,11 @@ def test_another_pickler_in_the_place_of_multiprocessings_is_used(size: int, mon
         q.put((int, item))
         q.put_many([(int, item)])
         assert [q.get(), q.get()] == [("mute", item)] * 2
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing.reduction.ForkingPickler, "reducer_override", Mute.reducer_override, False)
+        q.put((int, item))
+        q.put_many([(int, item)])
+        assert [q.get(), q.get()] == [("mute", item)] * 2
     q.put(int)
     assert q.get() is int
 

@@ -414,6 +414,11 @@ for use in (lambda: queue.put(1), queue.get_nowait, queue.qsize, lambda: queue.g
     except FolderError as error:
         after.append(str(error))
 assert len(after) == 5 and len(set(after)) == 1, after
+try:
+    with queue:
+        raise KeyError("the program's own")
+except KeyError:
+    assert queue._closed
 print(after[0].partition(": ")[2], flush=True)
 os._exit(0)
 """

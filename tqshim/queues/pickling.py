@@ -119,7 +119,8 @@ _pickler: Final[Any] = (
     else None
 )
 """The standard library's pickler, which ours comes to.  Programs put another in its place, dill's or cloudpickle's, or
-in that of its methods, at any time: then those are used.  ``None``: one has done so before this was imported."""
+in that of ``dumps`` or ``loads``, or give it a ``reducer_override``, at any time: then those are used.  ``None``: one
+has done so before this was imported."""
 _methods: Final = vars(_pickler) if _pickler else {}
 _extra: Final[dict[type, Any]] = _pickler._extra_reducers if _pickler else {}
 """What ``multiprocessing`` knows to pickle beyond ``pickle``: connections, sockets, and what programs registered."""
@@ -133,7 +134,11 @@ later item.  It is not used again; a new one costs 1 us."""
 
 def dumps(item: object) -> NewRecord:
     """As ``ForkingPickler.dumps``, seven times faster for small items: a pickler is made once and used again."""
-    if queues._ForkingPickler is not _pickler or _methods["dumps"] is not _given:  # type: ignore[attr-defined]
+    if (
+        queues._ForkingPickler is not _pickler  # type: ignore[attr-defined]
+        or _methods["dumps"] is not _given
+        or "reducer_override" in _methods
+    ):
         return bytes(queues._ForkingPickler.dumps(item))  # type: ignore[attr-defined]
     try:
         pen = _pens.pop()
@@ -183,7 +188,11 @@ def _dump_all(
 ) -> tuple[_Pen, bool]:
     """With that pen; returns one that can be used again."""
     pickler, written, made = pen
-    if queues._ForkingPickler is not _pickler or _methods["dumps"] is not _given:  # type: ignore[attr-defined]
+    if (
+        queues._ForkingPickler is not _pickler  # type: ignore[attr-defined]
+        or _methods["dumps"] is not _given
+        or "reducer_override" in _methods
+    ):
         for item in items:
             try:
                 written.append(dumps(item))

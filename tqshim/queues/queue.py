@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from math import ldexp
 from multiprocessing import context, queues
 from operator import index
@@ -454,7 +455,8 @@ class TurboQueue(_Queue[_T]):
         """This process is done with this handle.  What it has put is there for others, whenever they come."""
         engine = self._engine
         if engine is not None:
-            self._last_size = engine.qsize()
+            with suppress(OSError):  # what can't be looked at any more can be closed
+                self._last_size = engine.qsize()
             self._has_put = engine.is_producer
             self._engine = self._use = None
         self._closed = True

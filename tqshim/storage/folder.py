@@ -195,9 +195,9 @@ class LogFolder(Home):
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
-                raise FileNotFoundError(
-                    errno.ENOENT, "the queue is gone: its last user left before this handle arrived", path
-                ) from None
+                gone = "the queue is gone: its last user left before this handle arrived"
+                gone = "a link that leads nowhere" if os.path.islink(path) else gone
+                raise FileNotFoundError(errno.ENOENT, gone, path) from None
             try:
                 root, name = os.path.split(path)
                 if root != systems.SHM or not names.is_anonymous(name):  # there another may be mounted
