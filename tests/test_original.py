@@ -41,7 +41,7 @@ def theirs() -> None:
 # -- faults
 
 
-@pytest.mark.parametrize("name", sampled("faults here", list(original_faults.FAULTS), 10))
+@pytest.mark.parametrize("name", sampled("faults here", list(original_faults.FAULTS), 5))
 def test_fault_of_the_original_is_not_here(name: str) -> None:
     found = original_faults.run("tqshim", name)
     assert original_faults.verdict("tqshim", name, found), found

@@ -1087,7 +1087,9 @@ print("all")
 """
 
 
-@pytest.mark.parametrize(("maxsize", "durable", "count"), [(0, False, 4000), (50, False, 2000), (0, True, 300)])
+@pytest.mark.parametrize(
+    ("maxsize", "durable", "count"), sampled("calls", [(0, False, 4000), (50, False, 2000), (0, True, 300)], 1)
+)
 def test_calls_that_a_signal_interrupts_go_on(tmp_path: pathlib.Path, maxsize: int, durable: bool, count: int) -> None:
     """A real signal without SA_RESTART every half a millisecond, on both sides, in every system call that there is."""
     code = INTERRUPTED.format(maxsize=maxsize, durable=durable, count=count)

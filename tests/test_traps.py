@@ -20,7 +20,7 @@ from typing import Any, Callable
 
 import pytest
 from programs import histories, travel
-from sampling import in_turn
+from sampling import in_turn, sampled
 
 import tqshim.engine.engine
 import tqshim.engine.tuning
@@ -639,7 +639,7 @@ def work(tasks: Any, results: Any) -> None:
     tasks.task_done()
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", sampled("warnings", ["fork", "spawn", "forkserver"], 1))
 def test_nothing_that_queues_do_warns(tmp_path: Path, method: str) -> None:
     """Of what a version of Python deprecates, of files that nobody closed: a warning would end it as an error does."""
     code = f"""

@@ -245,7 +245,7 @@ LARGE: dict[str, Case] = {
 
 SMALL: Final = 3000
 """States of a case of which all are looked at in each run; of others so many, and some on random ways."""
-WHOLE: Final = 3
+WHOLE: Final = 2
 """Of all cases so many are looked at as a whole, others with each seed."""
 
 
