@@ -1071,11 +1071,11 @@ def interrupted_at_loads(queue: Any, act: Callable[[], Any]) -> None:
     """As Ctrl-C does while an item is unpickled."""
 
     def interrupt(*_: Any) -> None:
-        raise Interrupt
+        raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reduction.ForkingPickler, "loads", interrupt)
-        with contextlib.suppress(Interrupt):
+        with contextlib.suppress(KeyboardInterrupt):
             act()
 
 

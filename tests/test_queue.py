@@ -571,7 +571,14 @@ def test_an_item_that_exits_when_it_is_unpickled_is_gone_then(many: bool) -> Non
     assert q.empty()
 
 
-@pytest.mark.parametrize("error", [None, ValueError("no"), SystemExit(3), MemoryError(), OSError(24, "too many")])
+class Unusual(BaseException):
+    """Of a kind that programs seldom raise."""
+
+
+FAULTS = [ValueError("no"), SystemExit(3), Unusual("no")]
+
+
+@pytest.mark.parametrize("error", [None, *FAULTS, MemoryError(), OSError(24, "too many")])
 @pytest.mark.parametrize("way", ["get", "get_many", "claimed", "in its file"])
 def test_an_item_is_unpickled_once(way: str, error: Optional[BaseException]) -> None:
     """Also if that fails: it may have had effects, as where descriptors are fetched for it."""
@@ -588,7 +595,7 @@ def test_an_item_is_unpickled_once(way: str, error: Optional[BaseException]) -> 
     assert q.empty()
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
+@pytest.mark.parametrize("error", FAULTS)
 @pytest.mark.parametrize("large", [False, True])
 def test_items_of_a_batch_are_unpickled_once(large: bool, error: BaseException) -> None:
     """Where the second fails, the first is returned, and the next call raises what that has raised."""

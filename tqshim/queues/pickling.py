@@ -268,8 +268,6 @@ def _new_pen(written: list[Any]) -> _Pen:
     return pickler, written, reducers.made
 
 
-_FAULTS: Final = (Exception, SystemExit)
-"""What the unpickling of an item may raise."""
 OF_MEMORY: Final = frozenset((bytes, memoryview))
 """The types of records that need no ``load``."""
 
@@ -348,8 +346,8 @@ def is_fault(error: BaseException) -> bool:
     """Unpickling an item has raised this, not a signal handler that ran just then: its code would be in the traceback.
 
     To unpickle the item once more would tell, too, but have its effects twice.  A handler in C leaves no trace: then
-    the item is gone, as from the standard library's queues."""
-    if not isinstance(error, _FAULTS):
+    the item is gone, as from the standard library's queues; but for Ctrl-C, whose own handler is in C."""
+    if isinstance(error, KeyboardInterrupt):
         return False
     codes = set(map(_code_of, map(signal.getsignal, signal.valid_signals())))
     trace = error.__traceback__
