@@ -52,7 +52,7 @@ for folder in (str(PACKAGE), str(HERE)):
 import may_skip  # noqa: E402
 from compiling import compiled  # noqa: E402
 from programs.crew import Crew  # noqa: E402
-from sampling import SEED, SHARE, examples, in_share  # noqa: E402
+from sampling import SEED, SHARE, examples, has_turn  # noqa: E402
 
 import tqshim.engine.registry  # noqa: E402
 import tqshim.engine.tuning  # noqa: E402
@@ -106,7 +106,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if SHARE > 1:
         wanted: dict[bool, list[pytest.Item]] = {True: [], False: []}
         for item in items:
-            wanted[CONTRACT in item.path.parents or in_share(item.nodeid)].append(item)
+            wanted[CONTRACT in item.path.parents or has_turn(item.nodeid, SHARE)].append(item)
         items[:] = wanted[True]
         config.hook.pytest_deselected(items=wanted[False])
 

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-__all__ = ["REST", "SEED", "SHARE", "chooser", "examples", "in_share", "in_turn", "sampled", "some"]
+__all__ = ["REST", "SEED", "SHARE", "chooser", "examples", "has_turn", "in_turn", "sampled", "some"]
 
 SEED: Final = int(os.environ.get("TQSHIM_SEED") or 19)
 SHARE: Final = int(os.environ.get("TQSHIM_SHARE") or 1)
@@ -34,16 +34,16 @@ def chooser(name: str) -> random.Random:
     return random.Random(f"{SEED} {name}")
 
 
-def in_share(test: str) -> bool:
-    """Whether a test runs where ``TQSHIM_SHARE`` are asked for: as many seeds in a row have each test once."""
-    return (zlib.crc32(test.encode()) + SEED) % SHARE == 0
+def has_turn(test: str, of: int) -> bool:
+    """Whether it is that test's turn: of so many seeds in a row it is once."""
+    return (zlib.crc32(test.encode()) + SEED) % of == 0
 
 
 def in_turn(test: Test) -> Test:
     """Mark a test that takes seconds: one seed of so many has it in the default run, the others have it in the rest.
 
     Not for what has no other test that is always there."""
-    if (zlib.crc32(test.__name__.encode()) + SEED) % TURNS:
+    if not has_turn(test.__name__, TURNS):
         for mark in REST:
             test = mark(test)
     return test

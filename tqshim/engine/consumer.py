@@ -88,8 +88,7 @@ class Consumer:
             return ledger.head + sum([at - ledger.totals[slot] for slot, at in self._members.given().items()])
         if self._holds(lease) and self.leasing.steps is NO_STEPS:
             return self.leasing.at
-        position = self._members.word(words_of.LEASE_POSITION, lease.slot)
-        return max(ledger.passed, min(position, lease.end))
+        return self._members.position() or ledger.passed
 
     def taken_elsewhere(self) -> int:
         """``delivered``, where this process gets nothing itself; else -1."""
