@@ -52,7 +52,7 @@ for folder in (str(PACKAGE), str(HERE)):
 import may_skip  # noqa: E402
 from compiling import compiled  # noqa: E402
 from programs.crew import Crew  # noqa: E402
-from sampling import SEED, SHARE, examples, has_turn  # noqa: E402
+from sampling import REST, SEED, SHARE, TURNS, examples, has_turn  # noqa: E402
 
 import tqshim.engine.registry  # noqa: E402
 import tqshim.engine.tuning  # noqa: E402
@@ -98,6 +98,14 @@ def pytest_configure(config: pytest.Config) -> None:
         wanted = [Path(argument.partition("::")[0]).absolute() for argument in config.args]
         tests = [test for one in wanted for test in ([one] if one.is_file() else one.rglob("test_*.py"))]
         compiled([PACKAGE / room for room in ("tqshim", "tests", "compat")], tests)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Cases that take long come in turn."""
+    marked = {mark.name for mark in item.iter_markers()}
+    if "in_turn" in marked and "stress" not in marked and not has_turn(item.nodeid, TURNS):
+        for mark in REST:
+            item.add_marker(mark)
 
 
 @pytest.hookimpl(trylast=True)  # a share of what the markers have left

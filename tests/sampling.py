@@ -11,21 +11,21 @@ import os
 import random
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import pytest
 
-__all__ = ["REST", "SEED", "SHARE", "chooser", "examples", "has_turn", "in_turn", "sampled", "some"]
+__all__ = ["REST", "SEED", "SHARE", "TURNS", "chooser", "examples", "has_turn", "sampled", "some"]
 
 SEED: Final = int(os.environ.get("TQSHIM_SEED") or 19)
 SHARE: Final = int(os.environ.get("TQSHIM_SHARE") or 1)
 """One test in so many runs."""
 TURNS: Final = 3
-T = TypeVar("T")
-Test = TypeVar("Test", bound=Callable[..., None])
+"""A case that is marked ``in_turn`` is in the default run of one seed of so many, and in the rest of the others."""
 REST: Final = (pytest.mark.stress, pytest.mark.rest)
 """Of a case that the default run leaves out."""
+T = TypeVar("T")
 
 
 def chooser(name: str) -> random.Random:
@@ -37,16 +37,6 @@ def chooser(name: str) -> random.Random:
 def has_turn(test: str, of: int) -> bool:
     """Whether it is that test's turn: of so many seeds in a row it is once."""
     return (zlib.crc32(test.encode()) + SEED) % of == 0
-
-
-def in_turn(test: Test) -> Test:
-    """Mark a test that takes seconds: one seed of so many has it in the default run, the others have it in the rest.
-
-    Not for what has no other test that is always there."""
-    if not has_turn(test.__name__, TURNS):
-        for mark in REST:
-            test = mark(test)
-    return test
 
 
 def some(name: str, of: Sequence[T], count: int) -> list[T]:

@@ -70,6 +70,7 @@ def test_a_maxsize_is_refused_as_the_standard_library_does(kind: str, maxsize: A
     assert outcome(lambda: made(tqshim)) is theirs
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("timeout", STRANGE, ids=lambda value: str(value)[:8])
 @pytest.mark.parametrize("block", [True, False, 1, 0])
 @pytest.mark.parametrize("items, maxsize", [(0, 0), (1, 0), (1, 1)])

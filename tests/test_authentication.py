@@ -207,6 +207,7 @@ def test_without_a_key_what_others_have_written_runs(shape: str) -> None:
     assert os.path.exists("mark")
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("maxsize", [0, 100])
 @pytest.mark.parametrize("way", WAYS)
@@ -618,6 +619,7 @@ def test_a_forked_child_goes_on_with_the_key(maxsize: int) -> None:
 # -- all the rest is as ever
 
 
+@pytest.mark.in_turn
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 700), st.booleans()), max_size=60), st.booleans())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_items_of_any_sizes_come_in_order(

@@ -159,6 +159,7 @@ def q(path: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     return made
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("leases", [True, False])
 @pytest.mark.parametrize("most", [1, 7, 1000])
 def test_interleaved_items_come_in_order_to_whoever_gets_them(

@@ -23,7 +23,7 @@ from itertools import product
 from typing import Any, Final
 
 import pytest
-from sampling import in_turn, sampled
+from sampling import sampled
 
 from tqshim.bench import chart, command, crew, kinds, measurements, programs, report, rounds, runs, workloads
 from tqshim.bench.kinds import FASTER_FIFO, PICKLE, SIMPLE, STDLIB, TURBO, many
@@ -397,6 +397,7 @@ GROUPS: Final = 8
 """So many runs take all of them, each another eighth."""
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("names", sampled("measurements", [OTHERS[at::GROUPS] for at in range(GROUPS)], 1))
 def test_each_measurement_gives_all_its_figures(names: list[str]) -> None:
     read = document(*chosen(*names), *TINY)
@@ -413,7 +414,7 @@ def test_a_group_is_taken_by_its_name() -> None:
     ]
 
 
-@in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize("method", sampled("methods", METHODS, 1))
 def test_every_start_method_serves(method: str) -> None:
     names = ("bounded/1x1", "cpu/tuple", "making", "waiting")
@@ -430,6 +431,7 @@ def test_processor_time_is_told_over_pickles() -> None:
     assert set(rows[TURBO]["ratios"]) == {PICKLE} | usable(FASTER_FIFO)
 
 
+@pytest.mark.in_turn
 def test_only_the_stdlib_needs_a_reader_to_exit() -> None:
     """5,000 items are more than a pipe holds; None stands for a producer that waits for a reader."""
     options = ("--scale", "0.005", "--rounds", "1", "--kind", STDLIB, "--kind", TURBO)
@@ -563,7 +565,7 @@ def drawn(tmp_path: pathlib.Path, rates: dict[int, float]) -> tuple[str, pathlib
     return path.read_text("utf-8"), path
 
 
-@in_turn
+@pytest.mark.in_turn
 def test_the_picture_is_small_names_its_lines_and_is_the_same_each_time(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("matplotlib")
     rates = {1: 300_000.0, 2: 200_000.0, 40: 100_000.0}
@@ -647,6 +649,7 @@ def test_a_long_program_sits_out_later_rounds() -> None:
     assert turns == ["a", "a"]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
@@ -665,6 +668,7 @@ def test_a_program_that_prints_otherwise_or_fails_or_hangs_gives_no_figure(
     assert "method='fork'" in output or "printed" not in complaint
 
 
+@pytest.mark.in_turn
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are adopted on Linux alone")
 def test_processor_time_is_that_of_the_whole_tree_also_of_what_nobody_waits_for(tmp_path: pathlib.Path) -> None:
     """A child that is waited for, and one that outlives its parent, use half a second each."""

@@ -505,6 +505,7 @@ def test_an_item_comes_back_if_there_is_no_space_for_what_its_block_puts(monkeyp
     assert rest(results) == [0, "goes on"]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("take", ["get", "claimed", "get_nowait", "get_many"])
 def test_who_takes_items_notices_that_a_holder_was_killed(
     context: Any, take: str, monkeypatch: pytest.MonkeyPatch
@@ -937,6 +938,7 @@ def test_a_worker_that_claims_does_what_others_were_killed_over_also_after_a_shu
 # -- journals, batch files, what others see
 
 
+@pytest.mark.in_turn
 def test_what_is_held_or_has_come_back_outlives_rolls_and_its_files_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the last of them is got, and then they go."""
     monkeypatch.setattr(tuning, "LIMITS", (20, 40))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Union
 
 import pytest
-from sampling import in_turn
 
 import tqshim
 
@@ -38,7 +37,7 @@ def test_forked_child_keeps_no_member_of_a_killed_parent_alive(tmp_path: Path, h
     run("killed", str(tmp_path / "queue"), how)
 
 
-@in_turn
+@pytest.mark.in_turn
 @of_opens
 def test_two_copies_put_and_get_at_once(tmp_path: Path) -> None:
     run("copies_at_once", str(tmp_path / "queue"), 2000, 4)

@@ -120,6 +120,7 @@ class Queue(multiprocessing.queues.Queue):
 """
 
 
+@pytest.mark.in_turn
 def test_a_queue_out_of_order_fails(tmp_path: Path) -> None:
     """The tests reach the substituted class, and their failure is the runner's."""
     (tmp_path / "swapping.py").write_text(LIFO)

@@ -1846,6 +1846,7 @@ def each_act(name: str, titles: list[str], count: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("title", sampled(name, titles, count), scope="module")
 
 
+@pytest.mark.in_turn
 @each_act("killed", WITH_A_PEER + ALONE, KILLED)
 def test_kill_right_after_each_step_leaves_what_the_table_says(title: str) -> None:
     cls = PATHS[title]
@@ -1864,6 +1865,7 @@ def test_kill_right_after_each_step_leaves_what_the_table_says(title: str) -> No
     each(cases())
 
 
+@pytest.mark.in_turn
 @each_act("stopped", WITH_A_PEER, STOPPED)
 def test_stop_before_each_step_keeps_nobody_waiting_and_loses_nothing(title: str) -> None:
     cls = PATHS[title]
@@ -1899,6 +1901,7 @@ def at_lines(title: str, most: Optional[int]) -> None:
     each(cases())
 
 
+@pytest.mark.in_turn
 @each_act("halted", WITH_A_PEER + ALONE, HALTED)
 def test_kill_and_stop_at_some_lines(title: str) -> None:
     at_lines(title, SAMPLE)
@@ -1997,6 +2000,7 @@ BY_SCAN = {
 """By act: a step after which something is left that a scan repairs."""
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("title", BY_SCAN)
 def test_fresh_process_that_waits_repairs_it_within_a_second_or_so(
     title: str, monkeypatch: pytest.MonkeyPatch

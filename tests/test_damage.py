@@ -647,6 +647,7 @@ def check_unchecked(unchecked: Whole, kind: str, numbers: range, crews: Callable
             pytest.fail(f"it has ended the process: {kind}, one of {some} of TQSHIM_SEED={SEED}")
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_checks_damage_costs_what_stood_there_and_nothing_else(
     unchecked: Whole, kind: str, crews: Callable[[str, int], Crew]
@@ -690,6 +691,7 @@ LAST = st.one_of(st.text("0123456789abcdef_", max_size=12), st.text(max_size=6))
 NAMES = st.builds("{}_{}".format, FIRST, LAST) | st.text(min_size=1, max_size=20) | st.just(".hidden")
 
 
+@pytest.mark.in_turn
 @fuzz(examples(150))
 @given(names_=st.lists(NAMES, min_size=1, max_size=5, unique=True), data=st.data())
 def test_foreign_names_stop_nobody(whole: Whole, names_: list[str], data: st.DataObject) -> None:
@@ -825,6 +827,7 @@ def check_leftovers(path: Path, count: int) -> None:
     assert left == [], len(left)
 
 
+@pytest.mark.in_turn
 def test_leftovers_are_found_and_removed(tmp_path: Path) -> None:
     check_leftovers(tmp_path / "queue", 5000)
 

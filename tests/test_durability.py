@@ -445,6 +445,7 @@ def disks(recorder: Recorder, choose: Optional[random.Random] = None) -> Iterato
                     yield disk
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", sampling.sampled("programs", list(PROGRAMS), 2, rest=False))
 def test_a_power_cut_after_any_step_takes_nothing_that_a_put_has_put(name: str) -> None:
     for disk in disks(recorded(name), sampling.chooser(name)):
@@ -481,6 +482,7 @@ def test_all_seams_are_known() -> None:
     assert set().union(*(recorded(name).seams for name in PROGRAMS)) == set(SEAMS)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("seam", sampling.sampled("seams", list(SEAMS), 2))
 def test_without_any_seam_something_is_lost(seam: str) -> None:
     """The mutants: an fsync is left out, and some power cut is found that breaks the promise."""
@@ -808,7 +810,7 @@ def put_one(queue: Any, item: Any) -> None:
     queue.put(item)
 
 
-@sampling.in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_handles_in_other_processes_are_durable(method: str, tmp_path: Path) -> None:
     queue: Any = TurboQueue(path=str(tmp_path / "queue"), durable=True)
@@ -890,6 +892,7 @@ def test_who_is_alone_knows_a_hole_at_once(tmp_path: Path, monkeypatch: pytest.M
         assert queue.get(timeout=60) == "another's"
 
 
+@pytest.mark.in_turn
 def test_of_many_who_open_a_queue_with_a_hole_none_waits_for_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1017,6 +1020,7 @@ def run(program: Program, acts: list[tuple[Any, ...]]) -> None:
         program.recorder.inside.clear()
 
 
+@pytest.mark.in_turn
 @settings(max_examples=sampling.examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_no_power_cut_takes_what_a_put_has_put(data: st.DataObject) -> None:

@@ -24,7 +24,6 @@ PATIENCE = 120.0
 pytest.importorskip("aiohttp", reason="not for this Python: the extra tqshim[examples]")
 pytest.importorskip("elasticsearch", reason="not for this Python: the extra tqshim[examples]")
 
-from sampling import in_turn  # noqa: E402
 
 from compat.examples import api_to_api, kafka_to_elasticsearch, services  # noqa: E402
 from tqshim.kafka.messages import Event, Message  # noqa: E402
@@ -44,7 +43,7 @@ def run(program: str, *options: str) -> tuple[dict[str, int], str]:
     return {name: int(value) for name, value in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}, done.stderr
 
 
-@in_turn
+@pytest.mark.in_turn
 def test_every_event_goes_from_one_api_to_the_other_although_both_refuse() -> None:
     """More events than the queues hold, and workers that fail."""
     counts, progress = run("api_to_api", "--events", "1500", "--processes", "2", "--maxsize", "150", "--rate", "500")
@@ -67,7 +66,7 @@ def counts_of(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
     return {name: int(value) for name, value in found}
 
 
-@in_turn
+@pytest.mark.in_turn
 def test_what_is_refused_more_often_than_it_is_tried_goes_back_and_comes_again(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], target: type[services.Target]
 ) -> None:
@@ -78,7 +77,7 @@ def test_what_is_refused_more_often_than_it_is_tried_goes_back_and_comes_again(
     assert counts["returned"] > 0
 
 
-@in_turn
+@pytest.mark.in_turn
 def test_every_request_waits_for_its_services_limit_also_one_that_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, target: type[services.Target]
 ) -> None:
@@ -146,6 +145,7 @@ def test_workers_killed_at_random_instants_lose_nothing_and_are_replaced(
     }
 
 
+@pytest.mark.in_turn
 def test_a_worker_that_ends_by_itself_ends_the_run(
     monkeypatch: pytest.MonkeyPatch, target: type[services.Target]
 ) -> None:

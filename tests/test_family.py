@@ -119,6 +119,7 @@ def test_all_who_join_wake_up_at_once(context: Any, monkeypatch: pytest.MonkeyPa
         ended(joiner)
 
 
+@pytest.mark.in_turn
 def test_items_that_nobody_has_cut_yet_count_for_join_and_task_done(context: Any) -> None:
     """Another process's put has returned: its item is to be waited for, whoever has looked at it or not."""
     tasks, says = JoinableTurboQueue(), SimpleTurboQueue()

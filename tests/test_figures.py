@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from documents import PAGES, ROOT, between
-from sampling import in_turn
 from told import FIGURE, PRINTED, READ, SET, TOLD, Told, flat
 
 from compat import figures, import_time, original_speed, pictures
@@ -171,7 +170,7 @@ def test_what_original_speed_has_printed_is_kept_with_its_ratios() -> None:
         taken({**printed, "cases": {"1x1/100": {"failure": "lost"}}})
 
 
-@in_turn
+@pytest.mark.in_turn
 def test_what_a_program_pays_before_its_first_item_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert import_time.main(["--rounds", "1"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()

@@ -94,6 +94,7 @@ def test_a_room_can_be_loaded_again_and_caches_can_be_cleared() -> None:
     assert importlib.import_module("tqshim.bench.chart").__file__ == room.__file__
 
 
+@pytest.mark.in_turn
 def test_bytecode_is_written_once_and_used_as_long_as_it_fits(copy: Path) -> None:
     number, ordinary, rooms = started(copy)
     assert (number, ordinary) == (1, rooms)
@@ -107,6 +108,7 @@ def test_bytecode_is_written_once_and_used_as_long_as_it_fits(copy: Path) -> Non
     assert started(copy) == [42, len(FIRST), rooms]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", ["checked-hash", "unchecked-hash"])
 def test_other_bytecode_is_the_import_systems(copy: Path, kind: str) -> None:
     command = [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", kind, str(copy / "tqshim")]
@@ -134,6 +136,7 @@ def test_bytecode_of_another_path_says_where_its_source_is(copy: Path) -> None:
     assert said.stdout.strip() == str(copy / "tqshim" / "engine" / "acts.py")
 
 
+@pytest.mark.in_turn
 def test_where_no_bytecode_lies_beside_its_source_the_import_system_reads_it(copy: Path, tmp_path: Path) -> None:
     for _ in range(2):
         number, ordinary, rooms = started(copy, PYTHONPYCACHEPREFIX=str(tmp_path / "elsewhere"))

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("order", ["first", "last"])
 @pytest.mark.parametrize("library", ["gevent", "eventlet"])
 def test_greenlets_wait_for_queues_and_a_forked_child_runs_no_copies_of_them(library: str, order: str) -> None:

@@ -258,6 +258,7 @@ def at(instruction: int, act: Any, handler: Any, case: tuple[str, int, int, bool
     return came
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("act", "handler"), WALKS)
 def test_a_handler_at_some_instructions_of_an_act_does_no_harm(
     act: Any, handler: Any, monkeypatch: pytest.MonkeyPatch

@@ -27,7 +27,7 @@ from typing import Any, Callable
 
 import pytest
 from interrupting import BLOCKS, PACKAGE, Interrupted, interrupt_at, word_of
-from sampling import in_turn, sampled
+from sampling import sampled
 from signalling import signalled_before
 
 import tqshim.engine.tuning
@@ -81,6 +81,7 @@ def mixed(acts: int, maxsize: int, seed: int, how: str, *words: str, limit: floa
     return report
 
 
+@pytest.mark.in_turn
 @raised
 @pytest.mark.parametrize(
     ("maxsize", "how", "words"),
@@ -102,7 +103,7 @@ def test_interrupted_acts_lose_double_and_damage_nothing(maxsize: int, how: str,
     assert report["processes"] > 4, "children have put and got, too"
 
 
-@in_turn
+@pytest.mark.in_turn
 @raised
 @pytest.mark.parametrize("words", ["durable", "authkey"])
 def test_interrupted_acts_do_no_harm_to_queues_of_other_kinds(words: str) -> None:
@@ -206,6 +207,7 @@ SOME = 6
 """Lines of each kind in an act, or up to twice as many."""
 
 
+@pytest.mark.in_turn
 def test_lines_where_blocks_begin_and_end_are_interrupted_too() -> None:
     """A walk by lines comes to lines of each kind, and leaves none out."""
     seen: list[str] = []
@@ -281,6 +283,7 @@ class Own:
         assert not self.path.stat().st_size
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("stride", [43, pytest.param(1, marks=pytest.mark.stress)])
 def test_no_descriptor_is_used_when_its_number_may_be_another_files(stride: int, tmp_path: Path) -> None:
     """A forked child's first put is interrupted at each of its lines, while it closes what its parent had open; then
@@ -383,6 +386,7 @@ def test_what_is_closed_is_forgotten_first(what: str, tmp_path: Path) -> None:
 # -- what is ours though the journal has been rolled since
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("before", range(3))
 @pytest.mark.parametrize("after", range(3))
 @pytest.mark.parametrize("how", ["interrupted", "recovered", "claimed"])
@@ -1079,6 +1083,7 @@ def interrupted_at_loads(queue: Any, act: Callable[[], Any]) -> None:
             act()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("how", ["close", "exit", "_exit in a block", "SystemExit"])
 @pytest.mark.parametrize("what", LEAVING)
 @pytest.mark.parametrize("maxsize", [0, 100])

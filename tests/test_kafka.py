@@ -26,7 +26,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import kafka_workers
-from sampling import in_turn
 
 from tqshim import Empty, TurboQueue
 from tqshim.cli import main as cli
@@ -285,6 +284,7 @@ def values(found: list[Any]) -> collections.Counter[Optional[bytes]]:
     return collections.Counter(message.value() for message in found)
 
 
+@pytest.mark.in_turn
 @needs_broker
 def test_each_event_is_delivered_or_set_aside_and_then_committed(broker: brokers.Broker, tmp_path: Path) -> None:
     """Errors and killed workers on the way; a failure that lasts, and one that passes."""
@@ -328,7 +328,7 @@ def test_a_message_that_is_too_large_is_refused_and_all_others_are_delivered(bro
     assert [message.key() for message in broker.read("sizes", partitions=1)] == [b"first", b"last"]
 
 
-@in_turn
+@pytest.mark.in_turn
 @needs_broker
 def test_full_queues_stop_reading_and_partitions_change_hands_meanwhile(
     broker: brokers.Broker, monkeypatch: pytest.MonkeyPatch
@@ -402,7 +402,7 @@ def test_a_client_that_does_not_leave_its_group_is_left_behind(
     assert "has not left its group" in caplog.text
 
 
-@in_turn
+@pytest.mark.in_turn
 @needs_broker
 def test_sigterm_ends_it_cleanly_and_nothing_comes_twice(broker: brokers.Broker, tmp_path: Path) -> None:
     """Sent to the whole process group, as service managers do."""
@@ -421,6 +421,7 @@ def test_sigterm_ends_it_cleanly_and_nothing_comes_twice(broker: brokers.Broker,
     assert values(broker.read("stopped-out")) == collections.Counter(b"%d" % number for number in range(2000))
 
 
+@pytest.mark.in_turn
 @needs_broker
 def test_without_dead_letters_a_hopeless_event_ends_the_run_and_stays(broker: brokers.Broker, tmp_path: Path) -> None:
     broker.make_topics("hopeless", "hopeless-out", partitions=1)
@@ -536,6 +537,7 @@ def test_a_hundred_thousand_events_survive_killed_workers_and_a_killed_program(
     print(f"{count} events, none missing, {twice} twice, killed {later:.2f} s after a report; the second run: {counts}")
 
 
+@pytest.mark.in_turn
 @needs_broker
 def test_the_worker_of_the_docs_runs_by_their_command(broker: brokers.Broker, tmp_path: Path) -> None:
     text = documents.TEXT

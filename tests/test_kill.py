@@ -56,11 +56,13 @@ RUNS = {
 BLOCKS = ["--claimed 1", "--maxsize 100 --claimed 1", "--maxsize 1000 --claimed 0.5 --many 9"]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", sampled("kills", list(RUNS), 1))
 def test_queue_survives_random_kills(name: str) -> None:
     kill_run(3, RUNS[name])
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("options", sampled("kills of blocks", BLOCKS, 1))
 def test_claimed_items_survive_random_kills(options: str) -> None:
     """All of them, each marked where it comes again; beside consumers that get."""

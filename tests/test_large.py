@@ -63,6 +63,7 @@ def turn_over(queue: Any, count: int, size: int = LARGE) -> None:
         assert queue.get(timeout=PATIENCE) == item_of(size, number)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 1 << 20, 5 << 20])
 @pytest.mark.parametrize("kind", [bytes, bytearray, lambda data: array.array("B", data), pickle.PickleBuffer])
 def test_every_kind_of_buffer_arrives_whole(size: int, kind: Any) -> None:

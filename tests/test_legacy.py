@@ -119,6 +119,7 @@ def test_the_two_versions_differ_in_their_import_line_only(program: str) -> None
     assert changes == ["- from multiprocessing import Queue", "+ from tqshim import TurboQueue as Queue"]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("program", sampling.sampled("programs", list(PROGRAMS), 3, rest=False))
 def test_both_versions_print_what_they_must_and_the_turbo_version_leaves_nothing(
     program: str, tmp_path: pathlib.Path

@@ -21,7 +21,6 @@ from typing import Any
 
 import own_folder
 import pytest
-from sampling import in_turn
 
 import tqshim.engine.tuning
 import tqshim.storage.places
@@ -495,6 +494,7 @@ SOME_OR_300 = pytest.mark.parametrize("count", [60, pytest.param(300, marks=pyte
 """Processes, or queues: a file, descriptor, object or page that each of them leaves shows with some."""
 
 
+@pytest.mark.in_turn
 @needs_proc
 @SOME_OR_300
 @pytest.mark.parametrize("maxsize", [0, 10])
@@ -538,6 +538,7 @@ def test_processes_one_after_the_other_leave_nothing_in_their_queue(
     queue.close()
 
 
+@pytest.mark.in_turn
 @needs_proc
 @SOME_OR_300
 def test_children_of_multiprocessing_leave_nothing_in_their_queue(
@@ -613,7 +614,7 @@ print(size, len(os.listdir("/proc/self/fd")))
 """
 
 
-@in_turn
+@pytest.mark.in_turn
 @needs_proc
 def test_1000_open_queues_work_and_fit_into_a_stock_container(root: Path) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 10_000:

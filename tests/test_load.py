@@ -12,6 +12,7 @@ SCALE = float(os.environ.get("TQSHIM_LOAD", "1"))
 """Share of the counts that the stress runs do."""
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", load.RUNS)
 def test_a_thousandth_of_the_load_is_carried(name: str) -> None:
     print(load.RUNS[name](0.001))

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import claiming
-from sampling import examples, in_turn, sampled
+from sampling import examples, sampled
 from watching import newcomer
 
 import tqshim
@@ -253,7 +253,7 @@ def test_a_folder_whose_inode_is_used_again_has_its_own_locks(tmp_path: Path) ->
             assert done.stdout == "alive\n", done.stderr
 
 
-@in_turn
+@pytest.mark.in_turn
 def test_threads_use_one_queue_and_look_at_it_at_once(path: str) -> None:
     """Closing any descriptor of the members file drops the locks of all threads' handles."""
     filled(path)
@@ -365,6 +365,7 @@ def test_view_goes_to_a_sealed_journals_next_before_it_has_its_name(path: str) -
         assert queue.get() == "c"
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("limits", sampled("looks", ["", "16 64"], 1))
 def test_looks_at_a_queue_at_full_speed_are_never_wrong(
     path: str, limits: str, monkeypatch: pytest.MonkeyPatch
@@ -1189,6 +1190,7 @@ def what_was_set_aside(path: str) -> None:
     Path(path, "corrupt_ready_0_2").touch()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damage_is_named_and_stops_no_command(path: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     filled(path, "a", ["b"], {"c": 1})
@@ -1219,6 +1221,7 @@ SAVED: dict[str, Any] = {
 }
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_recover_saves_what_can_be_read_and_leaves_the_rest_alone(path: str, kind: str) -> None:
     filled(path, "a", ["b"], {"c": 1})
@@ -1268,6 +1271,7 @@ def test_a_journal_that_cant_be_read_is_told_with_the_way_to_its_items(path: str
     assert monitor.recover(path, path + "-saved").copied == 1
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", ["stat", "peek", "watch --count=1", "recover", "drain", "fill"])
 def test_each_command_knows_a_queue_without_a_journal_from_no_queue(
     path: str, tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
@@ -1325,6 +1329,7 @@ def test_recover_says_in_one_line_a_file_what_two_producers_lost(path: str, caps
     ]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", [kind for kind, (_, level) in DAMAGES.items() if level == "damage"])
 def test_who_has_recovered_into_a_new_folder_is_not_told_to_do_so(
     path: str, kind: str, capsys: pytest.CaptureFixture[str]
@@ -1519,6 +1524,7 @@ def test_what_is_found_in_garbage_looks_like_pickles(
         assert all(map(looks_pickled, found_in(folder, garbage, file)))
 
 
+@pytest.mark.in_turn
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_looks_at_a_damaged_journal_end(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
@@ -1542,6 +1548,7 @@ def test_looks_at_a_damaged_journal_end(tmp_path_factory: pytest.TempPathFactory
 # -- draining and filling
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("words", [[], ["--pickle"]])
 def test_what_is_drained_fills_another(path: str, words: list[str]) -> None:
     items = [1, "two", [3, None, {"four": 5.5}], True, ""]
@@ -1643,6 +1650,7 @@ WAYS = [{}, {"TQSHIM_PORTABLE": "1"}]
 """Variables for a ``drain`` that may narrow the pipe to which it writes, and for one that may not."""
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("variables", WAYS, ids=["narrow", "portable"])
 @pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parametrize("size", [10, 5000])
@@ -1727,6 +1735,7 @@ def test_draining_into_a_closed_pipe_loses_nothing(path: str) -> None:
     assert monitor.status(path).items == 1999
 
 
+@pytest.mark.in_turn
 def test_a_drained_anonymous_queue_that_nobody_uses_keeps_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import os, signal; from tqshim import TurboQueue\n"
@@ -1745,6 +1754,7 @@ def test_a_drained_anonymous_queue_that_nobody_uses_keeps_what_is_left(monkeypat
     assert not os.path.exists(folder)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("words", "text", "said"),
     [
@@ -1801,6 +1811,7 @@ def test_rm_removes_a_damaged_queue_and_one_whose_removal_was_cut_short(path: st
 # -- commands
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", sorted(set(cli.COMMANDS) - {"bench", "kafka", "ls", "run"}))
 def test_a_command_on_nothing_says_so_in_one_line(path: str, name: str) -> None:
     words = [name, "/proc/nowhere/queue" if name == "fill" else path]
@@ -1840,6 +1851,7 @@ def test_every_command_prints_json_for_programs(path: str, words: list[str], cap
         assert document in ("a", []) or isinstance(document, dict)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("words", [["ls", "PATH"], ["stat", "PATH"], ["peek", "PATH", "-n", "500"], ["check", "PATH"]])
 def test_a_command_whose_output_is_closed_ends_silently(path: str, words: list[str]) -> None:
     filled(path, *range(500))
@@ -1894,6 +1906,7 @@ def on_a_terminal(command: list[str]) -> str:
     return shown.decode()
 
 
+@pytest.mark.in_turn
 def test_watch_ends_where_the_queue_goes_and_at_an_interrupt(path: str) -> None:
     filled(path, 1)
     command = [sys.executable, "-m", "tqshim", "watch", path, "--interval", "0.02"]

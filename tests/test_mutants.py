@@ -102,6 +102,7 @@ def test_tests_of_the_contract_use_public_names_only(path: Path) -> None:
     assert not found
 
 
+@pytest.mark.in_turn
 def test_a_fault_that_its_test_does_not_notice_survives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "TRIES", 2)
     name = next(one for one in mutants.sources()[Path("__init__.py")].splitlines() if one.startswith('"""'))
@@ -117,6 +118,7 @@ def check(chosen: list[mutants.Mutant]) -> None:
     assert not wrong, f"TQSHIM_SEED={SEED}\n{told}"
 
 
+@pytest.mark.in_turn
 @pytest.mark.skipif(not AS_ALWAYS, reason="some are in what is only used on Linux, with all optimisations")
 def test_a_few_are_caught() -> None:
     check(random.Random(SEED).sample(MUTANTS, FEW))

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pytest
 from documents import TEXT, rows
-from sampling import in_turn, sampled
+from sampling import sampled
 
 import tqshim.runtime.systems
 from compat import original_exchange, original_faults, original_speed
@@ -41,12 +41,14 @@ def theirs() -> None:
 # -- faults
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", sampled("faults here", list(original_faults.FAULTS), 5))
 def test_fault_of_the_original_is_not_here(name: str) -> None:
     found = original_faults.run("tqshim", name)
     assert original_faults.verdict("tqshim", name, found), found
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", sampled("faults", list(original_faults.FAULTS), 4))
 def test_fault_of_the_original_is_there(name: str) -> None:
     """Which never changes any more."""
@@ -117,6 +119,7 @@ def test_quickstart_of_the_original_runs_with_another_import_line(tmp_path: Path
 # -- one folder
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("way", list(original_exchange.WAYS))
 def test_events_are_exchanged_with_the_original(way: str, tmp_path: Path) -> None:
     theirs()
@@ -207,6 +210,7 @@ needs_open_files: Final = pytest.mark.skipif(
 )
 
 
+@pytest.mark.in_turn
 @needs_open_files
 @pytest.mark.parametrize("added", [0, 1, 3])
 def test_cleanup_leaves_a_living_producer_of_the_original_alone(added: int, original: Original, tmp_path: Path) -> None:
@@ -218,6 +222,7 @@ def test_cleanup_leaves_a_living_producer_of_the_original_alone(added: int, orig
     assert get_all(tmp_path) == [[0], [1], [2], [3]]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("got", [1, 3, pytest.param(4, marks=needs_open_files)])
 def test_cleanup_leaves_a_living_consumer_of_the_original_alone(got: int, original: Original, tmp_path: Path) -> None:
     for number in range(4):
@@ -309,7 +314,7 @@ def test_attributes_begin_as_in_the_original(tmp_path: Path) -> None:
 # -- the comparison
 
 
-@in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize("case", ["1x1/100", "3x10/1000/tight"])
 def test_speed_is_measured_of_runs_in_which_all_arrives(case: str) -> None:
     theirs()

@@ -62,6 +62,7 @@ def test_the_default_context_is_that_of_the_default_start_method() -> None:
         tqshim.get_context("teleport")
 
 
+@pytest.mark.in_turn
 def test_pools_and_executors_work_on_a_context(method: str) -> None:
     assert patched.pools_work(tqshim.get_context(method)) == SQUARES
 
@@ -108,6 +109,7 @@ def test_installing_reaches_every_name_and_leaves_nothing_behind() -> None:
     assert patched.kinds() == expected(THEIRS)
 
 
+@pytest.mark.in_turn
 def test_children_of_every_method_install_too(installed: None, method: str) -> None:
     """And theirs."""
     says = SimpleTurboQueue()
@@ -291,6 +293,7 @@ def program(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     "arguments",
     sampled(
@@ -473,6 +476,7 @@ def test_what_children_send_back_of_a_class_of_the_program_arrives(
     assert ended[0][0] == 1, ended[0]
 
 
+@pytest.mark.in_turn
 def test_an_archive_may_bring_the_package(tmp_path: Path) -> None:
     """Its children import it from there, before they have its path."""
     folder = tmp_path / "application"
@@ -498,6 +502,7 @@ def test_an_archive_may_bring_the_package(tmp_path: Path) -> None:
     assert done.stdout == "TurboQueue\n" * len(METHODS), done.stderr
 
 
+@pytest.mark.in_turn
 def test_usage_is_shown_where_there_is_nothing_to_run(tmp_path: Path) -> None:
     assert run(tmp_path, turbo=True)[0] == 2
     assert run(tmp_path, "-m", turbo=True)[0] == 2

@@ -226,6 +226,7 @@ def ended() -> Iterator[list[subprocess.Popen[str]]]:
         one.communicate()
 
 
+@pytest.mark.in_turn
 def test_processes_of_two_pid_namespaces_share_a_queue_at_a_path(
     tmp_path: Path, ended: list[subprocess.Popen[str]]
 ) -> None:
@@ -249,6 +250,7 @@ def test_a_user_of_a_user_namespace_has_queues(user: list[str]) -> None:
     works(place(by=("unshare", "--user", *user)), "/dev/shm")
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     "by",
     [
@@ -277,6 +279,7 @@ def test_without_proc_queues_work(tmp_path: Path) -> None:
     works(place(f"path={tmp_path}/queue", mounts=NO_PROC), tmp_path)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("without", ["membarrier", "ofd", "ofd,membarrier"])
 @pytest.mark.parametrize("anonymous", [True, False])
 def test_without_some_system_calls_queues_work(tmp_path: Path, anonymous: bool, without: str) -> None:
@@ -299,6 +302,7 @@ for number in range(1000):
 """
 
 
+@pytest.mark.in_turn
 def test_what_was_put_before_a_memory_cgroup_killed_its_producer_is_there(tmp_path: Path) -> None:
     """Files in memory count there: a backlog beyond the limit ends its producer, or ``put`` raises.  The standard
     library's counts as its producer's own memory, and dies with it."""

@@ -60,6 +60,7 @@ def test_a_program_that_gives_little_time_is_tried_again(tmp_path: Path, hasty: 
     assert programs.difference(program) == "" if hasty else "and with" in programs.difference(program)
 
 
+@pytest.mark.in_turn
 def test_a_program_that_hangs_says_where_and_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "program.py"
     path.write_text(

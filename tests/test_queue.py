@@ -395,6 +395,7 @@ def test_a_batch_size_below_one_is_refused(size: int) -> None:
         TurboQueue(batch_size=size)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("size", sampled("batches", [1, 2, 7, 100_000], 2))
 def test_any_batch_size_carries_everything_in_order(size: int) -> None:
     q: Any = TurboQueue(batch_size=size)

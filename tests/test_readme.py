@@ -113,6 +113,7 @@ def help_of(*words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("few", [True, pytest.param(False, marks=(pytest.mark.stress, pytest.mark.rest))])
 def test_all_other_commands_exist_with_their_options(few: bool) -> None:
     for command in some("commands", commands(), 10) if few else commands():
@@ -278,6 +279,7 @@ def names_of_tests(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.in_turn
 def test_each_difference_has_a_test_that_shows_it() -> None:
     known = names_of_tests(HERE)
     named = [re.findall(r"\b(test_\w+)", row[-1]) for row in rows("differences")]
@@ -753,6 +755,7 @@ def test_differs_arrays_share_their_memory() -> None:
             found.resize(2000, refcheck=False)
 
 
+@pytest.mark.in_turn
 def test_timeouts_hold_beside_stopped_processes() -> None:
     """No side by side: there the stdlib hangs.  Stopped anywhere in a put or a get, one after the other; beside sleeps
     of the same run."""

@@ -1401,6 +1401,7 @@ def planted(fault: str, acts: list[Act], choose: random.Random) -> Optional[list
     return places
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("fault", ["doubled", "lost", "reordered", "Empty", "Full", "qsize"])
 def test_a_fault_that_is_planted_in_a_history_is_found(fault: str) -> None:
     choose = random.Random(f"{SEED} {fault}")

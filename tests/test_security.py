@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, Optional
 
 import pytest
-from sampling import in_turn, sampled
+from sampling import sampled
 
 import tqshim
 import tqshim.runtime.systems
@@ -305,7 +305,7 @@ class Swapper:
         return self
 
 
-@in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("good_first", "often"), sampled("swapped", list(product((False, True), (False, True))), 2)
 )

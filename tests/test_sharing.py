@@ -138,6 +138,7 @@ def test_a_put_that_waits_for_nobody_says_what_to_do(limit: None, monkeypatch: p
     assert [get_one(queue) for _ in range(MOST)] == list(range(MOST))
 
 
+@pytest.mark.in_turn
 def test_a_put_waits_as_long_as_somebody_fetches(limit: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "PATIENCE", 1.0)
     queue: Any = TurboQueue()
@@ -368,6 +369,7 @@ def put_and_die(queue: Any, told: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.in_turn
 def test_what_a_killed_process_had_for_an_item_is_missed_when_it_is_seen_to_be_dead() -> None:
     """Who looks then whether its children live, as torch's DataLoader does, finds out why."""
     missed = 0

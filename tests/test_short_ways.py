@@ -16,7 +16,6 @@ from typing import Any, Optional
 
 import pytest
 from interrupting import Interrupted, interrupt_at
-from sampling import in_turn
 from signalling import signalled_before
 from watching import AWAITS_PLACE, newcomer, until_asleep
 
@@ -425,7 +424,7 @@ def test_a_put_that_a_tool_watches_loses_nothing_to_other_threads(q: Any, name: 
     assert seen or name != "LINE"
 
 
-@in_turn
+@pytest.mark.in_turn
 @GETS
 @PUTS
 def test_threads_that_are_traced_share_a_queue_with_other_processes() -> None:
@@ -637,6 +636,7 @@ def test_short_claims_follow_the_journals(together: int, many_rolls: None) -> No
     queue._engine.close()
 
 
+@pytest.mark.in_turn
 @CLAIMS
 @pytest.mark.parametrize("maxsize", [0, 10])
 @pytest.mark.parametrize("cut", [True, False])

@@ -104,6 +104,7 @@ def test_an_interrupted_get_of_the_standard_librarys_queue_may_lose_its_item() -
     assert theirs.get(timeout=LIMIT) == "next"
 
 
+@pytest.mark.in_turn
 @raised
 @pytest.mark.parametrize("kind", ["keyboard", "custom", "fork", "other"])
 def test_an_interrupted_claim_loses_nothing_and_doubles_only_what_it_marks(kind: str) -> None:
@@ -112,7 +113,7 @@ def test_an_interrupted_claim_loses_nothing_and_doubles_only_what_it_marks(kind:
     assert report["spurious"] <= report["hits"]
 
 
-@sampling.in_turn
+@pytest.mark.in_turn
 @raised
 @pytest.mark.parametrize("kind", ["keyboard", "custom", "fork"])
 def test_an_interrupted_get_of_what_has_come_back_loses_and_doubles_nothing(kind: str) -> None:
@@ -146,12 +147,13 @@ def test_a_handler_may_use_other_queues(what: str, maxsize: int) -> None:
     interrupted(what, "other", 5000, maxsize)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("what", ["get", "get_many", "put", "put_many"])
 def test_a_handler_may_fork(what: str) -> None:
     interrupted(what, "fork", 4000)
 
 
-@sampling.in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("what", "maxsize"), sampling.sampled("forked gets", list(product(("get", "get_many"), (0, 3000))), 1)
 )
@@ -159,7 +161,7 @@ def test_a_child_forked_in_the_middle_of_a_get_takes_an_item_of_its_own_or_none(
     interrupted(what, "fork and go on", 600, maxsize)
 
 
-@sampling.in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize("what", sampling.sampled("forked puts", ["put", "put_many"], 1))
 def test_a_child_forked_in_the_middle_of_a_put_does_the_parent_no_harm(what: str) -> None:
     interrupted(what, "fork and go on", 2000)
@@ -171,7 +173,7 @@ def wait_in_vain(q: Any) -> None:
         q.get(timeout=0.05)
 
 
-@sampling.in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     "function", sampling.sampled("forks", [Producer._own_log, Acts.act, take_short, take_in_acts, Waiter.wake], 2)
 )
@@ -322,7 +324,7 @@ def test_a_handlers_exception_while_an_item_is_unpickled_does_not_lose_it(many: 
 KINDS_OF_QUEUES = [(), ("durable",), ("authkey",)]
 
 
-@sampling.in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("what", "kind"), sampling.sampled("lines", list(product(("get", "put"), KINDS_OF_QUEUES)), 1, rest=False)
 )
@@ -357,6 +359,7 @@ def test_thousands_of_interrupts_do_no_harm(what: str, kind: str, maxsize: int, 
     interrupted(what, kind, 5_000 if kind == "fork" else 50_000, maxsize, 100 + seed, 40 if kind == "fork" else 3000)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("kind", "durable"), sampling.sampled("all of it", list(product(("count", "shutdown"), ("", "durable"))), 1)
 )
@@ -440,6 +443,7 @@ else:
     assert int(done.stdout) > 100
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("kind", "maxsize", "durable"),
     sampling.sampled("puts", list(product(("handler", "destructor"), (0, 1000), ("", "durable"))), 1),

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from interrupting import Interrupted, interrupt_at
-from sampling import in_turn, sampled
+from sampling import sampled
 from watching import SLEEPS, events_of, newcomer, no_naps, sleepers, until, until_asleep
 
 import tqshim.engine.tuning
@@ -310,7 +310,7 @@ def test_what_was_taken_when_a_get_was_interrupted_comes_next(path: str, most: i
         assert queue.empty()
 
 
-@in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("most", "ended"), sampled("lines", list(itertools.product((0, 1), (False, True))), 2))
 def test_a_get_that_is_interrupted_at_any_line_loses_and_doubles_nothing(most: int, ended: bool) -> None:
     """Also where another wants the lease to end, or has ended it."""
@@ -335,7 +335,7 @@ def test_a_get_that_is_interrupted_at_any_line_loses_and_doubles_nothing(most: i
     assert line > 20
 
 
-@in_turn
+@pytest.mark.in_turn
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_get_that_waits_and_is_interrupted_at_any_line_does_not_count_as_asleep(
     when: str, monkeypatch: pytest.MonkeyPatch

@@ -23,7 +23,7 @@ from unittest import mock
 
 import pytest
 from places import lacking, needs
-from sampling import in_turn, sampled
+from sampling import sampled
 
 import tqshim.engine.supply
 import tqshim.engine.tuning
@@ -159,6 +159,7 @@ def check_flow(disk: pathlib.Path, megabytes: int) -> None:
     queue.close()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_batch_for_which_the_disk_has_no_room_says_how_many_items_were_put(
     small_disk_alone: pathlib.Path, durable: bool
@@ -181,6 +182,7 @@ def test_a_batch_for_which_the_disk_has_no_room_says_how_many_items_were_put(
     assert q.qsize() == put // 2
 
 
+@pytest.mark.in_turn
 def test_200_megabytes_flow_through_a_disk_of_64(small_disk: pathlib.Path) -> None:
     check_flow(small_disk, 200)
 
@@ -200,7 +202,7 @@ def test_space_for_blocks_to_come_makes_no_journal_longer(monkeypatch: pytest.Mo
         assert replica.ledger.limit == replica.ledger.first_limit << 4
 
 
-@in_turn
+@pytest.mark.in_turn
 @needs_reserved_space
 @pytest.mark.parametrize(("size", "turn"), sampled("many", list(product((70_000, 300_000), range(2))), 1))
 def test_many_producers_of_large_items_share_a_small_disk(small_disk: pathlib.Path, size: int, turn: int) -> None:
@@ -310,6 +312,7 @@ def test_bounded_queue_flows_through_a_small_disk_without_spilling(small_disk_al
     queue.close()
 
 
+@pytest.mark.in_turn
 @needs_reserved_space
 @pytest.mark.parametrize("consumers", [1, 2])
 @pytest.mark.parametrize(("items", "size"), [(40, MB), (20_000, 8), (100, 100)])
@@ -372,6 +375,7 @@ def test_put_to_a_full_disk_raises_and_goes_on_when_space_returns(small_disk_alo
     check_works(queue)
 
 
+@pytest.mark.in_turn
 def test_burst_to_a_full_disk_loses_nothing_whose_put_returned(small_disk_alone: pathlib.Path) -> None:
     queue = TurboQueue()
     queue.put(-1)
@@ -598,6 +602,7 @@ print(len(os.listdir("/proc/self/fd")) < 20)
 """
 
 
+@pytest.mark.in_turn
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are counted with the help of /proc")
 @pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("maxsize", [0, 10])
@@ -642,6 +647,7 @@ CALLS = ["open", "write", "posix_fallocate", "pread", "rename", "unlink"]
 LARGE_CALLS = ["open", "posix_fallocate", "pwritev", "pread", "preadv", "rename", "unlink", "fstat", "statvfs"]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("name", "call", "maxsize"), sampled("failed", list(product(REPORTED, CALLS, (0, 100))), 16))
 def test_failed_call_costs_no_item_whose_put_returned(
     monkeypatch: pytest.MonkeyPatch, name: str, call: str, maxsize: int
@@ -652,6 +658,7 @@ def test_failed_call_costs_no_item_whose_put_returned(
     check_failed_calls(monkeypatch, name, call, maxsize, os)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("name", "call", "maxsize"),
     sampled("failed large", list(product(("ENOSPC", "EIO", "EMFILE"), LARGE_CALLS, (0, 100))), 8),
@@ -811,6 +818,7 @@ for number in range(3000):
 """
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("drained", [False, True])
 def test_producers_that_fill_a_tiny_disk_and_end_have_put_what_they_were_told(
     tmp_path: pathlib.Path, drained: bool
@@ -862,7 +870,7 @@ def test_fill_says_where_a_full_disk_ended_it(tmp_path: pathlib.Path, capsys: py
         subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
-@in_turn
+@pytest.mark.in_turn
 def test_recover_to_a_full_disk_says_what_is_there_and_what_to_do(tmp_path: pathlib.Path) -> None:
     disk, path = tmp_path / "disk", str(tmp_path / "queue")
     disk.mkdir()

@@ -403,6 +403,7 @@ other.join()
 """
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("during", ["tempfile", "_ctypes", "tqshim.engine.engine"])
 def test_a_fork_while_another_thread_makes_the_first_queue(during: str) -> None:
     """The child makes one of its own."""

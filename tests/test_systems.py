@@ -121,6 +121,7 @@ def test_who_has_no_barrier_waits_for_those_who_have(monkeypatch: pytest.MonkeyP
 TELLING = ("/proc", "/dev/shm", "TQSHIM_PORTABLE", "darwin", "linux", "win32")
 
 
+@pytest.mark.in_turn
 def test_no_other_room_asks_for_the_system() -> None:
     """No path, no name, no variable of it; docstrings may speak of them."""
     for room in sorted(set(INSIDE) - {"errors", "runtime.systems"}):

@@ -65,6 +65,7 @@ def check_anywhere(rows: list[Row]) -> None:
         assert row.waits[-1] < LONG or plain[-1] > LONG / 2, timeouts.line(row)
 
 
+@pytest.mark.in_turn
 def test_no_wait_returns_too_early_or_much_later_than_a_sleep() -> None:
     """Beside nobody, killed, stopped and busy peers."""
     size = ("--count", SOME, "--lanes", 8) if ALL else ("--count", 4, "--lanes", 1)
@@ -73,6 +74,7 @@ def test_no_wait_returns_too_early_or_much_later_than_a_sleep() -> None:
     check_anywhere(rows)
 
 
+@pytest.mark.in_turn
 def test_what_others_do_is_noticed() -> None:
     """Also beside peers that are stopped, or keep all processors busy."""
     beside = NOTICED_BESIDE if ALL else chooser("beside").sample(NOTICED_BESIDE[:2], 1)

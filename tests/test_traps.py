@@ -20,7 +20,7 @@ from typing import Any, Callable
 
 import pytest
 from programs import histories, travel
-from sampling import in_turn, sampled
+from sampling import sampled
 
 import tqshim.engine.engine
 import tqshim.engine.tuning
@@ -331,7 +331,7 @@ def test_closing_one_handle_leaves_the_others_open() -> None:
     assert drain(other) == [1, 2]
 
 
-@in_turn
+@pytest.mark.in_turn
 def test_threads_that_put_while_others_cut_and_open_files_lose_nothing() -> None:
     """A put without the lock, and one that needs another batch file, are of one log."""
     q: Any = TurboQueue(batch_size=5)
@@ -454,6 +454,7 @@ assert {queue.get() for _ in range(40)} == wanted
     assert program(code) == ""
 
 
+@pytest.mark.in_turn
 def test_a_signal_in_a_childs_fork_hook_does_not_leave_it_its_parents_queues() -> None:
     """Once at each line of what runs there."""
     code = """

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from programs import travel
 from programs.things import Labelled
-from sampling import in_turn
 
 from tqshim import TurboQueue
 
@@ -170,6 +169,7 @@ def test_to_grandchildren(context: Any) -> None:
     assert q.empty()
 
 
+@pytest.mark.in_turn
 def test_the_first_thing_a_child_does_with_its_handle_may_be_to_pass_it_on(context: Any) -> None:
     """To a child of its own, of each start method, or in a pickle."""
     q: Any = TurboQueue()
@@ -248,6 +248,7 @@ def test_many_queues_go_to_one_child(context: Any) -> None:
     assert [q.get(True, LONG) for q in queues] == list(range(30))
 
 
+@pytest.mark.in_turn
 def test_one_queue_goes_to_many_children_one_after_the_other(context: Any) -> None:
     """And no descriptors pile up."""
     q: Any = TurboQueue()
@@ -264,7 +265,7 @@ def test_one_queue_goes_to_many_children_one_after_the_other(context: Any) -> No
     assert max(opened[5:], default=0) <= max(opened[:5], default=0) + 2, opened
 
 
-@in_turn
+@pytest.mark.in_turn
 def test_fork_while_other_threads_put_and_get() -> None:
     """Children forked at any instant can use the queue; nothing is lost or doubled."""
     q, own = TurboQueue(), TurboQueue(50)

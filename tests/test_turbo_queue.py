@@ -570,6 +570,7 @@ def echo(enqueue: turbo_queue.Enqueue, dequeue: turbo_queue.Dequeue) -> None:
     enqueue.add(next(dequeue.get()))
 
 
+@pytest.mark.in_turn
 def test_both_ends_go_to_a_child_that_is_given_them(context: Any, tmp_path: Path) -> None:
     put(tmp_path / "there", {"number": 0})
     back = producer(tmp_path / "back")

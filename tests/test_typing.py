@@ -136,6 +136,7 @@ CHECKERS: Final = {
 """Who says what of programs of somebody who has the package installed; where it is installed itself."""
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_a_checker_finds_types_of_items_kept_whichever_the_import_line(checker: str, tmp_path: pathlib.Path) -> None:
     """All programs at once: most of its time goes into the standard library's types and ours."""

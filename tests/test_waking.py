@@ -289,6 +289,7 @@ def test_whenever_one_falls_asleep_it_is_woken(maxsize: int) -> None:
     assert sorted(got) == [(number, item) for number in range(3) for item in range(700)]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("looks", [False, True], ids=["", "another thread has read of it"])
 @pytest.mark.parametrize("got", [0, 1, 2])
 @pytest.mark.parametrize("maxsize", [2, 300])

@@ -31,6 +31,7 @@ class Mine(unittest.TestCase):
 """
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("skipped_with", ["TurboQueue", ""])
 def test_a_difference_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skipped_with: str) -> None:
     """What fails in both runs is none."""
@@ -44,6 +45,7 @@ def test_a_difference_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert whole_suites.difference("theirs") == counts
 
 
+@pytest.mark.in_turn
 def test_a_run_that_does_not_end_as_unittest_does_is_a_difference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def with_producers(count: int = 1, maxsize: int = 0, consumers: int = 0) -> Ledg
 # -- random histories
 
 
+@pytest.mark.in_turn
 @settings(max_examples=examples(150))
 @given(seed=st.integers(0, 1 << 32))
 def test_the_table_says_what_is_valid(seed: int) -> None:
@@ -549,6 +550,7 @@ UNRULY = [
 """Each without one rule."""
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("mutant", sampled("unruly", UNRULY, 6))
 def test_without_this_rule_random_histories_fail(mutant: type[Ledger]) -> None:
     """A ledger with one rule changed does not pass for long."""

@@ -86,6 +86,7 @@ def check(found: Case, **more: Any) -> Result:
     return explore(Marks(*found.puts, **{**found.sizes, **more}))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", [pytest.param(name, marks=REST if name in LONG else ()) for name in CASES])
 def test_what_is_put_comes_in_the_order_of_time_but_for_a_period(name: str) -> None:
     """Nobody's item stands before one that was put more than a period before."""
@@ -101,6 +102,7 @@ def test_a_larger_case_is_in_the_order_of_time_too(name: str) -> None:
     assert found.kind is None, str(found)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("what", "name"), [pytest.param(*one, marks=REST if one[0] in LONG else (), id=one[0]) for one in MUTANTS]
 )

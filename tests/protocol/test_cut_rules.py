@@ -259,6 +259,7 @@ def check(
     return explore(Logs(Rules(ledger), found.actors, without, **found.sizes), most, choose)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", sampling.sampled("interleavings", list(CASES), 6, rest=False))
 def test_interleavings_hold(name: str) -> None:
     """Nothing is lost, doubled, made up, out of order or beyond the bound, and nobody is blocked.
@@ -268,6 +269,7 @@ def test_interleavings_hold(name: str) -> None:
     assert found.kind is None, str(found)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("number", range(WHOLE))
 def test_every_interleaving_of_some_cases_holds(number: int) -> None:
     test_every_interleaving_holds(sampling.some("cases", list(CASES), WHOLE)[number])
@@ -630,6 +632,7 @@ def named(mutant: Mutant) -> str:
     return ", ".join(part if isinstance(part, str) else part.__name__ for part in parts)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("mutant", sampling.sampled("rules", MUTANTS, 8), ids=named)
 def test_without_this_rule_something_goes_wrong(mutant: Mutant) -> None:
     """Each rule is there for a reason that the checker finds."""

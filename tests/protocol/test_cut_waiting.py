@@ -84,6 +84,7 @@ def check(found: Case, x86: bool, **more: Any) -> Result:
     return explore(Waits(*found.waiters, x86=x86, **found.sizes, **more))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(("name", "x86"), sampled("waiting", list(product(CASES, (True, False))), 6))
 def test_nobody_sleeps_while_there_is_something_for_him(name: str, x86: bool) -> None:
     """And whoever puts next rings for who sleeps."""
