@@ -356,8 +356,8 @@ MUTANTS = [
     ),
     Mutant(
         "what is in the hand is not counted",
-        "            count = max(0, self.uncut(counters) + self.size()) + len(self.hand.state[1])\n",
-        "            count = max(0, self.uncut(counters) + self.size())\n",
+        "            count = max(0, self._replica.ledger.uncut(counters) + self.size()) + len(self.hand.state[1])\n",
+        "            count = max(0, self._replica.ledger.uncut(counters) + self.size())\n",
         "qsize is too small behind an item that could not be unpickled",
         DEATH + "test_items_behind_one_that_cannot_be_unpickled_keep_their_order",
     ),

@@ -34,6 +34,7 @@ from tqshim.protocol import index, names, pieces
 from tqshim.protocol.pieces import Pieces
 from tqshim.queues import buffers
 from tqshim.runtime import finalizers, mappings, systems
+from tqshim.storage import batch_file
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.large_records import MAPPED, PEEK, BatchView, RecordInFile
 
@@ -434,11 +435,11 @@ def test_a_free_file_that_is_being_read_waits_where_it_lies() -> None:
         reader = os.open(os.path.join(folder.path, name), os.O_RDONLY)
         try:
             fcntl.fcntl(reader, systems.OFD_SET, systems.flock(fcntl.F_RDLCK, 0, 0))
-            assert folder.refill_batch(names.FileId(producer_of(queue), 4002)) is None
+            assert batch_file.refill_batch(folder, names.FileId(producer_of(queue), 4002)) is None
             assert files(queue, "free") == [name]
         finally:
             os.close(reader)
-        refilled = folder.refill_batch(names.FileId(producer_of(queue), 4002))
+        refilled = batch_file.refill_batch(folder, names.FileId(producer_of(queue), 4002))
         assert refilled is not None
         os.close(refilled)
 

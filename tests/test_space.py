@@ -610,6 +610,38 @@ def test_queue_goes_on_after_descriptors_ran_out(maxsize: int, joined: bool) -> 
     assert in_child(NO_DESCRIPTORS.format(maxsize=maxsize, joined=joined)) == "True\n"
 
 
+FEW_DESCRIPTORS = """
+import os, resource, tqshim
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+queue = tqshim.TurboQueue(batch_size=256)
+for number in range(10_000):
+    queue.put(number)
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+for free in range(3):
+    try:
+        print(queue.stats().bytes)
+    except OSError as error:
+        print(error.errno, "tqshim-" in str(error) and "ulimit -n" in str(error))
+    os.close(taken.pop())
+for fd in taken:
+    os.close(fd)
+print(queue.stats().bytes)
+"""
+
+
+def test_stats_needs_two_descriptors_and_says_so_where_there_are_fewer() -> None:
+    """Forty batch files are waiting: as many bytes are counted with two descriptors as with sixty."""
+    none, one, two, many = in_child(FEW_DESCRIPTORS).splitlines()
+    assert none == one == f"{errno.EMFILE} True"
+    assert int(two) == int(many) > 10_000
+
+
 # --- shortages that a call reports ------------------------------------------------------------------------------------
 
 
@@ -638,6 +670,23 @@ class Failing:
     @property
     def failed(self) -> bool:
         return self._left <= 0
+
+
+def test_an_event_that_is_torn_names_the_queue_and_what_saves_its_items(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tearing:
+        def __getattr__(self, name: str) -> Any:
+            return (lambda fd, data: os.write(fd, data[:5])) if name == "write" else getattr(os, name)
+
+    queue = TurboQueue(path=path)
+    queue.put("item")
+    with monkeypatch.context() as torn:
+        torn.setattr(tqshim.storage.journal, "os", Tearing())
+        with pytest.raises(FolderError, match="torn; python -m tqshim recover --into") as told:
+            queue.get(timeout=1)
+    assert told.value.path == f"{path}/journal_0"
+    queue.close()
 
 
 REPORTED = ["EDQUOT", "ENOSPC", "EIO", "EROFS", "EMFILE", "ENFILE", "ENOMEM"]

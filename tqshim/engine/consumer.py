@@ -108,7 +108,7 @@ class Consumer:
         count = 0
         for _ in range(tuning.LOOKS):
             counters = self._members.look()
-            count = max(0, self.uncut(counters) + self.size()) + len(self.hand.state[1])
+            count = max(0, self._replica.ledger.uncut(counters) + self.size()) + len(self.hand.state[1])
             if self._is_still(counters):
                 break
         return count
@@ -124,10 +124,6 @@ class Consumer:
                 self.end_any_lease()
             return False
         return not members.grows(counters) and (lease is None or not replica.journal.read(replica.pos, events.SIZE))
-
-    def uncut(self, counters: bytes) -> int:
-        """Items that are put and not cut yet, by these counters, after which the journal was read."""
-        return self._replica.ledger.uncut(counters) if counters else 0
 
     def known(self) -> bytes:
         """The counters of what is cut, or delivered by our lease of all that comes."""

@@ -217,7 +217,7 @@ class Engine(Acts):
         parts = self.parts
         counters = parts.members.look()
         ledger = parts.replica.ledger
-        uncut, held = parts.consumer.uncut(counters), len(ledger.held)
+        uncut, held = ledger.uncut(counters), len(ledger.held)
         put = ledger.tail + uncut
         items = uncut + parts.consumer.size() + len(parts.hand.state[1])
         return Stats(

@@ -451,13 +451,14 @@ class Producer:
         # The file begins behind what is cut by then: nothing of the log may be left between.
         counter = self.log.counts[self.log.cell]
         try:
-            verdicts = self._members.cut(self._members.skip(slot) + events.open_(slot, batch.file.serial))
+            skipped = self._members.skip(slot)
+            verdicts = self._members.cut(skipped + events.open_(slot, batch.file.serial))
         except OSError as error:
             if error.errno in NO_SPACE and not self._replica.stale:
                 self._folder.remove_batch(batch.file)
             raise
-        if self._replica.ledger.maxsize and len(verdicts) > 1 and isinstance(verdicts[-2], int):
-            # A SKIP: other threads wait to be told of theirs.
+        if skipped and isinstance(verdicts[-2], int):
+            # The SKIP's: other threads wait to be told of theirs.
             self.lost.update(range(verdicts[-2], counter))
         filling = self._replica.ledger.files[slot]
         end = self._members.cells.words, slot, batch, filling.first, 0

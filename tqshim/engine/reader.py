@@ -48,9 +48,9 @@ class Reader:
 
     __slots__ = ("_folder", "_large", "_mappings", "_replica", "_viewed", "files", "in_place", "opened")
 
-    def __init__(self, folder: LogFolder, replica: Optional[Replica] = None) -> None:
+    def __init__(self, folder: LogFolder, replica: Replica) -> None:
         """``replica``: it tells of other consumers, among whom each reads a part of a file: too little for what a
-        mapping costs.  Without it nothing is mapped."""
+        mapping costs."""
         self._folder = folder
         self._replica = replica
         self._mappings = mappings.Mappings()
@@ -103,13 +103,12 @@ class Reader:
     @property
     def _maps(self) -> bool:
         """Batch files of large records are to be mapped."""
-        replica = self._replica
+        ledger = self._replica.ledger
         return (
             tuning.MAPPINGS
             and tuning.GIL
-            and replica is not None
-            and replica.ledger.consumers == 1
-            and not replica.ledger.durable
+            and ledger.consumers == 1
+            and not ledger.durable
             and self._folder.maps_batches
         )
 
@@ -164,18 +163,22 @@ class Reader:
             raise self._corrupt(error, place, first, end) from None
 
     def bytes_in(self, stretches: Iterable[tuple[int, Place]]) -> int:
-        """Bytes of records: how many from which place on.  Those that were got meanwhile count for nothing.
+        """Bytes of records: how many from which place on.  Those that were got meanwhile count for nothing.  Raises
+        ``OSError`` where a file can't be read.
 
         By system calls: nothing keeps their files from going, and a page that is gone must not be looked at."""
-        total = 0
-        known: dict[FileId, LargeFile] = {}
+        by_file: dict[FileId, list[tuple[int, int]]] = {}
         for count, (file, record) in stretches:
-            with contextlib.suppress(ValueError, OSError):
-                if file not in known:
-                    if len(known) >= FILES:
-                        known.clear()
-                    known[file] = self._folder.open_large(file)
-                total += known[file].bytes_of(record, count)
+            by_file.setdefault(file, []).append((record, count))
+        return sum(self._bytes_of(file, ranges) for file, ranges in by_file.items())  # one descriptor at a time
+
+    def _bytes_of(self, file: FileId, ranges: Iterable[tuple[int, int]]) -> int:
+        total = 0
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            large = self._folder.open_large(file)
+            for record, count in ranges:
+                with contextlib.suppress(ValueError):
+                    total += large.bytes_of(record, count)
         return total
 
     def _corrupt(self, error: Exception, place: Place, first: int, end: int) -> Exception:

@@ -16,7 +16,7 @@ from struct import Struct
 
 from tqshim.engine import tuning
 from tqshim.errors import CorruptBatchError
-from tqshim.protocol import events, names, snapshot
+from tqshim.protocol import events, snapshot
 from tqshim.protocol.events import SIZE
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import Verdict
@@ -153,8 +153,7 @@ class Replica:
 
     def damaged(self, finding: str) -> CorruptBatchError:
         """The error that says so of this journal."""
-        path = f"{self.folder.path}/{names.journal(self.journal.number)}"
-        return CorruptBatchError(path, finding, RECOVER)
+        return CorruptBatchError(self.journal.path, finding, RECOVER)
 
     # -- appending
 

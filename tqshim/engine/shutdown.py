@@ -55,7 +55,7 @@ class Ending:
             self.help()
             counters = self._members.look()
         ledger = self._replica.ledger
-        return ledger.unfinished + (ledger.uncut(counters) if counters else 0)
+        return ledger.unfinished + ledger.uncut(counters)
 
     def shut_down(self, immediate: bool) -> None:
         """Nothing is put from now on; ``immediate``: and all that waits is dropped.  All who wait wake up."""

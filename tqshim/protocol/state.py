@@ -189,11 +189,6 @@ class State:
         return self.tail - self.finished
 
     @property
-    def full(self) -> bool:
-        """This journal has had all the events that count."""
-        return self.index >= self.limit
-
-    @property
     def producers(self) -> int:
         """Members that put."""
         return len(self.members) - self.consumers

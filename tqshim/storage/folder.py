@@ -260,7 +260,6 @@ class LogFolder(Home):
     remove_batch = batch_file.remove_batch
     remove_free = batch_file.remove_free
     free_batch = batch_file.free_batch
-    refill_batch = batch_file.refill_batch
     refill_log = batch_file.refill_log
     set_aside = batch_file.set_aside
     listing = batch_file.listing

@@ -72,9 +72,11 @@ _OURS: Final = frozenset(
 class Journal:
     """One journal, opened by this process for itself: its offset is shared with nobody."""
 
-    __slots__ = ("_size", "fd", "number", "start", "words")
+    __slots__ = ("_size", "fd", "number", "path", "start", "words")
 
-    def __init__(self, fd: int, number: int, start: int) -> None:
+    def __init__(self, folder: str, fd: int, number: int, start: int) -> None:
+        self.path = f"{folder}/{names.journal(number)}"
+        """Where it lies, for messages."""
         self.fd = fd
         self.number = number
         self.start = start
@@ -91,8 +93,8 @@ class Journal:
         if written != len(data):
             if written % rules.SIZE == 0:
                 # The first of them have happened, which is known once the journal is read; nothing is damaged.
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"journal_{self.number}")
-            raise FolderError(f"journal_{self.number}", "events were torn", "recover the queue into a new folder")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+            raise FolderError(self.path, "events were torn", RECOVER)
         if self.words is None or data[-8] not in _OURS:
             return os.lseek(self.fd, 0, 1)
         return self.end_of(int.from_bytes(data[-8:], "little"), at + written - 8)
@@ -208,7 +210,7 @@ def open_journal(home: Home, number: int) -> tuple[Journal, bytes]:
             raise ValueError(f"{found} bytes are no whole number of events")
         data = os.pread(fd, size, 0)
         snapshot.check(data)
-        return Journal(fd, number, size), data
+        return Journal(home.path, fd, number, size), data
     except BaseException as error:
         if fd >= 0:
             os.close(fd)
