@@ -564,15 +564,15 @@ MUTANTS = [
     ),
     Mutant(
         "a held item has left its place",
-        "        return self.tail - self.low + self.reserved + self.apart\n",
-        "        return self.tail - self.low + self.reserved\n",
+        "        return self.tail - low + self.reserved + self.apart\n",
+        "        return self.tail - low + self.reserved\n",
         "a bounded queue holds more items than it may",
         BOUNDS + "test_an_item_that_is_held_keeps_its_place",
     ),
     Mutant(
         "places that are reserved are anyone's",
-        "        return self.tail - self.low + self.reserved + self.apart\n",
-        "        return self.tail - self.low + self.apart\n",
+        "        return self.tail - low + self.reserved + self.apart\n",
+        "        return self.tail - low + self.apart\n",
         "a bounded queue holds more items than it may",
         BOUNDS + "test_places_that_another_has_not_used_are_anyones[300]",
     ),
@@ -635,7 +635,7 @@ MUTANTS = [
     ),
     Mutant(
         "nobody asks for places back",
-        "        return sum([producer.trim(slot) for slot in list(self.replica.ledger.res)]) > 0\n",
+        "        return sum([producer.trim(slot) for slot, own in list(res.items()) if not own.cut]) > 0\n",
         "        return False\n",
         "a bounded queue is full although places are free that another producer might use",
         BOUNDS + "test_places_that_another_has_not_used_are_anyones[300]",

@@ -123,7 +123,8 @@ class Membership:
 
     def word(self, kind: int, slot: int) -> int:
         """A slot's word of that kind; 0 where its member has not grown the cells yet."""
-        self.see_all()
+        if slot >= self.cells.slots:
+            self.see_all()
         return self.cells.words[Cells.place(kind, slot)] if slot < self.cells.slots else 0
 
     def raise_flag(self, kind: int, slot: int) -> None:
@@ -209,7 +210,9 @@ class Membership:
         """Up to which item the lease that stands is delivered, where nobody has said it; else 0."""
         ledger = self._replica.ledger
         lease = ledger.lease
-        position = 0 if lease is None else min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end)
+        if lease is None:
+            return 0
+        position = min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end)
         return position if position > ledger.passed else 0
 
     def passed(self) -> tuple[bytes, int]:

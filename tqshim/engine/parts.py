@@ -105,7 +105,8 @@ class Parts:
             producer.settle_all(producer)  # What another thread has put beyond its reservation may not count.
             if producer.taken() < taken:
                 return True
-        return sum([producer.trim(slot) for slot in list(self.replica.ledger.res)]) > 0
+        res = self.replica.ledger.res
+        return sum([producer.trim(slot) for slot, own in list(res.items()) if not own.cut]) > 0
 
     def has_room(self, count: int) -> bool:
         """There are places for so many, as it seems, though a put has found none: others had reserved them, and have

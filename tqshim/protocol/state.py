@@ -181,7 +181,8 @@ class State:
     @property
     def used(self) -> int:
         """Places of a bounded queue that are taken."""
-        return self.tail - self.low + self.reserved + self.apart
+        low = self.head if self.lease is None else self.passed
+        return self.tail - low + self.reserved + self.apart
 
     @property
     def unfinished(self) -> int:
@@ -212,10 +213,10 @@ class State:
         """Records of the slot's log up to which its producer may put without a word, as things stand.
 
         ``alone``: it is the only one, and all free places are its own."""
-        limit = self.limit_of(slot)
-        if alone or not self.maxsize:
-            return limit
-        return min(limit, self.reserved_to(slot))
+        filling = self.files.get(slot)
+        if alone or not self.maxsize or filling is None or self.shut:
+            return self.limit_of(slot)
+        return min(filling.stop, self.reserved_to(slot))
 
     def limit_of(self, slot: int) -> int:
         """Records of the slot's log that can be cut at most, as things stand; more in its counter are none yet."""
