@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ for folder in (str(PACKAGE), str(HERE)):
 
 import may_skip  # noqa: E402
 from compiling import compiled  # noqa: E402
+from places import lacking, needs  # noqa: E402
 from programs.crew import Crew  # noqa: E402
 from sampling import REST, SEED, SHARE, TURNS, examples, has_turn  # noqa: E402
 
@@ -284,3 +286,36 @@ def crew(crews: Callable[[str, int], Crew], method: str) -> Iterator[Callable[[i
     yield get
     for one in used[:1]:
         one.forget()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A tmpfs of 64 MB on which anonymous queues lie; spilled files go elsewhere."""
+    disk, spill = tmp_path / "disk", tmp_path / "spill"
+    disk.mkdir()
+    spill.mkdir()
+    needs("mount", "--version")
+    words = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tqshim-test", str(disk)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        lacking("small tmpfs", done.stderr.strip())
+    monkeypatch.setenv("TQSHIM_DIR", str(disk))
+    monkeypatch.setenv("TQSHIM_SPILL_DIR", str(spill))
+    try:
+        yield disk
+        gc.collect()  # exceptions that were caught still hold their frames
+        deadline = time.monotonic() + PATIENCE
+        left = ["?"]
+        while left and time.monotonic() < deadline:
+            left = [name for name in os.listdir(disk) if "tqshim" in name] + os.listdir(spill)
+            time.sleep(0.005)  # children that were forked may be just ending
+        assert left == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.fixture
+def small_disk_alone(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, with no other place to go to."""
+    monkeypatch.setenv("TQSHIM_SPILL_DIR", str(small_disk))
+    return small_disk

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import gc
 import hashlib
 import multiprocessing
 import os
@@ -54,39 +53,6 @@ needs_leases = pytest.mark.skipif(
     not (tqshim.engine.tuning.LEASES and tqshim.sync.membarrier.barrier_works()),
     reason="so many claims fill the journal, and the next one finds the disk full",
 )
-
-
-@pytest.fixture
-def small_disk(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """A tmpfs of 64 MB on which anonymous queues lie; spilled files go elsewhere."""
-    disk, spill = tmp_path / "disk", tmp_path / "spill"
-    disk.mkdir()
-    spill.mkdir()
-    needs("mount", "--version")
-    words = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tqshim-test", str(disk)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        lacking("small tmpfs", done.stderr.strip())
-    monkeypatch.setenv("TQSHIM_DIR", str(disk))
-    monkeypatch.setenv("TQSHIM_SPILL_DIR", str(spill))
-    try:
-        yield disk
-        gc.collect()  # exceptions that were caught still hold their frames
-        deadline = time.monotonic() + PATIENCE
-        left = ["?"]
-        while left and time.monotonic() < deadline:
-            left = [name for name in os.listdir(disk) if "tqshim" in name] + os.listdir(spill)
-            time.sleep(0.005)  # children that were forked may be just ending
-        assert left == []
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-@pytest.fixture
-def small_disk_alone(small_disk: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """The same, with no other place to go to."""
-    monkeypatch.setenv("TQSHIM_SPILL_DIR", str(small_disk))
-    return small_disk
 
 
 @contextlib.contextmanager

@@ -1320,3 +1320,22 @@ def test_halting_the_clock_just_as_it_stops_waiting_ends_it() -> None:
     halting.join(PATIENCE)
     assert not halting.is_alive()
     assert clock._thread is None
+
+
+def test_a_number_that_would_be_a_folder_is_refused() -> None:
+    """Each batch would seem to be another consumer's, and the queue empty."""
+    with pytest.raises(ValueError, match="give a number"):
+        turbo_queue.Dequeue("1/2")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_set_aside_as_damaged_files_are(make: Callable[[str], None], tmp_path: Path) -> None:
+    with turbo_queue.Enqueue() as enqueue:
+        enqueue.root_path, enqueue.queue_name = str(tmp_path), "events"
+        enqueue.add("a")
+    (batch,) = (tmp_path / "events").glob("ready_*")
+    make(str(batch.with_name(batch.name.replace(batch.stem[-4:], "zzzz"))))
+    with turbo_queue.Dequeue() as dequeue:
+        dequeue.root_path, dequeue.queue_name = str(tmp_path), "events"
+        events = dequeue.get()
+        assert [next(events) for _ in range(4)] == ["a", None, None, None]

@@ -35,10 +35,12 @@ def run(options: argparse.Namespace) -> int:
     """Put the items.  Exit status: 0; 1 where a line is no item, or no place came free, or no space: what stood before
     it is in the queue; 2 where it is no queue."""
     decode = monitor.from_pickle if options.pickle else monitor.from_json
+    if sys.stdin is None:
+        raise ValueError("standard input is closed")
     try:
         put = monitor.fill(
             options.path,
-            sys.stdin,
+            getattr(sys.stdin, "buffer", sys.stdin),  # bytes: what is no UTF-8 belongs to its line
             decode=decode,
             maxsize=options.maxsize,
             timeout=options.timeout,

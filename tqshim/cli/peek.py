@@ -71,7 +71,9 @@ def _object(one: monitor.Peeked) -> tuple[str, bool]:
         shown = reprlib.Repr()
         shown.maxstring = shown.maxother = SHOWN
         return shown.repr(item), False
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too, is the item's
         return f"can't be unpickled here: {type(error).__name__}: {error}", True
 
 

@@ -79,6 +79,8 @@ def guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Name
     @functools.wraps(run)
     def safe(options: argparse.Namespace) -> int:
         try:
+            if sys.stdout is None:
+                raise ValueError("standard output is closed")
             try:
                 return run(options)
             finally:
@@ -103,7 +105,7 @@ def guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Name
 def clean(text: str) -> str:
     """The text without what a terminal would obey, or its encoding can't say: a file may be called anything."""
     shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -114,7 +116,8 @@ def say(text: str) -> None:
 
 def warn(options: argparse.Namespace, text: str) -> None:
     """One line on stderr, which begins as those about wrong options do."""
-    print(f"python -m tqshim {options.command}: {clean(text)}", file=sys.stderr)
+    if sys.stderr is not None:  # else print would take the other
+        print(f"python -m tqshim {options.command}: {clean(text)}", file=sys.stderr)
 
 
 def plain(thing: Any) -> Any:

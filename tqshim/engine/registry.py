@@ -125,6 +125,7 @@ class Use:
     def _of(cls, folder: Any, authkey: Optional[bytes] = None) -> Use:
         use = cls._all.get(folder.key)
         if use is not None and not use.engine.closed:
+            use.engine.folder.follow(folder.path)
             folder.close()
             return use._checked(authkey)
         try:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import Final, Optional
+from typing import Final, Optional, Union
 
 from tqshim.errors import FolderError
 from tqshim.protocol import names
 from tqshim.protocol.names import FileId
 from tqshim.storage.files import list_names
 
-__all__ = ["FOLDER", "Files"]
+__all__ = ["FOLDER", "Files", "located"]
 
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
@@ -27,13 +27,21 @@ _FIRST: Final = (names.Name(names.MEMBERS, ()), names.Name(names.CELLS, ()), nam
 """What is made of a queue before its first journal is there."""
 
 
+def located(path: Union[str, bytes, os.PathLike[str]]) -> str:
+    """That path from the root on.  Raises ``ValueError`` for an empty one, which would be the current folder."""
+    text = os.fsdecode(path)
+    if not text:
+        raise ValueError("the path is empty: give the folder of a queue")
+    return os.path.abspath(text)
+
+
 class Files:
     """The files of one folder.
 
     Raises ``FileNotFoundError`` where nothing is there, ``NotADirectoryError``, ``PermissionError``."""
 
     def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(os.fsdecode(path))
+        self.path = located(path)
         self._spill = -1
         self.fd = os.open(self.path, FOLDER)
 

@@ -28,7 +28,9 @@ def as_json(record: bytes, lossy: bool = False) -> str:
     '{"page":1}'"""
     try:
         item = pickle.loads(record)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too, is the item's
         raise NotJSONError(f"it can't be unpickled here: {type(error).__name__}: {error}") from None
     try:
         line = json.dumps(item, allow_nan=False, separators=(",", ":"))

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Optional
 
 from tqshim.errors import FolderError
+from tqshim.monitor.files import located
 from tqshim.monitor.seen import Member, Peeked, Process
 from tqshim.monitor.view import View, command
 from tqshim.protocol import names
 from tqshim.runtime import systems
-from tqshim.storage.places import anonymous_root, spill_root
+from tqshim.storage.places import anonymous_root, anonymous_roots, spill_root
 from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
 
 __all__ = ["Status", "Summary", "in_use", "is_queue", "open_by", "peek", "queues", "roots", "status", "users"]
@@ -150,8 +151,8 @@ def in_use(view: View) -> list[Process]:
 
 def roots() -> list[str]:
     """The folders in which anonymous queues of this program's environment lie, or spill to."""
-    first = anonymous_root()
-    return [root for root in dict.fromkeys((first, spill_root(first))) if root is not None]
+    found = dict.fromkeys((*anonymous_roots(), spill_root(anonymous_root())))
+    return [root for root in found if root is not None]
 
 
 def queues(folders: Iterable[str] = ()) -> list[Summary]:
@@ -166,7 +167,7 @@ def queues(folders: Iterable[str] = ()) -> list[Summary]:
     [(1, '')]"""
     known = users()
     paths: list[str] = []
-    folders = list(map(os.fsdecode, folders))
+    folders = list(map(located, folders))
     if not folders:
         paths = [os.path.join(root, name) for root in roots() for name in _listed(root) if names.is_anonymous(name)]
         paths += [path for path, _ in known.values() if is_queue(path)]

@@ -25,8 +25,9 @@ from tqshim.engine.keys import TAG
 from tqshim.engine.registry import Engine, Use
 from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.monitor.checking import Finding, check
+from tqshim.monitor.files import located
 from tqshim.monitor.lines import NotJSONError, as_json, from_json, looks_pickled
-from tqshim.monitor.looking import in_use, is_queue
+from tqshim.monitor.looking import in_use, is_queue, roots
 from tqshim.monitor.records import SeenBatch
 from tqshim.monitor.seen import Peeked, Process
 from tqshim.monitor.view import View
@@ -115,7 +116,7 @@ def drain(
     >>> drained = drain("jobs", lines.append)
     >>> lines
     ['"a"', '2']"""
-    path = os.path.abspath(os.fsdecode(path))
+    path = located(path)
     if not os.listdir(path):  # what is not there is said to be not there, and not to be gone
         raise FolderError(path, "holds no queue", "give the folder of a queue")
     engine = Use.meet(path, authkey=authkey).engine
@@ -157,7 +158,7 @@ def _keep(engine: Engine) -> None:
 
 def fill(
     path: str,
-    lines: Iterable[str],
+    lines: Iterable[Union[str, bytes]],
     *,
     decode: Callable[[str], bytes] = from_json,
     maxsize: int = 0,
@@ -165,7 +166,7 @@ def fill(
     authkey: Optional[bytes] = None,
 ) -> int:
     """Put an item for each line that is not empty, and return how many; the queue is made if it is not there, with that
-    ``authkey``.
+    ``authkey``.  Lines of bytes are UTF-8.
 
     Raises ``LineError`` for a line that ``decode`` refuses with ``ValueError``, or that ``put`` does with ``OSError``
     (the disk is full), its ``__cause__`` then; ``Full`` where no place came free for ``timeout`` seconds (for ever by
@@ -176,7 +177,7 @@ def fill(
     2
     >>> TurboQueue(path="jobs").get()
     'a'"""
-    path = os.path.abspath(os.fsdecode(path))
+    path = located(path)
     if names.is_anonymous(os.path.basename(path)):
         os.stat(path)  # as above
         use = Use.meet(path, authkey=authkey)
@@ -186,12 +187,12 @@ def fill(
     done = 0
     try:
         for number, line in enumerate(lines, 1):
-            text = line.strip()
-            if not text:
-                continue
             try:
+                text = (line if isinstance(line, str) else line.decode()).strip()
+                if not text:
+                    continue
                 record = decode(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise LineError(number, str(error)) from None
             try:
                 is_put = engine.put(record, True, timeout)
@@ -237,13 +238,13 @@ def recover(path: str, into: Optional[str] = None, *, force: bool = False, authk
     >>> saved = recover("jobs", into="saved")
     >>> TurboQueue(path="saved").get()
     'a'"""
-    path = os.path.abspath(os.fsdecode(path))
+    path = located(path)
     with View(path, authkey) as view:
         held = in_use(view)
         if held and not force:
             raise FolderError(path, f"is in use by {_listed(held)}", "end them, or force it")
         if into is not None:
-            return _copy(view, os.path.abspath(os.fsdecode(into)), authkey)
+            return _copy(view, located(into), authkey)
         return _tidy(view, bool(held))
 
 
@@ -273,6 +274,8 @@ def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
     first = next(records, None)
     if guessed and first is None:
         raise FolderError(view.path, "has no journal that can be read, and no items", "restore the journal")
+    if os.path.realpath(into).startswith(os.path.realpath(view.path) + os.sep):
+        raise FolderError(into, f"lies in {view.path}, which is only read", "recover into another folder")
     use = Use.open(into, maxsize, durable, authkey)
     copied = 0
     for record in chain(() if first is None else (first,), records):
@@ -404,7 +407,7 @@ def remove(path: str) -> Optional[int]:
     >>> TurboQueue(path="jobs").put("a")
     >>> remove("jobs")
     1"""
-    path = os.path.realpath(os.fsdecode(path))
+    path = os.path.realpath(located(path))
     with View(path) as view:
         name = os.path.basename(path)
         begun = view.is_begun()
@@ -412,13 +415,19 @@ def remove(path: str) -> Optional[int]:
         if not ours and not names.is_anonymous(name) and not name.startswith(names.DEAD):
             raise FolderError(path, "holds no queue", "give the folder of a queue")
         places.check_file_system(path, view.fd)  # else its users' locks may not be seen from here
+        if home := _spilling_to(path):
+            raise FolderError(path, f"is where {home} has spilled items to", "remove that queue, and it goes along")
         strangers = sorted(one for one in view.names() if names.parse(one) is None or _is_folder(view, one))
         if strangers:
             raise FolderError(path, f"holds {strangers[0]!r}, which is no part of a queue", "delete that first")
         items = 0 if begun else None
-        with contextlib.suppress(FolderError):
-            items = len(view.look().held) + view.waiting
-        if reclaim(path):
+
+        def count() -> None:
+            nonlocal items
+            with contextlib.suppress(FolderError):
+                items = len(view.look().held) + view.waiting
+
+        if reclaim(path, count):
             return items
         held = in_use(view)
         owner = os.fstat(view.fd).st_uid
@@ -431,6 +440,18 @@ def remove(path: str) -> Optional[int]:
         "is in use, or a pickled handle is on its way to it",
         "look who has it open; a handle on its way counts for a minute",
     )
+
+
+def _spilling_to(path: str) -> Optional[str]:
+    """The anonymous queue that has that spill folder, if it can be found."""
+    if path.endswith(names.SPILLED):
+        for root in roots():
+            with contextlib.suppress(OSError):
+                for home in (os.path.join(root, name) for name in os.listdir(root) if names.is_anonymous(name)):
+                    with contextlib.suppress(OSError):
+                        if os.path.samefile(os.path.join(home, names.SPILL), path):
+                            return home
+    return None
 
 
 def _is_folder(view: View, name: str) -> bool:

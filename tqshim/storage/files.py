@@ -120,6 +120,16 @@ class Home:
     def is_deleted(self) -> bool:
         return not os.fstat(self.fd).st_nlink
 
+    def follow(self, path: str) -> None:
+        """It is found at that path: which is its own from now on where it is not at the former one any more."""
+        if path == self.path:
+            return
+        with contextlib.suppress(OSError):
+            status = os.stat(self.path)
+            if (status.st_dev, status.st_ino) == self.key:
+                return
+        self.path = path
+
     def size_of(self, name: str) -> Optional[int]:
         """The length of what has that name, if something has."""
         try:

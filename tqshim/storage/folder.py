@@ -90,7 +90,7 @@ class LogFolder(Home):
     def create_anonymous(cls: type[_F], maxsize: int, limits: tuple[int, int]) -> _F:
         """Make a queue folder that goes away with its last user."""
         places.check_platform()
-        root = places.anonymous_root()
+        root = places.root_for_new()
         try:
             return cls._create_in(root, maxsize, limits)
         except OSError as error:
@@ -151,10 +151,7 @@ class LogFolder(Home):
             new.append(above)
             above = os.path.dirname(above)
         try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                make_folder(path)
-            folder = cls._hold(path, mend=True)
+            folder = cls._hold_or_make(path)
         except BaseException as error:
             for one in new:  # those that are empty
                 with contextlib.suppress(OSError):
@@ -179,6 +176,19 @@ class LogFolder(Home):
             explain(error, path)
             raise
         return folder
+
+    @classmethod
+    def _hold_or_make(cls: type[_F], path: str) -> _F:
+        while True:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                make_folder(path)
+            try:
+                return cls._hold(path, mend=True)
+            except FileNotFoundError:
+                if os.path.islink(path):
+                    raise
+                # Somebody has removed the queue just now: make another.
 
     @classmethod
     def meet(cls: type[_F], path: str, fd: Optional[int] = None) -> _F:

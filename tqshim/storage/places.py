@@ -21,7 +21,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tqshim.errors import UnsupportedError
 from tqshim.protocol import names
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "anonymous_root",
+    "anonymous_roots",
     "check_file_system",
     "check_platform",
     "file_system",
     "leave",
     "reclaim",
     "reclaim_left",
+    "root_for_new",
     "spill_folder",
     "spill_root",
     "sweep",
@@ -90,10 +92,29 @@ def anonymous_root() -> str:
     return _temporary_root()
 
 
+def anonymous_roots() -> list[str]:
+    """All folders in which anonymous queues may lie."""
+    chosen = _chosen("TQSHIM_DIR")
+    return [chosen] if chosen else [systems.SHM, _temporary_root()]
+
+
+def root_for_new() -> str:
+    """Where the next anonymous queue lies.
+
+    Where /dev/shm has no room, what killed programs have left there goes first: who goes elsewhere sweeps there."""
+    root = anonymous_root()
+    if root == anonymous_roots()[0]:
+        return root
+    sweep(systems.SHM, ())
+    return anonymous_root()
+
+
 def spill_root(path: str) -> Optional[str]:
     """Where a full queue folder's new batch files go, or ``None`` where there is no other place."""
     other = _chosen("TQSHIM_SPILL_DIR") or _temporary_root()
     try:
+        if not os.access(other, os.W_OK | os.X_OK):
+            return None
         return None if os.stat(other).st_dev == os.stat(path).st_dev else other
     except OSError:
         return None
@@ -103,7 +124,10 @@ def spill_folder(home: Home, create: bool = False) -> int:
     """The folder on another disk, open, where new batch files go once this one's is nearly full; ``create``: made if it
     is not there.  Raises ``FileNotFoundError`` where there is none."""
     if home.spill is not None:
-        return home.spill
+        if os.fstat(home.spill).st_nlink:
+            return home.spill
+        gone, home.spill = home.spill, None  # who cleans the temporary folder has removed it
+        os.close(gone)
     try:
         path = os.readlink(names.SPILL, dir_fd=home.fd)
     except FileNotFoundError:
@@ -123,6 +147,8 @@ def spill_folder(home: Home, create: bool = False) -> int:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | OPEN)
     try:
         check_owner(path, fd)
+        with contextlib.suppress(OSError):  # so that it is seen to be in use
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BaseException:
         os.close(fd)
         raise
@@ -252,8 +278,10 @@ def sweep(root: str, mine: Iterable[str]) -> None:
                 reclaim(path)
 
 
-def reclaim(path: str) -> bool:
-    """Delete an anonymous queue folder that nobody uses.  ``False``: somebody does, or a handle is on its way to it."""
+def reclaim(path: str, about_to: Callable[[], object] = bool) -> bool:
+    """Delete a queue folder that nobody uses.  ``False``: somebody does, or a handle is on its way to it.
+
+    ``about_to`` is called once nobody else can use it any more."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | OPEN)
     except OSError:  # gone, or never ours
@@ -270,6 +298,7 @@ def reclaim(path: str) -> bool:
         if not dead:
             if not _may_all_go(fd, listed):
                 return False
+            about_to()
             # Commit point: under this name nobody opens it as a queue any more.
             os.rename(path, os.path.join(root, names.dead(name)))
             path = os.path.join(root, names.dead(name))

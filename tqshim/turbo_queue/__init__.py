@@ -219,7 +219,8 @@ class Enqueue(Shared):
 class Dequeue(Shared):
     """Takes events out of a queue.
 
-    ``proc_num``: a number that shows in the names of the files that this consumer has taken.
+    ``proc_num``: a number that shows in the names of the files that this consumer has taken.  Raises ``ValueError``
+    for what can't be in a name.
 
     All threads of a process may use one, each with a generator of its own: every event goes to one of them.  A forked
     child, or one that it was sent to, takes batches of its own.  A process that is killed leaves the batch that it had
@@ -237,6 +238,8 @@ class Dequeue(Shared):
 
     def __init__(self, proc_num: Optional[int] = None) -> None:
         super().__init__()
+        if "/" in str(proc_num):
+            raise ValueError(f"proc_num={proc_num!r} would be a folder in the names of files: give a number")
         self.proc_num = proc_num
         self._auto_cleanup = True
         self._total_gets = 0

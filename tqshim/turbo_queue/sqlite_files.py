@@ -22,6 +22,7 @@ import contextlib
 import logging
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final, Optional, Union
@@ -302,7 +303,11 @@ def take(folder: str, name: str, number: Optional[object]) -> Optional[Unloading
         return None
     ready = os.path.join(folder, name)
     try:
-        if parsed.held and time.time() - os.stat(ready).st_ctime < SETTLED:
+        status = os.stat(ready)
+        if not stat.S_ISREG(status.st_mode):
+            _take_away(ready)
+            return None
+        if parsed.held and time.time() - status.st_ctime < SETTLED:
             return None
         # Locked before it is taken: it must never look like a dead consumer's.
         database = _connect(ready)
