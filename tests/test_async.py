@@ -43,6 +43,7 @@ async def until(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.in_turn
 def test_items_go_through_in_their_order_both_ways(run: Run, context: Any) -> None:
     """To a child that blocks, and back from it."""
     calls, answers = TurboQueue(3), TurboQueue(3)

@@ -248,6 +248,7 @@ def key_of(path: str) -> Key:
     return Key(KEY, proof(path)[:16])
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_byte_can_be_changed(shape: str) -> None:
     """Of the record and of the tag."""
@@ -435,6 +436,7 @@ def test_a_queue_without_a_path_has_no_key() -> None:
         TurboQueue(authkey=KEY)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("durable", [False, True])
 def test_a_key_is_a_property_of_the_queue(durable: bool, many_rolls: None, all_is_cut: None) -> None:
     """Who opens it must have the same, as long as it is there; who opens one without must have none."""
@@ -577,6 +579,7 @@ def put_it(queue: Any) -> None:
     queue.put("from a task")
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("method", sampled("keys", multiprocessing.get_all_start_methods(), 1))
 def test_children_have_the_key_of_the_handle_that_they_are_given(context: Any) -> None:
     with opened("queue") as queue:
@@ -595,6 +598,7 @@ def test_children_have_the_key_of_the_handle_that_they_are_given(context: Any) -
         assert queue.get_many(timeout=PATIENCE) == [0, 1, 2, "from a task"]
 
 
+@pytest.mark.in_turn
 def test_with_the_key_of_multiprocessing_a_handle_goes_to_any_worker(context: Any) -> None:
     with opened("queue", multiprocessing.current_process().authkey) as queue, context.Pool(1) as pool:
         pool.apply(put_it, (queue,))
@@ -647,6 +651,7 @@ def test_items_of_any_sizes_come_in_order(
             assert queue.empty()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("count", [1, 2])
 def test_records_that_just_fit_into_their_file_have_room_for_their_tags(count: int, checked: None) -> None:
     """Alone, or together; and such as just don't."""

@@ -54,6 +54,7 @@ def back_jumps_outside(code: types.CodeType) -> list[int]:
     return found
 
 
+@pytest.mark.in_turn
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.9 and 3.10 have no tables of handlers")
 def test_no_back_jump_leaves_its_block() -> None:
     outside = []

@@ -219,6 +219,7 @@ def test_held_items_come_back_to_the_head(q: Any) -> None:
     assert q.get(True, LONG)[0] == 601
 
 
+@pytest.mark.in_turn
 def test_the_monitor_reads_interleaved_items(q: Any, path: str, tmp_path: Path) -> None:
     for number in range(300):
         assert q.get(True, LONG)[0] == number

@@ -607,6 +607,7 @@ def of_programs(*options: str) -> dict[str, dict[str, Any]]:
     return {result["name"]: result for result in read["measurements"]}
 
 
+@pytest.mark.in_turn
 def test_programs_are_run_whole_and_told_with_wall_and_processor_time() -> None:
     read = of_programs(*chosen("ping_pong", "task_pool/2/0us", "task_pool/8/1ms"), *TINY)
     assert list(read) == ["ping_pong", "task_pool/2/0us", "task_pool/8/1ms"]

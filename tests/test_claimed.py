@@ -666,6 +666,7 @@ def test_naps_are_short_however_many_consumers_there_are(monkeypatch: pytest.Mon
     assert naps and max(naps) <= tuning.NAP_LAST
 
 
+@pytest.mark.in_turn
 def test_a_stopped_holder_keeps_its_item_and_nobody_waiting_for_others() -> None:
     q: Any = TurboQueue(2)
     q.put_many("ab")
@@ -712,6 +713,7 @@ def test_a_child_that_is_forked_in_a_block_does_not_end_it() -> None:
     assert ledger(q).finished == 0
 
 
+@pytest.mark.in_turn
 def test_a_child_of_a_block_may_hold_items_of_its_own() -> None:
     q: Any = TurboQueue()
     q.put_many("abc")
@@ -818,6 +820,7 @@ def test_who_awaits_in_an_event_loop_is_woken_when_an_item_comes_back() -> None:
 # -- shutting down, counting off
 
 
+@pytest.mark.in_turn
 def test_get_waits_for_what_others_hold_before_it_raises_shutdown() -> None:
     """One that is killed in its last block leaves nothing undone, though all others had nothing to do any more."""
     q: Any = TurboQueue()
@@ -916,6 +919,7 @@ def test_task_done_behind_the_block_counts_each_item_once() -> None:
         q.task_done()
 
 
+@pytest.mark.in_turn
 def test_a_worker_that_claims_does_what_others_were_killed_over_also_after_a_shutdown() -> None:
     """It does not leave while they hold items, and so nothing is left undone."""
     q: Any = TurboQueue(10)

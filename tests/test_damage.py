@@ -494,6 +494,7 @@ CHANCES = st.randoms(use_true_random=False)
 MANY = int(os.environ.get("TQSHIM_FUZZ", "20000"))
 
 
+@pytest.mark.in_turn
 @fuzz(examples(150))
 @given(chance=CHANCES)
 def test_damaged_batch_files_give_no_item_that_was_not_put(whole: Whole, chance: random.Random) -> None:

@@ -276,6 +276,7 @@ def test_shutdown_at_once_drops_what_waits(without: str) -> None:
         tasks.shutdown()
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("immediate", [False, True])
 def test_whoever_waits_in_get_or_put_wakes_up_in_every_process(
     context: Any, immediate: bool, monkeypatch: pytest.MonkeyPatch

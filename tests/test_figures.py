@@ -128,6 +128,7 @@ def test_new_figures_are_compared_with_the_spread_that_is_told(
     assert ("roundtrip, p50, TurboQueue over multiprocessing.Queue" in said) == bool(found)
 
 
+@pytest.mark.in_turn
 def test_all_that_is_kept_is_measured_again_each_by_its_own_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,6 +119,7 @@ def test_other_bytecode_is_the_import_systems(copy: Path, kind: str) -> None:
     assert started(copy)[0] == (23 if kind == "checked-hash" else 1)
 
 
+@pytest.mark.in_turn
 def test_bytecode_that_is_cut_short_is_made_anew(copy: Path) -> None:
     rooms = started(copy)[2]
     for bytecode in (copy / "tqshim" / "engine" / "__pycache__").glob("acts.*"):
@@ -127,6 +128,7 @@ def test_bytecode_that_is_cut_short_is_made_anew(copy: Path) -> None:
     assert started(copy) == [1, len(FIRST), rooms]
 
 
+@pytest.mark.in_turn
 def test_bytecode_of_another_path_says_where_its_source_is(copy: Path) -> None:
     subprocess.run([sys.executable, "-m", "compileall", "-q", "-d", "/elsewhere", str(copy / "tqshim")], check=True)
     code = "import tqshim.engine.acts as a; print(a.Acts.act.__code__.co_filename)"

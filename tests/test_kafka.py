@@ -147,6 +147,7 @@ def own_a_crew_and_wait(told: Any) -> None:
         time.sleep(PATIENCE)
 
 
+@pytest.mark.in_turn
 def test_workers_leave_when_their_parent_is_killed() -> None:
     context = multiprocessing.get_context("spawn")
     mine, other = context.Pipe()

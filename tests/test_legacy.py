@@ -210,6 +210,7 @@ def test_main_job_counts_and_skips_what_does_not_parse(version: str, folder: pat
     assert "Traceback" not in errors
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("version", ["mp", "turbo"])
 def test_main_job_shows_progress_and_ends_with_how_fast(version: str) -> None:
     output, errors = run(command("parse_stdlib", version, "--limit", "40", "--workers", "2"))

@@ -1237,6 +1237,7 @@ def test_recover_saves_what_can_be_read_and_leaves_the_rest_alone(path: str, kin
     assert levels(path + "-saved") in ([], ["leftover"])
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("kind", [kind for kind, (_, level) in DAMAGES.items() if level == "damage"])
 def test_what_is_advised_helps(path: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where recover saves all nobody is told to delete anything or to go elsewhere; where it is advised it saves."""
@@ -1668,6 +1669,7 @@ def test_what_nobody_reads_on_stays_in_the_queue_in_its_order(
         assert queue.get_many() == items[count:]
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("variables", WAYS, ids=["narrow", "portable"])
 def test_what_nobody_reads_on_stays_also_where_the_pipe_held_more_than_a_page(
     path: str, variables: dict[str, str]
@@ -1876,6 +1878,7 @@ def test_names_of_files_cant_speak_to_the_terminal(path: str, capsys: pytest.Cap
     assert all(text in shown for text in ("\\x1b[2Jcleared", "two\\nlines", "\\udcff"))
 
 
+@pytest.mark.in_turn
 def test_watch_prints_lines_when_it_is_no_terminal_and_redraws_on_one(path: str) -> None:
     filled(path, 1, 2)
     words = ["watch", path, "--interval", "0.01", "--count", "3"]

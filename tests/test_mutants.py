@@ -49,6 +49,7 @@ def test_the_old_text_of_each_stands_in_the_package_once() -> None:
     assert {"engine", "protocol", "sync", "storage", "queues", "runtime"} <= rooms
 
 
+@pytest.mark.in_turn
 def test_the_new_text_of_each_compiles() -> None:
     for mutant in MUTANTS:
         text = mutants.sources()[mutants.place(mutant)]

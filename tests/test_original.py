@@ -234,6 +234,7 @@ def test_cleanup_leaves_a_living_consumer_of_the_original_alone(got: int, origin
     assert numbers == [[0], [1], [2], [3]]
 
 
+@pytest.mark.in_turn
 def test_cleanup_recovers_what_a_killed_process_of_the_original_had_taken(original: Original, tmp_path: Path) -> None:
     for number in range(5):  # the last one is in a batch that it has not stored: nobody can recover that
         original.do("add", [number])

@@ -138,6 +138,7 @@ def test_children_that_start_after_uninstalling_do_not(method: str) -> None:
     process.join(60)
 
 
+@pytest.mark.in_turn
 def test_pools_and_executors_keep_the_stdlibs_queues(installed: None, method: str) -> None:
     assert patched.pools_work(multiprocessing.get_context(method)) == SQUARES
     assert patched.pools_work(tqshim.get_context(method)) == SQUARES
@@ -432,6 +433,7 @@ if __name__ == "__main__":
 EVERY = ",".join(METHODS)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("words", "methods"),
     sampled(

@@ -54,12 +54,14 @@ def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
 # -- where anonymous queues lie
 
 
+@pytest.mark.in_turn
 def test_without_dev_shm_queues_lie_in_the_folder_for_temporary_files(tmp_path: Path) -> None:
     """The standard library's can't be made there: its semaphores are files of /dev/shm."""
     works(place(mounts=NO_SHM, TMPDIR=str(tmp_path)), tmp_path)
     assert "multiprocessing" in run(["-c", STANDARD], mounts=NO_SHM, TMPDIR=str(tmp_path)).stderr
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("mounts", [SMALL, "mount -o remount,ro,bind /dev/shm"])
 def test_a_dev_shm_that_is_small_or_read_only_is_passed_over(tmp_path: Path, mounts: str) -> None:
     works(place(mounts=mounts, TMPDIR=str(tmp_path)), tmp_path)
@@ -86,6 +88,7 @@ def test_a_folder_for_temporary_files_that_is_not_there_is_passed_over(tmp_path:
     assert done.returncode == 0 and not done.stdout.startswith(str(tmp_path)), done.stderr
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", ["TMPDIR", "TQSHIM_DIR", "TQSHIM_SPILL_DIR"])
 def test_a_relative_root_is_one_of_the_folder_in_which_the_queue_was_made(tmp_path: Path, name: str) -> None:
     """Wherever the program goes later, as daemons do, or its child: and so does the next queue."""

@@ -16,6 +16,7 @@ from compat.programs import __main__ as programs
 HERE = Path(__file__).parent
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     "program",
     [

@@ -73,6 +73,7 @@ raised = pytest.mark.skipif(
 )
 
 
+@pytest.mark.in_turn
 @raised
 @pytest.mark.parametrize(
     ("what", "kind", "maxsize"),
@@ -120,6 +121,7 @@ def test_an_interrupted_get_of_what_has_come_back_loses_and_doubles_nothing(kind
     interrupted("returned", kind, 1500)
 
 
+@pytest.mark.in_turn
 @raised
 @pytest.mark.parametrize(
     ("what", "kind", "maxsize"),
@@ -532,6 +534,7 @@ print(q.get(timeout=60))
 """
 
 
+@pytest.mark.in_turn
 def test_what_interrupts_a_get_of_the_standard_librarys_queue_may_put_and_a_put_hangs() -> None:
     """It holds a lock that the other put waits for."""
     for line, hangs in (("self._sem.release()", False), ("self._buffer.append(", True)):

@@ -272,6 +272,7 @@ def test_files_that_grow_leave_a_small_disk_room_for_journals(small_disk: pathli
             assert queue.get(timeout=PATIENCE) == bytes(70_000)
 
 
+@pytest.mark.in_turn
 def test_bounded_queue_flows_through_a_small_disk_without_spilling(small_disk_alone: pathlib.Path) -> None:
     queue = TurboQueue(200)
     flow(queue, 100)
@@ -693,6 +694,7 @@ def test_failed_call_costs_no_large_item_whose_put_returned(
     check_failed_calls(monkeypatch, name, call, maxsize, os, (70_000, 600_000))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("maxsize", [0, 100])
 @pytest.mark.parametrize("call", ["fcntl", "ioctl"])
 @pytest.mark.parametrize("name", ["ENOLCK", "EIO", "EINTR", "ENOSPC"])
@@ -1110,6 +1112,7 @@ print("all")
 """
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("maxsize", "durable", "count"), sampled("calls", [(0, False, 4000), (50, False, 2000), (0, True, 300)], 1)
 )

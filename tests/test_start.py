@@ -81,6 +81,7 @@ ASKS: Final = {
 """Ways in which a program asks a module for something."""
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("way", ASKS)
 def test_what_pipes_need_is_imported_when_somebody_asks_for_a_pipe(way: str) -> None:
     """And is there as if it had been imported at once."""
@@ -516,6 +517,7 @@ print(os.path.exists(folder.path))
 """
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("how", ["gone", "full"])
 def test_a_program_goes_on_without_the_package_on_the_disk_or_descriptors(how: str, tmp_path: Path) -> None:
     """An update takes the package away, as a change of the root or the user does.  What a queue needs that is in use is

@@ -90,6 +90,7 @@ def use(folder: Path, **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.in_turn
 def test_the_switch_does_without_all_that_only_linux_has(tmp_path: Path) -> None:
     """Nothing of it is asked for, not even to find out whether it is there."""
     seen = use(tmp_path, TQSHIM_PORTABLE="1")

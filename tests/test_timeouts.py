@@ -145,6 +145,7 @@ def wait(name: str, queue: Any, timeout: float) -> None:
         pass
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("name", WAYS)
 def test_a_timeout_is_not_rounded_to_milliseconds(name: str) -> None:
     """The least late of many: load makes others later, and rounding makes all of them half a millisecond late."""

@@ -160,6 +160,7 @@ def test_a_pickle_of_a_queue_that_is_gone_says_so() -> None:
         pickle.loads(data)
 
 
+@pytest.mark.in_turn
 def test_to_grandchildren(context: Any) -> None:
     q: Any = TurboQueue()
     process = context.Process(target=travel.descend, args=(q, 2, context.get_start_method()))
@@ -240,6 +241,7 @@ def test_two_handles_of_one_queue_go_to_one_child(context: Any) -> None:
     assert q.empty()
 
 
+@pytest.mark.in_turn
 def test_many_queues_go_to_one_child(context: Any) -> None:
     queues = [TurboQueue(number % 3) for number in range(30)]
     process = context.Process(target=travel.number_them, args=(queues,))

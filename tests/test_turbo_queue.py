@@ -511,6 +511,7 @@ def test_an_event_that_another_adds_while_a_batch_is_made_ready_is_not_forgotten
     assert batches(tmp_path) == [[[0]], [[1]]]
 
 
+@pytest.mark.in_turn
 def test_no_batch_has_more_events_than_it_may_however_many_threads_add(tmp_path: Path) -> None:
     enqueue = producer(tmp_path, 7)
     each = 700
@@ -987,6 +988,7 @@ def clean_again_and_again(folder: Path) -> None:
         clean_up(folder)
 
 
+@pytest.mark.in_turn
 @needs_open_files
 @pytest.mark.parametrize("kills", [12, pytest.param(400, marks=pytest.mark.stress)])
 def test_kills_on_both_sides_lose_nothing_that_was_ready(kills: int, tmp_path: Path) -> None:

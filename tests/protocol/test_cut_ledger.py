@@ -605,6 +605,7 @@ def test_lease_of_all_that_comes_is_the_only_consumers() -> None:
     assert feed(bounded, events.revoke(0, 1), events.cut(1, 6)) == [3, range(3, 5)]
 
 
+@pytest.mark.in_turn
 def test_random_histories_meet_every_event_valid_and_void() -> None:
     """Else the tests above would prove less than they seem to."""
     valid, void = set(), set()

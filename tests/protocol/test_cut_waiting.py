@@ -101,6 +101,7 @@ def test_nobody_sleeps_in_a_larger_case(name: str, x86: bool) -> None:
     assert found.kind is None, str(found)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("what", "name", "x86"), sampled("parts", [(*one, x86) for one in MUTANTS for x86 in (True, False)], 5)
 )
