@@ -417,14 +417,16 @@ def main(arguments: list[str]) -> int:
     unknown = sorted(set(given.names) - set(RUNS))
     if unknown:
         parser.error(f"there is no {unknown[0]!r}; there are {', '.join(RUNS)}")
-    failed = False
+    failed: list[str] = []
     for name in given.names or RUNS:
         try:
             print(f"{name}: {RUNS[name](given.scale)}", flush=True)
         except Failed as finding:
-            failed = True
+            failed.append(f"{name}: {finding}")
             print(f"{name}: FAILED: {finding}", flush=True)
-    return int(failed)
+    if failed:  # once more, last
+        print("; ".join(failed))
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
