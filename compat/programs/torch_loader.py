@@ -44,6 +44,8 @@ def main(method):
                 pass
         except RuntimeError as error:
             killed += "DataLoader worker" in str(error)
+        except (OSError, EOFError):  # what it had sent can't be fetched from it any more
+            killed += 1
         del loader
     print("rounds that tell of their worker:", killed)
 
