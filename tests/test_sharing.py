@@ -284,18 +284,14 @@ def test_a_process_without_descriptors_says_what_to_do() -> None:
     """It has them all in use itself."""
     code = f"""
 import multiprocessing, os, resource, sys
+from programs.descriptors import use_up
 from tqshim import TurboQueue
 resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT}))
 q = TurboQueue()
 q.put(1)
 assert q.get() == 1
 here, there = multiprocessing.Pipe()
-taken = []
-try:
-    while True:
-        taken.append(os.open(os.devnull, os.O_RDONLY))
-except OSError:
-    pass
+taken = use_up()
 try:
     q.put(there)
 except OSError as error:

@@ -504,6 +504,7 @@ def test_large_limit_on_file_sizes_is_accepted() -> None:
 
 NO_DESCRIPTORS = """
 import os, resource, tqshim
+from programs.descriptors import use_up
 from tqshim import Empty, TurboQueue
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -511,17 +512,6 @@ queue = TurboQueue({maxsize})
 if {joined}:
     queue.put("first")
     assert queue.get() == "first"
-
-def use_up(but):
-    taken = []
-    try:
-        while True:
-            taken.append(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        pass
-    for fd in taken[len(taken) - but:]:
-        os.close(fd)
-    return taken[:len(taken) - but]
 
 put, got, errors = [], [], []
 for but in range(8):
@@ -579,17 +569,13 @@ def test_queue_goes_on_after_descriptors_ran_out(maxsize: int, joined: bool) -> 
 
 FEW_DESCRIPTORS = """
 import os, resource, tqshim
+from programs.descriptors import use_up
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 queue = tqshim.TurboQueue(batch_size=256)
 for number in range(10_000):
     queue.put(number)
-taken = []
-try:
-    while True:
-        taken.append(os.open(os.devnull, os.O_RDONLY))
-except OSError:
-    pass
+taken = use_up()
 for free in range(3):
     try:
         print(queue.stats().bytes)

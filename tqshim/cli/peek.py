@@ -6,13 +6,13 @@ Lives here: the oldest items, as bytes; as Python objects only where that is ask
 from __future__ import annotations
 
 import argparse
-import pickle
 import reprlib
 import string
-from typing import Any, Final
+from typing import Final
 
 from tqshim import monitor
 from tqshim.cli.showing import add_common, authkey, count, guarded, plain, print_json, say, size
+from tqshim.monitor.lines import unpickled
 from tqshim.storage.folder import LogFolder
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
@@ -66,15 +66,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _object(one: monitor.Peeked) -> tuple[str, bool]:
     """What a record comes to, and whether it failed."""
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = SHOWN
     try:
-        item: Any = pickle.loads(one.record or b"")
-        shown = reprlib.Repr()
-        shown.maxstring = shown.maxother = SHOWN
-        return shown.repr(item), False
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit, too, is the item's
-        return f"can't be unpickled here: {type(error).__name__}: {error}", True
+        return unpickled(one.record or b"", shown.repr), False
+    except ValueError as error:
+        return str(error), True
 
 
 def _bytes(one: monitor.Peeked) -> str:

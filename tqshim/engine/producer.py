@@ -357,8 +357,7 @@ class Producer:
     def _is_alone(self) -> bool:
         """Nobody else puts: all places that are free are ours, until another joins, and raises our flag."""
         ledger = self._replica.ledger
-        alone = len(ledger.members) - ledger.consumers == 1
-        return alone and ledger.maxsize > 0 and tuning.ALONE and self._members.counting
+        return tuning.ALONE and self._members.counting and ledger.producers == 1 and ledger.maxsize > 0
 
     def _has_free_places(self, total: int) -> bool:
         """There are places for the log up to that total, all of which is ours."""

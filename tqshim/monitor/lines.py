@@ -9,13 +9,28 @@ import base64
 import binascii
 import json
 import pickle
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["NotJSONError", "as_json", "as_pickle", "from_json", "from_pickle", "looks_pickled"]
+__all__ = ["NotJSONError", "as_json", "as_pickle", "from_json", "from_pickle", "looks_pickled", "unpickled"]
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 class NotJSONError(ValueError):
     """An item that JSON can't say, or would say otherwise."""
+
+
+def unpickled(record: bytes, shown: Callable[[Any], Any] = _as_it_is) -> Any:
+    """The item, as ``shown`` makes it.  Raises ``ValueError`` for whatever that raises, but for Ctrl-C."""
+    try:
+        return shown(pickle.loads(record))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, too, is the item's
+        raise ValueError(f"can't be unpickled here: {type(error).__name__}: {error}") from None
 
 
 def as_json(record: bytes, lossy: bool = False) -> str:
@@ -27,11 +42,9 @@ def as_json(record: bytes, lossy: bool = False) -> str:
     >>> as_json(pickle.dumps({"page": 1}))
     '{"page":1}'"""
     try:
-        item = pickle.loads(record)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit, too, is the item's
-        raise NotJSONError(f"it can't be unpickled here: {type(error).__name__}: {error}") from None
+        item = unpickled(record)
+    except ValueError as error:
+        raise NotJSONError(f"it {error}") from None
     try:
         line = json.dumps(item, allow_nan=False, separators=(",", ":"))
     except Exception as error:

@@ -24,7 +24,19 @@ from tqshim.runtime import systems
 from tqshim.storage.places import anonymous_root, anonymous_roots, spill_root
 from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
 
-__all__ = ["Status", "Summary", "in_use", "is_queue", "open_by", "peek", "queues", "roots", "status", "users"]
+__all__ = [
+    "Status",
+    "Summary",
+    "anonymous_folders",
+    "in_use",
+    "is_queue",
+    "open_by",
+    "peek",
+    "queues",
+    "roots",
+    "status",
+    "users",
+]
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,11 @@ def roots() -> list[str]:
     return [root for root in found if root is not None]
 
 
+def anonymous_folders() -> list[str]:
+    """The folders of anonymous queues there."""
+    return [os.path.join(root, name) for root in roots() for name in _listed(root) if names.is_anonymous(name)]
+
+
 def queues(folders: Iterable[str] = ()) -> list[Summary]:
     """The queues at or in ``folders``, by path; without them those on this machine: anonymous ones, and those that
     processes of this user have open.
@@ -169,7 +186,7 @@ def queues(folders: Iterable[str] = ()) -> list[Summary]:
     paths: list[str] = []
     folders = list(map(located, folders))
     if not folders:
-        paths = [os.path.join(root, name) for root in roots() for name in _listed(root) if names.is_anonymous(name)]
+        paths = anonymous_folders()
         paths += [path for path, _ in known.values() if is_queue(path)]
     for folder in folders:
         inside = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]

@@ -27,7 +27,7 @@ from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.monitor.checking import Finding, check
 from tqshim.monitor.files import located
 from tqshim.monitor.lines import NotJSONError, as_json, from_json, looks_pickled
-from tqshim.monitor.looking import in_use, is_queue, roots
+from tqshim.monitor.looking import anonymous_folders, in_use, is_queue
 from tqshim.monitor.records import SeenBatch
 from tqshim.monitor.seen import Peeked, Process
 from tqshim.monitor.view import View
@@ -445,12 +445,10 @@ def remove(path: str) -> Optional[int]:
 def _spilling_to(path: str) -> Optional[str]:
     """The anonymous queue that has that spill folder, if it can be found."""
     if path.endswith(names.SPILLED):
-        for root in roots():
+        for home in anonymous_folders():
             with contextlib.suppress(OSError):
-                for home in (os.path.join(root, name) for name in os.listdir(root) if names.is_anonymous(name)):
-                    with contextlib.suppress(OSError):
-                        if os.path.samefile(os.path.join(home, names.SPILL), path):
-                            return home
+                if os.path.samefile(os.path.join(home, names.SPILL), path):
+                    return home
     return None
 
 

@@ -128,7 +128,7 @@ class View(Files):
                 snapshot.check(data)
             except ValueError as error:
                 raise self._damaged(name, error) from None
-            return Journal(self.path, fd, number, size), data
+            return Journal(self, fd, number, size), data
         except BaseException:
             os.close(fd)
             raise

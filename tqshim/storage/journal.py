@@ -34,7 +34,13 @@ from tqshim.storage.files import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, Optional
+    from typing import Final, Optional, Protocol
+
+    class Located(Protocol):
+        """A folder that somebody has opened."""
+
+        path: str
+
 
 __all__ = [
     "Journal",
@@ -72,11 +78,10 @@ _OURS: Final = frozenset(
 class Journal:
     """One journal, opened by this process for itself: its offset is shared with nobody."""
 
-    __slots__ = ("_size", "fd", "number", "path", "start", "words")
+    __slots__ = ("_home", "_size", "fd", "number", "start", "words")
 
-    def __init__(self, folder: str, fd: int, number: int, start: int) -> None:
-        self.path = f"{folder}/{names.journal(number)}"
-        """Where it lies, for messages."""
+    def __init__(self, home: Located, fd: int, number: int, start: int) -> None:
+        self._home = home
         self.fd = fd
         self.number = number
         self.start = start
@@ -84,6 +89,11 @@ class Journal:
         self.words: Optional[memoryview] = None
         """The file as 64-bit words, once it is mapped.  Only what is known to be written may be looked at."""
         self._size = 0
+
+    @property
+    def path(self) -> str:
+        """Where it lies, for messages."""
+        return f"{self._home.path}/{names.journal(self.number)}"
 
     def append(self, data: bytes, at: int = 0) -> int:
         """Append events in one piece, and return where they end.  ``at``: where the first may stand at the earliest.
@@ -210,7 +220,7 @@ def open_journal(home: Home, number: int) -> tuple[Journal, bytes]:
             raise ValueError(f"{found} bytes are no whole number of events")
         data = os.pread(fd, size, 0)
         snapshot.check(data)
-        return Journal(home.path, fd, number, size), data
+        return Journal(home, fd, number, size), data
     except BaseException as error:
         if fd >= 0:
             os.close(fd)

@@ -103,7 +103,7 @@ def root_for_new() -> str:
 
     Where /dev/shm has no room, what killed programs have left there goes first: who goes elsewhere sweeps there."""
     root = anonymous_root()
-    if root == anonymous_roots()[0]:
+    if root == systems.SHM or _chosen("TQSHIM_DIR"):
         return root
     sweep(systems.SHM, ())
     return anonymous_root()
