@@ -156,6 +156,8 @@ def run(home: Path, tests: Iterable[str]) -> dict[str, Outcome]:
                 found[node] = Outcome("failed", f"died of {signal.Signals(-code).name}")
             elif node in found and code is None:
                 found[node] = Outcome(f"hung for {LIMIT:.0f} s, beyond its own limit", tail)
+            elif node in found and "from pytest-timeout" in tail:  # just as it ended: pytest takes it for its own error
+                found[node] = Outcome("failed", tail)
             else:
                 found[node] = Outcome("never came to its test", tail)
     return {node[len(TESTS) + 1 :]: outcome for node, outcome in found.items()}

@@ -113,6 +113,18 @@ def test_a_fault_that_its_test_does_not_notice_survives(monkeypatch: pytest.Monk
     assert verdict.what == "survived"
 
 
+@pytest.mark.in_turn
+def test_a_limit_that_strikes_just_as_its_test_has_ended_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest takes it for an error of its own there, and says nothing of the test any more."""
+    monkeypatch.setattr(mutants, "HANG", "0.5")
+    test = "test_contract_order.py::test_an_object_that_is_put_twice_arrives_twice"
+    with mutants.copied() as home:
+        with (home / "conftest.py").open("a", encoding="utf-8") as file:
+            file.write("\n\nimport time\n\n\ndef pytest_runtest_makereport():\n    time.sleep(20)\n")
+        outcome = mutants.run(home, [test])[test]
+    assert outcome.what == "failed" and "Timeout" in outcome.how
+
+
 def check(chosen: list[mutants.Mutant]) -> None:
     wrong = [verdict for verdict in mutants.judge_all(chosen) if verdict.what != mutants.CAUGHT]
     told = "\n".join(f"{one.mutant.name}: {one.what} ({one.mutant.test}) {one.how}" for one in wrong)
