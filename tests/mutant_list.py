@@ -614,7 +614,7 @@ MUTANTS = [
     ),
     Mutant(
         "what was forgotten shifts nothing",
-        "            self._where[at] += low - self.first\n",
+        "            self._where[at] += low - self._first\n",
         "",
         "items come out in the place of others once half of them were got",
         CLAIMED + "test_what_is_held_or_has_come_back_outlives_what_others_do[700]",

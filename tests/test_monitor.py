@@ -775,7 +775,7 @@ def test_a_folder_of_a_former_format_is_refused_in_words(
     with open(journal(path), "r+b") as file:
         file.write(b"tqshim" + number.encode())
     before = snapshot_of(path)
-    said = f"a journal of format {number}, an earlier version's; this version reads format 13: "
+    said = f"a journal of format {number}, an earlier version's; this version reads format 14: "
     said += f"python -m tqshim recover --into, of tqshim {version}, copies"
     for act in (
         lambda: monitor.status(path),

@@ -288,7 +288,7 @@ def contents(ledger: Ledger) -> dict[str, Any]:
     ledger.trim()
     notes = ("done", "yours", "watched", "sealed", "extents", "free", "totals", "sealing", "plain")
     found = {name: getattr(ledger, name) for name in State.__slots__ if name not in notes}
-    found["extents"] = ledger.extents.dump(), ledger.extents.first if len(ledger.extents) else ledger.low
+    found["extents"] = list(ledger.extents.each(ledger.low, ledger.tail))
     found["free"] = sorted(ledger.free)
     found["totals"] = list(ledger.totals[: ledger.slots])
     found["sealing"] = sorted(ledger.sealing)

@@ -110,6 +110,6 @@ def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  
     waiting = [extent for extent in extents if extent[0] + extent[3] > (passed if number else head)]
     if len(waiting) < len(extents):
         state.extents.clear(tail)  # nobody asks where those stand that are claimed
-    for extent in waiting:
-        state.extents.append(*extent)
+    if waiting:
+        state.extents.extend(waiting)
     return at

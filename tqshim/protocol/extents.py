@@ -4,20 +4,27 @@ Lives here: the list of extents.  Not here: which records are cut (``ledger``), 
 (``index``).
 
 An extent is a run of items that are records of one batch file, one behind the other there.  Neighbours join: ten
-million items that one producer has put are one extent a file, and an extent takes 16 bytes.
+million items that one producer has put are one extent a file, and an extent takes 16 bytes.  Several producers make one
+each a millisecond; of a long backlog the older extents are packed, a chunk at a time, and take 3 to 4 bytes each.
 
 Invariant: the extents are of all items from ``first`` up to ``end``, without a gap.
 """
 
 from __future__ import annotations
 
+import struct
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+
+try:
+    import zlib
+except ImportError:  # an interpreter that was built without it: nothing is packed
+    zlib = None  # type: ignore[assignment]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Final, Optional
 
 __all__ = ["Extents"]
 
@@ -25,16 +32,26 @@ RECORDS: Final = 1 << 24
 """Records of one batch file, at most: its number among all files stands above that in a word."""
 _FORGOTTEN: Final = 512
 """Extents that are kept for nothing before their space is given back."""
+CHUNK: Final = 1024
+"""Extents of a chunk; as many of the youngest ones at least are not packed."""
+_ROW: Final = struct.Struct("<3Q")
+"""A chunk in a dump: the end of its items, its first item, its bytes without the padding to 8."""
 
 
 class Extents:
     """The extents of the items that wait, oldest first."""
 
-    __slots__ = ("_at", "_ends", "_where", "first")
+    __slots__ = ("_at", "_chunks", "_ends", "_first", "_low", "_open", "_where")
 
     def __init__(self, first: int = 0) -> None:
-        self.first = first
-        """The first item of the oldest extent."""
+        self._chunks: list[tuple[int, int, bytes]] = []
+        """The older extents, packed: of each chunk the end of its items, its first item, its bytes."""
+        self._low = first
+        """The first item, where there are chunks."""
+        self._open: tuple[int, Optional[Extents]] = 0, None
+        """The chunk that was last looked into: the end of its items, its extents."""
+        self._first = first
+        """The first item of the oldest extent that is not packed."""
         self._ends = array("Q")
         self._where = array("Q")
         """Of each: the number of its file, and that of its first record there."""
@@ -42,12 +59,28 @@ class Extents:
         """The oldest that counts."""
 
     def __len__(self) -> int:
-        return len(self._ends) - self._at
+        return len(self._ends) - self._at + CHUNK * len(self._chunks)
+
+    @property
+    def words(self) -> int:
+        """Words of ``dump``."""
+        packed = sum([_ROW.size + _padded(len(data)) for _, _, data in self._chunks]) // 8
+        return packed + 2 * (len(self._ends) - self._at)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of packed extents."""
+        return len(self._chunks)
+
+    @property
+    def first(self) -> int:
+        """The first item of the oldest extent."""
+        return self._low if self._chunks else self._first
 
     @property
     def end(self) -> int:
         """The item behind the last one."""
-        return self._ends[-1] if len(self._ends) > self._at else self.first
+        return self._ends[-1] if len(self._ends) > self._at else self._first
 
     def append(self, item: int, file: int, record: int, count: int) -> None:
         """So many items more, of which the first has that number: the records from that one on of the file of that
@@ -57,30 +90,49 @@ class Extents:
         if len(ends) > self._at:
             end = ends[-1]
             index = len(ends) - 1
-            first = ends[index - 1] if index > self._at else self.first
+            first = ends[index - 1] if index > self._at else self._first
             if self._where[-1] + end - first == where:
                 ends[-1] = end + count
                 return
         else:
-            if self.first != item:
+            if self._first != item:
                 self.clear(item)
                 ends = self._ends
             end = item
         ends.append(end + count)
         self._where.append(where)
+        if len(ends) >= 2 * CHUNK:
+            self._pack()
+
+    def extend(self, stretches: list[tuple[int, int, int, int]]) -> None:
+        """``append`` of each of these, which follow one another."""
+        item, file, record, count = stretches[0]
+        self.append(item, file, record, count)
+        ends, append_end, append_where = self._ends, self._ends.append, self._where.append
+        last, full = file << 24 | record + count, 2 * CHUNK
+        for item, file, record, count in stretches[1:]:
+            where = file << 24 | record
+            if where == last:
+                ends[-1] = item + count
+            else:
+                append_end(item + count)
+                append_where(where)
+                if len(ends) >= full:
+                    self._pack()
+            last = where + count
 
     def place(self, item: int) -> tuple[int, int, int]:
         """The number of the file in which an item stands, that of its record there, and the end of its extent."""
         ends, at = self._ends, self._at
         if at < len(ends) and item < ends[at]:
-            index, first = at, self.first
+            if item < self._first:
+                return self._chunk_of(item).place(item)
+            index, first = at, self._first
         else:
             index = bisect_right(ends, item, at)
             if index == len(ends):
-                raise LookupError(f"item {item} is not among {self.first} to {self.end - 1}")
+                raise self._not_here(item)
             first = ends[index - 1]
-        if item < first:
-            raise LookupError(f"item {item} is not among {self.first} to {self.end - 1}")
         where = self._where[index]
         return where >> 24, (where & RECORDS - 1) + item - first, ends[index]
 
@@ -94,20 +146,27 @@ class Extents:
 
     def forget(self, low: int) -> None:
         """Forget the items before that one."""
+        if self._chunks:
+            if low < self._first:
+                self._low = max(low, self._low)
+                del self._chunks[: bisect_left(self._chunks, (low + 1,))]
+                return
+            self._chunks.clear()
+            self._open = 0, None
         ends = self._ends
-        if low <= self.first:
+        if low <= self._first:
             return
         at = self._at
         if at < len(ends) and low < ends[at]:
-            self._where[at] += low - self.first
-            self.first = low
+            self._where[at] += low - self._first
+            self._first = low
             return
         at = bisect_right(ends, low, at)
         if at == len(ends):
             self.clear(low)
             return
         self._where[at] += low - ends[at - 1]
-        self.first = low
+        self._first = low
         self._at = at
         if at > _FORGOTTEN and 2 * at > len(ends):
             del ends[:at], self._where[:at]
@@ -116,17 +175,88 @@ class Extents:
     def clear(self, first: int) -> None:
         """No items any more; the next will be that one."""
         self._ends, self._where, self._at = array("Q"), array("Q"), 0
-        self.first = first
+        self._first = first
+        self._chunks.clear()
+        self._open = 0, None
 
     def dump(self) -> bytes:
-        """The extents as bytes, the same whoever writes them once as much was forgotten."""
-        return self._ends[self._at :].tobytes() + self._where[self._at :].tobytes()
+        """The extents as bytes, the same whoever writes them once as much was forgotten, but for what is packed."""
+        parts = [
+            _ROW.pack(end, first, len(data)) + data.ljust(_padded(len(data)), b"\0")
+            for end, first, data in self._chunks
+        ]
+        return b"".join([*parts, self._ends[self._at :].tobytes(), self._where[self._at :].tobytes()])
 
     @classmethod
-    def load(cls, first: int, data: bytes) -> Extents:
-        """What ``dump`` has made.  Raises ``ValueError`` where that can't be."""
+    def load(cls, first: int, data: bytes, chunks: int = 0) -> Extents:
+        """What ``dump`` has made, of so many chunks.  Raises ``ValueError`` where that can't be."""
         extents = cls(first)
-        half = len(data) // 2
-        extents._ends.frombytes(data[:half])
-        extents._where.frombytes(data[half:])
+        at = 0
+        for _ in range(chunks):
+            if len(data) - at < _ROW.size:
+                raise ValueError(f"{chunks} chunks of extents can't have {len(data)} bytes")
+            end, begin, size = _ROW.unpack_from(data, at)
+            at += _ROW.size
+            extents._chunks.append((end, begin, data[at : at + size]))
+            at += _padded(size)
+        half = (len(data) - at) // 2
+        if half < 0 or half % 8:
+            raise ValueError(f"{chunks} chunks of extents can't have {len(data)} bytes")
+        if chunks:
+            extents._first = extents._chunks[-1][0]
+        extents._ends.frombytes(data[at : at + half])
+        extents._where.frombytes(data[at + half :])
         return extents
+
+    # -- chunks
+
+    def _pack(self) -> None:
+        """Pack the oldest extents, if there are enough."""
+        ends, where, at = self._ends, self._where, self._at
+        if len(ends) - at >= 2 * CHUNK:
+            if zlib is None:
+                return
+            stop = at + CHUNK
+            end = ends[stop - 1]
+            if not self._chunks:
+                self._low = self._first
+            data = zlib.compress(_planes(ends[at:stop].tobytes()) + _planes(where[at:stop].tobytes()), 1)
+            self._chunks.append((end, self._first, data))
+            self._first = end
+            at = stop
+        del ends[:at], where[:at]
+        self._at = 0
+
+    def _chunk_of(self, item: int) -> Extents:
+        """The extents of the chunk that has that item.  Raises ``LookupError`` where none has."""
+        if not self._chunks or item < self._low:
+            raise self._not_here(item)
+        end, extents = self._open
+        if extents is None or not extents._first <= item < end:
+            end, first, packed = self._chunks[bisect_left(self._chunks, (item + 1,))]
+            data = zlib.decompress(packed)
+            half = len(data) // 2
+            extents = Extents.load(first, _words(data[:half]) + _words(data[half:]))
+            self._open = end, extents
+        return extents
+
+    def _not_here(self, item: int) -> LookupError:
+        return LookupError(f"item {item} is not among {self.first} to {self.end - 1}")
+
+
+def _padded(size: int) -> int:
+    return -(-size // 8) * 8
+
+
+def _planes(words: bytes) -> bytes:
+    """All their first bytes, all their second ones, and so on: most of them are alike, and pack well."""
+    return b"".join([words[byte::8] for byte in range(8)])
+
+
+def _words(planes: bytes) -> bytes:
+    """What ``_planes`` was given."""
+    count = len(planes) // 8
+    words = bytearray(len(planes))
+    for byte in range(8):
+        words[byte::8] = planes[byte * count : (byte + 1) * count]
+    return bytes(words)

@@ -9,8 +9,8 @@ Lives here: a ledger's bytes, and the ledger that bytes show.  Not here: the rul
 
 All of it in 8-byte words, most of them little-endian numbers.
 
-Invariant: equal ledgers have equal snapshots, whatever each of them has forgotten by then; ``load`` undoes ``dump``,
-and raises ``ValueError`` for bytes that are no snapshot.
+Invariant: equal ledgers have equal snapshots, whatever each of them has forgotten by then, but for which extents of a
+long backlog are packed; ``load`` undoes ``dump``, and raises ``ValueError`` for bytes that are no snapshot.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "dump", "is_former", "kind", "limit_of", "load", "size_of", "words_after"]
 
-MAGIC: Final = int.from_bytes(b"tqshim13", "little")
+MAGIC: Final = int.from_bytes(b"tqshim14", "little")
 """The last two characters are the version of these rules."""
 _FORMER: Final = {b"tqshim0": "0.1", b"tqshim10": "0.2", b"tqshim11": "0.2"}
 """How journals of former formats begin, and the version that reads them."""
 _PROOF: Final = struct.Struct("<4Q")
 _DURABLE: Final = 27
 """Which word says whether the queue is durable; the proof of its key follows."""
-_HEAD: Final = _DURABLE + 1 + 4 + 3
+_HEAD: Final = _DURABLE + 1 + 4 + 4
 """Words that every snapshot has before its lease."""
 _LEASE: Final = 5
 _MEMBER: Final = 16
@@ -92,6 +92,7 @@ def dump(ledger: Ledger, rolled: bool = False, limit: Optional[int] = None) -> b
         ledger.sole,
         ledger.given_of,
         len(ledger.given),
+        ledger.extents.chunks,
     )
     words = [*map(int, head), *(lease or (0,) * _LEASE)]
     for slot in sorted(ledger.members):
@@ -137,7 +138,7 @@ def size_of(head: bytes) -> int:
         if head.startswith(begin):
             raise ValueError(
                 f"a journal of format {head[6:8].decode('ascii', 'replace')}, an earlier version's; this version reads "
-                f"format 13: python -m tqshim recover --into, of tqshim {version}, copies what waits to a new folder "
+                f"format 14: python -m tqshim recover --into, of tqshim {version}, copies what waits to a new folder "
                 "for both"
             )
     if magic != MAGIC:
@@ -168,7 +169,7 @@ def words_after(ledger: Ledger, extents: int) -> int:
     a batch file."""
     rows = _MEMBER * len(ledger.members) + ledger.slots + _SEALED * (len(ledger.sealing) + len(ledger.files))
     to_come = 2 * extents + _SEALED * extents // 2
-    return _HEAD + _LEASE + rows + _HELD * ledger.apart + _GIVEN * len(ledger.given) + 2 * len(ledger.extents) + to_come
+    return _HEAD + _LEASE + rows + _HELD * ledger.apart + _GIVEN * len(ledger.given) + ledger.extents.words + to_come
 
 
 def load(data: bytes) -> Ledger:
@@ -181,7 +182,7 @@ def load(data: bytes) -> Ledger:
     has_lease, slots, members, ledger.opened, ledger.finished, ledger.completions = words[12:18]
     ledger.shutting, ledger.shut, held, returned, ledger.redelivered, sealed, first, extents = words[18:26]
     ledger.passed = words[26]
-    sole, ledger.given_of, given = words[_HEAD - 3 : _HEAD]
+    sole, ledger.given_of, given, chunks = words[_HEAD - 4 : _HEAD]
     ledger.sole = bool(sole)
     if has_lease:
         ledger.lease = Lease(*words[_HEAD : _HEAD + _LEASE])
@@ -189,7 +190,7 @@ def load(data: bytes) -> Ledger:
     at = _HEAD + _LEASE
     rows = _MEMBER * members + slots + _SEALED * sealed + _HELD * held + _RETURNED * returned
     rows += _GIVEN * given
-    if words[1] != at + rows + extents + 1 or not members <= slots <= events.SLOTS or extents % 2:
+    if words[1] != at + rows + extents + 1 or not members <= slots <= events.SLOTS:
         raise ValueError(
             f"a snapshot of {members} members, {slots} slots, {sealed} sealed files, {held} held and {returned} "
             f"returned items, and {extents} words of extents can't have {words[1]} words"
@@ -219,7 +220,7 @@ def load(data: bytes) -> Ledger:
     for place in (*(one.place for one in ledger.held.values()), *(one.place for one in ledger.returned)):
         ledger.kept_files[place.file] = ledger.kept_files.get(place.file, 0) + 1
     stop = (words[1] - 1) * SIZE
-    ledger.extents = Extents.load(first, data[stop - extents * SIZE : stop])
+    ledger.extents = Extents.load(first, data[stop - extents * SIZE : stop], chunks)
     return ledger
 
 
