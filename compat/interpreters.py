@@ -4,10 +4,11 @@
 
 The quick suite: the tests that hold the contract (QUICK), and CPython's own queue tests with one start method, which
 differs from version to version. It runs on every interpreter but the one that runs this, and on that one as on systems
-that are not Linux (TQSHIM_PORTABLE). Each gets an environment of its own under .venv, kept for the next run, with what
-the extra `quick` names; where that can't be installed, CPython's tests run without it. A version that is not found,
-or that nothing can be installed for, is said, and is no failure; a test that fails is, and so is a version that
---only has named and that is not found.
+that are not Linux (TQSHIM_PORTABLE). With TQSHIM_SHARE it runs on the oldest and on one of the others, on another one
+with the next seed (TQSHIM_SEED), and all run CPython's tests. Each gets an environment of its own under .venv, kept for
+the next run, with what the extra `quick` names; where that can't be installed, CPython's tests run without it. A
+version that is not found, or that nothing can be installed for, is said, and is no failure; a test that fails is one,
+and so is a version that --only has named and that is not found.
 """
 
 from __future__ import annotations
@@ -167,17 +168,24 @@ def lacks(versions: Iterable[str]) -> list[str]:
     return [version for version in versions if os.environ.get("TQSHIM_ALL_PLACES") and version not in MAY_LACK]
 
 
+def in_turn(found: list[str]) -> list[str]:
+    """Those of them on which the quick suite runs."""
+    if not os.environ.get("TQSHIM_SHARE") or len(found) < 2:
+        return found
+    return [found[0], found[1 + int(os.environ.get("TQSHIM_SEED") or 0) % (len(found) - 1)]]
+
+
 def run_suite(version: str, python: str, tests: Iterable[str]) -> bool:
     """These tests on another interpreter, and CPython's own."""
     method = METHODS[VERSIONS.index(version) % len(METHODS)]
-    inside = environment(version, python)
+    inside = environment(version, python) if tests else ""
     suite = [inside or python, "compat/cpython_suite.py", "--method", method]
     with ThreadPoolExecutor() as pool:  # CPython's tests wait most of the time
         theirs = pool.submit(passes, f"Python {version}, CPython's tests", suite)
         good = True
         if inside:
             good = passes(f"Python {version}, tests", [inside, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests])
-        else:
+        elif tests:
             good = not lacks([version])
             print(f"Python {version}: without pytest only CPython's own queue tests run", flush=True)
         return theirs.result() and good
@@ -200,7 +208,12 @@ def main(arguments: list[str] | None = None) -> int:
     missing = lacks(version for version in wanted if version not in found)
     for version in missing:
         print(f"Python {version}: MISSING; where TQSHIM_ALL_PLACES is set, it may not be", flush=True)
-    good = [not missing, *(run_suite(version, found[version], tests) for version in wanted if version in found)]
+    there = [version for version in wanted if version in found]
+    whole = in_turn(there)
+    with ThreadPoolExecutor(1) as pool:
+        alone = [pool.submit(run_suite, one, found[one], ()) for one in there if one not in whole]
+        good = [not missing, *(run_suite(one, found[one], tests) for one in whole)]
+        good += [one.result() for one in alone]
     if not given.only or HERE in given.only:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *PORTABLE]
         good.append(passes(f"Python {HERE}, as on other systems", command, TQSHIM_PORTABLE="1"))

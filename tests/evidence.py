@@ -27,7 +27,7 @@ MOST: Final = 120
 COLUMNS: Final = ("check", "date", "commit", "seconds", "status", "command", "result")
 
 
-KILLS: Final = "python tests/kill_run.py --seconds 10 $options"
+KILLS: Final = "python tests/kill_run.py --seconds 10"
 
 
 class Check(NamedTuple):
@@ -152,7 +152,7 @@ CHECKS: Final = {
         "the quick suite and that of commands, places and shortages on each other version of Python that is there, and "
         "here as on other systems",
         "python -m compat.interpreters --more",
-        "those of the contract, of the quick one a share",
+        "on the oldest and one more, those of the contract, of the quick one a share",
         ("python -m compat.interpreters",),
     ),
     "CPython's queue tests": Check(

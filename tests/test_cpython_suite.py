@@ -98,6 +98,20 @@ def test_a_version_that_was_asked_for_and_is_not_there_is_a_failure(
     assert all((others.ROOT / test).exists() for test in (*others.QUICK, *others.MORE))
 
 
+def test_each_version_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest each time; of the others as many seeds in a row have each once."""
+    found = ["3.9", "3.10", "3.12", "3.13"]
+    monkeypatch.delenv("TQSHIM_SHARE", raising=False)
+    assert others.in_turn(found) == found
+    monkeypatch.setenv("TQSHIM_SHARE", "4")
+    turns = []
+    for seed in range(1000, 1003):
+        monkeypatch.setenv("TQSHIM_SEED", str(seed))
+        turns += others.in_turn(found)
+    assert sorted(turns) == ["3.10", "3.12", "3.13", "3.9", "3.9", "3.9"]
+    assert others.in_turn(["3.9"]) == ["3.9"]
+
+
 def test_a_version_that_may_not_be_missing_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +31,10 @@ HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent.parent
 PATIENCE: Final = 120.0
 """Seconds for one run."""
+AT_ONCE: Final = 2
+"""Programs that run at the same time: most of them wait most of the time."""
+SAME: Final = "the same"
+NOT_HERE: Final = "not in this version of Python"
 
 
 class Program(NamedTuple):
@@ -195,6 +200,16 @@ def missing(program: Program) -> bool:
     return importlib.util.find_spec(program.needs) is None
 
 
+def outcome(program: Program) -> tuple[str, float]:
+    """What came of a program, and after how many seconds."""
+    began = time.monotonic()
+    if sys.version_info < program.least or (program.needs == "lib2to3" and sys.version_info >= (3, 13)):
+        result = NOT_HERE
+    else:
+        result = (f"{program.needs} is not installed" if missing(program) else difference(program)) or SAME
+    return result, time.monotonic() - began
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m compat.programs", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", nargs="*", help="the beginning of a program's name (default: all)")
@@ -205,25 +220,21 @@ def main(arguments: list[str]) -> int:
         for one in PROGRAMS
         if (one.name.startswith(tuple(options.name)) if options.name else one.big == options.big)
     ]
-    failed = 0
+    failed = False
     ran: list[str] = []
-    for program in chosen:
-        began = time.monotonic()
-        version = f" {importlib.metadata.version(program.package)}" if program.package and not missing(program) else ""
-        if sys.version_info < program.least or (program.needs == "lib2to3" and sys.version_info >= (3, 13)):
-            result = "not in this version of Python"
-        else:
-            wrong = f"{program.needs} is not installed" if missing(program) else difference(program)
-            failed += bool(wrong)
-            ran.append(program.name)
-            result = wrong or "the same"
-        print(f"{program.name}{version}: {result} ({time.monotonic() - began:.0f} s)", flush=True)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for program, (result, seconds) in zip(chosen, pool.map(outcome, chosen)):
+            known = program.package and not missing(program)
+            version = f" {importlib.metadata.version(program.package)}" if known else ""
+            print(f"{program.name}{version}: {result} ({seconds:.0f} s)", flush=True)
+            failed |= result not in (SAME, NOT_HERE)
+            ran += [program.name] * (result != NOT_HERE)
     for name, reason in LEFT_OUT.items():
         print(f"{name}: left out, for {reason}")
     idle = [name for name in options.name or [""] if not any(one.startswith(name) for one in ran)]
     for name in idle:
         print(f"no program {f'whose name begins with {name} ' if name else ''}was run")
-    return int(failed > 0 or bool(idle))
+    return int(failed or bool(idle))
 
 
 if __name__ == "__main__":
