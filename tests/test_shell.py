@@ -3,7 +3,9 @@ does to a queue's folder meanwhile."""
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,10 @@ from typing import Any
 import pytest
 
 import tqshim.monitor.moving
+import tqshim.monitor.view
+import tqshim.runtime.systems
 import tqshim.storage.folder
+import tqshim.storage.places
 from tqshim import FolderError, TurboQueue, monitor
 
 LONG = 60.0
@@ -135,6 +140,106 @@ def test_a_queue_that_was_renamed_in_use_is_that_of_its_new_path(path: str) -> N
         box.put(handle)
         assert box.get(timeout=LONG).qsize() == 2
     assert new.qsize() == 0
+
+
+@pytest.mark.parametrize("way", ["drained", "opened"])
+def test_handlers_find_a_renamed_queue(way: str, path: str) -> None:
+    """Also a handler that interrupts a handler, each of which has a hold of its own."""
+    first = TurboQueue(path=path)
+    first.put_many(["a", "b", "c", "d"])
+    engine = first._engine
+    if way == "opened":
+        with engine.lock:  # as in the middle of an act
+            assert first.get(timeout=LONG) == "a"
+    os.rename(path, f"{path}.old")
+    if way == "opened":
+        again = TurboQueue(path=f"{path}.old")
+    else:
+        assert monitor.drain(f"{path}.old", print, most=1).items == 1
+    with engine.lock:
+        assert first.get(timeout=LONG) == "b"
+        assert engine.beside is not None
+        with engine.beside.lock:
+            assert first.get(timeout=LONG) == "c"
+    assert first.get(timeout=LONG) == "d"
+    if way == "opened":
+        assert again.empty()
+
+
+def test_an_anonymous_folder_that_was_renamed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
+    with TurboQueue() as queue:
+        queue.put("a")
+        (anonymous,) = tmp_path.iterdir()
+        anonymous.rename(tmp_path / "kept")
+        with TurboQueue(path=tmp_path / "kept") as kept:
+            assert kept.qsize() == 1
+    assert TurboQueue(path=tmp_path / "kept").get(timeout=LONG) == "a"
+
+
+def test_where_memory_is_short_a_new_queue_does_not_look_at_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What killed programs have left there goes, and nobody tries to delete what is in use here."""
+    monkeypatch.delenv("TQSHIM_DIR", raising=False)
+    monkeypatch.setattr(tqshim.runtime.systems, "SHM", str(tmp_path))
+    queues = [TurboQueue() for _ in range(3)]
+    ours = {str(one) for one in tmp_path.iterdir()}
+    left = tmp_path / f"{os.path.basename(min(ours))[:-4]}0000"
+    left.mkdir(0o700)
+    tried: list[str] = []
+
+    def reclaim(path: str, then: Any = tqshim.storage.places.reclaim) -> bool:
+        tried.append(path)
+        return bool(then(path))
+
+    monkeypatch.setattr(tqshim.storage.places, "reclaim", reclaim)
+    monkeypatch.setattr(tqshim.runtime.systems, "room_of", lambda place: 0)
+    queues.append(TurboQueue())
+    assert len(ours) == 3 and str(left) in tried and not ours & set(tried) and not left.exists()
+    for one in queues:
+        one.close()
+
+
+def test_a_shortage_is_not_told_as_somebody_who_uses_the_queue(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path, "a")
+
+    def look(view: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tqshim.monitor.view.View, "look", look)
+        with pytest.raises(OSError, match="Too many open files"):
+            monitor.remove(path)
+    assert monitor.remove(path) == 1
+
+
+def test_items_of_a_queue_whose_removal_was_cut_short_are_counted(path: str, tmp_path: Path) -> None:
+    os.rename(filled(path, "a", "b"), tmp_path / "dead_queue")
+    assert monitor.remove(str(tmp_path / "dead_queue")) == 2
+
+
+def test_an_item_too_deep_to_compare_is_told_in_one_line_and_stays(path: str) -> None:
+    program = "item = 0\nfor _ in range(480): item = {'a': item}\ntqshim.TurboQueue(path=sys.argv[1]).put(item)"
+    subprocess.run([sys.executable, "-c", f"import sys, tqshim\n{program}", path], check=True, timeout=LONG)
+    one_line(shell(f"tqshim drain {path}"), 1, "recursion", "--pickle")
+    assert TurboQueue(path=path).qsize() == 1
+
+
+def test_a_handler_may_end_a_program_that_drains(path: str) -> None:
+    """``SystemExit`` of an item is the item's where a command drains, and a handler's everywhere else."""
+
+    class Ends:
+        def __reduce__(self) -> Any:
+            return os.kill, (os.getpid(), signal.SIGUSR1)
+
+    filled(path, Ends())
+    before = signal.signal(signal.SIGUSR1, lambda *_: sys.exit("asked to end"))
+    try:
+        with pytest.raises(SystemExit, match="asked to end"):
+            monitor.drain(path, print, encode=monitor.as_json)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_queue_that_has_two_names_keeps_the_first(path: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sampling import examples
 
+from tqshim import UnsupportedError
 from tqshim.protocol import extents as room
 from tqshim.protocol.extents import Extents
 
@@ -171,3 +172,14 @@ def test_without_zlib_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None
         extents.append(item, item % 2, item, 1)
     assert extents.chunks == 0
     assert extents.place(77) == (1, 77, 78)
+
+
+def test_without_zlib_what_others_have_packed_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before who can't read it has claimed anything."""
+    extents = Extents()
+    for item in range(5000):
+        extents.append(item, item % 2, item, 1)
+    assert extents.chunks
+    monkeypatch.setattr(room, "zlib", None)
+    with pytest.raises(UnsupportedError, match="without zlib"):
+        Extents.load(0, extents.dump(), extents.chunks)

@@ -170,6 +170,12 @@ class Acts:
             above.cut(self)
         return above
 
+    def follow(self, path: str) -> None:
+        """The queue is found at that path, here and for handlers; see ``Home.follow``."""
+        self.folder.follow(path)
+        if self.beside is not None:
+            self.beside.follow(path)
+
     def _take_over(self) -> None:
         """What gets of signal handlers had taken, and were interrupted themselves, is for the next get from here on."""
         above = self.beside

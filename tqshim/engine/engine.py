@@ -10,6 +10,7 @@ would.
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 
 from tqshim.engine import gets, puts, waits
 from tqshim.engine.acknowledge import Hold
@@ -242,10 +243,9 @@ class Engine(Acts):
         parts = self.parts
         ledger, reader = parts.replica.ledger, parts.reader
         first = max(parts.consumer.delivered(), ledger.extents.first)
-        waiting_ones = [(end - begin, place) for begin, end, place in ledger.each_place(first, ledger.tail)]
-        if counters:
-            waiting_ones += [(count, place) for _, count, place in ledger.each_uncut(counters, parts.members.given())]
-        return reader.bytes_in(waiting_ones)
+        cut = ((end - begin, place) for begin, end, place in ledger.each_place(first, ledger.tail))
+        uncut = ledger.each_uncut(counters, parts.members.given()) if counters else ()
+        return reader.bytes_in(chain(cut, ((count, place) for _, count, place in uncut)))
 
     @property
     def is_producer(self) -> bool:

@@ -77,7 +77,7 @@ class Use:
     def create(cls, maxsize: int) -> Use:
         """That of a new anonymous queue; what killed programs left of theirs is deleted on the way."""
         others = [engine.folder.path for engine in alive(Engine.all)]
-        folder = LogFolder.create_anonymous(maxsize, tuning.LIMITS)
+        folder = LogFolder.create_anonymous(maxsize, tuning.LIMITS, others)
         with cls.lock:
             use = cls._of(folder)
         sweep(os.path.dirname(folder.path), [folder.path, *others])
@@ -117,6 +117,7 @@ class Use:
                 status = os.stat(path)
                 use = cls._all.get((status.st_dev, status.st_ino))
                 if use is not None and not use.engine.closed:
+                    use.engine.follow(path)
                     return use._checked(authkey, keyed)
             folder = LogFolder.meet(path, receive() if receive else None)
             return cls._of(folder, process.current_process().authkey if keyed and authkey is None else authkey)
@@ -125,7 +126,7 @@ class Use:
     def _of(cls, folder: Any, authkey: Optional[bytes] = None) -> Use:
         use = cls._all.get(folder.key)
         if use is not None and not use.engine.closed:
-            use.engine.folder.follow(folder.path)
+            use.engine.follow(folder.path)
             folder.close()
             return use._checked(authkey)
         try:

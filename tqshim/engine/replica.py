@@ -241,7 +241,7 @@ class Replica:
         number = self.journal.number + 1
         # Whoever takes the spare is likely to win: the others need not all write down the same state.
         begun = monotonic()
-        patience = begun + tuning.ROLL_PATIENCE + tuning.ROLL_PATIENCE_EXTENT * len(self.ledger.extents)
+        patience = begun + tuning.ROLL_PATIENCE + tuning.ROLL_PATIENCE_WORD * self.ledger.extents.words
         while self.ledger.sealed is None and monotonic() < patience and not self.folder.has_spare(number):
             time.sleep(1e-3)
             self.sync()

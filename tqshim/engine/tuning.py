@@ -114,8 +114,9 @@ SCAN_REST: Final = 2
 SLOT_PATIENCE: Final = 0.02
 """Seconds to wait for the lock of a new slot: its former member is just leaving, or was stopped while it left."""
 ROLL_PATIENCE: Final = 0.02
-ROLL_PATIENCE_EXTENT: Final = 5e-6
-"""Seconds to wait for another's roll, and for each extent that it has to write down, before one rolls oneself."""
+ROLL_PATIENCE_WORD: Final = 2.5e-7
+"""Seconds to wait for another's roll, and for each word of extents that it writes down (at 30 MB a second), before one
+rolls oneself."""
 ROLL_PATIENCE_FULL: Final = 2.0
 """The same where there is no space to roll oneself, and another has begun to: it may be kept from running."""
 PIN_PATIENCE: Final = 1.0

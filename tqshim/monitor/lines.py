@@ -24,12 +24,10 @@ class NotJSONError(ValueError):
 
 
 def unpickled(record: bytes, shown: Callable[[Any], Any] = _as_it_is) -> Any:
-    """The item, as ``shown`` makes it.  Raises ``ValueError`` for whatever that raises, but for Ctrl-C."""
+    """The item, as ``shown`` makes it.  Raises ``ValueError`` for whatever ``Exception`` that raises."""
     try:
         return shown(pickle.loads(record))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # SystemExit, too, is the item's
+    except Exception as error:
         raise ValueError(f"can't be unpickled here: {type(error).__name__}: {error}") from None
 
 
@@ -47,9 +45,10 @@ def as_json(record: bytes, lossy: bool = False) -> str:
         raise NotJSONError(f"it {error}") from None
     try:
         line = json.dumps(item, allow_nan=False, separators=(",", ":"))
+        same = lossy or _is_same(json.loads(line), item)
     except Exception as error:
         raise NotJSONError(f"{type(item).__name__}: {error}") from None
-    if not lossy and not _is_same(json.loads(line), item):
+    if not same:
         raise NotJSONError(
             f"{type(item).__name__}: would come back from JSON as something else (a tuple as a list, ...)"
         )

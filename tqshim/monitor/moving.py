@@ -420,15 +420,22 @@ def remove(path: str) -> Optional[int]:
         strangers = sorted(one for one in view.names() if names.parse(one) is None or _is_folder(view, one))
         if strangers:
             raise FolderError(path, f"holds {strangers[0]!r}, which is no part of a queue", "delete that first")
-        items = 0 if begun else None
+        items, shortage = 0 if begun else None, None
 
         def count() -> None:
-            nonlocal items
-            with contextlib.suppress(FolderError):
+            nonlocal items, shortage
+            try:
                 items = len(view.look().held) + view.waiting
+            except FolderError:
+                pass
+            except OSError as error:
+                shortage = error
+                raise
 
         if reclaim(path, count):
             return items
+        if shortage is not None:
+            raise shortage
         held = in_use(view)
         owner = os.fstat(view.fd).st_uid
     if held:

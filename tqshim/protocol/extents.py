@@ -13,13 +13,16 @@ Invariant: the extents are of all items from ``first`` up to ``end``, without a 
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
+from tqshim.errors import UnsupportedError
+
 try:
     import zlib
-except ImportError:  # an interpreter that was built without it: nothing is packed
+except ImportError:  # an interpreter that was built without it packs nothing
     zlib = None  # type: ignore[assignment]
 
 TYPE_CHECKING = False
@@ -59,6 +62,7 @@ class Extents:
         """The oldest that counts."""
 
     def __len__(self) -> int:
+        """Extents, with those of the oldest chunk that are forgotten."""
         return len(self._ends) - self._at + CHUNK * len(self._chunks)
 
     @property
@@ -105,7 +109,7 @@ class Extents:
             self._pack()
 
     def extend(self, stretches: list[tuple[int, int, int, int]]) -> None:
-        """``append`` of each of these, which follow one another."""
+        """``append`` of each of these, one or more, which follow one another and what is there."""
         item, file, record, count = stretches[0]
         self.append(item, file, record, count)
         ends, append_end, append_where = self._ends, self._ends.append, self._where.append
@@ -180,7 +184,10 @@ class Extents:
         self._open = 0, None
 
     def dump(self) -> bytes:
-        """The extents as bytes, the same whoever writes them once as much was forgotten, but for what is packed."""
+        """The extents as bytes, the same whoever writes them once as much was forgotten, but for what is packed.
+
+        The chunks, each behind its row; the ends of the others; their places.  A chunk is, packed by zlib, all first
+        bytes of its 1,024 ends, all second ones, ..., and the same of their places."""
         parts = [
             _ROW.pack(end, first, len(data)) + data.ljust(_padded(len(data)), b"\0")
             for end, first, data in self._chunks
@@ -190,6 +197,10 @@ class Extents:
     @classmethod
     def load(cls, first: int, data: bytes, chunks: int = 0) -> Extents:
         """What ``dump`` has made, of so many chunks.  Raises ``ValueError`` where that can't be."""
+        if chunks and zlib is None:  # before this process has anything in the queue
+            raise UnsupportedError(
+                sys.executable, "was built without zlib, which a long backlog is packed with", "use one that has it"
+            )
         extents = cls(first)
         at = 0
         for _ in range(chunks):
@@ -211,7 +222,7 @@ class Extents:
     # -- chunks
 
     def _pack(self) -> None:
-        """Pack the oldest extents, if there are enough."""
+        """Pack the oldest extents, if enough of them count; give back the space of those that are forgotten."""
         ends, where, at = self._ends, self._where, self._at
         if len(ends) - at >= 2 * CHUNK:
             if zlib is None:

@@ -128,7 +128,7 @@ class Home:
             status = os.stat(self.path)
             if (status.st_dev, status.st_ino) == self.key:
                 return
-        self.path = path
+        self.path, self.anonymous = path, names.is_anonymous(os.path.basename(path))
 
     def size_of(self, name: str) -> Optional[int]:
         """The length of what has that name, if something has."""

@@ -29,7 +29,7 @@ import functools
 import os
 import stat
 import time
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from tqshim.errors import FolderError
 from tqshim.protocol import names, snapshot
@@ -87,10 +87,10 @@ class LogFolder(Home):
     # -- making and opening
 
     @classmethod
-    def create_anonymous(cls: type[_F], maxsize: int, limits: tuple[int, int]) -> _F:
-        """Make a queue folder that goes away with its last user."""
+    def create_anonymous(cls: type[_F], maxsize: int, limits: tuple[int, int], mine: Iterable[str] = ()) -> _F:
+        """Make a queue folder that goes away with its last user; ``mine`` are others that this process uses."""
         places.check_platform()
-        root = places.root_for_new()
+        root = places.root_for_new(mine)
         try:
             return cls._create_in(root, maxsize, limits)
         except OSError as error:

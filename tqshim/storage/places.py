@@ -98,14 +98,15 @@ def anonymous_roots() -> list[str]:
     return [chosen] if chosen else [systems.SHM, _temporary_root()]
 
 
-def root_for_new() -> str:
-    """Where the next anonymous queue lies.
+def root_for_new(mine: Iterable[str] = ()) -> str:
+    """Where the next anonymous queue lies; ``mine`` are folders in use here.
 
-    Where /dev/shm has no room, what killed programs have left there goes first: who goes elsewhere sweeps there."""
+    Where /dev/shm has no room, what killed programs have left there goes first: a queue that lies elsewhere has its own
+    folder's neighbours swept."""
     root = anonymous_root()
     if root == systems.SHM or _chosen("TQSHIM_DIR"):
         return root
-    sweep(systems.SHM, ())
+    sweep(systems.SHM, mine)
     return anonymous_root()
 
 
@@ -278,10 +279,10 @@ def sweep(root: str, mine: Iterable[str]) -> None:
                 reclaim(path)
 
 
-def reclaim(path: str, about_to: Callable[[], object] = bool) -> bool:
+def reclaim(path: str, about_to: Callable[[], object] = lambda: None) -> bool:
     """Delete a queue folder that nobody uses.  ``False``: somebody does, or a handle is on its way to it.
 
-    ``about_to`` is called once nobody else can use it any more."""
+    ``about_to`` is called once nobody else can use it any more; where it raises ``OSError`` nothing is deleted."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | OPEN)
     except OSError:  # gone, or never ours
@@ -295,10 +296,10 @@ def reclaim(path: str, about_to: Callable[[], object] = bool) -> bool:
             return False  # before it is locked: who opens it waits for who has it alone, be that one forked or stopped
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         listed = os.listdir(fd)
+        if not (dead or _may_all_go(fd, listed)):
+            return False
+        about_to()
         if not dead:
-            if not _may_all_go(fd, listed):
-                return False
-            about_to()
             # Commit point: under this name nobody opens it as a queue any more.
             os.rename(path, os.path.join(root, names.dead(name)))
             path = os.path.join(root, names.dead(name))
