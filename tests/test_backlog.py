@@ -15,6 +15,7 @@ from tqshim.engine import tuning
 from tqshim.protocol import names
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import Place
+from tqshim.runtime import systems
 from tqshim.storage.folder import LogFolder
 from tqshim.sync.cells import SLOTS
 
@@ -102,6 +103,23 @@ def test_a_newcomer_s_first_get_opens_one_batch_file_and_reads_little(
         assert later.get(timeout=LONG) == 0
     assert len(opened) == 1
     assert sum(applied) < size + 64 * 8
+
+
+@pytest.mark.parametrize("free", [1 << 40, 8 << 20], ids=["plenty", "little"])
+def test_journals_are_long_only_where_space_is_short(path: str, monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """There each waiting item has room for its claim; else a newcomer has few events to apply."""
+    monkeypatch.setattr(systems, "room_of", lambda place: free)
+    monkeypatch.setattr(tuning, "LIMITS", (16, 64))
+    with TurboQueue(path=path) as q, TurboQueue(path=path) as other:
+        q.put_many(range(2000))
+        limits = set()
+        for number in range(400):
+            with other.claimed(timeout=LONG) as item:  # a HOLD and a GOT each
+                assert item == number
+            limits.add(ledger_of(q).limit)
+        assert (max(limits) == 64) == (free == 1 << 40)
+        assert max(limits) <= 16 * 64
+        assert other.get_many(max_messages_to_get=2000) == list(range(400, 2000))
 
 
 # --- what is not cut is there, too ------------------------------------------------------------------------------------

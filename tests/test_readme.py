@@ -244,7 +244,7 @@ NUMBERS: Final = (
         "RESERVE(256 places, in queues of more than 16,384 a 64th of them, up to 1,000)",
         {"PLACES_FEW": 256, "PLACES": 1000},
     ),
-    ("448 events at first, doubling to 65,536", {"FIRST_LIMIT": 448, "LAST_LIMIT": 1 << 16}),
+    ("448 events at first, doubling to 8,192", {"FIRST_LIMIT": 448, "LAST_LIMIT": 1 << 13}),
     ("once a second", {"SCAN_EVERY": 1.0}),
     ("nothing new there for five seconds", {"UNSEEN_PATIENCE": 5.0}),
 )

@@ -232,7 +232,7 @@ class Replica:
     def wants_space_aside(self) -> bool:
         """More waits than the space that was set aside has room for."""
         ledger = self.ledger
-        return ledger.tail - ledger.head > self._set_aside and self._set_aside < 2 * ledger.last_limit
+        return ledger.tail - ledger.head > self._set_aside and self._set_aside < ledger.most_limit
 
     # -- rolls
 

@@ -25,8 +25,11 @@ __all__ = ["FIRST_LIMIT", "LAST_LIMIT", "NEW_SLOTS", "PAGE_SLOTS", "State"]
 
 FIRST_LIMIT: Final = 448
 """Events of a queue's first journal: with its snapshot one page of 4 KB, so that a thousand queues cost 4 MB."""
-LAST_LIMIT: Final = 1 << 16
-"""Events of a journal in a queue that has been busy: half a megabyte.  From the one it doubles to the other."""
+LAST_LIMIT: Final = 1 << 13
+"""Events of a journal in a queue that has been busy.  From the one it doubles to the other.  A newcomer reads all of
+them, at 1 to 2 us each, before it gets or puts anything."""
+_CLAIMS: Final = 16
+"""So many times as long a journal may become where it must have room for claims."""
 PAGE_SLOTS: Final = 64
 """``totals`` grows by so many slots: as the cells that it is compared with."""
 NEW_SLOTS: Final = bytes(8 * PAGE_SLOTS)
@@ -330,4 +333,9 @@ class State:
     @property
     def wanted_limit(self) -> int:
         """The same, with room for a claim of each item that waits or comes back."""
-        return max(self.next_limit, min(2 * (self.tail - self.low + 2 * self.apart), 2 * self.last_limit))
+        return max(self.next_limit, min(2 * (self.tail - self.low + 2 * self.apart), self.most_limit))
+
+    @property
+    def most_limit(self) -> int:
+        """The longest ``wanted_limit``."""
+        return _CLAIMS * self.last_limit

@@ -67,6 +67,8 @@ RESERVE_TRIES: Final = 8
 """Signals that may interrupt the setting aside of disk space, before it is tried with less."""
 _PAST_LIMIT: Final = PAGE
 """Bytes of events that may stand past a journal's limit: each member writes two or three before it rolls."""
+_PLENTY: Final = 16 << 20
+"""Free bytes of a disk from which on the next journals will find their space, too."""
 NEAR: Final = 8
 """Events among which one looks for one's own, before one asks the kernel where it is."""
 _OURS: Final = frozenset(
@@ -263,8 +265,8 @@ def prepare_roll(
 ) -> str:
     """Write the journal of that number under a name that only counts once the journal before it says so.
 
-    ``snapshot``: makes what it begins with, for the limit for which there is space: ``limit``, up to ``most`` if
-    more was set aside, or less if not ``whole``.  Raises ``OSError`` where there is hardly any."""
+    ``snapshot``: makes what it begins with, for the limit for which there is space: ``limit``; up to ``most`` if more
+    was set aside and there is not plenty; or less if not ``whole``.  Raises ``OSError`` where there is hardly any."""
     while True:
         key = os.urandom(5).hex()
         try:
@@ -289,7 +291,7 @@ def prepare_roll(
             os.ftruncate(fd, 0)
         wanted, begin = limit, snapshot(limit)
         beside = len(begin) + _PAST_LIMIT
-        if most > limit:
+        if most > limit and home.room() < _PLENTY:
             limit = max(limit, min(most, (os.fstat(fd).st_blocks * 512 - beside) // rules.SIZE))
         while True:
             if reserve_space(fd, beside + limit * rules.SIZE) or limit <= LEAST_LIMIT:
