@@ -27,6 +27,7 @@ if __name__ == "__main__":
 
 from compat import figures, pictures  # noqa: E402
 from tqshim.protocol import events, ledger  # noqa: E402
+from tqshim.queues.attributes import overridable  # noqa: E402
 
 PATHS: Final = [
     path
@@ -167,7 +168,7 @@ def _members(thing: type, home: ModuleType) -> Iterator[str]:
     for name, value in [*vars(thing).items(), *(item for base in inherited for item in vars(base).items())]:
         if name.startswith("_") or name in said:
             continue
-        if isinstance(value, (property, functools.cached_property)):
+        if isinstance(value, (property, functools.cached_property, overridable)):
             yield f"- `{name}`: {_prose(value.__doc__ or '', 2)}"
         elif callable(value) and value.__doc__:
             yield f"- `{name}({_parameters(value, own=False)})`: {_prose(value.__doc__, 2)}"

@@ -76,6 +76,7 @@ HOUSE: Final = (
     Step(4, words("queues.sharing")),
     Step(4, words("queues.pickling")),
     Step(4, words("queues.buffers")),
+    Step(4, words("queues.attributes")),
     Step(4, words("queues")),
     Step(3, words("turbo_queue.emptying turbo_queue.shared")),
     Step(3, words("turbo_queue.batching")),

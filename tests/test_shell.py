@@ -21,6 +21,8 @@ import tqshim.storage.places
 from tqshim import FolderError, TurboQueue, monitor
 
 LONG = 60.0
+TOO_DEEP = "Stack overflow" if sys.version_info >= (3, 14) else "recursion"
+"""How Python calls what is nested too deeply."""
 COMMAND = f"{sys.executable} -m tqshim"
 
 
@@ -58,7 +60,7 @@ def test_a_copy_is_not_made_within_what_is_only_read(path: str) -> None:
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [(b'"\xff"', "can't decode byte 0xff"), (b"[" * 50_000 + b"]" * 50_000, "recursion")],
+    [(b'"\xff"', "can't decode byte 0xff"), (b"[" * 50_000 + b"]" * 50_000, TOO_DEEP)],
     ids=["no UTF-8", "deep"],
 )
 def test_a_line_that_is_no_item_is_named_and_those_before_it_are_put(line: bytes, words: str, path: str) -> None:
@@ -220,7 +222,7 @@ def test_items_of_a_queue_whose_removal_was_cut_short_are_counted(path: str, tmp
 
 
 def test_an_item_too_deep_to_compare_is_told_in_one_line_and_stays(path: str) -> None:
-    program = "item = 0\nfor _ in range(480): item = {'a': item}\ntqshim.TurboQueue(path=sys.argv[1]).put(item)"
+    program = "item = 0\nfor _ in range(800): item = {'a': item}\ntqshim.TurboQueue(path=sys.argv[1]).put(item)"
     subprocess.run([sys.executable, "-c", f"import sys, tqshim\n{program}", path], check=True, timeout=LONG)
     one_line(shell(f"tqshim drain {path}"), 1, "recursion", "--pickle")
     assert TurboQueue(path=path).qsize() == 1

@@ -26,4 +26,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if status := main():  # after ``python -i`` a prompt would come with the traceback of an exit
+        sys.exit(status)

@@ -295,7 +295,9 @@ class Acts:
                             leave(self.folder.path)
 
     def retire(self) -> None:
-        """The program ends: leave, as ``close`` does, but let threads that still run put and get."""
+        """The program ends: leave, as ``close`` does, but let threads that still run put and get.
+
+        Where the folder is deleted they wait until they end with the process: nobody would get what they put."""
         with self.lock:
             if self.closed:
                 return
@@ -304,6 +306,7 @@ class Acts:
             if self.beside is not None:
                 self.beside.close()
             if self.folder.delete_unless_used(hold=False):
+                self.lock.acquire()  # for good
                 self.folder.close()
 
     def _leave(self) -> None:

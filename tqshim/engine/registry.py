@@ -159,7 +159,7 @@ def _key(path: str, proof: bytes, authkey: Optional[bytes]) -> Optional[Key]:
 
 def _leave_all() -> None:
     for engine in alive(Engine.all):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ImportError):  # in another root than it was imported in, a room is not found
             engine.retire()
     reclaim_left()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from multiprocessing import context, queues
 
 from tqshim.errors import no_pipe, supported
+from tqshim.queues.attributes import Hint
 from tqshim.queues.queue import TurboQueue
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     _JoinableQueue = queues.JoinableQueue
     _SimpleQueue = queues.SimpleQueue
 else:
-    _T = None
+    _T, Any, Optional = None, object, Hint
     _JoinableQueue, _SimpleQueue = {_T: queues.JoinableQueue}, {_T: queues.SimpleQueue}
 
 __all__ = ["JoinableQueue", "JoinableTurboQueue", "Queue", "SimpleQueue", "SimpleTurboQueue"]

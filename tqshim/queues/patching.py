@@ -61,8 +61,11 @@ if "tqshim" not in sys.modules:
         spec.loader.exec_module(sys.modules["tqshim"])
     else:  # from an archive, before 3.10
         spec.loader.load_module("tqshim")
+import warnings
 import tqshim.queues.patching
-tqshim.queues.patching.install()
+with warnings.catch_warnings():
+    warnings.simplefilter("default")  # an error would end each child
+    tqshim.queues.patching.install()
 """
 """Run by a child that does not inherit our memory, before it has its parent's ``sys.path``."""
 
@@ -109,13 +112,13 @@ def install() -> _Installed:
     'TurboQueue'"""
     was = bool(_former)
     if not was:
+        for finding in _out_of_reach():  # first: where warnings are errors nothing is installed
+            warnings.warn(f"tqshim.install: {finding}", RuntimeWarning, stacklevel=2)
         for name, function in _OURS.items():
             theirs = getattr(context.BaseContext, name)
             _former[name] = theirs.__code__
             theirs.__code__ = function.__code__.replace(co_name=name)
         spawn.get_preparation_data = _preparation_data
-        for finding in _out_of_reach():
-            warnings.warn(f"tqshim.install: {finding}", RuntimeWarning, stacklevel=2)
     return _Installed(was)
 
 

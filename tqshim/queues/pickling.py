@@ -18,6 +18,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing import queues, reduction
 from types import CodeType
 
@@ -386,7 +387,8 @@ def explain_loss(error: BaseException, path: str) -> None:
 def _add_note(error: BaseException, note: str) -> None:
     """Let the traceback end with that; from Python 3.11 on."""
     if sys.version_info >= (3, 11):
-        error.add_note(f"tqshim: {note}")
+        with suppress(Exception):  # one of a frozen dataclass takes none
+            error.add_note(f"tqshim: {note}")
 
 
 # -- descriptors
@@ -419,7 +421,11 @@ def _is_from_sharer(error: BaseException) -> bool:
 
 def _explain_descriptors(error: Exception) -> None:
     """Pickling has raised this.  Raises ``OSError`` with cause and remedy where it found no descriptor any more."""
-    if getattr(error, "errno", 0) == errno.EMFILE or os.strerror(errno.EMFILE) in str(error):
+    try:
+        found_none = getattr(error, "errno", 0) == errno.EMFILE or os.strerror(errno.EMFILE) in str(error)
+    except Exception:  # the item's own exception, which can't be shown
+        return
+    if found_none:
         raise OSError(
             errno.EMFILE,
             f"pickling an item makes descriptors for whoever gets it, and this process has no more; {REMEDY}",

@@ -20,6 +20,7 @@ from types import GenericAlias
 
 from tqshim.errors import no_pipe
 from tqshim.queues import pickling
+from tqshim.queues.attributes import Hint, overridable
 from tqshim.queues.pickling import OF_MEMORY, dumps, dumps_many, is_fault, load, loads
 from tqshim.runtime import late
 from tqshim.runtime.clock import FOREVER, check_deadline, monotonic
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     _Queue = queues.Queue
 else:
     # What items are is for checkers: nothing is imported for it at run time.  Before 3.12 a queue takes no type then.
-    _T = None
+    _T, Any, Optional, Union, PathLike, Claim, Stats = None, object, Hint, Hint, Hint, Hint, Hint
     _Queue = {_T: queues.Queue}
 
 __all__ = ["Empty", "Full", "ShutDown", "TurboQueue"]
@@ -234,11 +235,10 @@ class TurboQueue(_Queue[_T]):
         ``get`` or block; others notice within seconds that a process was killed.  So each item is worked on at least
         once; ``redelivered`` of what this returns says how often the item had come back.
 
-        What the block has put, into any queue, is there before its item counts as got.
-
-        Until then it keeps its place in a bounded queue, and does not count in ``qsize``.  While the queue is shut down
-        and others are in such blocks, ``get`` waits for what may come back.  Raises what ``get`` raises, when the block
-        begins; an item that fails to unpickle is gone.  Give ``task_done`` its place behind the block.
+        What the block has put, into any queue, is there before its item counts as got.  Until then it keeps its place
+        in a bounded queue, and does not count in ``qsize``.  While the queue is shut down and others are in blocks of
+        ``claimed``, ``get`` waits for what may come back.  Raises what ``get`` raises, when the block begins; an item
+        that fails to unpickle is gone.  Give ``task_done`` its place behind the block.
 
         >>> queue = TurboQueue()
         >>> queue.put("job")
@@ -430,7 +430,7 @@ class TurboQueue(_Queue[_T]):
 
     # -- ending
 
-    @property
+    @overridable
     def is_shutdown(self) -> bool:
         """Whether somebody has shut the queue down."""
         engine = self._engine

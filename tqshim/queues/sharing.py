@@ -17,12 +17,12 @@ import errno
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from math import inf
 from queue import Full
 
 from tqshim.protocol import pieces
 from tqshim.protocol.pieces import NewRecord, Pieces
 from tqshim.queues.pickling import REMEDY, Made, pending
+from tqshim.runtime import systems
 from tqshim.runtime.clock import monotonic
 
 TYPE_CHECKING = False
@@ -68,10 +68,7 @@ def has_room() -> bool:
 
 def most() -> float:
     """How many may wait."""
-    import resource  # here: most programs do without
-
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return inf if limit < 0 else max(LEAST, limit // SHARE)
+    return max(LEAST, systems.soft_limit("RLIMIT_NOFILE") // SHARE)
 
 
 def put(records: Sequence[NewRecord], do: Callable[..., int], block: bool, timeout: Optional[float]) -> int:

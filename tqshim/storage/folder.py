@@ -101,6 +101,7 @@ class LogFolder(Home):
 
     @classmethod
     def _create_in(cls: type[_F], root: str, maxsize: int, limits: tuple[int, int]) -> _F:
+        deadline = monotonic() + HOLD_PATIENCE
         while True:
             path = os.path.join(root, names.PREFIX + os.urandom(8).hex())
             try:
@@ -113,6 +114,8 @@ class LogFolder(Home):
             try:
                 folder = cls._hold(path)
             except FileNotFoundError:
+                if monotonic() > deadline:
+                    raise
                 continue  # A sweeper took it for an abandoned one before it was held.
             except BaseException as error:
                 with contextlib.suppress(OSError):
@@ -179,6 +182,7 @@ class LogFolder(Home):
 
     @classmethod
     def _hold_or_make(cls: type[_F], path: str) -> _F:
+        deadline = monotonic() + HOLD_PATIENCE
         while True:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -186,7 +190,7 @@ class LogFolder(Home):
             try:
                 return cls._hold(path, mend=True)
             except FileNotFoundError:
-                if os.path.islink(path):
+                if os.path.islink(path) or monotonic() > deadline:
                     raise
                 # Somebody has removed the queue just now: make another.
 
@@ -219,10 +223,10 @@ class LogFolder(Home):
                     folder = cls(path, fd, mine)
                     folder.own_hold = True
                     return folder
+                raise BlockingIOError  # it was deleted just now, and perhaps made anew
+            except BlockingIOError:  # a reclaimer holds it: in a moment it is gone
                 fd, stale = -1, fd
                 os.close(stale)
-            except BlockingIOError:  # a reclaimer holds it: in a moment it is gone
-                os.close(fd)
                 if monotonic() > deadline:
                     raise locked(path) from None
                 time.sleep(0.001)

@@ -18,7 +18,6 @@ import errno
 import fcntl
 import functools
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -75,8 +74,8 @@ def check_platform() -> None:
     _chosen("TQSHIM_SPILL_DIR")
     if systems.MAPS_AHEAD:
         late.undivided(mappings.system)  # imports ctypes: here, not in a signal handler, nor in every child
-    soft, _hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    if soft != resource.RLIM_INFINITY and soft < 64 << 20:
+    soft = systems.soft_limit("RLIMIT_FSIZE")
+    if soft < 64 << 20:
         # A write cut short by this limit would misalign every event after it.
         raise UnsupportedError("RLIMIT_FSIZE", f"files end at {soft} bytes", "raise it to 64 MB or more (ulimit -f)")
 
