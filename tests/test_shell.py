@@ -222,9 +222,12 @@ def test_items_of_a_queue_whose_removal_was_cut_short_are_counted(path: str, tmp
 
 
 def test_an_item_too_deep_to_compare_is_told_in_one_line_and_stays(path: str) -> None:
-    program = "item = 0\nfor _ in range(800): item = {'a': item}\ntqshim.TurboQueue(path=sys.argv[1]).put(item)"
-    subprocess.run([sys.executable, "-c", f"import sys, tqshim\n{program}", path], check=True, timeout=LONG)
-    one_line(shell(f"tqshim drain {path}"), 1, "recursion", "--pickle")
+    item: Any = 0
+    for _ in range(300):
+        item = {"a": item}
+    filled(path, item)
+    limit = "import sys, tqshim.__main__ as tqshim; sys.setrecursionlimit(500); sys.exit(tqshim.main())"
+    one_line(shell(f"{sys.executable} -c '{limit}' drain {path}"), 1, "recursion", "--pickle")
     assert TurboQueue(path=path).qsize() == 1
 
 
