@@ -223,7 +223,7 @@ LARGE: dict[str, Case] = {
     "one closes at once, one leases": case(PUTS._replace(left=2), LEASES, CLOSES_AT_ONCE),
     "leases": case(PUTS._replace(left=3), LEASES._replace(left=2), LEASES, kills=1),
     "a lease passes": case(
-        PUTS._replace(left=3), LEASES._replace(left=3, places=2), LEASES, PASSES, maxsize=2, kills=1, rolls=1
+        PUTS._replace(left=3), LEASES._replace(left=3, places=2), PASSES, maxsize=2, kills=1, rolls=1
     ),
     "a lease passes, its producer reserves": case(
         RESERVES._replace(left=3), LEASES._replace(left=2, places=2), PASSES, TRIMS, maxsize=2, x86=True
