@@ -108,14 +108,20 @@ class Acts:
         return found
 
     def unless_forked(self, default: _T, act: Callable[..., _T], *arguments: Any) -> _T:
-        """An act; in a process that was forked in the middle of it it is the parent's."""
+        """An act; in a process that was forked in the middle of it it is the parent's, and where the queue was left in
+        the middle of it, nobody's."""
         generation = self.generation
         try:
             return act(*arguments)
         except FORKED:
-            if generation == self.generation:
+            if generation == self.generation and not self.is_left:
                 raise
             return default
+
+    @property
+    def is_left(self) -> bool:
+        """The program ends, and the folder is gone, for nobody else uses the queue: what is still put goes nowhere."""
+        return self.folder.fd < 0 and not (self.closed or self.stale)
 
     def look(self, do: Callable[[], _T]) -> _T:
         """An act that changes nothing: a process that was forked in the middle of it looks once more."""
@@ -295,9 +301,7 @@ class Acts:
                             leave(self.folder.path)
 
     def retire(self) -> None:
-        """The program ends: leave, as ``close`` does, but let threads that still run put and get.
-
-        Where the folder is deleted they wait until they end with the process: nobody would get what they put."""
+        """The program ends: leave, as ``close`` does, but let threads that still run put and get."""
         with self.lock:
             if self.closed:
                 return
@@ -306,7 +310,6 @@ class Acts:
             if self.beside is not None:
                 self.beside.close()
             if self.folder.delete_unless_used(hold=False):
-                self.lock.acquire()  # for good
                 self.folder.close()
 
     def _leave(self) -> None:

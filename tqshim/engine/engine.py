@@ -78,8 +78,8 @@ class Engine(Acts):
                 above.cut_for_below()
                 raise
             return put
-        if self.folder.fd < 0 and not (self.closed or self.stale):
-            return len(records)  # the end of the program, and nobody else uses the queue
+        if self.is_left:
+            return len(records)
         deadline = None if timeout is None else monotonic() + timeout
         size = len(records)
         if self.maxsize and size > self.maxsize:
