@@ -5,7 +5,7 @@ Lives here: the list of extents.  Not here: which records are cut (``ledger``), 
 
 An extent is a run of items that are records of one batch file, one behind the other there.  Neighbours join: ten
 million items that one producer has put are one extent a file, and an extent takes 16 bytes.  Several producers make one
-each a millisecond; of a long backlog the older extents are packed, a chunk at a time, and take 3 to 4 bytes each.
+each a millisecond; of a long backlog the older extents are packed, a chunk at a time, and take some 3 bytes each.
 
 Invariant: the extents are of all items from ``first`` up to ``end``, without a gap.
 """
@@ -17,6 +17,8 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
+from operator import sub
 
 from tqshim.errors import UnsupportedError
 
@@ -187,7 +189,7 @@ class Extents:
         """The extents as bytes, the same whoever writes them once as much was forgotten, but for what is packed.
 
         The chunks, each behind its row; the ends of the others; their places.  A chunk is, packed by zlib, all first
-        bytes of its 1,024 ends, all second ones, ..., and the same of their places."""
+        bytes of how many items each of its 1,024 extents has, all second ones, ..., and the same of their places."""
         parts = [
             _ROW.pack(end, first, len(data)) + data.ljust(_padded(len(data)), b"\0")
             for end, first, data in self._chunks
@@ -231,7 +233,8 @@ class Extents:
             end = ends[stop - 1]
             if not self._chunks:
                 self._low = self._first
-            data = zlib.compress(_planes(ends[at:stop].tobytes()) + _planes(where[at:stop].tobytes()), 1)
+            counts = array("Q", map(sub, ends[at:stop], [self._first, *ends[at : stop - 1]]))
+            data = zlib.compress(_planes(counts.tobytes()) + _planes(where[at:stop].tobytes()), 1)
             self._chunks.append((end, self._first, data))
             self._first = end
             at = stop
@@ -248,6 +251,7 @@ class Extents:
             data = zlib.decompress(packed)
             half = len(data) // 2
             extents = Extents.load(first, _words(data[:half]) + _words(data[half:]))
+            extents._ends = array("Q", list(accumulate(extents._ends, initial=first))[1:])
             self._open = end, extents
         return extents
 
