@@ -232,7 +232,7 @@ def test_an_item_too_deep_to_compare_is_told_in_one_line_and_stays(path: str) ->
 
 
 def test_a_handler_may_end_a_program_that_drains(path: str) -> None:
-    """``SystemExit`` of an item is the item's where a command drains, and a handler's everywhere else."""
+    """``SystemExit`` of an item is the item's, that of a handler is the program's."""
 
     class Ends:
         def __reduce__(self) -> Any:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Final, Optional
 
 from tqshim import monitor
-from tqshim.cli.showing import add_common, authkey, count, guarded, of_item, warn
+from tqshim.cli.showing import add_common, authkey, count, guarded, warn
 from tqshim.runtime import systems
 
 try:
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the items.  Exit status: 0; 1 where items are damaged, or one is no JSON; 2 where it is no queue; 141 where
     nobody reads on: what nobody has read stays in the queue.  ``--json`` is what it does anyway."""
     encode: Callable[[bytes], str] = (
-        monitor.as_pickle if options.pickle else functools.partial(of_item, monitor.as_json, lossy=options.lossy)
+        monitor.as_pickle if options.pickle else functools.partial(monitor.as_json, lossy=options.lossy)
     )
     sys.stdout.flush()
     fd = sys.stdout.fileno()

@@ -11,7 +11,7 @@ import string
 from typing import Final
 
 from tqshim import monitor
-from tqshim.cli.showing import add_common, authkey, count, guarded, of_item, plain, print_json, say, size
+from tqshim.cli.showing import add_common, authkey, count, guarded, plain, print_json, say, size
 from tqshim.monitor.lines import unpickled
 from tqshim.storage.folder import LogFolder
 
@@ -69,7 +69,7 @@ def _object(one: monitor.Peeked) -> tuple[str, bool]:
     shown = reprlib.Repr()
     shown.maxstring = shown.maxother = SHOWN
     try:
-        return str(of_item(unpickled, one.record or b"", shown.repr)), False
+        return unpickled(one.record or b"", shown.repr), False
     except ValueError as error:
         return str(error), True
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Sequence
 from queue import Full
 from typing import Any, Final, Optional
 
-from tqshim.monitor.lines import NotJSONError
 from tqshim.runtime.clock import FOREVER
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "clean",
     "count",
     "guarded",
-    "of_item",
     "plain",
     "print_json",
     "say",
@@ -102,14 +100,6 @@ def guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Name
             return TROUBLE
 
     return safe
-
-
-def of_item(shown: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What an item comes to.  ``SystemExit``, too, is the item's: a command has no handlers that raise it."""
-    try:
-        return shown(*arguments, **options)
-    except SystemExit as error:
-        raise NotJSONError(f"it can't be unpickled here: SystemExit: {error}") from None
 
 
 def clean(text: str) -> str:

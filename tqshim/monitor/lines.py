@@ -12,6 +12,8 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+from tqshim.queues.pickling import is_fault
+
 __all__ = ["NotJSONError", "as_json", "as_pickle", "from_json", "from_pickle", "looks_pickled", "unpickled"]
 
 
@@ -24,10 +26,13 @@ class NotJSONError(ValueError):
 
 
 def unpickled(record: bytes, shown: Callable[[Any], Any] = _as_it_is) -> Any:
-    """The item, as ``shown`` makes it.  Raises ``ValueError`` for whatever ``Exception`` that raises."""
+    """The item, as ``shown`` makes it.  Raises ``ValueError`` for whatever that raises; what a signal handler raises
+    meanwhile is the program's."""
     try:
         return shown(pickle.loads(record))
-    except Exception as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         raise ValueError(f"can't be unpickled here: {type(error).__name__}: {error}") from None
 
 
