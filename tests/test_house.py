@@ -108,7 +108,7 @@ HOUSE: Final = (
     Step(2, words("runtime.late")),
     Step(2, words("runtime.mappings")),
     Step(2, words("runtime.locks")),
-    Step(2, words("runtime.finder runtime.systems runtime.forks runtime.finalizers")),
+    Step(2, words("runtime.finder runtime.systems runtime.limits runtime.forks runtime.finalizers")),
     Step(2, words("runtime.clock")),
     Step(1, words("protocol.snapshot")),
     Step(1, words("protocol.ledger")),

@@ -22,7 +22,7 @@ from queue import Full
 from tqshim.protocol import pieces
 from tqshim.protocol.pieces import NewRecord, Pieces
 from tqshim.queues.pickling import REMEDY, Made, pending
-from tqshim.runtime import systems
+from tqshim.runtime import limits
 from tqshim.runtime.clock import monotonic
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ def has_room() -> bool:
 
 def most() -> float:
     """How many may wait."""
-    return max(LEAST, systems.soft_limit("RLIMIT_NOFILE") // SHARE)
+    return max(LEAST, limits.soft_limit("RLIMIT_NOFILE") // SHARE)
 
 
 def put(records: Sequence[NewRecord], do: Callable[..., int], block: bool, timeout: Optional[float]) -> int:

@@ -10,16 +10,12 @@ some systems have; so what runs under the switch is what runs on macOS, those la
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
 import struct
 import sys
-from _frozen_importlib import module_from_spec
-from _frozen_importlib_external import PathFinder
 from functools import partial
-from math import inf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +31,6 @@ __all__ = [
     "kind_of_statfs",
     "processors",
     "room_of",
-    "soft_limit",
 ]
 
 PORTABLE: Final = bool(os.environ.get("TQSHIM_PORTABLE"))
@@ -155,34 +150,6 @@ def room_of(place: Union[int, str]) -> int:
     """Bytes that are free for us on the file system of an open file, or at a path."""
     found = os.statvfs(place)
     return found.f_bavail * found.f_frsize
-
-
-def _limits() -> Any:
-    """The standard library's module ``resource``, if there is one.
-
-    A program's own may have that name: ours is looked for where extensions lie, and the name is left to the program."""
-    found = sys.modules.get("resource")
-    if hasattr(found, "getrlimit"):
-        return found
-    spec = PathFinder.find_spec("resource", [one for one in sys.path if os.path.basename(one) == "lib-dynload"])
-    if spec is not None and spec.loader is not None:
-        found = module_from_spec(spec)
-        spec.loader.exec_module(found)
-    else:
-        with contextlib.suppress(ImportError):
-            import resource as found
-    return found if hasattr(found, "getrlimit") else None
-
-
-_resource: Final = _limits()
-
-
-def soft_limit(name: str) -> float:
-    """The soft limit of this process that ``resource`` calls so; infinite where there is none, or nobody can say."""
-    if _resource is None:
-        return inf
-    limit = _resource.getrlimit(getattr(_resource, name))[0]
-    return inf if limit in (-1, _resource.RLIM_INFINITY) else limit
 
 
 def processors() -> int:

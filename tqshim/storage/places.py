@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 
 from tqshim.errors import UnsupportedError
 from tqshim.protocol import names
-from tqshim.runtime import late, mappings, systems
+from tqshim.runtime import late, limits, mappings, systems
 from tqshim.storage.files import OPEN, Home, check_owner, make_folder
 
 TYPE_CHECKING = False
@@ -74,7 +74,7 @@ def check_platform() -> None:
     _chosen("TQSHIM_SPILL_DIR")
     if systems.MAPS_AHEAD:
         late.undivided(mappings.system)  # imports ctypes: here, not in a signal handler, nor in every child
-    soft = systems.soft_limit("RLIMIT_FSIZE")
+    soft = limits.soft_limit("RLIMIT_FSIZE")
     if soft < 64 << 20:
         # A write cut short by this limit would misalign every event after it.
         raise UnsupportedError("RLIMIT_FSIZE", f"files end at {soft} bytes", "raise it to 64 MB or more (ulimit -f)")
