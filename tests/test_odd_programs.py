@@ -21,11 +21,11 @@ LONG: Final = 60.0
 CLASSES: Final = (TurboQueue, JoinableTurboQueue, SimpleTurboQueue)
 
 
-def run(program: str, folder: Path, *options: str, given: str = "") -> str:
+def run(program: str, folder: Path) -> str:
     """What a script there prints; it says nothing on stderr."""
     (folder / "script.py").write_text(program, encoding="utf-8")
-    words = [sys.executable, *options, str(folder / "script.py")]
-    done = subprocess.run(words, input=given, capture_output=True, text=True, timeout=LONG, cwd=folder)
+    words = [sys.executable, str(folder / "script.py")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LONG, cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

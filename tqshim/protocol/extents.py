@@ -188,8 +188,9 @@ class Extents:
     def dump(self) -> bytes:
         """The extents as bytes, the same whoever writes them once as much was forgotten, but for what is packed.
 
-        The chunks, each behind its row; the ends of the others; their places.  A chunk is, packed by zlib, all first
-        bytes of how many items each of its 1,024 extents has, all second ones, ..., and the same of their places."""
+        The chunks, each behind its row; the ends of the others; their places.  A chunk is, packed by zlib, the first
+        bytes of all its words, all second ones, and so on: its first end, from each of its 1,024 ends to the next, the
+        places."""
         parts = [
             _ROW.pack(end, first, len(data)) + data.ljust(_padded(len(data)), b"\0")
             for end, first, data in self._chunks
@@ -233,8 +234,8 @@ class Extents:
             end = ends[stop - 1]
             if not self._chunks:
                 self._low = self._first
-            counts = array("Q", map(sub, ends[at:stop], [self._first, *ends[at : stop - 1]]))
-            data = zlib.compress(_planes(counts.tobytes()) + _planes(where[at:stop].tobytes()), 1)
+            steps = array("Q", map(sub, ends[at:stop], [0, *ends[at : stop - 1]]))
+            data = zlib.compress(_planes((steps + where[at:stop]).tobytes()), 1)
             self._chunks.append((end, self._first, data))
             self._first = end
             at = stop
@@ -248,10 +249,8 @@ class Extents:
         end, extents = self._open
         if extents is None or not extents._first <= item < end:
             end, first, packed = self._chunks[bisect_left(self._chunks, (item + 1,))]
-            data = zlib.decompress(packed)
-            half = len(data) // 2
-            extents = Extents.load(first, _words(data[:half]) + _words(data[half:]))
-            extents._ends = array("Q", list(accumulate(extents._ends, initial=first))[1:])
+            extents = Extents.load(first, _words(zlib.decompress(packed)))
+            extents._ends = array("Q", accumulate(extents._ends))
             self._open = end, extents
         return extents
 
