@@ -362,6 +362,28 @@ def test_steps_beyond_the_end_of_a_lease_find_out_each(q: Any) -> None:
 
 
 @GETS
+def test_a_step_that_has_yet_to_ask_learns_of_the_end_of_a_lease_after_the_next(q: Any) -> None:
+    """It has taken the last item, in one thread, of a lease that another process had ended; another thread leases anew
+    before the first one has asked."""
+    engine = q._engine
+    left = start_window(q)
+    q.put_many(range(200, 300))
+    left += range(200, 300)
+    parts = engine.parts
+    lease = parts.replica.ledger.lease
+    while left[0] < lease.end - 1:
+        assert q.get(True, LONG) == left.pop(0)
+    raise_flag(q, lease)
+    _, item, _, contested, _ = next(parts.leasing.steps)
+    assert item == left[0] == lease.end - 1 and contested
+    parts.replica.journal.append(events.revoke(item - lease.first, lease.number))
+    assert q.get(True, LONG) == item
+    assert parts.replica.ledger.lease.number == lease.number + 1
+    assert not engine.confirm(item, engine.generation)
+    assert drained(q) == left[1:]
+
+
+@GETS
 def test_an_interrupt_before_the_journal_has_answered_loses_nothing(q: Any) -> None:
     parts = q._engine.parts
     left = start_window(q)

@@ -114,6 +114,7 @@ class Leasing:
             self._members.has_cut()
         if not isinstance(lease, Lease):
             return False
+        self.learn_of_its_end()  # Of the one before, whose flag is down: a step that was taken then may ask later.
         self.hold(lease, lease.first)
         self._reclaimer.reclaim_done()
         return True
@@ -268,7 +269,7 @@ class Leasing:
     # -- being sure
 
     def learn_of_its_end(self) -> None:
-        """An act was interrupted, and the journal was read on."""
+        """An act was interrupted, or another lease is ours, and the journal was read on."""
         former = self.lease
         kept = self._replica.ledger.kept.get(former.slot) if former is not None else None
         if former is not None and kept is not None and kept[0] == former.number:
