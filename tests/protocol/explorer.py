@@ -76,28 +76,39 @@ def explore(model: Model, most: int = 6_000_000, choose: Optional[random.Random]
 def _explore(model: Model, most: int, choose: Optional[random.Random]) -> Result:
     first = model.start()
     key = model.key
-    origin: dict[Any, Any] = {key(first): None}
-    """Of each state that was seen, the one it was reached from, and by which step."""
-    waiting: deque[Any] = deque([first])
+    begin = hash(key(first))
+    origin: dict[int, int] = {begin: begin}
+    """Of each state that was seen, by its hash, the one it was reached from.  The states themselves would take ten
+    times the memory; that two of twenty million have one hash of 64 bits is as likely as one in 100,000."""
+    waiting: deque[tuple[int, Any]] = deque([(begin, first)])
     while waiting:
-        state = waiting.popleft()
+        number, state = waiting.popleft()
         try:
-            for label, following in _moves(model, state):
-                seen = len(origin)
-                origin.setdefault(key(following), (state, label))
-                if len(origin) > seen:
-                    waiting.append(following)
+            for _, following in _moves(model, state):
+                found = hash(key(following))
+                if found not in origin:
+                    origin[found] = number
+                    waiting.append((found, following))
         except Violation as violation:
-            path = []
-            while origin[key(state)]:
-                state, label = origin[key(state)]
-                path.append(label)
-            return Result(len(origin), violation.kind, violation.what, tuple(reversed(path)))
+            return Result(len(origin), violation.kind, violation.what, _path(model, origin, number))
         if len(origin) > most:
             if choose is not None:
                 return _walk(model, most // 2, choose)
             raise AssertionError(f"more than {most} states: make the case smaller")
     return Result(len(origin))
+
+
+def _path(model: Model, origin: dict[int, int], number: int) -> tuple[str, ...]:
+    """The steps from the first state to that one."""
+    numbers = [number]
+    while origin[number] != number:
+        number = origin[number]
+        numbers.append(number)
+    labels, state = [], model.start()
+    for number in numbers[-2::-1]:
+        label, state = next(step for step in model.steps(state) if hash(model.key(step[1])) == number)
+        labels.append(label)
+    return tuple(labels)
 
 
 def _moves(model: Model, state: Any) -> Iterator[tuple[str, Any]]:
