@@ -721,8 +721,8 @@ MUTANTS = [
     ),
     Mutant(
         "files are made for everybody",
-        "            return os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o600,",
-        "            return os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o644,",
+        "            return above_standard(os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o600,",
+        "            return above_standard(os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o644,",
         "the files of a queue can be read by all once its folder is opened to them",
         PLACES + "test_nobody_else_gets_in",
     ),

@@ -724,12 +724,11 @@ def test_a_step_of_the_clock_takes_no_queue_from_a_handle_on_its_way(
     step: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A marker is young for a minute either way; a step of more than that shortens its life, and does no more."""
-    real = time.time
     queue = TurboQueue()
     queue.put("item")
     data = pickle.dumps(queue)
     path = queue._engine.folder.path
-    monkeypatch.setattr(time, "time", lambda: real() + step)
+    monkeypatch.setattr(tqshim.storage.places, "wall", lambda: time.time() + step)
     queue.close()
     del queue
     TurboQueue().close()  # sweeps
@@ -744,6 +743,7 @@ def test_a_step_of_the_clock_takes_no_queue_from_a_handle_on_its_way(
 def test_waiting_does_not_ask_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = iter([1e9, 0.0] * 1000)
     monkeypatch.setattr(time, "time", lambda: next(steps))
+    monkeypatch.setattr(tqshim.storage.places, "wall", lambda: next(steps))
     queue = TurboQueue(1)
     began = time.monotonic()
     with pytest.raises(Empty):

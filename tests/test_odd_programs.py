@@ -1,10 +1,12 @@
 """What odd programs do, and the standard library's queues bear: names of their own, daemon threads to the end, hints
-that somebody evaluates, exceptions that can't be shown."""
+that somebody evaluates, exceptions that can't be shown, streams that are closed, modules that are replaced."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import pickle
+import shlex
 import subprocess
 import sys
 import typing
@@ -201,3 +203,91 @@ def test_a_prompt_after_a_program_comes_without_a_traceback(tmp_path: Path) -> N
     words = [sys.executable, "-i", "-q", "-m", "tqshim", "run", str(tmp_path / "script.py")]
     done = subprocess.run(words, input="", capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0 and done.stdout.startswith("done") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_a_program_without_stdin_or_more_starts_children(tmp_path: Path, closed: str) -> None:
+    """The first descriptors that it opens have their numbers, which each spawned child takes for its own streams."""
+    (tmp_path / "script.py").write_text(
+        """
+import tqshim
+
+def work(queue):
+    queue.put("done")
+
+if __name__ == "__main__":
+    context = tqshim.get_context("spawn")
+    queue = context.Queue()
+    queue.put("first")
+    child = context.Process(target=work, args=(queue,))
+    child.start()
+    child.join()
+    found = [queue.get_nowait() for _ in range(2)] if not child.exitcode else child.exitcode
+    with open("found", "w") as file:
+        file.write(repr(found))
+""",
+        encoding="utf-8",
+    )
+    command = f"exec {shlex.quote(sys.executable)} script.py {closed}"
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, timeout=LONG, stderr=subprocess.DEVNULL, check=False)
+    assert (tmp_path / "found").read_text(encoding="utf-8") == "['first', 'done']"
+
+
+def test_queues_are_made_where_random_numbers_repeat_themselves_or_the_environment_is_a_mock() -> None:
+    with mock.patch("os.urandom", lambda size: b"\1" * size), TurboQueue() as one, TurboQueue() as other:
+        one.put(1)
+        handles = [pickle.dumps(one), pickle.dumps(one)]
+        assert other.empty() and [pickle.loads(handle).qsize() for handle in handles] == [1, 1]
+    with mock.patch("os.environ.get", return_value="production"), TurboQueue() as one:
+        one.put(1)
+        assert one.get() == 1
+
+
+class Tagged(SimpleTurboQueue[str]):
+    """Has more of a state, as a subclass of the standard library's queue has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tag = "tagged"
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return (*super().__getstate__(), self.tag)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        *rest, self.tag = state
+        super().__setstate__(tuple(rest))
+
+
+def test_a_subclass_of_a_simple_queue_adds_to_its_state() -> None:
+    queue = Tagged()
+    queue.put("there")
+    arrived = pickle.loads(pickle.dumps(queue))
+    assert (arrived.tag, arrived.get()) == ("tagged", "there")
+    arrived.close()
+    queue.close()
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_put_of_a_destructor_when_the_interpreter_ends_is_silent(tmp_path: Path, forks: bool) -> None:
+    run(
+        f"""
+import os, sys, tqshim
+
+queue = tqshim.Queue(path={str(tmp_path / "queue")!r})
+
+class Late:
+    def __init__(self):
+        self.queue, self.me = queue, self
+
+    def __del__(self):
+        self.queue.put("late")
+
+queue.put("warm")
+queue.get()
+if not {forks} or os.fork() == 0:
+    late = Late()
+    sys.exit()
+os.wait()
+""",
+        tmp_path,
+    )

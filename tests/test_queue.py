@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import multiprocessing
 import multiprocessing.reduction
@@ -664,11 +665,12 @@ def test_any_number_below_one_is_no_bound(maxsize: Any) -> None:
     assert TurboQueue(maxsize)._maxsize == 0
 
 
-def test_timeouts_run_out_where_a_library_has_stopped_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("years", [0, 8000, -40])
+def test_timeouts_run_out_where_a_library_has_stopped_the_time(years: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As freezegun does: in all modules, but for some of the standard library."""
     for name in ("monotonic", "monotonic_ns", "time", "time_ns", "perf_counter"):
         real = getattr(time, name)
-        frozen = real()
+        frozen = real() + years * 31_557_600 * (10**9 if name.endswith("_ns") else 1)
         for module in [module for known, module in sys.modules.items() if known.startswith("tqshim")]:
             for attribute, value in list(vars(module).items()):
                 if value is real:
@@ -681,6 +683,12 @@ def test_timeouts_run_out_where_a_library_has_stopped_the_time(monkeypatch: pyte
     with pytest.raises(Full):
         q.put(2, timeout=0.01)
     assert q.get(timeout=0.01) == 1
+    carrier = TurboQueue()
+    carrier.put(q)  # its handle is on its way, and nobody else has it open
+    del q
+    gc.collect()
+    TurboQueue().close()  # whoever makes one deletes those that nobody uses
+    assert carrier.get(timeout=0.01).empty()
 
 
 @pytest.mark.parametrize("left", [("poll", "select"), ("select",)])

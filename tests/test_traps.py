@@ -749,7 +749,7 @@ def test_the_wall_clock_may_step_back(monkeypatch: pytest.MonkeyPatch) -> None:
     del q
     real = time.time
     for step in (-30.0, 30.0):
-        monkeypatch.setattr(time, "time", lambda step=step: real() + step)
+        monkeypatch.setattr(tqshim.storage.places, "wall", lambda step=step: real() + step)
         TurboQueue().close()  # sweeps
     again = pickle.loads(data)
     monkeypatch.setattr(time, "time", lambda: 0.0)

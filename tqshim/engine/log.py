@@ -14,7 +14,6 @@ from array import array
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from sys import gettrace
-from time import monotonic_ns
 
 from tqshim.engine import tuning
 from tqshim.protocol import index, pieces
@@ -22,6 +21,7 @@ from tqshim.protocol.index import Record
 from tqshim.protocol.names import FileId
 from tqshim.protocol.pieces import NewRecord, Pieces
 from tqshim.runtime import mappings
+from tqshim.runtime.clock import monotonic_ns
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of

@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Container
-from time import monotonic_ns
 
 from tqshim.engine import tuning
 from tqshim.engine.replica import Replica
@@ -20,7 +19,7 @@ from tqshim.errors import FolderError
 from tqshim.protocol import events, names
 from tqshim.protocol.records import Verdict
 from tqshim.runtime import systems
-from tqshim.runtime.clock import monotonic
+from tqshim.runtime.clock import monotonic, monotonic_ns
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of
 from tqshim.sync import membarrier

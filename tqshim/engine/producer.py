@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from time import monotonic_ns
 
 from tqshim.engine import tuning
 from tqshim.engine.log import NO_LOG, GuardedLog, Log, Writer
@@ -25,6 +24,7 @@ from tqshim.engine.supply import Supply
 from tqshim.protocol import events, index
 from tqshim.protocol.pieces import NewRecord
 from tqshim.runtime import locks
+from tqshim.runtime.clock import monotonic_ns
 from tqshim.storage.files import NO_SPACE
 from tqshim.storage.folder import LogFolder
 from tqshim.sync import cells as words_of

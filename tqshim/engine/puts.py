@@ -10,7 +10,6 @@ what others have put meanwhile.  On a full disk, where marks are used up and nob
 from __future__ import annotations
 
 from functools import partial
-from time import monotonic_ns
 
 from tqshim.engine import waits
 from tqshim.engine.acts import Acts
@@ -18,7 +17,7 @@ from tqshim.engine.log import NO_LOG
 from tqshim.engine.parts import nothing
 from tqshim.protocol.pieces import NewRecord
 from tqshim.runtime import locks
-from tqshim.runtime.clock import monotonic
+from tqshim.runtime.clock import monotonic, monotonic_ns
 from tqshim.storage.files import a_full_disk_is_no_matter
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, SLEEPS
 

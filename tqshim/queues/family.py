@@ -99,11 +99,11 @@ class SimpleTurboQueue(_SimpleQueue[_T]):
             self._queue.close()
             self._queue = None
 
-    def __getstate__(self) -> TurboQueue[_T]:  # type: ignore[override]
-        return self._open()
+    def __getstate__(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (self._open(),)
 
-    def __setstate__(self, state: TurboQueue[_T]) -> None:  # type: ignore[override]
-        self._queue = state
+    def __setstate__(self, state: tuple[Any, ...]) -> None:  # type: ignore[override]
+        (self._queue,) = state
 
 
 if TYPE_CHECKING or supported:

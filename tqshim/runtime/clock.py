@@ -1,7 +1,7 @@
-"""The clock of timeouts and naps.
+"""The clocks: of timeouts, naps and marks, and of what files say.
 
-Lives here: reading it.  Not ``time.monotonic``: libraries that stop the time for tests put their own in its place, in
-all modules but the standard library's, and who waits for an item would wait for ever.
+Lives here: reading them.  Not ``time.monotonic``, nor ``time.time``: libraries that stop the time for tests put their
+own in its place, in all modules but the standard library's, and who waits for an item would wait for ever.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["FOREVER", "check_deadline", "microseconds", "monotonic"]
+__all__ = ["FOREVER", "check_deadline", "microseconds", "monotonic", "monotonic_ns", "wall"]
 
 monotonic: Final[Callable[[], float]] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic
 )
 """Seconds since some point in the past, the same for all processes.  Windows has no such clock, and no queues."""
-
+monotonic_ns: Final[Callable[[], int]] = (
+    partial(time.clock_gettime_ns, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic_ns
+)
+wall: Final[Callable[[], float]] = (
+    partial(time.clock_gettime, time.CLOCK_REALTIME) if hasattr(time, "clock_gettime") else time.time
+)
+"""``time.time``."""
 
 FOREVER: Final = 2.0**63 / 1e9
 """Seconds that the system can't wait for: 292 years."""

@@ -166,9 +166,14 @@ _c_kinds: dict[tuple[Any, str], Any] = {}
 
 def _c_kind(code: str) -> Any:
     """The C type that ``struct`` has that letter for.  A signal handler that interrupts the import of ``_ctypes``
-    imports another: their types don't mix."""
-    import _ctypes
-
+    imports another: their types don't mix.  At its end an interpreter has forgotten its modules."""
+    try:
+        import _ctypes
+    except ImportError:
+        for (_, known), kind in _c_kinds.items():
+            if known == code:
+                return kind
+        raise
     return _kind_of(_ctypes, code)
 
 

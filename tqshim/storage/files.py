@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tqshim.errors import FolderError
 from tqshim.protocol import names
@@ -108,9 +109,17 @@ class Home:
         """A new file, open.  Raises ``FileExistsError``."""
         where = self.fd if fd is None else fd
         try:
-            return os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o600, dir_fd=where)
+            return above_standard(os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o600, dir_fd=where))
         except FileNotFoundError:
             raise self.deleted() from None
+
+    def create_keyed(self, name: Callable[[str], str]) -> str:
+        """A new file with a name that is made of a new key; returns that key."""
+        for key in keys():
+            with contextlib.suppress(FileExistsError):
+                os.close(self.create(name(key)))
+                break
+        return key
 
     def deleted(self) -> FileNotFoundError:
         """The error that says so."""
@@ -175,12 +184,32 @@ def not_ours(status: os.stat_result) -> str:
     return ""
 
 
+def keys() -> Iterator[str]:
+    """Random keys for names, none of them twice: tests of programs make ``os.urandom`` repeat itself."""
+    first = int.from_bytes(os.urandom(8), "big")
+    for more in itertools.count():
+        yield f"{(first + more) % (1 << 64):016x}"
+
+
+def above_standard(fd: int) -> int:
+    """That descriptor, or another in its place: of one of the first three, which were closed, a spawned process makes
+    its own stdin, stdout or stderr, and C libraries write there."""
+    if fd > 2:
+        return fd
+    import fcntl  # here: this room is imported on Windows, too
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
 def open_plain(name: str, flags: int, where: int) -> int:
     """Open a file.  Raises ``ValueError`` where something else has its name, or where somebody else could write to it:
     it may have been put there while the folder was open to others."""
     try:
         # Without waiting: a FIFO in the way would, for somebody who writes to it.
-        fd = os.open(name, flags | os.O_NONBLOCK | OPEN, dir_fd=where)
+        fd = above_standard(os.open(name, flags | os.O_NONBLOCK | OPEN, dir_fd=where))
     except OSError as error:
         if error.errno in IN_THE_WAY:
             raise ValueError(f"no file: {error.strerror}") from None

@@ -47,8 +47,10 @@ from tqshim.storage.files import (
     PAGE,
     RECOVER,
     Home,
+    above_standard,
     check_owner,
     explain,
+    keys,
     locked,
     make_folder,
     not_ours,
@@ -101,11 +103,13 @@ class LogFolder(Home):
 
     @classmethod
     def _create_in(cls: type[_F], root: str, maxsize: int, limits: tuple[int, int]) -> _F:
-        deadline = monotonic() + HOLD_PATIENCE
+        deadline, fresh = monotonic() + HOLD_PATIENCE, keys()
         while True:
-            path = os.path.join(root, names.PREFIX + os.urandom(8).hex())
+            path = os.path.join(root, names.PREFIX + next(fresh))
             try:
                 make_folder(path)
+            except FileExistsError:
+                continue
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
                     raise
@@ -207,7 +211,7 @@ class LogFolder(Home):
         deadline = monotonic() + HOLD_PATIENCE
         while True:
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fd = above_standard(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             except FileNotFoundError:
                 gone = "the queue is gone: its last user left before this handle arrived"
                 gone = "a link that leads nowhere" if os.path.islink(path) else gone
@@ -338,7 +342,7 @@ class LogFolder(Home):
         """A named FIFO of this folder, made if it is not there, open for both ends so that it never hangs or ends."""
         for _ in range(2):
             try:
-                fd = os.open(name, os.O_RDWR | os.O_NONBLOCK | OPEN, dir_fd=self.fd)
+                fd = above_standard(os.open(name, os.O_RDWR | os.O_NONBLOCK | OPEN, dir_fd=self.fd))
             except FileNotFoundError:
                 with contextlib.suppress(FileExistsError):
                     if systems.MKFIFO_AT:
@@ -430,9 +434,7 @@ class LogFolder(Home):
 
     def mark(self) -> str:
         """Keep the folder alive for a pickled handle that is on its way; returns the marker's key."""
-        key = os.urandom(8).hex()
-        os.close(self.create(names.marker(key)))
-        return key
+        return self.create_keyed(names.marker)
 
     def unmark(self, key: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -462,7 +464,7 @@ class LogFolder(Home):
             return False
         try:
             # By no path, which may lead elsewhere by now, and before the hold goes: its number may be taken at once.
-            unheld = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | OPEN, dir_fd=self.fd)
+            unheld = above_standard(os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | OPEN, dir_fd=self.fd))
         except OSError:
             return False
         held, self.fd = self.fd, unheld
