@@ -192,9 +192,12 @@ def test_a_subclass_may_have_an_attribute_of_its_own_called_is_shutdown() -> Non
 
 
 @pytest.mark.parametrize("call", ["os.mkdir", "os.stat"])
-def test_a_queue_that_is_never_there_is_an_error_and_no_loop(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("raised", [None, FileExistsError])
+def test_a_queue_that_is_never_there_is_an_error_and_no_loop(
+    call: str, raised: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tqshim.storage.folder, "HOLD_PATIENCE", 0.05)
-    with mock.patch(call), pytest.raises(Exception, match=r"locked|gone|No such file|MagicMock|int"):
+    with mock.patch(call, side_effect=raised), pytest.raises(Exception, match=r"locked|gone|No such file|Mock|int|^$"):
         TurboQueue()
 
 

@@ -79,7 +79,8 @@ def _explore(model: Model, most: int, choose: Optional[random.Random]) -> Result
     begin = hash(key(first))
     origin: dict[int, int] = {begin: begin}
     """Of each state that was seen, by its hash, the one it was reached from.  The states themselves would take ten
-    times the memory; that two of twenty million have one hash of 64 bits is as likely as one in 100,000."""
+    times the memory; that two of twenty million have one hash of 64 bits is as likely as one in 100,000.  No model
+    may tell -1 from -2: Python gives them one hash."""
     waiting: deque[tuple[int, Any]] = deque([(begin, first)])
     while waiting:
         number, state = waiting.popleft()

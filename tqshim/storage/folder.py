@@ -109,6 +109,8 @@ class LogFolder(Home):
             try:
                 make_folder(path)
             except FileExistsError:
+                if monotonic() > deadline:
+                    raise
                 continue
             except OSError as error:
                 if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR):
