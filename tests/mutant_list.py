@@ -707,8 +707,8 @@ MUTANTS = [
     ),
     Mutant(
         "a marker keeps nothing",
-        ".st_mtime) < MARKER_LIFE:\n",
-        ".st_mtime) > MARKER_LIFE:\n",
+        ".st_mtime) >= MARKER_LIFE",
+        ".st_mtime) < MARKER_LIFE",
         "a queue is gone whose last handle is on its way",
         PLACES + "test_a_handle_on_its_way_keeps_its_queue",
     ),
@@ -721,8 +721,8 @@ MUTANTS = [
     ),
     Mutant(
         "files are made for everybody",
-        "            return above_standard(os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o600,",
-        "            return above_standard(os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o644,",
+        "    fd = os.open(name, flags, 0o600, dir_fd=where)\n",
+        "    fd = os.open(name, flags, 0o644, dir_fd=where)\n",
         "the files of a queue can be read by all once its folder is opened to them",
         PLACES + "test_nobody_else_gets_in",
     ),

@@ -192,12 +192,15 @@ def test_a_subclass_may_have_an_attribute_of_its_own_called_is_shutdown() -> Non
 
 
 @pytest.mark.parametrize("call", ["os.mkdir", "os.stat"])
-@pytest.mark.parametrize("raised", [None, FileExistsError])
-def test_a_queue_that_is_never_there_is_an_error_and_no_loop(
-    call: str, raised: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_that_is_never_there_is_an_error_and_no_loop(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tqshim.storage.folder, "HOLD_PATIENCE", 0.05)
-    with mock.patch(call, side_effect=raised), pytest.raises(Exception, match=r"locked|gone|No such file|Mock|int|^$"):
+    with mock.patch(call), pytest.raises(Exception, match=r"locked|gone|No such file|MagicMock|int"):
+        TurboQueue()
+
+
+def test_a_queue_whose_every_name_is_taken_is_an_error_and_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tqshim.storage.folder, "HOLD_PATIENCE", 0.05)
+    with mock.patch("os.mkdir", side_effect=FileExistsError("taken")), pytest.raises(FileExistsError, match="taken"):
         TurboQueue()
 
 

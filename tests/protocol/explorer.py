@@ -78,7 +78,7 @@ def _explore(model: Model, most: int, choose: Optional[random.Random]) -> Result
     key = model.key
     begin = hash(key(first))
     origin: dict[int, int] = {begin: begin}
-    """Of each state that was seen, by its hash, the one it was reached from.  The states themselves would take ten
+    """Of each state that was seen, by its hash, the one it was reached from.  The states themselves would take three
     times the memory; that two of twenty million have one hash of 64 bits is as likely as one in 100,000.  No model
     may tell -1 from -2: Python gives them one hash."""
     waiting: deque[tuple[int, Any]] = deque([(begin, first)])

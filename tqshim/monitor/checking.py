@@ -23,8 +23,7 @@ from tqshim.monitor.view import View
 from tqshim.protocol import events, index, names
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.names import FileId
-from tqshim.runtime.clock import wall
-from tqshim.storage.places import MARKER_LIFE
+from tqshim.storage.places import is_late
 from tqshim.sync.cells import PAGE
 
 __all__ = ["Finding", "Level", "check"]
@@ -171,7 +170,7 @@ class _Check:
                 yield self._leftover(name, "was prepared for the next journal by somebody who is gone")
             elif parsed.kind == "free" and not self._is_a_members(parsed.numbers[0]):
                 yield self._leftover(name, "was to be refilled by a producer that is gone")
-            elif parsed.kind == "marker" and abs(wall() - status.st_mtime) > MARKER_LIFE:
+            elif parsed.kind == "marker" and is_late(status):
                 yield self._leftover(name, "speaks of a handle that never arrived")
             elif parsed.kind == "cells" and newest is not None and status.st_size < PAGE:
                 # More than whole pages: the disk was full when one was to be added, and nobody uses that part.

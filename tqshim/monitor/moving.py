@@ -13,7 +13,6 @@ import contextlib
 import os
 import pickletools
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -36,7 +35,7 @@ from tqshim.protocol.records import Held, Returned
 from tqshim.queues.queue import ShutDown
 from tqshim.storage import hardening, places
 from tqshim.storage.folder import LogFolder
-from tqshim.storage.places import MARKER_LIFE, reclaim
+from tqshim.storage.places import is_late, reclaim
 
 __all__ = [
     "Drained",
@@ -387,10 +386,9 @@ def _tidy(view: View, in_use: bool) -> Recovery:
                 folder.remove_batch(file)
         for name in before:
             parsed = names.parse(name)
-            if parsed is not None and parsed.kind == "marker":
-                status = os.stat(name, dir_fd=view.fd, follow_symlinks=False)
-                if abs(time.time() - status.st_mtime) > MARKER_LIFE:
-                    folder.unmark(name.partition("_")[2])
+            is_marker = parsed is not None and parsed.kind == "marker"
+            if is_marker and is_late(os.stat(name, dir_fd=view.fd, follow_symlinks=False)):
+                folder.unmark(name.partition("_")[2])
         removed = sorted(before - {*view.names(), *view.spilled_names()})
     finally:
         folder.close()

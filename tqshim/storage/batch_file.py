@@ -31,7 +31,7 @@ from tqshim.protocol.names import FileId
 from tqshim.runtime import late, mappings, systems
 from tqshim.runtime.finalizers import Finalizer
 from tqshim.storage import places
-from tqshim.storage.files import DELETED, NO_SPACE, OPEN, PAGE, Home, above_standard, each_name, list_names, open_plain
+from tqshim.storage.files import DELETED, NO_SPACE, OPEN, PAGE, Home, each_name, list_names, open_plain, opened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -361,7 +361,7 @@ def refill_batch(home: Home, file: FileId) -> Optional[int]:
 def _open_refillable(home: Home, name: str, large: bool = True) -> Optional[int]:
     """A file that may be written to by now, open; ``None``: none is there, or somebody may still read in it."""
     try:
-        fd = above_standard(os.open(name, os.O_RDWR | os.O_NONBLOCK | OPEN, dir_fd=home.fd))
+        fd = opened(name, os.O_RDWR | os.O_NONBLOCK | OPEN, home.fd)
     except OSError:  # none there, or something in its place that nobody can write to
         return None
     # Nobody leaves a small record in its file.

@@ -109,7 +109,7 @@ class Home:
         """A new file, open.  Raises ``FileExistsError``."""
         where = self.fd if fd is None else fd
         try:
-            return above_standard(os.open(name, flags | os.O_CREAT | os.O_EXCL | OPEN, 0o600, dir_fd=where))
+            return opened(name, flags | os.O_CREAT | os.O_EXCL | OPEN, where)
         except FileNotFoundError:
             raise self.deleted() from None
 
@@ -191,9 +191,11 @@ def keys() -> Iterator[str]:
         yield f"{(first + more) % (1 << 64):016x}"
 
 
-def above_standard(fd: int) -> int:
-    """That descriptor, or another in its place: of one of the first three, which were closed, a spawned process makes
-    its own stdin, stdout or stderr, and C libraries write there."""
+def opened(name: str, flags: int, where: Optional[int] = None) -> int:
+    """``os.open`` in that folder, of what stays open, or is written to; a new file is its owner's alone.  Never one of
+    the first three descriptors, which were closed: a spawned process makes that its own stdin, stdout or stderr, and C
+    libraries write there."""
+    fd = os.open(name, flags, 0o600, dir_fd=where)
     if fd > 2:
         return fd
     import fcntl  # here: this room is imported on Windows, too
@@ -209,7 +211,7 @@ def open_plain(name: str, flags: int, where: int) -> int:
     it may have been put there while the folder was open to others."""
     try:
         # Without waiting: a FIFO in the way would, for somebody who writes to it.
-        fd = above_standard(os.open(name, flags | os.O_NONBLOCK | OPEN, dir_fd=where))
+        fd = opened(name, flags | os.O_NONBLOCK | OPEN, where)
     except OSError as error:
         if error.errno in IN_THE_WAY:
             raise ValueError(f"no file: {error.strerror}") from None

@@ -47,7 +47,6 @@ from tqshim.storage.files import (
     PAGE,
     RECOVER,
     Home,
-    above_standard,
     check_owner,
     explain,
     keys,
@@ -55,6 +54,7 @@ from tqshim.storage.files import (
     make_folder,
     not_ours,
     open_plain,
+    opened,
     restate,
     write_all,
 )
@@ -213,7 +213,7 @@ class LogFolder(Home):
         deadline = monotonic() + HOLD_PATIENCE
         while True:
             try:
-                fd = above_standard(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                fd = opened(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
                 gone = "the queue is gone: its last user left before this handle arrived"
                 gone = "a link that leads nowhere" if os.path.islink(path) else gone
@@ -344,7 +344,7 @@ class LogFolder(Home):
         """A named FIFO of this folder, made if it is not there, open for both ends so that it never hangs or ends."""
         for _ in range(2):
             try:
-                fd = above_standard(os.open(name, os.O_RDWR | os.O_NONBLOCK | OPEN, dir_fd=self.fd))
+                fd = opened(name, os.O_RDWR | os.O_NONBLOCK | OPEN, self.fd)
             except FileNotFoundError:
                 with contextlib.suppress(FileExistsError):
                     if systems.MKFIFO_AT:
@@ -466,7 +466,7 @@ class LogFolder(Home):
             return False
         try:
             # By no path, which may lead elsewhere by now, and before the hold goes: its number may be taken at once.
-            unheld = above_standard(os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY | OPEN, dir_fd=self.fd))
+            unheld = opened(os.curdir, os.O_RDONLY | os.O_DIRECTORY | OPEN, self.fd)
         except OSError:
             return False
         held, self.fd = self.fd, unheld

@@ -29,6 +29,7 @@ from tqshim.storage.files import (
     each_name,
     list_names,
     open_plain,
+    opened,
     write_all,
 )
 
@@ -244,7 +245,7 @@ def kind(home: Home) -> tuple[bool, bytes]:
 def set_space_aside(home: Home, number: int, limit: int) -> None:
     """Reserve the disk space of a future journal, so that a full disk stops nobody from draining the queue."""
     try:
-        fd = os.open(names.spare(number), os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | OPEN, 0o600, dir_fd=home.fd)
+        fd = opened(names.spare(number), os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | OPEN, home.fd)
     except OSError:  # there is no space, and the roll will try again
         return
     try:
@@ -273,7 +274,7 @@ def prepare_roll(
             if not number:
                 raise FileNotFoundError
             os.rename(names.spare(number), names.roll(number, key), src_dir_fd=home.fd, dst_dir_fd=home.fd)
-            fd = os.open(names.roll(number, key), os.O_WRONLY | os.O_NONBLOCK | OPEN, dir_fd=home.fd)
+            fd = opened(names.roll(number, key), os.O_WRONLY | os.O_NONBLOCK | OPEN, home.fd)
         except OSError as error:
             # Nobody set space aside, or another roller took it; or what has that name is no file.
             if not isinstance(error, FileNotFoundError) and error.errno not in IN_THE_WAY:

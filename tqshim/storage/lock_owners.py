@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from tqshim.protocol import names
 from tqshim.runtime import systems
-from tqshim.storage.files import OPEN
+from tqshim.storage.files import OPEN, opened
 from tqshim.storage.member_locks import TOLD, Members
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
     key, me = (status.st_dev, status.st_ino), object()
     with Members.lock:
         # A user: a collection may let go of this process's own use meanwhile.
-        members = Members.of(key, lambda: os.open(names.MEMBERS, flags, dir_fd=fd), False, me)
+        members = Members.of(key, lambda: opened(names.MEMBERS, flags, fd), False, me)
         try:
             return _lock_owners(members, slots)
         finally:

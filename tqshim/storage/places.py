@@ -325,10 +325,14 @@ def _may_all_go(fd: int, listed: Iterable[str]) -> bool:
             return False
         if parsed.kind == "marker":
             with contextlib.suppress(FileNotFoundError):
-                # Either way: the wall clock can step back.
-                if abs(wall() - os.stat(name, dir_fd=fd).st_mtime) < MARKER_LIFE:
+                if not is_late(os.stat(name, dir_fd=fd)):
                     return False
     return True
+
+
+def is_late(marker: os.stat_result) -> bool:
+    """The handle whose marker that is does not arrive any more."""
+    return abs(wall() - marker.st_mtime) >= MARKER_LIFE  # either way: the wall clock can step back
 
 
 def _delete_tree(path: str) -> None:
