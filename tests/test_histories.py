@@ -24,7 +24,7 @@ GetCrew = Callable[[int], Crew]
 
 SHAPES = [(1, 1), (3, 3), (2, 8)]
 METHODS = multiprocessing.get_all_start_methods()
-WITHOUT = ["", "leases", "reservations", "short_ways", "spinning", "leases,reservations,short_ways,spinning"]
+WITHOUT = ["", "leases", "reservations", "short_ways", "spinning", "leases,reservations,short_ways,spinning,dozing"]
 
 
 def run_history(crew: Crew, producers: int, consumers: int, maxsize: int, styles: tuple[str, str], count: int) -> None:

@@ -339,7 +339,7 @@ def _echo(there: Any, back: Any, pipe: Any, count: int) -> None:
 
 def test_who_is_stopped_as_it_falls_asleep_finds_what_came_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """At each call of a get, in turn, until it sleeps: at once, for it looks for nothing before."""
-    monkeypatch.setenv("TQSHIM_WITHOUT", "spinning")
+    monkeypatch.setenv("TQSHIM_WITHOUT", "spinning,dozing")
     context = multiprocessing.get_context("spawn")
     with tqshim.Queue() as there, tqshim.Queue() as back:
         child = context.Process(target=_stop_at_a_call, args=(there, back))

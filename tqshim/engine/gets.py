@@ -41,6 +41,8 @@ class Sleep:
     """On which it is to sleep next."""
     read: Optional[tuple[int, int]] = None
     """Which journal was read up to where when it said so."""
+    spins: Optional[bool] = None
+    """Before it sleeps it looks for a moment, or dozes; asked when there is nothing."""
     looked = False
     """There was nothing just now, and who blocks looks again behind what it does first."""
     doubts = False
@@ -70,8 +72,6 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
     engine: Acts, got: list[Any], most: int, block: bool, began: float, deadline: float, sleep: Sleep
 ) -> tuple[int, bool]:
     """The same, by ``deadline``.  ``sleep``: whoever is left asleep by an exception, the caller wakes."""
-    spins: Optional[bool] = None
-    """Before it sleeps it looks for a moment; asked when there is nothing."""
     cut_short = False
     if most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep, deadline if block else None):
         return engine.generation, False
@@ -112,9 +112,9 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
                     cut_short = hand.cut_short
                     hand.leave_out(began)
                 elif block and not ended:
-                    if spins is None:
-                        spins = sleep.parts is None and parts.waiter.may_spin(SLEEPS)
-                    if not spins:
+                    if sleep.spins is None:
+                        sleep.spins = sleep.parts is None and parts.waiter.may_spin(SLEEPS)
+                    if not sleep.spins:
                         fall_asleep(parts, sleep, deadline)
                 if engine.beside is not None and engine.beside.owes:
                     leasing.settle()  # What a handler's get has left comes before what steps would deliver.
@@ -144,8 +144,8 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
         if deadline is not inf and monotonic() >= deadline and not looks:
             stop_sleeping(engine, sleep)
             return generation, cut_short
-        if spins:
-            spins = False
+        if sleep.spins:
+            sleep.spins = False
             found = engine.parts.waiter.spin(deadline, engine.parts.consumer.known())
             sleep.looked = not (found or looks)  # what was looked at is not all there may be
 
@@ -181,7 +181,8 @@ def take_short(engine: Acts, got: list[Any], sleep: Sleep, deadline: Optional[fl
                 hand.leave_out(began)
             elif not sole.take(got) and deadline is not None and sole.lease is not None:
                 sleep.looked = True
-                if not parts.waiter.may_spin(SLEEPS):
+                sleep.spins = parts.waiter.may_spin(SLEEPS)
+                if not sleep.spins:
                     fall_asleep(parts, sleep, deadline)
             if got:
                 if engine.maxsize:

@@ -22,6 +22,7 @@ SOLE: Final = "sole" not in _WITHOUT
 RESERVATIONS: Final = "reservations" not in _WITHOUT
 ALONE: Final = "alone" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
+DOZING: Final = "dozing" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT
 IN_FILES: Final = "in_files" not in _WITHOUT
 MAPPINGS: Final = "mappings" not in _WITHOUT
