@@ -1,13 +1,12 @@
-"""How late waits end, beside what the machine itself takes: each sample alternates with a plain sleep, or a pipe.
+"""How late waits end, beside what the machine itself takes: each sample alternates with a plain sleep, or the standard
+library's queue.
 
     python -m compat.timeouts [NAME ...] [--count N] [--lanes N] [--beside CONDITION ...] [--json]
 
     get put put_many join claimed get_async    returned after a timeout of 0.1 s: how late, beside ``time.sleep(0.1)``;
                                                for ``get_async`` beside ``asyncio.wait_for`` of an event, and a timer
-    visible      put, tell another process through a pipe, which gets without waiting; beside the pipe alone
-    wake_up      from a put to the return of a get that slept; beside a read of a pipe
-                 beside busy peers, who take the processor from whoever needs it for long: beside the same with the
-                 standard library's queue
+    visible      put, tell another process through a pipe, which gets, without waiting; the standard library's get waits
+    wake_up      from a put to the return of a get that slept
     dead_holder  from a SIGKILL of who holds an item in ``claimed`` to the return of a get that waits for it
     dead_member  from a SIGKILL of a producer to the burial of its member, while another process waits
 
@@ -23,9 +22,9 @@ Many samples run at once, in lanes: processes, each with a queue of its own, beg
 wake at the same time.  A lane needs the processor for less than a hundredth of its time, and what lanes take from each
 other they take from the sleeps, too.  Busy peers are not multiplied with the lanes: they go round all of them.
 
-The exit status is 1 where a wait returned too early, the 99th percentile is beyond that of the sleep, or of the pipe,
-times 1.5, and beyond it by more than the least difference that counts, an item was not seen, or there are fewer samples
-than were wanted.  A row says where only that least difference makes it hold.
+The exit status is 1 where a wait returned too early, the 99th percentile is beyond that of the sleep, or of the other
+queue, times 1.5, and beyond it by more than the least difference that counts, an item was not seen, or there are fewer
+samples than were wanted.  A row says where only that least difference makes it hold.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class Row(NamedTuple):
     beside: str
     waits: list[float]
     plain: list[float]
-    """Sleeps, or pipes, of the same lanes; nothing where there is only a bound."""
+    """Sleeps, or the other queue, of the same lanes; nothing where there is only a bound."""
     early: int
     missed: int
     """Items that were not seen."""
@@ -414,14 +413,14 @@ def beside_stopped(queue: Any, state: str) -> Iterator[None]:
 
 
 Noticed = tuple[list[float], list[float], int]
-"""How long it took, and beside it a pipe; items that were not seen."""
+"""How long it took, and beside it the standard library's queue; items that were not seen."""
 
 
-def visible(count: int, state: str, standard: Any = None) -> Noticed:
-    """Put, tell, be told: beside telling and being told alone, or a ``standard`` queue; how often nothing was there."""
+def visible(count: int, state: str) -> Noticed:
+    """Put, tell, be told; how often nothing was there."""
     queue: Any = TurboQueue()
     with beside_stopped(queue, state):
-        return _visible(queue, count, standard)
+        return _visible(queue, count, FORK.Queue())
 
 
 def _visible(queue: Any, count: int, standard: Any) -> Noticed:
@@ -434,8 +433,7 @@ def _visible(queue: Any, count: int, standard: Any) -> Noticed:
                 queue.get_nowait()
                 os.write(answer, b"+")
                 os.read(heard, 1)
-                if standard is not None:
-                    standard.get()
+                standard.get()
                 os.write(answer, b"+")
                 continue
             os.write(answer, b"-")
@@ -458,8 +456,7 @@ def _visible(queue: Any, count: int, standard: Any) -> Noticed:
                 continue
             time.sleep(random.random() * 0.004)
             began = monotonic()
-            if standard is not None:
-                standard.put(item)
+            standard.put(item)
             os.write(tell, b"p")
             os.read(answered, 1)
             if item >= 0:
@@ -471,49 +468,43 @@ def _visible(queue: Any, count: int, standard: Any) -> Noticed:
     return waits, plain, missed
 
 
-def wake_up(count: int, state: str, standard: Any = None) -> Noticed:
-    """From a put, or a write, to the return of a get, or a read, that slept.  ``standard``: a queue instead of the
-    pipe."""
+def wake_up(count: int, state: str) -> Noticed:
+    """From a put to the return of a get that slept."""
     queue: Any = TurboQueue()
     with beside_stopped(queue, state):
-        return _wake_up(queue, count, standard)
+        return _wake_up(queue, count, FORK.Queue())
 
 
 def _wake_up(queue: Any, count: int, standard: Any) -> Noticed:
-    heard, tell = os.pipe()
     answered, answer = FORK.Pipe(False)
 
     def wakes() -> None:
         while True:
             queue.get()
             answer.send(monotonic())
-            if standard is None:
-                os.read(heard, 1)
-            else:
-                standard.get()
+            standard.get()
             answer.send(monotonic())
 
     pid = forked(wakes)
     waits: list[float] = []
     plain: list[float] = []
     try:
-        for item in range(count):
+        for item in range(-1, count):
             _until(lambda: _sleeps(queue, SLEEPS))
             time.sleep(random.random() * 0.08)  # in the first nap, or in the second
             began = monotonic()
             queue.put(item)
-            waits.append(answered.recv() - began)
+            late = answered.recv() - began
+            if item >= 0:  # what is made for the first put, and the first get, is not measured
+                waits.append(late)
             time.sleep(0.001 + random.random() * 0.08)
             began = monotonic()
-            if standard is None:
-                os.write(tell, b"!")
-            else:
-                standard.put(item)
-            plain.append(answered.recv() - began)
+            standard.put(item)
+            late = answered.recv() - began
+            if item >= 0:
+                plain.append(late)
     finally:
         end(pid)
-        os.close(heard)
-        os.close(tell)
     return waits, plain, 0
 
 
@@ -569,8 +560,6 @@ def dead_member(count: int, state: str) -> Noticed:
 NOTICES: Final[dict[str, Callable[..., Noticed]]] = {
     run.__name__: run for run in (visible, wake_up, dead_holder, dead_member)
 }
-WITH_STANDARD: Final = ("visible", "wake_up")
-"""Beside busy peers, these are compared with the standard library's queue."""
 NOTICED_BESIDE: Final = ("nobody", "stopped", "busy")
 
 
@@ -580,11 +569,7 @@ def notice(name: str, beside: str, count: int, lanes: int) -> Row:
     states = [""] if beside != "stopped" else ["asleep"] if name == "dead_member" else [*STATES]
     alone = name == "visible"
     lanes = max(len(states), 1 if alone else min(count, lanes))
-    standard = beside == "busy" and name in WITH_STANDARD
-    jobs = [
-        (NOTICES[name], -(-count // lanes), states[number % len(states)], *([FORK.Queue()] if standard else []))
-        for number in range(lanes)
-    ]
+    jobs = [(NOTICES[name], -(-count // lanes), states[number % len(states)]) for number in range(lanes)]
     peers: list[int] = []
     try:
         for _ in range((os.cpu_count() or 1) if beside == "busy" else 0):
@@ -613,7 +598,7 @@ def measure(names: list[str], besides: list[str], count: int, lanes: int) -> Ite
 
 
 HEAD: Final = f"{'ms':<12} {'beside':<8} {'samples':>7}   {'p50':>7} {'p99':>7} {'max':>7}   {'p50':>7} {'p99':>7} " + (
-    f"{'max':>7}   {'ratio':>5}\n{'':32}{'the wait':>22}   {'the sleep, the pipe':>23}   {'p99s':>5}"
+    f"{'max':>7}   {'ratio':>5}\n{'':32}{'the wait':>22}   {'the sleep, the other':>23}   {'p99s':>5}"
 )
 
 

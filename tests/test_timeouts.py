@@ -220,5 +220,5 @@ def test_99_of_100_waits_are_as_late_as_sleeps(beside: str) -> None:
 
 @pytest.mark.stress
 @pytest.mark.timeout(1800)
-def test_what_others_do_is_noticed_as_soon_as_a_pipe_tells_it() -> None:
+def test_what_others_do_is_noticed_as_soon_as_by_the_standard_queue() -> None:
     check_anywhere(run(*NOTICES, "--count", COUNT))

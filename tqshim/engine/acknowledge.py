@@ -181,6 +181,8 @@ class Acknowledging:
 
     def take_back(self) -> None:
         """Blocks were thrown away, or interrupted at their end: what they had comes back."""
+        if not (self.blocks or self.out):
+            return
         with a_full_disk_is_no_matter():  # the next get does it
             for number in [number for number, block in self.blocks.items() if block() is None]:
                 self._end_hold(number, self._ended.get(number, False))

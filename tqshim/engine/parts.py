@@ -123,6 +123,12 @@ class Parts:
         ledger = self.replica.ledger
         return ledger.shut != SHUT or not (ledger.held and self.acknowledging.held_by_others())
 
+    def finds_nothing_new(self) -> bool:
+        """There was nothing to get, and nothing has happened since, nor is there anything to do."""
+        acknowledging = self.acknowledging
+        idle = not (acknowledging.blocks or acknowledging.out or self.ending.is_wanted)
+        return idle and self.consumer.finds_nothing_new()
+
     def count(self) -> int:
         """Items that could be got now.  Who was to shut the queue down may have been killed in the middle of it."""
         self.acknowledging.take_back()

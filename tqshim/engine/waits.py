@@ -126,8 +126,10 @@ def available(engine: Acts, kind: int, places: int) -> int:
     down."""
     parts = engine.parts
     if kind == SLEEPS:
-        count = engine.parts.count()
-        return sys.maxsize if not count and parts.replica.ledger.shut and engine.parts.is_over() else count
+        if parts.finds_nothing_new():
+            return 0
+        count = parts.count()
+        return sys.maxsize if not count and parts.replica.ledger.shut and parts.is_over() else count
     if kind == AWAITS_DONE:
         return sys.maxsize if engine.parts.is_done(places) else 0
     parts.replica.sync()
