@@ -103,17 +103,29 @@ CHECKS: Final = {
             "tests/protocol/test_cut_rules.py::test_every_interleaving_holds",
         ),
     ),
-    "walks": Check(
-        "each line of a put or a get in each case, each line of each act, each instruction of an act, where a handler"
-        " raises, puts, gets or forks, each disk that a power cut may leave",
-        "python -m pytest -q -n 2 -m stress --timeout=3600 -k 'any_line_does_no_harm or"
-        " any_instruction_of_an_act or at_each_line or after_any_step' tests/test_signals.py tests/test_instructions.py"
-        " tests/test_crash_table.py tests/test_durability.py",
-        "a share of all but the acts' lines and instructions, of which some",
-        (
-            "tests/test_signals.py::test_an_exception_at_any_line_does_no_harm_in_any_case tests/test_durability.py",
-            "test_kill_and_stop_at_some_lines",
-        ),
+    "walks of lines": Check(
+        "each line of a put and of a get, in each case, where a handler raises",
+        "python -m pytest -q -n 2 -m stress --timeout=3600 -k any_line_does_no_harm tests/test_signals.py",
+        "a share",
+        ("tests/test_signals.py::test_an_exception_at_any_line_does_no_harm_in_any_case",),
+    ),
+    "walks of instructions": Check(
+        "each instruction of an act, where a handler raises, puts, gets or forks",
+        "python -m pytest -q -n 2 -m stress --timeout=3600 -k any_instruction_of_an_act tests/test_instructions.py",
+        "some",
+        ("test_a_handler_at_some_instructions_of_an_act_does_no_harm",),
+    ),
+    "walks of the dead": Check(
+        "each line of each act in the crash table, at which a process is killed, or stopped",
+        "python -m pytest -q -n 2 -m stress --timeout=3600 -k at_each_line tests/test_crash_table.py",
+        "some",
+        ("test_kill_and_stop_at_some_lines",),
+    ),
+    "power cuts": Check(
+        "each disk that a power cut may leave",
+        "python -m pytest -q -n 2 -m stress --timeout=3600 -k after_any_step tests/test_durability.py",
+        "a share",
+        ("tests/test_durability.py",),
     ),
     "timeouts": Check(
         "2,000 waits of each kind beside stopped, busy and killed peers, and the machine's own sleeps",
