@@ -90,7 +90,6 @@ def test_nobody_rings_for_who_dozes(path: str, always: None, rings: list[int], m
             newcomer(path).put("x")
 
     monkeypatch.setattr("tqshim.engine.wait_policy.pause", pause)
-    monkeypatch.setattr("tqshim.engine.wait_policy.LONGEST", LONG)
     with TurboQueue(path=path) as queue:
         assert queue.get(timeout=2 * LONG) == "x"
     assert len(moments) == 3 and SLEEPS not in rings

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["LONGEST", "Dozing"]
+__all__ = ["Dozing"]
 
 SHORTEST: Final = 100e-6
 LONGEST: Final = 600e-6
