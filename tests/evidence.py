@@ -149,8 +149,14 @@ CHECKS: Final = {
         ("pytest -q -n 3 -m rest", "test_each_measurement_gives_all_its_figures"),
     ),
     "load": Check(
-        "many processes, items, queues, leftovers",
-        "python -m compat.load",
+        "200 processes, ten million items that pass or wait, 1,000 queues, 100,000 one after another",
+        "python -m compat.load processes waiting in_turn queues cycles",
+        "a hundredth",
+        ("python -m compat.load --scale 0.01",),
+    ),
+    "leftovers": Check(
+        "ten million batch files that dead producers have left in one folder",
+        "python -m compat.load leftovers",
         "a hundredth",
         ("python -m compat.load --scale 0.01",),
     ),
