@@ -110,6 +110,12 @@ def test_who_has_dozed_in_vain_sleeps_and_is_rung_for(
     assert SLEEPS in rings
 
 
+def test_a_test_that_replaces_sleep_sees_its_own_calls_alone(always: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", pytest.fail)
+    with TurboQueue() as queue, pytest.raises(Empty):
+        queue.get(timeout=0.01)
+
+
 @pytest.mark.parametrize("timeout", [0.0, 1e-5, 2e-4, 1e-3, 0.05])
 def test_a_timeout_is_kept(always: None, timeout: float) -> None:
     with TurboQueue() as queue:

@@ -124,10 +124,11 @@ class Parts:
         return ledger.shut != SHUT or not (ledger.held and self.acknowledging.held_by_others())
 
     def finds_nothing_new(self) -> bool:
-        """There was nothing to get, and nothing has happened since, nor is there anything to do."""
+        """There was nothing to get, and nothing has happened since, nor is there anything to do.  Of a queue that is
+        being shut down somebody else of this process may have seen all that happens."""
         acknowledging = self.acknowledging
-        idle = not (acknowledging.blocks or acknowledging.out or self.ending.is_wanted)
-        return idle and self.consumer.finds_nothing_new()
+        at_work = acknowledging.blocks or acknowledging.out or self.ending.is_wanted or self.replica.ledger.shutting
+        return not at_work and self.consumer.finds_nothing_new()
 
     def count(self) -> int:
         """Items that could be got now.  Who was to shut the queue down may have been killed in the middle of it."""

@@ -252,7 +252,7 @@ class TurboQueue(_Queue[_T]):
         """Put items in their order, as one batch: all of them, or none and ``Full``.
 
         More than ``maxsize`` items go in pieces while it blocks, as do items with more descriptors than may wait; else
-        they are refused.  If time runs out between two pieces, ``Full`` says how many were put; so does an ``OSError``.
+        they are refused.  ``Full``, ``ShutDown`` and ``OSError`` say how many were put, where it was some, but not all.
 
         >>> queue = TurboQueue()
         >>> queue.put_many(range(3))
