@@ -513,6 +513,13 @@ MUTANTS = [
         ENDS + "test_get_waits_for_what_others_hold_before_it_ends",
     ),
     Mutant(
+        "who has seen a shutdown is asked for nothing",
+        " or self.ending.is_wanted or self.replica.ledger.shutting\n",
+        " or self.ending.is_wanted\n",
+        "who awaits get_async sleeps on after a shutdown that another get of its process has seen",
+        ENDS + "test_who_waits_in_an_event_loop_wakes_at_a_shutdown_that_its_process_has_seen_before",
+    ),
+    Mutant(
         "a task is counted off before what was put is counted",
         "        left = self._members.cut(events.task_done())[-1]\n",
         "        left = self._replica.append(events.task_done())[-1]\n",

@@ -194,22 +194,6 @@ def test_async_for_ends_when_the_queue_is_shut_down(run: Run, context: Any) -> N
     assert child.exitcode == 0
 
 
-def test_who_waits_in_a_loop_wakes_at_a_shutdown_that_another_of_its_process_has_seen(run: Run) -> None:
-    """Before the loop runs again another has seen all that there is to see."""
-    turbo = TurboQueue()
-
-    async def main() -> None:
-        waiting = asyncio.ensure_future(turbo.get_async())
-        await until(lambda: asleep(turbo))
-        turbo.shutdown()
-        with pytest.raises(ShutDown):
-            turbo.get_nowait()
-        with pytest.raises(ShutDown):
-            await waiting
-
-    run(main())
-
-
 def test_threads_processes_and_coroutines_wait_side_by_side(run: Run) -> None:
     """Each item is got by one of them, none waits for ever."""
     turbo, got = TurboQueue(), []

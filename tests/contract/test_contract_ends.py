@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import signal
 import time
@@ -115,6 +116,23 @@ def _hold_until_told(q: Any, good: bool) -> None:
                 raise ZeroDivisionError
     except ZeroDivisionError:
         pass
+
+
+def test_who_waits_in_an_event_loop_wakes_at_a_shutdown_that_its_process_has_seen_before() -> None:
+    """Before the loop runs again another get has seen all that there is to see."""
+
+    async def main(q: Any) -> None:
+        waiting = asyncio.ensure_future(q.get_async())
+        while not q.stats().waiting_consumers:
+            await asyncio.sleep(0)
+        q.shutdown()
+        with pytest.raises(tqshim.ShutDown):
+            q.get_nowait()
+        with pytest.raises(tqshim.ShutDown):
+            await asyncio.wait_for(waiting, PATIENCE)
+
+    with tqshim.Queue() as q:
+        asyncio.run(main(q))
 
 
 def test_join_ends_when_all_items_are_done_and_no_earlier(other: Any) -> None:
