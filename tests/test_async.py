@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from programs import family
-from watching import AWAITS_PLACE, asleep
+from watching import AWAITS_PLACE, asleep, no_naps
 
 from tqshim import ShutDown, SimpleTurboQueue, TurboQueue
 
@@ -171,6 +171,36 @@ def test_a_put_that_waits_for_a_place_wakes_up_and_a_cancelled_one_put_nothing(r
 
     run(main())
     assert turbo.empty()
+
+
+def test_a_woken_one_that_fails_leaves_what_it_was_woken_for_to_the_next(
+    run: Run, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its item can't be pickled, or its handle was closed."""
+    no_naps(monkeypatch)
+    turbo = TurboQueue(1, path=path)
+
+    async def main() -> None:
+        turbo.put(0)
+        failing = asyncio.ensure_future(turbo.put_async(threading.Lock()))
+        waiting = asyncio.ensure_future(turbo.put_async(1))
+        await until(lambda: asleep(turbo, AWAITS_PLACE))
+        assert turbo.get() == 0
+        with pytest.raises(TypeError):
+            await failing
+        await waiting
+        assert turbo.get() == 1
+        closing = TurboQueue(path=path)
+        failing = asyncio.ensure_future(closing.get_async())
+        waiting = asyncio.ensure_future(turbo.get_async())
+        await until(lambda: asleep(turbo))
+        closing.close()
+        turbo.put(2)
+        with pytest.raises(ValueError):
+            await failing
+        assert await waiting == 2
+
+    run(main())
 
 
 def test_async_for_ends_when_the_queue_is_shut_down(run: Run, context: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import inspect
 import multiprocessing
 import os
@@ -205,6 +206,16 @@ def test_simple_queue_takes_more_than_a_pipe_holds_without_a_reader() -> None:
         simple.put(bytes(10_000))
         assert not simple.empty(), item
     assert sum(len(simple.get()) for _ in range(50)) == 500_000
+
+
+@pytest.mark.parametrize("make", [TurboQueue, JoinableTurboQueue, SimpleTurboQueue])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda handle: pickle.loads(pickle.dumps(handle))])
+def test_a_copy_is_a_handle_of_its_own(make: Any, copied: Callable[[Any], Any]) -> None:
+    first = make()
+    second = copied(first)
+    second.close()
+    first.put("item")
+    assert first.get() == "item"
 
 
 @pytest.mark.parametrize("make", [SimpleTurboQueue, multiprocessing.SimpleQueue])

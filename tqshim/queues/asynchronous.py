@@ -61,6 +61,11 @@ class _Watcher:
             if not self._waiters and not self._woken:
                 self._stop()
 
+    def pass_on(self) -> None:
+        """One that was woken has failed: what it was woken for is another's."""
+        if self._waiters:
+            self._look(True)
+
     def _rung(self) -> None:
         if self._bell.answer():
             self._naps = 0
@@ -113,30 +118,40 @@ _watchers: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Engine,
 
 async def get(queue: TurboQueue[Any]) -> Any:
     """See ``TurboQueue.get_async``."""
+    woken = None
     while True:
         try:
             return queue.get_nowait()
         except Empty:
             pass
-        await _sleep(queue, SLEEPS)
+        except BaseException:
+            if woken is not None:
+                woken.pass_on()
+            raise
+        woken = await _sleep(queue, SLEEPS)
 
 
 async def put(queue: TurboQueue[Any], item: Any) -> None:
     """See ``TurboQueue.put_async``."""
+    woken = None
     while True:
         try:
             return queue.put_nowait(item)
         except Full:
             pass
+        except BaseException:
+            if woken is not None:
+                woken.pass_on()
+            raise
         sharing = late.room("queues.sharing")
         if not sharing.has_room():
             await sharing.pause()
         else:
-            await _sleep(queue, AWAITS_PLACE)
+            woken = await _sleep(queue, AWAITS_PLACE)
 
 
-async def _sleep(queue: TurboQueue[Any], kind: int) -> None:
-    """Wait until there is something to get, or a place to put to."""
+async def _sleep(queue: TurboQueue[Any], kind: int) -> _Watcher:
+    """Wait until there is something to get, or a place to put to.  Returns who has woken us."""
     engine = queue._open_engine()
     loop = asyncio.get_running_loop()
     watchers = _watchers.setdefault(loop, {})
@@ -144,3 +159,4 @@ async def _sleep(queue: TurboQueue[Any], kind: int) -> None:
     if watcher is None:
         watcher = watchers[engine, kind] = _Watcher(loop, engine, kind)
     await watcher.wait()
+    return watcher

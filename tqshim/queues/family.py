@@ -99,6 +99,13 @@ class SimpleTurboQueue(_SimpleQueue[_T]):
             self._queue.close()
             self._queue = None
 
+    def __copy__(self) -> SimpleTurboQueue[_T]:
+        import copy  # here: whoever comes here has it
+
+        other = self.__class__.__new__(self.__class__)
+        other.__setstate__(tuple([copy.copy(one) if one is self._queue else one for one in self.__getstate__()]))
+        return other
+
     def __getstate__(self) -> tuple[Any, ...]:  # type: ignore[override]
         return (self._open(),)
 
