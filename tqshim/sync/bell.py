@@ -91,8 +91,7 @@ class Bell:
         exact = self.fd < _FD_SETSIZE
         # What counts in milliseconds ends late, by a part of them and of the whole: ``select`` waits for the rest.
         rough = seconds * 0.995 - 0.001 if exact else seconds
-        if rough < 0.0:
-            rough = 0.0
+        rough = rough if rough > 0.0 else 0.0
         if systems.EPOLL and hasattr(system, "epoll"):  # gevent and eventlet take it away, eventlet ``poll``, too
             if self._poll is None:
                 self._poll = system.epoll()
