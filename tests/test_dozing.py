@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty
 from typing import Any
@@ -126,12 +126,11 @@ def test_a_timeout_is_kept(always: None, timeout: float) -> None:
 
 
 @pytest.fixture
-def restless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is decided anew after every few waits, whatever they take; what is decided is left to chance."""
     monkeypatch.setattr(tuning, "DOZING", True)
     for name, value in (("SHORTEST", 0.0), ("COMPARED", 2), ("KEPT", 3), ("GAIN", 1.0)):
         monkeypatch.setattr(dozing, name, value)
-    yield
 
 
 def produce(queue: Any, me: int, count: int) -> None:
@@ -146,7 +145,7 @@ def consume(queue: Any, found: Any) -> None:
     got = []
     while (item := queue.get(timeout=LONG)) is not None:
         got.append(item)
-    found.put((got, queue._use.engine.parts.waiter._dozing.on))
+    found.put(got)
 
 
 @pytest.mark.parametrize(("producers", "consumers"), [(1, 1), (2, 1), (1, 2), (2, 3)])
@@ -162,7 +161,7 @@ def test_all_come_once_and_in_order(restless: None, producers: int, consumers: i
             process.join(LONG)
         for _ in getting:
             queue.put(None)
-        lists = [found.get(timeout=LONG)[0] for _ in getting]
+        lists = [found.get(timeout=LONG) for _ in getting]
         for process in getting:
             process.join(LONG)
         for got in lists:

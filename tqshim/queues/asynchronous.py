@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Optional
 from weakref import WeakKeyDictionary
 
@@ -51,7 +52,7 @@ class _Watcher:
             self._owes = True
             if not future.cancelled():
                 self._woken -= 1
-                self._look(True)  # its wake-up is another's
+                self.pass_on()
             elif future in self._waiters:
                 self._waiters.remove(future)
             raise
@@ -62,9 +63,8 @@ class _Watcher:
                 self._stop()
 
     def pass_on(self) -> None:
-        """One that was woken has failed: what it was woken for is another's."""
-        if self._waiters:
-            self._look(True)
+        """Wake another for what one was woken for."""
+        self._look(True)
 
     def _rung(self) -> None:
         if self._bell.answer():
@@ -121,13 +121,9 @@ async def get(queue: TurboQueue[Any]) -> Any:
     woken = None
     while True:
         try:
-            return queue.get_nowait()
+            return _attempt(woken, Empty, queue.get_nowait)
         except Empty:
             pass
-        except BaseException:
-            if woken is not None:
-                woken.pass_on()
-            raise
         woken = await _sleep(queue, SLEEPS)
 
 
@@ -136,18 +132,25 @@ async def put(queue: TurboQueue[Any], item: Any) -> None:
     woken = None
     while True:
         try:
-            return queue.put_nowait(item)
+            _attempt(woken, Full, queue.put_nowait, item)
+            return
         except Full:
             pass
-        except BaseException:
-            if woken is not None:
-                woken.pass_on()
-            raise
         sharing = late.room("queues.sharing")
         if not sharing.has_room():
             await sharing.pause()
         else:
             woken = await _sleep(queue, AWAITS_PLACE)
+
+
+def _attempt(woken: Optional[_Watcher], miss: type[Exception], do: Callable[..., Any], *arguments: Any) -> Any:
+    """Get or put, without waiting.  Where that fails, and is no ``miss``, what one was woken for is another's."""
+    try:
+        return do(*arguments)
+    except BaseException as error:
+        if woken is not None and not isinstance(error, miss):
+            woken.pass_on()
+        raise
 
 
 async def _sleep(queue: TurboQueue[Any], kind: int) -> _Watcher:

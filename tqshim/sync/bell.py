@@ -46,11 +46,6 @@ def _has_forked() -> None:
 forks.register(lambda: None, _has_forked)
 
 
-def _is_apart() -> bool:
-    """Nothing else may run here while this greenlet sleeps."""
-    return _forked_in[0] is not None and _forked_in[0] is _current()
-
-
 @functools.lru_cache(None)
 def _untouched() -> Any:
     """``select``, as no library has patched it."""
@@ -63,10 +58,14 @@ def _untouched() -> Any:
     return module
 
 
+def _system() -> Any:
+    """``select``; where nothing else may run here while this greenlet sleeps, as no library has patched it."""
+    return _untouched() if _forked_in[0] is not None and _forked_in[0] is _current() else select
+
+
 def pause(seconds: float) -> None:
     """Sleep so long.  A program's own ``time.sleep``, that of a test, may do what it likes."""
-    system: Any = select if not _is_apart() else _untouched()
-    system.select((), (), (), seconds)
+    _system().select((), (), (), seconds)
 
 
 class Bell:
@@ -86,7 +85,7 @@ class Bell:
 
     def sleep(self, seconds: float) -> bool:
         """Sleep until somebody rings, at most so long.  ``True``: this ring was ours."""
-        system: Any = select if not _is_apart() else _untouched()
+        system = _system()
         end = monotonic() + seconds
         exact = self.fd < _FD_SETSIZE
         # What counts in milliseconds ends late, by a part of them and of the whole: ``select`` waits for the rest.
