@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from multiprocessing import reduction
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import pytest
 from interrupting import BLOCKS, PACKAGE, Interrupted, interrupt_at, word_of
@@ -671,11 +671,18 @@ def bounded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def interrupted_undecided(
-    way: str, queue: Any, other: Engine, monkeypatch: pytest.MonkeyPatch, then: Callable[[], Any], fill: bool = False
+    way: str,
+    queue: Any,
+    other: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    then: Callable[[], Any],
+    fill: bool = False,
+    engine: Optional[Engine] = None,
 ) -> None:
-    """Put 5, where another ends its reservation just before the store, or joins it that was alone, and takes all other
-    places if it is to fill it; then do that when the counter has got it and nobody has asked yet whether it counts."""
-    producer = queue._engine.parts.producer
+    """Put 5 by that engine, where another ends its reservation just before the store, or joins it that was alone, and
+    takes all other places if it is to fill it; then do that when the counter has got it and nobody has asked yet
+    whether it counts."""
+    producer = (engine or queue._engine).parts.producer
     has_places, limit, settle, has_put = Producer._has_places, Producer._limit, Producer.settle, Engine.has_put
 
     def takes_places() -> None:
@@ -688,6 +695,7 @@ def interrupted_undecided(
         if self is producer:
             monkeypatch.setattr(Producer, "_has_places", has_places)
             takes_places()
+            monkeypatch.setattr(Producer, "settle", settle_then)
         return found
 
     def limited(self: Producer) -> None:
@@ -695,15 +703,17 @@ def interrupted_undecided(
         if self is producer:
             monkeypatch.setattr(Producer, "_limit", limit)
             takes_places()
+            monkeypatch.setattr(Producer, "settle", settle_then)
 
     def undecided(*_: Any) -> Any:
         monkeypatch.setattr(Producer, "settle", settle)
         monkeypatch.setattr(Engine, "has_put", has_put)
         return then()
 
-    def settle_then(self: Producer, *arguments: Any, **more: Any) -> int:
-        undecided()
-        return settle(self, *arguments, **more)
+    def settle_then(self: Producer, total: int, owner: Producer) -> None:
+        if owner is producer:
+            undecided()
+        settle(self, total, owner)
 
     if way == "short":
         if not tqshim.engine.tuning.SHORT_WAYS:
@@ -717,7 +727,6 @@ def interrupted_undecided(
     else:
         monkeypatch.setattr(Producer, "_put_alone", lambda self, record: None)
         monkeypatch.setattr(Producer, "_has_places", taken_at_once)
-    monkeypatch.setattr(Producer, "settle", settle_then)
     queue.put_many([5], False)
 
 
@@ -736,6 +745,60 @@ def test_what_a_bounded_put_left_undecided_comes_before_what_a_handler_puts(
     in_a_handler(queue, lambda: queue.put_many([6]))
     queue.put(7)
     assert [queue.get(timeout=5) for _ in range(queue.qsize())] in ([*range(8)], [*range(5), 6, 7])
+
+
+@pytest.mark.parametrize("way", ["short", "short again", "long"])
+def test_what_a_bounded_put_left_undecided_comes_before_what_a_handler_puts_in_a_handler(
+    way: str, bounded: tuple[Any, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In which the next act of the interrupted engine looks into the handler's."""
+    queue, other = bounded
+    above = queue._engine.above()
+
+    def interrupt() -> None:
+        raise Interrupt
+
+    with pytest.raises(Interrupt):
+        interrupted_undecided(way, queue, other, monkeypatch, interrupt, True)
+    # Places that are free, as only the cells say.
+    found = [queue.get(timeout=5) for _ in range(5)]
+    in_a_handler(queue, lambda: above.act(lambda: queue.put_many([6])))
+    queue.put(7)
+    while queue.qsize():
+        found.append(queue.get(timeout=5))
+    assert [item for item in found if item != "theirs"] in ([*range(8)], [*range(5), 6, 7])
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_a_handlers_bounded_put_left_undecided_comes_before_what_is_put_after_it(
+    twice: bool, bounded: tuple[Any, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``twice``: the cut behind it, which would decide it, is interrupted as well."""
+    queue, other = bounded
+    for _ in range(2):
+        in_a_handler(queue, lambda: queue.put_many(["handler's"]))
+    cut_for_below = Engine.cut_for_below
+
+    def interrupt() -> None:
+        if twice:
+            monkeypatch.setattr(Engine, "cut_for_below", interrupted_cut)
+        raise Interrupt
+
+    def interrupted_cut(self: Engine) -> None:
+        monkeypatch.setattr(Engine, "cut_for_below", cut_for_below)
+        raise Interrupt
+
+    def use() -> None:
+        with pytest.raises(Interrupt):
+            interrupted_undecided("long", queue, other, monkeypatch, interrupt, True, queue._engine.beside)
+
+    in_a_handler(queue, use)
+    found = [queue.get(timeout=5) for _ in range(7)]
+    queue.put(6)
+    found += [queue.get(timeout=5) for _ in range(queue.qsize())]
+    in_a_handler(queue, lambda: queue.put_many([7]))
+    found += [queue.get(timeout=5) for _ in range(queue.qsize())]
+    assert [item for item in found if item not in ("theirs", "handler's")] in ([*range(8)], [*range(5), 6, 7])
 
 
 @pytest.mark.parametrize("way", ["short again", "long"])

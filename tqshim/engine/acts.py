@@ -64,7 +64,7 @@ class Acts:
         self._known: Optional[Ledger] = None
         self._batch_size: Optional[int] = None
         self.beside: Any = None
-        """That of those who have interrupted this one."""
+        """The engine for handlers that have interrupted this one."""
         self._spawning: tuple[Optional[weakref.ref[Any]], Any] = (None, None)
         replica = Replica(folder)
         load(replica)
@@ -172,8 +172,7 @@ class Acts:
                 above = self.beside = made
             else:  # Another handler has made it just now, and may have been interrupted in it.
                 made.close()
-        if not above.is_interrupted:
-            above.cut(self)
+        above.top().cut(self)
         return above
 
     def follow(self, path: str) -> None:
@@ -183,7 +182,8 @@ class Acts:
             self.beside.follow(path)
 
     def _take_over(self) -> None:
-        """What gets of signal handlers had taken, and were interrupted themselves, is for the next get from here on."""
+        """What gets of signal handlers had taken, and were interrupted themselves, is for the next get from here on;
+        what puts had put that were so comes before what is put from here on."""
         above = self.beside
         if above is not None and above.owes:
             with a_full_disk_is_no_matter():
@@ -199,6 +199,7 @@ class Acts:
     def _pass_down(self, below: Hand) -> None:
         self.parts.acknowledging.take_back()
         self.parts.hand.pass_down(below)
+        self._cut()
 
     def cut(self, below: Optional[Acts] = None) -> None:
         """Cut all that was put; first of all what an engine has that is interrupted."""
@@ -210,13 +211,15 @@ class Acts:
         if not self.is_interrupted:  # else the one above it has done so
             self.cut()
 
-    def _cut(self, below: Optional[Acts]) -> None:
-        if below is not None:
-            self.parts.producer.settle_all(below.parts.producer)
+    def _cut(self, below: Optional[Acts] = None) -> None:
+        # Else what a put has left undecided, for it was interrupted, too, would come behind what is put from here on.
+        for engine in (self, below):
+            if engine is not None:
+                self.parts.producer.settle_all(engine.parts.producer)
         self.parts.members.cut()
 
     def top(self: _A) -> _A:
-        """The engine in which whoever calls this can act: this one, if it is not interrupted."""
+        """The engine in which the caller can act: this one, if it is not interrupted."""
         top = self
         while top.is_interrupted:
             top = top.above()
