@@ -192,7 +192,7 @@ CHECKS: Final = {
         ("python -W ignore -m compat.programs",),
     ),
     "big programs": Check(
-        "the same of those that take gigabytes to install, or long",
+        "the same of programs that take gigabytes to install, or long",
         "python -m compat.programs --big",
         "none",
         (),

@@ -750,7 +750,7 @@ MUTANTS = [
     ),
     Mutant(
         "a damaged item stays at the head",
-        "            # It is lost; those that follow it, the next take finds in the journal.\n"
+        "            # It is lost; the next take finds the ones behind it in the journal.\n"
         "            self.hand.lose(item)\n",
         "",
         "get raises the same error for ever",

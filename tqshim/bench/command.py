@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=programs.FOLDER,
         metavar="FOLDER",
         help="measure whole programs instead: the pairs NAME_mp.py and NAME_turbo.py in a folder, which differ in the"
-        " import alone (default: those that come with the source, in compat/legacy of a checkout)",
+        " import alone (default: the ones that come with the source, in compat/legacy of a checkout)",
     )
     parser.add_argument("--quick", action="store_true", help="a few measurements, a quarter of a minute")
     parser.add_argument("--full", action="store_true", help="every measurement with its full counts: an hour or more")
@@ -246,7 +246,7 @@ def _signals_interrupt() -> Iterator[Callable[[], None]]:
     """Signals that ask to end raise ``KeyboardInterrupt``: the first one only, for ending must not be cut short.
 
     Where that was swallowed, as it is in any ``__del__``, the function that this yields raises it again, and so does
-    the end of the block; nothing is told of it at the first place."""
+    the end of the block; nothing is reported at the first place."""
     interrupted = False
     tell = sys.unraisablehook
 

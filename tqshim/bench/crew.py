@@ -41,7 +41,7 @@ class Crew:
     """The processes of one run; at its end they are killed, if need be, and reaped."""
 
     def __init__(self, context: Any, limit: float) -> None:
-        """``limit``: seconds after which whoever has not finished counts as stuck."""
+        """``limit``: seconds after which a process that has not finished counts as stuck."""
         self.context = context
         self.limit = limit
         self.deadline = time.monotonic() + limit

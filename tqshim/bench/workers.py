@@ -1,6 +1,6 @@
 """Consumers that work on what they get.
 
-Lives here: the processes that do tasks, and those that give them some.  Not here: those that only move items
+Lives here: the processes that do tasks, and their feeders.  Not here: processes that only move items
 (``workloads``), who starts them (``runs``).
 
 Invariant: the results of all tasks come, once each, or the run is none.

@@ -15,7 +15,7 @@ __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 
 SUMMARY: Final = "List the queues on this machine: what lies in them, and who has them open."
 EXAMPLE: Final = """\
-  python -m tqshim ls                         # anonymous queues, and those that processes of yours have open
+  python -m tqshim ls                         # anonymous queues, and what processes of yours have open
   python -m tqshim ls jobs projects           # the queue at jobs, and those in the folder projects
   python -m tqshim ls --json > queues.json    # for programs"""
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, "the queue's folder")
     parser.add_argument("-n", "--number", type=count, default=1, metavar="N", help="so many items (default: 1)")
     parser.add_argument(
-        "--unpickle", action="store_true", help="show objects; this runs code that whoever put them may have chosen"
+        "--unpickle", action="store_true", help="show objects; this runs code that their producer may have chosen"
     )
 
 

@@ -264,7 +264,7 @@ class Acknowledging:
         if ledger.shut and not ledger.held:
             self._waiter.ring_all(SLEEPS)  # nothing comes back any more
 
-    # -- for those who get
+    # -- for gets
 
     def held_by_others(self) -> bool:
         """Items may still come back from other processes."""

@@ -95,7 +95,7 @@ class Consumer:
         return self.delivered() if self.slot is None else -1
 
     def size(self) -> int:
-        """Items that nobody has got and nobody holds, as far as the ledger knows them: those that are put and not cut
+        """Items that nobody has got and nobody holds, as far as the ledger knows them: items that are put and not cut
         come on top."""
         ledger = self._replica.ledger
         return ledger.tail - self.delivered() + len(ledger.returned)
@@ -141,7 +141,7 @@ class Consumer:
         return (
             self._seen == self._members.cells.counters()
             and not replica.journal.read(replica.pos, events.SIZE)
-            # Last: whoever holds no lock sees so that another has read on meanwhile.
+            # Last: so a caller without the lock sees that another thread has read on meanwhile.
             and self._seen_at == (replica.journal.number, replica.pos)
         )
 
@@ -361,7 +361,7 @@ class Consumer:
             else:
                 records = self._reader.read_many(place, item, stop)
         except CorruptBatchError:
-            # It is lost; those that follow it, the next take finds in the journal.
+            # It is lost; the next take finds the ones behind it in the journal.
             self.hand.lose(item)
             raise
         return self.hand.deliver(got, records, item)

@@ -44,7 +44,7 @@ class Dozing:
         self._left = COMPARED
         """Waits until the next decision."""
         self._taken = self._rung = 0.0
-        """Seconds of the waits since the last decision, and of those that were rung for."""
+        """Seconds of the waits since the last decision, and of the waits that a ring has ended."""
         self._strange = False
         """The last wait was too long, which may happen once."""
 

@@ -12,9 +12,9 @@ leaves.  Not here: how a file gets on the disk (``storage``), what a put writes 
     open      harden all names that lead to the journal ──> append to it
 
 *To harden* is what ``fsync`` does: it returns when the disk has it.  What is appended and not hardened may be lost at a
-power cut, any part of it: the journal then ends at its first hole, and whoever opens the queue goes on from there in a
-new journal.  So what is lost is an end of the journal, all of it younger than the last put that returned.  Of a batch
-file only what a PUBLISH names counts, and that is whole.
+power cut, any part of it: the journal then ends at its first hole, and the next process to open the queue goes on from
+there in a new journal.  So what is lost is an end of the journal, all of it younger than the last put that returned.
+Of a batch file only what a PUBLISH names counts, and that is whole.
 
 Cells are in memory, and nothing in them survives: counters say nothing here, each put appends its own PUBLISH, nobody
 takes a lease or a reservation.
@@ -78,7 +78,7 @@ def _ends_in_hole(replica: Replica) -> bool:
         alone = hardening.hold_alone(folder)
         newer = folder.newest() != replica.journal.number
         replica.sync()
-        if alone:  # For no longer than this look: whoever is stopped here keeps others out.
+        if alone:  # For no longer than this look: a process that is stopped here keeps others out.
             hardening.hold_again(folder)
         if newer:  # another was faster, and has gone on without that end
             _load_newer(replica)
@@ -92,15 +92,15 @@ def _ends_in_hole(replica: Replica) -> bool:
 
 
 def _go_on_without_end(replica: Replica) -> None:
-    """Make a journal that begins with the state before the hole.  Nobody appends to the old one any more: whoever opens
-    the queue comes here first, and those who had it open are gone with the power.
+    """Make a journal that begins with the state before the hole.  Nobody appends to the old one any more: all who open
+    the queue come here first, and all who had it open are gone with the power.
 
     Killed in here: a journal under its roll_ name, that the next scan removes; or the queue goes on from the new
     one."""
     ledger, folder = replica.ledger, replica.folder
     number = replica.journal.number + 1
     key = folder.prepare_roll(number, partial(snapshot.dump, ledger, True), ledger.next_limit)
-    # Commit point: the first link.  Whoever prepares a journal in the place of this one prepares the same.
+    # Commit point: the first link.  Another that prepares a journal in the place of this one prepares the same.
     folder.give_name(number, key)
     _load_newer(replica)
 
@@ -231,7 +231,7 @@ class Crowd:
     @property
     def is_led_here(self) -> bool:
         """This runs in a signal handler, or a destructor, that has interrupted the one who leads."""
-        # 0: whoever has the lock is just taking it or giving it back, and may be the one below.
+        # 0: its owner is just taking the lock or giving it back, and may be the one below.
         return self._leader in (0, get_ident()) and bool(self._turn.locked()) and not self._replica.stale
 
     def put(

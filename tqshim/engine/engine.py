@@ -41,7 +41,7 @@ class Engine(Acts):
         """Put one record.  ``False``: the queue was full all the time, or was shut down."""
         if self.is_interrupted or self.folder.fd < 0:
             return self.put_many([record], 0, block, timeout) == 1
-        # Before the item is there: whoever cuts in between must not find it beside older ones that are not cut.
+        # Before the item is there: a cut in between must not find it beside older ones that are not cut.
         if type(record) is bytes and puts.cut_if_due(self):
             try:
                 total = self.parts.producer.log.put(record)
@@ -68,7 +68,7 @@ class Engine(Acts):
     def put_many(self, records: list[NewRecord], before: int, block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put.
 
-        An ``OSError`` says how many, with those that were put ``before``."""
+        An ``OSError`` says how many, with what was put ``before``."""
         if self.is_interrupted:
             above = self.above()
             try:

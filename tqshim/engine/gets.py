@@ -71,7 +71,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
 def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
     engine: Acts, got: list[Any], most: int, block: bool, began: float, deadline: float, sleep: Sleep
 ) -> tuple[int, bool]:
-    """The same, by ``deadline``.  ``sleep``: whoever is left asleep by an exception, the caller wakes."""
+    """The same, by ``deadline``.  ``sleep``: if an exception leaves somebody asleep, the caller wakes him."""
     cut_short = False
     if most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep, deadline if block else None):
         return engine.generation, False
@@ -248,7 +248,7 @@ def finds_nothing_new(engine: Acts, read: Optional[tuple[int, int]] = None) -> b
 
 def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) -> None:
     """Sleep until we are rung for, or look by ourselves; or not at all, if something has been put before we said it:
-    whoever did so did not see that we sleep."""
+    that put did not see that we sleep."""
     generation = engine.generation
     try:
         sleep.bell, sleep.looked = None, False

@@ -17,7 +17,7 @@ written.
 
 What can be replayed: at its own place, a record that somebody with the key has written for that very place.  There are
 two such where a put wrote one and was interrupted, or refused, before it counted: the next put writes over it, and
-whoever can write to the folder may have kept the former, with a tag that is right.  It takes the place of the one that
+a user who can write to the folder may have kept the former, with a right tag.  It takes the place of the one that
 was put; it can't be told from it, for what makes a record count, its producer's counter and the journal, is guarded by
 no key.  Who writes to those can also make items come again, in another order, or not at all (after the loss of a
 journal's end ids may be used again, too: the same holds for them).  All of these are records that the queue's own

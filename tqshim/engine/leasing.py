@@ -217,7 +217,7 @@ class Leasing:
         return item not in self._lost
 
     def forget_lost(self, item: int) -> None:
-        """Whoever has taken it knows that it is not ours.  Not before: if that is interrupted, it asks once more."""
+        """Its taker knows that it is not ours.  Not before: if that is interrupted, it asks once more."""
         self._lost.discard(item)
 
     # -- ending it
@@ -279,7 +279,7 @@ class Leasing:
 
     def end_where_taken(self, lease: Lease, at: int) -> Optional[list[tuple[int, Place]]]:
         """If our cell says that items of our lease have been taken from that one on, end it: whether they were taken in
-        time, the journal says.  Returns those that were, and where they stand; ``None``: the lease goes on."""
+        time, the journal says.  Returns which were, and where they stand; ``None``: the lease goes on."""
         ledger = self._replica.ledger
         taken = min(self._members.cells.words[Cells.place(words_of.LEASE_POSITION, lease.slot)], lease.end)
         if taken <= at:

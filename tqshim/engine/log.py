@@ -44,8 +44,8 @@ watchers: Callable[[], Any] = gettrace
 if sys.version_info >= (3, 12):
     from sys import monitoring
 
-    # By event, all tools that want it of all code, the one of ``settrace`` among them.  Those that want some of certain
-    # code alone want to know of each that begins, to say so.
+    # By event, all tools that want it of all code, the one of ``settrace`` among them.  A tool that wants some of
+    # certain code alone wants to know of each that begins, to say so.
     watchers = getattr(monitoring, "_all_events", lambda: True)
     _OF = monitoring.events
     _BETWEEN = _OF.LINE | _OF.INSTRUCTION | _OF.JUMP | _OF.BRANCH
@@ -167,7 +167,7 @@ class Log:
         return True
 
     def look_for_sleepers(self) -> None:
-        """Whoever was rung for last had a millisecond to say whether others sleep: if it was killed, this put rings."""
+        """A sleeper that is rung for has a millisecond to say whether others sleep: was it killed, this put rings."""
         counts = self.counts
         if not counts[_ASLEEP] and (counts[BEYOND] or counts[SLEEPS : SLEEPS + SLOTS].tobytes() != _NOBODY):
             counts[_ASLEEP] = 1
@@ -258,7 +258,7 @@ class Writer:
     def _write_large(self, batch: BatchFile, begin: int, records: Sequence[NewRecord]) -> None:
         """Write records to a file that was made for large ones."""
         parts = pieces.parts(records)
-        # A system call finds pages that are not mapped more cheaply than a store, and has not to clear those that it
+        # A system call finds pages that are not mapped more cheaply than a store, and need not clear the pages that it
         # fills.  Nor does it mind a file that somebody has cut short.
         if batch.in_memory and os.fstat(batch.fd).st_size >= batch.size:
             mappings.store(batch.memory, parts, begin)

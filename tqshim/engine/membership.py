@@ -1,4 +1,4 @@
-"""Being a member: slots, the locks that say who lives, the burial of those who died.
+"""Being a member: slots, the locks that say who lives, the burial of members that died.
 
 Lives here: joining, leaving, burying, cells of all slots.  Not here: what members do (``producer``, ``consumer``).
 
@@ -69,7 +69,7 @@ class Membership:
                 time.sleep(1e-4)
                 locked = self._folder.lock_slot(slot)
             if not locked:
-                continue  # Whoever was stopped there keeps it; somebody will bury that member of ours. Take another.
+                continue  # A process that was stopped there keeps it; somebody will bury this member. Take another.
             self.cells.clear(slot)
             if slot >= SLOTS:
                 self.cells.words[words_of.BEYOND] = 1
@@ -153,7 +153,7 @@ class Membership:
             if monotonic_ns() - began < tuning.MARK_EVERY // 2:
                 break
         if not systems.STORES_IN_ORDER and self.counting:
-            membarrier.barrier()  # whoever has stored a counter has stored its records before, and that is seen now
+            membarrier.barrier()  # a process that has stored a counter has stored its records before; they are seen now
         return counters
 
     def grows(self, counters: bytes) -> bool:
@@ -222,7 +222,7 @@ class Membership:
         if lease is None or not position:
             return b"", 0
         if not systems.STORES_IN_ORDER:
-            membarrier.barrier()  # whoever has stored that has pinned what it reads before, and that is seen now
+            membarrier.barrier()  # its holder has pinned what it reads before it has stored that; the pin is seen now
         return events.passed(position - lease.first, lease.number), position - ledger.passed
 
     def leave(self, slot: int) -> None:

@@ -88,7 +88,7 @@ class Producer:
         """Put records; in a bounded queue all of them, or none.  Returns how many were put: fewer where there are no
         places, or where the queue was shut down.
 
-        Raises ``OSError`` where there is no space for the first: for others, whoever puts the rest hears of it."""
+        Raises ``OSError`` where there is no space for the first: for others, the put of the rest raises it."""
         put = 0
         if len(records) == 1 and self._replica.ledger.maxsize:
             count = self._put_alone(records[0]) if self._is_alone() else self._publish(records[0])
@@ -253,7 +253,7 @@ class Producer:
                 log.mark(now)
             # Commit point: from here on they are in the queue.
             log.counts[log.cell] = new
-            # Whoever wants to shut down may have looked for flags to raise before our OPEN, but not after it.
+            # A shutdown may have looked for flags to raise before our OPEN, but not after it.
             if log.counts[log.flag] or self._replica.ledger.shutting:
                 put = self.confirm(new, self)
                 self.lost.difference_update(range(total, new))
@@ -329,7 +329,7 @@ class Producer:
             return True
         if self._is_alone() and log.counts[log.flag]:
             log.counts[log.flag] = 0
-            locks.fence()  # Before the look: whoever joins after it raises the flag again.
+            locks.fence()  # Before the look: a member that joins after it raises the flag again.
         replica.sync()
         if self._is_alone():
             return self._has_free_places(total + count)
@@ -345,11 +345,11 @@ class Producer:
             or log.batch is None
         ):
             return False
-        # Whoever wants the former one to end, and has raised the flag, must not end it later: nobody would see that.
+        # Another, which wants the former one to end and has raised the flag, must not do so later: nobody would see it.
         end = b""
         if own is not None and not own.cut:
             end = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
-        # Before the event: whoever wants this new reservation to end raises it after.
+        # Before the event: a process that wants this new reservation to end raises it after.
         log.counts[log.flag] = 0
         granted = self._members.cut(end + events.cut(slot, total) + passed + events.reserve(slot, places))[-1]
         return granted is not None
@@ -391,14 +391,14 @@ class Producer:
         if not replica.ledger.sole or lease is None or self.slot is None:
             return False
         former, given = self._given, members.word(words_of.GIVEN, self.slot)
-        # Whoever ends it raises the flag before he looks there: flag up, he may not have seen that.
+        # A process that ends it raises the flag before it looks there: flag up, it may not have seen that.
         asked = members.word(words_of.LEASE_FLAG, lease.slot)
         replica.sync()
         now = replica.ledger.lease
         if now is None or now.number != lease.number:  # that may be the flag of a later one
             return True
         if asked:
-            # He may be kept from ending it: what it has delivered is decided here.
+            # It may be kept from ending it: what was delivered is decided here.
             replica.append(members.end_of_all())
             return True
         self._given = lease.number, given

@@ -163,7 +163,7 @@ class Reader:
             raise self._corrupt(error, place, first, end) from None
 
     def bytes_in(self, stretches: Iterable[tuple[int, Place]]) -> int:
-        """Bytes of records: how many from which place on.  Those that were got meanwhile count for nothing.  Raises
+        """Bytes of records: how many from which place on.  Records that were got meanwhile count for nothing.  Raises
         ``OSError`` where a file can't be read.
 
         By system calls: nothing keeps their files from going, and a page that is gone must not be looked at."""

@@ -116,7 +116,7 @@ class Reclaimer:
 
     def _scan(self) -> None:
         """Look for members that died, and for files that nobody removed.  Of very many names it looks at as many as
-        takes a moment, and the next scan, which then follows soon, goes on: whoever scans may be about to get."""
+        takes a moment, and the next scan, which then follows soon, goes on: the caller may be about to get."""
         began = monotonic()
         replica = self._replica
         replica.sync()
@@ -163,7 +163,7 @@ class Reclaimer:
         locks.fence()  # their CLAIMs were read before their cells are
         members.see_all()
         words = members.cells.words
-        # Whoever has joined beyond that has not grown the cells yet, and so has claimed nothing.
+        # A member that has joined beyond that has not grown the cells yet, and so has claimed nothing.
         pins = [
             (slot, words[Cells.place(words_of.POSITION, slot)])
             for slot, member in replica.ledger.members.items()

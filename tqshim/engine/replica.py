@@ -158,7 +158,7 @@ class Replica:
     # -- appending
 
     def append(self, data: bytes, again: Optional[Callable[[], bytes]] = None) -> list[Verdict]:
-        """Append events, all in one piece, and say what each came to; after a roll those that came too late for this
+        """Append events, all in one piece, and say what each came to; after a roll the ones that came too late for this
         journal.  The last of them names our slot, so nobody else writes the same.  ``again``: after a roll what this
         returns instead, for what comes last must not count unless those before it were seen to in the same piece.
 
@@ -239,7 +239,7 @@ class Replica:
     def roll(self) -> None:
         """This journal is full: decide on the next, and go there."""
         number = self.journal.number + 1
-        # Whoever takes the spare is likely to win: the others need not all write down the same state.
+        # The process that takes the spare is likely to win: the others need not all write down the same state.
         begun = monotonic()
         patience = begun + tuning.ROLL_PATIENCE + tuning.ROLL_PATIENCE_WORD * self.ledger.extents.words
         while self.ledger.sealed is None and monotonic() < patience and not self.folder.has_spare(number):

@@ -2,9 +2,9 @@
 
 Lives here: counting off, and what helpers of a shutdown do.  Not here: waiting for the end (``engine``).
 
-A shutdown is an intention first, CLOSING: whoever reads it raises the flags of all producers, which stay up, and then
+A shutdown is an intention first, CLOSING: each reader of it raises the flags of all producers, which stay up, and then
 cuts what they have put by then, in one piece with the SHUTDOWN.  A put that finds its flag up cuts itself: it is in, or
-refused, whoever was stopped in the middle of helping.
+refused, also where a helper was stopped in the middle.
 
 Invariant: all that was put when the queue is found shut down is cut.
 """

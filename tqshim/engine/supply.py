@@ -4,7 +4,7 @@ Lives here: making files, and waiting for one that may come back.  Not here: wha
 (``producer``), when they are done (``reclaim``), their bytes (``storage``).
 
 The first one is small: a worker that puts one result must not have a megabyte zeroed.  Each next one is twice as long,
-up to a share of what the disk has left.  Those that were made for large records come back, and are filled again.
+up to a share of what the disk has left.  Files that were made for large records come back, and are filled again.
 
 Invariant: a file has all its pages, or there is none.
 """
@@ -129,7 +129,7 @@ class Supply:
     def _returned(self, file: FileId, size: int, needed: int, former: Optional[BatchFile]) -> Optional[BatchFile]:
         """A file of ours that is done, to be filled again, with room for so many bytes.  ``None``: there is none.
 
-        Where whoever gets keeps up with us, and the last one came back and is mapped, we wait for it: 4 MB of new pages
+        Where the consumers keep up with us, and the last one came back and is mapped, we wait for it: 4 MB of new pages
         take 2.5 ms to fill, mapped ones 0.4 ms, and where few files take turns they stay in the processor's cache."""
         if not tuning.REFILLING:
             return None

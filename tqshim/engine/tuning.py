@@ -73,7 +73,8 @@ READ_LARGE: Final = 1 << 16
 """Bytes of journal that are read at once."""
 NAP: Final = 0.05
 """Seconds for which a waiter sleeps at first before it looks by itself, times the waiters there may be; each nap is
-twice the one before.  It is rung for when there is something: who naps looks after those who died while they rang."""
+twice the one before.  It is rung for when there is something: naps make up for rings in the middle of which a process
+died."""
 NAP_LAST: Final = 0.5
 NAP_MOST: Final = 10.0
 """Seconds of the longest nap: times the waiters, and in all."""

@@ -112,7 +112,7 @@ class Waiter:
                 passing.close()
 
     def ring(self, kind: int) -> None:
-        """Wake one who sleeps, if somebody does.  Needs no lock: whatever interrupts it, whoever is next rings."""
+        """Wake one who sleeps, if somebody does.  Needs no lock: whatever interrupts it, the next put rings."""
         members = self._members
         words, word = members.cells.words, ASLEEP[kind]
         said = words[word]
@@ -128,7 +128,7 @@ class Waiter:
             raise
 
     def ring_surely(self, kind: int) -> None:
-        """``ring``, for what is there already: whatever interrupts it once, whoever sleeps is rung for."""
+        """``ring``, for what is there already: whatever interrupts it once, the sleepers are rung for."""
         try:
             self.ring(kind)
         except BaseException:
@@ -154,7 +154,7 @@ class Waiter:
     def fall_asleep(self, kind: int, slot: int, me: object, until: float, nap: float, naps: int) -> None:
         """Say that ``me`` sleeps, and looks by itself then.  What is there must be looked at once more.
 
-        Whoever puts after that look sees that we sleep, whoever has put before it is seen: it is for us to see to that,
+        A put after that look sees that we sleep, a put before it is seen: it is for us to see to that,
         a put has no barrier.  That of the system interrupts every processor on which somebody runs who uses queues,
         which took 18 us; but where stores come in their order one is seen in less than the microsecond that lies
         between our word and the look, and what should ever be missed costs a first nap."""
@@ -166,7 +166,7 @@ class Waiter:
         word = sleep_word(until, nap)
         cells.words[cell] = word if len(waiting_here) == 1 else max(word, cells.words[cell])
         if not systems.STORES_IN_ORDER and self._members.counting:
-            membarrier.barrier()  # Whoever sees the next word sees this one.
+            membarrier.barrier()  # All who see the next word see this one.
         cells.words[ASLEEP[kind]] = slot + 2
         if (naps or not tuning.FIRST_NAPS) and self._members.counting:
             membarrier.barrier()

@@ -2,7 +2,7 @@
 
 Lives here: falling asleep, and looking again.  Not here: waiting for items (``gets``), whom to wake (``wait_policy``).
 
-Invariant: whoever sleeps has said so, and has looked once more since.
+Invariant: each sleeper has said that it sleeps, and has looked once more since.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def forget_waiter(engine: Acts, kind: int, me: object, more: bool) -> None:
 
 
 def available(engine: Acts, kind: int, places: int) -> int:
-    """How many could go who wait for that: items, places, or those who wait for the end; all if the queue was shut
+    """How many could go who wait for that: items, places, or the end of all work; all if the queue was shut
     down."""
     parts = engine.parts
     if kind == SLEEPS:

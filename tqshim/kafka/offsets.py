@@ -2,7 +2,7 @@
 
 Lives here: what was read and what is finished, by partition.  Not here: brokers, events, workers; this is pure.
 
-Invariant: an offset to commit has nothing unfinished below it, so whoever reads on from there misses nothing.
+Invariant: an offset to commit has nothing unfinished below it, so a consumer that reads on from there misses nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Place = tuple[str, int, int]
 
 
 class _Progress:
-    """One partition: offsets as they were read, those that are finished, and what was committed."""
+    """One partition: offsets as they were read, which of them are finished, and what was committed."""
 
     __slots__ = ("committed", "end", "finished", "unfinished")
 
@@ -72,7 +72,7 @@ class Offsets:
         return sum(progress.held_up() for progress in self._partitions.values())
 
     def to_commit(self) -> Iterator[Place]:
-        """By partition, the offset to commit; only those that have moved since they were committed."""
+        """By partition, the offset to commit; only the ones that have moved since they were committed."""
         for (topic, partition), progress in self._partitions.items():
             position = progress.position()
             if position > progress.committed:

@@ -85,7 +85,7 @@ class Workers:
         return [process.pid for process in self._processes if process.pid is not None]
 
     def in_hand(self) -> set[int]:
-        """Numbers of the events that they have last taken; whoever is just taking one does not show it yet."""
+        """Numbers of the events that they have last taken; a worker that is just taking one does not show it yet."""
         return set(self._cells)
 
     def replace_dead(self) -> list[tuple[int, Optional[int]]]:

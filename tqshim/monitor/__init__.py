@@ -1,4 +1,4 @@
-"""Looking inside of queues, and helping those that are in trouble: what ``python -m tqshim`` does, as functions.
+"""Looking inside of queues, and helping queues in trouble: what ``python -m tqshim`` does, as functions.
 
 Lives here: the names that programs use.
 

@@ -64,8 +64,8 @@ class Files:
         return any(name is not None and name.kind in (names.LOAD, names.READY) for name in parsed)
 
     def is_begun(self) -> bool:
-        """What lies here is what is made first where a queue is made, of this user alone, and nothing else: whoever was
-        to make one there was stopped, or found no space."""
+        """What lies here is what is made first where a queue is made, of this user alone, and nothing else: the process
+        that was to make one there was stopped, or found no space."""
         listed = self.names()
         return _is_ours(os.fstat(self.fd)) and names.MEMBERS in listed and all(map(self._is_first, listed))
 

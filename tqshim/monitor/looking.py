@@ -91,7 +91,7 @@ class Status:
     places: Optional[int]
     """Places that are free; ``None``: any number."""
     item_bytes: int
-    """Bytes of the records that wait, with what checks them, without those that have come back."""
+    """Bytes of the records that wait, with what checks them, without records that have come back."""
     oldest_at_least: Optional[float]
     """Seconds for which the oldest item has waited, at least; ``None`` where there is none."""
     journal: int
@@ -173,7 +173,7 @@ def anonymous_folders() -> list[str]:
 
 
 def queues(folders: Iterable[str] = ()) -> list[Summary]:
-    """The queues at or in ``folders``, by path; without them those on this machine: anonymous ones, and those that
+    """The queues at or in ``folders``, by path; without them the ones on this machine: anonymous ones, and queues that
     processes of this user have open.
 
     Raises ``OSError`` for a given folder that can't be listed; a queue that can't be read has its ``problem``.

@@ -219,7 +219,7 @@ def recover(path: str, into: Optional[str] = None, *, force: bool = False, authk
     """Save what can be saved.
 
     With ``into``: copy all items that can be read, and that nobody has got, to a new queue there, a durable one if this
-    is one, first those that a block of ``claimed`` has or had; nothing is unpickled, and this folder is only read.
+    is one, first the ones that a block of ``claimed`` has or had; nothing is unpickled, and this folder is only read.
     Where its journal can't be read any more, all records that stand in its batch files are copied, in their producers'
     order: among them may be items that somebody had got.
 
@@ -289,7 +289,7 @@ def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
 
 
 def _records(view: View, unreadable: list[Peeked]) -> Iterator[bytes]:
-    """The records of all items that nobody has got; those that can't be read are noted."""
+    """The records of all items that nobody has got; what can't be read is noted."""
     ledger = view.ledger
     apart: list[Union[Held, Returned]] = sorted((*ledger.held.values(), *ledger.returned), key=_item)
     waiting = (view.read(stretch, whole=True) for stretch in view.stretches())

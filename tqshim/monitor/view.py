@@ -1,7 +1,7 @@
 """A queue folder as a bystander sees it.
 
 Lives here: following a queue's journal, its counters, its items and members.  Not here: opening its files (``files``),
-their records (``records``), what is told of items (``seen``), which queues there are, who has them open (``looking``).
+their records (``records``), what is known of items (``seen``), which queues there are, who has them open (``looking``).
 
 What is put is a store to a counter, and in the journal only once somebody has cut it: a look reads the counters, then
 the journal, and what the first say beyond the second is put and not cut yet.
@@ -278,11 +278,11 @@ class View(Files):
 
     @property
     def waiting(self) -> int:
-        """Items that can be got now: those that wait, and those that have come back."""
+        """Items that can be got now, whether they have waited all the time or have come back."""
         return self.put - self.delivered + len(self.ledger.returned)
 
     def stretches(self) -> Iterator[Stretch]:
-        """Where the items stand that wait: those that are cut in their order, then the others, by slot."""
+        """Where the items stand that wait: what is cut in its order, then the others, by slot."""
         ledger = self.ledger
         for first, end, place in ledger.each_place(max(self.delivered, ledger.extents.first), ledger.tail):
             yield Stretch(first, end - first, place, False)

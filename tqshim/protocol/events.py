@@ -208,7 +208,7 @@ def task_done() -> bytes:
 
 
 def closing(immediate: bool) -> bytes:
-    """Somebody wants to shut the queue down: whoever reads this helps."""
+    """Somebody wants to shut the queue down: all who read this help."""
     return _pack(CLOSING | immediate << 24)
 
 

@@ -186,7 +186,7 @@ class Extents:
         self._open = 0, None
 
     def dump(self) -> bytes:
-        """The extents as bytes, the same whoever writes them once as much was forgotten, but for what is packed.
+        """The extents as bytes: all processes write the same once as much was forgotten, but for what is packed.
 
         The chunks, each behind its row; the ends of the others; their places.  A chunk is, packed by zlib, the first
         bytes of all its words, all second ones, and so on: its first end, from each of its 1,024 ends to the next, the
@@ -225,7 +225,7 @@ class Extents:
     # -- chunks
 
     def _pack(self) -> None:
-        """Pack the oldest extents, if enough of them count; give back the space of those that are forgotten."""
+        """Pack the oldest extents, if enough of them count; give back the space of what is forgotten."""
         ends, where, at = self._ends, self._where, self._at
         if len(ends) - at >= 2 * CHUNK:
             if zlib is None:

@@ -18,7 +18,7 @@ class Stats:
     put: int
     """Items whose ``put`` has returned, in all processes."""
     got: int
-    """Items that somebody has got, or whose block of ``claimed`` has ended well; also those that were dropped by
+    """Items that somebody has got, or whose block of ``claimed`` has ended well; also items that were dropped by
     ``shutdown(immediate=True)``, lost to damage, or could not be unpickled."""
     redelivered: int
     """How often an item was taken again, by ``get`` or ``claimed``, that had come back: its block of ``claimed`` had
@@ -36,7 +36,7 @@ class Stats:
     unfinished: int
     """Items for which nobody has called ``task_done``: of interest where somebody does."""
     bytes: int
-    """Bytes of the records of the items that wait, with what checks them, without those that have come back."""
+    """Bytes of the records of the items that wait, with what checks them, without items that have come back."""
     maxsize: int
     consumers: int
     """Processes that have got something, or tried to; a killed one counts until it is noticed."""

@@ -6,7 +6,7 @@ who runs it.
 
 Invariant: two processes that have applied the same events hold equal ledgers, and so does who loads a snapshot of one
 and goes on from there.  A void event changes nothing.  So an append to the journal is the commit point of every act
-that is one; a put is none: it is a store to its producer's counter, and whoever reads that may cut.
+that is one; a put is none: it is a store to its producer's counter, and a process that reads that may cut.
 
 ========================  ==========================================  ==================================================
 event                     valid iff                                   effect
@@ -41,7 +41,7 @@ PASSED(count, number)     a lease of that number stands; so many of   they are d
                           its items are more than have passed, and    free
                           not more than it has
 REVOKE(count, number)     a lease of that number stands               the lease ends after ``count`` of its items, or
-                                                                      those that have passed; the others are at the
+                                                                      as many as have passed; the others are at the
                                                                       head again
 RESERVE(slot, k)          bounded; neither closing nor shut down;     its former reservation is dropped; the log may
                           the slot has a file; without its former     grow by k
@@ -67,7 +67,7 @@ cut has used + the items that are held or returned.  The total of a log only gro
 one another in its slot: a CUT that comes late, or twice, is void; and so is a PASSED, for a lease's cell only grows.
 While an item is held or returned no lease stands: so nobody delivers others from memory, and overlooks what comes back.
 While a lease of all that comes stands these are void, too: CUT, PUBLISH, SKIP, OPEN, LEAVE of who has a file,
-TASK_DONE, SHUTDOWN.  Whoever wants one of them ends it in the same append: DELIVEREDs by the cells, REVOKE.
+TASK_DONE, SHUTDOWN.  A process that wants one of them ends it in the same append: DELIVEREDs by the cells, REVOKE.
 All other events past the journal's limit are void, and so are events of unknown types.  Numbers of members, leases,
 grants, holds, files and items are never used twice; slots are.
 """

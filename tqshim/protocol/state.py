@@ -41,7 +41,7 @@ class State:
 
     maxsize: int
     durable: bool
-    """What a put has put survives a power cut.  No rule asks for this: whoever writes the events keeps to it."""
+    """What a put has put survives a power cut.  No rule asks for this: the writers of events keep to it."""
     proof: bytes
     """What a key is tried on, of a queue that has one: 32 bytes."""
     first_limit: int
@@ -178,7 +178,7 @@ class State:
 
     @property
     def low(self) -> int:
-        """The oldest item that somebody may still get, but for those that are held or returned."""
+        """The oldest item that somebody may still get, but for what is held or returned."""
         return self.head if self.lease is None else self.passed
 
     @property

@@ -2,7 +2,7 @@
 
 Lives here: getting and putting in an event loop; who of one loop waits for what, and which of them wake up.
 
-Invariant: whoever wakes up finds what it waited for, or somebody was faster and it waits again; a wake-up that a
+Invariant: a waiter that wakes up finds what it waited for, or somebody was faster and it waits again; a wake-up that a
 cancelled one got goes to the next.
 """
 

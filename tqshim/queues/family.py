@@ -100,7 +100,7 @@ class SimpleTurboQueue(_SimpleQueue[_T]):
             self._queue = None
 
     def __copy__(self) -> SimpleTurboQueue[_T]:
-        import copy  # here: whoever comes here has it
+        import copy  # here: the caller has it already
 
         other = self.__class__.__new__(self.__class__)
         other.__setstate__(tuple([copy.copy(one) if one is self._queue else one for one in self.__getstate__()]))

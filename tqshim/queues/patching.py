@@ -123,7 +123,7 @@ def install() -> _Installed:
 
 
 def uninstall() -> None:
-    """Undo ``install``: new queues are the standard library's again, those that were made stay ours.
+    """Undo ``install``: new queues are the standard library's again, earlier ones stay ours.
 
     >>> installed = install()
     >>> uninstall()

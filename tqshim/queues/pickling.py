@@ -165,7 +165,7 @@ def dumps(item: object) -> NewRecord:
 def dumps_many(
     items: Iterator[Any], failed: Callable[[Exception, Any], None], in_pieces: bool
 ) -> tuple[list[NewRecord], bool]:
-    """``dumps`` of each; ``failed`` is told of those that can't be pickled, and may raise.  ``True``: there may be more
+    """``dumps`` of each; ``failed`` hears of each that can't be pickled, and may raise.  ``True``: there may be more
     of them, for those so far take as many descriptors with them as may wait, and ``in_pieces`` was asked for."""
     try:
         pen = _pens.pop()
@@ -397,8 +397,8 @@ def _add_note(error: BaseException, note: str) -> None:
 def _is_orphan(error: BaseException) -> bool:
     """Unpickling has raised this, for the process that has put the item is gone, and what it had for it.
 
-    It is dying just now, perhaps: whoever looks for that when this raises, as torch's DataLoader does, is to find it
-    dead, and hears of it first if it is a child and signals are handled."""
+    It is dying just now, perhaps: a caller that looks for that when this raises, as torch's DataLoader does, is to find
+    it dead, and hears of it first if it is a child and signals are handled."""
     orphan = _is_from_sharer(error)
     if orphan:
         time.sleep(GRACE)
@@ -428,5 +428,5 @@ def _explain_descriptors(error: Exception) -> None:
     if found_none:
         raise OSError(
             errno.EMFILE,
-            f"pickling an item makes descriptors for whoever gets it, and this process has no more; {REMEDY}",
+            f"pickling an item makes descriptors for the process that gets it, and this process has no more; {REMEDY}",
         ) from error

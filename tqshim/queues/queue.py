@@ -70,7 +70,7 @@ class TurboQueue(_Queue[_T]):
     ``durable``: what ``put`` and ``put_many`` have put when they return survives a power cut; items that were got just
     before it may come back.  The process that makes the queue at ``path`` chooses, for all handles.  Each put waits for
     the disk twice; threads that put at the same time share that.
-    ``authkey``: bytes that a process needs to open the queue at ``path``: those that it was made with.  Each record
+    ``authkey``: bytes that a process needs to open the queue at ``path``, the same as it was made with.  Each record
     carries an HMAC of its bytes and its place; a record that fails it is never unpickled, but set aside as damaged.  A
     pickled handle carries the authkey only to a child that is being started; where any other one arrives, the process
     has opened the queue already, or ``multiprocessing.current_process().authkey`` is tried.

@@ -35,7 +35,7 @@ SHARE: Final = 4
 LEAST: Final = 16
 """As many may wait, or a part of the limit."""
 PATIENCE: Final = 30.0
-"""Seconds for which a put waits while nobody fetches anything: whoever is to may be this very thread."""
+"""Seconds for which a put waits while nobody fetches anything: this very thread may be the one to do so."""
 LOOK_EVERY: Final = 0.005
 """Seconds."""
 

@@ -50,7 +50,7 @@ class AtExit:
 
 
 def alive(things: weakref.WeakSet[_T]) -> list[_T]:
-    """Those that are in the set now."""
+    """What is in the set now."""
     while True:
         try:
             return list(things)

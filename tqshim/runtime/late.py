@@ -1,8 +1,8 @@
 """Rooms that most programs don't need: each is imported when it is first needed.
 
-Lives here: that import, and what else no fork may divide.  Not here: which rooms those are (whoever needs one).
+Lives here: that import, and what else no fork may divide.  Not here: which rooms those are (their callers say).
 
-Invariant: whoever asks gets a room that is whole.  A signal handler may run in the middle of the import, in the same
+Invariant: each caller gets a room that is whole.  A signal handler may run in the middle of the import, in the same
 thread, and need that very room: Python would give it what is there so far.  And no fork divides an import of another
 thread: in the child it would never end, and who needs that room would wait for ever.
 

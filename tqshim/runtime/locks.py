@@ -37,7 +37,7 @@ def fence() -> None:
 
 
 def is_free(lock: Any, patience: float) -> bool:
-    """Nobody has the lock, or whoever did left it within so many seconds.
+    """Nobody has the lock, or its owner released it within so many seconds.
 
     For one who may run above the very frame that has it, a signal handler's, and so must not wait for it."""
     until = monotonic() + patience

@@ -97,7 +97,7 @@ class Mapping:
 
 
 class Mappings:
-    """The mappings of one queue's batch files, by inode.  Those that were not asked for the longest time go first."""
+    """The mappings of one queue's batch files, by inode.  The one that nobody has asked for longest goes first."""
 
     __slots__ = ("_known",)
 

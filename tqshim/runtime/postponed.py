@@ -3,7 +3,7 @@
 Lives here: the module that stands there until then.  Not here: rooms of ours that are imported when they are needed
 (``late``).
 
-Invariant: whoever asks it for anything finds what he would have found had it been imported at once.
+Invariant: each name that a program asks it for is there, as if the module had been imported at once.
 """
 
 from __future__ import annotations

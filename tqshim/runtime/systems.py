@@ -91,7 +91,7 @@ ALLOCATE: Final = not PORTABLE and hasattr(os, "posix_fallocate")
 CANT_ALLOCATE: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 """What a file system says that can't."""
 PREALLOCATE: Final = 42 if DARWIN and not PORTABLE else None
-"""``fcntl(fd, F_PREALLOCATE)``, the same on macOS: so many bytes beyond those that the file has on disk."""
+"""``fcntl(fd, F_PREALLOCATE)``, the same on macOS: so many bytes beyond what the file has on disk."""
 FSTORE: Final = struct.Struct("=IiqqQ")
 """``struct fstore``: flags, what the offset counts from, offset, length, bytes found."""
 ALL_OR_NOTHING: Final = 0x4

@@ -4,7 +4,7 @@ A class of ``typing.NamedTuple`` adds 0.3 ms to the start of a program, ``typing
 
 Lives here: making such classes.  Type checkers are shown ``NamedTuple`` itself.
 
-Invariant: to whoever reads its fields, pickles it or compares it, such a tuple is as one of ``typing``'s.
+Invariant: a program that reads its fields, pickles it or compares it finds no difference from one of ``typing``'s.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ else:
             return type.__new__(cls, name, bases, {**body, **getters, "__slots__": (), "_fields": fields})
 
     class NamedTuple(tuple, metaclass=_Kind):
-        """The fields of a subclass are those that it annotates; all are given by position."""
+        """A subclass annotates its fields; all are given by position."""
 
         def __new__(cls, *values: Any) -> NamedTuple:
             return tuple.__new__(cls, values)

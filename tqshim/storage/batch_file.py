@@ -139,7 +139,7 @@ class BatchFile:
             self.ends[0] = self._begin
 
     def release(self) -> None:
-        """Whoever still stores there gets a ``ValueError``."""
+        """A store there raises ``ValueError`` from now on."""
         self.ends.release()
         self.memory.release()
 

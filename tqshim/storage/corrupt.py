@@ -20,7 +20,7 @@ def set_aside(home: Home, file: FileId, finding: str) -> None:
     """Keep a damaged batch file for a person to look at, under a name that says so.
 
     Records of it that are whole are still read from there.  The first who finds the damage, of all processes, logs a
-    warning; a kill after that leaves the file under its former name, to whoever finds the damage next."""
+    warning; a kill after that leaves the file under its former name, for the next who finds the damage."""
     name = names.batch(names.READY, file)
     where = batch_file.home_of(home, file)
     with contextlib.suppress(FileExistsError):

@@ -268,7 +268,7 @@ def write_at(fd: int, data: Union[bytes, memoryview], offset: int) -> None:
 
 @contextlib.contextmanager
 def a_full_disk_is_no_matter() -> Iterator[None]:
-    """What is put is put, and whoever wants it cuts."""
+    """What is put is put: the consumer that wants it cuts."""
     try:
         yield
     except OSError as error:

@@ -162,7 +162,7 @@ class LogFolder(Home):
         try:
             folder = cls._hold_or_make(path)
         except BaseException as error:
-            for one in new:  # those that are empty
+            for one in new:  # if they are empty
                 with contextlib.suppress(OSError):
                     os.rmdir(one)
             if isinstance(error, (FileExistsError, NotADirectoryError)):

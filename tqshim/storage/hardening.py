@@ -46,8 +46,8 @@ def harden_names(home: Home) -> None:
 
 
 def harden_path(home: Home) -> None:
-    """``harden`` for all names that lead to this folder, up to where its file system begins: whoever made these
-    folders may not have come to it yet."""
+    """``harden`` for all names that lead to this folder, up to where its file system begins: the process that
+    made these folders may not have come to it yet."""
     path = os.path.realpath(home.path)
     while path != os.path.dirname(path):
         path = os.path.dirname(path)

@@ -249,7 +249,7 @@ def set_space_aside(home: Home, number: int, limit: int) -> None:
     except OSError:  # there is no space, and the roll will try again
         return
     try:
-        # Whoever was first may have found less; and if this file is a journal by now, more space does it no harm.
+        # The first may have found less; and if this file is a journal by now, more space does it no harm.
         if reserve_space(fd, limit * rules.SIZE + 2 * _PAST_LIMIT):
             return
         remove_free(home)  # Else they are refilled, and then nothing gives way.
@@ -345,7 +345,7 @@ def finish_roll(home: Home, number: int, key: int) -> Optional[tuple[Journal, by
         os.rename(names.roll(number, f"{key:010x}"), names.journal(number), src_dir_fd=home.fd, dst_dir_fd=home.fd)
         if home.durable:
             late.room("storage.hardening").harden_names(home)  # one of the two must be there
-        # At once: whoever has it open reads on, and its space is wanted for the next.
+        # At once: processes that have it open read on, and its space is wanted for the next.
         for old in (names.journal(number - 1), names.spare(number)):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(old, dir_fd=home.fd)

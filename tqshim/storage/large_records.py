@@ -9,7 +9,7 @@ first.  Once its items are got it goes back to its producer, is mapped, and is f
 names: to store into pages that are mapped already takes half as long.  Its old bytes, those of its index too, stay
 until they are written over: only totals say what counts.
 
-Invariant: whoever has a record that was not copied has a lock on its file, which ends with the last that refers to the
+Invariant: a process that has a record uncopied has a lock on its file, which ends with the last that refers to the
 record, and with its process.  Such a file is not filled again.
 """
 
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 MAPPED: Final = 3
-"""Records that a process has mapped, at most: one is used while the next is taken.  Whoever keeps more has copies."""
+"""Records that a process has mapped, at most: one is used while the next is taken.  More of them are copies."""
 PEEK: Final = 256
 """Bytes of a large record that an unpickler looks at before it knows how many it wants."""
 

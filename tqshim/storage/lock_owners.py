@@ -22,12 +22,12 @@ __all__ = ["lock_owners"]
 
 
 def lock_owners(fd: int, slots: Iterable[int]) -> dict[int, int]:
-    """By slot: the process that holds its record lock, for those that are held; 0: one that can't be seen from here.
+    """By slot: the process that holds its record lock, where it is held; 0: one that can't be seen from here.
 
     ``fd``: the queue folder's.  Takes no lock.  Raises ``OSError`` where the members file can't be opened."""
     status = os.fstat(fd)
     # Never closed here: with any descriptor of it the locks of this process may go, those of another thread's queue
-    # too.  Whoever uses the queue next takes it over.
+    # too.  The next use of the queue takes it over.
     flags = os.O_RDONLY | os.O_NONBLOCK | OPEN
     key, me = (status.st_dev, status.st_ino), object()
     with Members.lock:

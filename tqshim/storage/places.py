@@ -5,7 +5,7 @@ gone.  Not here: what is in a queue folder (``folder``).
 
 A queue needs appends that never overlap, locks that everybody sees, and mapped pages that all share.  Local file
 systems give these to processes of one kernel; of network and shared ones each machine, or each virtual one, has its own
-idea.  Where the kernel names the kind only those that are known to be local will do; where it names none (no ``/proc``,
+idea.  Where the kernel names the kind only the known local ones will do; where it names none (no ``/proc``,
 or a mount outside of a chroot) only those are refused that ``statfs`` knows to be shared.
 
 Invariant: a folder is deleted only by who holds it alone, under a name by which nobody opens it as a queue.
@@ -136,7 +136,7 @@ def spill_folder(home: Home, create: bool = False) -> int:
         root = spill_root(home.path)
         if root is None:
             raise OSError(errno.ENOSPC, "no space left, and no other disk to spill to", home.path) from None
-        # The link first: whoever deletes this folder knows of the other, too.
+        # The link first: a process that deletes this folder knows of the other, too.
         with contextlib.suppress(FileExistsError):
             name = names.PREFIX + os.urandom(8).hex() + names.SPILLED
             os.symlink(os.path.join(root, name), names.SPILL, dir_fd=home.fd)
@@ -271,7 +271,7 @@ def sweep(root: str, mine: Iterable[str]) -> None:
         listed = os.listdir(root)
     except OSError:
         return
-    _left.difference_update(  # those that are gone
+    _left.difference_update(  # what is gone
         [path for path in _left.copy() if os.path.dirname(path) == root and os.path.basename(path) not in listed]
     )
     for name in listed:

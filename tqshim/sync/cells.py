@@ -19,7 +19,7 @@ queue, too::
           640-703   records of the slot's log that are cut, or never will be: it may lag, and never leads
           512       consumers sleep, and none was rung for since: 2 + the slot of one of them, or 1
           513       the same of producers that wait for a place
-          514       the same of those who wait until all items are finished with
+          514       the same of joins, which wait until all items are finished with
           516       when somebody last looked who has died, in monotonic microseconds
           517       there is a member beyond the first page
          1024-2047  eight marks of each slot: a record of its log, and from when on those from that one on were put, in
@@ -138,7 +138,7 @@ class Cells:
         return self.words[GIVEN : GIVEN + SLOTS].tobytes()
 
     def sleepers(self, kind: int, most: int = sys.maxsize) -> list[int]:
-        """The microseconds at which those who are asleep will look by themselves, of so many of them; the dead and the
+        """The microseconds at which sleepers will look by themselves, of so many of them; the dead and the
         stopped left out."""
         now = microseconds()
         found = []

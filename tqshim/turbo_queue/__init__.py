@@ -168,7 +168,7 @@ class Enqueue(Shared):
         rows.append(row)
         filling = self._filling
         if len(rows) >= filling.limit and filling.added(row):
-            # Whoever wants to go on asks first.
+            # A program that wants to go on asks first.
             self._enqueue_active = False
             self._ready_count.forget()
 

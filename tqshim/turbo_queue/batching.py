@@ -75,9 +75,9 @@ class Filling(Member):
         self.oldest = 1.0
         """Seconds after which a batch rolls that is not full."""
         self.rows: Final[list[Row]] = []
-        """What was added and is not stored.  Whoever adds appends, without the lock, and then looks at ``limit``."""
+        """What was added and is not stored.  Threads append to it without the lock, and then look at ``limit``."""
         self.limit = 0
-        """Rows from which on whoever has added one must call ``added``."""
+        """With so many rows or more, a thread that has appended one must call ``added``."""
         self._most = 1
         self._uncounted = 0
         self._file: Optional[Loading] = None
@@ -136,7 +136,7 @@ class Filling(Member):
         Raises what storing raises, ``OSError`` or ``sqlite3.Error``: then this row was not taken, the others stay."""
         with self.lock:
             if self._busy:
-                return False  # a signal handler's, in the middle of this: whoever it has interrupted goes on with it
+                return False  # a signal handler's, in the middle of this: the interrupted act goes on with it
             try:
                 self._busy = True
                 return self._settle()
@@ -179,14 +179,14 @@ class Filling(Member):
                 try:
                     self._seal()
                 except OSError:
-                    # The event is stored: whoever adds the next one is told.
+                    # The event is stored: the next one tries again, and raises.
                     _log.exception("%s: a full batch could not be made ready", self.folder)
                     self.limit = 0
                     return rolled
                 rolled = True
 
     def _room(self) -> int:
-        """How many rows more the batch takes, beside those that are stored."""
+        """How many rows more the batch takes, beside the stored ones."""
         return max(0, self._most + self._uncounted - self._stored())
 
     def _store(self, most: int) -> None:

@@ -151,7 +151,7 @@ class Emptying(Member):
 
     def _forget(self) -> Optional[Unloading]:
         batch, self._batch = self._batch, None
-        self._list.clear()  # also for those who are in the middle of it
+        self._list.clear()  # also for loops in the middle of it
         self._list = []
         self._before = 0
         self._over = False

@@ -9,8 +9,8 @@ Lives here: creating, filling, taking, giving back, removing and recovering them
                  │                                ^                    │
                  └──────── its user died ─────────┴──── put_back ──────┘
 
-Who lives shows in SQLite's own locks, so programs on 0.8.0 and on tqshim see each other's: whoever fills a file holds
-its write lock, whoever has taken one holds its read lock.
+Who lives shows in SQLite's own locks, so programs on 0.8.0 and on tqshim see each other's: a file's producer holds its
+write lock, the consumer that has taken it its read lock.
 
 Invariant: a rename moves a batch from one state to the next, and decides who did it; a file that a living process of
 ours uses is locked at every instant but those between two statements here.
@@ -73,7 +73,7 @@ def ready_count(folder: str) -> int:
 
 
 class ReadyCount:
-    """``ready_count`` for those who ask after each event: it looks at the folder's time before it lists the folder.
+    """``ready_count`` for programs that ask after each event: it looks at the folder's time before it lists the folder.
 
     Where the system's times are coarse, what others do may be seen ``COUNT_LIFE`` seconds late."""
 

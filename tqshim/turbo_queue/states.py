@@ -10,7 +10,7 @@ Lives here: how such a name is made and read.  Not here: what is done with the f
     invalid_file_<seconds>_<id>.db     set aside
 
 Invariant: names of one producer's batches sort in the order in which they were begun, and a batch keeps what follows
-its state for life, whoever takes it and whoever gives it back.
+its state for life, however often processes take it and give it back.
 """
 
 from __future__ import annotations
