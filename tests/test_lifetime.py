@@ -26,6 +26,7 @@ import tqshim.engine.tuning
 import tqshim.storage.places
 from tqshim import Empty, TurboQueue
 from tqshim.engine.registry import Engine
+from tqshim.runtime import own_fcntl
 from tqshim.runtime.finalizers import Finalizer
 from tqshim.storage.folder import LogFolder
 
@@ -94,7 +95,7 @@ def test_nobody_locks_a_folder_alone_to_which_a_handle_is_on_its_way(
         alone.append(how & fcntl.LOCK_EX)
         real(fd, how)
 
-    monkeypatch.setattr(fcntl, "flock", watched)
+    monkeypatch.setattr(own_fcntl, "flock", watched)
     queue.close()
     del queue
     assert alone and not any(alone)

@@ -249,6 +249,24 @@ def test_queues_are_made_where_random_numbers_repeat_themselves_or_the_environme
         assert one.get() == 1
 
 
+@pytest.mark.parametrize("call", ["fcntl.flock", "fcntl.fcntl"])
+def test_queues_in_use_are_not_deleted_where_locks_are_a_mock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """As in a program's tests of its own locks: each seems to be free, and a new queue deletes abandoned ones."""
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
+    script = "import tqshim; q = tqshim.Queue(); q.put(1); print(1, flush=True); input(); print(q.get())"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        with mock.patch(call, return_value=0), TurboQueue() as own:
+            own.put(2)
+            assert own.get() == 2
+        found, _ = other.communicate("go on\n", timeout=LONG)
+    assert found == "1\n"
+
+
 class Tagged(SimpleTurboQueue[str]):
     """Has more of a state, as a subclass of the standard library's queue has."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import ctypes
-import fcntl
 import importlib.util
 import os
 import stat
@@ -21,7 +20,7 @@ from test_house import INSIDE, ROOMS
 import tqshim.runtime.systems
 import tqshim.storage.journal
 from tqshim import FolderError, TurboQueue
-from tqshim.runtime import locks
+from tqshim.runtime import locks, own_fcntl
 from tqshim.sync import membarrier
 
 USE = """
@@ -219,7 +218,7 @@ def test_on_macos_only_the_space_that_is_missing_is_asked_for(monkeypatch: pytes
     asked: list[Any] = []
     there = as_on("darwin", monkeypatch)
     monkeypatch.setattr(tqshim.storage.journal, "systems", there)
-    monkeypatch.setattr(fcntl, "fcntl", lambda fd, what, data: asked.append((what, there.FSTORE.unpack(data))))
+    monkeypatch.setattr(own_fcntl, "fcntl", lambda fd, what, data: asked.append((what, there.FSTORE.unpack(data))))
     file = tmp_path / "file"
     file.write_bytes(bytes(8192))
     fd = os.open(file, os.O_RDWR)

@@ -20,7 +20,6 @@ space.  What is read is copied: a file that nobody needs any more may be filled 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
 from collections.abc import Container, Iterable, Iterator
@@ -29,6 +28,7 @@ from tqshim.protocol import index, names
 from tqshim.protocol.index import CHECK, Record
 from tqshim.protocol.names import FileId
 from tqshim.runtime import late, mappings, systems
+from tqshim.runtime import own_fcntl as fcntl
 from tqshim.runtime.finalizers import Finalizer
 from tqshim.storage import places
 from tqshim.storage.files import DELETED, NO_SPACE, OPEN, PAGE, Home, each_name, list_names, open_plain, opened

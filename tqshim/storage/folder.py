@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import os
 import stat
@@ -36,6 +35,7 @@ from tqshim.protocol import names, snapshot
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.names import FileId
 from tqshim.runtime import late, mappings, systems
+from tqshim.runtime import own_fcntl as fcntl
 from tqshim.runtime.clock import monotonic
 from tqshim.storage import batch_file, files, journal, places
 from tqshim.storage.files import (

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import time
 
+from tqshim.runtime import own_fcntl as fcntl
 from tqshim.runtime import systems
 from tqshim.runtime.clock import monotonic
 from tqshim.storage.files import HOLD_PATIENCE, OPEN, Home, locked

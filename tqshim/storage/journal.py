@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterable
 
@@ -18,6 +17,7 @@ from tqshim.errors import CorruptBatchError, FolderError
 from tqshim.protocol import events as rules
 from tqshim.protocol import names, snapshot
 from tqshim.runtime import late, mappings, systems
+from tqshim.runtime import own_fcntl as fcntl
 from tqshim.storage.batch_file import remove_free, space_of
 from tqshim.storage.files import (
     IN_THE_WAY,

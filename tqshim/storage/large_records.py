@@ -16,7 +16,6 @@ record, and with its process.  Such a file is not filled again.
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import weakref
@@ -27,6 +26,7 @@ from tqshim.protocol import index
 from tqshim.protocol.index import CHECK
 from tqshim.protocol.names import FileId
 from tqshim.runtime import mappings, systems
+from tqshim.runtime import own_fcntl as fcntl
 from tqshim.runtime.finalizers import Finalizer
 from tqshim.storage.batch_file import open_batch, read_at
 from tqshim.storage.files import Home

@@ -5,11 +5,11 @@ Lives here: asking the system.  Not here: locking (``member_locks``).
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable
 
 from tqshim.protocol import names
+from tqshim.runtime import own_fcntl as fcntl
 from tqshim.runtime import systems
 from tqshim.storage.files import OPEN, opened
 from tqshim.storage.member_locks import TOLD, Members

@@ -10,11 +10,11 @@ whatever it has forked.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from collections.abc import Callable
 
 from tqshim.runtime import locks, systems
+from tqshim.runtime import own_fcntl as fcntl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

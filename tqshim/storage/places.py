@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import os
 import sys
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterable
 from tqshim.errors import UnsupportedError
 from tqshim.protocol import names
 from tqshim.runtime import late, limits, mappings, systems
+from tqshim.runtime import own_fcntl as fcntl
 from tqshim.runtime.clock import wall
 from tqshim.storage.files import OPEN, Home, check_owner, make_folder
 
