@@ -5,11 +5,11 @@
 
 The tests are those of the interpreter that runs this file: every test of test._test_multiprocessing that makes a
 multiprocessing queue, and what test.test_queue asks of a FIFO, of its joins and its shutdown. None is copied. EXCLUDED
-names each test that is left out, with its reason; AdaptedTest holds what stands in for those whose purpose holds for
+names each test that is left out, with its reason; AdaptedTest holds what stands in for the ones whose purpose holds for
 TurboQueue, too.
 
 Flow: the parent starts one worker per start method, in a session of its own, with the choice in the environment
-variable SETTING. Whoever imports this module with SETTING set (the worker, and each child that the tests spawn) puts
+variable SETTING. A process that imports this module with SETTING set (the worker, each child that the tests spawn) puts
 the class under test into multiprocessing and makes the test classes here, under names that a child can import.
 """
 

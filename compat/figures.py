@@ -348,7 +348,7 @@ def differences(former: Figures, new: Figures) -> Iterator[str]:
             for kind, figure in kinds.items():
                 known = former.get(name, {}).get("metrics", {}).get(metric, {}).get(kind)
                 if known is None:
-                    yield f"{name}, {metric}, {kind}: nothing is told of it"
+                    yield f"{name}, {metric}, {kind}: no figure is told"
                     continue
                 if not (has_ratios or _within(figure, known)):
                     yield f"{name}, {metric}, {kind}: {figure['median']}, told {known['median']}"
@@ -385,7 +385,7 @@ def again(former: Figures, commit: str, day: str) -> Figures:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Keep figures, or compare new ones with those that are kept."""
+    """Keep figures, or compare new ones with the kept ones."""
     parser = argparse.ArgumentParser(prog="python -m compat.figures", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("act", choices=("keep", "compare", "again"))
     parser.add_argument("documents", nargs="*", metavar="FILE", help="what python -m tqshim bench --json has printed")

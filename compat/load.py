@@ -394,7 +394,7 @@ def leave(path: Path, count: int) -> None:
     try:
         source = ""
         for number in range(count):
-            name = f"load_{number % 3:x}_{number * 2 + (1 << 20):x}"  # beyond those that members there have begun
+            name = f"load_{number % 3:x}_{number * 2 + (1 << 20):x}"  # beyond what members there have begun
             if number % 60_000:  # no more links to one file than file systems allow
                 os.link(source, name, src_dir_fd=folder, dst_dir_fd=folder)
             else:

@@ -155,7 +155,7 @@ def _path(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def draw() -> list[str]:
-    """Bring the pictures up to date; those that were changed."""
+    """Bring the pictures up to date; which ones were changed."""
     changed = []
     for name, make in PICTURES.items():
         path, text = ROOT / name, make(kept())

@@ -564,7 +564,7 @@ NOTICED_BESIDE: Final = ("nobody", "stopped", "busy")
 
 
 def notice(name: str, beside: str, count: int, lanes: int) -> Row:
-    """Those that use a processor all the time run alone."""
+    """Measurements that use a processor all the time run alone."""
     # Where the last producer is to be seen to die, no peer that is stopped may be one.
     states = [""] if beside != "stopped" else ["asleep"] if name == "dead_member" else [*STATES]
     alone = name == "visible"

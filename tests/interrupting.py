@@ -63,8 +63,8 @@ def interrupt(frame: FrameType, number: int) -> Any:
 def interrupt_at(line: int, act: Callable[[], Any], seen: Callable[[FrameType], None] = id) -> tuple[Any, bool]:
     """Do that, and interrupt it at that of the package's lines, counted from 1 as it comes to them.
 
-    Returns what it returned, or ``Interrupted`` if it was; and whether it came to that line.  ``seen`` is told of each
-    line that it has come to before, and of that one."""
+    Returns what it returned, or ``Interrupted`` if it was; and whether it came to that line.  ``seen`` is called with
+    each line that it has come to before, and with that one."""
     left = line
 
     def handle(_: int, frame: FrameType | None) -> None:

@@ -21,7 +21,7 @@ and take that word back.  One process more kills, stops, continues and replaces 
 - some are not killed but asked to end, by SIGTERM, at any instant; some of them leave in an orderly way, and what they
   had in their hands may come again, behind later items;
 - every process that was not killed ended when it was asked to;
-- what the dead held, and their files, were seen to by whoever waited for an item, with no other call;
+- what the dead held, and their files, were seen to by processes that waited for an item, with no other call;
 - a bounded queue takes exactly ``maxsize`` items again;
 - no batch file and no folder is left.
 """
@@ -501,7 +501,7 @@ class Run:
                 continue
             if not producers:
                 with contextlib.suppress(Full):  # then nobody waits for an item, or the last has ended just now
-                    self.queue.put_nowait((POISON, 0, b""))  # for those who wait for ever
+                    self.queue.put_nowait((POISON, 0, b""))  # for workers that wait for ever
             elif not any(not worker.producer for worker in self.alive):
                 self.start(False)  # somebody must take what blocks them
             time.sleep(0.02)

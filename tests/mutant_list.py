@@ -137,7 +137,7 @@ MUTANTS = [
         "                if contested:\n                    generation = engine.generation\n",
         "                if contested and engine.closed:\n                    generation = engine.generation\n",
         "a consumer gets items that another has got",
-        ORDER + "test_whoever_comes_late_to_a_consumers_items_gets_none_twice",
+        ORDER + "test_who_comes_late_to_a_consumers_items_gets_none_twice",
     ),
     Mutant(
         "steps are forgotten",
@@ -489,14 +489,14 @@ MUTANTS = [
         "    return _pack(CLOSING | immediate << 24)\n",
         "    return _pack(CLOSING)\n",
         "shutdown(immediate=True) drops nothing",
-        ENDS + "test_a_shutdown_at_once_drops_what_waits_whoever_has_it",
+        ENDS + "test_a_shutdown_at_once_drops_what_waits_in_every_process",
     ),
     Mutant(
         "items that a shutdown drops are never finished",
         "            self._finish(min(self.tail - self.head + len(self.returned), self.unfinished))\n",
         "",
         "join waits for ever after shutdown(immediate=True)",
-        ENDS + "test_a_shutdown_at_once_drops_what_waits_whoever_has_it",
+        ENDS + "test_a_shutdown_at_once_drops_what_waits_in_every_process",
     ),
     Mutant(
         "a held item that a shutdown drops is never finished",
@@ -531,7 +531,7 @@ MUTANTS = [
         "        return not self.ending.unfinished() or self.replica.ledger.completions >= completions\n",
         "        return not self.ending.unfinished()\n",
         "join waits on, where more is put at once",
-        ENDS + "test_whoever_joins_goes_on_although_more_is_put_at_once",
+        ENDS + "test_a_join_goes_on_although_more_is_put_at_once",
     ),
     # -- claimed
     Mutant(

@@ -79,7 +79,7 @@ class Lock(NamedTuple):
 
 
 def locks_of(inodes: Iterable[int], known: Iterable[Lock] = ()) -> set[Lock]:
-    """The locks that anybody holds of those files.  ``known``: those that were held a moment ago.
+    """The locks that anybody holds of those files.  ``known``: the ones that were held a moment ago.
 
     The kernel shows its list a page at a time.  Where others let go of theirs in between, one may be left out, but none
     shown that is not there: what is missing, of a list that is longer than a page, is looked for again."""
@@ -94,7 +94,7 @@ def locks_of(inodes: Iterable[int], known: Iterable[Lock] = ()) -> set[Lock]:
 
 
 def _locks_of(wanted: set[int]) -> tuple[set[Lock], bool]:
-    """Those that are shown, and whether that is all: it came in one piece."""
+    """The locks that are shown, and whether that is all: it came in one piece."""
     found = set()
     with open(LOCKS, "rb", buffering=0) as file:
         pieces = list(iter(lambda: file.read(1 << 16), b""))

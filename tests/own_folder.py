@@ -1,6 +1,6 @@
 """A folder that goes with the run of the tests that made it; where that was killed, with the next run.
 
-Whoever uses one holds a lock on it, which its forked children share: it is nobody's once the lock can be had alone.
+Its user holds a lock on it, which its forked children share: it is nobody's once the lock can be had alone.
 """
 
 from __future__ import annotations

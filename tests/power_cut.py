@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 _NAMES = ["batch_file", "corrupt", "files", "folder", "hardening", "journal", "large_records", "places"]
 ROOMS: Any = [importlib.import_module(f"tqshim.storage.{name}") for name in _NAMES]
-"""Those that change files."""
+"""The calls that change files."""
 SECTOR = 64
 CELLS = "cells"
 _QUIET = {"harden", "harden_names", "_harden_names", "harden_journal", "_then_hardened", "act"}
@@ -93,7 +93,7 @@ class Recorder:
         self.without = ""
         """An ``fsync`` of that seam is left out, as if the line were not there."""
         self.seams: set[str] = set()
-        """Those that were met."""
+        """The ones that were met."""
         self.inside: dict[str, Callable[[], Any]] = {}
         """By seam: what another does while its next ``fsync`` is under way."""
         self._acts = False

@@ -330,7 +330,7 @@ def _judge(got: list[tuple[int, int]], times: list[list[tuple[float, float]]]) -
     for me, number in reversed(got):
         begin, end = times[me][number]
         apart += begin > APART + min(first[:me] + first[me + 1 :])
-        early = begin - ended - APART  # ``ended``: the first end of those that came later
+        early = begin - ended - APART  # ``ended``: the first end of what came later
         misplaced += early > 0
         worst = max(worst, early)
         ended = min(ended, end)
@@ -351,7 +351,7 @@ class Tally(NamedTuple):
     @classmethod
     def of(cls, wanted: list[Any], found: list[list[Any]]) -> Tally:
         losses = [len(wanted) - len(set(got)) for got in found]
-        # Of those that are there: in their order, each once.
+        # Of what is there: in its order, each once.
         wrong = sum(got != sorted(set(got)) for got in found)
         return cls(len(found), sum(map(bool, losses)), sum(losses), wrong)
 

@@ -1,6 +1,6 @@
 """A bounded queue's only producer puts wherever there is a place, without a word, until another joins.
 
-Lives here: when it does, what it costs, that the bound is exact for whoever comes and goes; and all of that where the
+Lives here: when it does, what it costs, that the bound is exact for others that come and go; and all of that where the
 only consumer leases all that comes.  Not here: the rules
 (``protocol/test_cut_rules``), kills (``test_crash_table``), signal handlers (``test_interruptions``).
 """
@@ -67,7 +67,7 @@ def test_its_puts_say_nothing(path: str, nobody_cuts: None) -> None:
 
 @pytest.mark.parametrize("maxsize", [3, 10, 300])
 @pytest.mark.parametrize("there", [1, 2])
-def test_whoever_joins_finds_the_places_that_are_left(path: str, maxsize: int, there: int) -> None:
+def test_who_joins_finds_the_places_that_are_left(path: str, maxsize: int, there: int) -> None:
     with TurboQueue(maxsize, path=path) as queue:
         for number in range(there):
             queue.put(("mine", number))
@@ -217,7 +217,7 @@ def test_what_goes_one_by_one_to_the_only_consumer_says_nothing(path: str, nobod
 @leased
 @pytest.mark.parametrize("who", ["producer", "consumer", "batch"])
 @pytest.mark.parametrize("waiting", [0, 2, 5])
-def test_whoever_comes_ends_that_and_finds_the_places_that_are_left(path: str, who: str, waiting: int) -> None:
+def test_who_comes_ends_that_and_finds_the_places_that_are_left(path: str, who: str, waiting: int) -> None:
     with TurboQueue(5, path=path) as queue:
         reader = newcomer(path)
         for number in range(4):
@@ -312,7 +312,7 @@ def test_a_shutdown_just_as_it_lowers_its_flag_refuses_its_put(
         queue.put(2)  # as it did alone; from now on as others do
         assert other.get() == 2
         log = queue._engine.parts.producer.log
-        assert log.counts[log.flag], "whoever joined has raised it"
+        assert log.counts[log.flag], "the one that joined has raised it"
         look = Membership.look
 
         def looks_late(members: Membership) -> bytes:

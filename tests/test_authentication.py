@@ -666,7 +666,7 @@ def test_records_that_just_fit_into_their_file_have_room_for_their_tags(count: i
 
 @pytest.mark.parametrize("way", [get, get_many, claim])
 def test_an_item_that_came_back_is_never_unpickled_if_others_have_changed_it(way: Any) -> None:
-    """It was taken before, and found right; but not by whoever takes it next."""
+    """It was taken before, and found right; but not by the one that takes it next."""
     held = fill("queue", "one", KEY)
     with opened("queue") as queue:
         with pytest.raises(ZeroDivisionError), queue.claimed():
@@ -765,7 +765,7 @@ def test_check_with_the_key_finds_what_others_have_written(
     with pytest.raises(ValueError, match="another authkey"):
         monitor.check("queue", authkey=b"another")
     fill("plain", "many", None)
-    assert command("check", "plain") == 2  # whoever has a key expects one
+    assert command("check", "plain") == 2  # a user with a key expects one
     assert "made without an authkey" in capsys.readouterr().err
 
 

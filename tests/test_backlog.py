@@ -180,7 +180,7 @@ def q(path: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.in_turn
 @pytest.mark.parametrize("leases", [True, False])
 @pytest.mark.parametrize("most", [1, 7, 1000])
-def test_interleaved_items_come_in_order_to_whoever_gets_them(
+def test_interleaved_items_come_in_order_to_all_who_get(
     q: Any, path: str, monkeypatch: pytest.MonkeyPatch, most: int, leases: bool
 ) -> None:
     monkeypatch.setattr(tuning, "LEASES", leases and tuning.LEASES)

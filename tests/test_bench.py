@@ -276,7 +276,7 @@ def test_an_interrupted_bench_leaves_no_process_and_no_queue(number: int, whole:
 
 
 def test_an_interrupt_that_was_swallowed_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing but that is told of it; of what else is swallowed, all is."""
+    """And nothing but that is reported; of what else is swallowed, all is."""
     told: list[type[BaseException]] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
 

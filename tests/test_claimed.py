@@ -1060,7 +1060,7 @@ def test_drain_of_the_monitor_takes_what_has_come_back(tmp_path: Path) -> None:
     assert [line.strip() for line in lines] == ["0", "1", "2", "3"]
 
 
-# -- what it costs those who do not claim
+# -- what it costs processes that do not claim
 
 
 def test_a_hold_refers_to_nothing_of_its_engine() -> None:

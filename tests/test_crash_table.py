@@ -1229,7 +1229,7 @@ class BuryHolder(LeaveInBlock):
 
 
 class Counted(Path):
-    """Afterwards as many items are unfinished as were put and not counted off, and whoever counts those off has all."""
+    """Afterwards as many items are unfinished as were put and not counted off, and who counts them off has all."""
 
     finished = 0
     """What this process has counted off."""
@@ -1816,7 +1816,7 @@ def groups(course: Course) -> list[tuple[str, list[int]]]:
 
 
 def each(cases: Iterator[tuple[str, Callable[[], Any]]]) -> None:
-    """Try all, and then tell of those that failed."""
+    """Try all, and then tell which failed."""
     failures = []
     for where, try_it in cases:
         try:

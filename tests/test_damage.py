@@ -167,7 +167,7 @@ def test_a_damaged_word_of_the_index_costs_the_records_beside_it(
 def test_a_changed_byte_is_found_where_all_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: bool
 ) -> None:
-    """By whoever gets it, whatever it checks itself: the file says that it can be."""
+    """By each consumer, whatever it checks itself: the file says that it can be."""
     with monkeypatch.context() as producers:
         producers.setattr(tqshim.engine.tuning, "CHECK_ALL", checked)
         file = all_in_one_file(tmp_path / "queue")
@@ -460,7 +460,7 @@ def damage(chance: random.Random, data: bytes) -> bytes:
 
 
 def damage_events(chance: random.Random, journal: bytes) -> bytes:
-    """The journal with other events behind its beginning: those that stand there, elsewhere or changed."""
+    """The journal with other events behind its beginning: the ones that stand there, elsewhere or changed."""
     begin = snapshot.size_of(journal)
     events = [journal[at : at + 8] for at in range(begin, len(journal), 8)]
     for _ in range(chance.randint(1, 3)):
@@ -654,7 +654,7 @@ def test_without_checks_damage_costs_what_stood_there_and_nothing_else(
     unchecked: Whole, kind: str, crews: Callable[[str, int], Crew]
 ) -> None:
     """Of a damaged batch file, items may come changed; of a journal, more often or not at all.  Nothing hangs, no
-    process ends, the other file's items and those that stand where they stood arrive, and the queue goes on."""
+    process ends, the other file's items and the ones that stand where they stood arrive, and the queue goes on."""
     check_unchecked(unchecked, kind, range(examples(300)), crews)
 
 
@@ -800,7 +800,7 @@ def _pass_on(queue: Any, results: Any) -> None:
 
 
 def scan(queue: Any) -> None:
-    """As whoever waits does once a second."""
+    """As a waiter does once a second."""
     queue._engine.act(queue._engine.parts.reclaimer._scan)
 
 
@@ -810,7 +810,7 @@ def listing(queue: Any) -> Any:
 
 
 def check_leftovers(path: Path, count: int) -> None:
-    """Whoever waits finds them."""
+    """A waiter finds them."""
     queue = TurboQueue(path=str(path))
     queue.put("item")
     queue._engine.close()
@@ -865,7 +865,7 @@ def test_a_look_at_leftovers_takes_as_many_as_the_disk_deletes_in_a_moment(
 def test_a_look_at_very_many_leftovers_is_no_longer_than_at_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits for an item looks in between: it must not be kept from it.  What is to stay hides nothing."""
+    """A waiter looks in between: it must not be kept from it.  What is to stay hides nothing."""
     path = tmp_path / "queue"
     monkeypatch.setattr(tqshim.engine.tuning, "SCAN_NAMES", 10)
     monkeypatch.setattr(tqshim.engine.tuning, "SCAN_NAMES_LEAST", 10)

@@ -1,8 +1,8 @@
 """A durable queue keeps what was put through a power cut.
 
 Programs use a durable queue, in one process that stands for several, while ``power_cut`` notes what reaches the disk.
-Then the power goes at some moment, the disk keeps any legal part of what it was not told to keep, and whoever opens the
-queue there must find it as it is promised.
+Then the power goes at some moment, the disk keeps any legal part of what it was not told to keep, and the next to open
+the queue there must find it as it is promised.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class Known:
 
 
 def check(*disks: Disk) -> None:
-    """Whoever opens what is on the last of these disks, each left by a power cut, finds the queue as it is promised."""
+    """On the last of these disks, each left by a power cut, the queue is as it is promised."""
     known = Known(disks)
     root = tempfile.mkdtemp(dir=os.environ["TQSHIM_DIR"], prefix="disk-")
     queue: Any = None
@@ -271,7 +271,7 @@ def check_items(known: Known, found: list[Item]) -> None:
         numbers = [item[1] for item in found if item[0] == process]
         assert numbers == sorted(numbers), "each producer's items come in their order"
     back = set(known.got) & set(found)
-    # Those that nobody had got are behind them, or were put earlier and held: their block has ended, and not well.
+    # Items that nobody had got are behind them, or were put earlier and held: their block has ended, and not well.
     put = {item: number for number, item in enumerate(known.tried)}
     for at, item in enumerate(found):
         earlier = [one for one in found[:at] if one not in back and put[one] > put[item]]
@@ -357,7 +357,7 @@ def killed_while_rolling(program: Program) -> None:
 
 
 def making_beside_a_newcomer(program: Program) -> None:
-    """Whoever makes the folders has not come to make sure of them when another has put already."""
+    """The process that makes the folders has not come to make sure of them when another has put already."""
     program.meanwhile("open_surely: names", lambda: program.put(2))
     program.put(1)
 

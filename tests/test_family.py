@@ -122,7 +122,7 @@ def test_all_who_join_wake_up_at_once(context: Any, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.in_turn
 def test_items_that_nobody_has_cut_yet_count_for_join_and_task_done(context: Any) -> None:
-    """Another process's put has returned: its item is to be waited for, whoever has looked at it or not."""
+    """Another process's put has returned: its item is to be waited for, whether a process has looked at it or not."""
     tasks, says = JoinableTurboQueue(), SimpleTurboQueue()
     for _ in range(10):
         assert tasks.join(timeout=0) is True
@@ -289,7 +289,7 @@ def test_shutdown_at_once_drops_what_waits(without: str) -> None:
 
 @pytest.mark.in_turn
 @pytest.mark.parametrize("immediate", [False, True])
-def test_whoever_waits_in_get_or_put_wakes_up_in_every_process(
+def test_waiters_in_get_or_put_wake_up_in_every_process(
     context: Any, immediate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_naps(monkeypatch)
@@ -370,7 +370,7 @@ def test_a_shutdown_whose_process_was_killed_in_its_middle_is_finished_by_anybod
             found.append(tasks.get_nowait() if who == "get_nowait" else tasks.get())
     assert tasks.is_shutdown
     if immediate and who.startswith("get"):
-        assert found == [0, 1][: len(found)]  # whoever finds items need not finish it
+        assert found == [0, 1][: len(found)]  # the finder of items need not finish it
     else:
         assert found == ([] if immediate else [0, 1, *put]) and len(put) < 2
 
@@ -404,7 +404,7 @@ def test_who_waits_finishes_a_shutdown_whose_process_was_killed_in_its_middle(ki
 
 @pytest.mark.parametrize("wait", ["get", "put", "join"])
 def test_what_a_process_has_put_that_waits_elsewhere_is_there(context: Any, wait: str) -> None:
-    """Whoever is to answer it waits for that."""
+    """The process that is to answer it waits for that."""
     tasks, other = TurboQueue(), JoinableTurboQueue(1)
     if wait != "get":
         other.put("full")

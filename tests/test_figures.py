@@ -156,7 +156,7 @@ def test_figures_without_a_ratio_are_compared_themselves(told: Any, new: Any, fo
 
 def test_a_figure_of_which_nothing_is_told_is_a_difference() -> None:
     new = taken(document("roundtrip", "p50", {TURBO: figure(1.0)}))
-    assert list(figures.differences({}, new)) == ["roundtrip, p50, TurboQueue: nothing is told of it"]
+    assert list(figures.differences({}, new)) == ["roundtrip, p50, TurboQueue: no figure is told"]
 
 
 def test_what_original_speed_has_printed_is_kept_with_its_ratios() -> None:

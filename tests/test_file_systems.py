@@ -71,7 +71,7 @@ def test_a_shared_file_system_is_refused_at_every_open(
 def test_a_refused_queue_leaves_no_folder_that_was_made_for_it(
     tmp_path: Path, told: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And those that were there, or in which something lies by then, stay."""
+    """And folders that were there, or in which something lies by then, stay."""
     told("nfs")
     (tmp_path / "there").mkdir()
     for parent in (tmp_path / "a", tmp_path / "there"):

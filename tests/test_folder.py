@@ -164,7 +164,7 @@ for way in (lambda: tqshim.TurboQueue(path=sys.argv[1]), lambda: pickle.loads(by
 
 @only_root
 def test_other_users_can_neither_open_nor_unpickle_a_queue() -> None:
-    """Of the standard library's whoever has inherited its descriptors gets what is there."""
+    """From the standard library's queue a process that has inherited its descriptors gets what is there."""
     fork = multiprocessing.get_context("fork")
     theirs = fork.Queue()
     process = fork.Process(target=theirs.put, args=("secret",))  # whose thread is no business of the child below

@@ -998,7 +998,7 @@ def test_what_an_interrupted_handler_had_taken_comes_with_the_next_get() -> None
 def test_what_an_interrupted_handler_had_taken_is_not_overtaken_by_the_short_way(
     had: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the get that the handler has interrupted leaves for those that follow."""
+    """Whatever the get that the handler has interrupted leaves for the next ones."""
     if not (tqshim.engine.tuning.LEASES and tqshim.engine.tuning.SHORT_WAYS):
         pytest.skip("leases, or their short way, are switched off")
     queue: Any = TurboQueue()

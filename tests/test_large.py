@@ -242,7 +242,7 @@ def test_free_files_go_with_their_producer(end: Any) -> None:
 
 
 def test_space_of_free_files_is_found_when_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever finds the disk full takes the space of files that wait to be refilled, whose ever they are."""
+    """A producer that finds the disk full takes the space of files that wait to be refilled, whose ever they are."""
     with TurboQueue() as queue:
         turn_over(queue, 8)
         assert files(queue, "free")

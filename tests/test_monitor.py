@@ -892,7 +892,7 @@ def raise_in(queue: Any) -> int:
 
 
 def test_stats_count_each_time_an_item_is_taken_again(path: str, many_rolls: None) -> None:
-    """Whoever takes it, in whatever way; over rolls, and for whoever comes later."""
+    """However it is taken; over rolls, and for a process that comes later."""
     queue: Any = TurboQueue(path=path)
     queue.put_many([1, 2, 3])
     assert [raise_in(queue) for _ in range(4)] == [0, 1, 2, 3]

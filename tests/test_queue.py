@@ -687,7 +687,7 @@ def test_timeouts_run_out_where_a_library_has_stopped_the_time(years: int, monke
     carrier.put(q)  # its handle is on its way, and nobody else has it open
     del q
     gc.collect()
-    TurboQueue().close()  # whoever makes one deletes those that nobody uses
+    TurboQueue().close()  # making one deletes abandoned ones
     assert carrier.get(timeout=0.01).empty()
 
 

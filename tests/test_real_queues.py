@@ -1011,7 +1011,7 @@ class Turn(NamedTuple):
 
 
 def program(told: str, name: str, rounds: int, most: int) -> list[Turn]:
-    """What two to six threads do in this process and others, at most so many, whoever made the queue of that name."""
+    """What two to six threads do in this process and others, at most so many, on the queue of that name."""
     choose = random.Random(told)
     actors = choose.randint(2, 6)
     others = choose.randint(1, min(actors, most)) if most else 0
@@ -1042,7 +1042,7 @@ def concurrent(
 ) -> list[History]:
     """Histories of one queue: the acts of its ``program``, its bound, what order it owes.
 
-    Those that the checker has decided: some it gives up.  ``told``: the seed of all choices.  ``crew``: who the other
+    As the checker has decided them; it gives some up.  ``told``: the seed of all choices.  ``crew``: who the other
     processes are, which have a real queue that is kept as ``told``; ``None``: there are none."""
     maxsize = kind.bound(told)
     choose = random.Random(f"{told} constants")

@@ -229,7 +229,7 @@ def test_shutdown_ends_it_and_loses_nothing(path: str) -> None:
 
 
 def test_what_was_put_more_than_a_millisecond_before_comes_out_first(path: str) -> None:
-    """Whoever put it."""
+    """Whichever process put it."""
     with TurboQueue(path=path) as queue:
         first, second = newcomer(path), newcomer(path)
         for one in (first, second):

@@ -1,4 +1,4 @@
-"""What lies on another disk when the first is full: found again, whoever tidies up there."""
+"""What lies on another disk when the first is full: found again, also where others tidy up there."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_rm_refuses_the_spill_folder_of_a_queue(small_disk: Path, open_there: bo
 
 
 def test_a_spill_folder_in_use_is_locked(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its queue is none of those that can be found."""
+    """Where its queue is none that can be found."""
     queue = TurboQueue()
     where = spilled(queue, small_disk)
     with monkeypatch.context() as elsewhere:

@@ -308,7 +308,7 @@ whole = True
 
 
 def test_a_fork_waits_for_the_import_of_a_room_by_another_thread(tmp_path: Path) -> None:
-    """In the child that import would never end: whoever needs the room would wait for it."""
+    """In the child that import would never end: each caller that needs the room would wait for it."""
     (tmp_path / "slow.py").write_text(SLOW, "utf-8")
     command = [sys.executable, "-c", FORKED, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
@@ -521,7 +521,7 @@ print(os.path.exists(folder.path))
 @pytest.mark.parametrize("how", ["gone", "full"])
 def test_a_program_goes_on_without_the_package_on_the_disk_or_descriptors(how: str, tmp_path: Path) -> None:
     """An update takes the package away, as a change of the root or the user does.  What a queue needs that is in use is
-    there: it rolls, fills files again, forks, and ends; damage is told of although the file can't be set aside."""
+    there: it rolls, fills files again, forks, and ends; damage is reported although the file can't be set aside."""
     shutil.copytree(ROOT / "tqshim", tmp_path / "tqshim", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-c", GONE, str(tmp_path / "tqshim"), how]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, text=True, **PIPES)

@@ -826,7 +826,7 @@ def test_a_queue_lives_only_as_long_as_its_handles() -> None:
 
 
 def test_what_a_killed_member_leaves_goes_where_all_others_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits: those who begin a batch file, or empty one, look who has died."""
+    """Nobody waits: processes that begin a batch file, or empty one, look who has died."""
     monkeypatch.setattr(tqshim.engine.tuning, "SCAN_EVERY", 0.05)
     queue: Any = TurboQueue(batch_size=20)
     queue.put_many(range(20))

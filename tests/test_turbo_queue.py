@@ -1,4 +1,4 @@
-"""tqshim.turbo_queue: what comes out is what was put in, whoever dies, forks, rolls back, runs out of disk."""
+"""tqshim.turbo_queue: what comes out is what was put in, though a process dies, forks, rolls back, runs out of disk."""
 
 from __future__ import annotations
 
@@ -1086,7 +1086,7 @@ def test_a_batch_that_comes_back_replaces_no_other_of_its_name(crash: bool, tmp_
 
 
 def take_away(folder: Path) -> None:
-    """As 0.8.0's clean-up does it, whoever lives."""
+    """As 0.8.0's clean-up does it, which asks for no living user."""
     for name in names(folder):
         if name.startswith("load_"):
             os.rename(folder / "queue" / name, folder / "queue" / f"ready_1_{name}")

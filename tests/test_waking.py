@@ -1,4 +1,4 @@
-"""Who waits is woken by whoever brings what it waits for: no nap ends here, so one that is not woken hangs for good."""
+"""A waiter is woken by who brings what it waits for: no nap ends here, so one that is not woken hangs for good."""
 
 from __future__ import annotations
 
@@ -387,7 +387,7 @@ def echo_all(asked: Any, answers: Any, count: int) -> None:
 
 
 def many_join(path: str) -> list[Any]:
-    """So many members that whoever joins next has its cells on another page; who was there before does not know it."""
+    """So many members that the next has its cells on another page; who was there before does not know it."""
     them = [newcomer(path) for _ in range(SLOTS)]
     for one in them:
         one._engine.act(one._engine.parts.members.join, False)

@@ -64,7 +64,7 @@ NEVER = 1000.0
 
 
 def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody of this process, or of those that it forks from now on, looks by itself: who is not rung for sleeps on."""
+    """Nobody of this process, or of its children forked from now on, looks by itself: who is not rung for sleeps on."""
     monkeypatch.setattr(tuning, "NAP", NEVER)
     monkeypatch.setattr(tuning, "NAP_LAST", NEVER)
     monkeypatch.setattr(tuning, "NAP_MOST", NEVER)

@@ -46,7 +46,7 @@ ATTEMPTS = 3
 FAIL_EVERY = 97
 """The worker of the example fails at every so manyth event, the first time."""
 GIVE_UP = 5
-"""An event that has come back so often is posted as an error: it may be what kills those who work on it."""
+"""An event that has come back so often is posted as an error: it may be what kills its workers."""
 POLL = 0.1
 """Seconds after which a coroutine that waits looks whether all is over."""
 
@@ -107,7 +107,7 @@ class Transfer:
         # Spawned, for a fork would take along the locks of this process's threads.
         self.context = multiprocessing.get_context("spawn")
         self.crew: list[BaseProcess] = []
-        # One limit a service, whoever asks; a second's worth at once at most.
+        # One limit a service, for all who ask; a second's worth at once at most.
         self.from_source, self.to_target = AsyncLimiter(options.rate, 1), AsyncLimiter(options.rate, 1)
 
     def over(self) -> bool:

@@ -3,9 +3,9 @@
     python -m compat.examples.kafka_to_elasticsearch --brokers localhost:9092 --in orders --index orders \\
         --url http://localhost:9200 --dead-letters orders-failed
 
-A sink for ``tqshim.kafka.process_topic``: documents are collected and sent in bulk; those that are refused as too many
-are tried again by the helper; those that will never fit are refused, and their events go to the dead letters; offsets
-are committed when the documents are in. A document's id is its event's place: what is delivered twice is one document.
+A sink for ``tqshim.kafka.process_topic``: documents are collected and sent in bulk; the helper tries those again that
+were too many at once; the events of documents that will never fit go to the dead letters; offsets are committed when
+the documents are in. A document's id is its event's place: what is delivered twice is one document.
 Needs the extra ``tqshim[examples]``.
 """
 

@@ -82,8 +82,8 @@ class Source(Service):
 
 
 class Target(Service):
-    """POST /results: takes a list of results, each under its number.  One that comes again changes nothing, so whoever
-    does not know whether a result has arrived sends it again."""
+    """POST /results: takes a list of results, each under its number.  One that comes again changes nothing, so a
+    client that does not know whether a result has arrived sends it again."""
 
     results: ClassVar[dict[int, Any]] = {}
     repeated: ClassVar[int] = 0

@@ -6,7 +6,7 @@ A program passes if both runs end alike: with the same exit code and the same ou
 second one and none in the first; some make none by themselves, and must go on as they are. What a program prints is
 what became of what it sent through its queues. One that is not installed fails.
 
-``--big``: those that take long to install or to run (extra: ``big-programs``), alone.
+``--big``: programs that take long to install or to run (extra: ``big-programs``), alone.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def outcome(program: Program) -> tuple[str, float]:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m compat.programs", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", nargs="*", help="the beginning of a program's name (default: all)")
-    parser.add_argument("--big", action="store_true", help="those that take long to install or to run, alone")
+    parser.add_argument("--big", action="store_true", help="programs that take long to install or to run, alone")
     options = parser.parse_args(arguments)
     chosen = [
         one

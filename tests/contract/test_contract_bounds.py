@@ -1,4 +1,4 @@
-"""A bounded queue holds as many items as it says, no fewer, whoever puts."""
+"""A bounded queue holds as many items as it says, no fewer, whichever processes put."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fill(put: Any, most: int) -> int:
 
 @pytest.mark.parametrize("maxsize", SIZES)
 def test_places_that_another_has_not_used_are_anyones(maxsize: int, other: Any) -> None:
-    """Whoever has just put, and may have places in advance, hides none from others, and takes none of theirs."""
+    """A producer that has just put may have places in advance: it hides none from others, and takes none of theirs."""
     with tqshim.Queue(maxsize) as q:
         putter = other(q)
         for before in sorted({0, 1, maxsize // 2, maxsize}):
@@ -92,7 +92,7 @@ def test_as_many_as_fit_are_put_at_once(maxsize: int, other: Any) -> None:
 
 
 @pytest.mark.parametrize("maxsize", [10, 300])
-def test_what_was_got_has_left_its_place_whoever_got_it(maxsize: int, other: Any) -> None:
+def test_what_was_got_by_any_process_has_left_its_place(maxsize: int, other: Any) -> None:
     with tqshim.Queue(maxsize) as q:
         reader = other(q)
         q.put_many(range(maxsize))

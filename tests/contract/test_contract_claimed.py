@@ -91,7 +91,7 @@ def test_an_item_whose_block_was_thrown_away_comes_back_to_others(there: str, ot
 
 
 def test_a_block_that_is_interrupted_anywhere_keeps_nothing() -> None:
-    """Its item was got, or comes back; whoever gets next need not wait for that."""
+    """Its item was got, or comes back; the next get need not wait for that."""
     interrupted = 0
     chosen = random.Random(3)
     former = signal.signal(signal.SIGALRM, signal.default_int_handler)

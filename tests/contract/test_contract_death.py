@@ -463,7 +463,7 @@ def test_who_forks_in_a_handler_while_it_waits_for_a_thread_goes_on(way: str) ->
 
 
 def test_what_went_through_a_queue_takes_no_space(tmp_path: Path, other: Any) -> None:
-    """Files go when their items were got, whoever has put and got them."""
+    """Files go when their items were got, by whichever processes they were put and got."""
     with tqshim.Queue(path=tmp_path / "q") as q:
         putter = other(q)
         for _ in range(60):

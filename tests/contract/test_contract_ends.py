@@ -49,7 +49,7 @@ def test_what_was_put_before_a_shutdown_arrives(other: Any) -> None:
                 putter.kill()
 
 
-def test_a_shutdown_at_once_drops_what_waits_whoever_has_it(other: Any) -> None:
+def test_a_shutdown_at_once_drops_what_waits_in_every_process(other: Any) -> None:
     for first in (False, True):
         with tqshim.JoinableQueue() as q:
             putter, reader = other(q), other(q)
@@ -174,7 +174,7 @@ def test_an_item_that_another_has_just_put_keeps_a_join_waiting(other: Any) -> N
             assert joiner.answer()
 
 
-def test_whoever_joins_goes_on_although_more_is_put_at_once(other: Any) -> None:
+def test_a_join_goes_on_although_more_is_put_at_once(other: Any) -> None:
     with tqshim.JoinableQueue() as q:
         joiner = other(q)
         q.put("one")

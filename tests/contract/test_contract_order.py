@@ -127,7 +127,7 @@ def test_what_a_consumer_has_left_of_many_items_is_anothers(other: Any) -> None:
             assert got == list(range(100)), f"after {alone}"
 
 
-def test_whoever_comes_late_to_a_consumers_items_gets_none_twice(other: Any) -> None:
+def test_who_comes_late_to_a_consumers_items_gets_none_twice(other: Any) -> None:
     """A consumer has begun with a backlog; others take all the rest; it goes on."""
     with tqshim.Queue() as q:
         reader = other(q)

@@ -47,7 +47,7 @@ class Copy:
 
 
 def scan(queue: Any) -> None:
-    """Bury whoever is dead, as this handle's copy finds."""
+    """Bury the dead, as this handle's copy finds them."""
     queue._engine.act(lambda: queue._engine.parts.members.bury_the_dead())
 
 
@@ -117,7 +117,7 @@ def live_on(told: int) -> None:
 
 @contextlib.contextmanager
 def forking_once_opened(name: str, told: int) -> Iterator[None]:
-    """Another thread forks just after the file of that name was opened, before whoever opens it knows that it is."""
+    """Another thread forks just after the file of that name was opened, before its own thread knows that it is."""
     opens, opened = os.open, []
 
     def fork() -> None:
@@ -147,7 +147,7 @@ def work(make: Callable[[], Any], worker: int, count: int, seed: int) -> list[tu
     while put < count or len(got) < count:
         if put < count and (chance.random() < 0.5 or len(got) == count):
             with unless("Full"):
-                # Whoever may still get does so rather than wait for a place, which all might.
+                # A process that may still get does so rather than wait for a place, which all might.
                 queue.put((worker, put), len(got) == count, WAIT)
                 put += 1
         else:

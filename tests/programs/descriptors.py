@@ -8,7 +8,7 @@ __all__ = ["use_up"]
 
 
 def use_up(but: int = 0) -> list[int]:
-    """Open files until there are no more descriptors, and close so many again; those that stay open."""
+    """Open files until there are no more descriptors, and close so many again; the ones that stay open."""
     taken: list[int] = []
     try:
         while True:

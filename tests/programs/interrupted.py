@@ -185,8 +185,8 @@ def interrupted_gets(q: Any, alarm: Alarm, count: int, what: str) -> list[int]:
 def interrupted_claims(q: Any, alarm: Alarm, count: int) -> tuple[list[int], list[int], list[int]]:
     """Claim all of them, however often the beginning or the end of a block is interrupted.
 
-    The items that blocks have had, each once; those that came again although their block had ended well, or that came
-    again and were not marked; those that were marked and no block had had."""
+    The items that blocks have had, each once; which came again although their block had ended well, or came
+    again and were not marked; which were marked and no block had had."""
     had: list[int] = []
     done: set[int] = set()
     wrong: list[int] = []
@@ -228,7 +228,7 @@ def all_come_back(q: Any, count: int) -> None:
 
 
 def interrupted_puts(q: Any, alarm: Alarm, count: int, what: str) -> tuple[list[int], list[int]]:
-    """Put numbers; those whose call returned, and those whose call was interrupted."""
+    """Put numbers; the ones whose call returned, and the ones whose call was interrupted."""
     sure: list[int] = []
     unsure: list[int] = []
     number = 0

@@ -199,8 +199,8 @@ class Interrupter:
 
 @functools.lru_cache(None)
 def after_calls(code: CodeType) -> frozenset[int]:
-    """Where instructions begin before which a signal handler may run: those that follow a call, and are guarded as it
-    is."""
+    """Where instructions begin before which a signal handler may run: where one follows a call,
+    and is guarded as it is."""
 
     def guard(offset: int) -> Any:
         return next((entry.target for entry in table if entry.start <= offset < entry.end), None)
@@ -409,7 +409,7 @@ class Worker:
             self.finish(len(items))
 
     def finish(self, count: int) -> None:
-        """Some of them now; the rest is left to whoever counts."""
+        """Some of them now; the rest is left to the final count."""
         if self.joinable and self.choose.random() < 0.5:
             for _ in range(min(count, 5)):
                 outcome, _ = self.guarded(self.q.task_done)
@@ -484,7 +484,7 @@ class Worker:
     # -- all of it
 
     def run(self, count: int, kinds: Optional[list[str]] = None) -> None:
-        """So many acts, then those that leave nothing behind."""
+        """So many acts, then some that leave nothing behind."""
         for turn in range(count):
             try:
                 self.files.use()
@@ -540,7 +540,7 @@ def work(q: Any, who: int, seed: int, folder: str, how: list[str], words: list[s
 
 
 def drain(q: Any, found: Account, patience: float) -> None:
-    """Get all that is left, also what has to come back from those who left."""
+    """Get all that is left, also what has to come back from processes that left."""
     deadline = time.monotonic() + patience
     worker = found.got.setdefault(0, [])
     see = Worker.see
@@ -607,7 +607,7 @@ def too_late(gets: list[tuple[int, int, list[tuple[int, int]]]], puts: dict[tupl
 def see_items(
     items: list[tuple[int, int]], puts: dict[tuple[int, int], Put], newest: dict[int, tuple[int, int, int]]
 ) -> list[Any]:
-    """Note that these came one after another; those that came too late."""
+    """Note that these came one after another; the ones that came too late."""
     found = []
     for item in items:
         put = puts.get(item)

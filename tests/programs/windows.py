@@ -1,7 +1,7 @@
 """A program with one import line for every system, on a system that is made to look like Windows.
 
 Taken away, before the package is imported, is what CPython's documentation says is not there: modules, and names of
-``os`` and others, but for those that ``multiprocessing`` itself needs here to start a child.
+``os`` and others, but for what ``multiprocessing`` itself needs here to start a child.
 """
 
 from __future__ import annotations

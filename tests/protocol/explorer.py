@@ -42,7 +42,7 @@ class Model(Protocol):
         """Called where nothing moves any more.  Raises ``Violation`` if that is no good end."""
 
     def key(self, state: Any) -> Hashable:
-        """What stands for this state and for those that differ in nothing but names: one of them is looked at."""
+        """What stands for this state and for others that differ in nothing but names: one of them is looked at."""
 
 
 class Result(NamedTuple):

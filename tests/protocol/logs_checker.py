@@ -577,7 +577,7 @@ class Logs(Machine):
     def counters(self, world: World, process: Actor) -> tuple[int, ...]:
         return tuple(self.load(world, process, cell(slot, COUNTER)) for slot in range(self.slots))
 
-    # Reading counters, and cutting by them: whoever cuts for an act of its own looks once more behind that.
+    # Reading counters, and cutting by them: a process that cuts for an act of its own looks once more behind that.
 
     def reads(self, world: World, i: int, process: Actor, then: str) -> Steps:
         """Goes to ``then`` with the counters in ``seen``."""
@@ -866,7 +866,7 @@ class Logs(Machine):
 
     def at_reserve(self, world: World, i: int, process: Actor) -> Steps:
         slot = process.slot
-        # Whoever wants the former one to end, and has raised the flag before, must not end it later.
+        # Another, which wants the former one to end and has raised the flag before, must not end it later.
         total = self.load(world, process, cell(slot, COUNTER))
         batch = [] if "trim before reserve" in self.without else self.trims_own(process, total)
         batch.append(events.cut(slot, total))

@@ -79,7 +79,7 @@ class World(NamedTuple):
     begun: tuple[tuple[int, ...], ...]
     """By log: when the puts began of what is not cut."""
     ended: tuple[tuple[int, ...], ...]
-    """By log: when they ended, of those that have."""
+    """By log: when they ended, where they have."""
 
     def put(self, i: int, process: Process, **changes: Any) -> World:
         return self._replace(processes=(*self.processes[:i], process, *self.processes[i + 1 :]), **changes)

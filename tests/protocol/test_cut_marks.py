@@ -1,7 +1,7 @@
 """What several producers put comes in the order of time, but for a period: small cases hold in every interleaving.
 
 Lives here: the cases, the parts of the protocol that are left out, and how far the bound is reached.  Not here: the
-steps of those who put and cut (``marks_checker``).
+steps of puts and cuts (``marks_checker``).
 
 Invariant: all cases of ``CASES`` hold, and each mutant of ``MUTANTS`` is caught by the case that stands with it.
 """

@@ -469,7 +469,7 @@ class PublishInParts(Ledger):
 
 
 class AlwaysAlone(Ledger):
-    """Whoever has seen another join takes itself for the only producer."""
+    """A producer that has seen another join takes itself for the only one."""
 
     __slots__ = ()
 

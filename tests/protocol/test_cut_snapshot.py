@@ -2,7 +2,7 @@
 
 Lives here: tests of ``tqshim.protocol.snapshot`` on ledgers that random histories have made.
 
-Invariant: whoever loads a snapshot of a ledger goes on as that ledger does.
+Invariant: a ledger that is loaded from a snapshot of another goes on as that one does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Nobody sleeps while there is something for him: small cases of waiting hold in every interleaving.
 
 Lives here: the cases, the parts of the protocol that are left out, and where sleepers depend on their naps.  Not here:
-the acts of those who sleep and ring (``wait_checker``).
+the acts of sleepers and ringers (``wait_checker``).
 
 Invariant: all cases of ``CASES`` hold, and each mutant of ``MUTANTS`` is caught by the case that stands with it.
 """
@@ -87,7 +87,7 @@ def check(found: Case, x86: bool, **more: Any) -> Result:
 @pytest.mark.in_turn
 @pytest.mark.parametrize(("name", "x86"), sampled("waiting", list(product(CASES, (True, False))), 6))
 def test_nobody_sleeps_while_there_is_something_for_him(name: str, x86: bool) -> None:
-    """And whoever puts next rings for who sleeps."""
+    """And the next put rings for a sleeper."""
     found = check(CASES[name], x86)
     assert found.kind is None, str(found)
 

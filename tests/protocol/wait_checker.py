@@ -5,7 +5,7 @@ Not here: the machine (``store_buffers``), the cases (``test_cut_waiting``), who
 items are taken in one step, as by a CLAIM.
 
 One step is one load, one look at the journal, one ring, one ring that is answered, or one buffered store that becomes
-visible.  The bell counts: whoever sleeps answers one ring, whomever it was meant for.  A nap ends only where the case
+visible.  The bell counts: a sleeper answers one ring, whomever it was meant for.  A nap ends only where the case
 says so: what ends well without that does not depend on naps.
 
 Where processes wait for places it is the same with the parts exchanged: who gets an item puts a place, and a ``wanter``
@@ -127,7 +127,7 @@ class Waits(Machine):
 
     def interchangeable(self) -> list[tuple[int, ...]]:
         """Threads that want the same, each alone in its process, or all in one: none of their steps depends on which
-        of them it is.  (Whoever puts is read in turn.)"""
+        of them it is.  (The producer is read in turn.)"""
         slots = [one.slot for one in self.waiters]
         groups: dict[Waiter, list[int]] = {}
         for i, one in enumerate(self.waiters):
@@ -199,7 +199,7 @@ class Waits(Machine):
             yield from getattr(self, "at_" + process.at)(world, i, process)
 
     def settled(self, world: Sleepers) -> None:
-        """All have come to their end, but for those who look again and again."""
+        """All have come to their end, but for some that look again and again."""
         there = self.there(world)
         asleep = [(i, process) for i, process in enumerate(world.processes) if process.at == "sleep"]
         killed = self.excused and world.faults[0] < self.faults[0] and not world.late
@@ -207,7 +207,7 @@ class Waits(Machine):
             if there >= process.wants and not killed:
                 raise Violation("asleep", f"{i} sleeps, {there} items are there, and nobody rings")
         if asleep and not world.cells[self.asleep] and not killed:
-            raise Violation("deaf", "somebody sleeps, and whoever puts next will not ring")
+            raise Violation("deaf", "somebody sleeps, and the next put will not ring")
 
     def is_free(self, world: Sleepers, i: int) -> bool:
         """No other thread of this process is in the middle of an act."""
@@ -258,7 +258,7 @@ class Waits(Machine):
         return False
 
     def says_again(self, world: Sleepers, i: int, process: Waiter) -> Sleepers:
-        """Whoever was rung for last had time to say whether others sleep: that word is not left to it."""
+        """The sleeper that was rung for last had time to say whether others sleep: that word is not left to it."""
         process = process._replace(late=False)
         forgotten = not self.load(world, process, self.asleep) and self.sleepers(world, process)
         if forgotten and "say again" not in self.without:
@@ -418,7 +418,7 @@ class Waits(Machine):
             yield f"{i} sees that nobody sleeps", world.put(i, process._replace(at="idle"))
 
     def at_pass_barrier(self, world: Sleepers, i: int, process: Waiter) -> Steps:
-        # Whoever has put something and not seen the word that was set again: it is seen.
+        # A put that has not seen the word that was set again: it is seen.
         if self.timeless:
             yield f"{i} goes on at once", world.put(i, process._replace(at="count"))
             return
