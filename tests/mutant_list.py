@@ -248,8 +248,8 @@ MUTANTS = [
     ),
     Mutant(
         "timeout of get doubled",
-        "        check_deadline(deadline := began + timeout)\n",
-        "        check_deadline(deadline := began + 2 * timeout)\n",
+        "        deadline = began + timeout\n",
+        "        deadline = began + 2 * timeout\n",
         "get(timeout=0.3) returns after 0.6 s",
         WAKING + "test_a_wait_that_is_in_vain_ends_in_time[get]",
     ),
@@ -693,8 +693,8 @@ MUTANTS = [
     ),
     Mutant(
         "a process comes not back for what it has left",
-        "        engine.retire()\n    reclaim_left()\n",
-        "        engine.retire()\n",
+        "            engine.retire(deletes)\n    reclaim_left()\n",
+        "            engine.retire(deletes)\n",
         "/dev/shm fills up with the queues of programs whose daemon workers are ended by multiprocessing",
         PLACES + "test_daemons_that_the_end_of_a_program_ends_leave_nothing",
     ),

@@ -114,6 +114,19 @@ def test_other_waits_are_refused_in_the_same_way(timeout: Any, error: type[Excep
     assert outcome(lambda: empty.get(True, 0.001)) is Empty
 
 
+def test_numpys_short_numbers_are_timeouts() -> None:
+    numpy = pytest.importorskip("numpy")
+    queue: Any = TurboQueue(1)
+    for kind in (numpy.float32, numpy.float64, numpy.int8):
+        with pytest.raises(Empty):
+            queue.get(timeout=kind(0.03))
+        with pytest.raises(Empty):
+            queue.get_many(timeout=kind(0.03))
+    queue.put(1)
+    with pytest.raises(Full):
+        queue.put(2, timeout=numpy.float32(0.03))
+
+
 def test_who_waits_long_waits() -> None:
     """A hundred years are none too many."""
     queue = TurboQueue(1)
@@ -176,6 +189,25 @@ def test_durable_is_true_or_false_by_its_truth(tmp_path: Path) -> None:
     for number, (value, durable) in enumerate([(1, True), ("yes", True), (0, False)]):
         queue: Any = TurboQueue(path=str(tmp_path / str(number)), durable=value)
         assert queue._engine.durable is durable
+
+
+class BadEachTime:
+    """Raises one and the same exception."""
+
+    error = TypeError("bad")
+
+    def __reduce__(self) -> str:
+        raise self.error
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions can't be given notes")
+def test_an_exception_that_is_raised_again_and_again_has_one_note() -> None:
+    queue: Any = TurboQueue()
+    for _ in range(3):
+        with pytest.raises(TypeError, match="bad"):
+            queue.put(BadEachTime())
+    assert len(BadEachTime.error.__notes__) == 1
+    BadEachTime.error.__traceback__ = None  # whose frames have the queue
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions can't be given notes")

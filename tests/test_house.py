@@ -81,7 +81,7 @@ HOUSE: Final = (
     Step(3, words("turbo_queue.emptying turbo_queue.shared")),
     Step(3, words("turbo_queue.batching")),
     Step(3, words("engine.registry")),
-    Step(3, words("engine.engine")),
+    Step(3, words("engine.engine engine.last")),
     Step(3, words("engine.gets")),
     Step(3, words("engine.puts")),
     Step(3, words("engine.waits")),

@@ -17,6 +17,7 @@ import pickle
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from hypothesis import strategies as st
 from programs.things import Array
 
 import tqshim.engine.tuning
-from tqshim import TurboQueue
+from tqshim import Full, TurboQueue
 from tqshim.errors import CorruptBatchError
 from tqshim.protocol import index, names, pieces
 from tqshim.protocol.pieces import Pieces
@@ -89,6 +90,28 @@ def test_arrays_arrive_writable_and_private(order: Any, step: int) -> None:
         first[0, 0] = -1
         queue.put(before)
         assert (queue.get(timeout=PATIENCE) == before).all()
+
+
+def test_a_bytearray_can_be_resized_while_its_put_waits_and_after_full() -> None:
+    """As ``queue.Full`` is handled, whose traceback has the frames that had its bytes."""
+    with TurboQueue(1) as queue:
+        queue.put("small")
+        buffer = bytearray(LARGE)
+        for put in (queue.put, lambda item, block, timeout: queue.put_many([item], block, timeout)):
+            for block in (True, False):
+                try:
+                    put(buffer, block, 0.01)
+                except Full:
+                    buffer.append(1)
+        assert len(buffer) == LARGE + 4
+        waits = threading.Thread(target=queue.put, args=(buffer,))
+        waits.start()
+        while not queue.stats().waiting_producers:
+            time.sleep(0.001)
+        buffer.append(1)
+        assert queue.get() == "small"
+        waits.join()
+        assert len(queue.get()) == LARGE + 4
 
 
 @pytest.mark.parametrize("maxsize", [0, 5])

@@ -395,6 +395,22 @@ class Witness:
         return str, (threading.current_thread().name,)
 
 
+class Locked:
+    """Can be pickled only where nobody has its lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __getstate__(self) -> bool:
+        had = self.lock.acquire(timeout=1)
+        if had:
+            self.lock.release()
+        return had
+
+    def __setstate__(self, had: bool) -> None:
+        self.had = had
+
+
 class Refusing:
     """Can't be pickled."""
 
@@ -491,6 +507,38 @@ def test_differs_unpicklable_item(capsys: pytest.CaptureFixture[str]) -> None:
         ours.put(Refusing())
     ours.put("next")
     assert ours.get_nowait() == "next"
+
+
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def put_from(depth: int, queue: Any) -> None:
+    if depth:
+        put_from(depth - 1, queue)
+    else:
+        queue.put(nested(sys.getrecursionlimit() // 4))
+
+
+def test_differs_pickling_on_the_stack_of_who_puts() -> None:
+    theirs, ours = CONTEXT.Queue(), TurboQueue()
+    locked = Locked()
+    with locked.lock:
+        theirs.put(locked)
+    assert theirs.get(timeout=PATIENCE).had
+    with locked.lock:
+        ours.put(locked)
+    assert not ours.get_nowait().had
+    # pytest itself has some frames.
+    depth = sys.getrecursionlimit() * 3 // 4 - 100
+    put_from(depth, theirs)
+    assert theirs.get(timeout=PATIENCE)
+    with pytest.raises(RecursionError) if sys.version_info < (3, 12) else contextlib.nullcontext():
+        put_from(depth, ours)
+    assert ours.empty() is (sys.version_info < (3, 12))
 
 
 class Collecting(TurboQueue):

@@ -412,24 +412,99 @@ q.put("first")
     assert drain(TurboQueue(path=path)) == ["first", "atexit"]
 
 
-def test_an_anonymous_queue_is_gone_at_exit_and_a_late_put_harms_nobody() -> None:
-    """As with the standard queue, whose feeder thread has ended by then: the item goes nowhere, nothing is raised."""
+def test_an_anonymous_queue_is_there_until_the_end_of_a_program(own_root: Path) -> None:
+    """Also for what ``atexit`` calls after multiprocessing's own function, and for destructors."""
     code = """
-import atexit
+import atexit, queue
 def last():
     q.put("late")
-    print("put")
+    found = []
+    try:
+        while True:
+            found.append(q.get(timeout=0.1))
+    except queue.Empty:
+        print(*sorted(found))
 atexit.register(last)
+from multiprocessing import get_context
 from tqshim import TurboQueue
-q = TurboQueue()
-q.put(1)
-print(q.get())
+class Late:
+    def __del__(self, q=TurboQueue()):
+        q.put("destructor's")
+        print(q.get())
+q, late = TurboQueue(), Late()
+children = [get_context("fork").Process(target=q.put, args=("a child's",)) for _ in range(2)]
+for child in children:
+    child.start()
 """
-    root = os.environ["TQSHIM_DIR"]
-    before = set(os.listdir(root))
-    assert program(code) == "1\nput\n"
+    assert program(code) == "a child's a child's late\ndestructor's\n"
+    assert not os.listdir(own_root)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "[threading.Thread(target=use, args=(q,), daemon=True).start() for use in uses]; time.sleep(0.02)",
+        "sys.kept = q.kept = q",
+        "gc.disable(); gc.freeze()",
+        "child.start(); child.join()",
+    ],
+)
+def test_a_program_that_ends_leaves_no_folder(own_root: Path, kept: str) -> None:
+    """Whatever refers to its queues: daemon threads, which are stopped in the middle of an act, ``sys``, a child."""
+    code = f"""
+import gc, sys, threading, time
+from multiprocessing import get_context
+from tqshim import TurboQueue
+def get(q):
+    while True:
+        q.get()
+def put(q):
+    while True:
+        q.put(b"x")
+def in_child(q):
+    TurboQueue().put(2)
+    q.put(3)
+q, uses = TurboQueue(), (get, get, put)
+q.put(1)
+child = get_context("fork").Process(target=in_child, args=(q,))
+{kept}
+"""
+    for _ in range(3):
+        assert not program(code)
+        assert not os.listdir(own_root)
+
+
+def test_threads_of_a_child_go_on_when_its_main_function_has_returned(own_root: Path) -> None:
+    """Up to Python 3.12 multiprocessing's own exit function comes before the end of those threads."""
+    code = """
+import threading, time
+from multiprocessing import get_context
+from tqshim import SimpleTurboQueue
+def produce(q):
+    for number in range(3):
+        time.sleep(0.05)
+        q.put(number)
+def consume(q):
+    print([q.get() for _ in range(3)], flush=True)
+def main():
+    q = SimpleTurboQueue()
+    for part in (produce, consume):
+        threading.Thread(target=part, args=(q,)).start()
+child = get_context("fork").Process(target=main)
+child.start()
+child.join()
+print(child.exitcode)
+"""
+    assert program(code) == "[0, 1, 2]\n0\n"
     TurboQueue().close()
-    assert set(os.listdir(root)) <= before
+    assert not os.listdir(own_root)
+
+
+@pytest.fixture
+def own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where only this test's anonymous queues lie."""
+    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
+    return tmp_path
 
 
 def test_a_programs_own_fork_hook_may_use_a_queue_in_the_child() -> None:

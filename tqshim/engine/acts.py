@@ -303,8 +303,10 @@ class Acts:
                         if self.folder.anonymous and not deleted:
                             leave(self.folder.path)
 
-    def retire(self) -> None:
-        """The program ends: leave, as ``close`` does, but let threads that still run put and get."""
+    def retire(self, deletes: bool = True) -> None:
+        """The process ends: leave, as ``close`` does, but let threads that still run put and get.
+
+        ``deletes``: nobody of this process needs an anonymous folder any more."""
         with self.lock:
             if self.closed:
                 return
@@ -312,7 +314,7 @@ class Acts:
                 self.act(self._leave)
             if self.beside is not None:
                 self.beside.close()
-            if self.folder.delete_unless_used(hold=False):
+            if deletes and self.folder.delete_unless_used(hold=False):
                 self.folder.close()
 
     def _leave(self) -> None:

@@ -59,7 +59,10 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
     Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
     began, deadline = monotonic(), inf
     if block and timeout is not None:
-        check_deadline(deadline := began + timeout)
+        deadline = began + timeout
+        if type(deadline) is not float:  # numpy's shorter ones know such times to some milliseconds
+            deadline = began + float(timeout)
+        check_deadline(deadline)
     sleep = Sleep()
     try:
         return take_in_acts(engine, got, most, block, began, deadline, sleep)

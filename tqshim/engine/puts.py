@@ -15,7 +15,7 @@ from tqshim.engine import waits
 from tqshim.engine.acts import Acts
 from tqshim.engine.log import NO_LOG
 from tqshim.engine.parts import nothing
-from tqshim.protocol.pieces import NewRecord
+from tqshim.protocol.pieces import NewRecord, Pieces
 from tqshim.runtime import locks
 from tqshim.runtime.clock import monotonic, monotonic_ns
 from tqshim.storage.files import a_full_disk_is_no_matter
@@ -61,6 +61,9 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
             return put
         if not engine.maxsize:
             continue
+        for record in left:
+            if isinstance(record, Pieces):
+                record.keep()
         if not block or (deadline is not None and monotonic() >= deadline):
             if engine.act(has_room, engine, len(left)):
                 continue

@@ -16,7 +16,7 @@ from os import PathLike, fsdecode
 from tqshim.engine import tuning
 from tqshim.engine.engine import Engine
 from tqshim.runtime import forks, late, locks
-from tqshim.runtime.ending import AtExit, alive
+from tqshim.runtime.ending import AtExit, alive, threads_go_on
 from tqshim.storage.files import explain
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.member_locks import about_to_fork, forked
@@ -137,6 +137,7 @@ class Use:
             explain(error, folder.path)
             raise
         _at_exit.arm()
+        late.room("engine.last")  # not later: see there
         use = cls._all[folder.key] = cls(engine)
         return use
 
@@ -158,10 +159,15 @@ def _key(path: str, proof: bytes, authkey: Optional[bytes]) -> Optional[Key]:
 
 
 def _leave_all() -> None:
+    """A process ends.  It may use queues after this: a program in functions that ``atexit`` calls later, and ``last``
+    deletes what is left; a child, up to Python 3.12, in its threads."""
+    deletes = process.parent_process() is not None and not threads_go_on()
     for engine in alive(Engine.all):
         with contextlib.suppress(OSError, ImportError):  # in another root than it was imported in, a room is not found
-            engine.retire()
+            engine.retire(deletes)
     reclaim_left()
+    if not deletes:
+        late.room("engine.last").expect()
 
 
 def _after_fork_in_child() -> None:

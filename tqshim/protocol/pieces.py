@@ -38,6 +38,12 @@ class Pieces:
     def __len__(self) -> int:
         return self.size
 
+    def keep(self) -> None:
+        """Go on without the program's own ``bytearray`` objects, which it can't resize as long as these views last."""
+        self.parts = [
+            bytes(part) if type(part) is memoryview and type(part.obj) is bytearray else part for part in self.parts
+        ]
+
 
 NewRecord: TypeAlias = "Union[bytes, memoryview, Pieces]"
 """A record before it is put."""

@@ -388,7 +388,9 @@ def _add_note(error: BaseException, note: str) -> None:
     """Let the traceback end with that; from Python 3.11 on."""
     if sys.version_info >= (3, 11):
         with suppress(Exception):  # one of a frozen dataclass takes none
-            error.add_note(f"tqshim: {note}")
+            note = f"tqshim: {note}"
+            if note not in getattr(error, "__notes__", ()):  # a program may raise one exception again and again
+                error.add_note(note)
 
 
 # -- descriptors

@@ -6,6 +6,7 @@ here: what is done (``engine``, ``batching``).
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from multiprocessing import util
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-__all__ = ["AtExit", "alive"]
+__all__ = ["AtExit", "alive", "threads_go_on"]
 
 
 class AtExit:
@@ -56,3 +57,9 @@ def alive(things: weakref.WeakSet[_T]) -> list[_T]:
             return list(things)
         except RuntimeError:  # another thread has just added one
             pass
+
+
+def threads_go_on() -> bool:
+    """This process ends only when others of its threads have."""
+    me = threading.current_thread(), threading.main_thread()
+    return any(not thread.daemon and thread not in me for thread in threading.enumerate())
