@@ -36,4 +36,4 @@ _last: Optional[_Last] = None
 def expect() -> None:
     """The process has left its queues: what follows now is the end of the interpreter."""
     global _last
-    _last = _Last()
+    _last = _last or _Last()  # replaced, the former would be deleted now
