@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from multiprocessing import process
@@ -16,7 +17,7 @@ from os import PathLike, fsdecode
 from tqshim.engine import tuning
 from tqshim.engine.engine import Engine
 from tqshim.runtime import forks, late, locks
-from tqshim.runtime.ending import AtExit, alive, threads_go_on
+from tqshim.runtime.ending import AtExit, alive, end_threads
 from tqshim.storage.files import explain
 from tqshim.storage.folder import LogFolder
 from tqshim.storage.member_locks import about_to_fork, forked
@@ -44,6 +45,8 @@ class Use:
     _all: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Use]] = weakref.WeakValueDictionary()
     """By device and inode of the folder."""
     lock: ClassVar[Any] = locks.RLock()
+    last: ClassVar[Any] = None
+    """The room ``engine.last``, once there is an engine."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -137,7 +140,7 @@ class Use:
             explain(error, folder.path)
             raise
         _at_exit.arm()
-        late.room("engine.last")  # not later: see there
+        cls.last = late.room("engine.last")  # not later: see there
         use = cls._all[folder.key] = cls(engine)
         return use
 
@@ -159,15 +162,16 @@ def _key(path: str, proof: bytes, authkey: Optional[bytes]) -> Optional[Key]:
 
 
 def _leave_all() -> None:
-    """A process ends.  It may use queues after this: a program in functions that ``atexit`` calls later, and ``last``
-    deletes what is left; a child, up to Python 3.12, in its threads."""
-    deletes = process.parent_process() is not None and not threads_go_on()
+    """A process ends.  A program may use queues after this, in functions that ``atexit`` calls later: ``last`` deletes
+    what is left, unless somebody has taken it out of ``sys.modules``, which the interpreter empties."""
+    end_threads()
+    deletes = process.parent_process() is not None or sys.modules.get(Use.last.__name__) is not Use.last
     for engine in alive(Engine.all):
         with contextlib.suppress(OSError, ImportError):  # in another root than it was imported in, a room is not found
             engine.retire(deletes)
     reclaim_left()
     if not deletes:
-        late.room("engine.last").expect()
+        Use.last.expect()
 
 
 def _after_fork_in_child() -> None:

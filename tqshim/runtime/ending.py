@@ -6,10 +6,11 @@ here: what is done (``engine``, ``batching``).
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable
-from multiprocessing import util
+from multiprocessing import process, util
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-__all__ = ["AtExit", "alive", "threads_go_on"]
+__all__ = ["AtExit", "alive", "end_threads"]
 
 
 class AtExit:
@@ -59,7 +60,10 @@ def alive(things: weakref.WeakSet[_T]) -> list[_T]:
             pass
 
 
-def threads_go_on() -> bool:
-    """This process ends only when others of its threads have."""
-    me = threading.current_thread(), threading.main_thread()
-    return any(not thread.daemon and thread not in me for thread in threading.enumerate())
+def end_threads() -> None:
+    """Wait for this process's threads, in a child of ``multiprocessing``: up to Python 3.12 it does that itself, but
+    only after its finalizers, and nothing of ours comes between that and ``os._exit``.  It finds them ended then."""
+    if sys.version_info < (3, 13) and process.parent_process() is not None:
+        me = threading.current_thread(), threading.main_thread()
+        if any(not thread.daemon and thread not in me for thread in threading.enumerate()):
+            threading._shutdown()  # type: ignore[attr-defined]
