@@ -122,6 +122,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which only this test's anonymous queues lie."""
+    folder = Path(os.environ["TQSHIM_DIR"]) / ("root-" + tmp_path.name)
+    folder.mkdir()
+    monkeypatch.setenv("TQSHIM_DIR", str(folder))
+    yield folder
+    left = [path.name for path in folder.iterdir()]
+    shutil.rmtree(folder)
+    assert left == []
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> str:
     """Where a queue may lie."""
     return str(tmp_path / "queue")

@@ -19,7 +19,7 @@ import pytest
 from programs.things import BadAtLoading
 
 import tqshim
-from tqshim import Empty, FolderError, Full, TurboQueue, monitor
+from tqshim import Empty, FolderError, Full, JoinableTurboQueue, TurboQueue, monitor
 from tqshim.queues.pickling import GETTABLE, REBUILT
 
 HUGE = 10**400
@@ -116,15 +116,17 @@ def test_other_waits_are_refused_in_the_same_way(timeout: Any, error: type[Excep
 
 def test_numpys_short_numbers_are_timeouts() -> None:
     numpy = pytest.importorskip("numpy")
-    queue: Any = TurboQueue(1)
+    queue: Any = JoinableTurboQueue(1)
     for kind in (numpy.float32, numpy.float64, numpy.int8):
         with pytest.raises(Empty):
             queue.get(timeout=kind(0.03))
         with pytest.raises(Empty):
             queue.get_many(timeout=kind(0.03))
     queue.put(1)
-    with pytest.raises(Full):
-        queue.put(2, timeout=numpy.float32(0.03))
+    for put in (queue.put, lambda item, timeout: queue.put_many([item], timeout=timeout)):
+        with pytest.raises(Full):
+            put(2, timeout=numpy.float32(0.03))
+    assert not queue.join(timeout=numpy.float32(0.03))
 
 
 def test_who_waits_long_waits() -> None:

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pickle
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -33,18 +32,6 @@ from tqshim.storage.folder import LogFolder
 PATIENCE = 60.0
 FORK = multiprocessing.get_context("fork")
 needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counted with the help of /proc")
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder in which only this test's anonymous queues lie."""
-    folder = Path(os.environ["TQSHIM_DIR"]) / ("lifetime-" + tmp_path.name)
-    folder.mkdir()
-    monkeypatch.setenv("TQSHIM_DIR", str(folder))
-    yield folder
-    left = [path.name for path in folder.iterdir()]
-    shutil.rmtree(folder)
-    assert left == []
 
 
 def test_who_is_the_last_deletes_the_folder_at_once_and_nobody_else_does(root: Path) -> None:

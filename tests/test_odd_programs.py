@@ -250,11 +250,8 @@ def test_queues_are_made_where_random_numbers_repeat_themselves_or_the_environme
 
 
 @pytest.mark.parametrize("call", ["fcntl.flock", "fcntl.fcntl"])
-def test_queues_in_use_are_not_deleted_where_locks_are_a_mock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_queues_in_use_are_not_deleted_where_locks_are_a_mock(root: Path, call: str) -> None:
     """As in a program's tests of its own locks: each seems to be free, and a new queue deletes abandoned ones."""
-    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
     script = "import tqshim; q = tqshim.Queue(); q.put(1); print(1, flush=True); input(); print(q.get())"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -412,7 +412,7 @@ q.put("first")
     assert drain(TurboQueue(path=path)) == ["first", "atexit"]
 
 
-def test_an_anonymous_queue_is_there_until_the_end_of_a_program(own_root: Path) -> None:
+def test_an_anonymous_queue_is_there_until_the_end_of_a_program(root: Path) -> None:
     """Also for what ``atexit`` calls after multiprocessing's own function, and for destructors."""
     code = """
 import atexit, queue
@@ -437,7 +437,7 @@ for child in children:
     child.start()
 """
     assert program(code) == "a child's a child's late\ndestructor's\n"
-    assert not os.listdir(own_root)
+    assert not os.listdir(root)
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ for child in children:
         "child.start(); child.join()",
     ],
 )
-def test_a_program_that_ends_leaves_no_folder(own_root: Path, kept: str) -> None:
+def test_a_program_that_ends_leaves_no_folder(root: Path, kept: str) -> None:
     """Whatever refers to its queues: daemon threads, which are stopped in the middle of an act, ``sys``, a child."""
     code = f"""
 import gc, sys, threading, time
@@ -473,10 +473,10 @@ child = get_context("fork").Process(target=in_child, args=(q,))
 """
     for _ in range(3):
         assert not program(code)
-        assert not os.listdir(own_root)
+        assert not os.listdir(root)
 
 
-def test_threads_of_a_child_go_on_when_its_main_function_has_returned(own_root: Path) -> None:
+def test_threads_of_a_child_go_on_when_its_main_function_has_returned(root: Path) -> None:
     """Up to Python 3.12 multiprocessing's own exit function comes before the end of those threads.  Others than these
     end only when they are asked to at the end: they keep no queue."""
     code = """
@@ -503,14 +503,7 @@ child.join()
 print(child.exitcode)
 """
     assert program(code) == "[0, 1, 2]\n0\n"
-    assert not os.listdir(own_root)
-
-
-@pytest.fixture
-def own_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where only this test's anonymous queues lie."""
-    monkeypatch.setenv("TQSHIM_DIR", str(tmp_path))
-    return tmp_path
+    assert not os.listdir(root)
 
 
 def test_a_programs_own_fork_hook_may_use_a_queue_in_the_child() -> None:

@@ -18,7 +18,7 @@ from tqshim.engine.acts import Acts
 from tqshim.engine.reader import Taken
 from tqshim.protocol.pieces import NewRecord
 from tqshim.runtime import late
-from tqshim.runtime.clock import monotonic
+from tqshim.runtime.clock import after, monotonic
 from tqshim.storage.files import a_full_disk_is_no_matter, add_finding
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_DONE, AWAITS_PLACE, SLEEPS
@@ -49,7 +49,7 @@ class Engine(Acts):
                 total = 0
             if total < 0 or (total and self.has_put(total)):
                 return True
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else after(monotonic(), timeout)
         return self.unless_forked(1, puts.put_waiting, self, [record], block, deadline) == 1
 
     def has_put(self, total: int) -> bool:
@@ -80,7 +80,7 @@ class Engine(Acts):
             return put
         if self.is_left:
             return len(records)
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else after(monotonic(), timeout)
         size = len(records)
         if self.maxsize and size > self.maxsize:
             if not block:
@@ -262,7 +262,7 @@ class Engine(Acts):
         """Wait until all items are finished with, or were so for a moment.  ``False``: they were not for so long."""
         if self.is_interrupted:
             return self.above().join(timeout)
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else after(monotonic(), timeout)
         unfinished, wanted = self.look(self._unfinished)
         while unfinished:
             if deadline is not None and monotonic() >= deadline:

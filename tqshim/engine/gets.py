@@ -17,7 +17,7 @@ from tqshim.engine.acknowledge import Hold
 from tqshim.engine.acts import FORKED, Acts
 from tqshim.engine.leasing import NO_STEPS
 from tqshim.engine.parts import Parts
-from tqshim.runtime.clock import check_deadline, monotonic
+from tqshim.runtime.clock import after, check_deadline, monotonic
 from tqshim.sync import membarrier
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import ASLEEP, AWAITS_PLACE, SLEEPS
@@ -59,10 +59,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
     Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
     began, deadline = monotonic(), inf
     if block and timeout is not None:
-        deadline = began + timeout
-        if type(deadline) is not float:  # numpy's shorter ones know such times to some milliseconds
-            deadline = began + float(timeout)
-        check_deadline(deadline)
+        check_deadline(deadline := after(began, timeout))
     sleep = Sleep()
     try:
         return take_in_acts(engine, got, most, block, began, deadline, sleep)

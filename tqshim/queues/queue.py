@@ -23,7 +23,7 @@ from tqshim.queues import pickling
 from tqshim.queues.attributes import Hint, overridable
 from tqshim.queues.pickling import OF_MEMORY, dumps, dumps_many, is_fault, load, loads
 from tqshim.runtime import late
-from tqshim.runtime.clock import FOREVER, check_deadline, monotonic
+from tqshim.runtime.clock import FOREVER, after, check_deadline, monotonic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class TurboQueue(_Queue[_T]):
         3"""
         engine = self._open_engine()
         left, before, more = iter(items), 0, True
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else after(monotonic(), timeout)
         while more:
             records, more = dumps_many(left, self._pickling_failed, block)
             put = pickling.put(records, functools.partial(engine.put_many, records, before), block, timeout)

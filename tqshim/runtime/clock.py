@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["FOREVER", "check_deadline", "microseconds", "monotonic", "monotonic_ns", "wall"]
+__all__ = ["FOREVER", "after", "check_deadline", "microseconds", "monotonic", "monotonic_ns", "wall"]
 
 monotonic: Final[Callable[[], float]] = (
     partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic
@@ -31,6 +31,13 @@ wall: Final[Callable[[], float]] = (
 
 FOREVER: Final = 2.0**63 / 1e9
 """Seconds that the system can't wait for: 292 years."""
+
+
+def after(now: float, timeout: float) -> float:
+    """The deadline, as a ``float``: numpy's shorter ones know such times to some milliseconds, and no system call takes
+    them.  Raises ``TypeError`` for what can't be added."""
+    deadline = now + timeout
+    return deadline if type(deadline) is float else now + float(timeout)
 
 
 def check_deadline(deadline: float) -> None:

@@ -198,7 +198,7 @@ def opened(name: str, flags: int, where: Optional[int] = None) -> int:
     fd = os.open(name, flags, 0o600, dir_fd=where)
     if fd > 2:
         return fd
-    import fcntl  # here: this room is imported on Windows, too
+    from tqshim.runtime import own_fcntl as fcntl  # here: this room is imported on Windows, too
 
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
