@@ -222,3 +222,18 @@ def test_99_of_100_waits_are_as_late_as_sleeps(beside: str) -> None:
 @pytest.mark.timeout(1800)
 def test_what_others_do_is_noticed_as_soon_as_by_the_standard_queue() -> None:
     check_anywhere(run(*NOTICES, "--count", COUNT))
+
+
+def test_numpys_short_numbers_are_timeouts() -> None:
+    numpy = pytest.importorskip("numpy")
+    queue: Any = JoinableTurboQueue(1)
+    for kind in (numpy.float32, numpy.float64, numpy.int8):
+        with pytest.raises(Empty):
+            queue.get(timeout=kind(0.03))
+        with pytest.raises(Empty):
+            queue.get_many(timeout=kind(0.03))
+    queue.put(1)
+    for put in (queue.put, lambda item, timeout: queue.put_many([item], timeout=timeout)):
+        with pytest.raises(Full):
+            put(2, timeout=numpy.float32(0.03))
+    assert not queue.join(timeout=numpy.float32(0.03))
