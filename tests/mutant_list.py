@@ -148,7 +148,7 @@ MUTANTS = [
     ),
     Mutant(
         "news of others not looked for",
-        "            self._seen == self._members.cells.counters()\n",
+        "            self._seen == cells.counters()\n",
         "            True\n",
         "get_nowait raises Empty although another process has put an item",
         ORDER + "test_another_process_sees_at_once_what_was_put[2]",
@@ -174,6 +174,20 @@ MUTANTS = [
         "            return ledger.head\n",
         "qsize counts items that a consumer has got",
         ORDER + "test_what_comes_one_by_one_to_the_only_consumer_is_got_once_when_another_comes",
+    ),
+    Mutant(
+        "what several logs have under a lease of all that comes is got log by log",
+        "        found = in_order(grown, begins, self._members.cells.marks)\n",
+        "        found = [(0, slot, total) for slot, total in grown]\n",
+        "what one process has put milliseconds after another is got before it",
+        ORDER + "test_what_several_put_while_the_only_consumer_is_busy_comes_in_the_order_of_time",
+    ),
+    Mutant(
+        "a log's marks are packed while what was put before the last of them waits",
+        "        elif number > 1 and counts[last] < counts[self._given]:\n",
+        "        elif number > 1:\n",
+        "what one process has put milliseconds after another is got before it",
+        ORDER + "test_what_several_put_while_the_only_consumer_is_busy_comes_in_the_order_of_time",
     ),
     # -- waiting
     Mutant(
@@ -880,7 +894,7 @@ MUTANTS = [
     ),
     Mutant(
         "slots of all pages share the cells of the first",
-        "        return (slot // SLOTS) * _WORDS + kind + slot % SLOTS\n",
+        "        return kind + slot if slot < SLOTS else (slot // SLOTS) * _WORDS + kind + slot % SLOTS\n",
         "        return kind + slot % SLOTS\n",
         "what the 65th process puts is lost",
         DEATH + "test_more_processes_than_a_page_has_slots",

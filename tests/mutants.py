@@ -37,12 +37,14 @@ HANG = "10"
 """Seconds after which a test of the contract fails that does not end."""
 GRACE = 3.0
 """Seconds for which a run may go on once its tests have ended."""
+NO_LINE = "return self._rawentry.tb_lineno - 1"
+"""Where pytest fails itself when the limit ends a test at a jump that belongs to no line, as 3.11 makes them."""
 AT_ONCE = 3
 """Mutants that are tried at the same time."""
 TRIES = 3
 """Runs of its test for a mutant that survives."""
 CAUGHT = "caught"
-REPORTER = f'''
+REPORTER = f"""
 import os
 
 import {PACKAGE}
@@ -63,7 +65,7 @@ def pytest_runtest_logreport(report):
     if report.failed or report.when == "call":
         crash = getattr(report.longrepr, "reprcrash", None)
         note(f"{{report.outcome}}\\t{{report.nodeid}}\\t{{crash.message if crash else ''}}")
-'''
+"""
 
 
 class Verdict(NamedTuple):
@@ -156,8 +158,8 @@ def run(home: Path, tests: Iterable[str]) -> dict[str, Outcome]:
                 found[node] = Outcome("failed", f"died of {signal.Signals(-code).name}")
             elif node in found and code is None:
                 found[node] = Outcome(f"hung for {LIMIT:.0f} s, beyond its own limit", tail)
-            elif node in found and "from pytest-timeout" in tail:  # just as it ended: pytest takes it for its own error
-                found[node] = Outcome("failed", tail)
+            elif node in found and ("from pytest-timeout" in tail or NO_LINE in tail):
+                found[node] = Outcome("failed", tail)  # just as it ended, or between two lines: pytest's own error
             else:
                 found[node] = Outcome("never came to its test", tail)
     return {node[len(TESTS) + 1 :]: outcome for node, outcome in found.items()}

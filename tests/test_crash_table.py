@@ -36,6 +36,7 @@ import pytest
 from crash_table import LEFT, REPAIRERS, TABLE, Row
 from onlooker import LOCKS, PACKAGE, Halt, Place, Step, View, Walk
 from sampling import sampled
+from watching import newcomer
 
 import tqshim.engine.log
 import tqshim.engine.tuning
@@ -1105,6 +1106,29 @@ class GetGiven(LeaseAll):
         assert self.parts.sole.lease is not None
 
 
+class GetGivenOfAnother(GetGiven):
+    title = "get under a lease of all that comes, from another log than the one before"
+    items = 4
+    wanted = (2,)
+
+    def set_up(self) -> None:
+        self.queue = TurboQueue()
+        self.other = newcomer(self.engine.folder.path)
+        self.queue.put(0)
+        self.other.put(2)  # cuts the first
+        self.queue.put(1)  # belongs to the same mark
+        self.other.put(3)
+
+    def tear_down(self) -> None:
+        self.other._use.engine.close()
+        super().tear_down()
+
+    def prepare(self) -> None:
+        LeaseAll.prepare(self)
+        assert [self.queue.get() for _ in range(2)] == [0, 1]
+        assert self.parts.sole.lease is not None
+
+
 class ContestedAll(GetGiven):
     title = "get under a lease of all that comes that somebody wants to end"
 
@@ -1606,8 +1630,7 @@ def in_child(act: Callable[[], Any]) -> int:
 
 
 def set_out(path: Path, halt: Optional[tuple[Place, signal.Signals]]) -> tuple[int, int, View]:
-    """Fork a victim that carries out the act; returns its process, a pipe from it, and what there was before the act.
-    """
+    """Fork a victim that carries out the act; returns its process, a pipe from it, and what there was before it."""
     read, write = os.pipe()
     start, go = os.pipe()
     pid = os.fork()
@@ -1858,8 +1881,9 @@ def test_kill_right_after_each_step_leaves_what_the_table_says(title: str) -> No
     def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
         for (name, numbers), row in zip(steps, rows):
             at, done = numbers[0], named(course[: numbers[0] + 1])
-            yield f"after step {at + 1}, {name}", functools.partial(
-                kill, cls, course.behind(at), done, frozenset(row.left)
+            yield (
+                f"after step {at + 1}, {name}",
+                functools.partial(kill, cls, course.behind(at), done, frozenset(row.left)),
             )
 
     each(cases())
@@ -1874,8 +1898,9 @@ def test_stop_before_each_step_keeps_nobody_waiting_and_loses_nothing(title: str
     def cases() -> Iterator[tuple[str, Callable[[], Any]]]:
         for name, numbers in groups(course):
             step = course[numbers[0]]
-            yield f"before {name}, {step.place}", functools.partial(
-                stop, cls, step.place, named(course[: numbers[0]]), named(course)
+            yield (
+                f"before {name}, {step.place}",
+                functools.partial(stop, cls, step.place, named(course[: numbers[0]]), named(course)),
             )
 
     each(cases())
@@ -2002,9 +2027,7 @@ BY_SCAN = {
 
 @pytest.mark.in_turn
 @pytest.mark.parametrize("title", BY_SCAN)
-def test_fresh_process_that_waits_repairs_it_within_a_second_or_so(
-    title: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fresh_process_that_waits_repairs_it_within_a_second_or_so(title: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cls = PATHS[title]
     course = walked(cls)
     monkeypatch.setattr(sys.modules[__name__], "SCAN_EVERY", tqshim.engine.tuning.SCAN_EVERY)

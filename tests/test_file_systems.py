@@ -43,9 +43,7 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_a_shared_file_system_is_refused_at_every_open(
-    tmp_path: Path, told: Callable[[str], None], kind: str
-) -> None:
+def test_a_shared_file_system_is_refused_at_every_open(tmp_path: Path, told: Callable[[str], None], kind: str) -> None:
     """A new queue, one that is there, a handle that was pickled for another machine; and nothing is left behind."""
     path = tmp_path / "there"
     q: Any = TurboQueue(path=str(path))

@@ -1400,9 +1400,7 @@ def test_nobody_is_told_to_shut_a_folder_that_may_be_everybodys(
     assert "700" not in shown and "a folder of your own" in shown, shown
 
 
-def test_an_empty_folder_of_one_s_own_is_said_to_hold_no_queue(
-    path: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_empty_folder_of_one_s_own_is_said_to_hold_no_queue(path: str, capfd: pytest.CaptureFixture[str]) -> None:
     os.mkdir(path)
     for mode in (0o755, 0o700):
         os.chmod(path, mode)

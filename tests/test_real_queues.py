@@ -1118,9 +1118,7 @@ THREADS = "threads"
 """In the place of a start method: there is no other process."""
 
 
-def decided(
-    crew: Optional[Crew], where: str, numbers: range, kind: Kind = OURS["Queue"], most: int = 6
-) -> None:
+def decided(crew: Optional[Crew], where: str, numbers: range, kind: Kind = OURS["Queue"], most: int = 6) -> None:
     """Histories of the queues of those numbers, of which the checker may give up one in a hundred, or one."""
     names = seeds(kind, where, numbers)
     total = len(names) * ROUNDS

@@ -306,9 +306,7 @@ class Swapper:
 
 
 @pytest.mark.in_turn
-@pytest.mark.parametrize(
-    ("good_first", "often"), sampled("swapped", list(product((False, True), (False, True))), 2)
-)
+@pytest.mark.parametrize(("good_first", "often"), sampled("swapped", list(product((False, True), (False, True))), 2))
 def test_a_folder_swapped_for_a_link_while_it_is_opened_is_never_fallen_for(
     tmp_path: Path, good_first: bool, often: bool
 ) -> None:
@@ -446,9 +444,7 @@ TOLD = (
 
 @as_root
 @pytest.mark.parametrize("used", ["used", "new"])
-def test_a_forked_child_that_has_become_another_user_hears_why_it_has_no_access(
-    used: str, readable: str
-) -> None:
+def test_a_forked_child_that_has_become_another_user_hears_why_it_has_no_access(used: str, readable: str) -> None:
     """As workers of ``gunicorn --user`` do; its parent goes on."""
     command = [sys.executable, "-c", DROPPED, used]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, cwd=readable)

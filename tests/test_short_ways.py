@@ -697,11 +697,11 @@ def test_an_item_that_another_has_claimed_just_before_is_not_got_twice(
     claim = Replica.claim
     between: list[Any] = []
 
-    def claim_late(replica: Replica, slot: int, cuts: bytes) -> int:
+    def claim_late(replica: Replica, event: bytes, cuts: bytes) -> int:
         assert bool(cuts) is not cut
         monkeypatch.undo()
         between.append(other.get(timeout=LONG))
-        return claim(replica, slot, cuts)
+        return claim(replica, event, cuts)
 
     monkeypatch.setattr(Replica, "claim", claim_late)
     with pytest.raises(Empty):

@@ -41,20 +41,50 @@ pytestmark = pytest.mark.skipif(
 LONG = 60.0
 
 
-@pytest.mark.parametrize("producers", [1, 2])
-def test_it_is_taken_where_one_producer_puts(path: str, producers: int) -> None:
+@pytest.mark.parametrize("producers", [1, 2, 5])
+def test_it_is_taken_where_items_come_one_by_one(path: str, producers: int) -> None:
+    """From however many producers; and it goes on when they take turns, costs no event then, and ends no more."""
     with TurboQueue(path=path) as queue:
         others = [newcomer(path) for _ in range(producers)]
         for one in others:
-            one.put("x")
-            assert queue.get(timeout=LONG) == "x"
-        assert holds(queue) == (producers == 1)
+            one.put("first")
+            assert queue.get(timeout=LONG) == "first"
+        assert holds(queue)
+        before = events_of(queue)
+        for number in range(50):
+            for one in others:
+                one.put(number)
+                assert queue.get(timeout=LONG) == number
+        assert events_of(queue) == before
+        assert holds(queue) and queue.empty()
         for one in others:
             one._use.engine.close()
-        if producers > 1:
-            queue.put("x")
-            assert queue.get(timeout=LONG) == "x"
-            assert holds(queue), "they have left"
+        queue.put("last")
+        assert queue.get(timeout=LONG) == "last"
+        assert holds(queue), "they have left"
+
+
+def test_what_several_have_put_meanwhile_comes_in_the_order_of_time(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each put marks when it was; and what came before somebody looked stands before what came later."""
+    monkeypatch.setattr(tqshim.engine.tuning, "MARK_EVERY", 0)
+    with TurboQueue(path=path) as queue:
+        others = [newcomer(path) for _ in range(3)]
+        for one in others:
+            one.put("first")
+            assert queue.get(timeout=LONG) == "first"
+        assert holds(queue)
+        before = events_of(queue)
+        for turn in range(5):
+            expected = []
+            for number in range(7):
+                others[(number * number + turn) % 3].put((turn, number))
+                expected.append((turn, number))
+            assert queue.get(timeout=LONG) == expected[0]
+            others[turn % 3].put((turn, "later"))
+            assert [queue.get(timeout=LONG) for _ in expected] == [*expected[1:], (turn, "later")]
+        assert events_of(queue) == before, "none of them was cut"
+        for one in others:
+            one._use.engine.close()
 
 
 def sole_of(queue: Any) -> SoleLease:
@@ -64,6 +94,12 @@ def sole_of(queue: Any) -> SoleLease:
 
 def holds(queue: Any) -> bool:
     return sole_of(queue).lease is not None
+
+
+def stands(queue: Any) -> bool:
+    """By the journal."""
+    queue._engine.act(queue._engine.parts.replica.sync)
+    return bool(queue._engine.parts.replica.ledger.sole)
 
 
 def test_items_that_come_one_by_one_cost_no_event(path: str) -> None:
@@ -166,11 +202,13 @@ def test_who_puts_first_and_who_leaves_ends_it(path: str) -> None:
         assert holds(queue)
         other = newcomer(path)
         other.put("second")
+        assert not stands(queue)
         assert queue.get(timeout=LONG) == "second"
-        assert not holds(queue)
         other.put("third")
-        other._use.engine.close()
         assert queue.get(timeout=LONG) == "third"
+        assert stands(queue), "it has both logs"
+        other._use.engine.close()
+        assert not stands(queue)
         queue.put("fourth")
         assert queue.get(timeout=LONG) == "fourth"
         assert holds(queue), "it is taken again"
@@ -311,25 +349,35 @@ def test_what_was_taken_when_a_get_was_interrupted_comes_next(path: str, most: i
 
 
 @pytest.mark.in_turn
-@pytest.mark.parametrize(("most", "ended"), sampled("lines", list(itertools.product((0, 1), (False, True))), 2))
-def test_a_get_that_is_interrupted_at_any_line_loses_and_doubles_nothing(most: int, ended: bool) -> None:
-    """Also where another wants the lease to end, or has ended it."""
+@pytest.mark.parametrize(
+    ("most", "ended", "logs"), sampled("lines", list(itertools.product((0, 1), (False, True), (1, 2))), 2)
+)
+def test_a_get_that_is_interrupted_at_any_line_loses_and_doubles_nothing(most: int, ended: bool, logs: int) -> None:
+    """Also where it is another log's turn, and where another wants the lease to end, or has ended it."""
     for line in itertools.count(1):
         with TurboQueue() as queue:
+            other, second = [newcomer(queue._engine.folder.path) for _ in range(2)]
+            if logs > 1:
+                second.put("first")
+                assert queue.get(timeout=LONG) == "first"
             for number in range(3):
                 queue.put(number)
             got = [queue.get(timeout=LONG)]
+            for number in range(3, 2 + logs):
+                second.put(number)
             assert holds(queue)
-            other = newcomer(queue._engine.folder.path)
             if ended:
-                other.put(3)
+                other.put(4)
             get = queue.get if not most else lambda: queue.get_many(max_messages_to_get=1)[0]
-            found, came = interrupt_at(line, get)
-            if found is not Interrupted:
-                got.append(found)
+            for _ in range(logs):
+                found, came = interrupt_at(line, get)
+                if found is not Interrupted:
+                    got.append(found)
             got += [queue.get(timeout=1.0) for _ in range(queue.qsize())]
-            other._use.engine.close()
-            assert got == [0, 1, 2, 3][: 3 + ended], f"interrupted at line {line}"
+            for one in (other, second):
+                one._use.engine.close()
+            assert sorted(got) == [0, 1, 2, *range(3, 2 + logs), *[4] * ended], f"interrupted at line {line}"
+            assert [item for item in got if item < 3] == [0, 1, 2], f"interrupted at line {line}"
         if not came:
             break
     assert line > 20
@@ -403,10 +451,10 @@ def test_who_falls_asleep_sees_what_a_handler_has_read_meanwhile(leases: bool, m
     with TurboQueue() as queue:
         engine = queue._engine
         others = [newcomer(engine.folder.path) for _ in range(2)]
+        monkeypatch.setattr(tqshim.engine.tuning, "SOLE", leases)
         for number in range(2):
-            for other in others[: 1 if leases else 2]:
-                other.put(number)
-                assert queue.get(timeout=LONG) == number
+            others[0].put(number)
+            assert queue.get(timeout=LONG) == number
         assert holds(queue) == leases
         assert leases or queue.empty()
 

@@ -82,9 +82,7 @@ LINUX = ("epoll", "/proc", "/dev/shm", "ioctl", "dlopen", "pwritev", "sched_geta
 def use(folder: Path, **variables: str) -> str:
     """What a program that uses queues asks of its system."""
     surroundings = {**os.environ, "TMPDIR": str(folder), **variables}
-    done = subprocess.run(
-        [sys.executable, "-c", USE], env=surroundings, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", USE], env=surroundings, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -14,9 +14,12 @@ def square(number):
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
-    ) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.CRITICAL
+        ) as cluster,
+        Client(cluster) as client,
+    ):
         print(client.gather(client.map(square, range(20))))
         pids = client.run(os.getpid)
         os.kill(next(iter(pids.values())), signal.SIGKILL)

@@ -162,6 +162,22 @@ def test_what_comes_one_by_one_to_the_only_consumer_is_got_once_when_another_com
             assert one
 
 
+def test_what_several_put_while_the_only_consumer_is_busy_comes_in_the_order_of_time(other: Any) -> None:
+    """It gets each as it comes, one by one; then some wait that were put milliseconds apart."""
+    with tqshim.Queue() as q:
+        putters = [other(q) for _ in range(3)]
+        for number in range(5):
+            for putter in putters:
+                putter.do("put", number)
+                assert q.get(timeout=5.0) == number
+        for turn in range(4):
+            order = [(number * number + turn) % 3 for number in range(6)]
+            for number, who in enumerate(order):
+                time.sleep(0.004)
+                putters[who].do("put", (turn, number))
+            assert [q.get() for _ in order] == [(turn, number) for number in range(6)]
+
+
 def test_a_get_of_many_takes_all_that_is_there() -> None:
     with tqshim.Queue() as q:
         q.put_many(range(20000))

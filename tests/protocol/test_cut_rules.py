@@ -116,21 +116,15 @@ CASES: dict[str, Case] = {
     "one puts alone, and closes": case(ALONE, CLOSES, maxsize=1, room=1),
     "two threads put alone, another joins": case(ALONE, THREAD._replace(alone=True), JOINS, maxsize=2, x86=True),
     "one puts alone, all is leased": case(ALONE._replace(left=3), SOLE._replace(left=3), maxsize=1, x86=True),
-    "one puts alone, all is leased, another gets, too": case(
-        ALONE._replace(left=3), SOLE, GETS, maxsize=1, x86=True
-    ),
-    "one puts alone, all is leased, another joins": case(
-        ALONE._replace(left=3), SOLE, JOINS, maxsize=2, x86=True
-    ),
+    "one puts alone, all is leased, another gets, too": case(ALONE._replace(left=3), SOLE, GETS, maxsize=1, x86=True),
+    "one puts alone, all is leased, another joins": case(ALONE._replace(left=3), SOLE, JOINS, maxsize=2, x86=True),
     "one puts alone, all is leased, another comes and goes": case(
         ALONE._replace(left=3), SOLE._replace(left=1), JOINS._replace(leaves=True), maxsize=1, x86=True
     ),
     "one puts alone, all is leased, the journal ends": case(
         ALONE._replace(left=3), SOLE._replace(places=2), GETS, maxsize=1, rolls=1, x86=True
     ),
-    "one puts alone, all is leased, a burier": case(
-        ALONE._replace(left=2), SOLE, BURIES, maxsize=1, kills=1, x86=True
-    ),
+    "one puts alone, all is leased, a burier": case(ALONE._replace(left=2), SOLE, BURIES, maxsize=1, kills=1, x86=True),
     "one puts alone, all is leased, the next file": case(
         ALONE._replace(left=3, leaves=True), SOLE._replace(places=2), maxsize=2, room=1, x86=True
     ),
@@ -162,9 +156,7 @@ CASES: dict[str, Case] = {
     "all that comes, another gets, too": case(PUTS._replace(left=2), SOLE, GETS, kills=1, x86=True),
     "all that comes, another gets, of two": case(PUTS, PUTS, SOLE, GETS, x86=True),
     "all that comes, the journal ends": case(PUTS._replace(left=2), SOLE, GETS, rolls=1, x86=True),
-    "all that comes, and again": case(
-        PUTS._replace(left=2), SOLE._replace(places=2, leaves=True), GETS, x86=True
-    ),
+    "all that comes, and again": case(PUTS._replace(left=2), SOLE._replace(places=2, leaves=True), GETS, x86=True),
     "all that comes, the next file": case(
         PUTS._replace(left=2, leaves=True), SOLE._replace(places=2), room=1, rolls=1, x86=True
     ),

@@ -42,6 +42,7 @@ class Consumer:
     """What this process gets from one queue."""
 
     __slots__ = (
+        "_claims_one",
         "_members",
         "_reader",
         "_reclaimer",
@@ -66,6 +67,8 @@ class Consumer:
         self.leasing = Leasing(replica, members, reader, reclaimer, self.hand)
         self.sole = SoleLease(replica, members, reader, reclaimer, self.hand)
         self.slot: Optional[int] = None
+        self._claims_one = b""
+        """The event."""
         self._source: tuple[int, Optional[BatchFile]] = -1, None
         """The number of the file in which the last claimed item stands, and that file if it is read as it is.  One
         tuple: an exception finds both changed, or neither."""
@@ -133,13 +136,13 @@ class Consumer:
 
     def finds_nothing_new(self) -> bool:
         """There was nothing to take, and since then nothing was put, and nothing written to the journal."""
-        replica = self._replica
+        replica, cells = self._replica, self._members.cells
         if self.hand.state[1] or self.hand.damage is not None:
             return False
         if self.sole.lease is not None:
-            return self.sole.finds_nothing_new()
+            return cells.is_all_given() and not replica.journal.read(replica.pos, events.SIZE)
         return (
-            self._seen == self._members.cells.counters()
+            self._seen == cells.counters()
             and not replica.journal.read(replica.pos, events.SIZE)
             # Last: so a caller without the lock sees that another thread has read on meanwhile.
             and self._seen_at == (replica.journal.number, replica.pos)
@@ -243,8 +246,8 @@ class Consumer:
             replica.sync()  # what seems to wait may be another's by now
         ledger, cuts, counters = replica.ledger, b"", b""
         waiting = ledger.tail - ledger.head
-        # Who is the only one of each kind goes the long way, on which it may lease.
-        if waiting <= 0 and members.counting and (ledger.consumers > 1 or len(ledger.files) > 1):
+        # Where all that comes may be leased, the long way does that.
+        if waiting <= 0 and members.counting and not self.sole.is_possible(ledger):
             counters = members.look()
             ledger = replica.ledger
             waiting = ledger.tail - ledger.head
@@ -258,7 +261,7 @@ class Consumer:
             or ledger.shutting
             or ledger.index >= ledger.limit
             or replica.journal.words is None
-            or (waiting >= tuning.LEASE_FROM and (ledger.consumers == 1 or self.hand.pace < tuning.LEASE_PACE))
+            or (waiting >= tuning.LEASE_FROM and (ledger.consumers == 1 or self.hand.pace[2] < tuning.LEASE_PACE))
         ):
             self._nothing_left(counters)
             return False
@@ -267,7 +270,7 @@ class Consumer:
         # As in ``_claim``.
         words[cell] = self.claim_from = replica.now
         # Commit point: the item is ours.
-        item = replica.claim(slot, cuts)
+        item = replica.claim(self._claims_one, cuts)
         if cuts:
             members.has_cut()
         if item >= 0:
@@ -306,6 +309,7 @@ class Consumer:
         """Be a consumer."""
         slot = self._members.join(consumer=True)
         self.claim_from = self._replica.now
+        self._claims_one = events.claim(slot)
         self.slot = slot
         ledger = self._replica.ledger
         if ledger.sole and ledger.lease is not None:
@@ -332,7 +336,7 @@ class Consumer:
         cell = Cells.place(words_of.POSITION, slot)
         # Before the CLAIM: from now on no batch file goes in which it may take an item.
         words[cell] = self.claim_from = replica.now
-        claim = events.claim(slot) if most == 1 else events.claim_many(slot, most)
+        claim = self._claims_one if most == 1 else events.claim_many(slot, most)
         # Commit point: the items at the head are ours.
         claimed = replica.append(cuts + claim)[-1]
         if cuts:
@@ -375,7 +379,7 @@ class Consumer:
             tuning.LEASES
             and self._members.counting
             and not ledger.apart
-            and (ledger.consumers == 1 or self.hand.pace < tuning.LEASE_PACE)
+            and (ledger.consumers == 1 or self.hand.pace[2] < tuning.LEASE_PACE)
             and small_ahead(ledger, cuts) > 0
         )
 

@@ -62,6 +62,8 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
         check_deadline(deadline := after(began, timeout))
     sleep = Sleep()
     try:
+        if most == 1 and take_short(engine, got, sleep, deadline if block else None):
+            return engine.generation, False
         return take_in_acts(engine, got, most, block, began, deadline, sleep)
     except BaseException:
         stop_sleeping(engine, sleep)
@@ -73,12 +75,10 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
 ) -> tuple[int, bool]:
     """The same, by ``deadline``.  ``sleep``: if an exception leaves somebody asleep, the caller wakes him."""
     cut_short = False
-    if most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep, deadline if block else None):
-        return engine.generation, False
     while True:
         if sleep.bell is not None:
             sleep_until_rung(engine, sleep, sleep.bell, deadline)
-            if sleep.rung and most == 1 and may_be_short(engine.parts) and take_short(engine, got, sleep):
+            if sleep.rung and most == 1 and take_short(engine, got, sleep):
                 pass_on(engine)
                 return engine.generation, False
         generation = engine.generation
@@ -150,15 +150,13 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
             sleep.looked = not (found or looks)  # what was looked at is not all there may be
 
 
-def may_be_short(parts: Parts) -> bool:
-    """A short way of a get is worth a try, as it seems: the lock is not held."""
-    return parts.sole.lease is not None or (tuning.SHORT_CLAIMS and parts.consumer.may_claim())
-
-
 def take_short(engine: Acts, got: list[Any], sleep: Sleep, deadline: Optional[float] = None) -> bool:
     """The short way of a get under a lease of all that comes, or of a claim, where all is as usual.  ``sleep`` ends
     then.  ``deadline``: until when one waits who is just to begin with it, and does so here where the lease goes on."""
-    generation, state = engine.generation, engine.parts.hand.state
+    generation, parts = engine.generation, engine.parts
+    state = parts.hand.state
+    if parts.sole.lease is None and not (tuning.SHORT_CLAIMS and parts.consumer.may_claim()):
+        return False  # as it seems: the lock is not held
     try:
         with engine.lock:
             parts = engine.parts
@@ -223,7 +221,7 @@ def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> None:
     waiter, consumer = parts.waiter, parts.consumer
     if sleep.parts is not parts:
         sleep.parts = parts
-    bell = waiter.bell_for(SLEEPS, sleep)
+    bell = waiter.bells.get(SLEEPS) or waiter.bell_for(SLEEPS, sleep)
     now = monotonic()
     nap = waiter.nap(SLEEPS, sleep.naps)
     sleep.seconds = nap if now + nap <= deadline else max(0.0, deadline - now)

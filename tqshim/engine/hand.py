@@ -35,7 +35,7 @@ class Handed(State):
 class Hand:
     """What this process has taken from one queue."""
 
-    __slots__ = ("_pace", "cut_short", "damage", "state", "taken", "taking")
+    __slots__ = ("cut_short", "damage", "pace", "state", "taken", "taking")
 
     def __init__(self) -> None:
         self.state: State = (-1, ())
@@ -50,7 +50,7 @@ class Hand:
         before it: it is delivered once that is another."""
         self.cut_short = False
         """The last take ended where a lease does, and there may be more."""
-        self._pace = (0, 0.0, float("inf"))
+        self.pace = (0, 0.0, float("inf"))
         """From which of our items, and since when, we measure how fast we are, and how many seconds each of the last
         took our caller: getting them and waiting do not count."""
 
@@ -121,20 +121,15 @@ class Hand:
 
     # -- how fast the caller is
 
-    @property
-    def pace(self) -> float:
-        """Seconds for which our caller was busy with each of the last items."""
-        return self._pace[2]
-
     def measure_pace(self, now: float) -> None:
         """A get begins: see for how long our caller was busy with each of the items before it."""
-        begin, since, _ = self._pace
+        begin, since, _ = self.pace
         count = self.taken - begin
         if count >= tuning.PACE_ITEMS:
-            self._pace = self.taken, now, (now - since) / count
+            self.pace = self.taken, now, (now - since) / count
 
     def leave_out(self, began: float) -> None:
         """Since then we got, or waited."""
         now = monotonic()
-        begin, since, pace = self._pace
-        self._pace = begin, min(now, since + now - began), pace
+        begin, since, pace = self.pace
+        self.pace = begin, min(now, since + now - began), pace

@@ -149,16 +149,16 @@ class Log:
             number = 0  # whatever the marks say is of no use any more
         elif not number:
             return False
-        elif counts[first + 2 * number - 2] == total:
+        elif counts[last := first + 2 * number - 2] == total:
             number -= 1  # nothing was put since that one
-        elif number == MARKS_MOST:
-            if total != counts[self._given]:
-                return False
-            # All of it is delivered, but perhaps for the last record: its mark is kept, the time first.
-            last = first + 2 * MARKS_MOST - 2
+        elif number > 1 and counts[last] < counts[self._given]:
+            # What is before that mark is delivered; if the record before ``_given`` is not, it belongs to this mark,
+            # which is kept, the time first.
             counts[first + 1] = counts[last + 1]
             counts[first] = counts[last]
             number = 1
+        elif number == MARKS_MOST:
+            return False
         at = first + 2 * number
         counts[at] = total
         counts[at + 1] = now

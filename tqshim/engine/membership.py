@@ -139,14 +139,14 @@ class Membership:
         of members, too, that have joined beyond the cells that were mapped."""
         while True:
             pages = self.cells.pages
-            counters = self._counters() if self.counted else b""
+            counters = self.counters() if self.counted else b""
             self._replica.sync()
             self.see_all()
             if self.cells.pages == pages or not self.counted:
                 return counters
 
-    def _counters(self) -> bytes:
-        """All of them at once, if that can be: where one is read long after another, what they say is not in order."""
+    def counters(self) -> bytes:
+        """All counters at once, if that can be: where one is read long after another, what they say is not in order."""
         for _ in range(tuning.LOOKS):
             began = monotonic_ns()
             counters = self.cells.counters()

@@ -195,10 +195,9 @@ class Replica:
         """``append``, and what the last of the events came to."""
         return self.append(data)[-1]
 
-    def claim(self, slot: int, cuts: bytes) -> int:
-        """``append`` these CUTs and a CLAIM, which are void where they come too late for this journal; the item, or
+    def claim(self, event: bytes, cuts: bytes) -> int:
+        """``append`` these CUTs and this CLAIM, which are void where they come too late for this journal; the item, or
         -1."""
-        event = events.claim(slot)
         journal, at = self.journal, self.pos
         end = journal.append(cuts + event, at)
         begin = end - SIZE - len(cuts)

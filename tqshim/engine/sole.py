@@ -1,12 +1,16 @@
-"""The lease of all that comes: the only consumer gets what comes one by one of one producer uncut.
+"""The lease of all that comes: the only consumer gets what comes one by one uncut.
 
 Lives here: taking and ending such a lease, and delivering under it.  Not here: when it is wanted (``consumer``), how
 others end it (``membership``).
 
-Invariant: a record counts as delivered if the flag was down when it was taken, or if a DELIVERED covers it.
+Invariant: a record counts as delivered if the flag was down when it was taken, or if a DELIVERED covers it.  Records of
+several logs are delivered in the order in which they would be cut.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 from tqshim.engine import tuning
 from tqshim.engine.hand import Hand
@@ -18,48 +22,85 @@ from tqshim.engine.replica import Replica
 from tqshim.protocol import events
 from tqshim.protocol.index import Record
 from tqshim.protocol.records import Filling, Lease
+from tqshim.protocol.state import in_order
 from tqshim.runtime import systems
 from tqshim.sync import cells as words_of
 from tqshim.sync.cells import Cells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional
+    from typing import Final, Optional
+
+    from tqshim.protocol.ledger import Ledger
 
 __all__ = ["SoleLease"]
 
+_ALWAYS: Final = 1 << 63
+"""Of the only log it is always the turn."""
+
 
 class _Source:
-    """The log from which it delivers."""
+    """A log from which it delivers."""
 
-    __slots__ = ("_batch", "_file", "_first", "_read", "counter", "flag", "given", "lease", "slot", "stop")
+    __slots__ = (
+        "_file",
+        "_reader",
+        "counter",
+        "first",
+        "flag",
+        "given",
+        "is_open",
+        "lease",
+        "pin",
+        "read",
+        "slot",
+        "stop",
+    )
 
     def __init__(self, reader: Reader, lease: Lease, slot: int, filling: Filling, stop: int) -> None:
         self.slot = slot
         self.lease = lease.number
         self.stop = stop
         """Records of the log at most, as long as the lease stands: what its file holds, and a DELIVERED can tell of."""
-        self._first = filling.first
+        self.first = filling.first
+        """Records of the log before its file."""
+        self.pin = pin_of(filling.file)
+        self.read: Callable[[int], Record] = partial(reader.peek, filling.file)
+        """A copy of the record of that number in its file, which may be another's by now.
+
+        Raises ``ValueError`` or ``OSError`` where it can't be read so."""
+        self.is_open = False
         self._file = filling.file
-        self._read = reader.peek
-        self._batch = reader.plain(filling.file)
+        self._reader = reader
         self.counter = Cells.place(words_of.COUNTER, slot)
         self.given = Cells.place(words_of.GIVEN, slot)
         self.flag = Cells.place(words_of.LEASE_FLAG, lease.slot)
 
-    def read(self, at: int) -> Record:
-        """A copy of that record, which may be another's by now.
-
-        Raises ``ValueError`` or ``OSError`` where it can't be read so."""
-        if self._batch is None:
-            return self._read(self._file, at - self._first)
-        return self._batch.record(at - self._first)
+    def open(self) -> None:
+        """It is pinned: have it read the shortest way."""
+        self.is_open = True
+        batch = self._reader.plain(self._file)
+        if batch is not None:
+            self.read = batch.record
 
 
 class SoleLease:
     """Our lease of all that comes."""
 
-    __slots__ = ("_enough", "_hand", "_members", "_reader", "_reclaimer", "_replica", "_source", "_words", "lease")
+    __slots__ = (
+        "_enough",
+        "_hand",
+        "_members",
+        "_plan",
+        "_reader",
+        "_reclaimer",
+        "_replica",
+        "_source",
+        "_sources",
+        "_until",
+        "_words",
+        "lease",
+    )
 
     def __init__(self, replica: Replica, members: Membership, reader: Reader, reclaimer: Reclaimer, hand: Hand) -> None:
         self._replica = replica
@@ -71,62 +112,105 @@ class SoleLease:
         self._enough = maxsize + 1 if 0 < maxsize <= tuning.SOLE_FEW else tuning.SOLE_ENOUGH
         """Items that wait from which it ends: a lease of so many is cheaper."""
         self.lease: Optional[Lease] = None
+        self._sources: dict[int, _Source] = {}
+        """By slot: all logs."""
         self._source: Optional[_Source] = None
+        """The log from which it delivers, ..."""
+        self._until = 0
+        """... as long as it has no more records: then it is another's turn."""
+        self._plan: list[tuple[_Source, int]] = []
+        """Whose turn it is then, and up to which record; the last one first."""
         self._words = members.cells.words
         """The cells, as they were mapped when it began."""
 
-    def is_wanted(self, cuts: bytes) -> bool:
-        """We are the only consumer, and one producer's items come one by one: none need be cut, or claimed."""
-        ledger = self._replica.ledger
+    def is_possible(self, ledger: Ledger) -> bool:
+        """We are the only consumer, and there is nothing that keeps us from having it."""
         return (
-            tuning.SOLE
+            ledger.consumers == 1
+            and tuning.SOLE
             and systems.STORES_IN_ORDER
             and self._members.counting
             and self._members.cells.pages == 1
-            and ledger.consumers == 1
-            and ledger.head == ledger.tail
-            and len(ledger.files) == 1
-            # Else its producer asks the journal for places.
-            and (not ledger.maxsize or ledger.producers == 1)
-            and not (ledger.reserved or ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
-            and small_ahead(ledger, cuts) > 0
+            # Else its producers ask the journal for places.
+            and (not ledger.maxsize or (ledger.producers == 1 and not ledger.reserved))
+            and not (ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
         )
+
+    def is_wanted(self, cuts: bytes) -> bool:
+        """Items come one by one: none need be cut, or claimed."""
+        ledger = self._replica.ledger
+        return self.is_possible(ledger) and ledger.head == ledger.tail and small_ahead(ledger, cuts) > 0
 
     def begin(self, slot: int) -> bool:
         """Take it.  ``False``: others were faster."""
         words = self._words = self._members.cells.words
-        ((log, filling),) = self._replica.ledger.files.items()
-        # Before the lease: as long as it may stand, for all we know, that file stays.
-        words[Cells.place(words_of.POSITION, slot)] = pin_of(filling.file)
         words[Cells.place(words_of.LEASE_FLAG, slot)] = 0  # as for any lease
         # Nor is who ends it at once to go by what a holder has stored that was killed before it set that back.
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = self._replica.ledger.totals[: words_of.SLOTS]
         lease = self._replica.append_one(events.lease_all(slot))
         if not isinstance(lease, Lease):
-            words[Cells.place(words_of.POSITION, slot)] = 0
             return False
         ledger = self._replica.ledger
         # Not before: others may cut until then.
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = ledger.totals[: words_of.SLOTS]
         self.lease = lease
-        found = ledger.files.get(log)
-        if len(ledger.files) > 1 or found is None or found.file != filling.file:
+        if any(log >= words_of.SLOTS or filling.file.large for log, filling in ledger.files.items()):
             self.end()  # begun just before: we don't deliver from there
             return False
-        stop = min(found.stop, ledger.totals[log] + events.DELIVERED_MOST)
-        self._source = _Source(self._reader, lease, log, found, stop)
+        for log, filling in ledger.files.items():
+            stop = min(filling.stop, ledger.totals[log] + events.DELIVERED_MOST)
+            self._sources[log] = _Source(self._reader, lease, log, filling, stop)
         self._reclaimer.reclaim_done()
         return True
 
-    def finds_nothing_new(self) -> bool:
-        """There is nothing to take, and nothing was written to the journal."""
-        replica, cells = self._replica, self._members.cells
-        return cells.counters() == cells.given() and not replica.journal.read(replica.pos, events.SIZE)
+    def _turn(self) -> bool:
+        """See which log's turn it is, and for how long.  ``False``: there is nothing, or the lease has ended."""
+        words, plan = self._words, self._plan
+        if not plan:
+            self._make_plan()
+        while plan:
+            source, total = plan.pop()
+            if words[source.given] < total:
+                break
+        else:
+            return False
+        if source is not self._source:
+            assert self.lease is not None
+            # While its file is read it is to stay.  Who ends the lease raises the flag before anybody deletes it: if it
+            # is down behind our store, the pin is seen.
+            words[Cells.place(words_of.POSITION, self.lease.slot)] = source.pin
+            self._source = source
+            if words[source.flag]:
+                self.end()
+                return False
+            if not source.is_open:
+                source.open()
+        self._until = total
+        return True
+
+    def _make_plan(self) -> None:
+        """What several logs have at one look comes in the order of time, and before all that comes later."""
+        words, plan, sources = self._words, self._plan, self._sources
+        if len(sources) == 1:
+            plan += [(source, _ALWAYS) for source in sources.values()]
+            return
+        plan += [(one, words[one.counter]) for one in sources.values() if words[one.given] < words[one.counter]]
+        # Looked at once more: what came to others meanwhile came later only if nothing is there behind this look.
+        if not plan or len([0 for one in sources.values() if words[one.given] < words[one.counter]]) == 1:
+            return
+        plan.clear()
+        ends = memoryview(self._members.counters()).cast("Q")
+        begins = memoryview(self._members.cells.given()).cast("Q")
+        grown = [(slot, ends[slot]) for slot in sources if begins[slot] < ends[slot]]
+        if sum([total - begins[slot] for slot, total in grown]) >= self._enough:
+            self.end()
+            return
+        found = in_order(grown, begins, self._members.cells.marks)
+        plan += [(sources[slot], total) for _, slot, total in reversed(found)]
 
     def is_idle(self) -> bool:
         """It stands, and there is nothing to take."""
-        cells = self._members.cells
-        return self._stands() and cells.counters() == cells.given()
+        return self._stands() and self._members.cells.is_all_given()
 
     def _stands(self) -> bool:
         """The journal, which is read on for this, has not ended it."""
@@ -136,10 +220,13 @@ class SoleLease:
 
     def take(self, got: list[Taken]) -> bool:
         """Deliver one record.  ``False``: there is none, or the lease has ended."""
-        source = self._source
-        if source is None:
-            return False
         words, hand = self._words, self._hand
+        source = self._source
+        if source is None or words[source.given] >= self._until:
+            if not self._turn():
+                return False
+            source = self._source
+            assert source is not None
         at, total = words[source.given], words[source.counter]
         if at >= total:
             return False
@@ -147,7 +234,7 @@ class SoleLease:
             self.end()
             return False
         try:
-            record = source.read(at)
+            record = source.read(at - source.first)
         except (ValueError, OSError, LookupError):  # it is in another file
             self.end()
             return False
@@ -191,6 +278,8 @@ class SoleLease:
 
     def _forget(self) -> None:
         lease, self.lease, self._source = self.lease, None, None
+        self._sources = {}
+        self._plan.clear()
         if lease is not None:
             self._members.cells.words[Cells.place(words_of.POSITION, lease.slot)] = 0
 

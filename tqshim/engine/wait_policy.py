@@ -56,13 +56,14 @@ _LUCK: Final = 0.3
 class Waiter:
     """The sleep of one process in one queue."""
 
-    __slots__ = ("_bells", "_dozing", "_folder", "_luck", "_members", "_passing", "_replica", "waiting")
+    __slots__ = ("_dozing", "_folder", "_luck", "_members", "_passing", "_replica", "bells", "waiting")
 
     def __init__(self, folder: LogFolder, replica: Replica, members: Membership) -> None:
         self._folder = folder
         self._replica = replica
         self._members = members
-        self._bells: dict[int, Bell] = {}
+        self.bells: dict[int, Bell] = {}
+        """By what is waited for: those that stay open."""
         self._passing: dict[object, Bell] = {}
         """Those of who sleeps while this process keeps enough."""
         self._dozing = Dozing()
@@ -71,8 +72,8 @@ class Waiter:
         """Who of this process sleeps: threads, and event loops; and whether it stands aside."""
 
     def close(self) -> None:
-        while self._bells:
-            bell = self._bells.popitem()[1]
+        while self.bells:
+            bell = self.bells.popitem()[1]
             _kept.discard(bell)
             bell.close()
         while self._passing:
@@ -80,10 +81,10 @@ class Waiter:
 
     def bell(self, kind: int) -> Bell:
         """The bell that is rung for who waits for that; it stays open."""
-        bell = self._bells.get(kind)
+        bell = self.bells.get(kind)
         if bell is None:
             mine = Bell(self._folder.open_fifo(_BELLS[kind]))
-            bell = self._bells.setdefault(kind, mine)
+            bell = self.bells.setdefault(kind, mine)
             if bell is mine:
                 _kept.add(bell)
             else:  # another thread was faster
@@ -92,7 +93,7 @@ class Waiter:
 
     def bell_for(self, kind: int, me: object) -> Bell:
         """The bell for ``me``, who is about to say that it sleeps: a ring stays only while somebody has it open."""
-        bell = self._bells.get(kind) or self._passing.get(me)
+        bell = self.bells.get(kind) or self._passing.get(me)
         if bell is None and len(_kept) < tuning.BELLS:
             bell = self.bell(kind)
         elif bell is None:
@@ -102,7 +103,7 @@ class Waiter:
     # -- ringing
 
     def _ring(self, kind: int) -> None:
-        if kind in self._bells or len(_kept) < tuning.BELLS:
+        if kind in self.bells or len(_kept) < tuning.BELLS:
             self.bell(kind).ring()
         else:
             passing = Bell(self._folder.open_fifo(_BELLS[kind]))
@@ -122,7 +123,11 @@ class Waiter:
             words[word] = 0
             locks.fence()  # Who falls asleep from here on says so again, who slept before is seen.
             if members.cells.is_asleep(kind, said) or members.sleepers(kind, 1):
-                self._ring(kind)
+                bell = self.bells.get(kind)
+                if bell is None:
+                    self._ring(kind)
+                else:
+                    bell.ring()
         except BaseException:
             words[word] = 1
             raise
@@ -210,10 +215,13 @@ class Waiter:
     def nap(self, kind: int, naps: int) -> float:
         """Seconds to sleep for who has slept so often already: longer beside others who sleep, and look, too."""
         ledger = self._replica.ledger
-        waiters = ledger.consumers if kind == SLEEPS else len(ledger.members)
-        if naps and waiters > 1:  # the first nap is short, and often all that is needed
-            waiters = len(self._members.sleepers(kind))
-        return min(tuning.NAP_MOST, max(1, waiters) * min(tuning.NAP_LAST, tuning.NAP * (1 << min(naps, 64))))
+        waiters = (ledger.consumers if kind == SLEEPS else len(ledger.members)) or 1
+        if not naps:  # the first one is short, and often all that is needed
+            nap = waiters * min(tuning.NAP_LAST, tuning.NAP)
+            return nap if nap < tuning.NAP_MOST else tuning.NAP_MOST
+        if waiters > 1:
+            waiters = len(self._members.sleepers(kind)) or 1
+        return min(tuning.NAP_MOST, waiters * min(tuning.NAP_LAST, tuning.NAP * (1 << min(naps, 64))))
 
     # -- looking
 
@@ -228,13 +236,16 @@ class Waiter:
         """It is worth looking for a moment before sleeping, or to doze: asked once a wait.  Not to look on a machine
         where others want the processor, as most looks find nothing, or a consumer's producers are as many as the
         processors."""
-        if kind == SLEEPS and tuning.DOZING and self._dozing.begin(monotonic()):
-            return True
+        ledger = self._replica.ledger
+        if kind == SLEEPS:
+            if len(ledger.members) - ledger.consumers >= PROCESSORS:
+                return False
+            if tuning.DOZING and self._dozing.begin(monotonic()):
+                return True
         if self._luck[kind] < _LUCK:
             self._luck[kind] += 0.0005
             return False
-        others = self._replica.ledger.producers if kind == SLEEPS else 1
-        return tuning.SPINNING and others < PROCESSORS
+        return tuning.SPINNING
 
     def spin(self, deadline: float, seen: bytes) -> bool:
         """Look for a moment before sleeping: waking up would cost more; or doze.  ``seen``: the counters as they were.

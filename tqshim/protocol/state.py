@@ -9,7 +9,7 @@ Invariant: what is done here changes no item, no member and nobody's hold on any
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop
 
 from tqshim.protocol import events
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final, Optional
 
-__all__ = ["FIRST_LIMIT", "LAST_LIMIT", "NEW_SLOTS", "PAGE_SLOTS", "State"]
+__all__ = ["FIRST_LIMIT", "LAST_LIMIT", "NEW_SLOTS", "PAGE_SLOTS", "State", "in_order"]
 
 FIRST_LIMIT: Final = 448
 """Events of a queue's first journal: with its snapshot one page of 4 KB, so that a thousand queues cost 4 MB."""
@@ -236,25 +236,10 @@ class State:
         return max(total, own.stop) if own else total
 
     def cuts(self, grown: list[tuple[int, int]], marks_of: Callable[[int], list[int]]) -> bytes:
-        """The CUTs of all that ``grown`` has found, in the order of time: by the marks of each slot, which were read
-        after the counters.
-
-        A mark is a record and the time from which on those from that one on were put; what is not known to be younger
-        than a mark counts from the one before it, or as older than all others.  From the first mark on whose record is
-        not behind that of the one before it they are of former times, or just being made."""
+        """The CUTs of all that ``grown`` has found, in the order of time."""
         if len(grown) < 2:
             return events.cut(*grown[0]) if grown else b""
-        stretches = []
-        for slot, total in grown:
-            marks, last, since = iter(marks_of(slot)), -1, 0
-            for record, time in zip(marks, marks):
-                if not last < record < total:
-                    break
-                if record > self.totals[slot]:
-                    stretches.append((since, slot, record))
-                last, since = record, time
-            stretches.append((since, slot, total))
-        return b"".join([events.cut(slot, total) for _, slot, total in sorted(stretches)])
+        return b"".join([events.cut(slot, total) for _, slot, total in in_order(grown, self.totals, marks_of)])
 
     def uncut(self, counters: bytes) -> int:
         """Items that are put and not cut, by these counters, which were read before what is applied here."""
@@ -339,3 +324,25 @@ class State:
     def most_limit(self) -> int:
         """The longest ``wanted_limit``."""
         return _CLAIMS * self.last_limit
+
+
+def in_order(
+    grown: list[tuple[int, int]], begins: Sequence[int], marks_of: Callable[[int], list[int]]
+) -> list[tuple[int, int, int]]:
+    """Stretches of logs in the order of time: from when on, the slot, the records of its log up to the stretch's end.
+
+    ``grown``: slots, and up to where their logs are put; ``begins``: by slot, from where on.  The marks of each slot
+    were read after both.  A mark is a record and the time from which on those from that one on were put; what is not
+    known to be younger than a mark counts from the one before it, or as older than all others.  From the first mark on
+    whose record is not behind that of the one before it they are of former times, or just being made."""
+    stretches = []
+    for slot, total in grown:
+        marks, last, since = iter(marks_of(slot)), -1, 0
+        for record, time in zip(marks, marks):
+            if not last < record < total:
+                break
+            if record > begins[slot]:
+                stretches.append((since, slot, record))
+            last, since = record, time
+        stretches.append((since, slot, total))
+    return sorted(stretches)
