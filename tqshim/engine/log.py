@@ -149,7 +149,7 @@ class Log:
             number = 0  # whatever the marks say is of no use any more
         elif not number:
             return False
-        elif counts[last := first + 2 * number - 2] == total:
+        elif counts[(last := first + 2 * number - 2)] == total:
             number -= 1  # nothing was put since that one
         elif number > 1 and counts[last] < counts[self._given]:
             # What is before that mark is delivered; if the record before ``_given`` is not, it belongs to this mark,

@@ -35,7 +35,7 @@ from tqshim.storage.files import DELETED, NO_SPACE, OPEN, PAGE, Home, each_name,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final, Optional
+    from typing import Any, Final, Optional
 
 __all__ = [
     "BatchFile",
@@ -99,10 +99,23 @@ def map_file(fd: int, size: int, writable: bool, at_once: bool = True) -> memory
         mapping = mapper.map(fd, size, writable, at_once)
         if mapping is not None:
             return mapping.memory()
-    import mmap  # here: it is one file more to load
-
+    mmap = _python_s()
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     return memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, protection))
+
+
+_mmap: Any = None
+
+
+def _python_s() -> Any:
+    """The module ``mmap``, which is one file more to load.  It is kept: when the interpreter is torn down, and a
+    destructor puts, nothing can be imported any more."""
+    global _mmap
+    if _mmap is None:
+        import mmap
+
+        _mmap = mmap
+    return _mmap
 
 
 class BatchFile:
