@@ -132,18 +132,11 @@ class Journal:
 
     def read(self, at: int, size: int) -> bytes:
         """Events from byte ``at`` on, at most ``size`` bytes: none at the end of the journal."""
-        # A page of which something is written can be looked at: no event there, none written.
+        # A page of which something is written can be looked at: no event there, none written.  But what is there may be
+        # half of one, which the kernel is just writing: for ``pread`` it is not there yet.
         words = self.words
-        if words is not None and at & (PAGE - 1) and at < self._size:
-            first = end = at >> 3
-            if not words[first]:
-                return b""
-            # Who sees an event sees all that its writer has stored before: else the kernel is asked.
-            last = min(first + NEAR, (at | PAGE - 1) >> 3) if systems.STORES_IN_ORDER else 0
-            while end < last:
-                end += 1
-                if not words[end]:
-                    return words[first:end].tobytes()[:size]
+        if words is not None and at & (PAGE - 1) and at < self._size and not words[at >> 3]:
+            return b""
         return os.pread(self.fd, size, at)
 
     def read_written(self, at: int, size: int) -> bytes:
