@@ -177,8 +177,8 @@ MUTANTS = [
     ),
     Mutant(
         "what several logs have under a lease of all that comes is got log by log",
-        "        found = in_order(grown, begins, self._members.cells.marks)\n",
-        "        found = [(0, slot, total) for slot, total in grown]\n",
+        "        stretches = in_order(grown, begins, self._members.cells.marks)\n",
+        "        stretches = [(0, slot, total) for slot, total in grown]\n",
         "what one process has put milliseconds after another is got before it",
         ORDER + "test_what_several_put_while_the_only_consumer_is_busy_comes_in_the_order_of_time",
     ),
@@ -894,7 +894,7 @@ MUTANTS = [
     ),
     Mutant(
         "slots of all pages share the cells of the first",
-        "        return kind + slot if slot < SLOTS else (slot // SLOTS) * _WORDS + kind + slot % SLOTS\n",
+        "        return (slot // SLOTS) * _WORDS + kind + slot % SLOTS\n",
         "        return kind + slot % SLOTS\n",
         "what the 65th process puts is lost",
         DEATH + "test_more_processes_than_a_page_has_slots",

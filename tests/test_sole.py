@@ -41,16 +41,21 @@ pytestmark = pytest.mark.skipif(
 LONG = 60.0
 
 
+def under_a_lease(queue: Any, producers: int) -> tuple[list[Any], int]:
+    """So many that have put an item each, which is got; and events so far."""
+    others = [newcomer(queue.path) for _ in range(producers)]
+    for one in others:
+        one.put("first")
+        assert queue.get(timeout=LONG) == "first"
+    assert holds(queue)
+    return others, events_of(queue)
+
+
 @pytest.mark.parametrize("producers", [1, 2, 5])
 def test_it_is_taken_where_items_come_one_by_one(path: str, producers: int) -> None:
     """From however many producers; and it goes on when they take turns, costs no event then, and ends no more."""
     with TurboQueue(path=path) as queue:
-        others = [newcomer(path) for _ in range(producers)]
-        for one in others:
-            one.put("first")
-            assert queue.get(timeout=LONG) == "first"
-        assert holds(queue)
-        before = events_of(queue)
+        others, before = under_a_lease(queue, producers)
         for number in range(50):
             for one in others:
                 one.put(number)
@@ -68,12 +73,7 @@ def test_what_several_have_put_meanwhile_comes_in_the_order_of_time(path: str, m
     """Each put marks when it was; and what came before somebody looked stands before what came later."""
     monkeypatch.setattr(tqshim.engine.tuning, "MARK_EVERY", 0)
     with TurboQueue(path=path) as queue:
-        others = [newcomer(path) for _ in range(3)]
-        for one in others:
-            one.put("first")
-            assert queue.get(timeout=LONG) == "first"
-        assert holds(queue)
-        before = events_of(queue)
+        others, before = under_a_lease(queue, 3)
         for turn in range(5):
             expected = []
             for number in range(7):

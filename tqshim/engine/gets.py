@@ -221,7 +221,7 @@ def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> None:
     waiter, consumer = parts.waiter, parts.consumer
     if sleep.parts is not parts:
         sleep.parts = parts
-    bell = waiter.bells.get(SLEEPS) or waiter.bell_for(SLEEPS, sleep)
+    bell = waiter.bell_for(SLEEPS, sleep)
     now = monotonic()
     nap = waiter.nap(SLEEPS, sleep.naps)
     sleep.seconds = nap if now + nap <= deadline else max(0.0, deadline - now)

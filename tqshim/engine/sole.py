@@ -188,25 +188,30 @@ class SoleLease:
         self._until = total
         return True
 
+    def _grown(self) -> list[tuple[_Source, int]]:
+        """Logs that have more, and up to which record; one after the other, as they are now."""
+        words = self._words
+        return [(one, words[one.counter]) for one in self._sources.values() if words[one.given] < words[one.counter]]
+
     def _make_plan(self) -> None:
         """What several logs have at one look comes in the order of time, and before all that comes later."""
-        words, plan, sources = self._words, self._plan, self._sources
+        plan, sources = self._plan, self._sources
         if len(sources) == 1:
             plan += [(source, _ALWAYS) for source in sources.values()]
             return
-        plan += [(one, words[one.counter]) for one in sources.values() if words[one.given] < words[one.counter]]
-        # Looked at once more: what came to others meanwhile came later only if nothing is there behind this look.
-        if not plan or len([0 for one in sources.values() if words[one.given] < words[one.counter]]) == 1:
+        found = self._grown()
+        # If there is still one alone behind that look, what the others put comes later than all that it had.
+        if not found or len(self._grown()) == 1:
+            plan += found
             return
-        plan.clear()
         ends = memoryview(self._members.counters()).cast("Q")
         begins = memoryview(self._members.cells.given()).cast("Q")
         grown = [(slot, ends[slot]) for slot in sources if begins[slot] < ends[slot]]
         if sum([total - begins[slot] for slot, total in grown]) >= self._enough:
             self.end()
             return
-        found = in_order(grown, begins, self._members.cells.marks)
-        plan += [(sources[slot], total) for _, slot, total in reversed(found)]
+        stretches = in_order(grown, begins, self._members.cells.marks)
+        plan += [(sources[slot], total) for _, slot, total in reversed(stretches)]
 
     def is_idle(self) -> bool:
         """It stands, and there is nothing to take."""

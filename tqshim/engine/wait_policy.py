@@ -56,14 +56,13 @@ _LUCK: Final = 0.3
 class Waiter:
     """The sleep of one process in one queue."""
 
-    __slots__ = ("_dozing", "_folder", "_luck", "_members", "_passing", "_replica", "bells", "waiting")
+    __slots__ = ("_bells", "_dozing", "_folder", "_luck", "_members", "_passing", "_replica", "waiting")
 
     def __init__(self, folder: LogFolder, replica: Replica, members: Membership) -> None:
         self._folder = folder
         self._replica = replica
         self._members = members
-        self.bells: dict[int, Bell] = {}
-        """By what is waited for: those that stay open."""
+        self._bells: dict[int, Bell] = {}
         self._passing: dict[object, Bell] = {}
         """Those of who sleeps while this process keeps enough."""
         self._dozing = Dozing()
@@ -72,8 +71,8 @@ class Waiter:
         """Who of this process sleeps: threads, and event loops; and whether it stands aside."""
 
     def close(self) -> None:
-        while self.bells:
-            bell = self.bells.popitem()[1]
+        while self._bells:
+            bell = self._bells.popitem()[1]
             _kept.discard(bell)
             bell.close()
         while self._passing:
@@ -81,10 +80,10 @@ class Waiter:
 
     def bell(self, kind: int) -> Bell:
         """The bell that is rung for who waits for that; it stays open."""
-        bell = self.bells.get(kind)
+        bell = self._bells.get(kind)
         if bell is None:
             mine = Bell(self._folder.open_fifo(_BELLS[kind]))
-            bell = self.bells.setdefault(kind, mine)
+            bell = self._bells.setdefault(kind, mine)
             if bell is mine:
                 _kept.add(bell)
             else:  # another thread was faster
@@ -93,7 +92,7 @@ class Waiter:
 
     def bell_for(self, kind: int, me: object) -> Bell:
         """The bell for ``me``, who is about to say that it sleeps: a ring stays only while somebody has it open."""
-        bell = self.bells.get(kind) or self._passing.get(me)
+        bell = self._bells.get(kind) or self._passing.get(me)
         if bell is None and len(_kept) < tuning.BELLS:
             bell = self.bell(kind)
         elif bell is None:
@@ -103,7 +102,7 @@ class Waiter:
     # -- ringing
 
     def _ring(self, kind: int) -> None:
-        if kind in self.bells or len(_kept) < tuning.BELLS:
+        if kind in self._bells or len(_kept) < tuning.BELLS:
             self.bell(kind).ring()
         else:
             passing = Bell(self._folder.open_fifo(_BELLS[kind]))
@@ -123,11 +122,7 @@ class Waiter:
             words[word] = 0
             locks.fence()  # Who falls asleep from here on says so again, who slept before is seen.
             if members.cells.is_asleep(kind, said) or members.sleepers(kind, 1):
-                bell = self.bells.get(kind)
-                if bell is None:
-                    self._ring(kind)
-                else:
-                    bell.ring()
+                self._ring(kind)
         except BaseException:
             words[word] = 1
             raise
@@ -215,13 +210,17 @@ class Waiter:
     def nap(self, kind: int, naps: int) -> float:
         """Seconds to sleep for who has slept so often already: longer beside others who sleep, and look, too."""
         ledger = self._replica.ledger
-        waiters = (ledger.consumers if kind == SLEEPS else len(ledger.members)) or 1
-        if not naps:  # the first one is short, and often all that is needed
-            nap = waiters * min(tuning.NAP_LAST, tuning.NAP)
-            return nap if nap < tuning.NAP_MOST else tuning.NAP_MOST
+        waiters = ledger.consumers if kind == SLEEPS else len(ledger.members)
+        nap = tuning.NAP
+        if naps:  # the first one is short, and often all that is needed
+            nap *= 1 << min(naps, 64)
+            if waiters > 1:
+                waiters = len(self._members.sleepers(kind))
+        if nap > tuning.NAP_LAST:
+            nap = tuning.NAP_LAST
         if waiters > 1:
-            waiters = len(self._members.sleepers(kind)) or 1
-        return min(tuning.NAP_MOST, waiters * min(tuning.NAP_LAST, tuning.NAP * (1 << min(naps, 64))))
+            nap *= waiters
+        return nap if nap < tuning.NAP_MOST else tuning.NAP_MOST
 
     # -- looking
 
@@ -238,7 +237,7 @@ class Waiter:
         processors."""
         ledger = self._replica.ledger
         if kind == SLEEPS:
-            if len(ledger.members) - ledger.consumers >= PROCESSORS:
+            if ledger.producers >= PROCESSORS:
                 return False
             if tuning.DOZING and self._dozing.begin(monotonic()):
                 return True

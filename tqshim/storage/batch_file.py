@@ -20,6 +20,7 @@ space.  What is read is copied: a file that nobody needs any more may be filled 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 from collections.abc import Container, Iterable, Iterator
@@ -104,18 +105,13 @@ def map_file(fd: int, size: int, writable: bool, at_once: bool = True) -> memory
     return memoryview(mmap.mmap(fd, size, mmap.MAP_SHARED, protection))
 
 
-_mmap: Any = None
-
-
+@functools.lru_cache(None)
 def _python_s() -> Any:
     """The module ``mmap``, which is one file more to load.  It is kept: when the interpreter is torn down, and a
     destructor puts, nothing can be imported any more."""
-    global _mmap
-    if _mmap is None:
-        import mmap
+    import mmap
 
-        _mmap = mmap
-    return _mmap
+    return mmap
 
 
 class BatchFile:
@@ -158,9 +154,7 @@ class BatchFile:
 
     def record(self, number: int) -> bytes:
         """A copy of that record.  Raises ``ValueError`` where it is not as it was written."""
-        begin, end = self.ends[number], self.ends[number + 1]
-        if not self._begin <= begin <= end <= self.size:
-            index.place(self.ends, number, self._begin, self.size)  # which says it
+        begin, end = index.place(self.ends, number, self._begin, self.size)
         if not self._checked:
             return bytes(self.memory[begin:end])
         record = bytes(self.memory[begin : end - CHECK])

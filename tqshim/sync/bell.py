@@ -85,7 +85,7 @@ class Bell:
 
     def sleep(self, seconds: float) -> bool:
         """Sleep until somebody rings, at most so long.  ``True``: this ring was ours."""
-        system = select if _forked_in[0] is None else _system()
+        system = _system()
         end = monotonic() + seconds
         exact = self.fd < _FD_SETSIZE
         # What counts in milliseconds ends late, by a part of them and of the whole: ``select`` waits for the rest.

@@ -37,7 +37,7 @@ import os
 import sys
 from array import array
 
-from tqshim.runtime.clock import microseconds, monotonic
+from tqshim.runtime.clock import microseconds
 from tqshim.storage.batch_file import map_file
 
 TYPE_CHECKING = False
@@ -109,7 +109,7 @@ class Cells:
     @staticmethod
     def place(kind: int, slot: int) -> int:
         """The index in ``words`` of a slot's word."""
-        return kind + slot if slot < SLOTS else (slot // SLOTS) * _WORDS + kind + slot % SLOTS
+        return (slot // SLOTS) * _WORDS + kind + slot % SLOTS
 
     def counters(self) -> bytes:
         """The counters of all slots, as they are now."""
@@ -158,7 +158,7 @@ class Cells:
     def is_asleep(self, kind: int, said: int) -> bool:
         """The queue's word said that, and names one that sleeps."""
         slot = said - 2
-        return 0 <= slot < self.slots and _looks_by_itself(self.words[self.place(kind, slot)]) >= monotonic() * 1e6
+        return 0 <= slot < self.slots and _looks_by_itself(self.words[self.place(kind, slot)]) >= microseconds()
 
     def clear(self, slot: int) -> None:
         """Forget what a former member of the slot has left; its counter, and how far its lease has got, are kept."""
