@@ -19,7 +19,7 @@ from sampling import sampled
 from watching import AWAITS_PLACE, SLEEPS, newcomer, no_naps, sleepers, until, until_asleep
 
 from tqshim import ShutDown, TurboQueue
-from tqshim.engine import tuning
+from tqshim.engine import tuning, wait_policy
 from tqshim.engine.wait_policy import Waiter
 from tqshim.protocol.records import Lease
 from tqshim.queues import asynchronous
@@ -560,3 +560,15 @@ def test_who_is_interrupted_when_it_says_that_it_is_awake_says_it_again(
     joined(thread)
     assert found == [Interrupted]
     assert not q._engine.parts.waiter.waiting[kind] and sleepers(other, kind) == 0
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_on_one_processor_nobody_looks_for_a_place_before_it_sleeps(
+    processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who could free one does not run meanwhile."""
+    monkeypatch.setattr(wait_policy, "PROCESSORS", processors)
+    monkeypatch.setattr(tuning, "SPINNING", True)
+    with TurboQueue(1) as queue:
+        queue.put(0)
+        assert queue._engine.parts.waiter.may_spin(AWAITS_PLACE) == (processors > 1)

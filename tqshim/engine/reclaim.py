@@ -167,11 +167,13 @@ class Reclaimer:
         pins = [
             (slot, words[Cells.place(words_of.POSITION, slot)])
             for slot, member in replica.ledger.members.items()
-            if member.consumer and slot not in members.slots and slot < members.cells.slots
+            if member.consumer and slot < members.cells.slots
         ]
+        # Of ours, those of leases of all that comes: they may have ended, and the next get does not know it yet.
+        pins = [(slot, word) for slot, word in pins if word >= _ONE_FILE or (word and slot not in members.slots)]
         kept = []
         for file, end, when in self._pending:
-            if any(word and self._pins(slot, word, file, end, when) for slot, word in pins) or not self.may_remove():
+            if any(self._pins(slot, word, file, end, when) for slot, word in pins) or not self.may_remove():
                 kept.append((file, end, when))
             else:
                 self._remove(file)

@@ -244,7 +244,7 @@ class Waiter:
         if self._luck[kind] < _LUCK:
             self._luck[kind] += 0.0005
             return False
-        return tuning.SPINNING
+        return tuning.SPINNING and PROCESSORS > 1
 
     def spin(self, deadline: float, seen: bytes) -> bool:
         """Look for a moment before sleeping: waking up would cost more; or doze.  ``seen``: the counters as they were.
