@@ -42,6 +42,9 @@ CONFIGURATIONS: Final = (
     (20, 20, 1_000_000),
 )
 """Producers, consumers, items in all: the published counts (200,000 to 50,000 a producer)."""
+PLAIN: Final = ((1, 1, 1_000_000), (1, 10, 1_000_000), (10, 1, 1_000_000), (3, 20, 1_000_000))
+"""Of those, what is measured without the timeouts, as most programs put and get."""
+PLAIN_BOUNDS: Final = (1, 2, 10, 100, 1000)
 QUICK_ITEMS: Final = 20_000
 DEFAULT_ITEMS: Final = 60_000
 """Items that are moved to measure a throughput: fewer, and it is the start of so many processes that is measured."""
@@ -127,19 +130,28 @@ _RATE: Final = (Metric("rate", "thousand items/s", 0, 1e3),)
 _TRIP: Final = (Metric("p50", "µs", 1), Metric("p99", "µs", 1))
 
 
-def _throughputs(group: str, shapes: tuple[tuple[int, int, int], ...], bound: int) -> list[Measurement]:
-    kinds = _SEVERAL if bound in (0, runs.BOUND) else (STDLIB, TURBO)  # a bound of faster-fifo's is one of bytes
-    size = f"maxsize={bound:,}" if bound else "unbounded"
+def _throughputs(
+    group: str,
+    shapes: tuple[tuple[int, int, int], ...],
+    bound: int,
+    plainly: bool = False,
+    level: Level = Level.DEFAULT,
+) -> list[Measurement]:
+    # A bound of faster-fifo's is one of bytes, and each of its gets has a timeout.
+    kinds = (STDLIB, TURBO) if plainly or bound not in (0, runs.BOUND) else _SEVERAL
+    size = (f"maxsize={bound:,}" if bound else "unbounded") + (", put and get without timeouts" if plainly else "")
     return [
         Measurement(
             f"{group}/{producers}x{consumers}",
             f"{producers} producers x {consumers} consumers, 5-tuples, {size}",
             kinds,
             _RATE,
-            partial(runs.throughput, producers=producers, consumers=consumers, total=total, bound=bound),
-            Level.QUICK if bound == runs.BOUND and (producers, consumers) in _QUICK else Level.DEFAULT,
+            partial(
+                runs.throughput, producers=producers, consumers=consumers, total=total, bound=bound, plainly=plainly
+            ),
+            Level.QUICK if bound == runs.BOUND and (producers, consumers) in _QUICK else level,
             # Unbounded says much the same again, and near its bound a queue is slow.
-            shares=(QUICK_ITEMS / total, DEFAULT_ITEMS / (1 if bound >= DEFAULT_ITEMS else 2) / total),
+            shares=(QUICK_ITEMS / total, DEFAULT_ITEMS / (1 if plainly or bound >= DEFAULT_ITEMS else 2) / total),
         )
         for producers, consumers, total in shapes
     ]
@@ -149,6 +161,9 @@ def measurements() -> Iterator[Measurement]:
     """All of them, in the order in which they are taken."""
     yield from _throughputs("bounded", CONFIGURATIONS, runs.BOUND)
     yield from _throughputs("unbounded", CONFIGURATIONS, 0)
+    yield from _throughputs("plain", PLAIN, 0, plainly=True)
+    for bound in PLAIN_BOUNDS:
+        yield from _throughputs(f"plain-{bound}", PLAIN, bound, plainly=True, level=Level.FULL)
     for bound in SMALL_BOUNDS:
         shapes = tuple((producers, consumers, SMALL_BOUND_ITEMS) for producers, consumers in ((1, 1), (3, 20)))
         yield from _throughputs(f"bound-{bound}", shapes, bound)

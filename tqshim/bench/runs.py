@@ -100,9 +100,10 @@ class Setting:
 
 
 def _produce_and_consume(
-    kind: Kind, setting: Setting, producers: int, consumers: int, total: int, bound: int
+    kind: Kind, setting: Setting, producers: int, consumers: int, total: int, bound: int, plainly: bool = False
 ) -> tuple[float, list[workloads.Cost]]:
-    """Move about ``total`` items; return items a second, and what each process used up."""
+    """Move about ``total`` items; return items a second, and what each process used up.  ``plainly``: without the
+    published timeouts."""
     each = max(1, total // producers)
     context = setting.context
     room = each * producers * RECORD_ROOM
@@ -110,14 +111,17 @@ def _produce_and_consume(
         gate = context.Barrier(producers + consumers, timeout=setting.limit)
         sent = context.RawValue(ctypes.c_bool, False)
         putting = [
-            crew.start(workloads.produce, queue, kind.batch, number, producers, each, gate)
+            crew.start(workloads.produce, queue, kind.batch, number, producers, each, gate, plainly)
             for number in range(producers)
         ]
-        getting = [crew.start(workloads.consume, queue, kind.batch, sent, gate) for _ in range(consumers)]
+        consume = (workloads.consume_plainly, queue) if plainly else (workloads.consume, queue, kind.batch, sent)
+        getting = [crew.start(*consume, gate) for _ in range(consumers)]
         put = [crew.result(member) for member in putting]
         for member in putting:  # what a process has put may be on its way until the process has gone
             crew.join(member)
         sent.value = True
+        for _ in getting if plainly else ():
+            queue.put(None)
         shares: list[workloads.Share] = [crew.result(member) for member in getting]
     workloads.check_delivery([share.numbers for share in shares], producers, each)
     begin = min([began for began, _ in put] + [share.began for share in shares])
@@ -125,9 +129,11 @@ def _produce_and_consume(
     return rate, [cost for _, cost in put] + [share.cost for share in shares]
 
 
-def throughput(kind: Kind, setting: Setting, producers: int, consumers: int, total: int, bound: int) -> list[float]:
+def throughput(
+    kind: Kind, setting: Setting, producers: int, consumers: int, total: int, bound: int, plainly: bool = False
+) -> list[float]:
     """Return items a second."""
-    return [_produce_and_consume(kind, setting, producers, consumers, setting.count(total), bound)[0]]
+    return [_produce_and_consume(kind, setting, producers, consumers, setting.count(total), bound, plainly)[0]]
 
 
 def forty_consumers(kind: Kind, setting: Setting) -> list[float]:

@@ -98,13 +98,19 @@ class Share(NamedTuple):
     cost: Cost
 
 
-def produce(queue: Any, batch: int, producer: int, producers: int, each: int, gate: Any) -> tuple[float, Cost]:
-    """Put ``each`` items; return when it began, and what it cost."""
+def produce(
+    queue: Any, batch: int, producer: int, producers: int, each: int, gate: Any, plainly: bool = False
+) -> tuple[float, Cost]:
+    """Put ``each`` items; return when it began, and what it cost.  ``plainly``: ``put(item)``, without timeouts."""
     numbers = range(producer, producer + producers * each, producers)
     gate.wait()
     before = resource.getrusage(resource.RUSAGE_SELF)
     began = time.monotonic()
-    if batch == 1:
+    if plainly:
+        put = queue.put
+        for number in numbers:
+            put((number,) * ITEM_WIDTH)
+    elif batch == 1:
         put = queue.put
         for number in numbers:
             item = (number,) * ITEM_WIDTH
@@ -156,6 +162,19 @@ def consume(queue: Any, batch: int, sent: Any, gate: Any) -> Share:
             else:
                 last = now()
                 extend([item[0] for item in items])
+    return Share(began, last, array("q", numbers), _cost_since(before))
+
+
+def consume_plainly(queue: Any, gate: Any) -> Share:
+    """Get as most programs do: ``get()``, until ``None`` comes."""
+    numbers: list[int] = []
+    gate.wait()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    began = last = time.monotonic()
+    now, keep = time.monotonic, numbers.append
+    for item in iter(queue.get, None):
+        last = now()
+        keep(item[0])
     return Share(began, last, array("q", numbers), _cost_since(before))
 
 
