@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple
 
 from compat.original_speed import BATCHED, CASES, OURS, THEIRS
 from tqshim.bench.kinds import AT_PATH, DURABLE, FASTER_FIFO, FILES, KEYED, KINDS, STDLIB, TURBO, many
+from tqshim.bench.measurements import PLAIN, PLAIN_BOUNDS
 from tqshim.bench.runs import TASK_CONSUMERS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -204,6 +205,19 @@ def main_table(figures: Figures) -> Iterator[str]:
             yield _line(row.label, *cells, _over(figures, row, many(TURBO)))
 
 
+def plain_table(figures: Figures) -> Iterator[str]:
+    """Ours beside the standard library's, without timeouts: by bound, and by producers and consumers."""
+    shapes = [f"{producers}x{consumers}" for producers, consumers, _ in PLAIN]
+    groups = {"plain": "none", **{f"plain-{bound}": f"{bound:,}" for bound in reversed(PLAIN_BOUNDS)}}
+    names = [f"{group}/{shape}" for group in groups for shape in shapes]
+    yield f"Thousand items a second through a `{TURBO}`, and the ratio to `{STDLIB}` in the same round with its least"
+    yield f"and greatest: `put(item)` and `get()`, one by one. {source(figures, names)}.\n"
+    yield from _head("`maxsize`", *(shape.replace("x", " \N{MULTIPLICATION SIGN} ") for shape in shapes))
+    for group, bound in groups.items():
+        rows = [Row(f"{group}/{shape}", "rate", "", "", 1e-3) for shape in shapes]
+        yield _line(bound, *(_cell(figures, row, TURBO) if row.measurement in figures else NONE for row in rows))
+
+
 def program_names(figures: Figures) -> list[str]:
     """Programs, and behind them the pools."""
     return sorted((name for name, one in figures.items() if "wall" in one["metrics"]), key=_is_pool)
@@ -281,20 +295,20 @@ GAINS, NOTHING = 1.2, 0.95
 """How many times as fast it must be at least to count as a gain, and not as a loss."""
 _RATE, _TIME = 1, -1
 SHORT: Final = (
-    ("small items, 1 producer, 1 consumer", "bounded/1x1", "rate", TURBO, _RATE),
-    ("the same, 10 producers", "bounded/10x1", "rate", TURBO, _RATE),
+    ("small items, 1 producer, 1 consumer", "plain/1x1", "rate", TURBO, _RATE),
+    ("small items, 10 producers, 1 consumer", "plain/10x1", "rate", TURBO, _RATE),
     ("round trips", "roundtrip", "p50", TURBO, _TIME),
     ("arrays of 10 MB", "numpy/10MB", "rate", TURBO, _RATE),
     ("batches of 100, 3 \N{MULTIPLICATION SIGN} 20 processes", "bounded/3x20", "rate", many(TURBO), _RATE),
-    ("3 \N{MULTIPLICATION SIGN} 20 processes, item by item", "bounded/3x20", "rate", TURBO, _RATE),
+    ("3 \N{MULTIPLICATION SIGN} 20 processes, item by item", "plain/3x20", "rate", TURBO, _RATE),
     ("the main job, 20 ms a task", "parse_stdlib", "wall", TURBO, _TIME),
     ("pool of 2, empty tasks", "task_pool/2/0us", "wall", TURBO, _TIME),
     ("pool of 2, tasks of 100 µs", "task_pool/2/100us", "wall", TURBO, _TIME),
     ("pool of 8, tasks of 1 ms", "task_pool/8/1ms", "wall", TURBO, _TIME),
     ("a round trip on a busy machine", "roundtrip-busy", "p50", TURBO, _TIME),
     ("a program of a tenth of a second", "pool_initializer", "wall", TURBO, _TIME),
-    ("`maxsize=10`, 1 \N{MULTIPLICATION SIGN} 1", "bound-10/1x1", "rate", TURBO, _RATE),
-    ("`maxsize=10`, 3 \N{MULTIPLICATION SIGN} 20", "bound-10/3x20", "rate", TURBO, _RATE),
+    ("`maxsize=10`, 1 \N{MULTIPLICATION SIGN} 1", "plain-10/1x1", "rate", TURBO, _RATE),
+    ("`maxsize=10`, 3 \N{MULTIPLICATION SIGN} 20", "plain-10/3x20", "rate", TURBO, _RATE),
 )
 
 
@@ -327,6 +341,7 @@ def _line(*cells: str) -> str:
 
 TABLES: Final = {
     "figures": main_table,
+    "figures of plain calls": plain_table,
     "figures of programs": programs_table,
     "figures of tasks": tasks_table,
     "figures of durable queues": lambda figures: costs_table(figures, DURABLE),

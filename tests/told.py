@@ -144,11 +144,11 @@ MANY_CONSUMERS: Final = ("bounded/1x10", "bounded/3x20", "bounded/20x20", "unbou
 TOLD: Final = (
     Told(
         PERFORMANCE,
-        "half of the figures in the tables lie, in all their rounds, within {16} % of their median, from the"
-        " least to the greatest, and nine of ten within {39} %",
+        "half of the figures in the tables lie, in all their rounds, within {14} % of their median, from the"
+        " least to the greatest, and nine of ten within {35} %",
         widths(False),
     ),
-    Told(PERFORMANCE, "half of them lie within {19} %, nine of ten within {70} %", widths(True)),
+    Told(PERFORMANCE, "half of them lie within {18} %, nine of ten within {56} %", widths(True)),
     Told(
         PERFORMANCE,
         "One producer and one consumer move {5.5} to {5.8} times as many small items a second",
