@@ -683,17 +683,17 @@ def interrupted_undecided(
     takes all other places if it is to fill it; then do that when the counter has got it and nobody has asked yet
     whether it counts."""
     producer = (engine or queue._engine).parts.producer
-    has_places, limit, settle, has_put = Producer._has_places, Producer._limit, Producer.settle, Engine.has_put
+    has_place, limit, settle, has_put = Producer._has_place, Producer._limit, Producer.settle, Engine.has_put
 
     def takes_places() -> None:
         assert other.act(lambda: other.parts.producer.trim(producer.slot) or other.parts.producer.end())
         while fill and other.put(_dumped("theirs"), False, None):
             pass
 
-    def taken_at_once(self: Producer, count: int) -> bool:
-        found = has_places(self, count)
+    def taken_at_once(self: Producer) -> bool:
+        found = has_place(self)
         if self is producer:
-            monkeypatch.setattr(Producer, "_has_places", has_places)
+            monkeypatch.setattr(Producer, "_has_place", has_place)
             takes_places()
             monkeypatch.setattr(Producer, "settle", settle_then)
         return found
@@ -726,7 +726,7 @@ def interrupted_undecided(
         monkeypatch.setattr(Producer, "_limit", limited)
     else:
         monkeypatch.setattr(Producer, "_put_alone", lambda self, record: None)
-        monkeypatch.setattr(Producer, "_has_places", taken_at_once)
+        monkeypatch.setattr(Producer, "_has_place", taken_at_once)
     queue.put_many([5], False)
 
 

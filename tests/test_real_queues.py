@@ -1595,7 +1595,7 @@ def two_producers(tmp_path: Path) -> Iterator[tuple[Any, Engine]]:
 
 def reserve(engine: Engine) -> None:
     engine.act(engine.parts.replica.sync)
-    assert engine.act(engine.parts.producer._has_places, 1)
+    assert engine.act(engine.parts.producer._has_place)
 
 
 def trim(engine: Engine, whose: Engine) -> None:

@@ -121,7 +121,7 @@ class Producer:
         by_counter = self._members.counting
         if replica.ledger.maxsize:
             # Several at once: a cut of the counter by others may be of the first ones alone.
-            by_counter = len(records) == 1 and self._has_places(1)
+            by_counter = len(records) == 1 and self._has_place()
             if not (by_counter or self._may_cut(len(records))):
                 replica.sync()  # Others may have got some meanwhile.
                 self.look_what_is_delivered()
@@ -319,20 +319,20 @@ class Producer:
 
     # -- places
 
-    def _has_places(self, count: int) -> bool:
-        """Our reservation has so many places left, if need be a new one.  ``False``: it must be asked for each."""
+    def _has_place(self) -> bool:
+        """Our reservation has a place left, if need be a new one.  ``False``: it must be asked for."""
         replica, slot, log = self._replica, self.slot, self.log
         assert slot is not None
         total = self._position()
         own = replica.ledger.res.get(slot)
-        if own is not None and not own.cut and total + count <= own.stop:
+        if own is not None and not own.cut and total < own.stop:
             return True
         if self._is_alone() and log.counts[log.flag]:
             log.counts[log.flag] = 0
             locks.fence()  # Before the look: a member that joins after it raises the flag again.
         replica.sync()
         if self._is_alone():
-            return self._has_free_places(total + count)
+            return self._has_free_places(total + 1)
         ledger = replica.ledger
         own = ledger.res.get(slot)
         unused = max(0, own.stop - total) if own is not None else 0
@@ -341,18 +341,16 @@ class Producer:
         if (
             not (self._members.counting and tuning.RESERVATIONS)
             or slot not in ledger.files
-            or places < max(tuning.PLACES_LEAST, 2 * count)
+            or places < tuning.PLACES_LEAST
             or log.batch is None
         ):
             return False
-        # Another, which wants the former one to end and has raised the flag, must not do so later: nobody would see it.
-        end = b""
-        if own is not None and not own.cut:
-            end = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
-        # Before the event: a process that wants this new reservation to end raises it after.
+        # Before the event: a process that wants this new reservation to end raises it after.  Who wants the former one
+        # to end, and has raised it, changes nothing any more: it was ended by others, or is used up.
         log.counts[log.flag] = 0
-        granted = self._members.cut(end + events.cut(slot, total) + passed + events.reserve(slot, places))[-1]
-        return granted is not None
+        # What is beyond a reservation is not among the rest that is cut.
+        beyond = events.cut(slot, total) if ledger.reserved_to(slot) < total else b""
+        return self._members.cut(beyond + passed + events.reserve(slot, places))[-1] is not None
 
     def _is_alone(self) -> bool:
         """Nobody else puts: all places that are free are ours, until another joins, and raises our flag."""
