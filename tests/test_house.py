@@ -96,7 +96,7 @@ HOUSE: Final = (
     Step(3, words("engine.membership")),
     Step(3, words("engine.replica")),
     Step(3, words("engine")),
-    Step(3, words("engine.tuning engine.keys engine.dozing")),
+    Step(3, words("engine.tuning engine.keys engine.dozing engine.yielding")),
     Step(2, words("storage.folder")),
     Step(2, words("sync")),
     Step(2, words("storage.journal storage.large_records storage.corrupt storage.lock_owners")),

@@ -238,7 +238,7 @@ NUMBERS: Final = (
     ("after a minute", {"MARKER_LIFE": 60.0}),
     ("The last mark is older than a millisecond", {"MARK_EVERY": 1_000_000}),
     ("look at them for 60 µs", {"SPIN": 60e-6}),
-    ("eight items or more", {"LEASE_FROM": 8}),
+    ("five items or more", {"LEASE_FROM": 5}),
     ("where 32 items or more wait", {"SOLE_ENOUGH": 32}),
     (
         "RESERVE(256 places, in queues of more than 16,384 a 64th of them, up to 1,000)",

@@ -239,9 +239,9 @@ PRINTED: Final = (
         "| `leases` | 0.37 | 0.33 | - | - | | `sole` | - | - | - | 0.30 | | `reservations` | 0.11 | - | - | - | |"
         " `short_ways` | 0.29 | 0.23 | - | - | | `in_files` | - | - | 0.48 | - | | `refilling` | - | - | 0.74 | -"
         " | | `mappings` | - | - | 0.87 | - | | `spinning` | - | - | - | 0.55 | | `alone`,"
-        " `short_claims`, `first_naps`, `dozing` | - | - | - | - | -: no difference that stood out of the spread of"
-        " this machine. `TQSHIM_WITHOUT=leases python -m tqshim bench --only bounded/1x1 --only cpu/tuple --only"
-        " numpy/10MB`, and so on, commit `7cab28b`; `sole`: `--only roundtrip`, commit `40b6ffc`; `refilling`,"
+        " `short_claims`, `first_naps`, `dozing`, `yielding` | - | - | - | - | -: no difference that stood out of the"
+        " spread of this machine. `TQSHIM_WITHOUT=leases python -m tqshim bench --only bounded/1x1 --only cpu/tuple"
+        " --only numpy/10MB`, and so on, commit `7cab28b`; `sole`: `--only roundtrip`, commit `40b6ffc`; `refilling`,"
         " `mappings`, `spinning`: seven rounds, commit `224b338`.",
     ),
     (

@@ -971,7 +971,7 @@ class Logs(Machine):
         process = process._replace(seen=(), target=None)
         if process.role == "leaser" and process.places:
             process = process._replace(places=process.places - 1)
-            batch = [*cuts, events.lease(process.slot, 2)]
+            batch = [*cuts, events.lease(process.slot, max(2, self.maxsize))]
             yield from self.append(world, i, process, batch, "lease")
             return
         yield from self.append(world, i, process, [*cuts, events.claim(9)], "claim")
@@ -1004,7 +1004,8 @@ class Logs(Machine):
     # -- leases
 
     def role_leaser(self, world: World, i: int, process: Actor) -> Steps:
-        """Leases what there is, two at a time, and delivers it; ends the lease of another that it meets."""
+        """Leases what there is, two at a time, or as many as there are places, and delivers it; ends the lease of another
+        that it meets."""
         truth = self.rules.views[world.journal]
         if process.lease is not None:
             if process.got < len(process.hand) and process.left:
@@ -1044,6 +1045,10 @@ class Logs(Machine):
             world = self.ends_sole(world, i, process._replace(at=process.mode or "idle", mode=""), True)
             yield f"{i} is to end lease {lease.number} of all", world
             return
+        if (seen := self.load(world, process, cell(lease.slot, POSITION))) >= lease.end:
+            process = process._replace(at="revoke", target=lease, seen=(seen,))
+            yield f"{i} sees that lease {lease.number} is wholly delivered", world.put(i, process)
+            return
         raised = (*process.buffer, (cell(lease.slot, LEASE_FLAG), 1))
         process = process._replace(at="revoke_barrier", target=lease, buffer=raised)
         yield f"{i} raises the flag of lease {lease.number}", world.put(i, process)
@@ -1065,7 +1070,9 @@ class Logs(Machine):
         if up and "lease look" not in self.without:
             yield f"{i} sees its lease's flag up", world.put(i, process._replace(at="contest"))
         else:
-            if self.rules.views[world.journal].returned:
+            truth = self.rules.views[world.journal]
+            # Else it was ended behind this item, which was taken before that.
+            if truth.returned and truth.lease == process.lease:
                 raise Violation("overlooked", "an item has come back, and a lease goes on")
             yield f"{i} sees its lease's flag down", self.gets(world, i, process)
 
@@ -1284,7 +1291,8 @@ class Logs(Machine):
         lease = process.target
         count = min(max(0, process.seen[0] - lease.first), lease.end - lease.first)
         process = process._replace(seen=(), target=None)
-        yield from self.append(world, i, process, [events.passed(count, lease.number)], "pass")
+        said = events.revoke if lease.first + count == lease.end else events.passed
+        yield from self.append(world, i, process, [said(count, lease.number)], "pass")
 
     def did_pass(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         yield world.put(i, process._replace(at="idle", left=process.left - 1, view=0))

@@ -143,7 +143,7 @@ CASES: dict[str, Case] = {
         PUTS._replace(left=3), LEASES._replace(left=2, places=2), PASSES._replace(left=2), maxsize=2, rolls=1, x86=True
     ),
     "a lease passes, its holder is killed": case(
-        PUTS._replace(left=2), LEASES._replace(left=2, places=2), PASSES, maxsize=2, kills=1, x86=True
+        PUTS._replace(left=3), LEASES._replace(left=3, places=2), PASSES, maxsize=2, kills=1, x86=True
     ),
     "a lease passes, another ends it": case(
         PUTS._replace(left=2), LEASES._replace(left=2), PASSES, LEASES._replace(places=0), maxsize=2, x86=True
@@ -536,8 +536,8 @@ MUTANTS: list[Mutant] = [
     Mutant(PassedOfAnyLease, C["a lease passes, its holder is killed"], "lost"),
     Mutant(
         LatePassedCounts,
-        case(PUTS._replace(left=3), LEASES._replace(left=3), PASSES, PASSES, maxsize=2, x86=True),
-        "bound twice",
+        case(PUTS._replace(left=4), LEASES._replace(left=3), PASSES, PASSES, maxsize=3, x86=True),
+        "bound twice lost",
     ),
     Mutant(HoldThroughALease, C["blocks, and leases"], "twice"),
     Mutant(LeaseBesideAHold, C["blocks, and leases"], "overlooked"),

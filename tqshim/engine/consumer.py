@@ -21,6 +21,7 @@ from tqshim.errors import CorruptBatchError
 from tqshim.protocol import events
 from tqshim.protocol.ledger import Ledger
 from tqshim.protocol.records import Lease, Place
+from tqshim.runtime import systems
 from tqshim.runtime.clock import monotonic
 from tqshim.storage.batch_file import BatchFile
 from tqshim.storage.files import a_full_disk_is_no_matter
@@ -176,10 +177,10 @@ class Consumer:
             ledger = replica.ledger
             cuts = counters = b""
             uncut = 0
-            if ledger.tail - ledger.head < most:
+            if ledger.tail - ledger.head < max(most, tuning.LEASE_MORE):
                 counters = members.look()
                 ledger = replica.ledger
-                if ledger.tail - ledger.head < most:
+                if ledger.tail - ledger.head < max(most, tuning.LEASE_MORE):
                     grown = ledger.grown(counters)
                     cuts = ledger.cuts(grown, members.cells.marks)
                     for slot, total in grown:
@@ -208,14 +209,15 @@ class Consumer:
                 if leasing.take(got, most):
                     return
                 continue
-            waiting_items = ledger.tail - ledger.head + uncut
-            if waiting_items >= tuning.LEASE_FROM and self._wants_lease(cuts) and leasing.begin(self.slot, cuts):
-                continue
-            if leasing.lease is not None:
-                self.end_lease()
-                continue
             if replica.journal.words is None:
                 replica.journal.map(ledger.limit)
+            if ledger.tail - ledger.head + uncut >= tuning.LEASE_FROM and self._wants_lease(cuts):
+                if leasing.begin(self.slot, cuts) and leasing.take(got, most):
+                    return
+                continue
+            if leasing.lease is not None and ledger.consumers == 1:
+                self.end_lease()
+                continue
             if most == 1 and 0 < uncut < tuning.LEASE_FROM and not claims and sole.is_wanted(cuts):
                 claims = True
                 if sole.begin(self.slot):
@@ -223,7 +225,7 @@ class Consumer:
                         return
                     sole.end()  # what was there is another's by now
                 continue
-            if self._claim(got, most, cuts):
+            if self._claim(got, most, cuts if ledger.tail - ledger.head < most else b""):
                 self._nothing_left(counters)
                 return
 
@@ -237,42 +239,34 @@ class Consumer:
             return False
 
     def take_one(self, got: list[Taken]) -> bool:
-        """The short way of a claim, where all is as usual: of an item that waits, or of one that is put and not cut.
-        ``False``: nothing was got."""
-        replica, members, slot = self._replica, self._members, self.slot
-        if slot is None or self.leasing.lease is not None:
+        """The short way to a claim, or a lease, where all is as usual.  ``False``: nothing was got."""
+        replica, leasing, slot = self._replica, self.leasing, self.slot
+        own = leasing.lease
+        if slot is None or (own is not None and leasing.at < own.end):
             return False
-        if replica.ledger.head < replica.ledger.tail:
-            replica.sync()  # what seems to wait may be another's by now
-        ledger, cuts, counters = replica.ledger, b"", b""
-        waiting = ledger.tail - ledger.head
-        # Where all that comes may be leased, the long way does that.
-        if waiting <= 0 and members.counting and not self.sole.is_possible(ledger):
-            counters = members.look()
-            ledger = replica.ledger
-            waiting = ledger.tail - ledger.head
-            if waiting <= 0:
-                grown = ledger.grown(counters)
-                cuts = ledger.cuts(grown, members.cells.marks)
-                waiting = sum([total - ledger.totals[log] for log, total in grown])
+        counters, cuts, leases = self._what_waits()
+        ledger = replica.ledger
         if (
-            waiting <= 0
-            or not ledger.plain
+            not (cuts or ledger.head < ledger.tail)
+            or ledger.returned
+            or (ledger.lease is not None and ledger.lease != own)
             or ledger.shutting
             or ledger.index >= ledger.limit
             or replica.journal.words is None
-            or (waiting >= tuning.LEASE_FROM and (ledger.consumers == 1 or self.hand.pace[2] < tuning.LEASE_PACE))
         ):
             self._nothing_left(counters)
             return False
-        words = members.cells.words
+        if leases and self._wants_lease(cuts):
+            return leasing.begin(slot, cuts) and leasing.take(got, 1)
+        words = self._members.cells.words
         cell = Cells.place(words_of.POSITION, slot)
         # As in ``_claim``.
         words[cell] = self.claim_from = replica.now
         # Commit point: the item is ours.
-        item = replica.claim(self._claims_one, cuts)
+        item = replica.claim(self._claims_one, cuts + leasing.last_event())
+        leasing.see_its_end()
         if cuts:
-            members.has_cut()
+            self._members.has_cut()
         if item >= 0:
             number, at, _ = ledger.extents.place(item)
             known, batch = self._source
@@ -295,6 +289,24 @@ class Consumer:
         if ledger.done or (ledger.sealing and item + 1 >= ledger.sealing[0][0]):
             self._reclaimer.reclaim_done()
         return item >= 0
+
+    def _what_waits(self) -> tuple[bytes, bytes, bool]:
+        """Read on; the counters, the CUTs of what is to be cut before it can be got, and whether there is enough for a
+        lease.  Where all that comes may be leased nothing is cut: the long way does that."""
+        replica, members = self._replica, self._members
+        ledger = replica.ledger
+        counters, leases = b"", ledger.consumers == 1 or self.hand.pace[2] < tuning.LEASE_PACE
+        may_cut = members.counting and not self.sole.is_possible(ledger)
+        if ledger.head < ledger.tail and not (may_cut and leases):
+            replica.sync()  # what seems to wait may be another's by now
+            ledger = replica.ledger
+        if may_cut and (leases or ledger.head >= ledger.tail):
+            counters = members.look()
+            ledger = replica.ledger
+        waiting = ledger.tail - ledger.head
+        grown = ledger.grown(counters) if counters and waiting < tuning.LEASE_MORE else []
+        leases = leases and waiting + sum([total - ledger.totals[log] for log, total in grown]) >= tuning.LEASE_FROM
+        return counters, ledger.cuts(grown, members.cells.marks) if leases or waiting <= 0 else b"", leases
 
     def _nothing_left(self, counters: bytes) -> None:
         """Note it, if that is so: all that was put by these counters is another's, or got."""
@@ -338,7 +350,8 @@ class Consumer:
         words[cell] = self.claim_from = replica.now
         claim = self._claims_one if most == 1 else events.claim_many(slot, most)
         # Commit point: the items at the head are ours.
-        claimed = replica.append(cuts + claim)[-1]
+        claimed = replica.append(cuts + self.leasing.last_event() + claim)[-1]
+        self.leasing.see_its_end()
         if cuts:
             self._members.has_cut()
         if not isinstance(claimed, range):
@@ -413,8 +426,9 @@ class Consumer:
         if self._replica.ledger.sole:
             self._replica.append(self._members.end_of_all())
             return
-        self._members.raise_flag(words_of.LEASE_FLAG, lease.slot)
-        membarrier.barrier()
+        if self._members.position() < lease.end or not systems.STORES_IN_ORDER:
+            self._members.raise_flag(words_of.LEASE_FLAG, lease.slot)
+            membarrier.barrier()
         position = self._members.word(words_of.LEASE_POSITION, lease.slot)
         count = max(0, min(position, lease.end) - lease.first)
         self._replica.append(events.revoke(count, lease.number))

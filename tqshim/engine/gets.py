@@ -173,6 +173,8 @@ def take_short(engine: Acts, got: list[Any], sleep: Sleep, deadline: Optional[fl
                 return False
             engine.unsure = True
             state = hand.state
+            if parts.leasing.steps is not NO_STEPS:
+                parts.leasing.settle()
             if sole.lease is None:
                 hand.measure_pace(began := monotonic())
                 parts.consumer.take_one(got)
@@ -262,6 +264,8 @@ def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) ->
             return  # forked by a handler: nobody knows that this process sleeps
         sleep.rung = False
         sleep.rung = bell.sleep(sleep.seconds)
+        if sleep.rung:
+            engine.parts.waiter.give_way(SLEEPS, engine.parts.consumer.known())
     except BaseException as error:
         stop_sleeping(engine, sleep)
         if generation == engine.generation or not isinstance(error, FORKED):

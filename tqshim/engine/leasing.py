@@ -250,6 +250,19 @@ class Leasing:
         self._replica.settled()
         return True
 
+    def last_event(self) -> bytes:
+        """What ends our lease, which is wholly delivered: nothing, where there is none, or another has ended it."""
+        lease = self.lease
+        if lease is None or self._replica.ledger.lease != lease:
+            return b""
+        return events.revoke(lease.end - lease.first, lease.number)
+
+    def see_its_end(self) -> None:
+        """The journal was read on: if our lease, wholly delivered, has ended, we have none."""
+        if self.lease is not None and self._replica.ledger.lease != self.lease:
+            self.learn_of_its_end()
+            self.forget()
+
     def forget(self) -> None:
         """We have none."""
         # First: steps deliver without saying so there, and if this is interrupted the next act must know it.

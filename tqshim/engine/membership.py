@@ -223,7 +223,8 @@ class Membership:
             return b"", 0
         if not systems.STORES_IN_ORDER:
             membarrier.barrier()  # its holder has pinned what it reads before it has stored that; the pin is seen now
-        return events.passed(position - lease.first, lease.number), position - ledger.passed
+        said = events.revoke if position == lease.end else events.passed
+        return said(position - lease.first, lease.number), position - ledger.passed
 
     def leave(self, slot: int) -> None:
         """Leave one of our slots."""

@@ -23,6 +23,7 @@ RESERVATIONS: Final = "reservations" not in _WITHOUT
 ALONE: Final = "alone" not in _WITHOUT
 SPINNING: Final = "spinning" not in _WITHOUT
 DOZING: Final = "dozing" not in _WITHOUT
+YIELDING: Final = "yielding" not in _WITHOUT
 REFILLING: Final = "refilling" not in _WITHOUT
 IN_FILES: Final = "in_files" not in _WITHOUT
 MAPPINGS: Final = "mappings" not in _WITHOUT
@@ -82,8 +83,10 @@ BELLS: Final = 32
 """Bells that a process keeps open, each with one or two descriptors: it opens others for each sleep and each ring."""
 SPIN: Final = 60e-6
 """Seconds for which a consumer looks before it sleeps: about what waking it would cost."""
-LEASE_FROM: Final = 8
-"""Waiting items from which a lease is worth its event."""
+LEASE_FROM: Final = 5
+"""Waiting items from which a lease is worth its events: it costs as much as four or five claims."""
+LEASE_MORE: Final = 32
+"""Waiting items up to which a lease is to have those, too, that are put and not cut."""
 SOLE_ENOUGH: Final = 32
 """Waiting items from which a lease of all that comes ends: not so few that as many as a loop of tasks and results has
 under way end each that begins."""

@@ -20,6 +20,7 @@ from tqshim.engine import tuning
 from tqshim.engine.dozing import Dozing
 from tqshim.engine.membership import Membership
 from tqshim.engine.replica import Replica
+from tqshim.engine.yielding import NO_TIME, Yielding
 from tqshim.protocol import names
 from tqshim.protocol.events import SIZE
 from tqshim.runtime import locks, systems
@@ -49,6 +50,8 @@ MOMENT: Final = 3e-4
 """Seconds before a deadline in which nobody dozes."""
 _kept: Final[set[Bell]] = set()
 """Those of this process, in all its queues, that stay open."""
+_PLACES_GAINED: Final = 5
+"""Places that come free beside the one that is rung for, as we suppose."""
 _LUCK: Final = 0.3
 """Part of the last looks that must have found something, if one is to look before one sleeps."""
 
@@ -56,7 +59,7 @@ _LUCK: Final = 0.3
 class Waiter:
     """The sleep of one process in one queue."""
 
-    __slots__ = ("_bells", "_dozing", "_folder", "_luck", "_members", "_passing", "_replica", "waiting")
+    __slots__ = ("_bells", "_dozing", "_folder", "_luck", "_members", "_passing", "_replica", "_yielding", "waiting")
 
     def __init__(self, folder: LogFolder, replica: Replica, members: Membership) -> None:
         self._folder = folder
@@ -67,6 +70,7 @@ class Waiter:
         """Those of who sleeps while this process keeps enough."""
         self._dozing = Dozing()
         self._luck = dict.fromkeys(KINDS, 1.0)
+        self._yielding = {kind: Yielding() for kind in KINDS}
         self.waiting: dict[int, dict[object, bool]] = {kind: {} for kind in KINDS}
         """Who of this process sleeps: threads, and event loops; and whether it stands aside."""
 
@@ -265,6 +269,31 @@ class Waiter:
         seen = self.seen(self._members.cells.given())
         return self._look(AWAITS_PLACE, inf if deadline is None else deadline, lambda: self.is_still(seen))
 
+    def give_way(self, kind: int, known: bytes = b"") -> None:
+        """Somebody has rung: let him get on first, if he runs on this processor, and if that pays.  ``known``: the
+        counters up to which we have looked, if we wait for items."""
+        yielding = self._yielding[kind]
+        if not (tuning.YIELDING and self._may_get_more(kind) and yielding.is_wanted()):
+            return
+        began = monotonic()
+        systems.give_way()
+        took = monotonic() - began
+        if kind == AWAITS_PLACE:
+            yielding.note(took, _PLACES_GAINED)
+        elif took > NO_TIME:
+            with contextlib.suppress(ValueError):  # forked just now
+                yielding.note(took, _sum(self._members.cells.counters()) - _sum(known) - 1)
+
+    def _may_get_more(self, kind: int) -> bool:
+        """Who has rung may be about to do more for us: not one who waits for our answer, nor all those who are stopped
+        by a few places."""
+        ledger = self._replica.ledger
+        if kind == AWAITS_PLACE:
+            return ledger.consumers == 1 < ledger.producers
+        if 0 < ledger.maxsize <= tuning.SOLE_FEW:
+            return ledger.producers == 1 < ledger.consumers
+        return ledger.producers > 1 or ledger.consumers > 1
+
     def seen(self, given: bytes) -> Seen:
         """How far the journal is read, and what leases had ``given`` before it was."""
         return self._replica.journal, self._replica.pos, given
@@ -300,3 +329,7 @@ class Waiter:
         # What took that long was no luck: we may have kept the very process from running that we waited for.
         self._luck[kind] += ((hit and monotonic() < stop) - self._luck[kind]) * 0.1
         return hit
+
+
+def _sum(counters: bytes) -> int:
+    return sum(memoryview(counters).cast("Q"))

@@ -70,6 +70,8 @@ def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: obj
         rung = engine.parts.waiter.rest(kind, me, bell, until - monotonic())
         naps += 1
         if rung and places == 1 and kind != AWAITS_DONE:  # The end of all work is everybody's: who wakes rings on.
+            if kind == AWAITS_PLACE:
+                engine.parts.waiter.give_way(AWAITS_PLACE)
             return True  # one place, most likely; and who must sleep again says so again
         if deadline is not None and monotonic() >= deadline and not rung:
             return kind != AWAITS_PLACE or not engine.parts.waiter.is_still(seen)

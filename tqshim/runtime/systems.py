@@ -15,6 +15,7 @@ import os
 import select
 import struct
 import sys
+from collections.abc import Callable
 from functools import partial
 
 TYPE_CHECKING = False
@@ -27,6 +28,7 @@ __all__ = [
     "c_function",
     "c_memory",
     "flock",
+    "give_way",
     "kind_and_process",
     "kind_of_statfs",
     "processors",
@@ -73,6 +75,9 @@ PWRITEV: Final = not PORTABLE and hasattr(os, "pwritev")
 """macOS has it from 11 on."""
 MKFIFO_AT: Final = not PORTABLE and getattr(os, "mkfifo", None) in os.supports_dir_fd
 """macOS has ``mkfifoat`` from 13 on."""
+
+give_way: Final[Callable[[], object]] = (not PORTABLE and getattr(os, "sched_yield", None)) or int
+"""Let another process run on this processor, if one wants to; does nothing on macOS."""
 
 SET_PIPE_SIZE: Final = 1031 if _LINUX else None
 """``F_SETPIPE_SZ``: how much a pipe holds."""
