@@ -1004,8 +1004,8 @@ class Logs(Machine):
     # -- leases
 
     def role_leaser(self, world: World, i: int, process: Actor) -> Steps:
-        """Leases what there is, two at a time, or as many as there are places, and delivers it; ends the lease of another
-        that it meets."""
+        """Leases what there is, two at a time, or as many as there are places, and delivers it; ends the lease of
+        another that it meets."""
         truth = self.rules.views[world.journal]
         if process.lease is not None:
             if process.got < len(process.hand) and process.left:
