@@ -21,7 +21,7 @@ NO_TIME: Final = 10e-6
 """Seconds that count for nothing."""
 WORTH: Final = 200e-6
 """Seconds that may pass for each item, or place, that has come meanwhile: about what four wakes cost."""
-_AT_FIRST: Final = 0.5
+_AT_FIRST: Final = 0.8
 _ENOUGH: Final = 0.3
 _GAIN: Final = 0.2
 _LOSS: Final = 0.1
