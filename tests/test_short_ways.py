@@ -17,7 +17,7 @@ from typing import Any, Optional
 import pytest
 from interrupting import Interrupted, interrupt_at
 from signalling import signalled_before
-from watching import AWAITS_PLACE, newcomer, until_asleep
+from watching import AWAITS_PLACE, events_of, newcomer, until_asleep
 
 import tqshim
 from tqshim import CorruptBatchError, Empty, TurboQueue
@@ -583,6 +583,57 @@ def test_claims_of_items_that_nobody_has_cut_go_the_short_way(
             for slot in parts.replica.ledger.files:
                 assert words[Cells.place(words_of.CUT_UP_TO, slot)] >= totals[slot], "whose log it is need not cut"
     assert len(looks) <= 2, "the first of each"
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@CLAIMS
+@pytest.mark.parametrize("who", ["a producer", "another consumer", "its holder"])
+def test_a_lease_that_is_wholly_delivered_is_ended_in_passing(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one event, for which nobody is interrupted, and which no event of the holder follows."""
+    monkeypatch.setattr(tuning, "LEASE_PACE", 1.0)
+    queue, other = two_consumers(10)
+    other.put("of another producer")
+    assert queue.get(timeout=LONG) == "of another producer"
+    for _ in range(3):  # the first ones tell how fast its caller is
+        for number in range(10):
+            queue.put(number)
+        assert [queue.get(timeout=LONG) for _ in range(10)] == list(range(10))
+    replica, slot = queue._engine.parts.replica, queue._engine.parts.consumer.slot
+    theirs = other._use.engine
+    theirs.act(theirs.parts.replica.sync)
+    assert theirs.parts.replica.ledger.lease == queue._engine.parts.leasing.lease is not None
+    if systems.STORES_IN_ORDER:
+        monkeypatch.setattr(membarrier, "barrier", lambda: pytest.fail("somebody was interrupted"))
+    (other if who == "a producer" else queue).put(10)
+    if who != "a producer":
+        assert (other if who == "another consumer" else queue).get(timeout=LONG) == 10
+    queue._engine.act(replica.sync)
+    assert replica.ledger.lease is None
+    if systems.STORES_IN_ORDER:
+        assert not queue._engine.parts.members.word(words_of.LEASE_FLAG, slot)
+    queue.put(11)
+    assert [queue.get(timeout=LONG) for _ in range(queue.qsize())] == [10, 11][who != "a producer" :]
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@CLAIMS
+@pytest.mark.skipif(not tuning.RESERVATIONS, reason="each put is an event")
+def test_ten_places_that_are_filled_and_emptied_take_few_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUT, a LEASE, its end, and a RESERVE."""
+    monkeypatch.setattr(tuning, "LEASE_PACE", 1.0)
+    queue, other = two_consumers(10)
+    other.put("of another producer")
+    assert queue.get(timeout=LONG) == "of another producer"
+    counts = []
+    for _ in range(20):
+        before = events_of(queue)
+        for number in range(10):
+            queue.put(number)
+        assert [queue.get(timeout=LONG) for _ in range(10)] == list(range(10))
+        counts.append(events_of(queue) - before)
+    assert sorted(counts)[10] <= 4, counts
     other._use.engine.close()
     queue._engine.close()
 

@@ -104,7 +104,7 @@ def test_one_gives_way_to_who_may_do_more_for_us(
     times: list[int] = []
     monkeypatch.setattr(systems, "give_way", lambda: times.append(1))
     waiter = queue._engine.parts.waiter
-    waiter.give_way(SLEEPS, queue._engine.parts.consumer.known())
+    waiter.give_way(SLEEPS, queue._engine.parts.consumer.known)
     assert bool(times) == (items and tuning.YIELDING)
     times.clear()
     waiter.give_way(AWAITS_PLACE)

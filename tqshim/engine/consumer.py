@@ -175,8 +175,7 @@ class Consumer:
         """A lease of all that comes is no way to what is there: it was tried."""
         while True:
             ledger = replica.ledger
-            cuts = counters = b""
-            uncut = 0
+            cuts, counters, uncut = b"", b"", 0
             if ledger.tail - ledger.head < max(most, tuning.LEASE_MORE):
                 counters = members.look()
                 ledger = replica.ledger
@@ -211,14 +210,15 @@ class Consumer:
                 continue
             if replica.journal.words is None:
                 replica.journal.map(ledger.limit)
-            if ledger.tail - ledger.head + uncut >= tuning.LEASE_FROM and self._wants_lease(cuts):
+            enough = tuning.SOLE_BELOW if sole.is_possible(ledger) else tuning.LEASE_FROM
+            if ledger.tail - ledger.head + uncut >= enough and self._wants_lease(cuts):
                 if leasing.begin(self.slot, cuts) and leasing.take(got, most):
                     return
                 continue
             if leasing.lease is not None and ledger.consumers == 1:
                 self.end_lease()
                 continue
-            if most == 1 and 0 < uncut < tuning.LEASE_FROM and not claims and sole.is_wanted(cuts):
+            if most == 1 and 0 < uncut < enough and not claims and sole.is_wanted(cuts):
                 claims = True
                 if sole.begin(self.slot):
                     if sole.take(got):

@@ -265,7 +265,7 @@ def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) ->
         sleep.rung = False
         sleep.rung = bell.sleep(sleep.seconds)
         if sleep.rung:
-            engine.parts.waiter.give_way(SLEEPS, engine.parts.consumer.known())
+            engine.parts.waiter.give_way(SLEEPS, engine.parts.consumer.known)
     except BaseException as error:
         stop_sleeping(engine, sleep)
         if generation == engine.generation or not isinstance(error, FORKED):

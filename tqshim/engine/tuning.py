@@ -87,6 +87,8 @@ LEASE_FROM: Final = 5
 """Waiting items from which a lease is worth its events: it costs as much as four or five claims."""
 LEASE_MORE: Final = 32
 """Waiting items up to which a lease is to have those, too, that are put and not cut."""
+SOLE_BELOW: Final = 8
+"""Waiting items from which the only consumer leases those, and not all that comes."""
 SOLE_ENOUGH: Final = 32
 """Waiting items from which a lease of all that comes ends: not so few that as many as a loop of tasks and results has
 under way end each that begins."""

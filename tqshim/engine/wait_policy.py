@@ -269,7 +269,7 @@ class Waiter:
         seen = self.seen(self._members.cells.given())
         return self._look(AWAITS_PLACE, inf if deadline is None else deadline, lambda: self.is_still(seen))
 
-    def give_way(self, kind: int, known: bytes = b"") -> None:
+    def give_way(self, kind: int, known: Optional[Callable[[], bytes]] = None) -> None:
         """Somebody has rung: let him get on first, if he runs on this processor, and if that pays.  ``known``: the
         counters up to which we have looked, if we wait for items."""
         yielding = self._yielding[kind]
@@ -278,11 +278,11 @@ class Waiter:
         began = monotonic()
         systems.give_way()
         took = monotonic() - began
-        if kind == AWAITS_PLACE:
+        if known is None:
             yielding.note(took, _PLACES_GAINED)
         elif took > NO_TIME:
             with contextlib.suppress(ValueError):  # forked just now
-                yielding.note(took, _sum(self._members.cells.counters()) - _sum(known) - 1)
+                yielding.note(took, _sum(self._members.cells.counters()) - _sum(known()) - 1)
 
     def _may_get_more(self, kind: int) -> bool:
         """Who has rung may be about to do more for us: not one who waits for our answer, nor all those who are stopped
