@@ -144,11 +144,11 @@ MANY_CONSUMERS: Final = ("bounded/1x10", "bounded/3x20", "bounded/20x20", "unbou
 TOLD: Final = (
     Told(
         PERFORMANCE,
-        "half of the figures in the tables lie, in all their rounds, within {14} % of their median, from the"
-        " least to the greatest, and nine of ten within {35} %",
+        "half of the figures in the tables lie, in all their rounds, within {12} % of their median, from the"
+        " least to the greatest, and nine of ten within {34} %",
         widths(False),
     ),
-    Told(PERFORMANCE, "half of them lie within {18} %, nine of ten within {56} %", widths(True)),
+    Told(PERFORMANCE, "half of them lie within {17} %, nine of ten within {56} %", widths(True)),
     Told(
         PERFORMANCE,
         "One producer and one consumer move {5.5} to {5.8} times as many small items a second",
@@ -197,10 +197,10 @@ TOLD: Final = (
     Told(PERFORMANCE, "unused {0.29} ({0.09})", median("making", "unused", 1e-3, TURBO, STDLIB)),
     Told(
         PERFORMANCE,
-        "as far as this machine can tell: {1.00} of the time ({0.98} to {1.0})",
+        "as far as this machine can tell: {1.02} of the time ({1.01} to {1.03})",
         spread("parse_stdlib", "wall"),
     ),
-    Told(PERFORMANCE, "of a tenth of a second and less take {8} to {20} ms more", more_of_short_programs),
+    Told(PERFORMANCE, "of a tenth of a second and less take {9} to {16} ms more", more_of_short_programs),
     Told(
         PERFORMANCE,
         "a get costs {10} to {128} µs more of processor time than with the standard library",
