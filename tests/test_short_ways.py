@@ -24,7 +24,7 @@ from tqshim import CorruptBatchError, Empty, TurboQueue
 from tqshim.engine import tuning
 from tqshim.engine.consumer import Consumer
 from tqshim.engine.engine import Engine
-from tqshim.engine.leasing import NO_STEPS
+from tqshim.engine.leasing import NO_STEPS, Leasing
 from tqshim.engine.log import NO_LOG, Log
 from tqshim.engine.membership import Membership
 from tqshim.engine.producer import Producer
@@ -634,6 +634,106 @@ def test_ten_places_that_are_filled_and_emptied_take_few_events(monkeypatch: pyt
         assert [queue.get(timeout=LONG) for _ in range(10)] == list(range(10))
         counts.append(events_of(queue) - before)
     assert sorted(counts)[10] <= 4, counts
+    other._use.engine.close()
+    queue._engine.close()
+
+
+def leased_but_for_the_last(queue: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The lease of that consumer, which is fast, and has delivered 0 and so on, all but the lease's last item."""
+    monkeypatch.setattr(tuning, "LEASE_PACE", 1e9)
+    for number in range(8):  # the first ones tell how fast its caller is
+        queue.put(number)
+        queue.get(timeout=LONG)
+    for number in range(8):
+        queue.put(number)
+    parts, number = queue._engine.parts, 0
+    while parts.leasing.lease is None or parts.members.position() < parts.leasing.lease.end - 1:
+        assert queue.get(timeout=LONG) == number
+        number += 1
+    return parts.leasing.lease
+
+
+@GETS
+@CLAIMS
+def test_a_step_that_came_too_late_is_known_before_the_next_lease_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if nothing comes of that lease, and the step asks only then."""
+    queue, other = two_consumers()
+    lease = leased_but_for_the_last(queue, monkeypatch)
+    theirs, got_by_others, got_meanwhile = other._use.engine, [], []
+    theirs.act(theirs.parts.replica.sync)
+    theirs.parts.members.raise_flag(words_of.LEASE_FLAG, lease.slot)
+    count = theirs.parts.members.word(words_of.LEASE_POSITION, lease.slot) - lease.first
+    begin, confirm = Leasing.begin, Engine.confirm
+
+    def begin_late(self: Leasing, *given: Any) -> bool:
+        """The other consumer is faster."""
+        monkeypatch.setattr(Leasing, "begin", begin)
+        with contextlib.suppress(Empty):
+            while True:
+                got_by_others.append(other.get(False))
+        return begin(self, *given)
+
+    def confirm_late(self: Engine, *given: Any) -> bool:
+        """It ends the lease where it has seen it; another thread of this process gets in between."""
+        monkeypatch.setattr(Engine, "confirm", confirm)
+        theirs.act(theirs.parts.replica.append, events.revoke(count, lease.number))
+        got_by_others.append(other.get(timeout=LONG))
+        for number in range(100, 110):
+            queue.put(number)
+        monkeypatch.setattr(Leasing, "begin", begin_late)
+        with contextlib.suppress(Empty):
+            got_meanwhile.append(queue.get(False))
+        return confirm(self, *given)
+
+    monkeypatch.setattr(Engine, "confirm", confirm_late)
+    with contextlib.suppress(Empty):
+        got_meanwhile.append(queue.get(False))
+    with contextlib.suppress(Empty):
+        while True:
+            got_meanwhile.append(queue.get(False))
+    assert sorted(got_by_others + got_meanwhile) == [7, *range(100, 110)]
+    assert got_by_others[0] == 7
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@GETS
+@CLAIMS
+def test_what_a_handlers_get_has_left_comes_before_what_a_lease_delivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That get, in the middle of one that leases, was interrupted itself when it had its item."""
+    queue, other = two_consumers()
+    monkeypatch.setattr(tuning, "LEASE_PACE", 1e9)
+    for number in range(8):
+        queue.put(number)
+        queue.get(timeout=LONG)
+    for number in range(1000, 1020):
+        queue.put(number)
+    begin, load, interrupted = Leasing.begin, queues.load, []
+
+    def interrupted_load(record: Any) -> Any:
+        monkeypatch.setattr(queues, "load", load)
+        signal.raise_signal(signal.SIGUSR1)
+        return load(record)
+
+    def begin_beside(self: Leasing, *given: Any) -> bool:
+        monkeypatch.setattr(Leasing, "begin", begin)
+        monkeypatch.setattr(queues, "load", interrupted_load)
+        with pytest.raises(Interrupted):
+            queue.get(False)
+        interrupted.append(1)
+        return begin(self, *given)
+
+    def handler(*_: Any) -> None:
+        raise Interrupted
+
+    former = signal.signal(signal.SIGUSR1, handler)
+    try:
+        monkeypatch.setattr(Leasing, "begin", begin_beside)
+        got = [queue.get(timeout=LONG) for _ in range(20)]
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert interrupted
+    assert got == [1001, 1000, *range(1002, 1020)], "1001 was under way already"
     other._use.engine.close()
     queue._engine.close()
 

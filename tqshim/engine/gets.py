@@ -189,6 +189,8 @@ def take_short(engine: Acts, got: list[Any], sleep: Sleep, deadline: Optional[fl
                     parts.waiter.ring(AWAITS_PLACE)
                 if sleep.parts is not None:
                     wake(parts, sleep)
+            if engine.beside is not None and engine.beside.owes:
+                parts.leasing.settle()  # as in ``take_in_acts``
             engine.unsure = engine.stale
     except BaseException as error:
         if engine.parts.hand.state is state:

@@ -101,8 +101,12 @@ class Leasing:
 
     def begin(self, slot: int, cuts: bytes) -> bool:
         """Take a lease, and cut these first, which were read then.  ``False``: others were faster."""
+        words, former = self._members.cells.words, self.lease
+        if former is not None and words[Cells.place(words_of.LEASE_FLAG, slot)]:
+            # Who has raised it may have looked before our last step, which may ask only later, when it is down.
+            self.at = self._contest(former, self.at)
+            self.forget()
         ledger = self._replica.ledger
-        words = self._members.cells.words
         # Ours alone, and no lease of ours stands: whatever they say of an earlier one does not count any more.
         words[Cells.place(words_of.LEASE_FLAG, slot)] = 0
         words[Cells.place(words_of.LEASE_POSITION, slot)] = ledger.head
