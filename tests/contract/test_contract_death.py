@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import itertools
 import os
 import random
@@ -417,6 +418,7 @@ def test_children_that_are_forked_beside_busy_threads_go_on() -> None:
 @pytest.mark.parametrize("way", ["put", "qsize", "join"])
 def test_who_forks_in_a_handler_while_it_waits_for_a_thread_goes_on(way: str) -> None:
     """The child's frame below the handler waits for what a thread had that the child has not."""
+    package = str(Path(inspect.getfile(tqshim)).parent)
     with tqshim.JoinableQueue() as q, tqshim.Queue() as told:
         act = {"put": lambda: q.put(b"x"), "qsize": q.qsize, "join": lambda: q.join(timeout=0)}[way]
         stop = threading.Event()
@@ -424,8 +426,10 @@ def test_who_forks_in_a_handler_while_it_waits_for_a_thread_goes_on(way: str) ->
         children: list[int] = []
 
         def work() -> None:
+            # Slowly, on a busy machine, too: it mostly has what the other thread waits for.
+            sys.settrace(lambda frame, *_: time.sleep(0.0005) if frame.f_code.co_filename.startswith(package) else None)
             while not stop.is_set():
-                q.put_many([bytes(2_000_000)] * 4)
+                q.put_many([b"y"] * 4)
                 q.get_many()
 
         def handler(*_: object) -> None:
