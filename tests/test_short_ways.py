@@ -354,11 +354,11 @@ def test_steps_beyond_the_end_of_a_lease_find_out_each(q: Any) -> None:
     raise_flag(q, lease)
     steps = [next(parts.leasing.steps) for _ in range(3)]
     assert [item for _, item, *_ in steps] == left[:3]
-    assert all(contested for *_, contested, _ in steps)
+    assert all(contested for _, _, _, contested, *_ in steps)
     parts.replica.journal.append(events.revoke(left[1] - lease.first, lease.number))
     generation = engine.generation
-    assert [engine.confirm(item, generation) for _, item, *_ in reversed(steps)] == [False, False, True]
-    assert not engine.confirm(left[0], generation - 1), "a forked child's"
+    assert [engine.confirm(item, lease, generation) for _, item, *_ in reversed(steps)] == [False, False, True]
+    assert not engine.confirm(left[0], lease, generation - 1), "a forked child's"
     assert drained(q) == left[1:]
 
 
@@ -375,12 +375,12 @@ def test_a_step_that_has_yet_to_ask_learns_of_the_end_of_a_lease_after_the_next(
     while left[0] < lease.end - 1:
         assert q.get(True, LONG) == left.pop(0)
     raise_flag(q, lease)
-    _, item, _, contested, _ = next(parts.leasing.steps)
+    _, item, _, contested, *_ = next(parts.leasing.steps)
     assert item == left[0] == lease.end - 1 and contested
     parts.replica.journal.append(events.revoke(item - lease.first, lease.number))
     assert q.get(True, LONG) == item
     assert parts.replica.ledger.lease.number == lease.number + 1
-    assert not engine.confirm(item, engine.generation)
+    assert not engine.confirm(item, lease, engine.generation)
     assert drained(q) == left[1:]
 
 
@@ -393,7 +393,7 @@ def test_an_interrupt_before_the_journal_has_answered_loses_nothing(q: Any) -> N
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    for line in ("if not engine.confirm(item, generation):", "contested = 0"):
+    for line in ("if not engine.confirm(item, lease, generation):", "contested = 0"):
         with pytest.raises(KeyboardInterrupt), meanwhile(line, interrupt):
             q.get(True, LONG)
         assert q.get(True, LONG) == left.pop(0)
@@ -638,8 +638,8 @@ def test_ten_places_that_are_filled_and_emptied_take_few_events(monkeypatch: pyt
     queue._engine.close()
 
 
-def leased_but_for_the_last(queue: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The lease of that consumer, which is fast, and has delivered 0 and so on, all but the lease's last item."""
+def leased_but_for(left: int, queue: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The lease of that consumer, which is fast, and has delivered 0 and so on, all but so many items of the lease."""
     monkeypatch.setattr(tuning, "LEASE_PACE", 1e9)
     for number in range(8):  # the first ones tell how fast its caller is
         queue.put(number)
@@ -647,7 +647,7 @@ def leased_but_for_the_last(queue: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     for number in range(8):
         queue.put(number)
     parts, number = queue._engine.parts, 0
-    while parts.leasing.lease is None or parts.members.position() < parts.leasing.lease.end - 1:
+    while parts.leasing.lease is None or parts.members.position() < parts.leasing.lease.end - left:
         assert queue.get(timeout=LONG) == number
         number += 1
     return parts.leasing.lease
@@ -658,7 +658,7 @@ def leased_but_for_the_last(queue: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_step_that_came_too_late_is_known_before_the_next_lease_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if nothing comes of that lease, and the step asks only then."""
     queue, other = two_consumers()
-    lease = leased_but_for_the_last(queue, monkeypatch)
+    lease = leased_but_for(1, queue, monkeypatch)
     theirs, got_by_others, got_meanwhile = other._use.engine, [], []
     theirs.act(theirs.parts.replica.sync)
     theirs.parts.members.raise_flag(words_of.LEASE_FLAG, lease.slot)
@@ -693,6 +693,65 @@ def test_a_step_that_came_too_late_is_known_before_the_next_lease_is_wanted(monk
             got_meanwhile.append(queue.get(False))
     assert sorted(got_by_others + got_meanwhile) == [7, *range(100, 110)]
     assert got_by_others[0] == 7
+    other._use.engine.close()
+    queue._engine.close()
+
+
+@GETS
+@CLAIMS
+def test_what_is_lost_in_two_leases_is_lost_to_both_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread takes an item of a lease, another the same item of the next lease; another process has ended both."""
+    queue, other = two_consumers()
+    theirs, confirm, got, got_there, got_by_others = other._use.engine, Engine.confirm, [], [], []
+    asks, may_ask = threading.Event(), threading.Event()
+
+    def look() -> tuple[Any, int]:
+        """What the other consumer does before it ends our lease, at what it has seen by then."""
+        theirs.act(theirs.parts.replica.sync)
+        lease = theirs.parts.replica.ledger.lease
+        theirs.parts.members.raise_flag(words_of.LEASE_FLAG, lease.slot)
+        return lease, theirs.parts.members.word(words_of.LEASE_POSITION, lease.slot) - lease.first
+
+    def end(lease: Any, count: int) -> None:
+        theirs.act(theirs.parts.replica.append, events.revoke(count, lease.number))
+
+    def confirm_first(self: Engine, *given: Any) -> bool:
+        """This thread's item is the last but one.  Another thread takes the last, and is slow to ask whose it is."""
+        if threading.current_thread() is thread:
+            asks.set()
+            may_ask.wait(LONG)
+        elif not thread.is_alive():
+            thread.start()
+            asks.wait(LONG)
+            end(*seen)
+        return confirm(self, *given)
+
+    def confirm_second(self: Engine, *given: Any) -> bool:
+        """This thread has taken the item that the other thread asks about; the other consumer gets it."""
+        if threading.current_thread() is not thread:
+            monkeypatch.setattr(Engine, "confirm", confirm)
+            end(*seen)
+            got_by_others.append(other.get(timeout=LONG))
+        return confirm(self, *given)
+
+    thread = threading.Thread(target=lambda: got_there.append(queue.get(timeout=LONG)))
+    leased_but_for(2, queue, monkeypatch)
+    seen = look()
+    for number in range(100, 106):
+        queue.put(number)
+    monkeypatch.setattr(Engine, "confirm", confirm_first)
+    got.append(queue.get(timeout=LONG))
+    seen = look()
+    monkeypatch.setattr(Engine, "confirm", confirm_second)
+    got.append(queue.get(timeout=LONG))
+    may_ask.set()
+    thread.join(LONG)
+    with contextlib.suppress(Empty):
+        while True:
+            got.append(queue.get(False))
+    assert got_by_others == [7]
+    assert sorted([*got, *got_there]) == [6, *range(100, 106)]
+    assert not queue._engine.parts.leasing._lost
     other._use.engine.close()
     queue._engine.close()
 

@@ -482,10 +482,8 @@ class Consumer:
         hand.state = mine[-1][0], (*hand.state[1], *found)
         hand.damage = damage
 
-    def end_of(self, lease: Optional[Lease]) -> int:
+    def end_of(self, lease: Lease) -> int:
         """Where another's lease has ended, of this process: it ends now, if it has not."""
-        if lease is None:
-            return 0
         self._replica.sync()
         if self._replica.ledger.lease == lease:
             self._revoke(lease)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Optional
 
     from tqshim.protocol.figures import Stats
+    from tqshim.protocol.records import Lease
 
 __all__ = ["Engine"]
 
@@ -122,16 +123,16 @@ class Engine(Acts):
             self.parts.leasing.settle()
             self.parts.hand.put_back(records)
 
-    def confirm(self, item: int, generation: int) -> bool:
-        """A step has taken that item, but somebody wanted our lease to end: it is ours if the journal says so, and if
-        this is not a forked child: ``generation`` was ours at the step."""
+    def confirm(self, item: int, lease: Lease, generation: int) -> bool:
+        """A step has taken that item of our lease, but somebody wanted that to end: it is ours if the journal says so,
+        and if this is not a forked child: ``generation`` was ours at the step."""
         if self.is_interrupted:
             above, leasing = self.top(), self.parts.leasing
-            end = self.unless_forked(0, above.act, lambda: above.parts.consumer.end_of(leasing.lease))
+            end = self.unless_forked(0, above.act, lambda: above.parts.consumer.end_of(lease))
             if item >= end:
-                leasing.told.add(item)
+                leasing.told.add((lease.number, item))
             return item < end and generation == self.generation
-        ours = self.unless_forked(False, self.act, lambda: self.parts.leasing.confirm(item))
+        ours = self.unless_forked(False, self.act, lambda: self.parts.leasing.confirm(item, lease))
         return ours and generation == self.generation
 
     def ring_for_place(self) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_STEPS", "Leasing", "small_ahead"]
 
-Step = tuple[Record, int, None, int, int]
+Step = tuple[Record, int, None, int, int, Lease]
 NO_STEPS: Final[Iterator[Step]] = iter(())
 
 _AWAITS_PLACE: Final = words_of.ASLEEP[words_of.AWAITS_PLACE]
@@ -88,13 +88,14 @@ class Leasing:
         self.steps: Iterator[Step] = NO_STEPS
         """Its next records, which go without the lock: a step takes one, stores in our cell that it is taken, and looks
         whether somebody wants the lease to end, in one piece that neither a thread nor a signal handler divides.  It
-        yields the record, its item, nothing, the flag, and whether producers wait for a place.  Ended by ``settle``;
-        while it is not, the cell holds what ``at`` will be."""
+        yields the record, its item, nothing, the flag, whether producers wait for a place, and our lease.  Ended by
+        ``settle``; while it is not, the cell holds what ``at`` will be."""
         self._ahead: list[Record] = []
         """The records of ``steps``."""
-        self._lost: set[int] = set()
-        """Items that steps took when our lease had ended before them."""
-        self.told: set[int] = set()
+        self._lost: set[tuple[int, int]] = set()
+        """Items that steps took when our lease had ended before them, each with the number of that lease: one may have
+        been ours in two leases, and lost in both."""
+        self.told: set[tuple[int, int]] = set()
         """Those of our lease of which a signal handler's frame was told that, before this engine could know it."""
 
     # -- taking it, and delivering
@@ -201,7 +202,7 @@ class Leasing:
         stores: Iterator[None] = map(setitem, words, repeat(cell), range(first + 1, end + 1))  # type: ignore[arg-type]
         # Behind the store: who falls asleep says so, has a barrier, and then looks at what we have stored.
         asleep = map(getitem, words, repeat(_AWAITS_PLACE)) if self._replica.ledger.maxsize else repeat(0)
-        self.steps = zip(records, range(first, end), stores, map(getitem, words, repeat(flag)), asleep)
+        self.steps = zip(records, range(first, end), stores, map(getitem, words, repeat(flag)), asleep, repeat(lease))
 
     def settle(self) -> None:
         """No step goes on from here: ``at`` says what they have delivered."""
@@ -212,17 +213,18 @@ class Leasing:
             self.at = at
             self.steps = NO_STEPS  # Last: if this is interrupted, the next call does the same.
 
-    def confirm(self, item: int) -> bool:
-        """A step has taken that item, but somebody wanted our lease to end: it is ours if the journal says so."""
+    def confirm(self, item: int, of: Lease) -> bool:
+        """A step has taken that item ``of`` a lease, but somebody wanted that to end: it is ours if the journal says
+        so."""
         lease = self.lease
         if lease is not None and self._members.cells.words[Cells.place(words_of.LEASE_FLAG, lease.slot)]:
             self.at = self._contest(lease, self.at)
             self.forget()
-        return item not in self._lost
+        return (of.number, item) not in self._lost
 
-    def forget_lost(self, item: int) -> None:
+    def forget_lost(self, item: int, of: Lease) -> None:
         """Its taker knows that it is not ours.  Not before: if that is interrupted, it asks once more."""
-        self._lost.discard(item)
+        self._lost.discard((of.number, item))
 
     # -- ending it
 
@@ -234,7 +236,7 @@ class Leasing:
             self._replica.append(events.revoke(wanted - lease.first, lease.number))
         number, base = self._replica.ledger.kept[lease.slot]
         assert number == lease.number
-        self._lose(base)
+        self._lose(base, lease)
         return min(base, wanted)
 
     def end(self) -> bool:
@@ -248,7 +250,7 @@ class Leasing:
         base = self._replica.ledger.kept[lease.slot][1]
         if base > self.at:
             return False
-        self._lose(base)
+        self._lose(base, lease)
         self.at = base
         self.forget()
         self._replica.settled()
@@ -278,10 +280,10 @@ class Leasing:
         self._window = 0, []
         self.told.clear()
 
-    def _lose(self, base: int) -> None:
+    def _lose(self, base: int, lease: Lease) -> None:
         """Our lease has ended at that item.  Steps that have gone beyond it, in other threads or in frames below a
         signal handler's, find theirs among the lost ones."""
-        self._lost.update({*range(base, self.at)} - self.told)
+        self._lost.update({(lease.number, item) for item in range(base, self.at)} - self.told)
 
     # -- being sure
 
@@ -290,7 +292,7 @@ class Leasing:
         former = self.lease
         kept = self._replica.ledger.kept.get(former.slot) if former is not None else None
         if former is not None and kept is not None and kept[0] == former.number:
-            self._lose(kept[1])
+            self._lose(kept[1], former)
             # What follows it may become ours again, and must not look delivered then.
             self.at = min(self.at, kept[1])
 
@@ -304,6 +306,6 @@ class Leasing:
         known = [(item, ledger.place(item)) for item in range(at, taken)]
         self._replica.append(events.revoke(taken - lease.first, lease.number))
         end = self._replica.ledger.kept[lease.slot][1]
-        self._lose(end)
+        self._lose(end, lease)
         self.at = min(self.at, end)
         return [(item, place) for item, place in known if item < end]

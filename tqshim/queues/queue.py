@@ -183,12 +183,12 @@ class TurboQueue(_Queue[_T]):
         loading = contested = 0
         generation = -1
         try:
-            for record, item, _, contested, awaited in engine.parts.leasing.steps:  # the short way
+            for record, item, _, contested, awaited, lease in engine.parts.leasing.steps:  # the short way
                 if contested:
                     generation = engine.generation
-                    if not engine.confirm(item, generation):
+                    if not engine.confirm(item, lease, generation):
                         record, contested = None, 0
-                        engine.parts.leasing.forget_lost(item)
+                        engine.parts.leasing.forget_lost(item, lease)
                         break
                     contested = 0
                 if awaited:
@@ -209,8 +209,8 @@ class TurboQueue(_Queue[_T]):
             # Ctrl-C, or a signal handler's exception, before the item was returned: the next get returns it.
             if contested:
                 generation = engine.generation if generation < 0 else generation
-                got = [record] if record is not None and engine.confirm(item, generation) else []
-                engine.parts.leasing.forget_lost(item)
+                got = [record] if record is not None and engine.confirm(item, lease, generation) else []
+                engine.parts.leasing.forget_lost(item, lease)
             elif record is not None and generation in (-1, engine.generation):
                 got = [record]
             if got and not (loading and is_fault(error)):
