@@ -521,9 +521,9 @@ def test_an_item_that_was_not_ours_does_not_become_so_by_an_interruption(
     other.get(theirs, most, False, None)
     confirm = type(engine).confirm
 
-    def interrupted(self: Any, item: int, generation: int) -> bool:
+    def interrupted(self: Any, *given: Any) -> bool:
         monkeypatch.undo()
-        assert not confirm(self, item, generation)
+        assert not confirm(self, *given)
         raise Interrupt
 
     monkeypatch.setattr(type(engine), "confirm", interrupted)

@@ -33,7 +33,7 @@ ONE_PAGE: Final = 4096
 """Bytes that a pipe holds at least."""
 FIRST_NAP: Final = 20e-6
 LAST_NAP: Final = 5e-3
-"""Seconds between two looks whether a pipe is empty: each nap is twice as long as the one before, up to that."""
+"""Seconds between two checks whether a pipe is empty: each nap is twice as long as the one before, up to this."""
 SUMMARY: Final = "Take all items out of a queue and print them, one line of JSON each."
 EXAMPLE: Final = """\
   python -m tqshim drain jobs > items.jsonl              # items that JSON can say; another one ends it, and stays
@@ -51,15 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @guarded
 def run(options: argparse.Namespace) -> int:
-    """Print the items.  Exit status: 0; 1 where items are damaged, or one is no JSON; 2 where it is no queue; 141 where
-    nobody reads on: what nobody has read stays in the queue.  ``--json`` is what it does anyway."""
+    """Print the items.  Exit status: 0; 1 where items are damaged, or one is no JSON; 2 where the path is no queue; 141
+    where nobody reads on: items that nobody has read stay in the queue.  ``--json`` changes nothing."""
     encode: Callable[[bytes], str] = (
         monitor.as_pickle if options.pickle else functools.partial(monitor.as_json, lossy=options.lossy)
     )
     sys.stdout.flush()
     fd = sys.stdout.fileno()
     pipe = _Pipe(fd) if stat.S_ISFIFO(os.fstat(fd).st_mode) else None
-    logging.getLogger("tqshim").addHandler(logging.NullHandler())  # what it warns of is said below, once
+    logging.getLogger("tqshim").addHandler(logging.NullHandler())  # the loss of items is printed below, once
     try:
         done = monitor.drain(
             options.path, functools.partial(_write, fd, pipe), most=options.number, encode=encode, authkey=authkey()
@@ -73,17 +73,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Pipe:
-    """A pipe that is written to.  What it holds is lost when its reader goes."""
+    """A pipe that this process writes to.  The bytes that it holds are lost when its reader goes."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.poll = select.poll()
         self.narrow = False
-        """It has room only when it is empty: so the system tells when all is read."""
+        """The pipe has room only when it is empty: so the system tells when all is read."""
         self._make_narrow()
 
     def _make_narrow(self) -> None:
-        """Give it room for one page, which the system may be unable to, and refuses while it holds more than that."""
+        """Give the pipe room for one page only.  Not every system can, and it refuses while the pipe holds more."""
         if systems.SET_PIPE_SIZE is not None:
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self.fd, systems.SET_PIPE_SIZE, ONE_PAGE)
@@ -91,15 +91,15 @@ class _Pipe:
         self.poll.register(self.fd, select.POLLOUT if self.narrow else 0)
 
     def wait(self) -> None:
-        """Wait until all that it holds is read.  Raises ``BrokenPipeError`` where nobody reads on."""
+        """Wait until all that the pipe holds is read.  Raises ``BrokenPipeError`` where nobody reads on."""
         if self.narrow:
             if not self.poll.poll()[0][1] & select.POLLOUT:
                 raise BrokenPipeError
             return
         nap = FIRST_NAP
         while True:
-            gone = bool(self.poll.poll(0))  # first: what it holds then, nobody will read
-            if gone and systems.PIPES_FORGET:  # whatever it held: nothing is lost, one may be printed twice
+            gone = bool(self.poll.poll(0))  # before _held: if the reader has gone, nobody reads what the pipe holds
+            if gone and systems.PIPES_FORGET:  # even if all was read: nothing is lost, an item may be printed twice
                 raise BrokenPipeError
             if not self._held():
                 break
@@ -110,13 +110,13 @@ class _Pipe:
         self._make_narrow()
 
     def _held(self) -> int:
-        """Bytes that nobody has read; macOS tells them as the file's size."""
+        """Return how many bytes in the pipe nobody has read; macOS reports them as the file's size."""
         told = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))
         return int.from_bytes(told, sys.byteorder) or os.fstat(self.fd).st_size
 
 
 def _write(fd: int, pipe: Optional[_Pipe], line: str) -> None:
-    """Print a line without a buffer, and wait until it is read: an item that nobody read must be known."""
+    """Print a line without a buffer, and wait until it is read: we must know whether somebody has read the item."""
     view = memoryview(line.encode() + b"\n")
     while view:
         view = view[os.write(fd, view) :]

@@ -32,15 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @guarded
 def run(options: argparse.Namespace) -> int:
-    """Put the items.  Exit status: 0; 1 where a line is no item, or no place came free, or no space: what stood before
-    it is in the queue; 2 where it is no queue."""
+    """Put the items.  Exit status: 0; 1 where a line is no item, or there is no place or no space for its item: the
+    items of the lines before it are in the queue; 2 where the path is no queue."""
     decode = monitor.from_pickle if options.pickle else monitor.from_json
     if sys.stdin is None:
         raise ValueError("standard input is closed")
     try:
         put = monitor.fill(
             options.path,
-            getattr(sys.stdin, "buffer", sys.stdin),  # bytes: what is no UTF-8 belongs to its line
+            getattr(sys.stdin, "buffer", sys.stdin),  # bytes: an error in UTF-8 is reported with its line
             decode=decode,
             maxsize=options.maxsize,
             timeout=options.timeout,

@@ -36,7 +36,7 @@ class Command(Protocol):
         """Declare the command's options."""
 
     def run(self, options: argparse.Namespace) -> int:
-        """Do it, and return the exit status."""
+        """Run the command, and return the exit status."""
 
 
 COMMANDS: Final[dict[str, Command]] = {
@@ -53,11 +53,11 @@ COMMANDS: Final[dict[str, Command]] = {
     "kafka": kafka,
     "run": run,
 }
-"""By name; in this order they are listed."""
+"""The commands by name, in the order in which they are listed."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     whole = argparse.ArgumentParser(prog="python -m tqshim", description="Tools around TurboQueue.")
     whole.add_argument("--version", action="version", version=f"tqshim {__version__}")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @guarded
 def run(options: argparse.Namespace) -> int:
-    """Print the items.  Exit status: 0; 1 where one can't be read; 2 where it is no queue."""
+    """Print the items.  Exit status: 0; 1 where an item can't be read; 2 where the path is no queue."""
     found = monitor.peek(options.path, options.number, whole=options.unpickle, authkey=authkey())
     if options.unpickle:
-        # The same looks at owner and mode as before any other unpickling: refused is refused.
+        # Check owner and mode of the folder, as before any other unpickling: this raises where they are refused.
         LogFolder.meet(options.path).close()
     bad = 0
     shown = []
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _object(one: monitor.Peeked) -> tuple[str, bool]:
-    """What a record comes to, and whether it failed."""
+    """Return the object of a record as text, and whether unpickling it failed."""
     shown = reprlib.Repr()
     shown.maxstring = shown.maxother = SHOWN
     try:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @guarded
 def run(options: argparse.Namespace) -> int:
-    """Delete it.  Exit status: 0; 2 where it is in use, or no queue: it is as it was."""
+    """Delete the queue.  Exit status: 0; 2 where it is in use, or the path is no queue: then nothing has changed."""
     items = monitor.remove(options.path)
     if options.json:
         print_json({"removed": options.path, "items": items})

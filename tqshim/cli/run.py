@@ -3,7 +3,7 @@
 Lives here: making this process look as if the interpreter had been told to run the program.  Not here: what is swapped
 (``patching``).
 
-Invariant: ``sys.argv``, ``sys.path``, ``__main__``, the exit code and the traceback are those of the program run
+Invariant: ``sys.argv``, ``sys.path``, ``__main__``, the exit code and the traceback are the same as if the program ran
 without us; so a child that imports its main module again imports the program's.
 """
 
@@ -43,7 +43,7 @@ for example:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options: all that follows is the program's."""
+    """Declare the command's options: all arguments behind them are the program's."""
     parser.add_argument("-m", dest="is_module", action="store_true", help="the program is a module, not a script")
     parser.add_argument("-c", dest="is_code", action="store_true", help="the program is what is given")
     parser.add_argument("program", nargs=argparse.REMAINDER, help="the program, and its arguments")
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _fresh_main() -> ModuleType:
-    """A ``__main__`` without anything of ours in it; ``multiprocessing`` knows it by another name, too."""
+    """Make a ``__main__`` without anything of ours in it; ``multiprocessing`` knows it by another name, too."""
     module = ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
     if sys.version_info < (3, 14):
@@ -105,7 +105,7 @@ def _run_module(program: list[str]) -> None:
 
 
 def _given(source: str) -> str:
-    """What stands behind ``-c``, as this version of Python takes it."""
+    """Return the code given with ``-c`` as this version of Python takes it."""
     if sys.version_info >= (3, 14):
         source = textwrap.dedent(source)
     if sys.version_info >= (3, 13):  # tracebacks show its lines
@@ -114,7 +114,7 @@ def _given(source: str) -> str:
 
 
 def _run_source(source: Union[bytes, str], name: str, arguments: list[str]) -> None:
-    """What has no file: the current folder is searched first, as it is at each look."""
+    """Run a program that has no file.  Each import first searches the folder that is the current one at that time."""
     sys.argv[:] = arguments
     module = _fresh_main()
     module.__loader__ = importlib.machinery.BuiltinImporter
@@ -154,7 +154,7 @@ def _run_file(program: list[str]) -> None:
 
 
 def _search_first(folder: str) -> None:
-    """Put the program's folder where the interpreter has put the current one."""
+    """Put the program's folder where the interpreter has put the current folder."""
     if not getattr(sys.flags, "safe_path", False) and not sys.flags.isolated:
         sys.path[0] = folder
 

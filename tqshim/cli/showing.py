@@ -46,14 +46,14 @@ CUT_OFF: Final = 141
 
 
 def add_common(parser: argparse.ArgumentParser, path: str = "") -> None:
-    """Declare what all have: ``path`` is the help of their PATH, if they have one."""
+    """Declare the arguments that all commands have.  ``path``: the help of PATH, if the command has one."""
     if path:
         parser.add_argument("path", metavar="PATH", help=path)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
 def authkey() -> Optional[bytes]:
-    """What queues with a key are opened with: of the environment, for others may read arguments.  ``None``: not set."""
+    """Return the key of the queue, from the environment: other users may read arguments.  ``None``: it is not set."""
     return os.fsencode(os.environ.get("TQSHIM_AUTHKEY", "")) or None
 
 
@@ -74,7 +74,7 @@ def seconds(text: str) -> float:
 
 
 def guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """A command's ``run``, with what stops it told in one line."""
+    """Wrap a command's ``run`` so that an error that stops it is printed in one line."""
 
     @functools.wraps(run)
     def safe(options: argparse.Namespace) -> int:
@@ -103,7 +103,7 @@ def guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Name
 
 
 def clean(text: str) -> str:
-    """The text without what a terminal would obey, or its encoding can't say: a file may be called anything."""
+    """Escape characters that a terminal would obey, or that its encoding lacks: a file may have any name."""
     shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return shown.encode(encoding, "backslashreplace").decode(encoding)
@@ -115,13 +115,13 @@ def say(text: str) -> None:
 
 
 def warn(options: argparse.Namespace, text: str) -> None:
-    """One line on stderr, which begins as those about wrong options do."""
-    if sys.stderr is not None:  # else print would take the other
+    """Print one line on stderr that begins like the messages about wrong options."""
+    if sys.stderr is not None:  # else print would write to stdout
         print(f"python -m tqshim {options.command}: {clean(text)}", file=sys.stderr)
 
 
 def plain(thing: Any) -> Any:
-    """Something made of dataclasses as JSON can say it: bytes as base64."""
+    """Convert something made of dataclasses to what JSON can say: bytes become base64."""
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         return {field.name: plain(getattr(thing, field.name)) for field in dataclasses.fields(thing)}
     if isinstance(thing, (list, tuple)):
@@ -130,12 +130,12 @@ def plain(thing: Any) -> Any:
 
 
 def print_json(thing: Any, lines: bool = False) -> None:
-    """One JSON document; ``lines``: in a line of its own, at once."""
+    """Print one JSON document; ``lines``: in a line of its own, at once."""
     print(json.dumps(plain(thing), indent=None if lines else 1), flush=lines)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of columns side by side, the first one aligned left, all others right."""
+    """Return the lines of a table: the first column is aligned left, all others right."""
     lines = [list(head), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return [
@@ -147,7 +147,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def size(octets: int) -> str:
-    """Bytes in three figures."""
+    """Format a number of bytes in three figures."""
     value = float(octets)
     for unit in ("B", "KB", "MB", "GB"):
         if value < 1024:
@@ -157,7 +157,7 @@ def size(octets: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time, as one says it."""
+    """Format a time as people say it."""
     for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h")):
         if seconds < limit:
             value = seconds / unit

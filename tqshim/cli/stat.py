@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @guarded
 def run(options: argparse.Namespace) -> int:
-    """Print what there is.  Exit status: 0; 2 where it is no queue, or can't be read."""
+    """Print the queue's status.  Exit status: 0; 2 where the path is no queue, or the queue can't be read."""
     found = monitor.status(options.path)
     if options.json:
         print_json(found)
@@ -55,7 +55,7 @@ def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
             "" if queue.oldest_at_least is None else f"; the oldest waits for {span(queue.oldest_at_least)} or longer"
         )
         yield "", f"{size(queue.item_bytes)} in their records{waited}"
-    if queue.unfinished < queue.put:  # somebody calls it at all
+    if queue.unfinished < queue.put:  # somebody calls task_done at all
         yield "", f"{queue.unfinished} for which nobody has called task_done"
     if queue.places is None:
         yield "places", "unbounded"

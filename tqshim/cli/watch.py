@@ -22,7 +22,7 @@ EXAMPLE: Final = """\
   python -m tqshim watch jobs --json                       # one JSON object a line"""
 
 UP: Final = "\x1b[{}A\r\x1b[J"
-"""To the beginning of the line so many above, and all below it cleared."""
+"""Moves the cursor up by so many lines, to the beginning of a line, and clears all below."""
 
 
 def interval(text: str) -> float:
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @guarded
 def run(options: argparse.Namespace) -> int:
-    """Print rates.  Exit status: 0; 2 where it is no queue, or the queue goes away; 130 after Ctrl-C."""
+    """Print rates.  Exit status: 0; 2 where the path is no queue, or the queue goes away; 130 after Ctrl-C."""
     redraw = sys.stdout.isatty() and not options.json
     drawn = 0
     for rates in monitor.watch(options.path, options.interval, options.count):

@@ -4,7 +4,7 @@ Lives here: holding an item, letting it go, and getting what has come back.  Not
 (``queues``), waiting (``engine``).
 
 Invariant: an item that is held here belongs to a block that runs, or to an act that is under way.  Whatever becomes of
-this process, the journal has it: a GOT ends it, or it comes back.
+this process, the journal has the hold: a GOT ends it, or the item comes back.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = ["Acknowledging", "Hold"]
 
 
 class Hold:
-    """An item that a block of this process has.  Where nobody refers to this any more, it comes back."""
+    """An item that a block of this process has.  Where nobody refers to this object any more, the item comes back."""
 
     __slots__ = ("__weakref__", "done", "generation", "number", "record", "times")
 
     def __init__(self, record: Taken, number: Optional[int], times: int, generation: int) -> None:
         self.record = record
         self.number = number
-        """That of its HOLD; ``None``: an interrupted get had taken the item, so it is this process's own."""
+        """The number of its HOLD; ``None``: an interrupted get had taken the item, which is this process's own."""
         self.times = times
         """How often it had come back before."""
         self.generation = generation
@@ -85,13 +85,13 @@ class Acknowledging:
         self._hand = consumer.hand
         self._waiter = waiter
         consumer.take_returned = self._take_returned
-        reclaimer.settle = self.settle  # what we hold, nobody else can look for
+        reclaimer.settle = self.settle  # nobody else can look for what we hold
         self._ended: dict[int, bool] = {}
-        """By number: items that we hold, and are to let go: got, or to come back."""
+        """By number: holds of ours that are to end, and whether the item is got; else it is to come back."""
         self.blocks: dict[int, weakref.ref[Hold]] = {}
-        """By number: what the blocks have that run in this process."""
+        """By number: the holds of the blocks that run in this process."""
         self.out: tuple[_Out, ...] = ()
-        """What blocks have that was in the hand."""
+        """The records that blocks have, and that were in the hand."""
         self._again: list[tuple[Taken, int]] = []
         """Records in the hand that blocks have had, and how often."""
 
@@ -143,14 +143,14 @@ class Acknowledging:
     def _append_hold(self, cut: bool = False) -> Optional[Held]:
         consumer = self._consumer
         assert consumer.slot is not None
-        consumer.claim_from = self._replica.now  # No claim of ours before that is under way any more.
+        consumer.claim_from = self._replica.now  # No earlier claim of ours is under way any more.
         hold = events.hold(consumer.slot)
         # Commit point: the item is held.
         held = self._members.cut(hold)[-1] if cut else self._replica.append_one(hold)
         return held if isinstance(held, Held) else None
 
     def _record(self, held: Held) -> Taken:
-        """The record of an item that we hold.  If it can't be read it is lost, as in a get."""
+        """Return the record of an item that we hold.  If the record can't be read the item is lost, as in a get."""
         try:
             return self._reader.read(held.place, held.item)
         except CorruptBatchError:
@@ -158,11 +158,11 @@ class Acknowledging:
             raise
 
     def let_go(self, hold: Hold, got: bool) -> None:
-        """The block has ended: its item counts as got, or it comes back."""
+        """End the hold of a block that has ended: its item counts as got, or it comes back."""
         number = hold.number
         if number is None:
             out = tuple([entry for entry in self.out if entry[1] is not hold.record])
-            if len(out) == len(self.out):  # another engine's of this process, which sees to it: ``is_to_end`` said it
+            if len(out) == len(self.out):  # another engine's of this process, which ends it: ``is_to_end`` noted it
                 return
             if got:
                 self.out = out
@@ -180,7 +180,7 @@ class Acknowledging:
         self.out, self._hand.state = out, state
 
     def take_back(self) -> None:
-        """Blocks were thrown away, or interrupted at their end: what they had comes back."""
+        """Take back what blocks had that were thrown away, or interrupted at their end."""
         if not (self.blocks or self.out):
             return
         with a_full_disk_is_no_matter():  # the next get does it
@@ -192,26 +192,26 @@ class Acknowledging:
             self._come_back([(record, times) for _, record, times, done in left if not done[0]], out)
 
     def take_all_back(self) -> None:
-        """The same of blocks that go on."""
+        """Do the same for blocks that go on."""
         if self.out:
             self._come_back([(record, times) for _, record, times, done in self.out if not done[0]], ())
 
     def is_to_end(self, hold: Hold, got: bool) -> None:
-        """From here on the end of that hold is carried out, if need be by the next act."""
+        """Note how that hold ends: from here on its end is carried out, if need be by the next act."""
         hold.done[0] = got
         if hold.number is not None:
             self._ended[hold.number] = got
 
     def has_ended(self, hold: Hold) -> None:
-        """Another engine of this process has carried that out."""
+        """Note that another engine of this process has carried out the end of that hold."""
         if hold.number is not None:
             self._ended.pop(hold.number, None)
             self.blocks.pop(hold.number, None)
 
     def _end_hold(self, number: int, got: bool) -> None:
         if number not in self._replica.ledger.held:
-            self._replica.sync()  # it is another's of this process, that of a handler's engine
-        if number in self._replica.ledger.held:  # else this process has left meanwhile, and it has come back
+            self._replica.sync()  # the hold is of another engine of this process, a handler's
+        if number in self._replica.ledger.held:  # else this process has left meanwhile, and the item has come back
             # Commit point.
             self._replica.append(events.got(number) if got else events.return_(number))
         self._ended.pop(number, None)
@@ -224,7 +224,7 @@ class Acknowledging:
             self._reclaimer.reclaim_done()
 
     def settle(self) -> None:
-        """Let go what we hold and no block has: of acts that were interrupted, and of blocks that were thrown away."""
+        """Let go what we hold and no block has: items of interrupted acts, and of blocks that were thrown away."""
         slot, state = self._consumer.slot, self._hand.state
         member = self._members.slots.get(slot) if slot is not None else None
         if member is None:
@@ -238,7 +238,7 @@ class Acknowledging:
                 self._end_hold(held.number, self._ended.get(held.number, False))
 
     def recover(self) -> None:
-        """An act was interrupted: what it had handed out is got, and what it was to end, ends."""
+        """Finish an interrupted act: the item that it had handed out is got, and holds that it was to end, end."""
         state = self._hand.state
         if isinstance(state, Handed):
             self._ended[state.number] = True
@@ -247,17 +247,17 @@ class Acknowledging:
             self.settle()
         self._ended.clear()
 
-    # -- who is told
+    # -- waking others
 
     def announce(self) -> None:
-        """Items have come back: wake consumers."""
+        """Wake consumers: items have come back."""
         if self._replica.ledger.shut:
             self._waiter.ring_all(SLEEPS)
         else:
             self._waiter.ring(SLEEPS)
 
     def _tell_got(self) -> None:
-        """An item that was held is got: wake who awaits its place, or the end of a queue that was shut down."""
+        """Wake sleepers that await the place of a held item that is got, or the end of a queue that was shut down."""
         ledger = self._replica.ledger
         if ledger.maxsize:
             self._waiter.ring(AWAITS_PLACE)
@@ -267,7 +267,7 @@ class Acknowledging:
     # -- for gets
 
     def held_by_others(self) -> bool:
-        """Items may still come back from other processes."""
+        """Return whether items may still come back from other processes."""
         slot = self._consumer.slot
         mine = None if slot is None else self._members.slots.get(slot)
         return any(held.member != mine for held in self._replica.ledger.held.values())
@@ -282,7 +282,8 @@ class Acknowledging:
         self._reclaimer.reclaim_done()
 
     def _deliver_held(self, got: list[Taken], held: Held) -> None:
-        """Deliver it, then say that it is got: killed in between, nobody has got it, and it comes back."""
+        """Deliver a held item, then say that it is got: if this process is killed in between, nobody has got the item,
+        and it comes back."""
         hand = self._hand
         record = self._record(held)
         before = len(got)

@@ -1,12 +1,12 @@
 """Acts: one at a time, each begun in a state that is known.
 
-Lives here: the lock; what an interrupted act leaves; who has interrupted one; forks, leaving, handles that travel.  Not
-here: what an act does (the parts), waiting (``waits``, ``gets``, ``puts``).
+Lives here: the lock; what an interrupted act leaves; the engine for code that has interrupted one; forks, leaving,
+handles that travel.  Not here: what an act does (the parts), waiting (``waits``, ``gets``, ``puts``).
 
 Invariant: the lock is held over every act, ``unsure`` is set while one is under way.  An exception in between (Ctrl-C,
-a signal handler, a full disk) leaves it set, and the next act begins by asking the journal what has happened.  Who uses
-the queue in a signal handler or destructor that has interrupted an act of the same thread gets an engine of its own for
-it, which works as another process would.
+a signal handler, a full disk) leaves it set, and the next act begins by asking the journal what has happened.  A signal
+handler or destructor that has interrupted an act of its own thread, and uses the same queue, gets an engine of its
+own for that, which works as another process would.
 """
 
 from __future__ import annotations
@@ -41,24 +41,26 @@ if TYPE_CHECKING:
 __all__ = ["FORKED", "Acts"]
 
 FORKED: Final = (OSError, ValueError, LookupError)
-"""What a frame may raise that a fork, in a signal handler, has copied: its files are shut, its ledger is another's."""
+"""What a frame may raise in the child once a fork, in a signal handler, has copied it: its files are shut, and its
+ledger is another's."""
 
 
 class Acts:
     """The acts of one process in one queue folder."""
 
     all: ClassVar[weakref.WeakSet[Acts]] = weakref.WeakSet()
-    """Those of this process: of a queue whose handles are gone one may still wait, and another be found."""
+    """All engines of this process.  One queue may have two: a thread may still wait in one whose handles are gone, and
+    new handles find another."""
 
     def __init__(self, folder: LogFolder, key: Optional[Key] = None) -> None:
         self.folder = folder
         self.key = key
-        """Of a queue that has one."""
+        """The queue's key, if it has one."""
         self.generation = 0
-        """How many forks lie between this and the process that has made it."""
+        """How many forks lie between this process and the one that has made this engine."""
         self.closed = False
         self.over = False
-        """A get has found it shut down, and empty for good."""
+        """A get has found the queue shut down, and empty for good."""
         self.lock: Any = locks.RLock()
         self.unsure = self.stale = False
         self._known: Optional[Ledger] = None
@@ -81,7 +83,7 @@ class Acts:
     def act(self, do: Callable[..., _T], *arguments: Any) -> _T:
         """Do something with the lock held, in a state that is known.
 
-        ``do`` finds the parts by itself: in a forked child they are made anew first."""
+        ``do`` looks up ``parts`` itself: in a forked child the parts are made anew first."""
         with self.lock:
             try:
                 if self.unsure or self.stale:  # 3.9 may fork in the middle of ``self.unsure = self.stale``.
@@ -98,7 +100,7 @@ class Acts:
                 raise
 
     def surely(self, do: Callable[..., _T], *arguments: Any) -> _T:
-        """An act; in a durable queue it will be so after a power cut."""
+        """Do an act; in a durable queue its effect survives a power cut."""
         return self.act(lambda: self._then_hardened(do, *arguments))
 
     def _then_hardened(self, do: Callable[..., _T], *arguments: Any) -> _T:
@@ -108,8 +110,10 @@ class Acts:
         return found
 
     def unless_forked(self, default: _T, act: Callable[..., _T], *arguments: Any) -> _T:
-        """An act; in a process that was forked in the middle of it it is the parent's, and where the queue was left in
-        the middle of it, nobody's."""
+        """Do an act, and return what it returns, or else ``default``.
+
+        ``default`` is returned in a process that was forked in the middle of the act, for then the act is the parent's,
+        and where the queue was left in the middle of the act, for then it is nobody's."""
         generation = self.generation
         try:
             return act(*arguments)
@@ -124,7 +128,7 @@ class Acts:
         return self.folder.fd < 0 and not (self.closed or self.stale)
 
     def look(self, do: Callable[[], _T]) -> _T:
-        """An act that changes nothing: a process that was forked in the middle of it looks once more."""
+        """Do an act that changes nothing; a process that was forked in the middle of it does it again."""
         generation = self.generation
         try:
             return self.act(do)
@@ -148,13 +152,13 @@ class Acts:
 
     @property
     def is_interrupted(self) -> bool:
-        """This runs in a signal handler, or a destructor, that has interrupted an act of this very engine."""
+        """The caller runs in a signal handler, or a destructor, that has interrupted an act of this very engine."""
         crowd = self.parts.crowd
         return bool(self.lock._is_owned()) or (crowd is not None and crowd.is_led_here)
 
     def above(self: _A) -> _A:
-        """An engine for who has interrupted this one: another member of the queue, as another process would be.  It may
-        be interrupted itself, by another handler.
+        """Return an engine for code that has interrupted this one: another member of the queue, as another process
+        would be.  That engine may be interrupted itself, by another handler.
 
         What the interrupted act has put by now comes first."""
         above: Optional[_A] = self.beside
@@ -176,14 +180,15 @@ class Acts:
         return above
 
     def follow(self, path: str) -> None:
-        """The queue is found at that path, here and for handlers; see ``Home.follow``."""
+        """Note that the queue is found at that path, here and for handlers; see ``Home.follow``."""
         self.folder.follow(path)
         if self.beside is not None:
             self.beside.follow(path)
 
     def _take_over(self) -> None:
-        """What gets of signal handlers had taken, and were interrupted themselves, is for the next get from here on;
-        what puts had put that were so comes before what is put from here on."""
+        """Take over what gets and puts of signal handlers have left that were interrupted themselves.
+
+        The next get delivers what such gets had taken; what such puts had put comes before what is put from here on."""
         above = self.beside
         if above is not None and above.owes:
             with a_full_disk_is_no_matter():
@@ -202,17 +207,17 @@ class Acts:
         self._cut()
 
     def cut(self, below: Optional[Acts] = None) -> None:
-        """Cut all that was put; first of all what an engine has that is interrupted."""
+        """Cut all that was put; first of all what the interrupted engine ``below`` has put."""
         with a_full_disk_is_no_matter():
             self.unless_forked(None, self.act, self._cut, below)
 
     def cut_for_below(self) -> None:
-        """What was put here is before what the engine below puts from here on."""
-        if not self.is_interrupted:  # else the one above it has done so
+        """Cut, so that what was put here comes before what the engine below puts from here on."""
+        if not self.is_interrupted:  # else the engine above this one has done so
             self.cut()
 
     def _cut(self, below: Optional[Acts] = None) -> None:
-        # Else what a put has left undecided, for it was interrupted, too, would come behind what is put from here on.
+        # Else what an interrupted put has left undecided, too, would come behind what is put from here on.
         for engine in (self, below):
             if engine is not None:
                 self.parts.producer.settle_all(engine.parts.producer)
@@ -237,12 +242,12 @@ class Acts:
         return self.parts.replica.ledger.durable
 
     def set_batch_size(self, size: Optional[int]) -> None:
-        """How many records a batch file has at most: the newest handle's, or as many as go."""
+        """Set how many records a batch file has at most: as many as the newest handle says, or else as many as fit."""
         if size is not None:
             self._batch_size = self.parts.producer.batch_size = size
 
     def hold_for_child(self) -> Any:
-        """Our hold on the folder, as an object that the child being spawned receives it through; one a child."""
+        """Return an object through which the child being spawned receives our hold on the folder; one a child."""
         if self.is_interrupted:
             return self.above().hold_for_child()
         return self.act(self._hold_for_child)
@@ -330,8 +335,9 @@ class Acts:
             parts.disk.harden_journal()
 
     def _put_again(self) -> None:
-        """What gets had taken, and have not delivered, nobody else can take: put it again, as far as there are places,
-        and finish with the items that it was."""
+        """Put again what gets have taken and not delivered, as far as there are places: nobody else can take it.
+
+        The items that were taken count as finished with."""
         parts = self.parts
         parts.acknowledging.take_all_back()
         while parts.hand.state[1]:
@@ -351,9 +357,10 @@ class Acts:
             pass
 
     def forked(self) -> None:
-        """In a forked child, before anything else.  What was under way in the parent must not go on here, not even in a
-        frame of this very thread (a fork in a signal handler): its descriptors are of no use from now on, its log is
-        not to be written to."""
+        """Begin as a forked child, before anything else.
+
+        What was under way in the parent must not go on here, not even in a frame of this very thread (a fork in a
+        signal handler): the descriptors of such a frame are of no use from now on, and nobody may write to its log."""
         parts = self.parts
         in_act = self.unsure
         self._known = parts.replica.ledger if not in_act else None
@@ -383,7 +390,7 @@ class Acts:
         """This process is a forked child: be a member of its own."""
         generation = self.generation
         former, known = self.parts, self._known
-        self._known = None  # What follows changes it: if that is interrupted, it is of no use any more.
+        self._known = None  # What follows changes ``known``: if that is interrupted, it is of no use any more.
         former.close()
         self.folder.after_fork()
         replica = Replica(self.folder)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Consumer"]
 
 FEW: Final = 4
-"""Consumers among whom it is worth looking for dead ones at once: all but one may be."""
+"""Among so few consumers it is worth looking for dead ones at once: all but one may be dead."""
 
 
 class Consumer:
@@ -69,21 +69,21 @@ class Consumer:
         self.sole = SoleLease(replica, members, reader, reclaimer, self.hand)
         self.slot: Optional[int] = None
         self._claims_one = b""
-        """The event."""
+        """The event that claims one item."""
         self._source: tuple[int, Optional[BatchFile]] = -1, None
         """The number of the file in which the last claimed item stands, and that file if it is read as it is.  One
         tuple: an exception finds both changed, or neither."""
         self.claim_from = 0
         """Where the journal stood before our last claim, as a position cell says it."""
         self.take_returned: Callable[[list[Taken], int], None] = lambda got, most: None
-        """Appends what has come back, to so many records."""
+        """Appends what has come back, so many records at most."""
         self._seen, self._seen_at = b"", (0, -1)
-        """The counters, and which journal was read behind them up to where, when there was nothing to take."""
+        """The counters when there was nothing to take; and the journal, and up to where, that was read behind them."""
 
     # -- what there is
 
     def delivered(self) -> int:
-        """The oldest item that nobody has got, as far as can be seen without asking: a lease may be going on."""
+        """Return the oldest item that nobody has got, as far as can be seen without asking: a lease may be going on."""
         ledger = self._replica.ledger
         lease = ledger.lease
         if lease is None:
@@ -95,20 +95,20 @@ class Consumer:
         return self._members.position() or ledger.passed
 
     def taken_elsewhere(self) -> int:
-        """``delivered``, where this process gets nothing itself; else -1."""
+        """Return ``delivered``, where this process gets nothing itself; else -1."""
         return self.delivered() if self.slot is None else -1
 
     def size(self) -> int:
-        """Items that nobody has got and nobody holds, as far as the ledger knows them: items that are put and not cut
-        come on top."""
+        """Return how many items nobody has got and nobody holds, as far as the ledger knows them: items that are put
+        and not cut come on top."""
         ledger = self._replica.ledger
         return ledger.tail - self.delivered() + len(ledger.returned)
 
     def count(self) -> int:
-        """Items that could be got now, or a moment ago.
+        """Return how many items could be got now, or a moment ago.
 
-        Counters, journal and lease are looked at one after the other: what others have put and then got meanwhile must
-        not count as got alone.  Where there is no moment without that, the last look counts."""
+        Counters, journal and lease are looked at one after the other: what others put and then got meanwhile must not
+        count as got without counting as put.  If there is no moment without such changes, the last look counts."""
         count = 0
         for _ in range(tuning.LOOKS):
             counters = self._members.look()
@@ -118,9 +118,9 @@ class Consumer:
         return count
 
     def _is_still(self, counters: bytes) -> bool:
-        """Since these counters were read nothing was put; and beside a lease nothing was written to the journal, and
-        nobody wanted it to end: he may have looked before, and then what its holder has stored since is not delivered.
-        It ends here."""
+        """Return whether nothing was put since these counters were read; and, beside a lease, nothing was written to
+        the journal, and nobody wanted the lease to end.  A process that wants this may have looked before, and then
+        what the holder has stored since is not delivered: such a lease ends here."""
         replica, members = self._replica, self._members
         lease = replica.ledger.lease
         if lease is not None and members.word(words_of.LEASE_FLAG, lease.slot):
@@ -130,13 +130,13 @@ class Consumer:
         return not members.grows(counters) and (lease is None or not replica.journal.read(replica.pos, events.SIZE))
 
     def known(self) -> bytes:
-        """The counters of what is cut, or delivered by our lease of all that comes."""
+        """Return the counters of what is cut, or delivered by our lease of all that comes."""
         return self._replica.ledger.totals.tobytes() if self.sole.lease is None else self._members.cells.given()
 
     # -- taking
 
     def finds_nothing_new(self) -> bool:
-        """There was nothing to take, and since then nothing was put, and nothing written to the journal."""
+        """Return whether there was nothing to take, and since then nothing was put or written to the journal."""
         replica, cells = self._replica, self._members.cells
         if self.hand.state[1] or self.hand.damage is not None:
             return False
@@ -165,14 +165,14 @@ class Consumer:
             return
         replica, members = self._replica, self._members
         if sole.lease is not None:
-            # Something may come between two looks; but if it is not found then, a claim is to find it.
+            # Something may come between two looks; but if the second take does not find it, a claim is to find it.
             if most == 1 and (sole.take(got) or sole.is_idle() or sole.take(got)):
                 return
             sole.end()
         if most > 1:
             replica.sync()  # some of what seems to wait may be another's by now, and what was put since not cut
         claims = False
-        """A lease of all that comes is no way to what is there: it was tried."""
+        """A lease of all that comes was tried, and is no way to what is there."""
         while True:
             ledger = replica.ledger
             cuts, counters, uncut = b"", b"", 0
@@ -189,7 +189,7 @@ class Consumer:
                     ):
                         if members.grows(counters):
                             continue  # what waited when they were read may be another's by now
-                        if not ledger.held:  # whose holder may die
+                        if not ledger.held:  # else a holder may die
                             self._seen, self._seen_at = counters, (replica.journal.number, replica.pos)
                         return
             if self.slot is None:
@@ -230,8 +230,8 @@ class Consumer:
                 return
 
     def may_claim(self) -> bool:
-        """The short way of a claim may be one, as it seems: the lock is not held.  Something has been put since there
-        was nothing."""
+        """Return whether the short way of a claim is open, as far as can be seen without the lock: something was put
+        since there was nothing."""
         try:
             mapped = self._replica.journal.words is not None
             return mapped and self.slot is not None and self._seen != self._members.cells.counters()
@@ -239,7 +239,7 @@ class Consumer:
             return False
 
     def take_one(self, got: list[Taken]) -> bool:
-        """The short way to a claim, or a lease, where all is as usual.  ``False``: nothing was got."""
+        """Take one item by the short way, a claim or a lease, where all is as usual.  ``False``: nothing was got."""
         replica, leasing, slot = self._replica, self.leasing, self.slot
         own = leasing.lease
         if slot is None or (own is not None and leasing.at < own.end):
@@ -278,7 +278,7 @@ class Consumer:
                 try:
                     record = batch.record(at)
                 except ValueError:
-                    pass  # it is read once more, to say what is damaged
+                    pass  # the record is read once more, to say what is damaged
             if record is None:
                 self._deliver(got, Place(ledger.known_files[number], at), item, item + 1, True)
             else:
@@ -291,8 +291,8 @@ class Consumer:
         return item >= 0
 
     def _what_waits(self) -> tuple[bytes, bytes, bool]:
-        """Read on; the counters, the CUTs of what is to be cut before it can be got, and whether there is enough for a
-        lease.  Where all that comes may be leased nothing is cut: the long way does that."""
+        """Read on; return the counters, the CUTs of what must be cut before it can be got, and whether there is enough
+        for a lease.  Where all that comes may be leased nothing is cut: the long way does that."""
         replica, members = self._replica, self._members
         ledger = replica.ledger
         counters, leases = b"", ledger.consumers == 1 or self.hand.pace[2] < tuning.LEASE_PACE
@@ -309,34 +309,34 @@ class Consumer:
         return counters, ledger.cuts(grown, members.cells.marks) if leases or waiting <= 0 else b"", leases
 
     def _nothing_left(self, counters: bytes) -> None:
-        """Note it, if that is so: all that was put by these counters is another's, or got."""
+        """Note that nothing is left, if all that was put by these counters is another's, or got."""
         ledger = self._replica.ledger
         nothing = ledger.plain and ledger.head == ledger.tail and counters == ledger.totals.tobytes()
-        if nothing and not ledger.held:  # whose holder may die
+        if nothing and not ledger.held:  # else a holder may die
             self._seen, self._seen_at = counters, (self._replica.journal.number, self._replica.pos)
 
     # -- taking part
 
     def join(self) -> None:
-        """Be a consumer."""
+        """Become a consumer."""
         slot = self._members.join(consumer=True)
         self.claim_from = self._replica.now
         self._claims_one = events.claim(slot)
         self.slot = slot
         ledger = self._replica.ledger
         if ledger.sole and ledger.lease is not None:
-            self._revoke(ledger.lease)  # whose holder believes that nobody else sleeps
+            self._revoke(ledger.lease)  # its holder believes that nobody else sleeps
         if ledger.consumers <= FEW:
             self._members.bury_the_dead()  # so that we may be the only one, and lease
 
     def _comes_back(self, ledger: Ledger) -> bool:
-        """Nothing waits; but items have come back, if need be of holders that died."""
+        """Return whether items have come back, if need be those of holders that died; nothing else waits."""
         if ledger.held:
             self._reclaimer.scan_if_due(monotonic())
         return bool(self._replica.ledger.returned)
 
     def _holds(self, lease: Lease) -> bool:
-        """That lease is ours."""
+        """Return whether that lease is ours."""
         own = self.leasing.lease or self.sole.lease
         return own is not None and own.number == lease.number
 
@@ -346,7 +346,7 @@ class Consumer:
         assert slot is not None
         words = self._members.cells.words
         cell = Cells.place(words_of.POSITION, slot)
-        # Before the CLAIM: from now on no batch file goes in which it may take an item.
+        # Before the CLAIM: from now on no batch file goes in which the CLAIM may take an item.
         words[cell] = self.claim_from = replica.now
         claim = self._claims_one if most == 1 else events.claim_many(slot, most)
         # Commit point: the items at the head are ours.
@@ -370,8 +370,8 @@ class Consumer:
         return True
 
     def _deliver(self, got: list[Taken], place: Place, item: int, stop: int, alone: bool) -> int:
-        """Read and deliver the first of these items, which stand there; returns the first that is not.  ``alone``: it
-        is the only one that is wanted."""
+        """Read and deliver the first of the items up to ``stop``, which stand at ``place``; returns the first that is
+        not delivered.  ``alone``: no other item is wanted."""
         try:
             if stop == item + 1:
                 records: Sequence[Taken] = (self._reader.read(place, item, alone),)
@@ -386,7 +386,7 @@ class Consumer:
     # -- leases
 
     def _wants_lease(self, cuts: bytes) -> bool:
-        """Several items are wanted now: a lease is worth its event, and no shorter than that."""
+        """Return whether several items are wanted now: a lease is worth its event, and no shorter than that."""
         ledger = self._replica.ledger
         return (
             tuning.LEASES
@@ -403,7 +403,7 @@ class Consumer:
             self.recover()
 
     def end_used_lease(self) -> None:
-        """Nothing has come for a while: our lease, wholly delivered, must not keep its batch files."""
+        """End our lease, if wholly delivered: nothing has come for a while, and it must not keep its batch files."""
         self.sole.end_if_over()
         lease = self.leasing.lease
         if lease is not None and self.leasing.at >= lease.end:
@@ -411,7 +411,7 @@ class Consumer:
             self._reclaimer.reclaim_done()
 
     def end_any_lease(self) -> bool:
-        """End the lease that stands, ours or another's.  ``False``: none does."""
+        """End the lease that stands, ours or another's.  ``False``: no lease stands."""
         lease = self._replica.ledger.lease
         if lease is None:
             return False
@@ -436,7 +436,7 @@ class Consumer:
     # -- being sure
 
     def recover(self) -> None:
-        """An act was interrupted: ask the journal what is ours."""
+        """Ask the journal what is ours: an act was interrupted."""
         leasing, hand = self.leasing, self.hand
         leasing.settle()
         self._replica.reload(self.slot, self.claim_from)
@@ -467,14 +467,14 @@ class Consumer:
         self._replica.settled()
 
     def _recover_items(self, mine: list[tuple[int, Place]]) -> None:
-        """Items that were taken, but not delivered, come into the hand."""
+        """Put items that were taken, but not delivered, into the hand."""
         if not mine:
             return
         hand = self.hand
         found: list[Taken] = []
         damage = hand.damage
         for item, place in mine:
-            record = self.leasing.cached(item)  # its file may be gone: what is read already no cell keeps there
+            record = self.leasing.cached(item)  # its file may be gone: no cell keeps it for what is read already
             try:
                 found.append(self._reader.read(place, item, False) if record is None else record)
             except CorruptBatchError as error:  # and nothing else: a signal handler may raise anything
@@ -483,7 +483,7 @@ class Consumer:
         hand.damage = damage
 
     def end_of(self, lease: Lease) -> int:
-        """Where another's lease has ended, of this process: it ends now, if it has not."""
+        """Return where the lease of another engine of this process has ended: it ends now, if it has not."""
         self._replica.sync()
         if self._replica.ledger.lease == lease:
             self._revoke(lease)
@@ -491,7 +491,7 @@ class Consumer:
         return end if number == lease.number else 0
 
     def leave(self) -> None:
-        """Be no consumer any more."""
+        """Stop being a consumer."""
         self.end_lease()
         slot, self.slot = self.slot, None
         if slot is not None:

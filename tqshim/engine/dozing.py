@@ -4,7 +4,7 @@ Lives here: how that is decided; pure.  Not here: sleeping and looking (``wait_p
 
 A producer that works for a while between two puts pays for each ring: the kernel wakes an idle processor, which takes
 14 to 18 us where that is a virtual one.  A consumer to which items come one by one, at a pace, need not be rung for.
-Whether they come faster so is measured: some waits the one way, as many the other, and what took less time is kept.
+Whether dozing makes items come faster is measured: some waits one way, as many the other, and the faster way is kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMPARED: Final = 16
 KEPT: Final = 1024
 """Waits for which the better way is kept."""
 GAIN: Final = 0.97
-"""Part of the time of the rung ones that dozed ones must not exceed."""
+"""Part of the time of the rung waits that the dozed waits must not exceed."""
 
 
 class Dozing:
@@ -49,7 +49,7 @@ class Dozing:
         """The last wait was too long, which may happen once."""
 
     def begin(self, now: float) -> bool:
-        """A wait begins.  Whether it is to be dozed."""
+        """Note that a wait begins; return whether it is to be dozed."""
         taken, self._began = now - self._began, now
         is_strange = taken > LONGEST or (taken < SHORTEST and not self.on)
         if is_strange and (self.on or not self._is_kept):

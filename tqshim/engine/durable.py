@@ -1,7 +1,7 @@
 """Durable queues: what a put has put survives a power cut.
 
-Lives here: what is on the disk before what, the threads that share one wait for it, and the journal that a power cut
-leaves.  Not here: how a file gets on the disk (``storage``), what a put writes (``producer``).
+Lives here: the order in which things get on the disk, the threads that share one wait for it, and the journal that a
+power cut leaves.  Not here: how a file gets on the disk (``storage``), what a put writes (``producer``).
 
 ::
 
@@ -11,16 +11,16 @@ leaves.  Not here: how a file gets on the disk (``storage``), what a put writes 
     reclaim   harden the journal ──> remove the batch file, or leave it to be refilled
     open      harden all names that lead to the journal ──> append to it
 
-*To harden* is what ``fsync`` does: it returns when the disk has it.  What is appended and not hardened may be lost at a
-power cut, any part of it: the journal then ends at its first hole, and the next process to open the queue goes on from
+*To harden* is what ``fsync`` does: it returns when the disk has the data.  A power cut may take any part of what is
+appended and not hardened: the journal then ends at its first hole, and the next process to open the queue goes on from
 there in a new journal.  So what is lost is an end of the journal, all of it younger than the last put that returned.
-Of a batch file only what a PUBLISH names counts, and that is whole.
+Of a batch file only the records that a PUBLISH names count, and these are whole.
 
 Cells are in memory, and nothing in them survives: counters say nothing here, each put appends its own PUBLISH, nobody
 takes a lease or a reservation.
 
-Invariant: no event is appended that names bytes, a file or a journal which a power cut could take; and nothing is
-deleted that is needed again if a power cut takes the end of the journal.
+Invariant: an event is appended only once no power cut can take the bytes, the file or the journal that it names; and
+nothing is deleted that is needed again if a power cut takes the end of the journal.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
 __all__ = ["Crowd", "Disk", "open_surely"]
 
 PATIENCE: Final = 0.5
-"""Seconds for which a thread waits to be rung for, before it looks by itself: the one that was to ring was killed."""
+"""Seconds for which a thread waits to be rung for before it looks by itself: the thread that was to ring was killed."""
 
 
 # -- opening
 
 
 def open_surely(replica: Replica) -> None:
-    """The journal was opened: be sure that it is on the disk, and go on without an end that is not whole."""
+    """Make sure that the opened journal is on the disk, and go on without an end that is not whole."""
     while _ends_in_hole(replica):
         _go_on_without_end(replica)
     folder = replica.folder
@@ -70,8 +70,10 @@ def open_surely(replica: Replica) -> None:
 
 
 def _ends_in_hole(replica: Replica) -> bool:
-    """There is more in the journal than can be read: events that a power cut has kept, behind others that it has taken.
-    Or somebody is writing just now, and that is to be seen in a moment: but not if nobody else is there."""
+    """Return whether a power cut has left more in the journal than can be read: events behind others that it has taken.
+
+    There is also more while another process is just writing: but that can be read in a moment, and does not happen
+    where nobody else is there."""
     folder = replica.folder
     deadline = monotonic() + tuning.UNSEEN_PATIENCE
     while (at := replica.pos) < replica.journal.size():
@@ -80,7 +82,7 @@ def _ends_in_hole(replica: Replica) -> bool:
         replica.sync()
         if alone:  # For no longer than this look: a process that is stopped here keeps others out.
             hardening.hold_again(folder)
-        if newer:  # another was faster, and has gone on without that end
+        if newer:  # another process was faster, and has gone on without that end
             _load_newer(replica)
         if newer or replica.pos > at:
             deadline = monotonic() + tuning.UNSEEN_PATIENCE
@@ -92,15 +94,15 @@ def _ends_in_hole(replica: Replica) -> bool:
 
 
 def _go_on_without_end(replica: Replica) -> None:
-    """Make a journal that begins with the state before the hole.  Nobody appends to the old one any more: all who open
-    the queue come here first, and all who had it open are gone with the power.
+    """Make a journal that begins with the state before the hole.  Nobody appends to the old one any more: each
+    process that opens the queue comes here first, and all that had it open are gone with the power.
 
-    Killed in here: a journal under its roll_ name, that the next scan removes; or the queue goes on from the new
-    one."""
+    If this process is killed in here it leaves a journal under its roll_ name, which the next scan removes; or the
+    queue goes on from the new journal."""
     ledger, folder = replica.ledger, replica.folder
     number = replica.journal.number + 1
     key = folder.prepare_roll(number, partial(snapshot.dump, ledger, True), ledger.next_limit)
-    # Commit point: the first link.  Another that prepares a journal in the place of this one prepares the same.
+    # Commit point: the first link.  Another process that makes a journal in the place of this one makes the same.
     folder.give_name(number, key)
     _load_newer(replica)
 
@@ -115,7 +117,7 @@ def _load_newer(replica: Replica) -> None:
 
 
 class Disk:
-    """What of what this process has written is on the disk."""
+    """How much of what this process has written is on the disk."""
 
     __slots__ = ("_failed", "_folder", "_hard", "_named", "_replica")
 
@@ -127,8 +129,8 @@ class Disk:
         self._named: Optional[FileId] = None
         """The batch file whose name is on the disk."""
         self._failed: Optional[OSError] = None
-        """Why the journal, or the name of a file, could not be hardened.  A second try might say that it was, and it
-        was not; what has been written of records is written anew."""
+        """Why the journal, or the name of a file, could not be hardened.  A second try might say that it was, though it
+        was not.  Of records no such note is needed: what has been written of them is written anew."""
 
     def check(self) -> None:
         """Raise ``FolderError`` where no promise can be given any more."""
@@ -140,16 +142,16 @@ class Disk:
         return FolderError(self._folder.path, finding, "recover the items into a folder on another disk")
 
     def harden_records(self, batch: BatchFile) -> None:
-        """What was written to a batch file is there for good: now an event may name it.
+        """Harden what was written to a batch file: then an event may name it.
 
-        Raises ``OSError`` where it is not: the next put writes its records in that place."""
+        Raises ``OSError`` where that fails: the next put writes its records in that place."""
         hardening.harden(batch.fd)
         if self._named != batch.file:
             self._harden_names()
             self._named = batch.file
 
     def harden_journal(self) -> None:
-        """All events that this process has appended, and those before them, are there for good.
+        """Harden all events that this process has appended, and the ones before them.
 
         Raises ``FolderError`` where no promise can be given any more."""
         place = self._replica.now
@@ -171,12 +173,14 @@ class Disk:
             raise self._no_promise() from None
 
     def has_rolled(self) -> None:
-        """We are in another journal.  Its beginning is on the disk, or it would not have been sealed in."""
+        """Harden the names after a roll.  The new journal's beginning is on the disk, or no SEAL would name it."""
         self._harden_names()
         self._hard = self._replica.now
 
     def lets_remove(self) -> bool:
-        """What is got by now will be so after a power cut.  ``False``: batch files stay, their items may come again."""
+        """Harden the journal, so that what is got by now stays got after a power cut.
+
+        ``False``: batch files stay, their items may come again."""
         try:
             self.harden_journal()
         except FolderError:
@@ -188,18 +192,19 @@ class Disk:
 
 
 class _Putting:
-    """A thread that puts, and waits for itself or another to make it sure."""
+    """A thread that puts, and waits until it, or another thread, has made the put sure."""
 
     __slots__ = ("bell", "end", "put", "records")
 
     def __init__(self, records: list[NewRecord]) -> None:
         self.records = records
         self.end: Optional[tuple[int, int]] = None
-        """The number of the member that has begun to put them, and where its log will end with the last of them."""
+        """The number of the member that has begun to put the records, and where its log will end with the last of
+        them."""
         self.put: Optional[int] = None
-        """How many of them are put, once that is known."""
+        """How many of the records are put, once that is known."""
         self.bell = threading.Lock()
-        """Locked, until there is something new to know, or nobody else who leads."""
+        """Locked until there is something new to know, or no other thread leads."""
         self.bell.acquire()
 
     def ring(self) -> None:
@@ -208,11 +213,11 @@ class _Putting:
 
 
 class Crowd:
-    """The threads that put at once: one of them leads, and puts and hardens for all that have come by then, while those
-    that come later wait, for the next to lead.
+    """The threads that put at once: one of them leads, and puts and hardens for all that have come by then, while
+    threads that come later wait for the next to lead.
 
-    Invariant: what an interrupted leader has put is known by its member and its total, and is told before another
-    leader puts anything."""
+    Invariant: what an interrupted leader has put is known by its member and its total, and the threads hear of
+    it before another leader puts anything."""
 
     __slots__ = ("_disk", "_leader", "_members", "_producer", "_replica", "_turn", "waiting")
 
@@ -230,8 +235,8 @@ class Crowd:
 
     @property
     def is_led_here(self) -> bool:
-        """This runs in a signal handler, or a destructor, that has interrupted the one who leads."""
-        # 0: its owner is just taking the lock or giving it back, and may be the one below.
+        """The caller runs in a signal handler, or a destructor, that has interrupted the leader."""
+        # 0: the lock's owner is just taking it or giving it back, and may be the frame below.
         return self._leader in (0, get_ident()) and bool(self._turn.locked()) and not self._replica.stale
 
     def put(
@@ -241,9 +246,10 @@ class Crowd:
         put_once: Callable[[list[NewRecord], bool], int],
     ) -> int:
         """Put records, with those of other threads that come while the disk is busy.  Returns how many were put: all,
-        or in a bounded queue none; fewer in another where it was shut down.
+        or none in a bounded queue; fewer in an unbounded one where it was shut down.
 
-        ``act`` does something with the lock held; ``put_once`` puts some records in it.  Raises ``OSError``."""
+        ``act`` does something with the engine's lock held; ``put_once`` puts some records in such an act.  Raises
+        ``OSError``."""
         self._disk.check()
         me = get_ident()
         mine = _Putting(records)
@@ -277,13 +283,13 @@ class Crowd:
         act: Callable[..., object],
         put_once: Callable[[list[NewRecord], bool], int],
     ) -> None:
-        """Put and harden what all have that wait by now, and tell them."""
+        """Put and harden the records of all threads that wait by now, and tell the threads."""
         try:
             act(self._put_all, self.waiting[:], put_once)
         except OSError:
             if self._replica.stale:
                 return
-            # An act that came half-way: what has been put is not to be put again.  The others find out for themselves.
+            # The act came half-way: what has been put is not to be put again.  The others find out for themselves.
             act(self._settle, [mine])
             if mine.put is None:
                 raise
@@ -298,7 +304,7 @@ class Crowd:
             group = self._group(left[len(counts) :])
             count = self._put_together(group, put_once)
             if not count and len(group) > 1:
-                group = group[:1]  # There are not so many places: each by itself.
+                group = group[:1]  # There are not so many places: each thread's records alone.
                 count = self._put_together(group, put_once)
             for one in group:
                 counts.append(min(count, len(one.records)))
@@ -308,7 +314,7 @@ class Crowd:
             self._tell(one, count)
 
     def _group(self, left: list[_Putting]) -> list[_Putting]:
-        """The first of these, as far as there are places for them."""
+        """Return the first of these threads, as far as there are places for their records."""
         ledger = self._replica.ledger
         if not ledger.maxsize:
             return left
@@ -329,11 +335,11 @@ class Crowd:
         count = put_once(records, True)
         if not count:
             for one in group:
-                one.end = None  # else what others put next would be taken for these
+                one.end = None  # else what others put next would be taken for these records
         return count
 
     def _settle(self, crowd: list[_Putting]) -> None:
-        """Tell those of these whose records an interrupted leader has put."""
+        """Tell the threads among these whose records an interrupted leader has put."""
         for one in crowd:
             if one.end is None or one.put is not None:
                 continue
@@ -350,6 +356,6 @@ class Crowd:
 
     def _tell(self, one: _Putting, count: int) -> None:
         one.put = count
-        with contextlib.suppress(ValueError):  # it was interrupted, and is gone
+        with contextlib.suppress(ValueError):  # the thread was interrupted, and is gone
             self.waiting.remove(one)
         one.ring()

@@ -3,8 +3,8 @@
 Lives here: what a handle asks.  Not here: how an act begins and ends (``acts``), what it does (the parts), how a
 process finds its engine (``registry``), pickling (``queues``).
 
-Invariant: who has interrupted an act of this very engine is served by another one, which works as another process
-would.
+Invariant: code that has interrupted an act of this very engine is served by another engine, which works as another
+process would.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Engine(Acts):
         """Put one record.  ``False``: the queue was full all the time, or was shut down."""
         if self.is_interrupted or self.folder.fd < 0:
             return self.put_many([record], 0, block, timeout) == 1
-        # Before the item is there: a cut in between must not find it beside older ones that are not cut.
+        # Before the item is there: a cut in between must not find it beside older items that are not cut.
         if type(record) is bytes and puts.cut_if_due(self):
             try:
                 total = self.parts.producer.log.put(record)
@@ -54,8 +54,10 @@ class Engine(Acts):
         return self.unless_forked(1, puts.put_waiting, self, [record], block, deadline) == 1
 
     def has_put(self, total: int) -> bool:
-        """``Log.put`` has put a record, and there is more to do.  ``False``: it does not count, for somebody wanted to
-        know that, or to shut down, and has looked before."""
+        """Do what is left to do when ``Log.put`` has put a record.
+
+        ``False``: the record does not count, for somebody wanted to know how many are put, or to shut the queue down,
+        and has looked before the record was put."""
         owner = self.parts.producer
         log = owner.log
         if log.counts[log.flag] or log.stop < total or owner.lost:
@@ -69,7 +71,7 @@ class Engine(Acts):
     def put_many(self, records: list[NewRecord], before: int, block: bool, timeout: Optional[float]) -> int:
         """Put records, all or none where they fit into the queue at all; returns how many were put.
 
-        An ``OSError`` says how many, with what was put ``before``."""
+        An ``OSError`` says how many items were put, the number ``before`` included."""
         if self.is_interrupted:
             above = self.above()
             try:
@@ -102,11 +104,12 @@ class Engine(Acts):
         return put
 
     def get(self, got: list[Taken], most: int, block: bool, timeout: Optional[float]) -> tuple[int, bool]:
-        """Append to ``got`` what is there, ``most`` records or fewer; nothing: the queue was empty all the time.
-        Returns the generation whose they are: a later one, of a forked child, does not own them; and whether they end
-        where a lease does, and there may be more.
+        """Append to ``got`` what is there, ``most`` records or fewer; nothing where the queue was empty all the time.
 
-        If this raises, what ``got`` holds has been taken, and what it does not hold has not."""
+        Returns the generation that owns the records (a later one, of a forked child, does not), and whether the records
+        end where a lease does, and there may be more.
+
+        If this raises, the records in ``got`` have been taken, and no others."""
         if self.is_interrupted:
             above = self.above()
             _, cut_short = above.get(got, most, block, timeout)
@@ -115,7 +118,7 @@ class Engine(Acts):
         return gets.take_or_wait(self, got, most, block, timeout)
 
     def give_back(self, records: list[Taken]) -> None:
-        """Records that were got but not delivered: the next get delivers them first."""
+        """Take back records that were got but not delivered: the next get delivers them first."""
         if self.is_interrupted:
             self.above().give_back(records)
             return
@@ -124,8 +127,9 @@ class Engine(Acts):
             self.parts.hand.put_back(records)
 
     def confirm(self, item: int, lease: Lease, generation: int) -> bool:
-        """A step has taken that item of our lease, but somebody wanted that to end: it is ours if the journal says so,
-        and if this is not a forked child: ``generation`` was ours at the step."""
+        """Return whether an item is ours that a step has taken, though somebody wanted our lease to end.
+
+        It is ours if the journal says so, and if this is not a forked child: ``generation`` was ours at the step."""
         if self.is_interrupted:
             above, leasing = self.top(), self.parts.leasing
             end = self.unless_forked(0, above.act, lambda: above.parts.consumer.end_of(lease))
@@ -136,13 +140,13 @@ class Engine(Acts):
         return ours and generation == self.generation
 
     def ring_for_place(self) -> None:
-        """A step has taken an item, and a producer waits for a place."""
+        """Ring for a producer that waits for a place: a step has taken an item."""
         self.unless_forked(None, self.parts.waiter.ring, AWAITS_PLACE)
 
     def hold(self, found: list[Hold], block: bool, timeout: Optional[float]) -> None:
-        """Append to ``found`` the oldest item; nothing: the queue was empty all the time.
+        """Append to ``found`` the oldest item; nothing where the queue was empty all the time.
 
-        If this raises, what ``found`` holds is held, and is to be let go."""
+        If this raises, what ``found`` has is held, and the caller lets it go."""
         if self.is_interrupted:
             above = self.above()
             above.hold(found, block, timeout)
@@ -151,7 +155,7 @@ class Engine(Acts):
         gets.take_or_wait(self, found, gets.HOLD_ONE, block, timeout)
 
     def let_go(self, hold: Hold, got: bool) -> None:
-        """The block has ended: its item counts as got, or it comes back.  In a forked child: it is the parent's."""
+        """End a hold with its block: the item counts as got, or comes back.  In a forked child it is the parent's."""
         if self.closed or hold.generation != self.generation:
             return
         acknowledging = self.parts.acknowledging
@@ -163,18 +167,19 @@ class Engine(Acts):
             acknowledging.has_ended(hold)
 
     def bell(self, kind: int) -> Bell:
-        """The bell that is rung for who waits for that."""
+        """Return the bell that is rung for waiters of that kind."""
         return self.act(lambda: self.parts.waiter.bell(kind))
 
     def watch(self, kind: int, me: object, wanted: int, naps: int, rung: bool) -> tuple[int, float]:
-        """Say that somebody sleeps who wants so many items or places, woke up by itself so often, or was rung for.
+        """Say that ``me`` sleeps until there are so many items or places.
 
-        Returns how many there are, and within how many seconds ``me`` must look again.  Where there are enough, ``me``
-        sleeps no more."""
+        ``naps``: how often ``me`` woke up by itself; ``rung``: it was rung for.  Returns how many there are, and within
+        how many seconds ``me`` must look again.  Where there are enough, ``me`` sleeps no more."""
         return self.act(partial(waits.watch, self), kind, me, wanted, naps, rung)
 
     def unwatch(self, kind: int, me: object, more: bool) -> None:
-        """Nobody sleeps there any more, or another takes over: the ring, too, if there may have been one (``more``)."""
+        """Say that ``me`` sleeps no more.  Another sleeper takes over: the ring, too, if there may have been one
+        (``more``)."""
         with self.lock:
             if not self.stale and not self.closed:
                 waits.forget_waiter(self, kind, me, more)
@@ -194,7 +199,7 @@ class Engine(Acts):
         return self.look(self._is_full)
 
     def is_known_full(self) -> bool:
-        """It is full as far as our last put knew, and it is full: nothing need be pickled to be refused."""
+        """The queue was full as far as our last put knew, and still is: nothing need be pickled to be refused."""
         log = self.parts.producer.log
         try:
             return self.maxsize > 0 and log.counts[log.cell] >= log.stop and self.full()
@@ -206,7 +211,8 @@ class Engine(Acts):
         return parts.consumer.count() - len(parts.hand.state[1]) + len(parts.replica.ledger.held) >= self.maxsize
 
     def stats(self) -> Stats:
-        """The figures of this moment: a look like ``qsize``, a step for each extent, a listing of the folder."""
+        """Return the figures of this moment.  Costs a look like ``qsize``, a step for each extent, a listing of the
+        folder."""
         if self.is_interrupted:
             return self.above().stats()
         return self.look(self._stats)
@@ -254,13 +260,14 @@ class Engine(Acts):
         return self.parts.producer.slot is not None
 
     def task_done(self) -> bool:
-        """One more item is finished with.  ``False``: all were."""
+        """Count one more item as finished with.  ``False``: all were."""
         if self.is_interrupted:
             return self.above().task_done()
         return self.unless_forked(True, self.surely, lambda: self.parts.ending.task_done())
 
     def join(self, timeout: Optional[float]) -> bool:
-        """Wait until all items are finished with, or were so for a moment.  ``False``: they were not for so long."""
+        """Wait until all items are finished with, or were so for a moment.  ``False``: they were not by the
+        timeout."""
         if self.is_interrupted:
             return self.above().join(timeout)
         deadline = None if timeout is None else after(monotonic(), timeout)
@@ -276,13 +283,13 @@ class Engine(Acts):
         """How many items are unfinished, and the completion that a join from now on awaits."""
         parts = self.parts
         if parts.ending.unfinished():
-            # A task_done that has looked before these were put would take what was cut for all there is.
+            # Else a task_done that has looked before these were put would take the cut items for all there are.
             with a_full_disk_is_no_matter():
                 parts.members.cut()
         return parts.ending.unfinished(), parts.replica.ledger.completions + 1
 
     def shutdown(self, immediate: bool) -> None:
-        """Nothing is put from now on; ``immediate``: and all that waits is dropped.  All who wait wake up."""
+        """Let nothing be put from now on; ``immediate``: and drop all that waits.  Wakes all waiters."""
         if self.is_interrupted:
             self.above().shutdown(immediate)
             return

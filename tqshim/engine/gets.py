@@ -1,10 +1,10 @@
 """Getting: taking items, and waiting for them.
 
-Lives here: the loop of one who gets or claims, its sleep, passing on a ring.  Not here: which item is whose
+Lives here: the loop of a caller that gets or claims, its sleep, passing on a ring.  Not here: which item is whose
 (``consumer``, ``acknowledge``).
 
-Invariant: who has slept looks in the same act in which it says that it is awake; who falls asleep looks once more when
-it has said so.
+Invariant: a caller that has slept looks in the same act in which it says that it is awake; a caller that falls asleep
+says so, and then looks once more.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ class Sleep:
     """One thread's wait for items."""
 
     parts: Optional[Parts] = None
-    """Where it has said that it sleeps."""
+    """The parts in whose cells the thread has said that it sleeps."""
     bell: Optional[Bell] = None
-    """On which it is to sleep next."""
+    """The bell on which the thread is to sleep next."""
     read: Optional[tuple[int, int]] = None
-    """Which journal was read up to where when it said so."""
+    """The number of the journal, and up to where it was read, when the thread said that it sleeps."""
     spins: Optional[bool] = None
-    """Before it sleeps it looks for a moment, or dozes; asked when there is nothing."""
+    """Whether the thread looks for a moment, or dozes, before it sleeps; decided when there is nothing."""
     looked = False
-    """There was nothing just now, and who blocks looks again behind what it does first."""
+    """There was nothing just now; a caller that blocks spins or falls asleep first, and looks again behind that."""
     doubts = False
-    """Something was new when it looked once more."""
+    """Something was new when the thread looked once more."""
     naps = 0
     seconds = 0.0
     rung = False
-    """The last nap ended so."""
+    """Somebody rang, and so ended the last nap."""
 
 
 def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: Optional[float]) -> tuple[int, bool]:
     """Take ``most`` records at most, or hold one item (``HOLD_ONE``), or wait until there is something.
 
-    Returns the generation whose they are, and whether they end where a lease does, and there may be more."""
+    Returns the generation that owns them, and whether they end where a lease ends, and there may be more."""
     began, deadline = monotonic(), inf
     if block and timeout is not None:
         check_deadline(deadline := after(began, timeout))
@@ -73,7 +73,7 @@ def take_or_wait(engine: Acts, got: list[Any], most: int, block: bool, timeout: 
 def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
     engine: Acts, got: list[Any], most: int, block: bool, began: float, deadline: float, sleep: Sleep
 ) -> tuple[int, bool]:
-    """The same, by ``deadline``.  ``sleep``: if an exception leaves somebody asleep, the caller wakes him."""
+    """Do the same, by ``deadline``.  If an exception leaves ``sleep`` marked as asleep, the caller ends that."""
     cut_short = False
     while True:
         if sleep.bell is not None:
@@ -136,7 +136,7 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
             return generation, cut_short
         if engine.parts.replica.ledger.shutting and engine.unless_forked(False, engine.act, partial(is_over, engine)):
             engine.over = True
-            stop_sleeping(engine, sleep)  # of all who sleep in a process one was rung for
+            stop_sleeping(engine, sleep)  # of the threads that sleep in one process one was rung for
             return generation, cut_short
         if not block:
             return generation, cut_short
@@ -147,16 +147,16 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
         if sleep.spins:
             sleep.spins = False
             found = engine.parts.waiter.spin(deadline, engine.parts.consumer.known())
-            sleep.looked = not (found or looks)  # what was looked at is not all there may be
+            sleep.looked = not (found or looks)  # what the spin looks at is not all there may be
 
 
 def take_short(engine: Acts, got: list[Any], sleep: Sleep, deadline: Optional[float] = None) -> bool:
-    """The short way of a get under a lease of all that comes, or of a claim, where all is as usual.  ``sleep`` ends
-    then.  ``deadline``: until when one waits who is just to begin with it, and does so here where the lease goes on."""
+    """Get by the short way, under a lease of all that comes or by a claim, where all is as usual.  An item ends
+    ``sleep``.  ``deadline``: until when a caller waits that is just to begin; it begins here if the lease goes on."""
     generation, parts = engine.generation, engine.parts
     state = parts.hand.state
     if parts.sole.lease is None and not (tuning.SHORT_CLAIMS and parts.consumer.may_claim()):
-        return False  # as it seems: the lock is not held
+        return False  # as far as can be seen without the lock
     try:
         with engine.lock:
             parts = engine.parts
@@ -167,7 +167,7 @@ def take_short(engine: Acts, got: list[Any], sleep: Sleep, deadline: Optional[fl
                 or engine.beside is not None
                 or parts.acknowledging.out
                 or parts.acknowledging.blocks
-                or hand.state[1]  # what comes before what is taken next
+                or hand.state[1]  # records that come before what is taken next
                 or hand.damage is not None
             ):
                 return False
@@ -209,19 +209,20 @@ def take(parts: Parts, got: list[Any], most: int, generation: int, ended: bool) 
         parts.consumer.take(got, most)
     else:
         if not ended:
-            parts.reclaimer.scan_if_due(monotonic())  # what a dead one held comes first
+            parts.reclaimer.scan_if_due(monotonic())  # what a dead process held comes first
         parts.acknowledging.hold(got, generation)
 
 
 def is_over(engine: Acts) -> bool:
-    """The queue was shut down, and there is nothing any more.  Who was to shut it down may have been killed."""
+    """Return whether the queue was shut down, and there is nothing any more.  The process that was to shut it down may
+    have been killed."""
     if engine.parts.ending.is_wanted:
         engine.parts.ending.help()
     return bool(engine.parts.replica.ledger.shut) and engine.parts.is_over()
 
 
 def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> None:
-    """Say that we sleep until there is something to get.  ``sleep_until_rung`` looks once more, and does so."""
+    """Say that we sleep until there is something to get.  ``sleep_until_rung`` looks once more, and sleeps."""
     waiter, consumer = parts.waiter, parts.consumer
     if sleep.parts is not parts:
         sleep.parts = parts
@@ -237,8 +238,8 @@ def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> None:
 
 
 def finds_nothing_new(engine: Acts, read: Optional[tuple[int, int]] = None) -> bool:
-    """There was nothing, and nothing was put since then, or written to the journal, which is ``read`` no further, as it
-    seems: the lock is not held."""
+    """Return whether there was nothing, nothing was put or written to the journal since then, and the journal was read
+    no further than ``read``, as far as can be seen without the lock."""
     try:
         parts, replica = engine.parts, engine.parts.replica
         nothing = parts.consumer.finds_nothing_new()
@@ -249,8 +250,8 @@ def finds_nothing_new(engine: Acts, read: Optional[tuple[int, int]] = None) -> b
 
 
 def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) -> None:
-    """Sleep until we are rung for, or look by ourselves; or not at all, if something has been put before we said it:
-    that put did not see that we sleep."""
+    """Sleep until somebody rings for us, or it is time to look by ourselves.  Don't sleep if something was put before
+    we said that we sleep: that put did not see it."""
     generation = engine.generation
     try:
         sleep.bell, sleep.looked = None, False
@@ -259,7 +260,7 @@ def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) ->
             return
         now = monotonic()
         if not sleep.rung and (sleep.naps or (deadline <= now + sleep.seconds and engine.parts.reclaimer.is_due(now))):
-            # Before this nap, which may be the last: who looks after others at its deadline returns late.
+            # Before this nap, which may be the last: a caller that looks after others at its deadline returns late.
             engine.unless_forked(None, engine.act, partial(look_around, engine), sleep)
             sleep.seconds = max(0.0, min(sleep.seconds, deadline - monotonic()))
         if engine.stale or sleep.parts is not engine.parts:
@@ -276,7 +277,7 @@ def sleep_until_rung(engine: Acts, sleep: Sleep, bell: Bell, deadline: float) ->
 
 
 def stop_sleeping(engine: Acts, sleep: Sleep) -> None:
-    """Nothing was got: what we may have been rung for is another's."""
+    """Say that we sleep no more, and have got nothing: what we may have been rung for is for another sleeper."""
     engine.unless_forked(None, say_awake, engine, sleep)
 
 
@@ -303,7 +304,7 @@ def look_around(engine: Acts, sleep: Sleep) -> None:
 
 
 def pass_on(engine: Acts) -> None:
-    """We were rung for, and have taken something: if there is more, it is for another who sleeps."""
+    """Ring for another sleeper, if there is more: we were rung for, and have taken something."""
     if engine.parts.members.cells.words[_ASLEEP] and not (tuning.FIRST_NAPS and finds_nothing_new(engine)):
         engine.unless_forked(None, engine.act, partial(ring_if_more, engine))
 
@@ -312,8 +313,8 @@ def ring_if_more(engine: Acts) -> None:
     parts = engine.parts
     known = parts.replica.ledger.head < parts.replica.ledger.tail
     if parts.members.counting and not (known or tuning.FIRST_NAPS):
-        # What else was put by who has rung may not be seen yet.  As in ``Waiter.fall_asleep``, time stands in for this;
-        # what should be missed is found by the other's own look.
+        # What else the process that rang has put may not be seen yet.  With ``FIRST_NAPS`` time stands in for this, as
+        # in ``Waiter.fall_asleep``: if something should be missed, the other sleeper finds it by its own look.
         membarrier.barrier()
     if known or parts.count():
         parts.waiter.ring(SLEEPS)

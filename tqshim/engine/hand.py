@@ -3,8 +3,8 @@
 Lives here: the commit point of every get, records that were taken and not delivered, how fast the caller takes items.
 Not here: which item is whose (``consumer``, ``leasing``, ``sole``).
 
-Invariant: the store to ``state`` is what makes items delivered.  An exception before it leaves them to the journal, an
-exception after it leaves them with the caller.
+Invariant: the store to ``state`` makes items delivered.  An exception before that store leaves the items to the
+journal, an exception after it leaves them with the caller.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ State = tuple[int, tuple[Taken, ...]]
 
 
 class Handed(State):
-    """A ``state`` in which an item has been delivered that is still held in the journal, under that number."""
+    """The ``state`` after the delivery of an item that is still held in the journal, under ``number``."""
 
     number: int
 
@@ -39,24 +39,24 @@ class Hand:
 
     def __init__(self) -> None:
         self.state: State = (-1, ())
-        """The last item that was taken and delivered, unless a lease is beyond it, and the hand: records that are to be
+        """The last item that was taken and delivered (a lease may be beyond it), and the hand: records that are to be
         delivered (again) first.  One tuple: an exception finds both changed, or neither."""
         self.damage: Optional[CorruptBatchError] = None
-        """What was found where no get could be told: the next one is."""
+        """Damage that was found where no get could raise the error: the next get raises it."""
         self.taken = 0
-        """Items that we have taken."""
+        """Items that this process has taken."""
         self.taking: Optional[tuple[Any, int, Taken, State]] = None
-        """The last record that a lease of all that comes has taken: from which log, the total with it, and ``state``
-        before it: it is delivered once that is another."""
+        """The last record that a lease of all that comes has taken: its log, the log's total with it, the record, and
+        the ``state`` before it.  The record is delivered once ``state`` is another object."""
         self.cut_short = False
-        """The last take ended where a lease does, and there may be more."""
+        """The last take ended where a lease ends, and there may be more."""
         self.pace = (0, 0.0, float("inf"))
-        """From which of our items, and since when, we measure how fast we are, and how many seconds each of the last
-        took our caller: getting them and waiting do not count."""
+        """How fast the caller is: the value of ``taken`` and the time from which on we measure, and how many seconds
+        the caller needed for each of the last items.  The time for getting them and for waiting does not count."""
 
     def deliver(self, got: list[Taken], records: Sequence[Taken], item: int) -> int:
-        """Deliver records, of which the first is that item's; returns the item behind them.  The store to ``state`` is
-        what makes them delivered."""
+        """Deliver records, the first of which is ``item``'s; returns the item behind them.  The store to ``state``
+        makes them delivered."""
         before = len(got)
         end = item + len(records)
         try:
@@ -70,7 +70,7 @@ class Hand:
         return end
 
     def deliver_one(self, got: list[Taken], record: Taken, item: int) -> None:
-        """The same of one record, where there is nothing in ``got``."""
+        """Deliver one record, where there is nothing in ``got``."""
         state = self.state
         try:
             got.append(record)
@@ -82,37 +82,37 @@ class Hand:
             raise
 
     def lose(self, item: int) -> None:
-        """That item was taken, and can't be read."""
+        """Note that ``item`` was taken, and can't be read."""
         self.state = item, self.state[1]
 
     def put_back(self, records: Sequence[Taken]) -> None:
-        """Records that were got but not delivered: the next take delivers them first."""
+        """Put back records that were got but not delivered: the next take delivers them first."""
         state, taking = self.with_these(records), self.taking
-        if taking is not None and taking[3] is self.state:  # a get was interrupted that had not delivered it
+        if taking is not None and taking[3] is self.state:  # an interrupted get had not delivered its record
             taking = *taking[:3], state
         # At once: a signal handler finds both done, or neither.
         self.taking, self.state = taking, state
 
     def pop(self) -> Taken:
-        """The first record, which is not here any more."""
+        """Take the first record out of the hand, and return it."""
         last, hand = self.state
         self.state = last, hand[1:]
         return hand[0]
 
     def with_these(self, records: Sequence[Taken]) -> State:
-        """The ``state`` with these records at the head of the hand."""
+        """Return the ``state`` with these records at the head of the hand."""
         state = self.state
         last, hand = state
         together: State = last, (*records, *hand)
         if isinstance(state, Handed):
-            # Its last item is among these, and counts as got: the next act says so.
+            # The item that is still held is among ``records``, and counts as got: the next act says so.
             handed = Handed(together)
             handed.number = state.number
             together = handed
         return together
 
     def pass_down(self, below: Hand) -> None:
-        """Leave what is here to the engine that this one's handler had interrupted."""
+        """Leave what is here to the engine below, which this engine's signal handler had interrupted."""
         last, hand = self.state
         other, before = below.state
         # At once: a signal handler finds both done, or neither.
@@ -122,14 +122,14 @@ class Hand:
     # -- how fast the caller is
 
     def measure_pace(self, now: float) -> None:
-        """A get begins: see for how long our caller was busy with each of the items before it."""
+        """Measure, as a get begins, for how long the caller was busy with each of the items before it."""
         begin, since, _ = self.pace
         count = self.taken - begin
         if count >= tuning.PACE_ITEMS:
             self.pace = self.taken, now, (now - since) / count
 
     def leave_out(self, began: float) -> None:
-        """Since then we got, or waited."""
+        """Leave out the time since ``began``, in which this process got, or waited."""
         now = monotonic()
         begin, since, pace = self.pace
         self.pace = begin, min(now, since + now - began), pace

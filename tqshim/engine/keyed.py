@@ -1,12 +1,12 @@
-"""Queues that have a key: what nobody with that key has written is never unpickled.
+"""Queues that have a key: a record that nobody with the key has written is never unpickled.
 
-Lives here: what of putting and getting is other with a key.  Not here: tags, and what they do not tell (``keys``).
+Lives here: how putting and getting differ with a key.  Not here: tags, and what they do not tell (``keys``).
 
 Each record is followed by its tag, within its place in the batch file.  Where records have checks, too, the check is
 behind the tag, and covers both.
 
-Invariant: a record reaches an unpickler only out of memory of this process, after its tag was found right: it is copied
-first.  It is never left in its file, where it could change between the one and the other.
+Invariant: a record is first copied to memory of this process, then its tag is found right, and only then an unpickler
+gets that copy.  It is never left in its file, where it could change between the check and the unpickling.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["use_key"]
 
 
 def use_key(key: Key, producer: Producer, reader: Reader) -> None:
-    """From here on these write tags, and ask for them."""
+    """Have ``producer`` write tags, and ``reader`` ask for them, from here on."""
     producer.writer.protected = _Tagging(key)
     producer.writer.beside = TAG
     reader.opened = key.opened
@@ -31,7 +31,7 @@ def use_key(key: Key, producer: Producer, reader: Reader) -> None:
 
 
 class _Tagging:
-    """What is written of records."""
+    """Makes what is written of records: tagged copies."""
 
     __slots__ = ("_key",)
 
@@ -39,8 +39,8 @@ class _Tagging:
         self._key = key
 
     def __call__(self, file: FileId, number: int, records: Sequence[NewRecord]) -> list[NewRecord]:
-        """Copies, each with its tag: what was tagged is what is written, whatever another thread makes of an array
-        meanwhile.  ``number``: that of the first in its file."""
+        """Return copies, each with its tag: what was tagged is what is written, whatever another thread makes of an
+        array meanwhile.  ``number``: the number of the first record in its file."""
         return [self._tagged(file, at, record) for at, record in enumerate(records, number)]
 
     def _tagged(self, file: FileId, number: int, record: NewRecord) -> NewRecord:

@@ -1,7 +1,7 @@
 """Keys of queues, and the tags that they make.
 
-Lives here: what a tag is, records that are accepted only where theirs is right, and whether a key is that of a queue.
-Not here: who tags and asks for tags (``engine.keyed``), where a record begins and ends (``protocol.index``).
+Lives here: what a tag is, accepting a record only where its tag is right, and whether a key is that of a queue.  Not
+here: what tags records and asks for tags (``engine.keyed``), where a record begins and ends (``protocol.index``).
 
 ::
 
@@ -16,11 +16,11 @@ file's id is used once in a queue, and a number once in a file: a tag says for w
 written.
 
 What can be replayed: at its own place, a record that somebody with the key has written for that very place.  There are
-two such where a put wrote one and was interrupted, or refused, before it counted: the next put writes over it, and
-a user who can write to the folder may have kept the former, with a right tag.  It takes the place of the one that
-was put; it can't be told from it, for what makes a record count, its producer's counter and the journal, is guarded by
-no key.  Who writes to those can also make items come again, in another order, or not at all (after the loss of a
-journal's end ids may be used again, too: the same holds for them).  All of these are records that the queue's own
+two such records where a put wrote one and was interrupted, or refused, before it counted: the next put writes over it,
+and a user who can write to the folder may have kept the former record, with a right tag.  It takes the place of the one
+that was put; the two can't be told apart, for no key guards what makes a record count, its producer's counter and the
+journal.  A user who writes to these can also make items come again, in another order, or not at all (after the loss of
+a journal's end ids may be used again, too: the same holds for them).  All of these are records that the queue's own
 programs have pickled for it: code of others is never among them.
 
 Invariant: no key is written anywhere; what ``Key.opened`` returns was tagged with that key for that place.
@@ -58,14 +58,15 @@ class Key:
     __slots__ = ("_inner", "_outer", "_same", "authkey", "proof")
 
     def __init__(self, authkey: bytes, nonce: bytes = b"") -> None:
-        """``nonce``: that of the queue; without one, of a queue that is to be made."""
+        """``nonce``: the queue's; without one, the key is for a queue that is to be made."""
         if not isinstance(authkey, bytes) or not authkey:
             raise ValueError("authkey must be bytes, one at least")
         import hashlib  # here: 8 ms, and most queues have no key
         import hmac
 
         nonce = nonce or os.urandom(NONCE)
-        # This way round: of a key that is shorter than a block of the hash, HMAC does not see zeros at its end.
+        # The authkey is the message, not the key: HMAC does not see zeros at the end of a key that is shorter than a
+        # block of the hash.
         secret = hmac.new(_PURPOSE + nonce, authkey, _HASH).digest()
         # An HMAC is a hash of a hash, each begun with the key in its own way; done here it takes half of the time.
         block = secret.ljust(_BLOCK, b"\0")
@@ -90,7 +91,7 @@ class Key:
         return self._hmac(b"%d %d %d\0" % (file.member, file.serial, number), record)
 
     def opened(self, file: FileId, number: int, data: Record) -> Record:
-        """The record of that number, of which ``data`` shows all that stands in its place: it, and its tag.
+        """Return the record of that number; ``data`` is all that stands in its place: the record, and its tag.
 
         ``data`` must be nobody else's memory.  Raises ``ValueError`` where the tag is not that of these bytes there."""
         size = len(data) - TAG
@@ -105,9 +106,10 @@ class Key:
 
 
 def match(path: str, proof: bytes, authkey: Optional[bytes]) -> Optional[Key]:
-    """The key of the queue at a path, which has that proof; ``None`` where it has no key, and none is given.
+    """Return the key of the queue at a path, which has that proof; ``None`` where it has no key, and none is given.
 
-    Raises ``ValueError`` where that is not its key, where it has none, or where none is given and it has one."""
+    Raises ``ValueError`` where the queue has another key than the given one, or none, or where it has one and none is
+    given."""
     if not proof and authkey is None:
         return None
     if not proof:

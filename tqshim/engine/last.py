@@ -34,6 +34,6 @@ _last: Optional[_Last] = None
 
 
 def expect() -> None:
-    """The process has left its queues: what follows now is the end of the interpreter."""
+    """Delete what is left at the end of the interpreter, which follows now: the process has left its queues."""
     global _last
-    _last = _last or _Last()  # replaced, the former would be deleted now
+    _last = _last or _Last()  # a former one that is replaced would be deleted now

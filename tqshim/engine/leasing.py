@@ -3,8 +3,8 @@
 Lives here: taking and ending such a lease, and delivering under it.  Not here: when it is wanted (``consumer``), the
 lease of all that comes (``sole``).
 
-Invariant: an item counts as delivered if the flag was down when our cell said that it was taken, or if the lease's end
-in the journal is behind it.
+Invariant: an item counts as delivered if the lease's flag was still down when our cell said that the item was taken,
+or if the journal ends the lease behind that item.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _AWAITS_PLACE: Final = words_of.ASLEEP[words_of.AWAITS_PLACE]
 
 
 def small_ahead(ledger: Ledger, cuts: bytes = b"") -> int:
-    """Items at the head of which no lease keeps a file of large records, or but one: each that is got is to be filled
-    again at once.  0: too few for a lease."""
+    """Return how many items at the head a lease may have and keep no file of large records, or just one: each such file
+    that is got is to be filled again at once.  0: too few for a lease."""
     first, ahead, extents = ledger.head, 0, tuning.LEASE_EXTENTS
     while first < ledger.tail and extents:
         number, _, stop = ledger.extents.place(first)
@@ -57,7 +57,7 @@ def small_ahead(ledger: Ledger, cuts: bytes = b"") -> int:
 
 
 class Leasing:
-    """Our lease of some items."""
+    """This process's lease of some items."""
 
     __slots__ = (
         "_ahead",
@@ -82,36 +82,37 @@ class Leasing:
         self._hand = hand
         self.lease: Optional[Lease] = None
         self.at = 0
-        """Its first item that is not delivered."""
+        """The first item of the lease that is not delivered."""
         self._window: tuple[int, list[Taken]] = (0, [])
-        """Records of it that are read already, from that item on."""
+        """An item of the lease, and the records from that item on that are read already."""
         self.steps: Iterator[Step] = NO_STEPS
-        """Its next records, which go without the lock: a step takes one, stores in our cell that it is taken, and looks
-        whether somebody wants the lease to end, in one piece that neither a thread nor a signal handler divides.  It
-        yields the record, its item, nothing, the flag, whether producers wait for a place, and our lease.  Ended by
-        ``settle``; while it is not, the cell holds what ``at`` will be."""
+        """The next records of the lease, which gets take without the lock.  A step takes one record, stores in our cell
+        that it is taken, and looks whether somebody wants the lease to end; neither another thread nor a signal handler
+        runs in the middle of a step.  A step yields the record, its item, nothing, the flag, whether producers wait for
+        a place, and the lease.  ``settle`` ends the steps; until then the cell holds what ``at`` will be."""
         self._ahead: list[Record] = []
         """The records of ``steps``."""
         self._lost: set[tuple[int, int]] = set()
-        """Items that steps took when our lease had ended before them, each with the number of that lease: one may have
-        been ours in two leases, and lost in both."""
+        """Items that steps took when their lease had ended before them, each with the number of that lease: an item may
+        be lost in two leases, to two threads."""
         self.told: set[tuple[int, int]] = set()
-        """Those of our lease of which a signal handler's frame was told that, before this engine could know it."""
+        """Items of our lease that a signal handler's frame has found to be lost, before this engine could know it."""
 
     # -- taking it, and delivering
 
     def begin(self, slot: int, cuts: bytes) -> bool:
-        """Take a lease, and cut these first, which were read then.  ``False``: others were faster."""
+        """Take a lease; ``cuts``, the CUTs of what was read just now, come first.  ``False``: others were faster."""
         words, former = self._members.cells.words, self.lease
         if former is not None and words[Cells.place(words_of.LEASE_FLAG, slot)]:
-            # Who has raised it may have looked before our last step, which may ask only later, when it is down.
+            # The process that raised the flag may have looked before our last step, which may ask (``confirm``) only
+            # later, when the flag is down.
             self.at = self._contest(former, self.at)
             self.forget()
         ledger = self._replica.ledger
-        # Ours alone, and no lease of ours stands: whatever they say of an earlier one does not count any more.
+        # Both cells are our slot's, and no lease of ours stands: what they say of an earlier lease does not count now.
         words[Cells.place(words_of.LEASE_FLAG, slot)] = 0
         words[Cells.place(words_of.LEASE_POSITION, slot)] = ledger.head
-        # So many that its batch files do not stay for long.
+        # Few enough that the lease does not keep its batch files for long.
         most = tuning.LEASE_ITEMS if ledger.consumers == 1 else tuning.LEASE_ITEMS_FEW
         most = min(most, small_ahead(ledger, cuts) or tuning.LEASE_FROM)
         lease = self._replica.append_one(cuts + events.lease(slot, most))
@@ -119,20 +120,20 @@ class Leasing:
             self._members.has_cut()
         if not isinstance(lease, Lease):
             return False
-        self.learn_of_its_end()  # Of the one before, whose flag is down: a step that was taken then may ask later.
+        self.learn_of_its_end()  # The former lease's, whose flag is down: a step of that lease may ask only later.
         self.hold(lease, lease.first)
         self._reclaimer.reclaim_done()
         return True
 
     def hold(self, lease: Lease, at: int) -> None:
-        """That lease is ours, and items of it up to that one are delivered."""
+        """Note that this lease is ours, and that its items before ``at`` are delivered."""
         self.at = at
         self._window = at, []
         self.lease = lease
 
     def take(self, got: list[Taken], most: int) -> bool:
-        """Deliver items of our lease, of which some are left.  ``False``: it was revoked, and none of them is ours any
-        more."""
+        """Deliver items of our lease, of which some are left.  ``False``: the lease was revoked, and none of them is
+        ours any more."""
         lease = self.lease
         assert lease is not None
         words = self._members.cells.words
@@ -142,14 +143,14 @@ class Leasing:
         cached = begin <= item and stop <= begin + len(records)
         self._hand.cut_short = stop < item + most
         if not cached:
-            # Until it is copied its batch file stays: should another end our lease, this item is still ours.
+            # Keeps the batch file until the item is copied: if another process ends our lease, this item is still ours.
             words[Cells.place(words_of.POSITION, lease.slot)] = LEASED | item
         words[Cells.place(words_of.LEASE_POSITION, lease.slot)] = stop
         contested = words[Cells.place(words_of.LEASE_FLAG, lease.slot)]
         known: list[tuple[int, int, Place]] = []
         if contested:
-            # Before the journal is read on, which may not know any more where these items stand.
-            if self._replica.ledger.lease == lease:  # else it has ended before we took any of these
+            # Before the journal is read on: then the ledger may not know any more where these items stand.
+            if self._replica.ledger.lease == lease:  # else the lease ended before we took any of these
                 known = list(self._replica.ledger.each_place(item, stop))
             self._replica.keep()
             stop = self._contest(lease, stop)
@@ -160,19 +161,19 @@ class Leasing:
             at = self._hand.deliver(got, records[at - begin : stop - begin], at)
         self.at = stop
         if stop >= begin + len(records):
-            self._window = stop, []  # it may keep a large record, or a file from being filled again
+            self._window = stop, []  # the old one may keep a large record, or a file from being filled again
         if not cached:
             words[Cells.place(words_of.POSITION, lease.slot)] = 0
         if contested:
             self.forget()
             self._replica.settled()
         elif tuning.SHORT_WAYS and most == 1 and stop < begin + len(records) and not self._hand.state[1]:
-            # Of several that were read at once none stays in its file.
+            # Where several records were read at once, none of them stays in its file.
             self._open_window(lease, stop, records[stop - begin :])  # type: ignore[arg-type]
         return item < stop
 
     def _read_window(self, item: int, end: int, alone: bool, known: list[tuple[int, int, Place]]) -> list[Taken]:
-        """Records of our lease, of which the first is that item's.  ``known``: where, if no ledger says it."""
+        """Read records of our lease, that of ``item`` first.  ``known``: where they stand, if no ledger says it."""
         if known:
             begin, stop, first = next(one for one in known if one[0] <= item < one[1])
             place = Place(first.file, first.record + item - begin)
@@ -187,25 +188,25 @@ class Leasing:
             raise
 
     def cached(self, item: int) -> Optional[Taken]:
-        """The record of that item, if it is read already."""
+        """Return the record of that item, if it is read already."""
         first, records = self._window
         return records[item - first] if first <= item < first + len(records) else None
 
     # -- its steps
 
     def _open_window(self, lease: Lease, first: int, records: list[Record]) -> None:
-        """Let ``steps`` deliver these records of our lease, of which the first is that item's."""
+        """Let ``steps`` deliver these records of our lease, the first of which is that of item ``first``."""
         words = repeat(self._members.cells.words)
         cell, flag = Cells.place(words_of.LEASE_POSITION, lease.slot), Cells.place(words_of.LEASE_FLAG, lease.slot)
         end = first + len(records)
         self._ahead = records
         stores: Iterator[None] = map(setitem, words, repeat(cell), range(first + 1, end + 1))  # type: ignore[arg-type]
-        # Behind the store: who falls asleep says so, has a barrier, and then looks at what we have stored.
+        # Behind the store: a producer that falls asleep says so, has a barrier, and then looks at what we have stored.
         asleep = map(getitem, words, repeat(_AWAITS_PLACE)) if self._replica.ledger.maxsize else repeat(0)
         self.steps = zip(records, range(first, end), stores, map(getitem, words, repeat(flag)), asleep, repeat(lease))
 
     def settle(self) -> None:
-        """No step goes on from here: ``at`` says what they have delivered."""
+        """End the steps: from here on ``at`` says what they have delivered."""
         if self.steps is not NO_STEPS and self.lease is not None:
             self._ahead.clear()
             at = self._members.cells.words[Cells.place(words_of.LEASE_POSITION, self.lease.slot)]
@@ -214,8 +215,7 @@ class Leasing:
             self.steps = NO_STEPS  # Last: if this is interrupted, the next call does the same.
 
     def confirm(self, item: int, of: Lease) -> bool:
-        """A step has taken that item ``of`` a lease, but somebody wanted that to end: it is ours if the journal says
-        so."""
+        """Return whether a step's ``item`` is ours: somebody wanted its lease to end, and the journal decides."""
         lease = self.lease
         if lease is not None and self._members.cells.words[Cells.place(words_of.LEASE_FLAG, lease.slot)]:
             self.at = self._contest(lease, self.at)
@@ -223,13 +223,13 @@ class Leasing:
         return (of.number, item) not in self._lost
 
     def forget_lost(self, item: int, of: Lease) -> None:
-        """Its taker knows that it is not ours.  Not before: if that is interrupted, it asks once more."""
+        """Forget a lost item once its taker knows that it is lost, not before: an interrupted taker asks once more."""
         self._lost.discard((of.number, item))
 
     # -- ending it
 
     def _contest(self, lease: Lease, wanted: int) -> int:
-        """Somebody wants our lease to end: the journal decides where.  Returns the first item that is not ours, or
+        """End our lease, as somebody wants: the journal decides where.  Returns the first item that is not ours, or
         ``wanted`` if that comes before it."""
         self._replica.sync()
         if self._replica.ledger.lease == lease:  # else it has ended already: an event less for all to read
@@ -241,7 +241,7 @@ class Leasing:
 
     def end(self) -> bool:
         """End our lease where we are.  ``False``: a get was interrupted when the cell had said that it takes an item,
-        and another has ended the lease behind that one; the journal is to be asked what is ours."""
+        and another process has ended the lease behind that item; the caller must ask the journal what is ours."""
         lease = self.lease
         if lease is None:
             return True
@@ -257,21 +257,22 @@ class Leasing:
         return True
 
     def last_event(self) -> bytes:
-        """What ends our lease, which is wholly delivered: nothing, where there is none, or another has ended it."""
+        """Return the event that ends our lease, which is wholly delivered; nothing, where we have no lease, or another
+        process has ended it."""
         lease = self.lease
         if lease is None or self._replica.ledger.lease != lease:
             return b""
         return events.revoke(lease.end - lease.first, lease.number)
 
     def see_its_end(self) -> None:
-        """The journal was read on: if our lease, wholly delivered, has ended, we have none."""
+        """Forget our lease, wholly delivered, if it has ended in the journal, which was read on."""
         if self.lease is not None and self._replica.ledger.lease != self.lease:
             self.learn_of_its_end()
             self.forget()
 
     def forget(self) -> None:
-        """We have none."""
-        # First: steps deliver without saying so there, and if this is interrupted the next act must know it.
+        """Note that we have no lease."""
+        # First: steps store nothing to ``state``, and if this is interrupted the next act must know what they did.
         state = self._hand.state
         if self.at > state[0] + 1:
             self._hand.state = self.at - 1, state[1]
@@ -281,24 +282,25 @@ class Leasing:
         self.told.clear()
 
     def _lose(self, base: int, lease: Lease) -> None:
-        """Our lease has ended at that item.  Steps that have gone beyond it, in other threads or in frames below a
-        signal handler's, find theirs among the lost ones."""
+        """Note that our lease has ended at item ``base``.  Steps that have gone beyond it, in other threads or in
+        frames below a signal handler's, find their items among the lost ones."""
         self._lost.update({(lease.number, item) for item in range(base, self.at)} - self.told)
 
     # -- being sure
 
     def learn_of_its_end(self) -> None:
-        """An act was interrupted, or another lease is ours, and the journal was read on."""
+        """See in the ledger where our former lease has ended: an act was interrupted, or another lease is ours, and the
+        journal was read on."""
         former = self.lease
         kept = self._replica.ledger.kept.get(former.slot) if former is not None else None
         if former is not None and kept is not None and kept[0] == former.number:
             self._lose(kept[1], former)
-            # What follows it may become ours again, and must not look delivered then.
+            # Items behind the end may become ours again, and must not look delivered then.
             self.at = min(self.at, kept[1])
 
     def end_where_taken(self, lease: Lease, at: int) -> Optional[list[tuple[int, Place]]]:
-        """If our cell says that items of our lease have been taken from that one on, end it: whether they were taken in
-        time, the journal says.  Returns which were, and where they stand; ``None``: the lease goes on."""
+        """End our lease if our cell says that items from ``at`` on have been taken: the journal says whether they were
+        taken in time.  Returns the items that were, and where they stand; ``None``: the lease goes on."""
         ledger = self._replica.ledger
         taken = min(self._members.cells.words[Cells.place(words_of.LEASE_POSITION, lease.slot)], lease.end)
         if taken <= at:

@@ -37,15 +37,15 @@ _ASLEEP: Final = ASLEEP[SLEEPS]
 _NOBODY: Final = bytes(8 * SLOTS)
 """The sleep cells of a page where nobody sleeps."""
 _SLICES_COLLECT: Final = sys.version_info < (3, 12)
-"""To make a slice may collect garbage."""
+"""Making a slice may collect garbage."""
 watchers: Callable[[], Any] = gettrace
-"""Tells whether anybody may watch what runs here: nothing, or something false, if nobody does."""
+"""Returns something true if anybody may watch the code that runs here, else ``None`` or something false."""
 
 if sys.version_info >= (3, 12):
     from sys import monitoring
 
-    # By event, all tools that want it of all code, the one of ``settrace`` among them.  A tool that wants some of
-    # certain code alone wants to know of each that begins, to say so.
+    # For each event, the tools that want it of all code, the tool of ``settrace`` among them.  A tool that wants events
+    # of certain code alone also wants to know when any code begins, in order to ask for them.
     watchers = getattr(monitoring, "_all_events", lambda: True)
     _OF = monitoring.events
     _BETWEEN = _OF.LINE | _OF.INSTRUCTION | _OF.JUMP | _OF.BRANCH
@@ -58,7 +58,7 @@ def _is_watched() -> bool:
     """Somebody's code may run between the lines of ``Log.put`` in this thread."""
     if sys.version_info >= (3, 12):
         code = Log.put.__code__
-        for tool in range(6):  # those of the interpreter follow
+        for tool in range(6):  # the interpreter's own tools follow
             if monitoring.get_tool(tool) is not None and _BETWEEN & (
                 monitoring.get_events(tool) | monitoring.get_local_events(tool, code)
             ):
@@ -89,9 +89,9 @@ class Log:
     def __init__(self, counts: memoryview, slot: int, batch: Optional[BatchFile], first: int, stop: int) -> None:
         self.counts = counts
         self.due = 0
-        """Until then a put belongs to the last mark, in monotonic nanoseconds."""
+        """Until this time a put belongs to the last mark, in monotonic nanoseconds."""
         self._marked = 0
-        """Marks that are used; 0: whatever they say is a former log's."""
+        """How many marks are used; 0: whatever the marks say is a former log's."""
         self._mark = Cells.first_mark(slot)
         self._cut = Cells.place(words_of.CUT_UP_TO, slot)
         self._given = Cells.place(words_of.GIVEN, slot)
@@ -108,11 +108,12 @@ class Log:
     def put(self, record: bytes) -> int:
         """The short way of a put: write a small record and store the new total.
 
-        0: ask, it is not put.  -1: it is put.  Else it is the new total, and there is more to do (``Engine.has_put``).
+        Returns 0 where the record is not put: ask; -1 where it is put; else the new total: the record is put, and there
+        is more to do (``Engine.has_put``).
 
-        Without the lock: CPython changes threads, and runs signal handlers, at calls and jumps back alone, and from the
-        first look at the counter to the store there is none.  Where to make a slice may collect garbage, which may run
-        anything, the one that is made here first is kept by the interpreter, and used again below."""
+        No lock is held: CPython changes threads, and runs signal handlers, only at calls and jumps back, and there is
+        none from the first look at the counter to the store.  Where making a slice may collect garbage, which may run
+        anything, the interpreter keeps the slice that is made first, and uses it again below."""
         size = len(record)
         if _SLICES_COLLECT:
             record[:0]
@@ -137,23 +138,23 @@ class Log:
         return 0
 
     def mark(self, now: int) -> bool:
-        """Say when what is put from here on is put.  ``False``: too much of this log is not cut.
+        """Mark the time for the records that are put from here on.  ``False``: too much of this log is not cut.
 
-        As above, no other thread runs between the last look at ``due`` and the store to it."""
+        As in ``put``, no other thread runs between the last look at ``due`` and the store to it."""
         counts = self.counts
         self.look_for_sleepers()
         if now <= self.due:
-            return True  # another thread, or a handler, has made one since: a later one
+            return True  # another thread, or a handler, has made a mark since: a later one
         total, number, first = counts[self.cell], self._marked, self._mark
         if total == counts[self._cut]:
             number = 0  # whatever the marks say is of no use any more
         elif not number:
             return False
         elif counts[(last := first + 2 * number - 2)] == total:
-            number -= 1  # nothing was put since that one
+            number -= 1  # nothing was put since the last mark
         elif number > 1 and counts[last] < counts[self._given]:
-            # What is before that mark is delivered; if the record before ``_given`` is not, it belongs to this mark,
-            # which is kept, the time first.
+            # All records before the last mark are delivered.  If the record before ``_given`` is not, it belongs to the
+            # last mark, which is kept: its time is stored first.
             counts[first + 1] = counts[last + 1]
             counts[first] = counts[last]
             number = 1
@@ -167,7 +168,9 @@ class Log:
         return True
 
     def look_for_sleepers(self) -> None:
-        """A sleeper that is rung for has a millisecond to say whether others sleep: was it killed, this put rings."""
+        """Say that somebody sleeps, if a sleep cell shows it.
+
+        A sleeper that is rung for has a millisecond to say whether others sleep: if it was killed, this put rings."""
         counts = self.counts
         if not counts[_ASLEEP] and (counts[BEYOND] or counts[SLEEPS : SLEEPS + SLOTS].tobytes() != _NOBODY):
             counts[_ASLEEP] = 1
@@ -179,7 +182,7 @@ class Log:
 
 
 class GuardedLog(Log):
-    """The same where threads run at once: one of them at a time grows the log, or has an act."""
+    """A log where threads run at once: one of them at a time grows the log, or has an act."""
 
     __slots__ = ("_lock",)
 
@@ -197,7 +200,7 @@ class GuardedLog(Log):
 
 
 NO_LOG: Final = Log(memoryview(bytes(PAGE)).cast("Q"), 0, None, 0, 0)
-"""That of who has put nothing: each put asks."""
+"""The log of a process that has put nothing: each put asks."""
 
 
 class Writer:
@@ -208,11 +211,11 @@ class Writer:
     def __init__(self, folder: LogFolder) -> None:
         self._folder = folder
         self.protected: Callable[[FileId, int, Sequence[NewRecord]], Sequence[NewRecord]] = _as_they_are
-        """What is written of records: what follows each makes its file, and its place there, known."""
+        """Makes what is written of records: what follows each makes its file, and its place there, known."""
         self.beside = 0
-        """Bytes that this puts behind each."""
+        """Bytes that ``protected`` puts behind each record."""
         self.harden: Optional[Callable[[BatchFile], object]] = None
-        """Of a durable queue: have on the disk what was written to that file."""
+        """Of a durable queue: hardens what was written to that file."""
 
     @property
     def is_dressed(self) -> bool:
@@ -238,7 +241,7 @@ class Writer:
         if tuning.CHECK_ALL:
             records = [_checked(log.batch.file, at, record) for at, record in enumerate(records, number)]
         if self.harden is not None:
-            # By system calls, for what was stored to memory no ``fsync`` of a descriptor tells on every system.
+            # By system calls: not on every system does ``fsync`` of a descriptor cover what was stored to memory.
             self._write_pieces(log.batch, begin, pieces.parts(records))
             ends = array("Q", accumulate(map(len, records), initial=begin))
             self._folder.write_at(log.batch.fd, ends.tobytes(), number * ends.itemsize)

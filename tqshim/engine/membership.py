@@ -2,9 +2,9 @@
 
 Lives here: joining, leaving, burying, cells of all slots.  Not here: what members do (``producer``, ``consumer``).
 
-Invariant: a member's LEAVE is preceded by a CUT of what its counter says, and a SKIP of what of that can't be cut: no
-CUT that comes later can cut anything of its log, and its slot's next member goes on behind it.  Nothing of a log is
-cut before what others had put a millisecond earlier: who cuts, cuts all that is put, in the order of the marks.
+Invariant: before a member's LEAVE stand a CUT of what its counter says, and a SKIP of what of that can't be cut: no
+later CUT can cut anything of its log, and its slot's next member goes on behind it.  Nothing of a log is cut before
+what others had put a millisecond earlier: a process that cuts, cuts all that is put, in the order of the marks.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Membership:
         self._replica = replica
         self.cells = Cells(folder.open_cells())
         self.slots: dict[int, int] = {}
-        """Ours, and the number of the JOIN of each."""
+        """Our slots, and the number of the JOIN of each."""
         self.counted = not replica.ledger.durable
-        """What the counters say is put; else only what is cut."""
+        """Whether what the counters say counts as put; else only what is cut does."""
         self.counting = counting
-        """So this process may put; else it cuts what it puts."""
+        """Whether this process may put by its counter alone; else it cuts what it puts."""
         if counting:
-            # Now, and not when it joins: by then a Pool has started its threads, and from a process that has some the
-            # kernel takes 8 to 16 ms for it. A forked child has it of its parent.
+            # Now, and not when this process joins: by then a Pool has started its threads, and for a process that has
+            # threads this takes the kernel 8 to 16 ms. A forked child has the registration of its parent.
             membarrier.register_for_barrier()
 
     def join(self, consumer: bool) -> int:
@@ -69,11 +69,11 @@ class Membership:
                 time.sleep(1e-4)
                 locked = self._folder.lock_slot(slot)
             if not locked:
-                continue  # A process that was stopped there keeps it; somebody will bury this member. Take another.
+                continue  # A process stopped there keeps the lock; somebody will bury this member. Take another.
             self.cells.clear(slot)
             if slot >= SLOTS:
                 self.cells.words[words_of.BEYOND] = 1
-            # After the flag was lowered: if somebody has raised it before, his CLOSING is seen now.
+            # After the flag was lowered: if another process raised it before, the CLOSING of that process is seen now.
             replica.sync()
             if replica.ledger.members.get(slot) == (number, consumer):
                 break
@@ -86,8 +86,8 @@ class Membership:
         return slot
 
     def _tell_who_is_alone(self, slot: int) -> None:
-        """A bounded queue's only producer puts wherever there is a place: from now on it is to ask.  Before our log is
-        opened: where there are two logs, who joined later has told the other."""
+        """Tell a bounded queue's only producer, which puts wherever there is a place, to ask from now on.  This comes
+        before our log is opened: where there are two logs, the producer that joined later has told the other."""
         ledger = self._replica.ledger
         others = [other for other in ledger.files if other != slot]
         if ledger.maxsize and len(others) == 1 and systems.MEMBARRIER is not None:
@@ -95,13 +95,13 @@ class Membership:
             membarrier.barrier()
 
     def recover(self, used: Container[Optional[int]]) -> None:
-        """An act was interrupted: members whose slots nobody uses leave, others that nobody is can be buried."""
+        """Clean up after an interrupted act: members of unused slots leave, others that nobody is can be buried."""
         for slot in [slot for slot in self.slots if slot not in used]:
             self.leave(slot)
         self._folder.unlock_slots(self.slots)
 
     def close(self) -> None:
-        """What is left of ours can be buried, also by another engine of this process."""
+        """Let go: what is left of our members can be buried, also by another engine of this process."""
         self._folder.unlock_slots()
         self.cells.close()
 
@@ -112,8 +112,8 @@ class Membership:
             self.cells = Cells(self._folder.open_cells())
 
     def sleepers(self, kind: int, most: int = sys.maxsize) -> list[int]:
-        """``Cells.sleepers`` of all members.  Who puts or gets by a short way reads no journal, and may not know of
-        some: the cells say that there are more."""
+        """Return ``Cells.sleepers`` of all members.  A process that puts or gets by a short way reads no journal, and
+        may not know some members: the cells say that there are more."""
         self.see_all()
         size = self._folder.size_of(names.CELLS) if self.cells.words[words_of.BEYOND] else 0
         if (size or 0) > words_of.PAGE * self.cells.pages:
@@ -121,7 +121,7 @@ class Membership:
         return self.cells.sleepers(kind, most)
 
     def word(self, kind: int, slot: int) -> int:
-        """A slot's word of that kind; 0 where its member has not grown the cells yet."""
+        """Return a slot's word of that kind; 0 where its member has not grown the cells yet."""
         if slot >= self.cells.slots:
             self.see_all()
         return self.cells.words[Cells.place(kind, slot)] if slot < self.cells.slots else 0
@@ -132,11 +132,11 @@ class Membership:
             self.cells.words[Cells.place(kind, slot)] = 1
 
     def look(self) -> bytes:
-        """The counters, by slot, and then the journal: what the first say beyond that is put and not cut.  Nothing
-        where counters don't count.  What is cut by these can be read by everybody.
+        """Return the counters, by slot, and read the journal after them: what they say beyond that is put and not cut.
+        Nothing where counters don't count.  What is cut by these counters can be read by everybody.
 
-        The journal after them: what has been put behind an OPEN that is not known yet would be taken for damage.  Those
-        of members, too, that have joined beyond the cells that were mapped."""
+        In this order, or what was put behind an OPEN that is not known yet would be taken for damage.
+        Counters of members that have joined beyond the mapped cells are among them, too."""
         while True:
             pages = self.cells.pages
             counters = self.counters() if self.counted else b""
@@ -146,7 +146,7 @@ class Membership:
                 return counters
 
     def counters(self) -> bytes:
-        """All counters at once, if that can be: where one is read long after another, what they say is not in order."""
+        """Return all counters, read at once if possible: if one is read long after another, they are not in order."""
         for _ in range(tuning.LOOKS):
             began = monotonic_ns()
             counters = self.cells.counters()
@@ -157,13 +157,13 @@ class Membership:
         return counters
 
     def grows(self, counters: bytes) -> bool:
-        """Since these counters were read something was put."""
+        """Return whether something was put since these counters were read."""
         return self.counted and self.cells.counters() != counters
 
     def cut(self, then: bytes = b"") -> list[Verdict]:
-        """Cut all that is put, and append more in the same piece; what each event came to.
+        """Cut all that is put, and append ``then`` in the same piece; return what each event came to.
 
-        These are void while a lease of all that comes stands: it ends in that piece, too."""
+        Such events are void while a lease of all that comes stands: the lease ends in that piece, too."""
         counters, replica = self.look(), self._replica
 
         def piece() -> bytes:
@@ -171,18 +171,18 @@ class Membership:
             data = ledger.cuts(ledger.grown(counters), self.cells.marks) + then
             return self.end_of_all() + data if data else b""
 
-        # Else a CUT may be void, for such a lease stood just then, and what comes after a roll count without it.
+        # Else a CUT may be void, for such a lease stood just then, and what comes after a roll may count without it.
         again = None if replica.ledger.maxsize else piece
         verdicts: list[Verdict] = []
         while data := piece():
             verdicts = replica.append(data, again)
-            if not replica.ledger.sole:  # else it was taken just before
+            if not replica.ledger.sole:  # else such a lease was taken just before
                 break
         self.has_cut()
         return verdicts
 
     def end_of_all(self) -> bytes:
-        """The events that end the lease of all that comes, if one stands, with what it has delivered."""
+        """Return the events that end the lease of all that comes, if one stands, with what it has delivered."""
         ledger = self._replica.ledger
         lease = ledger.lease
         if lease is None or not ledger.sole:
@@ -194,7 +194,7 @@ class Membership:
         return b"".join(said) + events.revoke(0, lease.number)
 
     def given(self) -> dict[int, int]:
-        """By slot: up to which record of its log a lease of all that comes has got, where nobody has said it."""
+        """Return, by slot, up to which record of its log a lease of all that comes has got, where no event says it."""
         ledger = self._replica.ledger
         if not ledger.sole:
             return {}
@@ -202,11 +202,11 @@ class Membership:
         return {slot: at for slot, at in found.items() if ledger.totals[slot] < at <= ledger.files[slot].stop}
 
     def has_cut(self) -> None:
-        """Say what is cut, as far as we know: whose log is so need not read the journal for that."""
+        """Say in the cells what is cut, as far as we know: a producer whose log is cut need not read the journal."""
         self.cells.note_cut(self._replica.ledger.totals)
 
     def position(self) -> int:
-        """Up to which item the lease that stands is delivered, where nobody has said it; else 0."""
+        """Return up to which item the lease that stands is delivered, where no event says it; else 0."""
         ledger = self._replica.ledger
         lease = ledger.lease
         if lease is None:
@@ -215,14 +215,14 @@ class Membership:
         return position if position > ledger.passed else 0
 
     def passed(self) -> tuple[bytes, int]:
-        """The event that says how far the lease that stands is delivered, as far as nobody has said it; and how many
-        places that frees.  Its holder needs no flag for this: the cell only grows, and what it says counts then."""
+        """Return the event that says how far the lease that stands is delivered, where no event says it, and how many
+        places that frees.  The holder needs no flag for this: its cell only grows, and what that says counts then."""
         ledger = self._replica.ledger
         lease, position = ledger.lease, self.position()
         if lease is None or not position:
             return b"", 0
         if not systems.STORES_IN_ORDER:
-            membarrier.barrier()  # its holder has pinned what it reads before it has stored that; the pin is seen now
+            membarrier.barrier()  # the holder has pinned what it reads before it stored that; the pin is seen now
         said = events.revoke if position == lease.end else events.passed
         return said(position - lease.first, lease.number), position - ledger.passed
 
@@ -236,14 +236,14 @@ class Membership:
         self._append_end(slot, then)
 
     def skip(self, slot: int) -> bytes:
-        """The events after which no CUT can cut anything of this member's log."""
+        """Return the events after which no CUT can cut anything of this member's log."""
         ledger = self._replica.ledger
         if not ledger.maxsize or slot not in ledger.files:
             return b""
         counter = self.word(words_of.COUNTER, slot)
         if not ledger.totals[slot] < counter <= ledger.files[slot].stop:
             return b""
-        # As many are cut as there are places, and what is not never will be.
+        # As many records are cut as there are places, and the others never will be.
         return (events.cut(slot, counter) if self.counted else b"") + events.skip(slot, counter)
 
     def bury(self, slot: int) -> bool:
@@ -254,7 +254,7 @@ class Membership:
         try:
             self._replica.sync()
             if self._replica.ledger.members.get(slot) != member:
-                return False  # another was faster; or it had left before it was locked
+                return False  # another process was faster; or the member had left before the lock
             then = self.skip(slot) + events.leave(slot, member.number)
             self.see_all()
             if slot < self.cells.slots:
@@ -272,5 +272,5 @@ class Membership:
             self._replica.append(then)
 
     def bury_the_dead(self) -> bool:
-        """Bury all who died; whether there were any."""
+        """Bury all members that died; return whether there were any."""
         return sum([self.bury(slot) for slot in list(self._replica.ledger.members)]) > 0

@@ -88,16 +88,17 @@ class Parts:
         self.waiter.close()
         self.reader.close()
         self.producer.close()
-        self.consumer.take_returned = nothing  # which would keep all of this
+        self.consumer.take_returned = nothing  # the former would keep all of this alive
         self.reclaimer.announce = self.reclaimer.settle = self.replica.rolled = int
         self.members.close()
 
     def make_room(self) -> bool:
-        """The queue looks full: what a lease has delivered may hide a place, or else a reservation that others have.
-        ``True``: look again."""
+        """Look for hidden places in a queue that looks full.  ``True``: look again.
+
+        What a lease has delivered may hide a place, or else a reservation that others have."""
         passed, _ = self.members.passed()
         if passed:
-            self.replica.append_one(passed)  # void: another has told of it just now, or ended the lease
+            self.replica.append_one(passed)  # void where another has said it just now, or ended the lease
             return True
         producer = self.producer
         taken = producer.taken()
@@ -109,8 +110,9 @@ class Parts:
         return sum([producer.trim(slot) for slot, own in list(res.items()) if not own.cut]) > 0
 
     def has_room(self, count: int) -> bool:
-        """There are places for so many, as it seems, though a put has found none: others had reserved them, and have
-        used fewer since, or got items."""
+        """Return whether there seem to be so many places, though a put has found none.
+
+        Others had reserved them, and have used fewer since, or got items."""
         if self.make_room():
             return True
         ledger = self.replica.ledger
@@ -124,14 +126,17 @@ class Parts:
         return ledger.shut != SHUT or not (ledger.held and self.acknowledging.held_by_others())
 
     def finds_nothing_new(self) -> bool:
-        """There was nothing to get, and nothing has happened since, nor is there anything to do.  Of a queue that is
-        being shut down somebody else of this process may have seen all that happens."""
+        """There was nothing to get, nothing has happened since, and there is nothing to do.
+
+        ``False`` from the beginning of a shutdown on: somebody else in this process may have seen all that happens."""
         acknowledging = self.acknowledging
         at_work = acknowledging.blocks or acknowledging.out or self.ending.is_wanted or self.replica.ledger.shutting
         return not at_work and self.consumer.finds_nothing_new()
 
     def count(self) -> int:
-        """Items that could be got now.  Who was to shut the queue down may have been killed in the middle of it."""
+        """Return how many items could be got now.
+
+        Finishes a shutdown first: the process that was to do so may have been killed in the middle of it."""
         self.acknowledging.take_back()
         count = self.consumer.count()
         if self.ending.is_wanted:

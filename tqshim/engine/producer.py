@@ -3,11 +3,11 @@
 Lives here: when a record is put, what it needs of batch files and reservations.  Not here: how it is written, and the
 short way (``log``), pickling (``queues``), waiting for a place (``engine``).
 
-Where counters count, a record is put by the store of the log's new total to its producer's counter, wherever that is
-killed next; else by the CUT that its producer appends.
+Where counters count, the producer's store of the log's new total to its counter puts a record, wherever the producer
+is killed next; else the CUT that the producer appends does.
 
 Invariant: a record is in place before its total is stored, or cut.  The next record's place follows from the index at
-that total: what an interrupted put has left there is written over.
+that total: the next put writes over what an interrupted one has left there.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class Producer:
         self._members = members
         self._reclaimer = reclaimer
         self._lock = lock
-        """That of the engine."""
+        """The engine's lock."""
         self.slot: Optional[int] = None
         self.log = NO_LOG
         self._given = -1, 0
-        """A lease of all that comes, by its number, and what it has delivered of our log, as far as we have seen."""
+        """The number of a lease of all that comes, and what it has delivered of our log, as far as we have seen."""
         self.lost: set[int] = set()
-        """Records that were put by the counter alone, and are none: an act that was not their own has settled that."""
+        """Records that the counter alone has put, and that do not count: an act not their own has settled that."""
         self.supply = Supply(folder, replica, reclaimer)
         self.writer = Writer(folder)
         maxsize = replica.ledger.maxsize
@@ -88,7 +88,7 @@ class Producer:
         """Put records; in a bounded queue all of them, or none.  Returns how many were put: fewer where there are no
         places, or where the queue was shut down.
 
-        Raises ``OSError`` where there is no space for the first: for others, the put of the rest raises it."""
+        Raises ``OSError`` where there is no space for the first; for a later one, the put of the rest raises it."""
         put = 0
         if len(records) == 1 and self._replica.ledger.maxsize:
             count = self._put_alone(records[0]) if self._is_alone() else self._publish(records[0])
@@ -109,7 +109,7 @@ class Producer:
         return put
 
     def _put(self, records: Sequence[NewRecord]) -> int:
-        """Put the first of these, all of them in a bounded queue; returns how many were put."""
+        """Put the first of these records, or all of them in a bounded queue; returns how many were put."""
         replica = self._replica
         if self.slot is None:
             self.slot = self._members.join(consumer=False)
@@ -120,7 +120,7 @@ class Producer:
                 return 0
         by_counter = self._members.counting
         if replica.ledger.maxsize:
-            # Several at once: a cut of the counter by others may be of the first ones alone.
+            # Not several at once: others may see the counter, and cut the first of them alone.
             by_counter = len(records) == 1 and self._has_place()
             if not (by_counter or self._may_cut(len(records))):
                 replica.sync()  # Others may have got some meanwhile.
@@ -155,15 +155,16 @@ class Producer:
         return 1 if total else None
 
     def _publish(self, record: NewRecord) -> Optional[int]:
-        """Put a small record through the journal, where a bounded queue has too few places to reserve some.  0: it has
-        none.  ``None``: it takes the long way."""
+        """Put a small record through the journal, where a bounded queue has too few places to reserve some.  0: it
+        has none.  ``None``: the record takes the long way."""
         log, slot, replica = self.log, self.slot, self._replica
         if type(record) is not bytes or log.batch is None or slot is None or self.writer.is_dressed or self.lost:
             return None
         if max(log.stop, replica.ledger.reserved_to(slot)) > replica.ledger.totals[slot]:
             return None
         if log.counts[log.flag] and log.counts[log.cell] == replica.ledger.totals[slot]:
-            # Of no use where all is cut and no short way open.  Before the look, which finds a CLOSING it came with.
+            # The flag is of no use where all is cut and no short way is open.  It is lowered before the look, which
+            # finds the CLOSING that it may have been raised for.
             log.counts[log.flag] = 0
             locks.fence()
         counters = self._members.look()
@@ -173,7 +174,7 @@ class Producer:
         passed, freed = self._members.passed()
         places = ledger.maxsize - ledger.used + freed
         if (
-            ledger.grown(counters)  # others' come first
+            ledger.grown(counters)  # records of others come first
             or ledger.reserved_to(slot) > total
             or ledger.sole
             or ledger.shutting
@@ -202,7 +203,7 @@ class Producer:
         return 1
 
     def end(self) -> tuple[int, int]:
-        """Be a producer; the number of the member that we are, and records of its log so far."""
+        """Be a producer; returns the number of the member that we are, and how many records its log has so far."""
         if self.slot is None:
             self.slot = self._members.join(consumer=False)
         return self._members.slots[self.slot], self._position()
@@ -213,7 +214,7 @@ class Producer:
         return max(self.log.counts[self.log.cell], self._replica.ledger.totals[self.slot])
 
     def _fitting(self, total: int, records: Sequence[NewRecord]) -> int:
-        """How many of these go into the batch file; of a bounded queue all, or none."""
+        """Return how many of these records fit into the batch file; in a bounded queue all, or none."""
         log = self.log
         if log.batch is None:
             return 0
@@ -222,7 +223,7 @@ class Producer:
         if filling is None or filling.file != log.batch.file:  # an act was interrupted just after its OPEN
             return 0
         begin = log.ends[total - log.first]
-        # 0: somebody has cut it short.
+        # 0: somebody has cut the file short.
         room = log.size - begin if begin else -1
         stop, bounded = filling.stop, self._replica.ledger.maxsize > 0
         # All of them, whatever ``batch_size`` says, where they must be put at once and the file is empty.
@@ -253,7 +254,7 @@ class Producer:
                 log.mark(now)
             # Commit point: from here on they are in the queue.
             log.counts[log.cell] = new
-            # A shutdown may have looked for flags to raise before our OPEN, but not after it.
+            # A shutdown may have looked for flags to raise before our OPEN, and not again since.
             if log.counts[log.flag] or self._replica.ledger.shutting:
                 put = self.confirm(new, self)
                 self.lost.difference_update(range(total, new))
@@ -267,8 +268,9 @@ class Producer:
         return new - total
 
     def confirm(self, total: int, owner: Producer) -> bool:
-        """Whether the record counts with which a log of this process has got to that total: somebody may have looked
-        before.  Another thread's act, or a handler's, may have settled that since."""
+        """Return whether the record counts with which the owner's log has got to that total.
+
+        Somebody may have looked before.  Another thread's act, or a handler's, may have settled that since."""
         if total - 1 not in owner.lost:
             self.settle(total, owner)
         kept = total - 1 not in owner.lost
@@ -276,7 +278,7 @@ class Producer:
         return kept
 
     def settle(self, total: int, owner: Producer) -> None:
-        """Have the journal decide how far that log has got; what does not count is noted in ``lost``."""
+        """Have the journal decide how far the owner's log has got; ``lost`` notes the records that do not count."""
         replica, log, slot = self._replica, owner.log, owner.slot
         if slot is None:
             return
@@ -290,7 +292,7 @@ class Producer:
             data = b""
             if own is not None and not own.cut:
                 data = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
-            # What can't be cut now never will be: its numbers are not used again.
+            # Records that can't be cut now never will be: their numbers are not used again.
             data += events.cut(slot, total) + events.skip(slot, total)
             kept = self._members.cut(data)[-1]
             if isinstance(kept, int):
@@ -300,11 +302,11 @@ class Producer:
         self._limit()
 
     def settle_all(self, owner: Producer) -> None:
-        """The same of all that its counter says: an act that was interrupted may not have asked yet."""
+        """``settle`` for all that the owner's counter says: an interrupted act may not have asked yet."""
         self.settle(owner.log.counts[owner.log.cell], owner)
 
     def _limit(self) -> None:
-        """Let puts that ask nobody go as far as they may by now."""
+        """Let puts by the short way, which ask nobody, go as far as they may by now."""
         log, slot = self.log, self.slot
         ledger = self._replica.ledger
         short = (tuning.SHORT_WAYS or tuning.GUARDED) and self._members.counting and not ledger.shutting
@@ -320,7 +322,7 @@ class Producer:
     # -- places
 
     def _has_place(self) -> bool:
-        """Our reservation has a place left, if need be a new one.  ``False``: it must be asked for."""
+        """See that our reservation, if need be a new one, has a place left.  ``False``: we must ask for a place."""
         replica, slot, log = self._replica, self.slot, self.log
         assert slot is not None
         total = self._position()
@@ -345,20 +347,20 @@ class Producer:
             or log.batch is None
         ):
             return False
-        # Before the event: a process that wants this new reservation to end raises it after.  Who wants the former one
-        # to end, and has raised it, changes nothing any more: it was ended by others, or is used up.
+        # Before the event: a process that wants the new reservation to end raises the flag after it.  A process that
+        # has raised the flag to end the former one changes nothing any more: others have ended that, or it is used up.
         log.counts[log.flag] = 0
-        # What is beyond a reservation is not among the rest that is cut.
+        # ``cut`` leaves out what our log has beyond its reservation.
         beyond = events.cut(slot, total) if ledger.reserved_to(slot) < total else b""
         return self._members.cut(beyond + passed + events.reserve(slot, places))[-1] is not None
 
     def _is_alone(self) -> bool:
-        """Nobody else puts: all places that are free are ours, until another joins, and raises our flag."""
+        """Nobody else puts: all free places are ours, until another producer joins, and raises our flag."""
         ledger = self._replica.ledger
         return tuning.ALONE and self._members.counting and ledger.producers == 1 and ledger.maxsize > 0
 
     def _has_free_places(self, total: int) -> bool:
-        """There are places for the log up to that total, all of which is ours."""
+        """There are places for our log up to that total, and all free places are ours."""
         if total > self._stop_alone():
             looks = self.look_what_is_delivered()
             passed, _ = self._members.passed()
@@ -384,26 +386,26 @@ class Producer:
         return max(total, given) if ledger.sole and lease is not None and lease.number == number else total
 
     def look_what_is_delivered(self) -> bool:
-        """See how far a lease of all that comes has got, which nobody has said.  ``True``: further than we knew."""
+        """Look how far a lease of all that comes has got, which no event says.  ``True``: further than we knew."""
         replica, members, lease = self._replica, self._members, self._replica.ledger.lease
         if not replica.ledger.sole or lease is None or self.slot is None:
             return False
         former, given = self._given, members.word(words_of.GIVEN, self.slot)
-        # A process that ends it raises the flag before it looks there: flag up, it may not have seen that.
+        # A process that ends the lease raises the flag, then looks there: if it is up, that look may have missed this.
         asked = members.word(words_of.LEASE_FLAG, lease.slot)
         replica.sync()
         now = replica.ledger.lease
-        if now is None or now.number != lease.number:  # that may be the flag of a later one
+        if now is None or now.number != lease.number:  # that may be the flag of a later lease
             return True
         if asked:
-            # It may be kept from ending it: what was delivered is decided here.
+            # That process may be kept from ending the lease: what was delivered is decided here.
             replica.append(members.end_of_all())
             return True
         self._given = lease.number, given
         return self._given != former
 
     def taken(self, more: int = 0) -> int:
-        """Places that are taken, as far as we know, once so many more records are put, for which none are reserved."""
+        """Places that are taken, as far as we know, once so many more records are put that have none reserved."""
         ledger, slot = self._replica.ledger, self.slot
         if slot is None:
             return ledger.used + more
@@ -440,13 +442,13 @@ class Producer:
     # -- batch files
 
     def _open_for(self, records: Sequence[NewRecord]) -> None:
-        """Go on in a new batch file, with room for the first of these records; of a bounded queue for all of them."""
+        """Go on in a new batch file, with room for the first of these records; in a bounded queue for all of them."""
         slot = self.slot
         assert slot is not None
         wanted = records if self._replica.ledger.maxsize else records[:1]
         former = self.log.batch
         batch = self.supply.next(self._members.slots[slot], sum(map(self.writer.room_of, wanted)), len(wanted), former)
-        # The file begins behind what is cut by then: nothing of the log may be left between.
+        # The new file begins behind what is cut by then: no record of the log may be left in between.
         counter = self.log.counts[self.log.cell]
         try:
             skipped = self._members.skip(slot)
@@ -456,7 +458,7 @@ class Producer:
                 self._folder.remove_batch(batch.file)
             raise
         if skipped and isinstance(verdicts[-2], int):
-            # The SKIP's: other threads wait to be told of theirs.
+            # What the SKIP came to: other threads wait to know whether their records count.
             self.lost.update(range(verdicts[-2], counter))
         filling = self._replica.ledger.files[slot]
         end = self._members.cells.words, slot, batch, filling.first, 0
@@ -470,7 +472,7 @@ class Producer:
     def leave(self) -> None:
         """Be no producer any more."""
         log, self.log = self.log, NO_LOG
-        log.stop, log.due = 0, 1 << 62  # of a thread that is about to put
+        log.stop, log.due = 0, 1 << 62  # for a thread that is about to put
         slot, self.slot = self.slot, None
         if slot is not None:
             self._members.leave(slot)

@@ -1,10 +1,11 @@
-"""Putting: what goes round a put, and waiting for a place.
+"""Putting: what comes before and after a put, and waiting for a place.
 
 Lives here: the cut before a put, the ring after it, many puts at once.  Not here: when a record is put (``producer``),
 how it is written, the short way (``log``).
 
-Invariant: what is put belongs to a mark of its log that is a millisecond old at most, where who cuts finds it beside
-what others have put meanwhile.  On a full disk, where marks are used up and nobody can cut, to the last one.
+Invariant: a record belongs to a mark of its log that is a millisecond old at most when it is put.  There a process
+that cuts finds it beside what others have put meanwhile.  On a full disk, where marks are used up and nobody can cut,
+it belongs to the last mark.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def cut_if_due(engine: Acts) -> bool:
 
 
 def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: Optional[float]) -> int:
-    """Put these; returns how many were put.  Raises ``OSError`` if none was: of others, who puts the rest hears."""
+    """Put these records; returns how many were put.
+
+    Raises ``OSError`` if none was put; else the put of the rest raises it."""
     put, spins, waited = 0, True, False
     while True:
         left = records[put:] if put else records
@@ -69,7 +72,7 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
                 continue
             return put
         if spins and not put:
-            spins = False  # Once: what is found may be too little.
+            spins = False  # Once: the places that are found may be too few.
             waiter = engine.parts.waiter
             if waiter.may_spin(AWAITS_PLACE) and waiter.spin_for_place(deadline):
                 continue
@@ -83,7 +86,7 @@ def has_room(engine: Acts, places: int) -> bool:
 
 
 def pass_on(engine: Acts) -> None:
-    """We may have been rung for, and have put something: if there are more places, they are for others who sleep."""
+    """Ring for another sleeper if there are more places: we may have been rung for, and have put something."""
     with a_full_disk_is_no_matter():
         if waits.available(engine, AWAITS_PLACE, 1) > 0:
             engine.parts.waiter.ring(AWAITS_PLACE)
@@ -106,7 +109,7 @@ def put_once(engine: Acts, records: list[NewRecord], again: bool) -> int:
         log.look_for_sleepers()
     elif not log.mark(now):
         with a_full_disk_is_no_matter():
-            parts.members.cut()  # first, as above
+            parts.members.cut()  # first, as in ``cut_if_due``
     put = parts.producer.put(records)
     if not put and again and engine.maxsize and engine.parts.make_room():
         put = parts.producer.put(records)

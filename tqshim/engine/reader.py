@@ -3,7 +3,7 @@
 Lives here: which batch files are open, or mapped, to be read, which records are left in their files, and what is said
 of damage.  Not here: which record is whose (``consumer``), the bytes of a file (``batch_file``, ``large_records``).
 
-Invariant: what is returned is a copy, and nobody else's; or it keeps its file from being filled again.
+Invariant: a record that is returned is a copy, and nobody else's; or it keeps its file from being filled again.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Taken: TypeAlias = "Union[Record, RecordInFile]"
 FILES: Final = 64
 """Batch files that a consumer has mapped, at most: no descriptor is open for them."""
 LARGE_FILES: Final = 4
-"""Batch files of large records that it has open, at most."""
+"""Batch files of large records that a consumer has open, at most."""
 WINDOW: Final = 256
 WINDOW_BYTES: Final = 1 << 16
-"""Records, and bytes, that are copied at once where several are one consumer's."""
+"""Records, and bytes, that are copied at once where several records are one consumer's."""
 
 
 class Reader:
@@ -49,7 +49,7 @@ class Reader:
     __slots__ = ("_folder", "_large", "_mappings", "_replica", "_viewed", "files", "in_place", "opened")
 
     def __init__(self, folder: LogFolder, replica: Replica) -> None:
-        """``replica``: it tells of other consumers, among whom each reads a part of a file: too little for what a
+        """``replica`` knows of other consumers.  Beside them each one reads a part of a file: too little for what a
         mapping costs."""
         self._folder = folder
         self._replica = replica
@@ -57,14 +57,14 @@ class Reader:
         self.files: dict[FileId, BatchFile] = {}
         self._large: dict[FileId, LargeFile] = {}
         self._viewed: Optional[LargeFile] = None
-        """The one that is mapped, if it can be, and locked then."""
+        """The file of large records that is mapped, if it can be, and locked then."""
         self.opened: Callable[[FileId, int, Record], Record] = _as_it_is
-        """What of what stands in a record's place is the record.  Raises ``ValueError``."""
+        """Returns the record itself, out of all that stands in its place.  Raises ``ValueError``."""
         self.in_place = True
         """Large records may stay in their files: nothing but their index says that they are as they were written."""
 
     def open(self, file: FileId) -> Union[BatchFile, LargeFile]:
-        """That file, opened or mapped.  Raises ``ValueError`` where it is not there, or is no batch file."""
+        """Return that file, opened or mapped.  Raises ``ValueError`` where it is not there, or is no batch file."""
         if file.large:
             return self._open_large(file)
         batch = self.files.get(file)
@@ -85,8 +85,8 @@ class Reader:
         return large
 
     def _leave(self, large: LargeFile, number: int, alone: bool) -> Optional[Taken]:
-        """The record of that number, where it is to stay in its file.  ``None``: it has to be read.  ``alone``: one may
-        have a descriptor of its own for that."""
+        """Return the record of that number, if it is to stay in its file.  ``None``: the record has to be read.
+        ``alone``: a single record may have a descriptor of its own for that."""
         begin, end = large.place(number)
         if end - begin < tuning.BLOCK_BYTES or not self.in_place:
             return None
@@ -102,7 +102,7 @@ class Reader:
 
     @property
     def _maps(self) -> bool:
-        """Batch files of large records are to be mapped."""
+        """Whether batch files of large records are to be mapped."""
         ledger = self._replica.ledger
         return (
             tuning.MAPPINGS
@@ -113,7 +113,7 @@ class Reader:
         )
 
     def read(self, place: Place, item: int, alone: bool = True) -> Taken:
-        """The record of an item that stands there.  Raises ``CorruptBatchError``."""
+        """Return the record of ``item``, which stands at ``place``.  Raises ``CorruptBatchError``."""
         try:
             file, number = place
             batch = self.files.get(file) or self.open(file)
@@ -127,7 +127,7 @@ class Reader:
             raise self._corrupt(error, place, item, item + 1) from None
 
     def plain(self, file: FileId) -> Optional[BatchFile]:
-        """That file, if its records are got as they stand there.  ``None`` also where it can't be opened."""
+        """Return that file, if its records are got as they stand there.  ``None`` also where it can't be opened."""
         if file.large or self.opened is not _as_it_is:
             return None
         with contextlib.suppress(ValueError, OSError):
@@ -135,15 +135,15 @@ class Reader:
         return None
 
     def peek(self, file: FileId, number: int) -> Record:
-        """A copy of a record that may be another's by now, in a file that may be gone.  Raises ``ValueError`` or
-        ``OSError`` where it can't be read so."""
+        """Return a copy of a record that may be another consumer's by now, in a file that may be gone.  Raises
+        ``ValueError`` or ``OSError`` where the record can't be read so."""
         batch = self.files.get(file) or self.open(file)
         record: Record = batch.record(number)
         return record if self.opened is _as_it_is else self.opened(file, number, record)
 
     def read_many(self, place: Place, first: int, end: int, alone: bool = False) -> list[Taken]:
-        """The records of the first of these items, which stand there one behind the other: one at least, ``WINDOW`` at
-        most.  Raises ``CorruptBatchError`` where that one is damaged."""
+        """Return the records of the first items from ``first`` to ``end``, which stand at ``place`` one behind the
+        other: one at least, ``WINDOW`` at most.  Raises ``CorruptBatchError`` where the first record is damaged."""
         count = min(end - first, WINDOW)
         try:
             batch = self.open(place.file)
@@ -163,10 +163,10 @@ class Reader:
             raise self._corrupt(error, place, first, end) from None
 
     def bytes_in(self, stretches: Iterable[tuple[int, Place]]) -> int:
-        """Bytes of records: how many from which place on.  Records that were got meanwhile count for nothing.  Raises
-        ``OSError`` where a file can't be read.
+        """Count the bytes of the records in ``stretches``: how many records from which place on.  Records that were got
+        meanwhile count for nothing.  Raises ``OSError`` where a file can't be read.
 
-        By system calls: nothing keeps their files from going, and a page that is gone must not be looked at."""
+        Reads by system calls: nothing keeps the files from going, and a page that is gone must not be looked at."""
         by_file: dict[FileId, list[tuple[int, int]]] = {}
         for count, (file, record) in stretches:
             by_file.setdefault(file, []).append((record, count))
@@ -191,14 +191,14 @@ class Reader:
         return CorruptBatchError(path, finding, "look at it; all other items arrive")
 
     def forget(self, file: FileId) -> None:
-        """That file is done with."""
+        """Forget a file that is done with."""
         self.files.pop(file, None)
         large = self._large.pop(file, None)
         if large is self._viewed:
             self._viewed = None
 
     def close(self) -> None:
-        """Have nothing open, and nothing mapped, but what is in use."""
+        """Keep nothing open, and nothing mapped, but what is in use."""
         self.files.clear()
         self._large.clear()
         self._viewed = None

@@ -1,7 +1,7 @@
 """Removing batch files that nobody needs, and what killed members have left.
 
-Lives here: who may still be about to read a file, the scan for the dead.  Not here: which files hold no items any more
-(``ledger``), deleting them (``storage``).
+Lives here: which members may still be about to read a file, the scan for dead ones.  Not here: which files hold no
+items any more (``ledger``), deleting them (``storage``).
 
 Invariant: a batch file goes when all its items are claimed, and no consumer's position cell says that it began to claim
 before that and may still have to open it.
@@ -34,13 +34,13 @@ __all__ = ["LEASED", "Reclaimer", "pin_of"]
 LEASED: Final = 1 << 63
 """Set in a position cell that holds the number of a leased item."""
 _ONE_FILE: Final = 3 << 62
-"""From here on a position cell tells of one file."""
+"""From this value on a position cell stands for one file."""
 _SERIALS: Final = 40
 """Bits of a file's serial number."""
 
 
 def pin_of(file: FileId) -> int:
-    """The position cell that keeps that file; another of the same word is kept in vain."""
+    """Return the word of a position cell that keeps that file; another file of the same word is kept in vain."""
     return _ONE_FILE | (file.member << _SERIALS ^ file.serial) % (LEASED >> 1)
 
 
@@ -71,15 +71,15 @@ class Reclaimer:
         self._listing: Optional[Iterator[str]] = None
         """Names in the folder that the next scan looks at."""
         self._glance = tuning.SCAN_NAMES_LEAST
-        """So many of them."""
+        """How many names it looks at."""
         self.forget: Callable[[FileId], object] = lambda file: None
-        """Called before a file goes: who reads it here has no lock on it any more."""
+        """Called before a file goes: then the reader in this process has no lock on it any more."""
         self.may_remove: Callable[[], bool] = lambda: True
         """Asked before a file goes."""
         self.announce: Callable[[], object] = lambda: None
         """Called where items have come back."""
         self.settle: Callable[[], object] = lambda: None
-        """Called where items are held, of which some may be ours, and nobody has them any more."""
+        """Called where items are held: some of them may be ours, though nobody has them any more."""
         self._pending: list[tuple[FileId, int, int]] = []
         self._long_pins: dict[int, tuple[int, float, Optional[set[FileId]]]] = {}
 
@@ -90,13 +90,13 @@ class Reclaimer:
         return now - self.scanned > tuning.SCAN_EVERY
 
     def scan_if_due(self, now: float) -> bool:
-        """Scan, unless somebody has within the last second: one does it for all.  Where the system has no space for
-        that, or no descriptor, it is done later."""
+        """Scan, unless somebody has scanned within the last second: one process does it for all.  Where the system has
+        no space for a scan, or no descriptor, it is done later."""
         if not self.is_due(now):
             return False
         words = self._members.cells.words
         at = words[words_of.SCANNED] / 1e6
-        # Else it is long ago, or from before the machine was started; or we are in the middle of one.
+        # Else the last scan is long ago, or from before the machine was started; or we are in the middle of one.
         by_another = self._listing is None and 0 <= now - at < tuning.SCAN_EVERY
         self.scanned = at if by_another else now
         returned = len(self._replica.ledger.returned)
@@ -115,8 +115,10 @@ class Reclaimer:
         return True
 
     def _scan(self) -> None:
-        """Look for members that died, and for files that nobody removed.  Of very many names it looks at as many as
-        takes a moment, and the next scan, which then follows soon, goes on: the caller may be about to get."""
+        """Look for members that died, and for files that nobody removed.
+
+        Of very many names a scan looks at as many as it can in a moment, for the caller may be about to get; the next
+        scan goes on, and follows soon then."""
         began = monotonic()
         replica = self._replica
         replica.sync()
@@ -145,7 +147,7 @@ class Reclaimer:
     # -- reclaiming
 
     def reclaim_done(self) -> None:
-        """Remove what is done by now, and what the dead have left: where all are busy, nobody waits, and looks."""
+        """Remove what is done by now, and what dead members have left: where all are busy, no waiter looks for it."""
         self.scan_if_due(monotonic())
         self._replica.ledger.trim()
         if self._replica.ledger.done or self._pending:
@@ -160,16 +162,16 @@ class Reclaimer:
             done.clear()
         if not self._pending:
             return
-        locks.fence()  # their CLAIMs were read before their cells are
+        locks.fence()  # the members' CLAIMs were read before their cells are
         members.see_all()
         words = members.cells.words
-        # A member that has joined beyond that has not grown the cells yet, and so has claimed nothing.
+        # A member whose slot is beyond the cells has not grown them yet, and so has claimed nothing.
         pins = [
             (slot, words[Cells.place(words_of.POSITION, slot)])
             for slot, member in replica.ledger.members.items()
             if member.consumer and slot < members.cells.slots
         ]
-        # Of ours, those of leases of all that comes: they may have ended, and the next get does not know it yet.
+        # Of our own only pins of leases of all that comes: these may have ended, and the next get does not know it yet.
         pins = [(slot, word) for slot, word in pins if word >= _ONE_FILE or (word and slot not in members.slots)]
         kept = []
         for file, end, when in self._pending:
@@ -188,23 +190,24 @@ class Reclaimer:
             self._folder.remove_batch(file)
 
     def _will_be_refilled(self, file: FileId) -> bool:
-        """Its producer is still there, and so is space for others."""
+        """The file's producer is still there, and there is space for other files."""
         members = self._replica.ledger.members.values()
         return any(member.number == file.member for member in members) and not self._folder.is_nearly_full()
 
     def _pins(self, slot: int, word: int, file: FileId, end: int, when: int) -> bool:
-        """The member of that slot may be about to open the batch file, its position cell says."""
+        """The slot's position cell (``word``) says that its member may be about to open the batch file."""
         if word >= _ONE_FILE:
             return word == pin_of(file)
         if word & LEASED:
             return end > word - LEASED
-        if word > when:  # it began to claim after all items of this file had been claimed
+        if word > when:  # the member began to claim after all items of this file had been claimed
             return False
         files = self._files_pinned(slot, word)
         return files is None or file in files
 
     def _files_pinned(self, slot: int, word: int) -> Optional[set[FileId]]:
-        """The batch files of the items that the slot has claimed since then; ``None``: not known, so any."""
+        """The batch files of the items that the slot has claimed since its cell had that word; ``None``: not known, so
+        any."""
         now = monotonic()
         seen = self._long_pins.get(slot)
         if seen is None or seen[0] != word:
@@ -213,12 +216,12 @@ class Reclaimer:
         _, ask_at, files = seen
         if files is None and now >= ask_at:
             files = self._files_claimed(slot, word)
-            # None found: it was stopped before its CLAIM, and may pin later files yet.
+            # None found: the member was stopped before its CLAIM, and may pin later files yet.
             self._long_pins[slot] = word, now + tuning.PIN_PATIENCE, files or None
         return files
 
     def _files_claimed(self, slot: int, word: int) -> Optional[set[FileId]]:
-        """Where the items lie that the slot has claimed since then; read from the journal."""
+        """Read from the journal in which files the items lie that the slot has claimed since its cell had that word."""
         number = (word - SHIFT) // SIZE
         for back in (1, 0):
             try:

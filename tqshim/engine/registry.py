@@ -36,9 +36,9 @@ MAXSIZE: Final = 2**62
 
 
 class Use:
-    """One process's use of a queue: each of its handles holds it, and with the last one it goes.
+    """One process's use of a queue: each of its handles holds it, and it goes with the last one.
 
-    An engine itself can't be what is found: another thread could get hold of one whose finalizer runs."""
+    Handles find this and not the engine itself: another thread could get hold of an engine whose finalizer runs."""
 
     __slots__ = ("__weakref__", "engine")
 
@@ -59,7 +59,7 @@ class Use:
         durable: Optional[bool],
         authkey: Optional[bytes],
     ) -> Use:
-        """That of a new anonymous queue, or of the one at a path.  Raises ``ValueError``, ``TypeError`` or
+        """Return the use of a new anonymous queue, or of the queue at a path.  Raises ``ValueError``, ``TypeError`` or
         ``OverflowError``, before anything is made, where the arguments make no sense."""
         if durable and path is None:
             raise ValueError("durable=True needs a path: a queue without one goes away with its last user")
@@ -78,7 +78,7 @@ class Use:
 
     @classmethod
     def create(cls, maxsize: int) -> Use:
-        """That of a new anonymous queue; what killed programs left of theirs is deleted on the way."""
+        """Return the use of a new anonymous queue; deletes what killed programs have left of theirs."""
         others = [engine.folder.path for engine in alive(Engine.all)]
         folder = LogFolder.create_anonymous(maxsize, tuning.LIMITS, others)
         with cls.lock:
@@ -88,7 +88,7 @@ class Use:
 
     @classmethod
     def open(cls, path: str, maxsize: int, durable: Optional[bool] = None, authkey: Optional[bytes] = None) -> Use:
-        """That of the queue at a path, which is made if it is not there."""
+        """Return the use of the queue at a path, which is made if it is not there."""
         proof = b"" if authkey is None else late.room("engine.keys").Key(authkey).proof
         with cls.lock:
             use = cls._of(LogFolder.open(path, maxsize, tuning.LIMITS, bool(durable), proof), authkey)
@@ -111,10 +111,10 @@ class Use:
         authkey: Optional[bytes] = None,
         keyed: bool = False,
     ) -> Use:
-        """That of a queue whose handle was just unpickled; ``receive`` fetches the hold that came with it.
+        """Return the use of a queue whose handle was just unpickled; ``receive`` fetches the hold that came with it.
 
-        ``keyed``: the queue has an authkey.  If it did not come with the handle this process uses the queue already, or
-        its own authkey is the queue's."""
+        ``keyed``: the queue has an authkey.  If the key did not come with the handle, this process uses the queue
+        already, or the process's own authkey is the queue's."""
         with cls.lock:
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(path)
@@ -145,7 +145,7 @@ class Use:
         return use
 
     def _checked(self, authkey: Optional[bytes], keyed: bool = False) -> Use:
-        """This, for somebody who has that authkey; see ``match`` and ``meet``."""
+        """Return this use to a caller that has that authkey; see ``match`` and ``meet``."""
         key = self.engine.key
         if keyed and authkey is None:
             authkey = key.authkey if key else b""
@@ -154,7 +154,7 @@ class Use:
 
 
 def _key(path: str, proof: bytes, authkey: Optional[bytes]) -> Optional[Key]:
-    """See ``keys.match``; most queues have none."""
+    """Return the key of a queue, as ``keys.match`` does; most queues have none."""
     found: Optional[Key] = (
         late.room("engine.keys").match(path, proof, authkey) if proof or authkey is not None else None
     )
@@ -162,8 +162,10 @@ def _key(path: str, proof: bytes, authkey: Optional[bytes]) -> Optional[Key]:
 
 
 def _leave_all() -> None:
-    """A process ends.  A program may use queues after this, in functions that ``atexit`` calls later: ``last`` deletes
-    what is left, unless somebody has taken it out of ``sys.modules``, which the interpreter empties."""
+    """Leave all queues, as this process ends.
+
+    A program may use queues after this, in functions that ``atexit`` calls later: ``last`` deletes what is left then,
+    unless somebody has taken ``last`` out of ``sys.modules``, which the interpreter empties."""
     end_threads()
     deletes = process.parent_process() is not None or sys.modules.get(Use.last.__name__) is not Use.last
     for engine in alive(Engine.all):
@@ -179,7 +181,7 @@ def _after_fork_in_child() -> None:
     forked()
     for engine in alive(Engine.all):
         engine.forked()
-    # For children of a bare os.fork; those of multiprocessing clear the registry after this, and enter again.
+    # For children of a bare os.fork; children of multiprocessing clear the registry after this, and enter again.
     _at_exit.enter_again()
 
 

@@ -46,7 +46,7 @@ class Replica:
     def __init__(self, folder: LogFolder) -> None:
         self.folder = folder
         self._kept: Optional[Journal] = None
-        """Open as long as what it says of us may have to be read again."""
+        """A journal that stays open as long as what it says of us may have to be read again."""
         self.stale = False
         """This process was forked: nothing here is its own."""
         self.rolled: Callable[[], object] = lambda: None
@@ -56,13 +56,13 @@ class Replica:
         """Start at the newest journal."""
         self.journal, begin = self.folder.open_newest()
         self._check_frame()
-        # Before: this journal may be sealed, and its successor have no name yet.
+        # Before ``sync``: this journal may be sealed, and its successor may have no name yet.
         self.folder.durable = snapshot.kind(begin)[0]
         self.start(snapshot.load(begin))
         self.sync()
 
     def follow(self, number: int, known: Ledger, pos: int) -> None:
-        """Go on where the process stood that has forked this one.
+        """Go on, in a forked child, where its parent stood.
 
         Raises ``FileNotFoundError`` where that journal was replaced."""
         self.journal, _ = self.folder.open_journal(number)
@@ -80,12 +80,12 @@ class Replica:
         self._set_aside = ledger.next_limit
 
     def reload(self, slot: Optional[int], word: int) -> None:
-        """Follow the journal anew from its start, noting in the ledger's ``yours`` what has become the slot's since
-        that word of its position cell."""
+        """Follow the journal anew from its start, noting in the ledger's ``yours`` what has become the slot's since its
+        position cell had that word."""
         self.keep()
         assert self._kept is not None
         later, self.journal = self.journal, self._kept
-        if later is not self._kept:  # this is another try, and the last one has got so far
+        if later is not self._kept:  # this is another try, and the last try has got to this journal
             later.close()
         self.start(snapshot.load(self.journal.snapshot()))
         if slot is not None:
@@ -95,13 +95,13 @@ class Replica:
         self.ledger.watched = None
 
     def keep(self) -> None:
-        """From here on an event may say what is ours, and be followed by a roll before we have it: until ``settled``,
-        ``reload`` begins with this journal."""
+        """Have ``reload`` begin with this journal until ``settled``: from here on an event may say what is ours, and a
+        roll may follow before we have it."""
         if self._kept is None:
             self._kept = self.journal
 
     def settled(self) -> None:
-        """What is ours we have."""
+        """Let the kept journal go: what is ours we have."""
         kept, self._kept = self._kept, None
         if kept is not None and kept is not self.journal:
             kept.close()
@@ -113,13 +113,15 @@ class Replica:
     @property
     def now(self) -> int:
         """Where the ledger stands, as a position cell says it: by the number of an event in all the journals.  Past the
-        journal's limit that is its end: what counts next is the first event of the next journal."""
+        journal's limit that is the journal's end: what counts next is the first event of the next journal."""
         ledger = self.ledger
         return (ledger.base + min(ledger.index, ledger.limit)) * SIZE + SHIFT
 
     def _check_frame(self) -> None:
-        """Called where a file has just been opened and stored.  A fork before that (in a signal handler) left it to
-        this frame, which goes no further; a fork after that finds it, and makes it useless."""
+        """Raise ``OSError`` where this process was forked in the middle of what calls this.
+
+        Called where a file has just been opened and stored.  A fork before the store (in a signal handler) left the
+        file to this frame, which goes no further; a fork after the store finds the file, and makes it useless."""
         if self.stale:
             raise OSError(errno.EBADF, "this frame's process was forked")
 
@@ -152,22 +154,25 @@ class Replica:
                 time.sleep(1e-4)
 
     def damaged(self, finding: str) -> CorruptBatchError:
-        """The error that says so of this journal."""
+        """Return the error that says ``finding`` of this journal."""
         return CorruptBatchError(self.journal.path, finding, RECOVER)
 
     # -- appending
 
     def append(self, data: bytes, again: Optional[Callable[[], bytes]] = None) -> list[Verdict]:
-        """Append events, all in one piece, and say what each came to; after a roll the ones that came too late for this
-        journal.  The last of them names our slot, so nobody else writes the same.  ``again``: after a roll what this
-        returns instead, for what comes last must not count unless those before it were seen to in the same piece.
+        """Append events, all in one piece, and return what each came to.  The last of them names our slot, so nobody
+        else writes the same.
 
-        Commit point of whatever they say.  Raises ``OSError``: where there is no space, nothing has happened."""
+        Events that came too late for this journal are appended again after a roll.  ``again``: what it returns is
+        appended then instead, for the last event must not count unless the ones before it were seen to in the same
+        piece.
+
+        Commit point of whatever the events say.  Raises ``OSError``: where there is no space, nothing has happened."""
         verdicts: list[Verdict] = []
         while True:
             ledger = self.ledger
             if ledger.index >= ledger.limit:
-                # Not yet more void events, if there is no space for a roll.
+                # First: no more void events are appended while there is no space for a roll.
                 self.roll()
             size = len(data)
             end = self.journal.append(data, self.pos)
@@ -192,12 +197,12 @@ class Replica:
                 return verdicts
 
     def append_one(self, data: bytes) -> Verdict:
-        """``append``, and what the last of the events came to."""
+        """Do ``append``, and return what the last of the events came to."""
         return self.append(data)[-1]
 
     def claim(self, event: bytes, cuts: bytes) -> int:
-        """``append`` these CUTs and this CLAIM, which are void where they come too late for this journal; the item, or
-        -1."""
+        """Append these CUTs and this CLAIM, which are void where they come too late for this journal; return the item,
+        or -1."""
         journal, at = self.journal, self.pos
         end = journal.append(cuts + event, at)
         begin = end - SIZE - len(cuts)
@@ -218,8 +223,8 @@ class Replica:
 
     def set_space_aside(self) -> None:
         """Reserve space for the next journal: for what it begins with, if from now on each event makes an extent, and
-        for a claim of each waiting item.  On a disk that is full by then, and on which others take whatever is given
-        back, they can still all be claimed."""
+        for a claim of each waiting item.  Then all these items can still be claimed on a disk that is full by then, and
+        on which others take whatever is given back."""
         ledger = self.ledger
         if self.pos > self._half:
             self._half = 1 << 62
@@ -229,7 +234,7 @@ class Replica:
 
     @property
     def wants_space_aside(self) -> bool:
-        """More waits than the space that was set aside has room for."""
+        """More items wait than the space that was set aside has room for."""
         ledger = self.ledger
         return ledger.tail - ledger.head > self._set_aside and self._set_aside < ledger.most_limit
 
@@ -253,8 +258,9 @@ class Replica:
             except OSError as error:
                 if error.errno not in NO_SPACE:
                     raise
-                # Another may have taken the space that was set aside, and be kept from running.  A shorter journal of
-                # ours must not come before that one: not all that waits might be claimed, and nothing else frees space.
+                # Another process may have taken the space that was set aside, and be kept from running.  A shorter
+                # journal of ours must not come before its journal: then perhaps not all waiting items could be claimed,
+                # and nothing else frees space.
                 rolls = self.folder.has_roll(number)
                 self.sync()
                 if self.journal.number >= number:
@@ -294,7 +300,7 @@ class Replica:
                 self._check_frame()
                 if self.journal.number > old.number:
                     break
-                # A listing may miss what is renamed in that moment.
+                # A listing may miss a file that is renamed in that moment.
                 if monotonic() > deadline:
                     self.journal.close()
                     self.journal = old
@@ -314,8 +320,9 @@ class Replica:
         self.rolled()
 
     def _go_on_watching(self, former: Ledger) -> None:
-        """Events were not seen, and are gone.  Of what they made the watched slot's only how far its lease got can be
-        among them: for while it asks what is its own it claims nothing."""
+        """Note what the watched slot's lease has got, where events were not seen, and are gone.
+
+        Nothing else can have become the slot's by them: while its process asks what is its own, it claims nothing."""
         ledger = self.ledger
         ledger.watched, ledger.yours = former.watched, former.yours
         lease, watched = former.lease, former.watched

@@ -2,11 +2,11 @@
 
 Lives here: counting off, and what helpers of a shutdown do.  Not here: waiting for the end (``engine``).
 
-A shutdown is an intention first, CLOSING: each reader of it raises the flags of all producers, which stay up, and then
-cuts what they have put by then, in one piece with the SHUTDOWN.  A put that finds its flag up cuts itself: it is in, or
-refused, also where a helper was stopped in the middle.
+A shutdown begins with an intention, the CLOSING.  Each process that reads it raises the flags of all producers, which
+stay up, and then cuts what they have put by then, in one piece with the SHUTDOWN.  A put that finds its flag up cuts
+its own log: its item is in, or refused, also where a helper was stopped in the middle.
 
-Invariant: all that was put when the queue is found shut down is cut.
+Invariant: when the queue is found shut down, all that was put is cut.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Ending:
         self._ring_all = ring_all
 
     def task_done(self) -> bool:
-        """One more item is finished with.  ``False``: all were."""
+        """Count one more item as finished with.  ``False``: all were."""
         # All that is put is cut first, in the same piece: no join ends while an item that was put is not counted.
         # Commit point.
         left = self._members.cut(events.task_done())[-1]
@@ -58,7 +58,7 @@ class Ending:
         return ledger.unfinished + ledger.uncut(counters)
 
     def shut_down(self, immediate: bool) -> None:
-        """Nothing is put from now on; ``immediate``: and all that waits is dropped.  All who wait wake up."""
+        """Let nothing be put from now on; ``immediate``: and drop all that waits.  Wakes all waiters."""
         self._replica.sync()
         ledger = self._replica.ledger
         wanted = SHUT_AT_ONCE if immediate else SHUT

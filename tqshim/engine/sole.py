@@ -1,4 +1,4 @@
-"""The lease of all that comes: the only consumer gets what comes one by one uncut.
+"""The lease of all that comes: the only consumer gets items that come one by one, and none is cut.
 
 Lives here: taking and ending such a lease, and delivering under it.  Not here: when it is wanted (``consumer``), how
 others end it (``membership``).
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 __all__ = ["SoleLease"]
 
 _ALWAYS: Final = 1 << 63
-"""Of the only log it is always the turn."""
+"""Up to this total it is the only log's turn: always."""
 
 
 class _Source:
-    """A log from which it delivers."""
+    """A log from which the lease delivers."""
 
     __slots__ = (
         "_file",
@@ -61,14 +61,14 @@ class _Source:
         self.slot = slot
         self.lease = lease.number
         self.stop = stop
-        """Records of the log at most, as long as the lease stands: what its file holds, and a DELIVERED can tell of."""
+        """Records of the log, at most, while the lease stands: what its file holds, and a DELIVERED can tell of."""
         self.first = filling.first
         """Records of the log before its file."""
         self.pin = pin_of(filling.file)
         self.read: Callable[[int], Record] = partial(reader.peek, filling.file)
-        """A copy of the record of that number in its file, which may be another's by now.
+        """Returns a copy of the record of that number in the file; the record may be another consumer's by now.
 
-        Raises ``ValueError`` or ``OSError`` where it can't be read so."""
+        Raises ``ValueError`` or ``OSError`` where the record can't be read so."""
         self.is_open = False
         self._file = filling.file
         self._reader = reader
@@ -77,7 +77,7 @@ class _Source:
         self.flag = Cells.place(words_of.LEASE_FLAG, lease.slot)
 
     def open(self) -> None:
-        """It is pinned: have it read the shortest way."""
+        """Have the file, which is pinned, read the shortest way."""
         self.is_open = True
         batch = self._reader.plain(self._file)
         if batch is not None:
@@ -85,7 +85,7 @@ class _Source:
 
 
 class SoleLease:
-    """Our lease of all that comes."""
+    """This process's lease of all that comes."""
 
     __slots__ = (
         "_enough",
@@ -110,42 +110,43 @@ class SoleLease:
         self._hand = hand
         maxsize = replica.ledger.maxsize
         self._enough = maxsize + 1 if 0 < maxsize <= tuning.SOLE_FEW else tuning.SOLE_ENOUGH
-        """Items that wait from which it ends: a lease of so many is cheaper."""
+        """Waiting items from which on the lease ends: a lease of so many items is cheaper."""
         self.lease: Optional[Lease] = None
         self._sources: dict[int, _Source] = {}
         """By slot: all logs."""
         self._source: Optional[_Source] = None
-        """The log from which it delivers, ..."""
+        """The log from which the lease delivers, ..."""
         self._until = 0
-        """... as long as it has no more records: then it is another's turn."""
+        """... until so many of its records are delivered: then it is another log's turn."""
         self._plan: list[tuple[_Source, int]] = []
-        """Whose turn it is then, and up to which record; the last one first."""
+        """The logs whose turn it is then, and up to which record; the last turn first."""
         self._words = members.cells.words
-        """The cells, as they were mapped when it began."""
+        """The cells, as they were mapped when the lease began."""
 
     def is_possible(self, ledger: Ledger) -> bool:
-        """We are the only consumer, and there is nothing that keeps us from having it."""
+        """Return whether we are the only consumer, and nothing keeps us from having such a lease."""
         return (
             ledger.consumers == 1
             and tuning.SOLE
             and systems.STORES_IN_ORDER
             and self._members.counting
             and self._members.cells.pages == 1
-            # Else its producers ask the journal for places.
+            # Else the queue's producers ask the journal for places.
             and (not ledger.maxsize or (ledger.producers == 1 and not ledger.reserved))
             and not (ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
         )
 
     def is_wanted(self, cuts: bytes) -> bool:
-        """Items come one by one: none need be cut, or claimed."""
+        """Return whether we want such a lease: items come one by one, and none need be cut, or claimed."""
         ledger = self._replica.ledger
         return self.is_possible(ledger) and ledger.head == ledger.tail and small_ahead(ledger, cuts) > 0
 
     def begin(self, slot: int) -> bool:
-        """Take it.  ``False``: others were faster."""
+        """Take the lease.  ``False``: other processes were faster."""
         words = self._words = self._members.cells.words
         words[Cells.place(words_of.LEASE_FLAG, slot)] = 0  # as for any lease
-        # Nor is who ends it at once to go by what a holder has stored that was killed before it set that back.
+        # Nor must a process that ends the lease at once go by what an earlier holder stored, which was killed before it
+        # set that back.
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = self._replica.ledger.totals[: words_of.SLOTS]
         lease = self._replica.append_one(events.lease_all(slot))
         if not isinstance(lease, Lease):
@@ -155,7 +156,7 @@ class SoleLease:
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = ledger.totals[: words_of.SLOTS]
         self.lease = lease
         if any(log >= words_of.SLOTS or filling.file.large for log, filling in ledger.files.items()):
-            self.end()  # begun just before: we don't deliver from there
+            self.end()  # a file that was begun just before: we don't deliver from it
             return False
         for log, filling in ledger.files.items():
             stop = min(filling.stop, ledger.totals[log] + events.DELIVERED_MOST)
@@ -176,8 +177,8 @@ class SoleLease:
             return False
         if source is not self._source:
             assert self.lease is not None
-            # While its file is read it is to stay.  Who ends the lease raises the flag before anybody deletes it: if it
-            # is down behind our store, the pin is seen.
+            # The file must stay while it is read.  A process that ends the lease raises the flag before anybody deletes
+            # the file: if the flag is down behind our store, the pin is seen.
             words[Cells.place(words_of.POSITION, self.lease.slot)] = source.pin
             self._source = source
             if words[source.flag]:
@@ -189,18 +190,18 @@ class SoleLease:
         return True
 
     def _grown(self) -> list[tuple[_Source, int]]:
-        """Logs that have more, and up to which record; one after the other, as they are now."""
+        """Return the logs that have more, and up to which record; looked at one after the other, as they are now."""
         words = self._words
         return [(one, words[one.counter]) for one in self._sources.values() if words[one.given] < words[one.counter]]
 
     def _make_plan(self) -> None:
-        """What several logs have at one look comes in the order of time, and before all that comes later."""
+        """Plan the turns: what several logs have at one look comes in the order of time, before all that is later."""
         plan, sources = self._plan, self._sources
         if len(sources) == 1:
             plan += [(source, _ALWAYS) for source in sources.values()]
             return
         found = self._grown()
-        # If there is still one alone behind that look, what the others put comes later than all that it had.
+        # If a second look finds the same one alone, what the others put comes later than all that this one had.
         if not found or len(self._grown()) == 1:
             plan += found
             return
@@ -214,11 +215,11 @@ class SoleLease:
         plan += [(sources[slot], total) for _, slot, total in reversed(stretches)]
 
     def is_idle(self) -> bool:
-        """It stands, and there is nothing to take."""
+        """Return whether the lease stands, and there is nothing to take."""
         return self._stands() and self._members.cells.is_all_given()
 
     def _stands(self) -> bool:
-        """The journal, which is read on for this, has not ended it."""
+        """Read the journal on, and return whether it has not ended the lease."""
         self._replica.sync()
         lease, there = self.lease, self._replica.ledger.lease
         return lease is not None and there is not None and there.number == lease.number
@@ -240,7 +241,7 @@ class SoleLease:
             return False
         try:
             record = source.read(at - source.first)
-        except (ValueError, OSError, LookupError):  # it is in another file
+        except (ValueError, OSError, LookupError):  # the record is in another file
             self.end()
             return False
         state = hand.state
@@ -252,24 +253,24 @@ class SoleLease:
         return True
 
     def _contest(self) -> bool:
-        """Somebody wants the lease to end: the journal decides whether it had delivered what we have just taken."""
+        """End the lease, as somebody wants; the journal decides whether it had delivered what we have just taken."""
         self.end()
         return self._is_ours()
 
     def _is_ours(self) -> bool:
-        """What we have taken last was delivered by the lease, which has ended."""
+        """Return whether the lease, which has ended, had delivered what we have taken last."""
         assert self._hand.taking is not None
         source, total, _, _ = self._hand.taking
         ledger = self._replica.ledger
         if ledger.given_of == source.lease and ledger.given.get(source.slot, 0) >= total:
             return True
-        # Else a put would take it for delivered, and not cut it before its own.
+        # Else a put would take the record for delivered, and not cut it before its own.
         self._members.cells.words[source.given] = total - 1
         self._hand.taking = None
         return False
 
     def end(self) -> None:
-        """End it, if nobody has."""
+        """End the lease, if nobody has."""
         if self.lease is None:
             return
         if self._stands():
@@ -277,7 +278,7 @@ class SoleLease:
         self._forget()
 
     def end_if_over(self) -> None:
-        """Others have ended it: it must not keep its batch file."""
+        """Forget the lease, if others have ended it: it must not keep its batch file."""
         if self.lease is not None and not self._stands():
             self._forget()
 
@@ -289,8 +290,8 @@ class SoleLease:
             self._members.cells.words[Cells.place(words_of.POSITION, lease.slot)] = 0
 
     def recover(self, member: Optional[int]) -> None:
-        """An act was interrupted, and the journal was read on: end the lease, and have what it had taken and not
-        delivered.  ``member``: the number under which we are a consumer."""
+        """End the lease after an interrupted act, once the journal was read on; what the lease had taken and not
+        delivered comes into the hand.  ``member``: the number under which we are a consumer."""
         hand, ledger = self._hand, self._replica.ledger
         taking, state = hand.taking, hand.state
         if ledger.sole and ledger.lease is not None and ledger.lease.member == member:

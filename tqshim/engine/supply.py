@@ -6,7 +6,7 @@ Lives here: making files, and waiting for one that may come back.  Not here: wha
 The first one is small: a worker that puts one result must not have a megabyte zeroed.  Each next one is twice as long,
 up to a share of what the disk has left.  Files that were made for large records come back, and are filled again.
 
-Invariant: a file has all its pages, or there is none.
+Invariant: a file has all its pages, or it does not exist.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["Supply"]
 FIRST_BYTES: Final = 1 << 14
 """Bytes of a producer's first batch file."""
 SMALL_RECORD: Final = 64
-"""A file has room for so many records of so many bytes, or its index is full before it is."""
+"""Bytes of a record: a file's index has room for as many of this size as the file; of smaller ones it is full first."""
 _PAGE: Final = 4096
 
 
@@ -66,11 +66,11 @@ class Supply:
         self._next = FIRST_BYTES
         """Bytes of the next."""
         self._mappings = mappings.Mappings()
-        """Of files that come back."""
+        """The mappings of files that come back."""
         self._returns = False
-        """The last one that was wanted had come back."""
+        """The last file that was wanted had come back."""
         self._then = (0, 0)
-        """Items that had been put, and got, when it was."""
+        """Items that had been put, and got, when that file was wanted."""
         self.taken_elsewhere: Callable[[], int] = lambda: -1
         """How many items others have got; -1: this process gets some, too."""
 
@@ -79,7 +79,7 @@ class Supply:
         self._mappings.clear()
 
     def next(self, member: int, size: int, count: int, former: Optional[BatchFile]) -> BatchFile:
-        """A new batch file with room for so many records, of so many bytes in all.  ``former``: that before it.
+        """Return a new batch file with room for so many records, of so many bytes in all.  ``former``: the one before.
 
         Where the disk is full, it is made in the place of files that wait to be filled again, or on another disk.
         Raises ``OSError``, and leaves nothing, where there is no space."""
@@ -117,7 +117,7 @@ class Supply:
                 if batch is None:
                     batch = self._folder.create_log(file, length)
                     if large and not spill and self._maps:
-                        self._mappings.of(batch.fd)  # which has met it then
+                        self._mappings.of(batch.fd)  # so that the mappings have met it
                 self._next = 2 * length
                 return batch
 
@@ -129,8 +129,9 @@ class Supply:
     def _returned(self, file: FileId, size: int, needed: int, former: Optional[BatchFile]) -> Optional[BatchFile]:
         """A file of ours that is done, to be filled again, with room for so many bytes.  ``None``: there is none.
 
-        Where the consumers keep up with us, and the last one came back and is mapped, we wait for it: 4 MB of new pages
-        take 2.5 ms to fill, mapped ones 0.4 ms, and where few files take turns they stay in the processor's cache."""
+        Where the consumers keep up with us, and the last file came back and is mapped, we wait for one: 4 MB of new
+        pages take 2.5 ms to fill, mapped ones 0.4 ms, and where few files take turns they stay in the processor's
+        cache."""
         if not tuning.REFILLING:
             return None
         got, put = self.taken_elsewhere(), self._replica.ledger.tail

@@ -3,11 +3,12 @@
 Lives here: whom to wake and when; looking before sleeping.  Not here: how one sleeps (``bell``), what one waits for
 (``consumer``, ``producer``).
 
-Who falls asleep says so in its own cell, then in the queue's word of that kind, and looks once more.  Who has put
-something looks at that word alone: it is cleared, and one sleeper is rung for, who sets it again if there are others.
+A process that falls asleep says so in its own cell, then in the queue's word of that kind, and looks once more.  A
+process that has put something looks at that word alone.  If the word is set, it clears the word and rings for one
+sleeper, which sets the word again if there are others.
 
-Invariant: nobody depends on being rung: a sleeper looks by itself, soon at first, then half a second later for each
-process that waits, ten at most.
+Invariant: no sleeper depends on being rung for.  It looks by itself, soon at first, then after half a second for each
+process that waits, ten seconds at most.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ if TYPE_CHECKING:
 __all__ = ["Seen", "Waiter"]
 
 Seen: TypeAlias = "tuple[Journal, int, bytes]"
-"""How much one knew when one looked for a place."""
+"""What a process knew when it looked for a place."""
 
 PROCESSORS: Final = systems.processors()
 _BELLS: Final = {SLEEPS: names.BELL, AWAITS_PLACE: names.SPACE, AWAITS_DONE: names.DONE}
 ASIDE: Final = 5e-3
-"""Seconds between two looks of who stands aside."""
+"""Seconds between two looks of a sleeper that stands aside."""
 MOMENTS: Final = 8
-"""Of one doze: each takes 55 to 90 us, together about the longest wait that is dozed."""
+"""Moments of one doze: each takes 55 to 90 us, all together about the longest wait that is dozed."""
 MOMENT: Final = 3e-4
 """Seconds before a deadline in which nobody dozes."""
 _kept: Final[set[Bell]] = set()
-"""Those of this process, in all its queues, that stay open."""
+"""The bells of this process, in all its queues, that stay open."""
 _PLACES_GAINED: Final = 5
-"""Places that come free beside the one that is rung for, as we suppose."""
+"""Places that, as we suppose, come free beside the one for which somebody rings."""
 _LUCK: Final = 0.3
-"""Part of the last looks that must have found something, if one is to look before one sleeps."""
+"""Part of the last looks that must have found something, if a process is to look before it sleeps."""
 
 
 class Waiter:
@@ -67,12 +68,12 @@ class Waiter:
         self._members = members
         self._bells: dict[int, Bell] = {}
         self._passing: dict[object, Bell] = {}
-        """Those of who sleeps while this process keeps enough."""
+        """By sleeper: a bell for this sleep alone, where this process keeps enough open already."""
         self._dozing = Dozing()
         self._luck = dict.fromkeys(KINDS, 1.0)
         self._yielding = {kind: Yielding() for kind in KINDS}
         self.waiting: dict[int, dict[object, bool]] = {kind: {} for kind in KINDS}
-        """Who of this process sleeps: threads, and event loops; and whether it stands aside."""
+        """By kind: the threads and event loops of this process that sleep, and whether each stands aside."""
 
     def close(self) -> None:
         while self._bells:
@@ -83,7 +84,7 @@ class Waiter:
             self._passing.popitem()[1].close()
 
     def bell(self, kind: int) -> Bell:
-        """The bell that is rung for who waits for that; it stays open."""
+        """Return the bell that is rung for sleepers of that kind; it stays open."""
         bell = self._bells.get(kind)
         if bell is None:
             mine = Bell(self._folder.open_fifo(_BELLS[kind]))
@@ -95,7 +96,7 @@ class Waiter:
         return bell
 
     def bell_for(self, kind: int, me: object) -> Bell:
-        """The bell for ``me``, who is about to say that it sleeps: a ring stays only while somebody has it open."""
+        """Return the bell for ``me``, which will say that it sleeps: a ring stays only while somebody has it open."""
         bell = self._bells.get(kind) or self._passing.get(me)
         if bell is None and len(_kept) < tuning.BELLS:
             bell = self.bell(kind)
@@ -116,7 +117,7 @@ class Waiter:
                 passing.close()
 
     def ring(self, kind: int) -> None:
-        """Wake one who sleeps, if somebody does.  Needs no lock: whatever interrupts it, the next put rings."""
+        """Wake one sleeper, if there is one.  Needs no lock: whatever interrupts this, the next put rings."""
         members = self._members
         words, word = members.cells.words, ASLEEP[kind]
         said = words[word]
@@ -124,7 +125,7 @@ class Waiter:
             return
         try:
             words[word] = 0
-            locks.fence()  # Who falls asleep from here on says so again, who slept before is seen.
+            locks.fence()  # A process that falls asleep from here on says so again, one that slept before is seen.
             if members.cells.is_asleep(kind, said) or members.sleepers(kind, 1):
                 self._ring(kind)
         except BaseException:
@@ -132,7 +133,7 @@ class Waiter:
             raise
 
     def ring_surely(self, kind: int) -> None:
-        """``ring``, for what is there already: whatever interrupts it once, the sleepers are rung for."""
+        """``ring`` for what is there already: even if one exception interrupts this, the sleepers are rung for."""
         try:
             self.ring(kind)
         except BaseException:
@@ -140,14 +141,14 @@ class Waiter:
             raise
 
     def ring_again(self) -> None:
-        """An act was interrupted that may have rung for nobody, or for nobody but us: one of each kind looks."""
+        """Let one sleeper of each kind look: an interrupted act may have rung for nobody, or for nobody but us."""
         for kind in KINDS:
             if self._members.sleepers(kind, 1):
                 self._members.cells.words[ASLEEP[kind]] = 1
                 self.ring(kind)
 
     def ring_all(self, kind: int) -> None:
-        """Wake all who sleep."""
+        """Wake all sleepers of that kind."""
         self._members.cells.words[ASLEEP[kind]] = 0
         locks.fence()
         for _ in self._members.sleepers(kind):
@@ -156,12 +157,12 @@ class Waiter:
     # -- sleeping
 
     def fall_asleep(self, kind: int, slot: int, me: object, until: float, nap: float, naps: int) -> None:
-        """Say that ``me`` sleeps, and looks by itself then.  What is there must be looked at once more.
+        """Say that ``me`` sleeps, and looks by itself at ``until``.  The caller must look once more at what is there.
 
-        A put after that look sees that we sleep, a put before it is seen: it is for us to see to that,
-        a put has no barrier.  That of the system interrupts every processor on which somebody runs who uses queues,
-        which took 18 us; but where stores come in their order one is seen in less than the microsecond that lies
-        between our word and the look, and what should ever be missed costs a first nap."""
+        A put after that look sees that we sleep, a put before it is seen.  It is for us to ensure that: a put has no
+        barrier.  The system's barrier interrupts every processor on which a process runs that uses queues, which took
+        18 us; but where stores come in their order a store is seen in less than the microsecond that lies between our
+        word and the look, and a put that should ever be missed costs a first nap."""
         cells = self._members.cells
         cell = Cells.place(kind, slot)
         waiting_here = self.waiting[kind]
@@ -170,14 +171,14 @@ class Waiter:
         word = sleep_word(until, nap)
         cells.words[cell] = word if len(waiting_here) == 1 else max(word, cells.words[cell])
         if not systems.STORES_IN_ORDER and self._members.counting:
-            membarrier.barrier()  # All who see the next word see this one.
+            membarrier.barrier()  # All processes that see the next word see this one.
         cells.words[ASLEEP[kind]] = slot + 2
         if (naps or not tuning.FIRST_NAPS) and self._members.counting:
             membarrier.barrier()
         locks.fence()
 
     def wake(self, kind: int, slot: int, me: object, more: bool) -> None:
-        """``me`` sleeps no more.  ``more``: there is something for another, who is rung for."""
+        """Say that ``me`` sleeps no more.  ``more``: there is something for another sleeper, which is rung for."""
         cells = self._members.cells
         passing = self._passing.pop(me, None) if self._passing else None
         if passing is not None:
@@ -193,9 +194,10 @@ class Waiter:
                 self.ring(kind)
 
     def pass_on(self, kind: int, me: object, there: int, rung: bool) -> None:
-        """``me`` wants more than there is, and sleeps on.  It was rung for: another may want less, and is rung for.
+        """Let ``me`` sleep on, which wants more than there is.  If it was ``rung`` for, ring for another sleeper, which
+        may want less.
 
-        Until what is there is gone, or enough, ``me`` stands aside: it must not take the other's ring."""
+        Until what is there is gone, or is enough, ``me`` stands aside: it must not take the other sleeper's ring."""
         waiting_here = self.waiting[kind]
         aside = waiting_here[me]
         others = there > 0 and max(len(waiting_here), len(self._members.sleepers(kind, 2))) > 1
@@ -205,14 +207,14 @@ class Waiter:
             self.ring(kind)
 
     def rest(self, kind: int, me: object, bell: Bell, seconds: float) -> bool:
-        """Sleep for so long, or until somebody rings: ``True``."""
+        """Sleep for so long, or until somebody rings: then return ``True``."""
         if self.waiting[kind].get(me):
             pause(max(0.0, min(seconds, ASIDE)))
             return False
         return bell.sleep(seconds)
 
     def nap(self, kind: int, naps: int) -> float:
-        """Seconds to sleep for who has slept so often already: longer beside others who sleep, and look, too."""
+        """Return how many seconds to sleep after so many naps: longer beside other sleepers, which look, too."""
         ledger = self._replica.ledger
         waiters = ledger.consumers if kind == SLEEPS else len(ledger.members)
         nap = tuning.NAP
@@ -229,16 +231,16 @@ class Waiter:
     # -- looking
 
     def _is_more(self, counters: bytes) -> bool:
-        """They are beyond what is cut, as it seems: the lock is not held."""
+        """Return whether the counters are beyond what is cut, as far as can be seen without the lock."""
         try:
             return self._replica.ledger.uncut(counters) > 0
         except RuntimeError:  # another thread reads the journal at this moment
             return True
 
     def may_spin(self, kind: int) -> bool:
-        """It is worth looking for a moment before sleeping, or to doze: asked once a wait.  Not to look on a machine
-        where others want the processor, as most looks find nothing, or a consumer's producers are as many as the
-        processors."""
+        """Return whether it is worth looking for a moment before sleeping, or dozing: asked once a wait.  It is not
+        worth looking on a machine where others want the processor: where most looks find nothing, or where a consumer
+        has as many producers as there are processors."""
         ledger = self._replica.ledger
         if kind == SLEEPS:
             if ledger.producers >= PROCESSORS:
@@ -251,26 +253,26 @@ class Waiter:
         return tuning.SPINNING and PROCESSORS > 1
 
     def spin(self, deadline: float, seen: bytes) -> bool:
-        """Look for a moment before sleeping: waking up would cost more; or doze.  ``seen``: the counters as they were.
-        ``False``: nothing new."""
+        """Look for a moment before sleeping, as waking up would cost more; or doze.  ``seen``: the counters as they
+        were.  ``False``: nothing new."""
         counters: Callable[[], bytes] = self._members.cells.counters
-        with contextlib.suppress(ValueError):  # forked just now, in the middle of a line (3.9): those are its parent's
+        with contextlib.suppress(ValueError):  # forked just now, in the middle of a line (3.9): cells of its parent
             last = counters()
-            # Not all that differs can be got: where a producer was killed between its event and its store, nothing is.
+            # Counters that differ may bring nothing: where a producer was killed between its event and its store.
             more = self._is_more
             look = self._doze if self._dozing.on else self._look
             return look(SLEEPS, deadline, lambda: last == counters() and (last == seen or not more(last)))
         return True
 
     def spin_for_place(self, deadline: Optional[float]) -> bool:
-        """The same until somebody has taken something, or written about it: the only other member, who is about to."""
+        """Look for a moment until the only other member, which is about to, has taken something or written about it."""
         if len(self._replica.ledger.members) > 2:
             return False
         seen = self.seen(self._members.cells.given())
         return self._look(AWAITS_PLACE, inf if deadline is None else deadline, lambda: self.is_still(seen))
 
     def give_way(self, kind: int, known: Optional[Callable[[], bytes]] = None) -> None:
-        """Somebody has rung: let him get on first, if he runs on this processor, and if that pays.  ``known``: the
+        """Let the process that has rung get on first, if it runs on this processor, and if that pays.  ``known``: the
         counters up to which we have looked, if we wait for items."""
         yielding = self._yielding[kind]
         if not (tuning.YIELDING and self._may_get_more(kind) and yielding.is_wanted()):
@@ -285,8 +287,8 @@ class Waiter:
                 yielding.note(took, _sum(self._members.cells.counters()) - _sum(known()) - 1)
 
     def _may_get_more(self, kind: int) -> bool:
-        """Who has rung may be about to do more for us: not one who waits for our answer, nor all those who are stopped
-        by a few places."""
+        """Return whether the process that has rung may be about to do more for us: not one that waits for our answer,
+        nor processes that are all stopped by a few places."""
         ledger = self._replica.ledger
         if kind == AWAITS_PLACE:
             return ledger.consumers == 1 < ledger.producers
@@ -295,12 +297,12 @@ class Waiter:
         return ledger.producers > 1 or ledger.consumers > 1
 
     def seen(self, given: bytes) -> Seen:
-        """How far the journal is read, and what leases had ``given`` before it was."""
+        """Return how far the journal is read, and what leases had ``given`` before it was read."""
         return self._replica.journal, self._replica.pos, given
 
     def is_still(self, seen: Seen) -> bool:
-        """Since then nothing was delivered, and nothing written to the journal, as it seems: the lock is not held, and
-        where another thread has read on, there is something."""
+        """Return whether nothing was delivered, and nothing written to the journal, since ``seen``, as far as can be
+        seen without the lock.  Where another thread has read on, there is something."""
         replica, members = self._replica, self._members
         try:
             still = self.seen(members.cells.given()) == seen and not members.position()
@@ -326,7 +328,7 @@ class Waiter:
             if monotonic() > stop:
                 hit = False
                 break
-        # What took that long was no luck: we may have kept the very process from running that we waited for.
+        # A hit that took that long was no luck: we may have kept the very process from running that we waited for.
         self._luck[kind] += ((hit and monotonic() < stop) - self._luck[kind]) * 0.1
         return hit
 

@@ -28,7 +28,7 @@ _CLOSE: Final = 5e-3
 
 def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) -> bool:
     """Wait until there may be something to get, or a place to put to, or all is finished with; returns at the deadline
-    too: the caller looks by itself.  ``False``: it need not, there was no place, and nothing has happened since."""
+    too: the caller looks by itself.  ``False``: it need not look: there was no place, and nothing happened since."""
     if deadline is not None:
         check_deadline(deadline)
     parts = engine.parts
@@ -41,7 +41,7 @@ def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) ->
     finally:
         with engine.lock:
             if parts is engine.parts and not engine.stale:
-                # Where a signal handler has raised, what we may have been rung for is another's.
+                # Where a signal handler has raised, what we may have been rung for is for another sleeper.
                 try:
                     forget_waiter(engine, kind, me, interrupted)
                 except BaseException:
@@ -52,7 +52,7 @@ def wait(engine: Acts, kind: int, deadline: Optional[float], places: int = 1) ->
 
 
 def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: object) -> bool:
-    """``wait``, but for saying that one sleeps no more."""
+    """Do what ``wait`` does, but for saying that ``me`` sleeps no more."""
     naps = 0
     rung = False
     while True:
@@ -69,10 +69,10 @@ def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: obj
         bell, seen = asleep
         rung = engine.parts.waiter.rest(kind, me, bell, until - monotonic())
         naps += 1
-        if rung and places == 1 and kind != AWAITS_DONE:  # The end of all work is everybody's: who wakes rings on.
+        if rung and places == 1 and kind != AWAITS_DONE:  # The end of all work is everybody's: each sleeper rings on.
             if kind == AWAITS_PLACE:
                 engine.parts.waiter.give_way(AWAITS_PLACE)
-            return True  # one place, most likely; and who must sleep again says so again
+            return True  # one place, most likely; a caller that must sleep again says so again
         if deadline is not None and monotonic() >= deadline and not rung:
             return kind != AWAITS_PLACE or not engine.parts.waiter.is_still(seen)
 
@@ -80,7 +80,7 @@ def nap(engine: Acts, kind: int, deadline: Optional[float], places: int, me: obj
 def fall_asleep(
     engine: Acts, kind: int, places: int, me: object, until: float, nap: float, naps: int, rung: bool
 ) -> Optional[tuple[Bell, Seen]]:
-    """Say that we sleep.  Returns what rings for us, and what we have seen; ``None``: what we wait for is there."""
+    """Say that we sleep.  Returns the bell for us, and what we have seen; ``None``: what we wait for is there."""
     parts = engine.parts
     slot = slot_for(engine, kind)
     bell = parts.waiter.bell_for(kind, me)
@@ -92,7 +92,7 @@ def fall_asleep(
 
 
 def look_once_more(engine: Acts, kind: int, wanted: int, me: object, rung: bool) -> int:
-    """How many there are, for ``me``, who has said that it sleeps: where there are enough, it sleeps no more."""
+    """Return how many there are for ``me``, which has said that it sleeps: if there are enough, it sleeps no more."""
     parts = engine.parts
     there = available(engine, kind, wanted)
     if there < wanted and parts.reclaimer.scan_if_due(monotonic()):
@@ -124,8 +124,8 @@ def forget_waiter(engine: Acts, kind: int, me: object, more: bool) -> None:
 
 
 def available(engine: Acts, kind: int, places: int) -> int:
-    """How many could go who wait for that: items, places, or the end of all work; all if the queue was shut
-    down."""
+    """Return how many sleepers of that kind could go on, by the items, the places or the end of all work; all of them
+    if the queue was shut down."""
     parts = engine.parts
     if kind == SLEEPS:
         if parts.finds_nothing_new():

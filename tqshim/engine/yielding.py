@@ -1,12 +1,12 @@
-"""Whether who is woken lets the others of its processor get on first.
+"""Whether a woken process lets the others of its processor get on first.
 
 Lives here: how that is decided; pure.  Not here: giving way (``wait_policy``).
 
-The kernel lets who is woken run at once, often in the place of the very process that has rung: a worker that is about
-to put more, a consumer that is about to free more places.  Is each woken for one item, and sleeps again, that costs as
-much as ten items that come at once.  So who is woken gives way once, and no processor is idle meanwhile.  Where nobody
-wants the processor, that takes a microsecond; where it takes long, it must have paid: else others have used the time,
-or one who has nothing for us.
+The kernel lets a woken process run at once, often in the place of the very process that has rung: a worker that is
+about to put more, a consumer that is about to free more places.  If a process is woken for one item, and sleeps again,
+that costs as much as ten items that come at once.  So a woken process gives way once, and no processor is idle
+meanwhile.  Where nobody wants the processor, giving way takes a microsecond.  Where it takes long, it must have paid:
+else others have used the time, or a process that has nothing for us.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _AT_FIRST: Final = 0.8
 _ENOUGH: Final = 0.3
 _GAIN: Final = 0.2
 _LOSS: Final = 0.1
-"""What is added where it has paid, and taken off where not; from so much on one gives way."""
+"""``_GAIN`` is added where it has paid, ``_LOSS`` taken off where not; from ``_ENOUGH`` on a process gives way."""
 _AGAIN: Final = 1e-4
-"""Added where one does not: so it is tried again after a thousand wakes."""
+"""Added where a process does not give way: so it tries again after a thousand wakes."""
 
 
 class Yielding:
@@ -39,13 +39,13 @@ class Yielding:
         self._paid = _AT_FIRST
 
     def is_wanted(self) -> bool:
-        """It is worth giving way: asked once a wake."""
+        """Return whether it is worth giving way: asked once a wake."""
         if self._paid >= _ENOUGH:
             return True
         self._paid += _AGAIN
         return False
 
     def note(self, seconds: float, gained: int) -> None:
-        """It took so long, and so many items, or places, came meanwhile beside that for which we were woken."""
+        """Note how long it took, and how many items, or places, came meanwhile beside the one we were woken for."""
         if seconds > NO_TIME:
             self._paid = self._paid - _LOSS if seconds > gained * WORTH else min(1.0, self._paid + _GAIN)

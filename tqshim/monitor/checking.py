@@ -1,8 +1,8 @@
 """What is wrong with a queue folder.
 
-Lives here: naming every file that is damaged, left over or not known.  Not here: mending (``moving``).
+Lives here: naming every file that is damaged, left over or unknown.  Not here: mending (``moving``).
 
-Invariant: nothing is written, and nothing that is found keeps the rest from being looked at.
+Invariant: a check writes nothing, and no finding keeps it from looking at the rest.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ DAMAGE: Final[Level] = "damage"
 _GUESS: Final = "restore it, or recover --into a new folder what its batch files hold, also what somebody had got"
 _BEGUN: Final = "has no journal and no items: who was to make a queue there was stopped, or found no space"
 _KNOWN: Final = {getattr(events, maker.rstrip("_").upper()) for maker in events.__all__ if maker.islower()}
-"""Types of events: for each there is a function that makes it.  All others are void."""
+"""Types of events: ``events`` has a function that makes each of them.  Events of all other types are void."""
 _CHUNK: Final = 1 << 16
-"""Bytes of a journal, and records of a batch file, that are looked at together."""
+"""Bytes of a journal, and records of a batch file, that are checked at a time."""
 _KINDS: Final = {**dict.fromkeys((names.BELL, names.SPACE, names.DONE), stat.S_ISFIFO), names.SPILL: stat.S_ISLNK}
-"""What a name of that kind must be; all others are plain files."""
+"""By kind of name: what such a file must be; files of all other kinds must be plain files."""
 _LATER: Final = re.compile(r"[a-z]+(_[0-9a-f]+)*")
-"""How a name of ours looks, also one that only a later version knows."""
+"""How the name of a queue's file looks, also one that only a later version knows."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _Lost(NamedTuple):
 
     items: Stretch
     name: str
-    """The file's."""
+    """The name of their batch file."""
     problem: str
 
 
@@ -126,7 +126,7 @@ class _Check:
         return self._found(DAMAGE, name, finding, remedy)
 
     def _leftover(self, name: str, finding: str) -> Finding:
-        """Something that the queue's users remove, if there are any."""
+        """Report a file that the queue's users remove, if there are any."""
         if self.in_use:
             return self._found(NOTE, name, finding, "its users will remove it")
         return self._found(LEFTOVER, name, finding, "recover removes it, and so does the next user that waits a second")
@@ -148,7 +148,7 @@ class _Check:
         for name in sorted(self.listed):
             try:
                 status = os.stat(name, dir_fd=self.view.fd, follow_symlinks=False)
-            except FileNotFoundError:  # gone since it was listed: as it should be
+            except FileNotFoundError:  # removed since it was listed, as it should be
                 continue
             parsed = names.parse(name)
             if parsed is None:
@@ -173,14 +173,14 @@ class _Check:
             elif parsed.kind == "marker" and is_late(status):
                 yield self._leftover(name, "speaks of a handle that never arrived")
             elif parsed.kind == "cells" and newest is not None and status.st_size < PAGE:
-                # More than whole pages: the disk was full when one was to be added, and nobody uses that part.
+                # A part of a page behind whole ones is harmless: the disk was full when it was added, nobody uses it.
                 yield self._damage(name, f"has {status.st_size} bytes, no whole page", "recover into a new folder")
 
     def _is_a_members(self, number: int) -> bool:
         return self.ledger is not None and any(member.number == number for member in self.ledger.members.values())
 
     def _is_next(self, name: str) -> bool:
-        """The newest journal has decided for this one; it only lacks its name."""
+        """Whether the newest journal has decided for this file as the next; then the file only lacks its name."""
         return self.ledger is not None and os.fstat(self.view.journal.fd).st_ino == (
             os.stat(name, dir_fd=self.view.fd, follow_symlinks=False).st_ino
         )
@@ -207,7 +207,7 @@ class _Check:
         yield from self._events()
 
     def _events(self) -> Iterator[Finding]:
-        """Bytes of the newest journal that are no events."""
+        """Report bytes of the newest journal that are no events."""
         journal = self.view.journal
         name = names.journal(journal.number)
         size = os.fstat(journal.fd).st_size
@@ -237,7 +237,7 @@ class _Check:
                 yield self._damage(name, finding, "recover the items into a new folder")
 
     def _grows(self, size: int) -> bool:
-        """Somebody is just writing to the journal."""
+        """Whether somebody is just writing to the journal."""
         return self.in_use and os.fstat(self.view.journal.fd).st_size != size
 
     # -- batch files
@@ -248,14 +248,14 @@ class _Check:
             yield self._damage(names.CELLS, finding, "recover the items into a new folder")
 
     def _items(self, ledger: Ledger) -> Iterator[Finding]:
-        """Items that can't be read."""
+        """Report items that can't be read."""
         view = self.view
         for peeked in (*view.read_apart(ledger.held.values()), *view.read_apart(ledger.returned)):
             if peeked.problem and not self._has_gone(peeked.number):
                 finding = f"{peeked.problem}: item {peeked.number}, which a block of claimed has or had"
                 yield self._damage(peeked.file, finding, "who gets it next is told, all others arrive")
         lost = [one for stretch in view.stretches() for one in self._lost(stretch)]
-        if lost and self.in_use:  # what has been got since we looked may have gone
+        if lost and self.in_use:  # items that were got since the look may have gone
             view.look()
             wait = view.still_wait(one.items.part(at, 1).place for one in lost for at in range(one.items.size))
             counts = [sum(one.items.part(at, 1).place in wait for at in range(one.items.size)) for one in lost]
@@ -271,7 +271,7 @@ class _Check:
             yield self._damage(name, finding, "get raises CorruptBatchError for them, all others arrive")
 
     def _lost(self, stretch: Stretch) -> Iterator[_Lost]:
-        """Those of the items that can't be read."""
+        """Yield the items of a stretch that can't be read."""
         name = names.batch(names.READY, stretch.place.file)
         try:
             batch = self.view.batch(stretch.place.file)
@@ -295,7 +295,7 @@ class _Check:
                 yield _Lost(part.part(at, 1), batch.name, str(error))
 
     def _has_gone(self, item: int) -> bool:
-        """That item, which was held or had come back, counts as got since we looked."""
+        """Whether an item that was held or had come back has been got since the look."""
         if not self.in_use:
             return False
         ledger = self.view.look()
@@ -320,7 +320,7 @@ class _Check:
                     yield from self._index(ledger, place, name, bool(home), file)
 
     def _index(self, ledger: Ledger, place: str, name: str, spilled: bool, file: FileId) -> Iterator[Finding]:
-        """A batch file that some producer fills, or that has items, and no index."""
+        """Report a batch file that has no whole index although a producer fills it or it has items."""
         try:
             status = os.stat(name, dir_fd=self.view.spill() if spilled else self.view.fd, follow_symlinks=False)
         except OSError:  # gone since it was listed

@@ -24,11 +24,11 @@ _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOL
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | getattr(os, "O_CLOEXEC", 0)
 """How folders are opened."""
 _FIRST: Final = (names.Name(names.MEMBERS, ()), names.Name(names.CELLS, ()), names.Name("roll", (0,)))
-"""What is made of a queue before its first journal is there."""
+"""The files of a queue that are made before its first journal is there."""
 
 
 def located(path: Union[str, bytes, os.PathLike[str]]) -> str:
-    """That path from the root on.  Raises ``ValueError`` for an empty one, which would be the current folder."""
+    """Return the absolute path.  Raises ``ValueError`` for an empty path, which would mean the current folder."""
     text = os.fsdecode(path)
     if not text:
         raise ValueError("the path is empty: give the folder of a queue")
@@ -55,17 +55,17 @@ class Files:
         self._spill = self.fd = -1
 
     def names(self) -> list[str]:
-        """What lies in the folder."""
+        """Return the names of all that lies in the folder."""
         return list_names(self.fd)
 
     def has_batches(self) -> bool:
-        """Batch files lie there, be there a journal or not."""
+        """Whether batch files lie there, with or without a journal."""
         parsed = map(names.parse, (*self.names(), *self.spilled_names()))
         return any(name is not None and name.kind in (names.LOAD, names.READY) for name in parsed)
 
     def is_begun(self) -> bool:
-        """What lies here is what is made first where a queue is made, of this user alone, and nothing else: the process
-        that was to make one there was stopped, or found no space."""
+        """Whether the folder is this user's alone and holds only files that are made first for a new queue: the process
+        that was to make the queue was stopped, or found no space."""
         listed = self.names()
         return _is_ours(os.fstat(self.fd)) and names.MEMBERS in listed and all(map(self._is_first, listed))
 
@@ -81,7 +81,7 @@ class Files:
         return _is_ours(status) and stat.S_ISREG(status.st_mode) and is_empty
 
     def spill(self) -> int:
-        """The descriptor of the spill folder.  Raises ``FileNotFoundError`` where there is none."""
+        """Return the descriptor of the spill folder.  Raises ``FileNotFoundError`` where there is none."""
         if self._spill < 0:
             path = os.readlink(names.SPILL, dir_fd=self.fd)
             self._spill = os.open(path, FOLDER | getattr(os, "O_NOFOLLOW", 0))
@@ -94,15 +94,15 @@ class Files:
             return None
 
     def spilled_names(self) -> list[str]:
-        """What lies in the spill folder; nothing where there is none."""
+        """Return the names of all that lies in the spill folder; nothing where there is none."""
         try:
             return list_names(self.spill())
         except OSError:
             return []
 
     def open_file(self, name: str, home: Optional[int] = None) -> int:
-        """A plain file of the folder, open for reading.  Raises ``FileNotFoundError``, or ``FolderError`` for what is
-        something else: a FIFO must not keep anybody waiting here."""
+        """Open a plain file of the folder for reading.  Raises ``FileNotFoundError``, or ``FolderError`` for anything
+        else: a FIFO must not keep this process waiting."""
         fd = os.open(name, _FLAGS, dir_fd=self.fd if home is None else home)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -110,8 +110,8 @@ class Files:
         return fd
 
     def open_batch(self, file: FileId) -> tuple[int, str]:
-        """A batch file, open for reading, and its name: also one that was set aside, for it is read on where it is
-        whole.  Raises ``FileNotFoundError``."""
+        """Open a batch file for reading, and return its descriptor and its name.  A file that was set aside is opened,
+        too, because its sound parts are still read.  Raises ``FileNotFoundError``."""
         home = self.spill() if file.spilled else self.fd
         for name in names.of_batch(file):
             with contextlib.suppress(FileNotFoundError):
@@ -119,7 +119,7 @@ class Files:
         raise FileNotFoundError(names.batch(names.READY, file))
 
     def sizes(self) -> tuple[int, int]:
-        """Bytes that all files take on disk, and how many batch files there are."""
+        """Return how many bytes all files take on disk, and how many batch files there are."""
         taken = count = 0
         homes = [(self.fd, self.names())]
         spilled = self.spilled_names()
@@ -135,5 +135,5 @@ class Files:
 
 
 def _is_ours(status: os.stat_result) -> bool:
-    """Nobody else may look into it."""
+    """Whether the file is this user's, and nobody else may look into it."""
     return status.st_uid == os.geteuid() and not status.st_mode & 0o077

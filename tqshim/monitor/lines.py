@@ -1,6 +1,6 @@
 """Items as lines of text, and back.
 
-Lives here: those forms.  Not here: what reads and writes them (``moving``).
+Lives here: the forms of these lines.  Not here: what reads and writes them (``moving``).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class NotJSONError(ValueError):
 
 
 def unpickled(record: bytes, shown: Callable[[Any], Any] = _as_it_is) -> Any:
-    """The item, as ``shown`` makes it.  Raises ``ValueError`` for whatever that raises; what a signal handler raises
-    meanwhile is the program's."""
+    """Unpickle a record, and return what ``shown`` makes of the item.  Raises ``ValueError`` for whatever unpickling or
+    ``shown`` raises; what a signal handler raises meanwhile goes on to the program."""
     try:
         return shown(pickle.loads(record))
     except BaseException as error:
@@ -101,5 +101,5 @@ def from_pickle(line: str) -> bytes:
 
 
 def looks_pickled(record: bytes) -> bool:
-    """It begins and ends as pickles do."""
+    """Whether the record begins and ends as pickles do."""
     return len(record) > 2 and record[0] == 0x80 and record[-1] == 0x2E

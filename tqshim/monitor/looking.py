@@ -3,7 +3,7 @@
 Lives here: lists of queues, processes that hold them, a queue's status.  Not here: how a folder is read (``view``),
 rates (``watching``), damage (``checking``), what takes or puts items (``moving``).
 
-Invariant: as in ``view``: nothing is changed by being looked at.
+Invariant: as in ``view``: a look changes nothing.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class Status:
 
 
 def users() -> dict[tuple[int, int], tuple[str, list[Process]]]:
-    """By device and inode: each folder that some process holds with a lock, as users of queues do, its path as that
-    process knows it, and the processes.  Those of other users, and where there is no ``/proc``, all, are left out."""
+    """Return, by device and inode, each folder on which some process holds a lock, as users of queues do: its path as
+    that process knows it, and the processes.  Other users' processes are left out; without ``/proc`` all are."""
     found: dict[tuple[int, int], tuple[str, list[Process]]] = {}
     try:
         pids = [int(name) for name in os.listdir(systems.PROC) if name.isdigit()]
@@ -144,15 +144,15 @@ def _is_locked(pid: int, fd: str) -> bool:
 
 
 def open_by(fd: int, known: dict[tuple[int, int], tuple[str, list[Process]]]) -> list[Process]:
-    """The processes that use the queue whose folder this is."""
+    """Return the processes that use the queue in this folder."""
     status = os.fstat(fd)
     return known.get((status.st_dev, status.st_ino), ("", []))[1]
 
 
 def in_use(view: View) -> list[Process]:
-    """Who uses a queue, as far as can be seen: its folder's holders, and the members that live.
+    """Return the processes that use a queue, as far as can be seen: those that hold its folder, and living members.
 
-    The second are seen from other containers too, and where there is no ``/proc``."""
+    Members are seen from other containers too, and where there is no ``/proc``."""
     found = list(open_by(view.fd, users()))
     with contextlib.suppress(FolderError):
         view.follow()
@@ -162,13 +162,13 @@ def in_use(view: View) -> list[Process]:
 
 
 def roots() -> list[str]:
-    """The folders in which anonymous queues of this program's environment lie, or spill to."""
+    """Return the folders in which anonymous queues of this program's environment lie, or to which they spill."""
     found = dict.fromkeys((*anonymous_roots(), spill_root(anonymous_root())))
     return [root for root in found if root is not None]
 
 
 def anonymous_folders() -> list[str]:
-    """The folders of anonymous queues there."""
+    """Return the folders of anonymous queues in ``roots()``."""
     return [os.path.join(root, name) for root in roots() for name in _listed(root) if names.is_anonymous(name)]
 
 
@@ -206,7 +206,7 @@ def _listed(root: str) -> list[str]:
 
 
 def is_queue(path: str) -> bool:
-    """A journal lies there."""
+    """Whether a journal lies there."""
     try:
         found = map(names.parse, os.listdir(path))
     except OSError:
@@ -267,7 +267,7 @@ def status(path: str) -> Status:
             returned=len(ledger.returned),
             redelivered=ledger.redelivered,
             leased=max(0, ledger.lease.end - delivered) if ledger.lease else 0,
-            # What is put and not cut stands in such places, or in free ones where one puts alone.
+            # Items that are put and not cut stand in reserved places, or in free ones where one producer puts alone.
             reserved=max(0, ledger.reserved - uncut),
             places=max(0, ledger.maxsize - view.waiting - len(ledger.held) - max(0, ledger.reserved - uncut))
             if ledger.maxsize

@@ -4,7 +4,7 @@ Lives here: recover, drain, fill, remove.  Not here: looking (``looking``); item
 which the folder does.
 
 Invariant: an item that can't be handed on stays in the queue, or is put back; a queue in use is neither deleted nor
-mended unless that is forced; where something is recovered to another folder, this one is only read.
+mended unless that is forced; a recovery into another folder only reads the old one.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def drain(
     >>> lines
     ['"a"', '2']"""
     path = located(path)
-    if not os.listdir(path):  # what is not there is said to be not there, and not to be gone
+    if not os.listdir(path):  # if the folder does not exist, the error says so, and not that the queue is gone
         raise FolderError(path, "holds no queue", "give the folder of a queue")
     engine = Use.meet(path, authkey=authkey).engine
     done = 0
@@ -145,12 +145,12 @@ def drain(
 
 
 def _lost(items: list[CorruptBatchError]) -> str:
-    """What is said of all that is lost of a file."""
+    """Return the message about all lost items of one file."""
     return str(items[0]) if len(items) == 1 else f"{len(items)} items, the first: {items[0]}"
 
 
 def _keep(engine: Engine) -> None:
-    """An anonymous queue goes with its last user, who may be we: what lies in it must not go at once."""
+    """Keep an anonymous queue with items for a while: it goes with its last user, which may be this process."""
     if engine.folder.anonymous and engine.qsize():
         engine.folder.mark()
 
@@ -178,7 +178,7 @@ def fill(
     'a'"""
     path = located(path)
     if names.is_anonymous(os.path.basename(path)):
-        os.stat(path)  # as above
+        os.stat(path)  # as in drain
         use = Use.meet(path, authkey=authkey)
     else:
         use = Use.open(path, maxsize, authkey=authkey)
@@ -208,7 +208,7 @@ def fill(
 
 
 def _told(error: OSError) -> str:
-    """What it says, without its number."""
+    """Return what the error says, without its number."""
     return str(error) if error.strerror is None else f"{error.filename}: {error.strerror}"
 
 
@@ -289,7 +289,7 @@ def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
 
 
 def _records(view: View, unreadable: list[Peeked]) -> Iterator[bytes]:
-    """The records of all items that nobody has got; what can't be read is noted."""
+    """Yield the records of all items that nobody has got; add items that can't be read to ``unreadable``."""
     ledger = view.ledger
     apart: list[Union[Held, Returned]] = sorted((*ledger.held.values(), *ledger.returned), key=_item)
     waiting = (view.read(stretch, whole=True) for stretch in view.stretches())
@@ -305,7 +305,7 @@ def _item(one: Union[Held, Returned]) -> int:
 
 
 def _scavenge(view: View) -> Iterator[bytes]:
-    """All records that can be told in the batch files without a journal, each producer's in its order."""
+    """Yield all records that can be found in the batch files without a journal, each producer's in its order."""
     parsed = [names.parse(name) for name in (*view.names(), *view.spilled_names())]
     files = {names.FileId(*name.numbers) for name in parsed if name and name.kind in (names.LOAD, names.READY)}
     for file in sorted(files):
@@ -321,7 +321,7 @@ def _scavenge(view: View) -> Iterator[bytes]:
 
 
 def records_in(batch: SeenBatch) -> Iterator[bytes]:
-    """The records of a batch file by its index alone: up to the first that can't end where that says."""
+    """Yield the records of a batch file by its index alone, up to the first that can't end where the index says."""
     capacity = index.capacity(batch.file.serial)
     tag = TAG if _is_tagged(batch, capacity) else 0
     for number in range(capacity):
@@ -338,14 +338,14 @@ def records_in(batch: SeenBatch) -> Iterator[bytes]:
 
 
 def _goes_on(batch: SeenBatch, number: int, begin: int, end: int) -> bool:
-    """There is a record of that number, as far as can be told."""
+    """Whether there is a record of that number, as far as can be told."""
     least = index.data_begin(batch.file.serial)
     return (begin >= least if number else begin == least) and begin < end <= batch.size
 
 
 def _is_tagged(batch: SeenBatch, capacity: int) -> bool:
-    """The records of a file seem to be those of a queue with a key: more of the first few pickles end where a tag would
-    begin than at the end."""
+    """Whether the records of a file seem to be those of a queue with a key: more of the first few pickles end where a
+    tag would begin than at the end of their records."""
     with_tag = without = 0
     for number in range(min(capacity, TRIED)):
         begin, end = batch.ends(number, 1)
@@ -362,10 +362,10 @@ def _is_tagged(batch: SeenBatch, capacity: int) -> bool:
 
 
 def _end_of_pickle(record: bytes) -> int:
-    """Where the pickle ends that these bytes begin with; -1: there is none.  Nothing of it is executed."""
+    """Return where the pickle at the start of these bytes ends; -1: there is none.  Nothing of it is executed."""
     try:
         return 1 + max(at for _, _, at in pickletools.genops(record) if at is not None)
-    except Exception:  # whatever bytes these are
+    except Exception:  # these may be any bytes
         return -1
 
 
@@ -374,7 +374,7 @@ def _tidy(view: View, in_use: bool) -> Recovery:
     number = view.newest()
     folder = LogFolder.meet(view.path)
     try:
-        if ledger.durable:  # What goes is not needed again, whatever a power cut takes.
+        if ledger.durable:  # So no power cut can make the files that go needed again.
             hardening.harden(view.journal.fd)
             hardening.harden_names(folder)
         before = {*view.names(), *view.spilled_names()}
@@ -448,7 +448,7 @@ def remove(path: str) -> Optional[int]:
 
 
 def _spilling_to(path: str) -> Optional[str]:
-    """The anonymous queue that has that spill folder, if it can be found."""
+    """Return the anonymous queue that spills to this folder, if it can be found."""
     if path.endswith(names.SPILLED):
         for home in anonymous_folders():
             with contextlib.suppress(OSError):

@@ -3,8 +3,8 @@
 Lives here: the index and the records of one file.  Not here: which records are items (``view``), a file's layout
 (``protocol.index``).
 
-Invariant: files are read, never mapped: one that somebody cuts short meanwhile is a problem, and ends nobody.  A record
-that is shown is as it was written, as far as its check and its tag tell.
+Invariant: files are read, never mapped: a file that somebody cuts short meanwhile is reported, and kills no process.  A
+record that is shown is as it was written, as far as its check and its tag tell.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PIECE: Final = 1 << 26
 class SeenBatch:
     """A batch file that is open for reading.
 
-    ``key``: the queue's, if it is known; ``tagged``: it has one."""
+    ``key``: the queue's key, if it is known; ``tagged``: the queue has a key."""
 
     __slots__ = ("_begin", "_key", "_tag", "fd", "file", "name", "size", "trailer")
 
     def __init__(self, fd: int, file: FileId, name: str, tagged: bool = False, key: Optional[Key] = None) -> None:
-        """``fd``: from here on its own.  Raises ``ValueError``, and closes it, where it has no whole index."""
+        """``fd``: belongs to this object now.  Raises ``ValueError``, and closes it, where there is no whole index."""
         self.fd = fd
         self.file = file
         self.name = name
@@ -53,28 +53,28 @@ class SeenBatch:
 
     @property
     def is_gone(self) -> bool:
-        """It was deleted, and its bytes may be holes by now."""
+        """Whether the file was deleted: then its bytes may be holes by now."""
         return not os.fstat(self.fd).st_nlink
 
     @property
     def verified(self) -> bool:
-        """Its records have something that tells whether they are as they were written, and can be asked."""
+        """Whether each record has a tag, of a known key, or a check that tells if it is as it was written."""
         return self._key is not None or index.is_checked(self.file.serial)
 
     def ends(self, record: int, count: int) -> array[int]:
-        """Where that record begins, and where it and those behind it end, so many of them: as the index says, be that
-        true or not."""
+        """Return where a record begins, then where it and the ones behind it end, ``count`` of them, as the index says,
+        whether or not that is true."""
         found = array("Q")
         found.frombytes(self._read(8 * record, 8 * (count + 1)))
         return found
 
     def is_sound(self, record: int, count: int) -> bool:
-        """So many records from that one on stand where records can stand."""
+        """Whether ``count`` records from that one on stand where records can stand."""
         ends = self.ends(record, count)
         return ends[0] >= self._begin and ends[-1] <= self.size and array("Q", sorted(ends)) == ends
 
     def place(self, record: int) -> tuple[int, int]:
-        """Where a record begins and ends, without what checks it.  Raises ``ValueError`` where that can't be true."""
+        """Return where a record begins and ends, without its trailer.  Raises ``ValueError`` if that can't be true."""
         begin, end = self._extent(record)
         return begin, end - self.trailer
 
@@ -85,12 +85,12 @@ class SeenBatch:
         return start, end
 
     def head(self, record: int, size: int) -> bytes:
-        """The first bytes of a record, unverified."""
+        """Return the first bytes of a record, unverified."""
         begin, end = self.place(record)
         return self._read(begin, min(size, end - begin))
 
     def record(self, record: int) -> bytes:
-        """A whole record.  Raises ``ValueError`` where it is not as it was written."""
+        """Return a whole record.  Raises ``ValueError`` where it is not as it was written."""
         begin, end = self._extent(record)
         data: Record = memoryview(self._read(begin, end - begin))
         if index.is_checked(self.file.serial):

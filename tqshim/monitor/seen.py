@@ -1,6 +1,6 @@
 """What a look at a queue tells of items, members and processes.
 
-Lives here: those tuples.  Not here: the look (``view``).
+Lives here: the classes for that.  Not here: the look (``view``).
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ class Peeked:
 
 
 class Stretch(NamedTuple):
-    """Items whose records stand one behind the other."""
+    """Items whose records stand one behind the other in a batch file."""
 
     number: int
-    """Of the first."""
+    """The number of the first item."""
     size: int
     place: Place
     uncut: bool
 
     def holds(self, place: Place) -> bool:
-        """One of them stands there."""
+        """Whether one of the items stands there."""
         return place.file == self.place.file and 0 <= place.record - self.place.record < self.size
 
     def part(self, at: int, count: int) -> Stretch:
-        """So many of them, from the one at that place among them on."""
+        """Return ``count`` of the items, from position ``at`` on; fewer where the stretch ends before."""
         place = Place(self.place.file, self.place.record + at)
         return Stretch(self.number + at, min(count, self.size - at), place, self.uncut)

@@ -3,8 +3,8 @@
 Lives here: following a queue's journal, its counters, its items and members.  Not here: opening its files (``files``),
 their records (``records``), what is known of items (``seen``), which queues there are, who has them open (``looking``).
 
-What is put is a store to a counter, and in the journal only once somebody has cut it: a look reads the counters, then
-the journal, and what the first say beyond the second is put and not cut yet.
+A put is a store to a counter; the journal has the item only once somebody has cut it.  A look reads the counters, then
+the journal: items that only the counters have are put and not cut yet.
 
 Invariant: nothing here writes, locks, joins or waits.
 """
@@ -37,7 +37,7 @@ from tqshim.sync.cells import GIVEN, KINDS, LEASE_POSITION, PAGE, Cells
 __all__ = ["View", "command"]
 
 SEEN: Final = 1000
-"""Listings in which a journal may be missed: one is missed only if it is rolled in that very moment."""
+"""Listings that may miss the journal, at most: a listing misses it only if it is rolled in that very moment."""
 PREVIEW: Final = 32
 """Bytes of a record that ``peek`` shows."""
 FILES: Final = 64
@@ -50,20 +50,20 @@ class View(Files):
     Raises ``FileNotFoundError`` where nothing is there, ``NotADirectoryError``, ``PermissionError``; ``FolderError``
     where it is no queue; ``CorruptBatchError`` where its newest journal is damaged.
 
-    ``authkey``: that of the queue, whose records are then only read where their HMACs are right; all that reads its
-    journal raises ``ValueError`` where it is another, or where the queue has none."""
+    ``authkey``: that of the queue; with it records are only read where their HMACs are right, and all methods that read
+    the journal raise ``ValueError`` where the queue has another authkey, or none."""
 
     def __init__(self, path: str, authkey: Optional[bytes] = None) -> None:
         super().__init__(path)
         self._authkey = authkey
         self.key: Optional[Key] = None
-        """That of the queue, where it was given."""
+        """The queue's key, where it was given."""
         self.former = False
-        """Its newest journal is of an earlier version's format."""
+        """The newest journal has the format of an earlier version."""
         self.cells: Optional[Cells] = None
-        """As they were at the last look; ``None`` where they are missing or cut short."""
+        """The cells as they were at the last look; ``None`` where they are missing or cut short."""
         self.counters = b""
-        """By slot, as they were just before the journal was read: what is put."""
+        """The counters by slot, as they were just before the journal was read: they say what is put."""
         self.ledger = Ledger()
         self._journal: Optional[Journal] = None
         self._at = 0
@@ -82,7 +82,8 @@ class View(Files):
     # -- files
 
     def batch(self, file: FileId) -> SeenBatch:
-        """A batch file, open until the next look at most.  Raises ``OSError``; ``ValueError`` where it has no index."""
+        """Return a batch file, which is open until the next look at most.  Raises ``OSError``; ``ValueError`` where it
+        has no index."""
         found = self._batches.get(file)
         if found is None:
             found = SeenBatch(*self._opened(file), bool(self.ledger.proof), self.key)
@@ -100,7 +101,7 @@ class View(Files):
             self._batches.popitem()[1].close()
 
     def read_cells(self) -> Optional[Cells]:
-        """The cells as they are now; ``None`` where they are missing or cut short."""
+        """Return the cells as they are now; ``None`` where they are missing or cut short."""
         try:
             fd = self.open_file(names.CELLS)
         except OSError:
@@ -114,7 +115,7 @@ class View(Files):
     # -- the journal
 
     def open_journal(self, name: str, number: int) -> tuple[Journal, bytes]:
-        """A journal, open for reading only, and the snapshot that it begins with."""
+        """Open a journal for reading only; return it and the snapshot with which it begins."""
         fd = self.open_file(name)
         try:
             length = os.fstat(fd).st_size
@@ -139,7 +140,7 @@ class View(Files):
         return CorruptBatchError(path, str(error), "this version can't read it" if self.former else remedy)
 
     def newest(self) -> Optional[int]:
-        """The number of the newest journal; ``None`` where none was seen."""
+        """Return the number of the newest journal; ``None`` where none was seen."""
         numbers = [name.numbers[0] for name in map(names.parse, self.names()) if name and name.kind == "journal"]
         return max(numbers, default=None)
 
@@ -153,24 +154,24 @@ class View(Files):
 
     @property
     def read_to(self) -> int:
-        """The byte of that journal up to which it has been read."""
+        """The byte up to which the journal has been read."""
         return self._at
 
     def look(self) -> Ledger:
-        """See the queue as it is now: its counters, then its journal, then how far a lease has got."""
+        """Read the queue as it is now: its counters, then its journal, then how far a lease has got."""
         cells = self.read_cells()
         self.counters = cells.counters() if cells is not None else b""
         if not systems.STORES_IN_ORDER and membarrier.barrier_works():  # without it counters follow the journal
-            membarrier.barrier()  # what their records are is seen by now, too
+            membarrier.barrier()  # now the records that they count are seen, too
         ledger = self.follow()
         self.cells = self.read_cells()
         return ledger
 
     def follow(self) -> Ledger:
-        """The ledger as it is now: what was appended since the last look is applied.
+        """Return the ledger as it is now: apply the events that were appended since the last look.
 
-        Who lags behind a roll starts at the newest journal: a look costs one journal's events at most."""
-        # Large ones are filled again, under another name.
+        A view that lags behind a roll starts at the newest journal: a look costs one journal's events at most."""
+        # Batch files of large records are filled again, under another name.
         self._forget_batches()
         for _ in range(SEEN):
             if (self._journal is None or not os.fstat(self._journal.fd).st_nlink) and not self._start():
@@ -237,7 +238,7 @@ class View(Files):
 
     @property
     def delivered(self) -> int:
-        """The oldest item that nobody has got: a lease tells how far it is in its cell."""
+        """The number of the oldest item that nobody has got: the cell of a lease tells how far its consumer is."""
         lease = self.ledger.lease
         if lease is None or self.ledger.sole:
             return self.ledger.head + sum([at - self.ledger.totals[slot] for slot, at in self._given.items()])
@@ -245,7 +246,7 @@ class View(Files):
 
     @property
     def _given(self) -> dict[int, int]:
-        """By slot: up to which of the records that we saw a lease of all that comes has got."""
+        """By slot: up to which record a lease of all that comes has got, of the records that the last look saw."""
         ledger = self.ledger
         if not ledger.sole:
             return {}
@@ -256,7 +257,7 @@ class View(Files):
         }
 
     def word(self, kind: int, slot: int) -> int:
-        """A slot's word of that kind; 0 where there is none."""
+        """Return a slot's word of that kind; 0 where there is none."""
         if self.cells is None or slot >= self.cells.slots:
             return 0
         return self.cells.words[Cells.place(kind, slot)]
@@ -268,7 +269,7 @@ class View(Files):
 
     @property
     def _counting(self) -> bytes:
-        """The counters, where they count: what a durable queue's are beyond its journal, nobody has put."""
+        """The counters, where they count: in a durable queue a record that the journal lacks is not put."""
         return b"" if self.ledger.durable else self.counters
 
     @property
@@ -282,7 +283,7 @@ class View(Files):
         return self.put - self.delivered + len(self.ledger.returned)
 
     def stretches(self) -> Iterator[Stretch]:
-        """Where the items stand that wait: what is cut in its order, then the others, by slot."""
+        """Yield where the items that wait stand: cut items in their order, then the others by slot."""
         ledger = self.ledger
         for first, end, place in ledger.each_place(max(self.delivered, ledger.extents.first), ledger.tail):
             yield Stretch(first, end - first, place, False)
@@ -292,7 +293,7 @@ class View(Files):
             number += count
 
     def still_wait(self, found: Iterable[Place]) -> set[Place]:
-        """Those of the records that nobody has got yet."""
+        """Return those of the records that nobody has got yet."""
         by_file: dict[FileId, list[Place]] = {}
         for place in found:
             by_file.setdefault(place.file, []).append(place)
@@ -316,10 +317,10 @@ class View(Files):
 
     @property
     def oldest_at_least(self) -> Optional[float]:
-        """Seconds for which the oldest item that waits has done so at least; ``None`` where there is none.
+        """Seconds for which the oldest item that waits has waited at least; ``None`` where there is none.
 
-        A store to a counter leaves no time behind: it was put before its batch file was sealed, and if it is cut before
-        the journal was last written to."""
+        A store to a counter leaves no time behind.  But the item was put before its batch file was sealed, and, if it
+        is cut, before the journal was last written to."""
         if not self.waiting:
             return None
         now, since = time.time(), 0.0
@@ -335,7 +336,7 @@ class View(Files):
         return max(0.0, since)
 
     def age(self) -> float:
-        """Seconds since the queue was made: nobody writes to its members file, and the wall clock may step."""
+        """Return the age in seconds: that of the members file, to which nobody writes.  The wall clock may step."""
         status = os.fstat(self.fd)
         with contextlib.suppress(OSError):
             status = os.stat(names.MEMBERS, dir_fd=self.fd, follow_symlinks=False)
@@ -344,9 +345,9 @@ class View(Files):
     # -- items
 
     def peek(self, count: int, whole: bool = False) -> list[Peeked]:
-        """The oldest items, ``count`` or fewer, as they are now; ``whole``: with all of their records.
+        """Return the oldest items, ``count`` or fewer, as they are now; ``whole``: with all of their records.
 
-        An item that somebody gets meanwhile is left out.  One that can't be read is there, with its problem.  Raises
+        An item that somebody gets meanwhile is left out.  An item that can't be read comes with its problem.  Raises
         ``ValueError`` for whole records of a queue with a key that was not given."""
         ledger = self.look()
         found = [
@@ -357,7 +358,7 @@ class View(Files):
             found += zip((wanted.part(at, 1).place for at in range(wanted.size)), self.read(wanted, whole))
             if len(found) >= count:
                 break
-        # What somebody has got meanwhile may have gone with its file, or its file is refilled, if its blocks are large.
+        # If somebody has got an item meanwhile, its file may be gone, or refilled if it is one for large records.
         doubtful = {place for place, peeked in found if peeked.problem or place.file.large}
         if not doubtful:
             return [peeked for _, peeked in found]
@@ -366,12 +367,12 @@ class View(Files):
         return [peeked for place, peeked in found if place not in doubtful or place in wait]
 
     def read_apart(self, apart: Iterable[Union[Held, Returned]], whole: bool = False) -> Iterator[Peeked]:
-        """Items that are held, or have come back."""
+        """Yield items that are held, or have come back."""
         for one in apart:
             yield from self.read(Stretch(one.item, 1, one.place, False), whole)
 
     def read(self, stretch: Stretch, whole: bool = False) -> Iterator[Peeked]:
-        """The items of a stretch, one by one."""
+        """Yield the items of a stretch, one by one."""
         if whole and self.key is None:
             match(self.path, self.ledger.proof, None)
         for at in range(stretch.size):
@@ -402,7 +403,7 @@ class View(Files):
     # -- members
 
     def members(self) -> list[Member]:
-        """Its members, by slot."""
+        """Return the queue's members, by slot."""
         ledger = self.ledger
         try:
             owners: Optional[dict[int, int]] = lock_owners(self.fd, ledger.members)
@@ -419,7 +420,7 @@ class View(Files):
         return found
 
     def impossible_counters(self) -> Iterator[tuple[int, int, int]]:
-        """Slots whose counter is beyond all that their batch file can hold: the slot, the counter, what it can be."""
+        """Yield slots whose counter is beyond what their batch file can hold: slot, counter, the most it can be."""
         ledger = self.ledger
         for slot, counter in enumerate(memoryview(self.counters).cast("Q")):
             most = ledger.totals[slot] if slot < len(ledger.totals) else 0
@@ -431,12 +432,12 @@ class View(Files):
 
 
 def _behind(stretch: Stretch) -> tuple[int, int]:
-    """Where the index says where the last record of a stretch ends."""
+    """Return what ``SeenBatch.ends`` must be given to find where the last record of a stretch ends."""
     return stretch.place.record + stretch.size, 0
 
 
 def command(pid: int) -> str:
-    """What a process is called; nothing where that can't be told."""
+    """Return a process's command line; an empty one where it can't be told."""
     if pid > 0:
         with contextlib.suppress(OSError):
             with open(f"{systems.PROC}/{pid}/cmdline", "rb") as file:

@@ -2,8 +2,8 @@
 
 Lives here: what happens between two looks.  Not here: how one looks (``looking``), what a person sees (``commands``).
 
-Invariant: a look costs what has happened since the last one, and one journal's events at most, however long ago that
-was; between looks nothing is done.
+Invariant: a look costs as much as what has happened since the last look, and one journal's events at most, however long
+ago that was; between looks nothing is done.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqshim.sync.cells import AWAITS_PLACE, SLEEPS
 __all__ = ["Rates", "Watch", "watch"]
 
 REMEMBERED: Final = 4096
-"""Looks that are remembered to tell an item's age; from then on every second one is forgotten."""
+"""Looks that are remembered to tell an item's age; when there are more, every second one is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Watch:
             self._view.close()
             raise
         self._seen: list[tuple[int, float, float]] = [(self._put, self._at, self._at)]
-        """How many items had been put, from when until when that was so, as far as was seen."""
+        """Numbers of items put; for each number, from when until when looks have seen it."""
 
     def __enter__(self) -> Watch:
         return self
@@ -103,11 +103,11 @@ class Watch:
         return rates
 
     def _count_got(self) -> int:
-        """Items that count as got: in no block of ``claimed``, nor come back from one."""
+        """Return how many items count as got: those in a block of ``claimed``, or come back from one, do not."""
         return self._view.delivered - self._view.ledger.apart
 
     def _oldest(self, got: int, put: int, now: float) -> tuple[Optional[float], Optional[float]]:
-        """Seconds for which item ``got`` has waited: at least, at most."""
+        """Return the seconds for which item ``got`` has waited: at least, at most."""
         seen = self._seen
         if put == seen[-1][0]:
             seen[-1] = put, seen[-1][1], now
@@ -138,7 +138,7 @@ def watch(path: str, interval: float = 1.0, count: Optional[int] = None) -> Iter
     with Watch(path) as looking:
         due = monotonic()
         while count is None or count > 0:
-            # By the clock of the first look: what a look costs does not add up.
+            # Counted from the first look: the time that looks take does not add up.
             due = max(due + interval, monotonic())
             time.sleep(max(0.0, due - monotonic()))
             yield looking.look()

@@ -2,7 +2,7 @@
 
 Lives here: one loop for the types that come often.  Not here: what an event does, and which are void (``ledger``).
 
-Invariant: the state is the same as after ``Ledger.step`` of each, but for where items stand that nobody may get any
+Invariant: the state is the same as after ``Ledger.step`` of each, but for the places of items that nobody may get any
 more.
 """
 
@@ -27,9 +27,9 @@ _PUTS: Final = (CUT, PUBLISH)
 
 
 def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  # noqa: C901  a call of each costs most
-    """Apply these events from ``at`` up to ``end``, or to the first of another type; returns which that is.
+    """Apply events from ``at`` up to ``end``, or up to the first of another type; returns where that is.
 
-    No lease of all that comes stands, and no slot is watched."""
+    The caller makes sure that no lease of all that comes stands, and no slot is watched."""
     begin = at
     head, tail, passed, plain, reserved = state.head, state.tail, state.passed, state.plain, state.reserved
     totals, files, res, members = state.totals, state.files, state.res, state.members
@@ -109,7 +109,7 @@ def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  
         state.ends[files[slot].file] = stop
     waiting = [extent for extent in extents if extent[0] + extent[3] > (passed if number else head)]
     if len(waiting) < len(extents):
-        state.extents.clear(tail)  # nobody asks where those stand that are claimed
+        state.extents.clear(tail)  # nobody asks where claimed items stand
     if waiting:
         state.extents.extend(waiting)
     return at

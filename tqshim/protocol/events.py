@@ -112,9 +112,9 @@ RESERVE_MOST: Final = (1 << 10) - 1
 GRANT_LIMIT: Final = 1 << 30
 """Reservations are numbered modulo this in a TRIM."""
 DELIVERED_MOST: Final = 1 << 14
-"""Records of one log that are delivered under one lease of all that comes: how many there are must be told by ..."""
+"""Records of one log that one lease of all that comes delivers, at most: a DELIVERED must tell how many there are."""
 DELIVERED_LIMIT: Final = 2 * DELIVERED_MOST
-"""... totals modulo this, in the 15 bits that a DELIVERED has for one."""
+"""Totals are given modulo this in a DELIVERED, which has 15 bits for one."""
 SOLE_LIMIT: Final = 1 << 25
 """Leases are numbered modulo this in a DELIVERED."""
 
@@ -142,7 +142,7 @@ def cut(slot: int, total: int) -> bytes:
 
 
 def publish(slot: int, total: int) -> bytes:
-    """``cut`` by the log's own producer, whose put this is: of all those records, or of none."""
+    """``cut`` by the log's own producer, which puts records by it: all of them, or none."""
     return _pack(PUBLISH | slot << 8 | total << 24)
 
 
@@ -172,7 +172,7 @@ def lease_all(slot: int) -> bytes:
 
 
 def delivered(slot: int, total: int, number: int) -> bytes:
-    """Under the lease of that number, of all that comes, the slot's log is delivered up to the ``total``-th record."""
+    """The lease of that number, of all that comes, has delivered the slot's log up to the ``total``-th record."""
     rest = total % DELIVERED_LIMIT | (number % SOLE_LIMIT) << 15
     return _pack(DELIVERED | slot << 8 | rest << 24)
 
@@ -198,7 +198,7 @@ def trim(slot: int, used: int, grant: int) -> bytes:
 
 
 def seal(key: int) -> bytes:
-    """This journal has had its events; the next is the one that was prepared under that key."""
+    """This journal has had all its events; the next one is the journal that was prepared under that key."""
     return _pack(SEAL | key << 24)
 
 
@@ -208,7 +208,7 @@ def task_done() -> bytes:
 
 
 def closing(immediate: bool) -> bytes:
-    """Somebody wants to shut the queue down: all who read this help."""
+    """Somebody wants to shut the queue down: each process that reads this helps."""
     return _pack(CLOSING | immediate << 24)
 
 

@@ -5,9 +5,10 @@ Lives here: the list of extents.  Not here: which records are cut (``ledger``), 
 
 An extent is a run of items that are records of one batch file, one behind the other there.  Neighbours join: ten
 million items that one producer has put are one extent a file, and an extent takes 16 bytes.  Several producers make one
-each a millisecond; of a long backlog the older extents are packed, a chunk at a time, and take some 3 bytes each.
+extent each a millisecond.  Of a long backlog the older extents are packed, a chunk at a time, and take some 3 bytes
+each.
 
-Invariant: the extents are of all items from ``first`` up to ``end``, without a gap.
+Invariant: the extents cover all items from ``first`` up to ``end``, without a gap.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
 __all__ = ["Extents"]
 
 RECORDS: Final = 1 << 24
-"""Records of one batch file, at most: its number among all files stands above that in a word."""
+"""Records of one batch file, at most: the number of the file stands in the bits of a word above that."""
 _FORGOTTEN: Final = 512
-"""Extents that are kept for nothing before their space is given back."""
+"""Forgotten extents that are kept before their space is given back."""
 CHUNK: Final = 1024
-"""Extents of a chunk; as many of the youngest ones at least are not packed."""
+"""Extents of a chunk; at least as many of the youngest extents are not packed."""
 _ROW: Final = struct.Struct("<3Q")
-"""A chunk in a dump: the end of its items, its first item, its bytes without the padding to 8."""
+"""A chunk in a dump: the end of its items, its first item, how many bytes it has without the padding to 8."""
 
 
 class Extents:
@@ -59,12 +60,12 @@ class Extents:
         """The first item of the oldest extent that is not packed."""
         self._ends = array("Q")
         self._where = array("Q")
-        """Of each: the number of its file, and that of its first record there."""
+        """Of each extent that is not packed: the number of its file, and the number of its first record there."""
         self._at = 0
-        """The oldest that counts."""
+        """The index of the oldest extent that counts."""
 
     def __len__(self) -> int:
-        """Extents, with those of the oldest chunk that are forgotten."""
+        """The number of extents, with forgotten ones of the oldest chunk."""
         return len(self._ends) - self._at + CHUNK * len(self._chunks)
 
     @property
@@ -89,8 +90,7 @@ class Extents:
         return self._ends[-1] if len(self._ends) > self._at else self._first
 
     def append(self, item: int, file: int, record: int, count: int) -> None:
-        """So many items more, of which the first has that number: the records from that one on of the file of that
-        number."""
+        """Add ``count`` items, from ``item`` on: the records of file number ``file`` from ``record`` on."""
         ends = self._ends
         where = file << 24 | record
         if len(ends) > self._at:
@@ -111,7 +111,7 @@ class Extents:
             self._pack()
 
     def extend(self, stretches: list[tuple[int, int, int, int]]) -> None:
-        """``append`` of each of these, one or more, which follow one another and what is there."""
+        """``append`` each of these stretches, one or more, which follow one another and what is there."""
         item, file, record, count = stretches[0]
         self.append(item, file, record, count)
         ends, append_end, append_where = self._ends, self._ends.append, self._where.append
@@ -128,7 +128,7 @@ class Extents:
             last = where + count
 
     def place(self, item: int) -> tuple[int, int, int]:
-        """The number of the file in which an item stands, that of its record there, and the end of its extent."""
+        """The number of the file in which an item stands, the number of its record there, and the end of its extent."""
         ends, at = self._ends, self._at
         if at < len(ends) and item < ends[at]:
             if item < self._first:
@@ -151,7 +151,7 @@ class Extents:
             first = stop
 
     def forget(self, low: int) -> None:
-        """Forget the items before that one."""
+        """Forget the items before ``low``."""
         if self._chunks:
             if low < self._first:
                 self._low = max(low, self._low)
@@ -179,18 +179,18 @@ class Extents:
             self._at = 0
 
     def clear(self, first: int) -> None:
-        """No items any more; the next will be that one."""
+        """Forget all items; the next will be ``first``."""
         self._ends, self._where, self._at = array("Q"), array("Q"), 0
         self._first = first
         self._chunks.clear()
         self._open = 0, None
 
     def dump(self) -> bytes:
-        """The extents as bytes: all processes write the same once as much was forgotten, but for what is packed.
+        """The extents as bytes: processes that have forgotten as much write the same, but for what is packed.
 
-        The chunks, each behind its row; the ends of the others; their places.  A chunk is, packed by zlib, the first
-        bytes of all its words, all second ones, and so on: its first end, from each of its 1,024 ends to the next, the
-        places."""
+        First come the chunks, each behind its row, then the ends of the other extents, then their places.  The words of
+        a chunk are its first end, the step from each of its 1,024 ends to the next, and the places.  The chunk is the
+        first bytes of all these words, then all second bytes, and so on, packed by zlib."""
         parts = [
             _ROW.pack(end, first, len(data)) + data.ljust(_padded(len(data)), b"\0")
             for end, first, data in self._chunks
@@ -199,7 +199,7 @@ class Extents:
 
     @classmethod
     def load(cls, first: int, data: bytes, chunks: int = 0) -> Extents:
-        """What ``dump`` has made, of so many chunks.  Raises ``ValueError`` where that can't be."""
+        """Load what ``dump`` has made, with so many chunks.  Raises ``ValueError`` where the bytes can't be that."""
         if chunks and zlib is None:  # before this process has anything in the queue
             raise UnsupportedError(
                 sys.executable, "was built without zlib, which a long backlog is packed with", "use one that has it"
@@ -243,7 +243,7 @@ class Extents:
         self._at = 0
 
     def _chunk_of(self, item: int) -> Extents:
-        """The extents of the chunk that has that item.  Raises ``LookupError`` where none has."""
+        """The extents of the chunk that has that item.  Raises ``LookupError`` where no chunk has it."""
         if not self._chunks or item < self._low:
             raise self._not_here(item)
         end, extents = self._open
@@ -263,7 +263,7 @@ def _padded(size: int) -> int:
 
 
 def _planes(words: bytes) -> bytes:
-    """All their first bytes, all their second ones, and so on: most of them are alike, and pack well."""
+    """The first bytes of all words, then all second bytes, and so on: most of these are alike, and pack well."""
     return b"".join([words[byte::8] for byte in range(8)])
 
 

@@ -1,6 +1,6 @@
 """A queue's figures at one moment.
 
-Lives here: what they are called and mean.  Not here: how they are found out (``engine``).
+Lives here: what the figures are called and mean.  Not here: how they are found out (``engine``).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from tqshim.protocol.names import FileId
 
 try:
-    from zlib import crc32  # which ``multiprocessing.queues`` has imported
+    from zlib import crc32  # which ``multiprocessing.queues`` has imported already
 except ImportError:  # an interpreter that was built without it
     from binascii import crc32
 
@@ -72,24 +72,24 @@ def capacity(serial: int) -> int:
 
 
 def is_checked(serial: int) -> bool:
-    """Each of its records is followed by a check."""
+    """Whether a check follows each record of the file."""
     return bool(serial & 4)
 
 
 def data_begin(serial: int) -> int:
-    """Where its records begin, in bytes."""
+    """The byte at which the records of the file begin."""
     return (_WORD * (capacity(serial) + 1) + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
 
 
 def check(record: Record, file: FileId, number: int) -> bytes:
-    """What follows a record in a checked file: one that belongs elsewhere fails it."""
+    """The check that follows a record in a checked file: a record that belongs elsewhere fails it."""
     return struct.pack("<I", crc32(record, (file[0] << 20 ^ file[1] << 8 ^ number) & 0xFFFFFFFF))
 
 
 def place(ends: Sequence[int], number: int, begin: int, size: int) -> tuple[int, int]:
-    """Where in its file the record of that number begins and ends.  ``ends``: the index; ``size``: that of the file.
+    """Where in its file the record of that number begins and ends.  ``ends``: the index; ``size``: the file's.
 
-    Raises ``ValueError`` where that can't be true."""
+    Raises ``ValueError`` where the index can't be true."""
     start, end = ends[number], ends[number + 1]
     if not begin <= start <= end <= size:
         raise ValueError(f"record {number} reaches from byte {start} to {end} of {size}")

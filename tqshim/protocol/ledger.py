@@ -2,11 +2,12 @@
 
 Lives here: what makes each event valid or void, and what a valid one does.  Not here: the snapshot that a journal
 begins with (``snapshot``), files, waiting, threads, time.  Nothing in this module can block, fail half-way or depend on
-who runs it.
+the process that runs it.
 
-Invariant: two processes that have applied the same events hold equal ledgers, and so does who loads a snapshot of one
-and goes on from there.  A void event changes nothing.  So an append to the journal is the commit point of every act
-that is one; a put is none: it is a store to its producer's counter, and a process that reads that may cut.
+Invariant: two processes that have applied the same events hold equal ledgers, and so does a process that loads a
+snapshot of one and goes on from there.  A void event changes nothing.  So an append to the journal is the commit point
+of every act that is an event.  A put is no event: it is a store to its producer's counter, and a process that reads the
+counter may cut.
 
 ========================  ==========================================  ==================================================
 event                     valid iff                                   effect
@@ -65,11 +66,13 @@ SEAL(key)                 past the journal's limit, and no earlier    the next j
 ``used`` = tail - (a lease stands ? its first item that has not passed : head) + the places of all reservations that no
 cut has used + the items that are held or returned.  The total of a log only grows, also over the members that follow
 one another in its slot: a CUT that comes late, or twice, is void; and so is a PASSED, for a lease's cell only grows.
-While an item is held or returned no lease stands: so nobody delivers others from memory, and overlooks what comes back.
-While a lease of all that comes stands these are void, too: CUT, PUBLISH, SKIP, OPEN, LEAVE of who has a file,
-TASK_DONE, SHUTDOWN.  A process that wants one of them ends it in the same append: DELIVEREDs by the cells, REVOKE.
-All other events past the journal's limit are void, and so are events of unknown types.  Numbers of members, leases,
-grants, holds, files and items are never used twice; slots are.
+While an item is held or returned no lease stands: else a consumer would deliver others from memory, and overlook one
+that comes back.  While a lease of all that comes stands these events are void, too: CUT, PUBLISH, SKIP, OPEN, LEAVE of
+a member that has a file, TASK_DONE, SHUTDOWN.  A process that wants one of them ends the lease in the same append:
+DELIVEREDs by the cells, REVOKE.
+
+Past the journal's limit all events but SEAL are void.  Events of unknown types are void everywhere.  Numbers of
+members, leases, grants, holds, files and items are never used twice; slots are.
 """
 
 from __future__ import annotations
@@ -101,8 +104,9 @@ class Ledger(State):
     __slots__ = ()
 
     def apply(self, chunk: bytes) -> int:
-        """Apply events of others and return how many bytes that was: type 0 is no event, what follows is not there
-        yet."""
+        """Apply events of others, up to the first of type 0, and return how many bytes they are.
+
+        Type 0 is no event: what stands from there on is not written yet."""
         if len(chunk) == SIZE and chunk[0]:
             self.step(_WORD.unpack(chunk)[0])
             return SIZE
@@ -128,7 +132,7 @@ class Ledger(State):
         kind = event & 0xFF
         if index >= self.limit:
             return self._past_limit(kind, event >> 24)
-        if kind == CLAIM:  # most are one of these two
+        if kind == CLAIM:  # most events are one of these two
             return self._claim(event >> 8 & 0xFFFF, 1)
         if kind == CUT:
             return self._cut(event >> 8 & 0xFFFF, event >> 24, False)
@@ -145,7 +149,7 @@ class Ledger(State):
         return items
 
     def claim(self) -> int:
-        """Apply a CLAIM of who has not lost sight of its own; returns the item that it came to: -1, if none."""
+        """Apply a CLAIM of a process that has not lost sight of its own; return its item, or -1 if it is void."""
         item = self.head
         self.index += 1
         if not self.plain or item >= self.tail:
@@ -353,7 +357,7 @@ class Ledger(State):
             self.plain = False
 
     def _let_go(self, file: FileId) -> None:
-        """An item there is held or returned no more."""
+        """Note that one item in that batch file is no longer held or returned."""
         self.apart -= 1
         self.kept_files[file] -= 1
         if self.kept_files[file]:

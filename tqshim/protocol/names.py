@@ -53,16 +53,16 @@ JOURNAL: Final = "journal_"
 SPILL: Final = "spill"
 """A symbolic link to the folder for batch files that found no space here."""
 SPILLED: Final = "-spill"
-"""Spill folders are called as queue folders, and this at the end."""
+"""Spill folders are named as anonymous queue folders are, with this at the end."""
 
 LOAD: Final = "load"
 READY: Final = "ready"
 FREE: Final = 2
-"""Places of a producer for batch files that it is to refill: more are memory that nobody uses, and no faster."""
+"""Places that a producer has for batch files to refill: more would be memory that nobody uses, and no faster."""
 FREE_MAPPED: Final = 4
-"""The same where it may have them mapped."""
+"""``FREE``, where the producer may have these files mapped."""
 PREFIX: Final = "tqshim-"
-"""Anonymous queue folders are called this and something random."""
+"""The names of anonymous queue folders are this and something random."""
 DEAD: Final = "dead_"
 """A folder whose name begins so belongs to nobody and is being deleted."""
 
@@ -70,8 +70,8 @@ DEAD: Final = "dead_"
 class FileId(NamedTuple):
     """A batch file, for ever: the number of its producer's JOIN, and a count of that producer's files.
 
-    The lowest bit of ``serial`` tells where it lies: 0 in the queue folder, 1 in the spill folder.  The next one is set
-    where its records are large: it is filled again then."""
+    The lowest bit of ``serial`` tells where the file lies: 0 in the queue folder, 1 in the spill folder.  The next bit
+    is set where its records are large: such a file is filled again."""
 
     member: int
     serial: int
@@ -117,7 +117,7 @@ def spare(number: int) -> str:
 
 
 def marker(key: str) -> str:
-    """Says that a pickled handle is on its way."""
+    """The name of a file that says that a pickled handle is on its way."""
     return f"marker_{key}"
 
 
@@ -126,18 +126,18 @@ def corrupt(name: str) -> str:
 
 
 def of_batch(file: FileId) -> tuple[str, str, str]:
-    """The names that a batch file has one after another: who tries them in this order misses none."""
+    """The names that a batch file has one after another: a process that tries them in this order does not miss it."""
     sealed = batch(READY, file)
     return batch(LOAD, file), sealed, corrupt(sealed)
 
 
 def reason(name: str) -> str:
-    """The text that says why a file was set aside; it is there first."""
+    """The name of the text that says why a file was set aside; the text is there first."""
     return corrupt(name) + ".txt"
 
 
 def is_reason(name: str) -> bool:
-    """That file says why another was set aside."""
+    """Whether a file of that name says why another was set aside."""
     return name.startswith("corrupt_") and name.endswith(".txt")
 
 
@@ -152,7 +152,7 @@ _FIXED: Final = frozenset((CELLS, MEMBERS, BELL, SPACE, DONE, SPILL))
 
 # Not with regular expressions: to compile those takes 2 ms of each program's start.
 def is_anonymous(name: str) -> bool:
-    """A folder of that name is, or was, the queue folder of an anonymous queue."""
+    """Whether a folder of that name is, or was, the queue folder of an anonymous queue."""
     return name.startswith(PREFIX) and len(name) == len(PREFIX) + 16 and _consists(name[len(PREFIX) :], _HEX)
 
 
@@ -181,5 +181,5 @@ def parse(name: str) -> Optional[Name]:
 
 
 def _consists(text: str, of: str) -> bool:
-    """There is something, and nothing but these characters."""
+    """Whether the text is not empty and has only these characters."""
     return bool(text) and not text.strip(of)

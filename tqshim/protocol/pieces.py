@@ -1,9 +1,9 @@
 """Records in pieces: as their picklers wrote them, and as they are to stand in a batch file.
 
-Lives here: a record that is not joined, and what is put before one so that its buffers are aligned in memory.  Not
+Lives here: a record that is not joined, and what is put before it so that its buffers are aligned in memory.  Not
 here: pickling, and where in a record its buffers stand (``buffers``).
 
-Invariant: what is put before a record are opcodes that do nothing: it is unpickled as without.
+Invariant: only opcodes that do nothing are put before a record: it is unpickled as it would be without them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ALIGNMENT: Final = 64
 MOST_BEFORE: Final = ALIGNMENT + 1
 """Bytes that ``placed`` puts before a record, at most."""
 END: Final = b"B"
-"""The last piece of a record with buffers that are to be aligned, and that very object."""
+"""The last piece of a record whose buffers are to be aligned: this very object."""
 
 
 class Pieces:
@@ -39,7 +39,7 @@ class Pieces:
         return self.size
 
     def keep(self) -> None:
-        """Go on without the program's own ``bytearray`` objects, which it can't resize as long as these views last."""
+        """Copy the program's own ``bytearray`` objects, which the program can't resize as long as these views last."""
         self.parts = [
             bytes(part) if type(part) is memoryview and type(part.obj) is bytearray else part for part in self.parts
         ]
@@ -61,7 +61,7 @@ def parts(records: Sequence[NewRecord]) -> list[Record]:
 
 
 def placed(records: Sequence[NewRecord], at: int, beside: int) -> Sequence[NewRecord]:
-    """These records, to be written from that byte on, ``beside`` bytes behind each: their buffers will be aligned."""
+    """These records, with aligned buffers once they are written from that byte on, ``beside`` bytes behind each."""
     if Pieces not in {*map(type, records)}:
         return records
     found: list[NewRecord] = []

@@ -1,8 +1,8 @@
 """What the state of a queue is made of: who is in it, where items stand, whose they are.
 
-Lives here: those tuples.  Not here: what they come to together (``state``), what changes it (``ledger``).
+Lives here: the tuples for these.  Not here: what they add up to (``state``), what changes that (``ledger``).
 
-Invariant: none of them changes; where something changes, another takes its place.
+Invariant: none of these tuples changes; where something changes, a new tuple takes its place.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class Filling(NamedTuple):
 
     file: FileId
     number: int
-    """That of its OPEN among all."""
+    """The number of its OPEN among all OPENs."""
     first: int
-    """Records of the log before it."""
+    """Records of the log before this file."""
     stop: int
-    """Records of the log that there are at most while it goes on there."""
+    """Records that the log can have at most while it goes on in this file."""
 
     @classmethod
     def of(cls, file: FileId, number: int, first: int) -> Filling:
@@ -60,7 +60,7 @@ class Place(NamedTuple):
 
     file: FileId
     record: int
-    """Which of its records."""
+    """Which record of the file."""
 
 
 class Lease(NamedTuple):
@@ -78,16 +78,16 @@ class Reservation(NamedTuple):
     """Places of a bounded queue that are one producer's."""
 
     begin: int
-    """Records of its log that were cut when it was made."""
+    """Records of the producer's log that were cut when the reservation was made."""
     stop: int
-    """So far the log may grow."""
+    """The total up to which the log may grow."""
     grant: int
     cut: bool
-    """Somebody has ended it: no more of it can be had."""
+    """Whether somebody has ended the reservation: no more of it can be had."""
 
 
 class Held(NamedTuple):
-    """An item that is one consumer's until it says that it is got or gives it back, or leaves."""
+    """An item that is one consumer's until the consumer says that it is got, gives it back, or leaves."""
 
     number: int
     """The number of its HOLD."""
@@ -122,4 +122,4 @@ OPEN_FOR_ALL: Final = 0
 SHUT: Final = 1
 """Nothing is put any more, what waits can be got."""
 SHUT_AT_ONCE: Final = 2
-"""And nothing waits any more."""
+"""Nothing is put any more, and nothing waits any more."""

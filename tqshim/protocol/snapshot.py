@@ -39,7 +39,7 @@ _FORMER: Final = {b"tqshim0": "0.1", b"tqshim10": "0.2", b"tqshim11": "0.2"}
 """How journals of former formats begin, and the version that reads them."""
 _PROOF: Final = struct.Struct("<4Q")
 _DURABLE: Final = 27
-"""Which word says whether the queue is durable; the proof of its key follows."""
+"""The index of the word that says whether the queue is durable; the proof of its key follows."""
 _HEAD: Final = _DURABLE + 1 + 4 + 4
 """Words that every snapshot has before its lease."""
 _LEASE: Final = 5
@@ -125,7 +125,7 @@ def _reservation(ledger: Ledger, slot: int) -> tuple[int, int, int, int, int]:
 
 
 def is_former(head: bytes) -> bool:
-    """A journal of a former format begins so."""
+    """Whether a journal that begins so is of a former format."""
     return head.startswith(tuple(_FORMER))
 
 
@@ -159,17 +159,17 @@ def limit_of(head: bytes) -> int:
 
 
 def kind(head: bytes) -> tuple[bool, bytes]:
-    """Whether the queue is durable whose snapshot begins so, and the proof of its key, if it has one."""
+    """Whether the queue whose snapshot begins so is durable, and the proof of its key, if it has one."""
     durable, *proof = struct.unpack_from("<5Q", head, _DURABLE * SIZE)
     return bool(durable), _PROOF.pack(*proof) if any(proof) else b""
 
 
 def words_after(ledger: Ledger, extents: int) -> int:
-    """About so many words a ledger's snapshot will have when there are so many more extents, half of which begin with
-    a batch file."""
+    """Estimate how many words a ledger's snapshot will have with so many more extents, half of which begin with a batch
+    file."""
     rows = _MEMBER * len(ledger.members) + ledger.slots + _SEALED * (len(ledger.sealing) + len(ledger.files))
     to_come = 2 * extents + _SEALED * extents // 2
-    others = 2 * CHUNK if ledger.extents.chunks else 0  # who rolls may have forgotten less, and not packed so many
+    others = 2 * CHUNK if ledger.extents.chunks else 0  # the roller may have forgotten less, and packed fewer
     rows += _HELD * ledger.apart + _GIVEN * len(ledger.given) + others
     return _HEAD + _LEASE + rows + ledger.extents.words + to_come
 

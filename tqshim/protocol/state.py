@@ -3,7 +3,7 @@
 Lives here: all that the events of a journal add up to, questions to it, and the step to the next journal.  Not here:
 what events do to it (``ledger``), the snapshot that a journal begins with (``snapshot``).
 
-Invariant: what is done here changes no item, no member and nobody's hold on anything: events alone do.
+Invariant: nothing here changes an item, a member or what anybody holds: only events do.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ __all__ = ["FIRST_LIMIT", "LAST_LIMIT", "NEW_SLOTS", "PAGE_SLOTS", "State", "in_
 FIRST_LIMIT: Final = 448
 """Events of a queue's first journal: with its snapshot one page of 4 KB, so that a thousand queues cost 4 MB."""
 LAST_LIMIT: Final = 1 << 13
-"""Events of a journal in a queue that has been busy.  From the one it doubles to the other.  A newcomer reads all of
-them, at 1 to 2 us each, before it gets or puts anything."""
+"""Events of a journal in a queue that has been busy: each journal doubles the limit, from ``FIRST_LIMIT`` up to this.
+A newcomer reads all of them, at 1 to 2 us each, before it gets or puts anything."""
 _CLAIMS: Final = 16
-"""So many times as long a journal may become where it must have room for claims."""
+"""A journal may become so many times as long where it must have room for claims."""
 PAGE_SLOTS: Final = 64
-"""``totals`` grows by so many slots: as the cells that it is compared with."""
+"""``totals`` grows by so many slots at a time, as the cells do with which it is compared."""
 NEW_SLOTS: Final = bytes(8 * PAGE_SLOTS)
-"""The totals of so many slots that nobody has used."""
+"""The totals of ``PAGE_SLOTS`` slots that nobody has used."""
 
 
 class State:
-    """The state of one queue.  ``done`` and ``yours`` are notes for the engine and no part of it."""
+    """The state of one queue.  ``done`` and ``yours`` are notes for the engine and no part of the state."""
 
     maxsize: int
     durable: bool
-    """What a put has put survives a power cut.  No rule asks for this: the writers of events keep to it."""
+    """Whether an item that is put survives a power cut.  No rule asks for this: the writers of events keep to it."""
     proof: bytes
-    """What a key is tried on, of a queue that has one: 32 bytes."""
+    """Where the queue has a key: the 32 bytes on which a key is tried."""
     first_limit: int
     last_limit: int
     base: int
@@ -72,54 +72,54 @@ class State:
     opened: int
     """OPENs so far."""
     known_files: dict[int, FileId]
-    """By number: those files, and the sealed ones."""
+    """By number: the files in ``files``, and the sealed ones."""
     ends: dict[FileId, int]
-    """The end of the items of each of them: 0, if it has none."""
+    """By file in ``known_files``: the end of its items, or 0 if it has none."""
     sealing: list[tuple[int, int]]
     """Batch files that nobody fills any more, with items that somebody may still get (and older ones until the next
     ``trim``), as a heap: the end of their items, their number."""
     plain: bool
     """No lease stands and no item is returned: a CLAIM takes the item at the head."""
     held: dict[int, Held]
-    """By number, and so in their order."""
+    """By the number of the hold, and so in their order."""
     returned: list[Returned]
     """Oldest item first."""
     apart: int
     """Items that are held or returned: each keeps its place."""
     kept_files: dict[FileId, int]
-    """How many of those lie in a batch file."""
+    """By batch file: how many items in it are held or returned."""
     redelivered: int
     """How often an item that had come back was held again."""
     lease: Optional[Lease]
     passed: int
-    """Its first item of which nobody has said that it is delivered."""
+    """The first item of the lease of which nobody has said that it is delivered."""
     leases: int
     sole: bool
     """The lease that stands is of all that comes; it has no items."""
     given_of: int
     """The number of the last such lease ..."""
     given: dict[int, int]
-    """... and by slot: up to which record of its log was delivered under it, as far as anybody has said it."""
+    """... and by slot: up to which record of its log was delivered under it, as far as events say."""
     kept: dict[int, tuple[int, int]]
-    """By slot: its member's last lease that was revoked, by number, and the item at which it ended."""
+    """By slot: the number of its member's last lease that was revoked, and the item at which that lease ended."""
     res: dict[int, Reservation]
     reserved: int
     """Places of all reservations that no cut has used."""
     grants: int
     finished: int
-    """Items that somebody has finished with: any, for nobody says which."""
+    """How many items are finished with: nobody says which ones."""
     completions: int
-    """How often all the items that there were had been finished with."""
+    """How often all items that there were at the moment had been finished with."""
     shutting: int
-    """How somebody wants it to be shut down."""
+    """How somebody wants the queue to be shut down."""
     shut: int
     done: list[tuple[FileId, int]]
     """Sealed batch files that nobody needs any more, and the end of their items, or a later one; the engine empties
     this list."""
     watched: Optional[int]
-    """A slot whose claims, and what it got of leases, are noted in ``yours``: its process lost sight of some."""
+    """A slot whose claims, and items from leases, are noted in ``yours``: its process lost sight of some of them."""
     yours: list[tuple[int, int, Place]]
-    """Items that became the watched slot's so: the number of the event, the item, its place."""
+    """Items that became the watched slot's in these ways: the number of the event, the item, its place."""
 
     __slots__ = tuple(__annotations__)
 
@@ -178,7 +178,7 @@ class State:
 
     @property
     def low(self) -> int:
-        """The oldest item that somebody may still get, but for what is held or returned."""
+        """The oldest item that somebody may still get, held and returned items left out."""
         return self.head if self.lease is None else self.passed
 
     @property
@@ -208,21 +208,21 @@ class State:
         return Place(self.known_files[file], record)
 
     def each_place(self, first: int, end: int) -> Iterator[tuple[int, int, Place]]:
-        """The items ``first`` up to ``end``, unclaimed or just claimed: stretches of them, and where each begins."""
+        """Yield the items ``first`` up to ``end``, unclaimed or just claimed: stretches, and where each begins."""
         for begin, stop, file, record in self.extents.each(first, end):
             yield begin, stop, Place(self.known_files[file], record)
 
     def stop_of(self, slot: int, alone: bool = False) -> int:
-        """Records of the slot's log up to which its producer may put without a word, as things stand.
+        """The total up to which the slot's producer may put without asking, as things stand.
 
-        ``alone``: it is the only one, and all free places are its own."""
+        ``alone``: it is the only producer, and all free places are its own."""
         filling = self.files.get(slot)
         if alone or not self.maxsize or filling is None or self.shut:
             return self.limit_of(slot)
         return min(filling.stop, self.reserved_to(slot))
 
     def limit_of(self, slot: int) -> int:
-        """Records of the slot's log that can be cut at most, as things stand; more in its counter are none yet."""
+        """Records of the slot's log that can be cut at most, as things stand; more in its counter is no item yet."""
         filling = self.files.get(slot)
         if filling is None or self.shut:
             return self.totals[slot] if slot < len(self.totals) else 0
@@ -242,13 +242,14 @@ class State:
         return b"".join([events.cut(slot, total) for _, slot, total in in_order(grown, self.totals, marks_of)])
 
     def uncut(self, counters: bytes) -> int:
-        """Items that are put and not cut, by these counters, which were read before what is applied here."""
+        """Count the items that are put and not cut, by counters that were read before the events applied here."""
         return sum([total - self.totals[slot] for slot, total in self.grown(counters)])
 
     def each_uncut(self, counters: bytes, given: dict[int, int]) -> Iterator[tuple[int, int, Place]]:
-        """The same, by slot: the slot, how many, and where the first of them stands, with the others behind it.
+        """Yield by slot what ``uncut`` counts: the slot, how many items, and where the first of them stands, with the
+        others behind it.
 
-        ``given``: where a lease of all that comes has got to."""
+        ``given``: by slot, up to which record a lease of all that comes has got."""
         for slot, total in sorted(self.grown(counters)):
             filling = self.files[slot]
             first = max(self.totals[slot], given.get(slot, 0))
@@ -256,7 +257,7 @@ class State:
                 yield slot, total - first, Place(filling.file, first - filling.first)
 
     def grown(self, counters: bytes) -> list[tuple[int, int]]:
-        """Slots whose logs are beyond their last cuts, by these counters, and up to where each can be cut."""
+        """Return slots whose logs are beyond their last cuts, by these counters, and up to where each can be cut."""
         if counters == self.totals.tobytes():
             return []
         found = []
@@ -264,19 +265,19 @@ class State:
         known, totals = len(words), self.totals
         alone = len(self.files) == 1
         for slot, filling in self.files.items():
-            # Beyond what its file can hold it is damaged, and makes up no items.
+            # A counter beyond what the file can hold is damaged, and makes up no items.
             if slot < known and totals[slot] < words[slot] <= filling.stop:
                 total = words[slot]
                 if self.maxsize or self.shut:
-                    # Of several logs, what is beyond a reservation is for its producer to cut: who has counted one such
-                    # record as put would see another's take its place.
+                    # Of several logs, only its producer cuts what is beyond a reservation: else a process that has
+                    # counted such a record as put would see another producer's record take its place.
                     total = min(total, self.stop_of(slot, alone))
                 if total > totals[slot]:
                     found.append((slot, total))
         return found
 
     def is_done(self, file: FileId) -> bool:
-        """Nobody writes to the batch file and nobody can get an item from it any more."""
+        """Whether nobody writes to the batch file and nobody can get an item from it any more."""
         if file in self.kept_files or self.ends.get(file, 0) > self.low:
             return False
         for slot, member in self.members.items():
@@ -288,15 +289,16 @@ class State:
     # -- what no event does
 
     def forget_file(self, number: int, end: int) -> None:
-        """All the items of a sealed batch file are got: nobody needs it, unless some of them are held or come back."""
+        """Forget a sealed batch file whose items are all got: nobody needs it, unless some are held or come back."""
         file = self.known_files.pop(number)
         del self.ends[file]
         if file not in self.kept_files:
             self.done.append((file, end))
 
     def trim(self) -> None:
-        """Forget where items stand that have been claimed, and see which batch files are done.  Changes nothing that a
-        snapshot shows."""
+        """Forget where claimed items stand, and find out which batch files are done.
+
+        Changes nothing that a snapshot shows."""
         low = self.low
         self.extents.forget(low)
         while self.sealing and self.sealing[0][0] <= low:
@@ -304,7 +306,7 @@ class State:
             self.forget_file(number, end)
 
     def roll(self, limit: Optional[int] = None) -> None:
-        """Go on to the next journal: this one has had all its events.  ``limit``: that of the snapshot there."""
+        """Go on to the next journal: this one has had all its events.  ``limit``: the one in its snapshot."""
         self.base += self.limit
         self.index = 0
         self.limit = limit or self.next_limit
@@ -317,7 +319,7 @@ class State:
 
     @property
     def wanted_limit(self) -> int:
-        """The same, with room for a claim of each item that waits or comes back."""
+        """``next_limit``, with room for a claim of each item that waits or comes back."""
         return max(self.next_limit, min(2 * (self.tail - self.low + 2 * self.apart), self.most_limit))
 
     @property
@@ -329,12 +331,13 @@ class State:
 def in_order(
     grown: list[tuple[int, int]], begins: Sequence[int], marks_of: Callable[[int], list[int]]
 ) -> list[tuple[int, int, int]]:
-    """Stretches of logs in the order of time: from when on, the slot, the records of its log up to the stretch's end.
+    """Return stretches of logs in the order of time: from when on, the slot, the total of its log at the stretch's end.
 
-    ``grown``: slots, and up to where their logs are put; ``begins``: by slot, from where on.  The marks of each slot
-    were read after both.  A mark is a record and the time from which on those from that one on were put; what is not
-    known to be younger than a mark counts from the one before it, or as older than all others.  From the first mark on
-    whose record is not behind that of the one before it they are of former times, or just being made."""
+    ``grown``: slots, and the totals up to which records are put; ``begins``: by slot, the total from which on.  The
+    marks of each slot were read after both.  A mark is a record and a time: this record and those behind it were put
+    from that time on.  Records before a mark count from the time of the mark before it; without one they count as older
+    than all others.  A mark whose record is not behind that of the mark before it is of former times, or just being
+    made, and so are all marks after it."""
     stretches = []
     for slot, total in grown:
         marks, last, since = iter(marks_of(slot)), -1, 0

@@ -1,9 +1,9 @@
 """Waiting in an event loop: the loop's selector waits for a queue's bell, and no thread does.
 
-Lives here: getting and putting in an event loop; who of one loop waits for what, and which of them wake up.
+Lives here: getting and putting in an event loop; what the waiters of one loop wait for, and which of them wake up.
 
-Invariant: a waiter that wakes up finds what it waited for, or somebody was faster and it waits again; a wake-up that a
-cancelled one got goes to the next.
+Invariant: a waiter that wakes up finds what it waited for, or somebody was faster and it waits again; the wake-up of a
+cancelled waiter goes to the next one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["get", "put"]
 
 
 class _Watcher:
-    """All of one loop who wait for the same thing of the same queue."""
+    """All waiters of one loop that wait for the same thing of the same queue."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, kind: int) -> None:
         self._loop = loop
@@ -31,9 +31,9 @@ class _Watcher:
         self._kind = kind
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._woken = 0
-        """Waiters that were told to go, and have not gone yet: what is there may be theirs."""
+        """Waiters that were woken and have not run yet: the items or places that are there may be theirs."""
         self._owes = False
-        """One was cancelled, and may have been rung for."""
+        """A waiter was cancelled, and the bell may have been rung for it."""
         self._naps = 0
         self._timer: Optional[asyncio.TimerHandle] = None
         self._bell: Any = None
@@ -63,7 +63,7 @@ class _Watcher:
                 self._stop()
 
     def pass_on(self) -> None:
-        """Wake another for what one was woken for."""
+        """Wake another waiter in the place of one that was woken."""
         self._look(True)
 
     def _rung(self) -> None:
@@ -76,7 +76,7 @@ class _Watcher:
         self._look(False)
 
     def _look(self, rung: bool) -> None:
-        """Wake as many as there is something for."""
+        """Wake as many waiters as there are items or places."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -93,7 +93,7 @@ class _Watcher:
             return
         while self._waiters and self._woken < there:
             future = self._waiters.popleft()
-            if not future.done():  # cancelled, and not yet gone
+            if not future.done():  # else its waiter was cancelled, and has not run yet
                 future.set_result(None)
                 self._woken += 1
         if self._waiters:
@@ -144,7 +144,7 @@ async def put(queue: TurboQueue[Any], item: Any) -> None:
 
 
 def _attempt(woken: Optional[_Watcher], miss: type[Exception], do: Callable[..., Any], *arguments: Any) -> Any:
-    """Get or put, without waiting.  Where that fails, and is no ``miss``, what one was woken for is another's."""
+    """Get or put, without waiting.  If this raises anything but ``miss``, another waiter wakes in place of this one."""
     try:
         return do(*arguments)
     except BaseException as error:
@@ -154,7 +154,7 @@ def _attempt(woken: Optional[_Watcher], miss: type[Exception], do: Callable[...,
 
 
 async def _sleep(queue: TurboQueue[Any], kind: int) -> _Watcher:
-    """Wait until there is something to get, or a place to put to.  Returns who has woken us."""
+    """Wait until there is something to get, or a place to put to.  Returns the watcher that has woken the caller."""
     engine = queue._open_engine()
     loop = asyncio.get_running_loop()
     watchers = _watchers.setdefault(loop, {})

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
 
     class overridable:
-        """A property that gives way to an attribute of that name."""
+        """A property that gives way to an attribute of the same name."""
 
         def __init__(self, function: Any) -> None:
             self.function = function

@@ -10,10 +10,10 @@ mapping (``folder``), any other pickling (``queues``).
                 | how many, 1 byte | "B"
 
 An unpickler stops where a pickle ends, and every pickle ends with a full stop: a record with a trailer is unpickled as
-one without.  Before each buffer stand as many bytes of opcodes that do nothing as it takes to align it, if the record
-is aligned itself; before the record, once it is known where that will stand, as many as it takes for that.
+one without.  Opcodes that do nothing stand before each buffer, as many bytes as it takes to align the buffer in an
+aligned record; and before the record, as many as it takes to align it, once it is known where it will stand.
 
-Invariant: ``load`` returns what ``pickle.loads`` of the whole record does, but for who owns the bytes of its arrays.
+Invariant: ``load`` returns what ``pickle.loads`` of the whole record does; only the owner of its arrays' bytes differs.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 __all__ = ["END", "LEAST", "find", "lay_out", "load", "record"]
 
 LEAST: Final = 1 << 19
-"""Bytes of a buffer that is worth a mapping: to make one and to look at its pages costs as much as to copy so many."""
+"""Bytes of a buffer that is worth a mapping: to map it and to look at its pages costs as much as to copy so many."""
 MOST: Final = 255
-"""Buffers of a record that are told of."""
+"""Buffers that a trailer lists, at most."""
 _BYTEARRAY8: Final = 0x96
 _NEXT_BUFFER: Final = b"\x97"
 _PREFIX: Final = struct.Struct("<BQ")
-"""That opcode and the length behind it."""
+"""``_BYTEARRAY8`` and the length behind it."""
 _HEADER: Final = _PREFIX.size
 _ENTRY: Final = struct.Struct("<2Q")
 
 
 def record(written: Sequence[Any]) -> Pieces:
-    """The record of what its pickler wrote."""
+    """Return the record made of what its pickler wrote."""
     return Pieces(lay_out(written))
 
 
 def lay_out(written: Sequence[Any]) -> list[Union[bytes, memoryview]]:
-    """The pieces of a record, of what its pickler wrote.
+    """Return the pieces of a record, made of what its pickler wrote.
 
-    ``written``: bytes, what has bytes, and buffers, each behind a piece that ends with its opcode and its length."""
+    ``written``: bytes, objects that have bytes, and buffers; the piece before each ends with its opcode and length."""
     pieces: list[Union[bytes, memoryview]] = []
     found: list[tuple[int, int]] = []
     at = 0
@@ -77,7 +77,7 @@ def lay_out(written: Sequence[Any]) -> list[Union[bytes, memoryview]]:
 
 
 def find(record: memoryview) -> list[tuple[int, int]]:
-    """Where the buffers of a record stand that it tells of: begin and end of each."""
+    """Return where the buffers stand that a record's trailer lists: begin and end of each."""
     if len(record) < _ENTRY.size + 2 or bytes(record[-1:]) != END:
         return []
     count = record[-2]
@@ -98,7 +98,7 @@ def find(record: memoryview) -> list[tuple[int, int]]:
 
 
 def load(record: memoryview, found: Sequence[tuple[int, int]]) -> Any:
-    """Unpickle it.  Its buffers stay in the memory of ``record``, which is to be writable and nobody else's."""
+    """Unpickle a record.  Its buffers stay in the memory of ``record``, which must be writable and nobody else's."""
     stream: list[Union[bytes, memoryview]] = []
     at = 0
     for begin, end in found:

@@ -47,7 +47,7 @@ class Claim(Generic[_T]):
         """How often the item had come back before: others, or this process, may have worked on it."""
 
     def __enter__(self) -> _T:
-        """Take the oldest item.  Raises what ``get`` raises; ``RuntimeError`` if a block of this has one."""
+        """Take the oldest item.  Raises what ``get`` raises; ``RuntimeError`` if a block of this claim has one."""
         if self._hold is not None:
             raise RuntimeError("a block has an item of this already: call claimed() for each")
         use = self._queue._use
@@ -72,7 +72,7 @@ class Claim(Generic[_T]):
     def __exit__(
         self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
-        """The item counts as got, or comes back if there was an exception."""
+        """Count the item as got, or let it come back if there was an exception."""
         hold, use = self._hold, self._use
         if hold is None or use is None:
             return

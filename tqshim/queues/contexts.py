@@ -2,8 +2,8 @@
 
 Lives here: ``get_context`` and its contexts.  Not here: changing ``multiprocessing`` itself (``patching``).
 
-Invariant: all but the three queues is the standard library's.  What works on a queue's pipe gets one that has it:
-a pool is made by the standard library's context, and an executor gets the standard library's simple queue.
+Invariant: all but the three queues is the standard library's.  Code that works on a queue's pipe gets a queue that has
+one: a pool is made by the standard library's context, and an executor gets the standard library's simple queue.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PIPE_USERS: Final = (("multiprocessing.pool", "Pool"), ("concurrent.futures.pro
 
 
 def wants_a_pipe(depth: int) -> bool:
-    """Whether the caller so many frames up is a method of a class that works on a simple queue's pipe."""
+    """Whether the caller ``depth`` frames up is a method of a class that works on a simple queue's pipe."""
     caller = sys._getframe(depth + 1)
     owner = caller.f_locals.get("self")
     for module, name in _PIPE_USERS:
@@ -52,7 +52,7 @@ class _Turbo(_Base):
         return family.JoinableQueue(maxsize, ctx=self)
 
     def SimpleQueue(self) -> queues.SimpleQueue[Any]:
-        """A ``SimpleTurboQueue``; for an executor the standard library's, whose pipe it waits for."""
+        """A ``SimpleTurboQueue``; for an executor the standard library's queue: an executor waits for its pipe."""
         return queues.SimpleQueue(ctx=self) if wants_a_pipe(1) else family.SimpleQueue(ctx=self)
 
     def Pool(self, *arguments: Any, **options: Any) -> Any:
@@ -60,7 +60,7 @@ class _Turbo(_Base):
         return multiprocessing.get_context(self.get_start_method()).Pool(*arguments, **options)
 
     def get_context(self, method: Optional[str] = None) -> Any:
-        """This context, or that of another start method.  Raises ``ValueError`` for one that there is not."""
+        """Return this context, or that of another start method.  Raises ``ValueError`` if there is no such method."""
         return self if method is None else get_context(method)
 
 

@@ -1,9 +1,9 @@
 """Where our queues don't work (Windows): the standard library's, with ``put_many`` and ``get_many`` on top.
 
-Lives here: what ``from tqshim import Queue`` gives there.  Not here: where that is (``errors``).
+Lives here: what ``from tqshim import Queue`` gives there.  Not here: which systems those are (``errors``).
 
-Invariant: each is the standard library's queue in all that this has; the rest of ours is not here, and raises
-``AttributeError``, or ``UnsupportedError`` where a queue is to lie at a path.
+Invariant: each behaves as the standard library's queue in all that the latter has.  Other attributes of our queues are
+missing, and raise ``AttributeError``, or ``UnsupportedError`` where a queue is to lie at a path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Warned:
 
 
 def _warn() -> None:
-    """Once a process: what is made is not what it was asked to be."""
+    """Warn, once a process, that the queue is not the kind that the caller asked for."""
     if not _Warned.once:
         _Warned.once = True
         warnings.warn(

@@ -3,7 +3,7 @@
 Lives here: ``JoinableTurboQueue`` and ``SimpleTurboQueue``, and which queues have the plain names on this system.  Not
 here: what all queues share (``queues``).
 
-Invariant: each is an instance of the standard library's class of that name, and behaves as it does.
+Invariant: each queue is an instance of the standard library's class of its name, and behaves as that does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class JoinableTurboQueue(TurboQueue[_T], _JoinableQueue[_T]):  # type: ignore[mi
 
     def _attach(self, use: Use, batch_size: Optional[int]) -> None:
         super()._attach(use, batch_size)
-        # Items are counted off after close, too.
+        # Items can be counted off after close, too.
         self._counts = use
 
     def task_done(self) -> None:

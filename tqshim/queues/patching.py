@@ -2,9 +2,9 @@
 
 Lives here: ``install`` and ``uninstall``.  Not here: running a program that way (``run``).
 
-What changes is the code of three functions, ``BaseContext.Queue``, ``JoinableQueue`` and ``SimpleQueue``.  The
-functions stay where they are, so every context and every name that was bound to one of them before leads here.  The
-classes in ``multiprocessing.queues`` stay what they are: ``ProcessPoolExecutor`` and others derive from them.
+Only the code of three functions changes: ``BaseContext.Queue``, ``JoinableQueue`` and ``SimpleQueue``.  The functions
+stay where they are, so every context and every name that was bound to one of them before leads here.  The classes
+in ``multiprocessing.queues`` stay what they are: ``ProcessPoolExecutor`` and others derive from them.
 
 Invariant: ``uninstall`` leaves ``multiprocessing`` as ``install`` found it.
 """
@@ -21,7 +21,7 @@ from typing import Any, Final, Optional
 __all__ = ["install", "uninstall"]
 
 
-# These bodies run with the globals of multiprocessing.context: what they need they import, by its full name.
+# These bodies run with the globals of multiprocessing.context: they import what they need, by its full name.
 
 
 def _queue(self: Any, maxsize: int = 0) -> Any:
@@ -71,14 +71,14 @@ with warnings.catch_warnings():
 
 
 class _Reinstall:
-    """Installs, where it is unpickled: in a child, before that imports the program's main module."""
+    """Installs our queues where it is unpickled: in a child, before the child imports the program's main module."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return exec, (_REINSTALL, {"home": _HOME})
 
 
 def _preparation_data(name: str) -> dict[str, Any]:
-    """What a child is told before anything else, and with it to install."""
+    """Return what a child is told before anything else, which includes to install our queues."""
     data: dict[str, Any] = _get_preparation_data(name)
     data["tqshim"] = _Reinstall()
     return data

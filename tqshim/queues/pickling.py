@@ -1,6 +1,6 @@
 """Items become records, and records items.
 
-Lives here: pickling and unpickling, what of it failed and what to say then, which items take descriptors with them.
+Lives here: pickling and unpickling, what failed in them and what to say then, which items take descriptors with them.
 Not here: large buffers in a record (``buffers``), what becomes of descriptors (``sharing``).
 
 Invariant: an item that could not be pickled leaves nothing behind.
@@ -55,7 +55,7 @@ COPIED: Final = 2 << 20
 GRACE: Final = 0.1
 """Seconds that a process takes from closing what it has to being seen as dead."""
 _FROM_SHARER: Final = "_tqshim_from_sharer"
-"""Attribute of an exception whose frames are gone: one of them was of ``multiprocessing.resource_sharer``."""
+"""Attribute of an exception whose frames are gone: one of the frames was of ``multiprocessing.resource_sharer``."""
 REMEDY: Final = (
     "get what was put, give the queue a maxsize, raise the limit (ulimit -n), or share tensors in another way "
     "(torch.multiprocessing.set_sharing_strategy('file_system'))"
@@ -72,10 +72,10 @@ ORPHANED: Final = "who has put it must live until its descriptors were fetched"
 
 
 Made: TypeAlias = "tuple[int, weakref.ref[Any]]"
-"""A descriptor that waits to be fetched: its key, and what was pickled, which nobody has any more if it was made for
-that."""
+"""A descriptor that waits to be fetched: its key, and a reference to the object that was pickled; nobody has the object
+any more if it was made for that."""
 pending: Final[set[int]] = set()
-"""The descriptors, by their keys, of items that are pickled and not put yet: nobody can fetch those."""
+"""The keys of descriptors whose items are pickled and not put yet: nobody can fetch these descriptors."""
 
 
 # -- pickling
@@ -99,7 +99,7 @@ class Reducers:
         return copyreg.dispatch_table[kind]
 
     def _noted(self, descriptor: Any) -> Any:
-        """As it would be pickled: it was made for this item."""
+        """Pickle a descriptor as usual, and note that it was made for this item."""
         self.made.append((descriptor._id[1], weakref.ref(descriptor)))
         return descriptor.__reduce_ex__(5)
 
@@ -119,22 +119,22 @@ _pickler: Final[Any] = (
     if getattr(getattr(_given, "__func__", None), "__module__", "") == reduction.__name__
     else None
 )
-"""The standard library's pickler, which ours comes to.  Programs put another in its place, dill's or cloudpickle's, or
-in that of ``dumps`` or ``loads``, or give it a ``reducer_override``, at any time: then those are used.  ``None``: one
-has done so before this was imported."""
+"""The standard library's pickler, to which ours is equivalent.  Programs may replace it, or its ``dumps`` or ``loads``,
+by dill's or cloudpickle's, or give it a ``reducer_override``, at any time: then theirs is used.  ``None``: a program
+did so before this was imported."""
 _methods: Final = vars(_pickler) if _pickler else {}
 _extra: Final[dict[type, Any]] = _pickler._extra_reducers if _pickler else {}
 """What ``multiprocessing`` knows to pickle beyond ``pickle``: connections, sockets, and what programs registered."""
 _Pen: TypeAlias = "tuple[Any, list[Any], list[Made]]"
-"""A pickler, what it has written, and the descriptors that this takes with it."""
+"""A pickler, what it has written, and the descriptors that an item takes with it."""
 _pens: Final[list[_Pen]] = []
 _PEN_BYTES: Final = 2048
-"""A pickler that has written more may have met many objects: its table of them never shrinks, and is cleared for every
-later item.  It is not used again; a new one costs 1 us."""
+"""A pickler that has written more bytes may have met many objects: its table of them never shrinks, and is cleared for
+every later item.  Such a pickler is not used again; a new one costs 1 us."""
 
 
 def dumps(item: object) -> NewRecord:
-    """As ``ForkingPickler.dumps``, seven times faster for small items: a pickler is made once and used again."""
+    """Pickle as ``ForkingPickler.dumps``, seven times faster for small items: a pickler is made once and used again."""
     if (
         queues._ForkingPickler is not _pickler  # type: ignore[attr-defined]
         or _methods["dumps"] is not _given
@@ -157,7 +157,7 @@ def dumps(item: object) -> NewRecord:
     record = written.pop() if len(written) == 1 else _join(written, 0)
     if made:
         record = _shared(record, made)
-    if len(record) <= _PEN_BYTES or type(item) is bytes:  # which is one object, however long it is
+    if len(record) <= _PEN_BYTES or type(item) is bytes:  # bytes are one object, however long
         _pens.append(pen)
     return record
 
@@ -165,8 +165,8 @@ def dumps(item: object) -> NewRecord:
 def dumps_many(
     items: Iterator[Any], failed: Callable[[Exception, Any], None], in_pieces: bool
 ) -> tuple[list[NewRecord], bool]:
-    """``dumps`` of each; ``failed`` hears of each that can't be pickled, and may raise.  ``True``: there may be more
-    of them, for those so far take as many descriptors with them as may wait, and ``in_pieces`` was asked for."""
+    """Pickle each item as ``dumps`` does; call ``failed``, which may raise, for each that can't be pickled.  ``True``:
+    there may be more items, as those so far take as many descriptors as may wait, and ``in_pieces`` was asked for."""
     try:
         pen = _pens.pop()
     except IndexError:
@@ -187,7 +187,7 @@ def dumps_many(
 def _dump_all(
     pen: _Pen, items: Iterator[Any], failed: Callable[[Exception, Any], None], in_pieces: bool
 ) -> tuple[_Pen, bool]:
-    """With that pen; returns one that can be used again."""
+    """Pickle items as ``dumps_many`` does, with this pen; return a pen that can be used again."""
     pickler, written, made = pen
     if (
         queues._ForkingPickler is not _pickler  # type: ignore[attr-defined]
@@ -231,8 +231,8 @@ def _dump_all(
 def put(
     records: list[NewRecord], do: Callable[[bool, Optional[float]], int], block: bool, timeout: Optional[float]
 ) -> int:
-    """Put what was pickled, by ``do``, once more descriptors can wait, if some of it takes any with it; returns how
-    many were put."""
+    """Put records by ``do``, and return how many were put.  If some of them take descriptors with them, first wait
+    until more descriptors can wait."""
     if pending and any(hasattr(record, "descriptors") for record in records):
         count: int = late.room("queues.sharing").put(records, do, block, timeout)
         return count
@@ -240,7 +240,7 @@ def put(
 
 
 def _join(written: list[Any], start: int) -> NewRecord:
-    """The record whose pieces stand in a list from there on; they are taken out of it."""
+    """Return the record whose pieces stand in a list from ``start`` on, and take the pieces out of the list."""
     pieces = written[start:]
     del written[start:]
     record: NewRecord = late.room("queues.buffers").record(pieces)
@@ -248,20 +248,20 @@ def _join(written: list[Any], start: int) -> NewRecord:
 
 
 def _shared(record: NewRecord, made: list[Made]) -> NewRecord:
-    """That record with the descriptors that were made for it."""
+    """Return the record with the descriptors that were made for it."""
     shared: NewRecord = late.room("queues.sharing").Shared(record, made)
     made.clear()
     return shared
 
 
 def _drop(pickler: Any, made: list[Made]) -> None:
-    """The item was not pickled for which these were made."""
-    pickler.clear_memo()  # which has them still
+    """Withdraw descriptors that were made for an item whose pickling has failed."""
+    pickler.clear_memo()  # which still refers to them
     late.room("queues.sharing").withdraw([_shared(b"", made)])
 
 
 def _new_pen(written: list[Any]) -> _Pen:
-    """A pickler that appends what it writes to this list."""
+    """Return a pickler that appends what it writes to this list."""
     reducers = Reducers()
     # Protocol 5: arrays and other large buffers are not copied on the way.
     pickler = pickle.Pickler(_Sink(written.append), 5)
@@ -274,14 +274,14 @@ OF_MEMORY: Final = frozenset((bytes, memoryview))
 
 
 class Known:
-    """A record that was unpickled, and has come back: what came of that, an item or an exception, is known."""
+    """A record that was unpickled, and has come back: the outcome of unpickling, an item or an exception, is known."""
 
     __slots__ = ("error", "items", "record")
 
     def __init__(self, record: Taken, items: list[Any], error: Optional[BaseException]) -> None:
         self.record = record
         self.items = items
-        """The item; none where that has failed, or where it was given to a block, which may change it."""
+        """The item; none where unpickling has failed, or where the item was given to a block, which may change it."""
         self.error = error
 
     def __bytes__(self) -> bytes:
@@ -289,7 +289,7 @@ class Known:
 
 
 def load(record: Union[Taken, Known], once: bool = False) -> Any:
-    """The item of a record.  ``once``: who gets it may change it; if the record comes back, it is another one."""
+    """Return the item of a record.  ``once``: the caller may change it; if the record comes back, it is a new one."""
     if isinstance(record, Known):
         if record.error is not None:
             raise record.error
@@ -313,8 +313,8 @@ def load(record: Union[Taken, Known], once: bool = False) -> Any:
 
 
 def known(records: list[Any], items: list[Any], error: Optional[BaseException] = None) -> list[Any]:
-    """Those records as they come back, of which the first are unpickled, and the next has failed with that error, if
-    there is one: none of these is unpickled again."""
+    """Return the records as they come back.  The first are unpickled to ``items``; the next has failed with ``error``,
+    if there is an error.  None of these is unpickled again."""
     outcomes: list[tuple[list[Any], Optional[BaseException]]] = [([item], None) for item in items]
     if error is not None:
         outcomes.append(([], _without_frames(error)))
@@ -326,8 +326,8 @@ def known(records: list[Any], items: list[Any], error: Optional[BaseException] =
 
 
 def _without_frames(error: BaseException) -> BaseException:
-    """That exception, to be kept and raised later: its frames, and those of what it came from, would keep the queue in
-    use.  From Python 3.11 on a note says where they were."""
+    """Return the exception without its frames and those of its causes, to be kept and raised later: frames would keep
+    the queue in use.  From Python 3.11 on a note says where they were."""
     import traceback  # here: this is seldom
 
     frames = "".join(traceback.format_tb(error.__traceback__))
@@ -344,10 +344,10 @@ def _without_frames(error: BaseException) -> BaseException:
 
 
 def is_fault(error: BaseException) -> bool:
-    """Unpickling an item has raised this, not a signal handler that ran just then: its code would be in the traceback.
+    """Whether unpickling has raised this, not a signal handler just then, whose code would be in the traceback.
 
-    To unpickle the item once more would tell, too, but have its effects twice.  A handler in C leaves no trace: then
-    the item is gone, as from the standard library's queues; but for Ctrl-C, whose own handler is in C."""
+    To unpickle the item once more would tell, too, but would have its effects twice.  A handler in C leaves no trace:
+    then the item is gone, as from the standard library's queues, except for Ctrl-C, whose own handler is in C."""
     if isinstance(error, KeyboardInterrupt):
         return False
     codes = set(map(_code_of, map(signal.getsignal, signal.valid_signals())))
@@ -361,7 +361,7 @@ def is_fault(error: BaseException) -> bool:
 
 
 def _code_of(handler: Any) -> Optional[CodeType]:
-    """What runs when this is called; ``None``: nothing in Python."""
+    """Return the code that runs when a handler is called; ``None``: no Python code."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     if callable(handler) and not hasattr(handler, "__code__"):
@@ -371,23 +371,23 @@ def _code_of(handler: Any) -> Optional[CodeType]:
 
 
 def explain_failure(error: Exception, path: str, item: object) -> None:
-    """Pickling an item for the queue there has raised this: say so.  Raises ``OSError`` with cause and remedy where it
-    found no descriptor any more."""
+    """Add a note to what pickling an item for the queue at ``path`` has raised.  Raises ``OSError`` with cause and
+    remedy where no descriptor was left."""
     _explain_descriptors(error)
     _add_note(error, f"queue at {path}: a {type(item).__qualname__} was not put, the queue goes on: {PUTTABLE}")
 
 
 def explain_loss(error: BaseException, path: str) -> None:
-    """Unpickling an item of the queue there has raised this: say so."""
+    """Add a note to what unpickling an item of the queue at ``path`` has raised."""
     missing = isinstance(error, (ImportError, AttributeError))
     why = ORPHANED if _is_orphan(error) else GETTABLE if missing else REBUILT
     _add_note(error, f"queue at {path}: an item is gone, all others arrive: {why}")
 
 
 def _add_note(error: BaseException, note: str) -> None:
-    """Let the traceback end with that; from Python 3.11 on."""
+    """Let the traceback end with a note; from Python 3.11 on."""
     if sys.version_info >= (3, 11):
-        with suppress(Exception):  # one of a frozen dataclass takes none
+        with suppress(Exception):  # an exception that is a frozen dataclass takes none
             note = f"tqshim: {note}"
             if note not in getattr(error, "__notes__", ()):  # a program may raise one exception again and again
                 error.add_note(note)
@@ -397,10 +397,10 @@ def _add_note(error: BaseException, note: str) -> None:
 
 
 def _is_orphan(error: BaseException) -> bool:
-    """Unpickling has raised this, for the process that has put the item is gone, and what it had for it.
+    """Whether unpickling has raised this because the process that put the item is gone, and with it its descriptors.
 
-    It is dying just now, perhaps: a caller that looks for that when this raises, as torch's DataLoader does, is to find
-    it dead, and hears of it first if it is a child and signals are handled."""
+    Perhaps that process is dying just now.  So this waits: a caller that looks for its death when this raises, as
+    torch's DataLoader does, is to find it dead, and hears of it first if it is a child and signals are handled."""
     orphan = _is_from_sharer(error)
     if orphan:
         time.sleep(GRACE)
@@ -408,7 +408,7 @@ def _is_orphan(error: BaseException) -> bool:
 
 
 def _is_from_sharer(error: BaseException) -> bool:
-    """It was raised where descriptors are fetched, as its frames say, or who has taken them away."""
+    """Whether an exception was raised where descriptors are fetched, as its frames or ``_FROM_SHARER`` say."""
     if not isinstance(error, (OSError, EOFError)):
         return False
     if _FROM_SHARER in vars(error):
@@ -422,7 +422,7 @@ def _is_from_sharer(error: BaseException) -> bool:
 
 
 def _explain_descriptors(error: Exception) -> None:
-    """Pickling has raised this.  Raises ``OSError`` with cause and remedy where it found no descriptor any more."""
+    """Raise ``OSError`` with cause and remedy if pickling has raised this because no descriptor was left."""
     try:
         found_none = getattr(error, "errno", 0) == errno.EMFILE or os.strerror(errno.EMFILE) in str(error)
     except Exception:  # the item's own exception, which can't be shown

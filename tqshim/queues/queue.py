@@ -1,7 +1,7 @@
 """The queues: the contract of ``multiprocessing.Queue``, on an engine.
 
-Lives here: signatures, exceptions, pickling of handles.  Not here: that of items (``pickling``), how they travel
-(``engine``, which is imported with the first queue: to import the package costs little).
+Lives here: signatures, exceptions, pickling of handles.  Not here: pickling of items (``pickling``), how items travel
+(``engine``, which is imported with the first queue: so to import the package costs little).
 
 Invariant: a program that keeps to the documented interface of ``multiprocessing.Queue`` sees the same here.
 """
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     _S = TypeVar("_S")
     _Queue = queues.Queue
 else:
-    # What items are is for checkers: nothing is imported for it at run time.  Before 3.12 a queue takes no type then.
+    # Item types are for checkers: nothing is imported for them at run time.  Before 3.12 a queue takes no type then.
     _T, Any, Optional, Union, PathLike, Claim, Stats = None, object, Hint, Hint, Hint, Hint, Hint
     _Queue = {_T: queues.Queue}
 
@@ -104,7 +104,7 @@ class TurboQueue(_Queue[_T]):
         self._attach(Use.make(maxsize, path, durable, authkey), batch_size)
 
     _nothing = Empty, ShutDown
-    """What is raised where there is nothing to get, and where there will be nothing."""
+    """What is raised where there is nothing to get now, and where there will never be anything."""
 
     def __getattr__(self, name: str) -> Any:
         raise no_pipe(self, name)
@@ -145,7 +145,7 @@ class TurboQueue(_Queue[_T]):
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
         if timeout is not None:
-            timeout = ldexp(timeout, 0)  # what is no number raises, be there a place or not
+            timeout = ldexp(timeout, 0)  # raises for what is no number, also where there is a place
         if not block and engine.is_known_full():
             raise ShutDown if engine.shut else Full
         try:
@@ -156,7 +156,7 @@ class TurboQueue(_Queue[_T]):
         if type(record) is bytes:
             try:
                 total = engine.parts.producer.log.put(record)
-            except ValueError:  # this process was forked just now, in a signal handler: its own log is another
+            except ValueError:  # this process was forked just now, in a signal handler: it has another log
                 total = 0
             if total < 0 or (total and engine.has_put(total)):
                 return
@@ -177,7 +177,7 @@ class TurboQueue(_Queue[_T]):
         if engine is None:
             raise ValueError(f"Queue {self!r} is closed")
         if timeout is not None and not timeout < FOREVER and block:
-            check_deadline(timeout)  # be there an item or not
+            check_deadline(timeout)  # also where there is an item
         got: list[Taken] = []
         record: Optional[Taken] = None
         loading = contested = 0
@@ -194,13 +194,13 @@ class TurboQueue(_Queue[_T]):
                 if awaited:
                     generation = engine.generation
                     engine.ring_for_place()
-                    if generation != engine.generation:  # forked just now: it is the parent's
+                    if generation != engine.generation:  # forked just now: the item is the parent's
                         record = None
                         break
                 loading = 1
                 if queues._ForkingPickler.loads is not loads:  # type: ignore[attr-defined]
                     return load(record)  # type: ignore[no-any-return]
-                return loads(record)  # type: ignore[no-any-return]  # none of these stays in its file
+                return loads(record)  # type: ignore[no-any-return]  # no record of the short way stays in its file
             engine.get(got, 1, block, timeout)
             if got:
                 loading, record = 1, got[0]
@@ -295,15 +295,15 @@ class TurboQueue(_Queue[_T]):
                 if not (got and cut_short and len(got) < max_messages_to_get):
                     break
                 _, cut_short = engine.get(more, max_messages_to_get - len(got), False, None)
-                if engine.generation != generation:  # forked just now: the first ones are the parent's
+                if engine.generation != generation:  # forked just now: the first items are the parent's
                     generation, got = engine.generation, []
                     if not more:
                         _, cut_short = engine.get(more, max_messages_to_get, block, timeout)
                 got, more = got + more, []
-            # What fails leaves those before it in the list: it is the one after them.
+            # If an item fails, ``items`` has those before it: the failed one is the next.
             plain = queues._ForkingPickler.loads is loads and OF_MEMORY.issuperset(map(type, got))  # type: ignore[attr-defined]
             items.extend(map(loads if plain else load, got))  # type: ignore[arg-type]
-            if items:  # Asked in here: before 3.11 a signal handler may run at each jump.
+            if items:  # Asked inside of ``try``: before 3.11 a signal handler may run at each jump.
                 return items
         except BaseException as error:
             if plain is None or len(items) == len(got) or not is_fault(error):
@@ -333,7 +333,7 @@ class TurboQueue(_Queue[_T]):
         >>> queue.put("a")
         >>> asyncio.run(queue.get_async())
         'a'"""
-        item: _T = await late.room("queues.asynchronous").get(self)  # there: most programs do without asyncio
+        item: _T = await late.room("queues.asynchronous").get(self)  # imported here: most programs do without asyncio
         return item
 
     async def put_async(self, obj: _T) -> None:
@@ -455,7 +455,7 @@ class TurboQueue(_Queue[_T]):
         """This process is done with this handle.  What it has put is there for others, whenever they come."""
         engine = self._engine
         if engine is not None:
-            with suppress(OSError):  # what can't be looked at any more can be closed
+            with suppress(OSError):  # a queue that can't be looked at any more can be closed
                 self._last_size = engine.qsize()
             self._has_put = engine.is_producer
             self._engine = self._use = None

@@ -1,14 +1,15 @@
 """Descriptors that items take with them: how many wait here to be fetched, and what becomes of those of refused items.
 
-Lives here: waiting until more may wait, putting what has some, taking them back.  Not here: which items have some
-(``pickling``), making and fetching them, which is ``multiprocessing.resource_sharer``'s.
+Lives here: waiting until more descriptors may wait, putting records that have some, taking descriptors back.  Not here:
+which items have descriptors (``pickling``), making and fetching them, which ``multiprocessing.resource_sharer`` does.
 
-Torch's tensors, connections and sockets take a descriptor each of the process that has put them, until it is fetched.
-The standard library's queue pickles what its pipe has room for; here all that is put is pickled.  At the limit nothing
-could be fetched any more, for that takes a descriptor, too: what had been put before would be lost.
+Torch's tensors, connections and sockets each take a descriptor of the process that puts them, until it is fetched.  The
+standard library's queue pickles only what its pipe has room for; here each item is pickled when it is put.  At the
+limit of descriptors nothing could be fetched any more, because to fetch takes a descriptor, too: items that were put
+before would be lost.
 
 Invariant: a put waits while a quarter of the descriptors that this process may have wait, those of other puts that wait
-left out: what a pipe has room for.  What is not put takes none.
+left out: what a pipe has room for.  A record that is not put keeps no descriptor.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ __all__ = ["Shared", "has_room", "most", "pause", "put", "withdraw"]
 
 SHARE: Final = 4
 LEAST: Final = 16
-"""As many may wait, or a part of the limit."""
+"""So many descriptors may wait, or a ``SHARE``-th of the limit if that is more."""
 PATIENCE: Final = 30.0
-"""Seconds for which a put waits while nobody fetches anything: this very thread may be the one to do so."""
+"""Seconds for which a put waits while nobody fetches anything: the thread that is to fetch may be this very one."""
 LOOK_EVERY: Final = 0.005
 """Seconds."""
 
@@ -52,14 +53,14 @@ class Shared(Pieces):
 
 
 def _waiting() -> dict[int, Any]:
-    """What waits to be fetched from this process."""
+    """Return the descriptors that wait to be fetched from this process."""
     sharer: Any = sys.modules.get("multiprocessing.resource_sharer")
     found: dict[int, Any] = sharer._resource_sharer._cache if sharer is not None else {}
     return found
 
 
 def has_room() -> bool:
-    """More descriptors can wait to be fetched."""
+    """Whether more descriptors can wait to be fetched."""
     waiting = len(_waiting())
     if waiting < LEAST:
         return True
@@ -67,13 +68,13 @@ def has_room() -> bool:
 
 
 def most() -> float:
-    """How many may wait."""
+    """Return how many descriptors may wait."""
     return max(LEAST, limits.soft_limit("RLIMIT_NOFILE") // SHARE)
 
 
 def put(records: Sequence[NewRecord], do: Callable[..., int], block: bool, timeout: Optional[float]) -> int:
-    """Put records, some of which are ``Shared``, by ``do(block, timeout)``, once more descriptors can wait; returns how
-    many were put.  The others keep none.
+    """Put records, some of which are ``Shared``, by ``do(block, timeout)``, once more descriptors can wait; return how
+    many were put.  The other records keep no descriptors.
 
     Raises ``Full`` where time runs out before, ``OSError`` where nobody fetches anything."""
     keys = _keys(records)
@@ -83,7 +84,7 @@ def put(records: Sequence[NewRecord], do: Callable[..., int], block: bool, timeo
         except BaseException:
             withdraw(records)
             raise
-        # If this raises, some may be put.
+        # If this raises, some records may have been put.
         count = do(block, timeout)
     finally:
         pending.difference_update(keys)
@@ -92,7 +93,7 @@ def put(records: Sequence[NewRecord], do: Callable[..., int], block: bool, timeo
 
 
 def withdraw(records: Sequence[NewRecord]) -> None:
-    """Close the descriptors of records that were not put; but not what the caller has itself, and may put once more."""
+    """Close the descriptors of records that were not put, but not of what the caller still has and may put again."""
     for record in records:
         for key, holder in record.descriptors.items() if isinstance(record, Shared) else ():
             found = _waiting().pop(key, None) if holder() is None else None
@@ -106,7 +107,7 @@ def _keys(records: Sequence[NewRecord]) -> list[int]:
 
 
 def _wait_for_room(block: bool, timeout: Optional[float]) -> Optional[float]:
-    """Wait until more can wait; returns what is left of ``timeout``."""
+    """Wait until more descriptors can wait; return what is left of ``timeout``."""
     now = monotonic()
     deadline = None if timeout is None else now + timeout
     impatient = now + PATIENCE

@@ -1,7 +1,7 @@
-"""The clocks: of timeouts, naps and marks, and of what files say.
+"""The clocks: that of timeouts, naps and marks, and that of the times of files.
 
-Lives here: reading them.  Not ``time.monotonic``, nor ``time.time``: libraries that stop the time for tests put their
-own in its place, in all modules but the standard library's, and who waits for an item would wait for ever.
+Lives here: reading them, but not by ``time.monotonic`` or ``time.time``: libraries that stop the time for tests replace
+these in all modules but the standard library's, and a consumer that waits for an item would wait for ever.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FOREVER: Final = 2.0**63 / 1e9
 
 
 def after(now: float, timeout: float) -> float:
-    """The deadline, as a ``float``: numpy's shorter ones know such times to some milliseconds, and no system call takes
-    them.  Raises ``TypeError`` for what can't be added."""
+    """Return the deadline as a ``float``: numpy's shorter floats hold such times only to some milliseconds, and no
+    system call takes them.  Raises ``TypeError`` for a timeout that can't be added."""
     deadline = now + timeout
     return deadline if type(deadline) is float else now + float(timeout)
 
@@ -49,5 +49,5 @@ def check_deadline(deadline: float) -> None:
 
 
 def microseconds() -> int:
-    """``monotonic``, in whole microseconds."""
+    """Return ``monotonic`` in whole microseconds."""
     return int(monotonic() * 1e6)

@@ -1,10 +1,10 @@
 """Finalizers that run last.
 
-Lives here: when a thing is let go.  Not here: which (``mappings``, ``batch_file``).
+Lives here: when a thing is let go.  Not here: which things (``mappings``, ``batch_file``).
 
 Objects that refer to each other in a circle are collected together, and all their finalizers run, in any order, before
-the first of them is freed.  What one of them uses must be there until the last has run: memory that was unmapped before
-kills the process.
+the first of them is freed.  What a finalizer uses must be there until the last finalizer has run: to use memory that
+was unmapped before kills the process.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ class _Last(tuple[Callable[[], object]]):
 
 
 class Finalizer:
-    """Calls a C function after this is not referred to any more, and after the finalizers of all that are collected
-    with it.  No Python code of ours runs then: in that a signal handler might, and what it raises would be lost."""
+    """Calls a C function after nothing refers to this any more, and after the finalizers of all objects that are
+    collected with it.  No Python code of ours runs then: a signal handler might interrupt such code, and what the
+    handler raises would be lost."""
 
-    # Its finalizer makes the one that calls. That is no part of the collection under way, so it is finalized when it is
-    # freed: with the list, after all finalizers.
+    # This finalizer makes the ``_Last`` that calls the function.  The ``_Last`` is no part of the collection under way,
+    # so it is finalized when it is freed: with the list, after all finalizers.
     __slots__ = ("__del__",)
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:

@@ -1,9 +1,9 @@
 """How the package's rooms are found and read: their names say where they lie.
 
-The import system asks for each module in which of six forms it may lie there, and where its bytecode would be: half of
-what finding and reading it takes.  Here a room is the file of its name, or a package's ``__init__``, and its bytecode
-the one beside it, if that fits.  All else is the import system's: other forms, bytecode that is not there or does not
-fit.
+For each module the import system asks in which of six forms it may lie there, and where its bytecode would be: this is
+half of the time that finding and reading a module takes.  Here a room is the file of its name, or a package's
+``__init__``, and its bytecode is the file beside it, if that fits.  The import system does the rest: other forms,
+bytecode that is missing or does not fit.
 
 Lives here: that search.  Not here: rooms that are imported when they are needed (``late``).
 
@@ -31,9 +31,9 @@ _HERE, _NAME = os.path.split(__file__)
 _CACHE: Final = os.path.join(_HERE, "__pycache__", os.path.splitext(_NAME)[0])
 _STORED: Final = (__spec__ and __spec__.cached) or ""
 _ENDING: Final = _STORED[len(_CACHE) :] if _STORED.startswith(_CACHE) and os.sep == "/" else ""
-"""Of a bytecode file, behind the room's name; empty where bytecode lies elsewhere, or nowhere, and on Windows."""
+"""The end of a bytecode file's name; empty where bytecode lies elsewhere, or nowhere, and on Windows."""
 _HEADER: Final = 16
-"""Bytes before the code: the interpreter's number, what the rest says of the source, its time and length (PEP 552)."""
+"""Bytes before the code: the interpreter's number, the kind of the rest, the source's time and length (PEP 552)."""
 
 
 class _Room(SourceFileLoader):
@@ -54,7 +54,7 @@ class _Room(SourceFileLoader):
         said = b"".join([(number & 0xFFFFFFFF).to_bytes(4, "little") for number in source])
         if data[:_HEADER] == MAGIC_NUMBER + said:
             code: CodeType = loads(memoryview(data)[_HEADER:])
-            _fix_co_filename(code, self.path)  # it may have been compiled under another
+            _fix_co_filename(code, self.path)  # it may have been compiled under another path
             return code
         return super().get_code(fullname)
 

@@ -1,10 +1,10 @@
 """Hooks around forks.
 
-Lives here: when they run.  They are known to the system from the package's first import on: what a program registers
+Lives here: when they run.  The system knows them from the package's first import on: a hook that a program registers
 after that runs in a child whose queues are its own already.  Not here: what they do (``engine``, ``batching``).
 
-Invariant: hooks in a child run to their end.  What a signal handler raises in one ends it, unheard, and the child would
-go on as its parent: so they may run again, from the first.
+Invariant: hooks in a child run to their end.  An exception that a signal handler raises in a hook ends the hook, nobody
+hears of it, and the child would go on as its parent: so the hooks may run again, from the first.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _TIMES: Final = 100
 def register(
     before: Callable[[], None], in_child: Callable[[], None], in_parent: Callable[[], None] = lambda: None
 ) -> None:
-    """As ``os.register_at_fork``: the newest runs first before a fork, and last after it."""
+    """Register hooks as ``os.register_at_fork`` does: the newest runs first before a fork, and last after it."""
     _before.insert(0, before)
     _in_parent.append(in_parent)
     _in_child.append(in_child)
 
 
 def _run(hooks: list[Callable[[], None]]) -> None:
-    """Each once.  One may wait for another thread, which registers more meanwhile, in front of it, too."""
+    """Run each hook once.  A hook may wait for another thread, which registers more meanwhile, in front of it, too."""
     run: list[Callable[[], None]] = []
     while True:
         left = [hook for hook in hooks if hook not in run]
@@ -57,7 +57,7 @@ def _run_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
-    # The handler of a signal that came during the fork runs where Python code runs next: in the first of these.
+    # The handler of a signal that came during the fork runs where Python code runs next: in the first of these hooks.
     os.register_at_fork(after_in_child=lambda: None)
     os.register_at_fork(
         before=lambda: _run(_before), after_in_parent=lambda: _run(_in_parent), after_in_child=_run_in_child

@@ -4,10 +4,10 @@ Lives here: that import, and what else no fork may divide.  Not here: which room
 
 Invariant: each caller gets a room that is whole.  A signal handler may run in the middle of the import, in the same
 thread, and need that very room: Python would give it what is there so far.  And no fork divides an import of another
-thread: in the child it would never end, and who needs that room would wait for ever.
+thread: in the child the import would never end, and a caller that needs that room would wait for ever.
 
-Meanwhile no garbage is collected: of what an import makes all stays, and to look for what does not was a fifth of the
-engine's.
+During an import no garbage is collected: all that an import makes stays, and to look for garbage took a fifth of the
+engine's import.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ __all__ = ["in_forkserver", "room", "undivided"]
 _COUNTS_FROZEN: Final = hasattr(gc, "get_freeze_count")
 _importing: Any = locks.RLock()
 _paused = False
-"""The collector is, by an import."""
+"""An import has paused the garbage collector."""
 
 
 def room(name: str) -> Any:
-    """That room of the package."""
+    """Return a room of the package, after importing it if need be."""
     name = f"tqshim.{name}"
     found: Any = sys.modules.get(name)
     if found is not None and not getattr(found.__spec__, "_initializing", False):
@@ -51,16 +51,17 @@ def room(name: str) -> Any:
 
 
 def in_forkserver() -> bool:
-    """This is ``multiprocessing``'s fork server, which imports what its children would import each (the program's main
-    module, from 3.14 on, or what ``set_forkserver_preload`` names)."""
+    """Whether this is ``multiprocessing``'s fork server, which imports what each child would import otherwise (the
+    program's main module, from 3.14 on, or what ``set_forkserver_preload`` names)."""
     frame: Any = sys._getframe() if "multiprocessing.forkserver" in sys.modules else None
     while frame is not None and frame.f_globals.get("__name__") != "multiprocessing.forkserver":
         frame = frame.f_back
-    return frame is not None and frame.f_code.co_name != "_serve_one"  # which a child runs
+    return frame is not None and frame.f_code.co_name != "_serve_one"  # a child runs that function
 
 
 def undivided(function: Callable[[], _T]) -> _T:
-    """What it returns.  No fork by another thread divides it: it may take a lock, which a child would find taken."""
+    """Call the function and return its result.  No fork by another thread divides the call: the function may take a
+    lock, which a child would find taken."""
     with _importing:
         return function()
 
@@ -74,19 +75,19 @@ def _import(name: str) -> None:
             gc.disable()
         try:
             __import__(name)
-        except KeyError:  # importlib's own, before Python 3.12: a handler has interrupted it that imports, too
+        except KeyError:  # of importlib, before Python 3.12: a handler that imports, too, has interrupted it
             __import__(name)
     finally:
         if collects:
             if _COUNTS_FROZEN and not gc.get_freeze_count():
-                gc.freeze()  # What is new counts as old: else all of it would be looked at now.
+                gc.freeze()  # New objects count as old: else the collector would look at all of them now.
                 gc.unfreeze()
             gc.enable()
             _paused = False
 
 
 def _release() -> None:
-    with contextlib.suppress(RuntimeError):  # a signal handler's exception came before it was taken
+    with contextlib.suppress(RuntimeError):  # a signal handler's exception came before the lock was taken
         _importing.release()
 
 

@@ -1,9 +1,9 @@
 """The limits that this process has.
 
-Lives here: asking for them, of the standard library's ``resource``.  Not here: what follows from them (``places``,
+Lives here: asking the standard library's ``resource`` for them.  Not here: what follows from them (``places``,
 ``sharing``).
 
-Invariant: a program may have a module of its own called so, which is neither asked nor imported.
+Invariant: a program may have a module of its own called ``resource``, which is neither asked nor imported.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ["soft_limit"]
 
 
 def _limits() -> Any:
-    """The standard library's module, if there is one.  It is looked for where extensions lie, and its name is left to
-    the program."""
+    """Return the standard library's ``resource``, if there is one.  It is looked for where extensions lie, and its name
+    is left to the program."""
     found = sys.modules.get("resource")
     if hasattr(found, "getrlimit"):
         return found
@@ -42,7 +42,7 @@ _resource: Final = _limits()
 
 
 def soft_limit(name: str) -> float:
-    """The soft limit of this process that ``resource`` calls so; infinite where there is none, or nobody can say."""
+    """Return this process's soft limit of that name of ``resource``; infinite if there is none, or nobody can say."""
     if _resource is None:
         return inf
     limit = _resource.getrlimit(getattr(_resource, name))[0]

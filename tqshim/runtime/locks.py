@@ -1,10 +1,10 @@
 """Locks that are held inside of their ``with`` statement and nowhere else, whatever a signal handler raises.
 
 Lives here: making such locks, seeing whether one is taken, and the barrier that taking one is.  From CPython 3.14 on a
-handler may run between the call that takes a lock and the statement's first instruction; what it raises there leaves a
-plain lock taken, for good.  Before 3.14 it may not.
+signal handler may run between the call that takes a lock and the statement's first instruction; if it raises there, a
+plain lock stays taken for good.  Before 3.14 no handler runs there.
 
-Invariant: nothing but the step of an iterator, after which no handler runs, takes the lock.
+Invariant: only the step of an iterator takes the lock, and no handler runs after such a step.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ LOOK_EVERY = 1e-4
 
 
 def fence() -> None:
-    """A barrier: what this thread has stored is seen before what it loads from here on is read.
+    """Act as a memory barrier: this thread's stores before it are seen before its loads after it are done.
 
-    A lock of its own: one that several shared might stay taken, where a signal handler raises (3.9)."""
+    Each call has a lock of its own: a shared one might stay taken, where a signal handler raises (3.9)."""
     allocate_lock().acquire()
 
 
 def is_free(lock: Any, patience: float) -> bool:
-    """Nobody has the lock, or its owner released it within so many seconds.
+    """Whether nobody has the lock, or its owner released it within ``patience`` seconds.
 
-    For one who may run above the very frame that has it, a signal handler's, and so must not wait for it."""
+    For a caller in a signal handler that may run above the very frame that has the lock: it must not wait for it."""
     until = monotonic() + patience
     while lock.locked():
         if monotonic() > until:
@@ -58,7 +58,7 @@ class _Sure:
         self.acquire, self.release, self.locked = inner.acquire, inner.release, inner.locked
         self.__exit__ = inner.__exit__
         self._is_owned = getattr(inner, "_is_owned", None)
-        """Of an ``RLock``: the caller's own thread has it."""
+        """Of an ``RLock``: whether the caller's own thread has it."""
         self._at_fork_reinit = inner._at_fork_reinit
 
     def __enter__(self) -> None:
@@ -67,19 +67,19 @@ class _Sure:
 
 
 def forked(lock: Any) -> None:
-    """In a forked child, which has an ``RLock`` of its own in the place of this one.  A signal handler may have forked
-    while the frame below it waited for this one, which a thread had that the child has not: that frame gets it.
+    """Free the parent's ``RLock`` in a forked child, which has one of its own in its place.  A signal handler may have
+    forked while the frame below it waited for this lock, which a thread that the child lacks had: that frame gets it.
 
-    A frame of this very thread that has it, as where a handler has interrupted an act, leaves it as ever."""
+    If a frame of this very thread has it, as where a handler has interrupted an act, that frame leaves it as ever."""
     if lock._is_owned():
         return
     if sys.version_info >= (3, 14):
         lock._at_fork_reinit()
         return
-    # Before, that makes another one in its place, and who waits goes on to wait for the former.
+    # Before 3.14, that call makes another lock in its place, and a frame that waits goes on to wait for the former.
     try:
         lock._release_save()
-    except RuntimeError:  # No thread had it, as far as it says; one that waits for the GIL next has not said so yet.
+    except RuntimeError:  # It names no owner: no thread had it, or one that waits for the GIL has not said so yet.
         if lock.acquire(False):
             lock.release()
         else:
@@ -87,9 +87,9 @@ def forked(lock: Any) -> None:
 
 
 def _let_go(lock: Any) -> None:
-    """Let go an ``RLock`` of before 3.14 that is taken, though it says that no thread has it: Python can't."""
+    """Release an ``RLock`` of before 3.14 that is taken, though it says that no thread has it: Python can't do that."""
     with contextlib.suppress(ImportError):
-        # Behind the head of every object: the lock that it is made of.
+        # Behind the head that every object has lies the lock of which the ``RLock`` is made.
         inner = systems.c_memory(id(lock) + object.__basicsize__, calcsize("P"), lock)
         systems.c_function("PyThread_release_lock", "i", "P")(int.from_bytes(inner, sys.byteorder))
 

@@ -1,4 +1,4 @@
-"""Files that are mapped: longer than they are, or as long as they are filled again and again.
+"""Mapped files: a mapping may be longer than its file, or stay for as long as the file is filled again and again.
 
 Lives here: the system's mmap, which batch files are mapped and for how long, memory that keeps something else alive.
 Not here: opening (``storage``), when a file is worth it (``supply``, ``reader``).
@@ -6,7 +6,7 @@ Not here: opening (``storage``), when a file is worth it (``supply``, ``reader``
 To copy to or from pages that are mapped already takes half as long as ``pwrite`` or ``pread``; to map 4 MB takes as
 long as to copy them twice.  So a file is mapped when it comes back: a producer fills the same few under ever new names.
 
-Invariant: of a mapped batch file that has a name no page is missing: to store there needs no space.
+Invariant: a mapped batch file that has a name lacks no page: to store there needs no disk space.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["Mapping", "Mappings", "System", "store", "system", "worth"]
 KEPT_FILES: Final = 16
 """Batch files of one queue that a process knows, at most."""
 KEPT_BYTES: Final = 128 << 20
-"""Bytes that it has mapped of them, at most."""
+"""Bytes of them that a process has mapped, at most."""
 FILE_MOST: Final = 16 << 20
-"""Bytes of one, at most."""
+"""Bytes of a file that is mapped, at most."""
 SHARE: Final = 64
 """A file is mapped where so many times its length is free."""
 _READ: Final = 1
@@ -37,11 +37,11 @@ _WRITE: Final = 2
 _SHARED: Final = 1
 """``PROT_READ``, ``PROT_WRITE``, ``MAP_SHARED``: the module ``mmap`` is one file more to load."""
 _FAILED: Final = (1 << 8 * struct.calcsize("P")) - 1
-"""What the system's ``mmap`` returns then."""
+"""What the system's ``mmap`` returns when it fails."""
 
 
 class System:
-    """The system's own mmap, for Python's keeps a descriptor, and refuses to map more of a file than is there
+    """The system's own mmap, because Python's keeps a descriptor, and refuses to map more of a file than is there
     yet."""
 
     def __init__(self) -> None:
@@ -49,8 +49,8 @@ class System:
         self._unmap = systems.c_function("munmap", "i", "PL")
 
     def map(self, fd: int, size: int, writable: bool = False, at_once: bool = True) -> Optional[Mapping]:
-        """Map the file's first bytes.  ``writable``: and its pages, which are there, are found now if ``at_once``.
-        ``None``: that can't be."""
+        """Map the file's first bytes.  ``writable``: also for writing, and if ``at_once`` its pages, which are there,
+        are found now.  ``None``: the file can't be mapped."""
         access = _READ | (_WRITE if writable else 0)
         flags = _SHARED | (systems.POPULATE if writable and at_once else 0)
         address: int = self._mmap(None, size, access, flags, fd, 0)
@@ -59,7 +59,7 @@ class System:
 
 @functools.lru_cache(None)
 def system() -> Optional[System]:
-    """``None``: Python's own has to do."""
+    """Return the system's mmap; ``None``: Python's own has to do."""
     if not systems.OWN_MMAP:
         return None
     try:
@@ -69,12 +69,12 @@ def system() -> Optional[System]:
 
 
 def worth(size: int, room: int) -> bool:
-    """A file of that length is to be mapped where so many bytes are free."""
+    """Whether a file of ``size`` bytes is to be mapped where ``room`` bytes are free."""
     return 0 < size <= min(FILE_MOST, room // SHARE)
 
 
 def store(memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int) -> None:
-    """Copy the parts there, one behind the other."""
+    """Copy the parts to ``offset``, one behind the other."""
     for part in parts:
         end = offset + len(part)
         memory[offset:end] = part
@@ -82,7 +82,7 @@ def store(memory: memoryview, parts: list[Union[bytes, memoryview]], offset: int
 
 
 class Mapping:
-    """A file's bytes, which are mapped until this is finalized, last of all (``finalizers``)."""
+    """A file's bytes, which are mapped until this is finalized, after all other objects (``finalizers``)."""
 
     __slots__ = ("_address", "_finalizer", "size")
 
@@ -92,7 +92,7 @@ class Mapping:
         self.size = size
 
     def memory(self, kept: object = None) -> memoryview:
-        """All of it.  ``kept``: what stays as long as a slice of this memory does."""
+        """Return all of it.  ``kept``: an object that stays as long as a slice of this memory does."""
         return systems.c_memory(self._address, self.size, (self, kept))
 
 
@@ -103,10 +103,10 @@ class Mappings:
 
     def __init__(self) -> None:
         self._known: dict[int, Optional[Mapping]] = {}
-        """``None``: met once, or not to be mapped."""
+        """``None``: the file was met once, or is not to be mapped."""
 
     def of(self, fd: int) -> Optional[Mapping]:
-        """The mapping of an open file.  ``None``: it is not worth one yet, or can't have one."""
+        """Return the mapping of an open file.  ``None``: the file is not worth one yet, or can't have one."""
         status = os.fstat(fd)
         known = self._known
         met = status.st_ino in known

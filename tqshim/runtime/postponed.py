@@ -1,9 +1,9 @@
-"""Modules of others that we don't need and what we need imports: each is read when somebody asks it for something.
+"""Modules of others that our imports need and we don't: each is read when somebody asks it for something.
 
-Lives here: the module that stands there until then.  Not here: rooms of ours that are imported when they are needed
-(``late``).
+Lives here: the module that stands in its place until then.  Not here: rooms of ours that are imported when they are
+needed (``late``).
 
-Invariant: each name that a program asks it for is there, as if the module had been imported at once.
+Invariant: each name that a program asks such a module for is there, as if the module had been imported at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Postponed(ModuleType):
         return getattr(self, name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        late.undivided(self._read)  # else that would overwrite it
+        late.undivided(self._read)  # else reading would overwrite the value
         setattr(self, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -50,8 +50,8 @@ class _Postponed(ModuleType):
 
 
 def postpone(package: ModuleType, name: str) -> None:
-    """Let the import of that module of the package come when somebody asks it for something.  It comes as ever where
-    there is nothing to find, or where who finds it imports it in an older way."""
+    """Postpone the import of a module of the package until somebody asks it for something.  The import comes as ever
+    where no such module is found, or where its loader imports in an older way."""
     full = f"{package.__name__}.{name}"
     spec = None if full in sys.modules else _find_spec(full, package.__path__)
     if spec is None or not hasattr(spec.loader, "exec_module"):

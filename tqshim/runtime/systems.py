@@ -1,11 +1,11 @@
-"""What this system has of what not every system has, behind one switch: ``TQSHIM_PORTABLE`` does without all of it.
+"""What this system has and others lack, behind one switch: ``TQSHIM_PORTABLE`` does without all of it.
 
-Lives here: which of it may be used, where it lies, the layouts of structures that systems lay out in their own way, and
-how functions of the C library are called.  Not here: its use, and what stands in for it (``storage``, ``sync``,
+Lives here: which of it may be used, where it lies, the layouts of structures that differ between systems, and how
+functions of the C library are called.  Not here: its use, and what stands in for it (``storage``, ``sync``,
 ``monitor.looking``, and others).
 
-Invariant: no other room asks for the system's name, but ``errors``, nor for the switch, and none knows a path that only
-some systems have; so what runs under the switch is what runs on macOS, those layouts excepted.
+Invariant: no other room but ``errors`` asks for the system's name, none asks for the switch, and none knows a path that
+only some systems have; so under the switch the same code runs as on macOS, except for those layouts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DARWIN: Final = sys.platform == "darwin"
 _LINUX: Final = sys.platform == "linux" and not PORTABLE
 _MACHINE: Final = os.uname().machine if _LINUX else ""
 _ABSENT: Final = "/nonexistent" if PORTABLE else ""
-"""Before a path: it is not there, as on systems that have none."""
+"""Stands before a path that must not be found, as on systems that lack it."""
 
 SHM: Final = _ABSENT + "/dev/shm"
 """A file system in memory."""
@@ -61,16 +61,16 @@ MEMBARRIER: Final[Optional[int]] = {
     "s390x": 356,
     "riscv64": 283,
 }.get(_MACHINE if struct.calcsize("P") == 8 else "32 bits")
-"""The number of that system call, or ``None``: there are no grants.  Nor on 32 bits: to store a word takes two stores
-there, and a counter must not be seen between them."""
+"""The number of that system call; ``None``: there are no grants.  There are none on 32 bits either: to store a word
+takes two stores there, and nobody may see a counter between them."""
 POPULATE: Final = 0 if MEMBARRIER is None else 0x8000
 """``MAP_POPULATE``, the same on all of these machines."""
 STORES_IN_ORDER: Final = not PORTABLE and hasattr(os, "uname") and os.uname().machine in ("x86_64", "i686")
-"""Other processors see the stores of one in its order."""
+"""Other processors see the stores of a processor in the order in which it made them."""
 OFD_TEST: Final = 36 if _LINUX else None
 OFD_SET: Final = 37
-"""``F_OFD_GETLK`` and ``F_OFD_SETLK``: locks of what ``open`` returns, which end when all who have it closed it, forked
-children included."""
+"""``F_OFD_GETLK`` and ``F_OFD_SETLK``: locks of what ``open`` returns; they end when all processes that have it, forked
+children included, have closed it."""
 PWRITEV: Final = not PORTABLE and hasattr(os, "pwritev")
 """macOS has it from 11 on."""
 MKFIFO_AT: Final = not PORTABLE and getattr(os, "mkfifo", None) in os.supports_dir_fd
@@ -84,7 +84,7 @@ SET_PIPE_SIZE: Final = 1031 if _LINUX else None
 PIPES_FORGET: Final = DARWIN
 """When its reader has gone, a pipe does not tell any more whether all was read."""
 FULL_SYNC: Final = 51 if DARWIN and not PORTABLE else None
-"""``fcntl(fd, F_FULLFSYNC)``: on macOS ``fsync`` leaves the disk to keep what it was given in its own memory."""
+"""``fcntl(fd, F_FULLFSYNC)``: on macOS ``fsync`` lets the disk keep what it was given in the disk's own memory."""
 RESVSP: Final = (0x80305828 if _MACHINE.startswith("ppc") else 0x40305828) if _LINUX else None
 """``ioctl(fd, FS_IOC_RESVSP)`` sets disk space aside, without a change of the file's length."""
 UNRESVSP: Final = None if RESVSP is None else RESVSP + 3
@@ -94,7 +94,7 @@ SPACE_RESV: Final = struct.Struct("=hhxxxxqqiI4i")
 ALLOCATE: Final = not PORTABLE and hasattr(os, "posix_fallocate")
 """Space for a file's bytes can be had before they are written; macOS writes zeros."""
 CANT_ALLOCATE: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-"""What a file system says that can't."""
+"""The errors of a file system that can't do that."""
 PREALLOCATE: Final = 42 if DARWIN and not PORTABLE else None
 """``fcntl(fd, F_PREALLOCATE)``, the same on macOS: so many bytes beyond what the file has on disk."""
 FSTORE: Final = struct.Struct("=IiqqQ")
@@ -127,50 +127,50 @@ SHARED_MAGIC: Final = {
     0x6B414653: "afs",
     0x20030528: "pvfs2",
 }
-"""What Linux's ``statfs`` says of file systems of a network, or that are shared with another machine."""
+"""What Linux's ``statfs`` says of network file systems, and of those that are shared with another machine."""
 
 FLOCK: Final = struct.Struct("@qqihh" if DARWIN else "@hhqqi")
 """``struct flock``: type, whence, start, length, process; on macOS start, length, process, type, whence."""
 
 
 def flock(kind: int, start: int, length: int) -> bytes:
-    """A ``struct flock`` from the start of the file on."""
+    """Return a ``struct flock`` whose ``start`` counts from the start of the file."""
     return FLOCK.pack(start, length, 0, kind, 0) if DARWIN else FLOCK.pack(kind, 0, start, length, 0)
 
 
 def kind_and_process(answer: bytes) -> tuple[int, int]:
-    """The kind of lock that a ``struct flock`` tells of, and whose it is."""
+    """Return the kind of lock that a ``struct flock`` tells of, and the process that has it."""
     fields = FLOCK.unpack(answer)
     return (fields[3], fields[2]) if DARWIN else (fields[0], fields[4])
 
 
 def kind_of_statfs(answer: bytes) -> str:
-    """What a ``struct statfs`` says that the file system is; nothing where it is none that would be known by it."""
+    """Return the name of a ``struct statfs``'s file system; an empty one where the struct does not tell it."""
     if DARWIN:
         return answer[72:88].partition(b"\0")[0].decode("ascii", "replace")
     return SHARED_MAGIC.get(int.from_bytes(answer[:4], sys.byteorder), "")
 
 
 def room_of(place: Union[int, str]) -> int:
-    """Bytes that are free for us on the file system of an open file, or at a path."""
+    """Return the bytes that are free for us on the file system of an open file, or at a path."""
     found = os.statvfs(place)
     return found.f_bavail * found.f_frsize
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """Return how many processors this process may use."""
     if not PORTABLE and hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-# -- functions of the C library.  ``ctypes`` takes 3 ms to import; what it stands on, ``_ctypes``, a tenth of that.
+# -- functions of the C library.  ``ctypes`` takes 3 ms to import; ``_ctypes``, on which it stands, a tenth of that.
 
 _c_kinds: dict[tuple[Any, str], Any] = {}
 
 
 def _c_kind(code: str) -> Any:
-    """The C type that ``struct`` has that letter for.  A signal handler that interrupts the import of ``_ctypes``
+    """Return the C type for a letter of ``struct``'s.  A signal handler that interrupts the import of ``_ctypes``
     imports another: their types don't mix.  At its end an interpreter has forgotten its modules."""
     try:
         import _ctypes
@@ -191,7 +191,7 @@ def _kind_of(library: Any, code: str) -> Any:
 
 
 def c_function(name: str, result: str, arguments: str) -> Any:
-    """A function of the C library, with the types of its result and of its arguments as letters of ``struct``'s.
+    """Return a function of the C library; letters of ``struct``'s give the types of its result and its arguments.
 
     Raises ``ImportError`` in an interpreter without ``ctypes``."""
     import _ctypes
@@ -205,7 +205,7 @@ def c_function(name: str, result: str, arguments: str) -> Any:
 
 
 def c_memory(address: int, size: int, kept: object) -> memoryview:
-    """The bytes from there on.  ``kept``: what stays as long as a slice of them does."""
+    """Return the bytes from ``address`` on.  ``kept``: an object that stays as long as a slice of them does."""
     array = (_c_kind("c") * size).from_address(address)
     array.kept = kept
     return memoryview(array).cast("B")

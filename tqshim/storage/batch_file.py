@@ -79,7 +79,7 @@ def allocate(fd: int, size: int) -> None:
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
-    """So many bytes, or fewer at the end of the file."""
+    """Read so many bytes from ``offset`` on, or fewer at the end of the file."""
     data = os.pread(fd, size, offset)
     if len(data) == size:
         return data
@@ -92,9 +92,9 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
 
 
 def map_file(fd: int, size: int, writable: bool, at_once: bool = True) -> memoryview:
-    """The file's bytes, which are mapped as long as that is referred to, or a slice of it.
+    """The file's bytes.  They stay mapped as long as something refers to this memory, or to a slice of it.
 
-    ``at_once``: if it is writable, with all its pages: to find one at the first store there costs more."""
+    ``at_once``: if the memory is writable, map all pages now: to find a page at the first store there costs more."""
     mapper = mappings.system()
     if mapper is not None:
         mapping = mapper.map(fd, size, writable, at_once)
@@ -127,10 +127,10 @@ class BatchFile:
         closing: object = None,
         memory: Optional[memoryview] = None,
     ) -> None:
-        """Map what ``fd`` has open.  ``closing``: what closes that, and with this: it is for large records, which are
-        written by system calls; else it stays the caller's.  ``memory``: it is mapped there, with all its pages.
+        """Map the file that is open at ``fd``.  ``memory``: where the file is mapped already, with all its pages.
 
-        Raises ``ValueError`` where that is too short for its index."""
+        ``closing``: it closes ``fd`` when this object goes: the file is for large records, which system calls write.
+        Without it ``fd`` stays the caller's.  Raises ``ValueError`` where the file is too short for its index."""
         status = os.fstat(fd)
         self.file = file
         self.size = status.st_size
@@ -141,14 +141,14 @@ class BatchFile:
         self.fd = -1 if closing is None else fd
         self._closing = closing
         self.in_memory = closing is None or memory is not None
-        """Large records are copied to its memory, too."""
+        """Whether large records are copied to its memory, too."""
         self.memory = map_file(fd, self.size, writable, closing is None) if memory is None else memory
         self.ends = self.memory[: 8 * (index.capacity(file.serial) + 1)].cast("Q")
         if writable:
             self.ends[0] = self._begin
 
     def release(self) -> None:
-        """A store there raises ``ValueError`` from now on."""
+        """Let go of the memory: a store there raises ``ValueError`` from now on."""
         self.ends.release()
         self.memory.release()
 
@@ -162,15 +162,15 @@ class BatchFile:
         return record
 
     def verify(self, record: Record, number: int, end: int) -> None:
-        """Raise ``ValueError`` where a record is not as it was written.  ``end``: where it ends; its check follows."""
+        """Raise ``ValueError`` where a record is not as it was written.  ``end``: where its check begins."""
         if self.memory[end : end + CHECK] != index.check(record, self.file, number):
             raise ValueError(f"record {number} of {len(record)} bytes fails its check")
 
     def window(self, number: int, count: int, most: int) -> tuple[memoryview, list[int]]:
-        """A copy of records from that one on, ``count`` or as many as ``most`` bytes hold, but one at least; and where
-        each begins, and the last one ends.
+        """Copy records from ``number`` on, ``count`` or as many as ``most`` bytes hold, but one at least.
 
-        Raises ``ValueError`` where one of them is not as it was written."""
+        Returns the copy, and where each record begins in it, and the last one ends.  Raises ``ValueError`` where one of
+        them is not as it was written."""
         ends = self.ends[number : number + count + 1].tolist()
         begin = ends[0]
         last = ends[-1]
@@ -189,7 +189,7 @@ class BatchFile:
 
     @property
     def trailer(self) -> int:
-        """Bytes of a record's check behind it."""
+        """Bytes of the check behind each record."""
         return CHECK if self._checked else 0
 
 
@@ -221,7 +221,7 @@ def read_log(home: Home, file: FileId) -> BatchFile:
 
 
 def open_batch(home: Home, file: FileId, flags: int = os.O_RDONLY) -> int:
-    """A batch file, open, for reading if not told otherwise.
+    """Open a batch file, for reading unless ``flags`` say otherwise.
 
     Raises ``ValueError`` where it is not there, or is something else."""
     with contextlib.suppress(FileNotFoundError):  # a spill folder that is gone took it along
@@ -234,7 +234,7 @@ def open_batch(home: Home, file: FileId, flags: int = os.O_RDONLY) -> int:
 
 
 def seal_batch(home: Home, file: FileId) -> None:
-    """Nobody writes to the batch file any more, its name says from now on."""
+    """Rename the batch file: its name says from now on that nobody writes to it any more."""
     with contextlib.suppress(FileNotFoundError):  # every item was claimed already, and it was removed
         where = home_of(home, file)
         os.rename(names.batch(names.LOAD, file), names.batch(names.READY, file), src_dir_fd=where, dst_dir_fd=where)
@@ -262,7 +262,7 @@ def set_aside(home: Home, file: FileId, finding: str) -> str:
 
 
 def remove_free(home: Home, keep: Container[int] = (), listed: Optional[Iterable[str]] = None) -> bool:
-    """Delete the free files of all producers but those, as far as ``listed``.  ``True``: there were some."""
+    """Delete the free files of all producers but those to ``keep``, as far as ``listed``.  ``True``: there was one."""
     found = False
     for name in list_names(home.fd) if listed is None else listed:
         parsed = names.parse(name)
@@ -274,8 +274,8 @@ def remove_free(home: Home, keep: Container[int] = (), listed: Optional[Iterable
 
 
 def listing(home: Home) -> Iterator[str]:
-    """The names of what lies here, then of what lies in the spill folder.  They are read as they are asked for, and
-    that may take its time: what comes or goes meanwhile is among them, or is not."""
+    """The names of the files here, then of those in the spill folder.  They are read as the caller asks for them, which
+    may take its time: a file that comes or goes meanwhile is among them, or is not."""
     yield from each_name(home.fd)
     with contextlib.suppress(FileNotFoundError):
         yield from each_name(places.spill_folder(home))
@@ -288,7 +288,7 @@ def batches(home: Home, listed: Optional[Iterable[str]] = None) -> list[FileId]:
 
 
 def maps_batches(home: Home) -> bool:
-    """Batch files may be mapped: they lie in memory, where no page is lost, and who reads one can lock it."""
+    """Whether batch files may be mapped: they lie in memory, where no page is lost, and a reader can lock its file."""
     if home.in_memory is None:
         home.in_memory = systems.OFD_TEST is not None and places.file_system(home.fd) == "tmpfs"
     return home.in_memory
@@ -315,7 +315,7 @@ def free_batch(home: Home, file: FileId) -> None:
 
 
 def refill_log(home: Home, file: FileId, size: int, least: int) -> Optional[int]:
-    """One of the producer's free files under that new name, open for writing, with room for so many bytes, or for
+    """Open one of the producer's free files for writing, under that new name, with room for ``size`` bytes, or for
     ``least`` where the disk is full.  ``None``: there is none."""
     fd = refill_batch(home, file)
     if fd is None:
@@ -342,11 +342,11 @@ def refill_log(home: Home, file: FileId, size: int, least: int) -> Optional[int]
 
 
 def refill_batch(home: Home, file: FileId) -> Optional[int]:
-    """One of the producer's free files under a new name, open for writing; ``None``: there is none.
+    """Open one of the producer's free files for writing, under a new name; ``None``: there is none.
 
-    Those from which records may still be read are left where they are.
+    Files from which records may still be read are left where they are.
 
-    Its old bytes are beyond the end of what its events say, until they are written over."""
+    The old bytes of the file are beyond the end of what its events say, until they are written over."""
     name = names.batch(names.LOAD, file)
     for place in range(names.FREE_MAPPED):
         former = names.free(file.member, place)
@@ -358,7 +358,7 @@ def refill_batch(home: Home, file: FileId) -> Optional[int]:
             os.rename(former, name, src_dir_fd=home.fd, dst_dir_fd=home.fd)
         except OSError:
             continue
-        # Once more: another may have been left in its place just then.
+        # Look once more: another file may have been left in its place just then.
         fd = _open_refillable(home, name)
         if fd is not None:
             return fd
@@ -368,12 +368,12 @@ def refill_batch(home: Home, file: FileId) -> Optional[int]:
 
 
 def _open_refillable(home: Home, name: str, large: bool = True) -> Optional[int]:
-    """A file that may be written to by now, open; ``None``: none is there, or somebody may still read in it."""
+    """Open a file that may be written to by now; ``None``: none is there, or somebody may still read in it."""
     try:
         fd = opened(name, os.O_RDWR | os.O_NONBLOCK | OPEN, home.fd)
     except OSError:  # none there, or something in its place that nobody can write to
         return None
-    # Nobody leaves a small record in its file.
+    # Small records are never left in their file: they are copied.
     if stat.S_ISREG(os.fstat(fd).st_mode) and not (large and late.room("storage.large_records").is_being_read(fd)):
         return fd
     os.close(fd)
@@ -394,10 +394,10 @@ def _delete_batch(home: Home, name: str, where: int, large: bool = True) -> None
 
 
 def home_of(home: Home, file: FileId) -> int:
-    """The folder in which that file lies: this, or that on another disk."""
+    """The folder in which that file lies: this one, or the spill folder on another disk."""
     return places.spill_folder(home) if file.spilled else home.fd
 
 
 def space_of(size: int) -> bytes:
-    """What the system is told that is to set so many bytes aside, or give them back."""
+    """What to tell the system so that it sets so many bytes aside, or gives them back."""
     return systems.SPACE_RESV.pack(0, 0, 0, size, 0, 0, 0, 0, 0, 0)

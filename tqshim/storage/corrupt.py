@@ -19,14 +19,14 @@ __all__ = ["count_corrupt", "set_aside"]
 def set_aside(home: Home, file: FileId, finding: str) -> None:
     """Keep a damaged batch file for a person to look at, under a name that says so.
 
-    Records of it that are whole are still read from there.  The first who finds the damage, of all processes, logs a
-    warning; a kill after that leaves the file under its former name, for the next who finds the damage."""
+    Records of it that are whole are still read from there.  Of all processes, the first that finds the damage logs a
+    warning; a kill after that leaves the file under its former name, for the next process that finds the damage."""
     name = names.batch(names.READY, file)
     where = batch_file.home_of(home, file)
     with contextlib.suppress(FileExistsError):
         fd = home.create(names.reason(name), fd=where)
         try:
-            import logging  # here: it takes a third of what the package takes to import, and is hardly needed
+            import logging  # here: its import takes a third of the package's, and it is hardly needed
 
             # Not an exception's way: it would find the lock held that handlers may want.
             logging.getLogger("tqshim").warning(

@@ -1,7 +1,7 @@
 """Files in a folder that is open, and the folder itself.
 
-Lives here: opening plain files of ours and nothing else, writing all, listing, whose a folder is.  Not here: what the
-files are (the other rooms of ``storage``).
+Lives here: opening plain files of ours and nothing else, writing whole data, listing, checking whose a folder is.  Not
+here: what the files are (the other rooms of ``storage``).
 
 Invariant: everything is opened relative to the folder's own descriptor and never through a symbolic link.
 """
@@ -65,22 +65,22 @@ DELETED: Final = (
     "the queue's folder was deleted while it was in use (by systemd at logout? RemoveIPC=no, or TQSHIM_DIR elsewhere)"
 )
 IN_THE_WAY: Final = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO, errno.ENODEV)
-"""What opening says of a symbolic link, a folder, a socket or a device in the place of a file."""
+"""The errors of opening a symbolic link, a folder, a socket or a device in the place of a file."""
 OPEN: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 def make_folder(path: str) -> None:
-    """A new folder of 0700, whatever the umask: 0177, which some daemons have, would leave one that nobody can use.
+    """Make a folder of 0700, whatever the umask: with 0177, which some daemons have, nobody could use the folder.
 
     Raises ``FileExistsError``."""
     os.mkdir(path, 0o700)
-    with contextlib.suppress(FileNotFoundError):  # swept already: who opens it finds out
+    with contextlib.suppress(FileNotFoundError):  # swept already: the process that opens it finds out
         os.chmod(path, 0o700)
 
 
 class Home:
-    """A folder that this process has open, and what it has open there.  ``fd`` is its hold: only ever closed, for a
-    forked child shares it."""
+    """A folder that this process has open, and what it has open there.  ``fd`` is the hold: it is only ever closed, for
+    a forked child shares it."""
 
     def __init__(self, path: str, fd: int, status: Optional[os.stat_result] = None) -> None:
         """``status``: that of ``fd``, where it is known."""
@@ -95,18 +95,18 @@ class Home:
         """The journal that is being written for the next roll."""
         self.suspended: Optional[tuple[int, Optional[int]]] = None
         self.own_hold = False
-        """The hold is no other process's, too."""
+        """Whether no other process shares the hold."""
         self.alone: Optional[bool] = None
-        """The hold shuts all others out, or there is none just now; ``None``: it is as it should be."""
+        """``True``: the hold shuts all others out; ``False``: there may be none; ``None``: it is as it should be."""
         self.new = False
-        """We have made its first journal, and nobody has opened one here yet."""
+        """Whether this process has made the first journal, and has not opened one here yet."""
         self.in_memory: Optional[bool] = None
-        """It lies on a file system in memory; ``None``: that is not known yet."""
+        """Whether the folder lies on a file system in memory; ``None``: that is not known yet."""
         status = status or os.fstat(fd)
         self.key = status.st_dev, status.st_ino
 
     def create(self, name: str, flags: int = os.O_WRONLY, fd: Optional[int] = None) -> int:
-        """A new file, open.  Raises ``FileExistsError``."""
+        """Make a new file, and open it.  Raises ``FileExistsError``."""
         where = self.fd if fd is None else fd
         try:
             return opened(name, flags | os.O_CREAT | os.O_EXCL | OPEN, where)
@@ -114,7 +114,7 @@ class Home:
             raise self.deleted() from None
 
     def create_keyed(self, name: Callable[[str], str]) -> str:
-        """A new file with a name that is made of a new key; returns that key."""
+        """Make a new file whose name is made of a new key; return that key."""
         for key in keys():
             with contextlib.suppress(FileExistsError):
                 os.close(self.create(name(key)))
@@ -122,7 +122,7 @@ class Home:
         return key
 
     def deleted(self) -> FileNotFoundError:
-        """The error that says so."""
+        """The error that says that the folder was deleted."""
         return FileNotFoundError(errno.ENOENT, DELETED, self.path)
 
     @property
@@ -130,7 +130,7 @@ class Home:
         return not os.fstat(self.fd).st_nlink
 
     def follow(self, path: str) -> None:
-        """It is found at that path: which is its own from now on where it is not at the former one any more."""
+        """Take ``path``, where this folder was found, as its own if it is not at its former path any more."""
         if path == self.path:
             return
         with contextlib.suppress(OSError):
@@ -140,14 +140,14 @@ class Home:
         self.path, self.anonymous = path, names.is_anonymous(os.path.basename(path))
 
     def size_of(self, name: str) -> Optional[int]:
-        """The length of what has that name, if something has."""
+        """The length of the file of that name, if there is one."""
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_size
         except FileNotFoundError:
             return None
 
     def check_frame(self) -> None:
-        """Raise ``OSError`` where this process was forked in the middle of what calls this."""
+        """Raise ``OSError`` where this process was forked in the middle of the calling function."""
         if self.suspended is not None:
             raise OSError(errno.EBADF, "this frame's process was forked")
 
@@ -158,7 +158,7 @@ class Home:
 
 def check_owner(path: str, fd: int, mend: bool = False) -> os.stat_result:
     """The status of a folder.  Raises ``FolderError`` where others may write to it, or look into it.  ``mend``: an
-    empty one that they may only look into is shut."""
+    empty folder that they may only look into is closed to them."""
     status = os.fstat(fd)
     finding = not_ours(status)
     if not finding and status.st_mode & 0o077:
@@ -192,9 +192,9 @@ def keys() -> Iterator[str]:
 
 
 def opened(name: str, flags: int, where: Optional[int] = None) -> int:
-    """``os.open`` in that folder, of what stays open, or is written to; a new file is its owner's alone.  Never one of
-    the first three descriptors, which were closed: a spawned process makes that its own stdin, stdout or stderr, and C
-    libraries write there."""
+    """``os.open`` in that folder, for a file that stays open, or is written to; a new file is its owner's alone.  Never
+    returns one of the first three descriptors, even where these were closed: a spawned process makes such a one its own
+    stdin, stdout or stderr, and C libraries write there."""
     fd = os.open(name, flags, 0o600, dir_fd=where)
     if fd > 2:
         return fd
@@ -210,7 +210,7 @@ def open_plain(name: str, flags: int, where: int) -> int:
     """Open a file.  Raises ``ValueError`` where something else has its name, or where somebody else could write to it:
     it may have been put there while the folder was open to others."""
     try:
-        # Without waiting: a FIFO in the way would, for somebody who writes to it.
+        # Without waiting: to open a FIFO in the way would wait for a process that writes to it.
         fd = opened(name, flags | os.O_NONBLOCK | OPEN, where)
     except OSError as error:
         if error.errno in IN_THE_WAY:
@@ -232,7 +232,7 @@ def list_names(fd: int) -> list[str]:
 def each_name(fd: int) -> Iterator[str]:
     """The names in a folder, read piece by piece: there may be millions.
 
-    Opened anew: two that list through one descriptor skip each other's names."""
+    The folder is opened anew: two listings through one descriptor skip each other's names."""
     own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
     try:
         with os.scandir(own) as entries:
@@ -250,7 +250,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def write_parts(fd: int, parts: list[Union[bytes, memoryview]], offset: int) -> None:
-    """``write_at`` of bytes that nobody has joined."""
+    """``write_at`` of pieces that are not joined."""
     written = os.pwritev(fd, parts, offset) if systems.PWRITEV else 0
     size = sum(map(len, parts))
     if written < size:
@@ -268,7 +268,7 @@ def write_at(fd: int, data: Union[bytes, memoryview], offset: int) -> None:
 
 @contextlib.contextmanager
 def a_full_disk_is_no_matter() -> Iterator[None]:
-    """What is put is put: the consumer that wants it cuts."""
+    """Ignore a full disk.  What is put is put: the consumer that wants it cuts."""
     try:
         yield
     except OSError as error:
@@ -283,13 +283,13 @@ def explain(error: BaseException, path: str) -> None:
 
 
 def restate(error: OSError, told: str, path: str) -> None:
-    """Let the error say that of that path, also where it is pickled, or shown by ``repr``."""
+    """Let the error say ``told`` of that path, also where it is pickled, or shown by ``repr``."""
     error.filename, error.strerror = path, told
     error.args = error.errno, told
 
 
 def add_finding(error: OSError, finding: str) -> None:
-    """Let the error say that, too."""
+    """Let the error say ``finding``, too."""
     if isinstance(error, FolderError):
         FolderError.__init__(error, error.path, f"{error.finding}; {finding}", error.remedy)
     else:
@@ -297,5 +297,5 @@ def add_finding(error: OSError, finding: str) -> None:
 
 
 def locked(path: str) -> FolderError:
-    """The error that says so of a folder."""
+    """The error that says that a folder is locked."""
     return FolderError(path, f"locked by somebody for {HOLD_PATIENCE:.0f} s", "find out by whom")

@@ -90,7 +90,7 @@ class LogFolder(Home):
 
     @classmethod
     def create_anonymous(cls: type[_F], maxsize: int, limits: tuple[int, int], mine: Iterable[str] = ()) -> _F:
-        """Make a queue folder that goes away with its last user; ``mine`` are others that this process uses."""
+        """Make a queue folder that goes away with its last user; ``mine``: others that this process uses."""
         places.check_platform()
         root = places.root_for_new(mine)
         try:
@@ -146,7 +146,7 @@ class LogFolder(Home):
         durable: bool = False,
         proof: bytes = b"",
     ) -> _F:
-        """Open the queue folder at a path, or make it one: then with that ``maxsize``, ``durable`` and proof of a key.
+        """Open the queue folder at a path, or make a queue there with that ``maxsize``, ``durable`` and proof of a key.
 
         Raises ``FolderError`` where somebody else could write to it, or where it is something else."""
         places.check_platform()
@@ -177,7 +177,7 @@ class LogFolder(Home):
                     raise FolderError(
                         path, f"holds {strangers[0]!r}, which is no part of a queue", "use an empty folder"
                     )
-                # Else its journal is lost, or was rolled while we listed: open_newest tells.
+                # Else the queue's journal is lost, or was rolled while we listed: ``open_newest`` tells.
                 if not {names.LOAD, names.READY}.intersection(name.kind for name in listed.values() if name):
                     folder._furnish(maxsize, limits, durable, proof)
         except BaseException as error:
@@ -220,7 +220,7 @@ class LogFolder(Home):
                 raise FileNotFoundError(errno.ENOENT, gone, path) from None
             try:
                 root, name = os.path.split(path)
-                if root != systems.SHM or not names.is_anonymous(name):  # there another may be mounted
+                if root != systems.SHM or not names.is_anonymous(name):  # there another file system may be mounted
                     places.check_file_system(path, fd)
                 mine = check_owner(path, fd, mend)
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -299,10 +299,10 @@ class LogFolder(Home):
         return view
 
     def wants_spill(self) -> bool:
-        """This folder's file system is nearly full, and there is another place for batch files."""
+        """Whether this folder's file system is nearly full, and there is another place for batch files."""
         if not (self.anonymous and self.is_nearly_full()):
             return False
-        # The second: another process has found one.
+        # A link to a spill folder is there: another process has found such a place.
         return places.spill_root(self.path) is not None or self.size_of(names.SPILL) is not None
 
     def is_nearly_full(self) -> bool:
@@ -325,9 +325,9 @@ class LogFolder(Home):
         return fd
 
     def grow_cells(self, pages: int, fd: int = -1) -> None:
-        """Make the cells at least so many pages long.  Pages are appended whole, so two who grow at once only add one
-        too many, and are written, so that no store into mapped memory can find the disk full.  ``fd``: the cells were
-        just made, and are open there."""
+        """Make the cells at least so many pages long.  Pages are appended whole, so two processes that do this at
+        once only add one too many; they are written, so that no store into mapped memory can find the disk full.
+        ``fd``: where the cells are open, if they were just made."""
         if fd < 0:
             fd = self._open_ours(names.CELLS, os.O_WRONLY | os.O_APPEND)
         try:
@@ -364,8 +364,8 @@ class LogFolder(Home):
         raise FolderError(f"{self.path}/{name}", "is no FIFO of ours", "see who put it there, and delete it")
 
     def _mkfifo_by_path(self, name: str) -> None:
-        """Where a FIFO can't be made relative to a folder's descriptor.  Raises ``FolderError`` where the path leads
-        elsewhere by now; should it do so just after that look, opening the FIFO finds out."""
+        """Make a FIFO where it can't be made relative to a folder's descriptor.  Raises ``FolderError`` where the path
+        leads elsewhere by now; if it does so just after this look, opening the FIFO finds out."""
         found = os.stat(self.path)
         if (found.st_dev, found.st_ino) != self.key:
             raise FolderError(self.path, "is another folder by now, and FIFOs are made by path here", "move it back")
@@ -373,8 +373,8 @@ class LogFolder(Home):
 
     def explain(self, error: BaseException) -> None:
         """Let an error say which queue it was, and what to do, where the system has no more, or this folder is gone.
-        Raises ``FolderError`` in its place where the system refuses a file of it to who may have changed its user
-        since."""
+        Raises ``FolderError`` in its place where the system refuses a file of the folder to this process, which may
+        have changed its user since."""
         explain(error, self.path)
         if isinstance(error, FileNotFoundError) and self.is_deleted:
             restate(error, DELETED, self.path)
@@ -398,7 +398,7 @@ class LogFolder(Home):
             raise FolderError(f"{self.path}/{name}", str(error), f"see who put it there; {RECOVER}") from None
 
     def lock_slot(self, slot: int) -> bool:
-        """Take the record lock that says: the member of this slot is alive.  ``False``: somebody has it, also we."""
+        """Take the record lock that says: this slot's member is alive.  ``False``: somebody has it, perhaps we."""
         members = self._members
         if members is None:
             with Members.lock:
@@ -414,18 +414,18 @@ class LogFolder(Home):
             if error.errno in LOCKED:
                 members.slots.pop(slot, None)
                 return False
-            raise  # it stays noted: what a signal handler raises may come once it is locked
+            raise  # the slot stays noted: a signal handler may have raised this once it was locked
         return True
 
     def unlock_slot(self, slot: int) -> None:
         members = self._members
         if members is not None and members.slots.get(slot, (None,))[0] is self:
-            if members.fd >= 0:  # else it is the parent's, of which a frame that a fork has copied has noted it
+            if members.fd >= 0:  # else it is the parent's: a frame that a fork has copied has noted the slot
                 members.set_lock(fcntl.F_UNLCK, slot)
             members.slots.pop(slot, None)
 
     def unlock_slots(self, keep: Container[int] = ()) -> None:
-        """Give back all locks of slots that this has but those."""
+        """Give back all locks of slots that this folder has, but those to ``keep``."""
         members = self._members
         if members is not None:
             for slot, (whose,) in list(members.slots.items()):
@@ -444,7 +444,7 @@ class LogFolder(Home):
 
     def close(self) -> None:
         """Let go of the folder.  Never ``LOCK_UN``: forked children and parents share the hold."""
-        # Forgotten first, each: interrupted in between, its number may be another file's when this is called again.
+        # Each is forgotten first: after an interrupt its number may be another file's when this is called again.
         members, self._members = self._members or Members.opened.get(self.key), None
         try:
             if members is not None and id(self) in members.users:
@@ -460,12 +460,12 @@ class LogFolder(Home):
                     os.close(fd)
 
     def delete_unless_used(self, hold: bool = True) -> bool:
-        """Delete an anonymous folder that nobody else uses.  ``False``: somebody does, and it is held as before; or not
-        any more, if not ``hold``: of several that end at once, each would keep the others from deleting it."""
+        """Delete an anonymous folder that nobody else uses.  ``False``: somebody does, and it is held as before; not
+        any more if not ``hold``: else several processes that end at once would keep each other from deleting it."""
         if not self.anonymous:
             return False
         try:
-            # By no path, which may lead elsewhere by now, and before the hold goes: its number may be taken at once.
+            # Not by path, which may lead elsewhere by now, and before the hold goes: its number may be taken at once.
             unheld = opened(os.curdir, os.O_RDONLY | os.O_DIRECTORY | OPEN, self.fd)
         except OSError:
             return False
@@ -474,7 +474,7 @@ class LogFolder(Home):
         if places.reclaim(self.path):
             return True
         if hold:
-            with contextlib.suppress(BlockingIOError):  # who has it alone deletes it, or lets go at once
+            with contextlib.suppress(BlockingIOError):  # a process that has it alone deletes it, or lets go at once
                 fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 self.own_hold = True
         return self.is_deleted

@@ -1,7 +1,7 @@
 """What durable queues need: files and names that are on the disk, and a folder that is held alone for a moment.
 
-Lives here: ``fsync``, and what is as good; taking the hold of a folder for oneself.  Not here: what is on the disk
-before what (``durable``).
+Lives here: ``fsync``, and what is as good; holding a folder alone.  Not here: what must be on the disk before what
+(``durable``).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["harden", "harden_names", "harden_path", "hold_again", "hold_alone"]
 
 _CANT_SYNC: Final = (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY)
-"""What a file system says that knows no more than ``fsync``."""
+"""The errors of a file system that knows no more than ``fsync``."""
 
 
 def harden(fd: int) -> None:
     """Return when what has been written to that file, or the names in that folder, are on the disk.
 
-    Raises ``OSError`` where they are not; a second call may then return, and they are not."""
+    Raises ``OSError`` where they are not; a second call may then return though they are not."""
     if systems.FULL_SYNC is not None:
         try:
             fcntl.fcntl(fd, systems.FULL_SYNC)
@@ -47,7 +47,7 @@ def harden_names(home: Home) -> None:
 
 def harden_path(home: Home) -> None:
     """``harden`` for all names that lead to this folder, up to where its file system begins: the process that
-    made these folders may not have come to it yet."""
+    made these folders may not have hardened them yet."""
     path = os.path.realpath(home.path)
     while path != os.path.dirname(path):
         path = os.path.dirname(path)
@@ -66,8 +66,10 @@ def harden_path(home: Home) -> None:
 
 
 def hold_alone(home: Home) -> bool:
-    """Hold the folder alone, if nobody else holds it; ``False``: somebody does, or may.  Until ``hold_again`` there
-    may be no hold at all then: of several who try this, one must succeed."""
+    """Hold the folder alone, if nobody else holds it.
+
+    ``False``: somebody does, or may.  This process may then have no hold at all until ``hold_again``: of several
+    processes that try this, one must succeed."""
     if home.own_hold and not home.alone:
         try:
             # If this fails the shared hold is gone, too.
@@ -80,7 +82,7 @@ def hold_alone(home: Home) -> bool:
 
 
 def hold_again(home: Home) -> None:
-    """Share the folder with others again.  Raises ``FileNotFoundError`` where it has been deleted meanwhile."""
+    """Share the folder with others again.  Raises ``FileNotFoundError`` where the folder was deleted meanwhile."""
     if home.alone is None:
         return
     deadline = monotonic() + HOLD_PATIENCE

@@ -71,11 +71,11 @@ _PAST_LIMIT: Final = PAGE
 _PLENTY: Final = 16 << 20
 """Free bytes of a disk from which on the next journals will find their space, too."""
 NEAR: Final = 8
-"""Events among which one looks for one's own, before one asks the kernel where it is."""
+"""Events among which a process looks for its own, before it asks the kernel where that is."""
 _OURS: Final = frozenset(
     (rules.CLAIM, rules.CLAIM_MANY, rules.LEASE, rules.HOLD, rules.RESERVE, rules.OPEN, rules.GOT, rules.RETURN)
 )
-"""Types of events that nobody but the member of their slot writes: what stands there once is its own."""
+"""Types of events that only the member of their slot writes: such an event that stands there once is its own."""
 
 
 class Journal:
@@ -101,7 +101,7 @@ class Journal:
     def append(self, data: bytes, at: int = 0) -> int:
         """Append events in one piece, and return where they end.  ``at``: where the first may stand at the earliest.
 
-        Raises ``OSError``: where there is no space nothing has happened, or what the first of them say."""
+        Raises ``OSError`` where there is no space: then no event has happened, or only the first of them have."""
         written = os.write(self.fd, data)
         if written != len(data):
             if written % rules.SIZE == 0:
@@ -113,8 +113,9 @@ class Journal:
         return self.end_of(int.from_bytes(data[-8:], "little"), at + written - 8)
 
     def end_of(self, word: int, at: int) -> int:
-        """Where the event ends that was just written, and does not stand between byte ``at`` and there: found by
-        looking, in mapped memory, which is cheaper than asking the kernel."""
+        """Where the event ends that was just written, and whose word stands nowhere between byte ``at`` and there.
+
+        To look for it in mapped memory is cheaper than to ask the kernel."""
         words = self.words
         if words is None:
             return os.lseek(self.fd, 0, 1)
@@ -132,8 +133,8 @@ class Journal:
 
     def read(self, at: int, size: int) -> bytes:
         """Events from byte ``at`` on, at most ``size`` bytes: none at the end of the journal."""
-        # A page of which something is written can be looked at: no event there, none written.  But what is there may be
-        # half of one, which the kernel is just writing: for ``pread`` it is not there yet.
+        # A page of which something is written can be looked at: a zero there means that no event is written.  But what
+        # is there may be half of an event, which the kernel is just writing: for ``pread`` it is not there yet.
         words = self.words
         if words is not None and at & (PAGE - 1) and at < self._size and not words[at >> 3]:
             return b""
@@ -147,7 +148,7 @@ class Journal:
         return os.pread(self.fd, size, at)
 
     def map(self, limit: int) -> None:
-        """Map the file, as long as it can become; Python's own mmap refuses what is not there yet."""
+        """Map the file, as long as it can become; Python's own mmap refuses to map what is not there yet."""
         if self.words is not None or not systems.MAPS_AHEAD:
             return
         system = mappings.system()
@@ -160,13 +161,13 @@ class Journal:
             self.words = mapping.memory().toreadonly().cast("Q")
 
     def unmap(self) -> None:
-        """Forget the mapping: who still looks at it gets a ``ValueError``."""
+        """Forget the mapping: a frame that still looks at it gets a ``ValueError``."""
         words, self.words = self.words, None
         if words is not None:
             words.release()
 
     def size(self) -> int:
-        """Bytes that the file has, be they seen or not."""
+        """Bytes that the file has, whether they are seen or not."""
         return os.fstat(self.fd).st_size
 
     def snapshot(self) -> bytes:
@@ -174,9 +175,9 @@ class Journal:
         return os.pread(self.fd, self.start, 0)
 
     def close(self) -> None:
-        """Close it, unless it is closed already."""
+        """Close the journal, unless it is closed already."""
         self.unmap()
-        # Forgotten first: interrupted in between, its number may be another file's when this is called again.
+        # Forget the number first: after an interrupt it may be another file's when this is called again.
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -250,10 +251,10 @@ def set_space_aside(home: Home, number: int, limit: int) -> None:
     except OSError:  # there is no space, and the roll will try again
         return
     try:
-        # The first may have found less; and if this file is a journal by now, more space does it no harm.
+        # An earlier process may have found less; and if this file is a journal by now, more space does it no harm.
         if reserve_space(fd, limit * rules.SIZE + 2 * _PAST_LIMIT):
             return
-        remove_free(home)  # Else they are refilled, and then nothing gives way.
+        remove_free(home)  # Else these files are refilled, and then nothing gives way.
         while True:  # Not ``while`` a condition: as in ``TurboQueue.get_many``.
             if reserve_space(fd, limit * rules.SIZE + 2 * _PAST_LIMIT) or limit <= LEAST_LIMIT:
                 break
@@ -267,8 +268,9 @@ def prepare_roll(
 ) -> str:
     """Write the journal of that number under a name that only counts once the journal before it says so.
 
-    ``snapshot``: makes what it begins with, for the limit for which there is space: ``limit``; up to ``most`` if more
-    was set aside and there is not plenty; or less if not ``whole``.  Raises ``OSError`` where there is hardly any."""
+    ``snapshot``: makes what the journal begins with, for the limit for which there is space.  This is ``limit``; or up
+    to ``most``, if more was set aside and there is not plenty; or less, if not ``whole``.  Raises ``OSError`` where
+    there is hardly any space."""
     while True:
         key = os.urandom(5).hex()
         try:
@@ -315,12 +317,12 @@ def prepare_roll(
 
 
 def has_spare(home: Home, number: int) -> bool:
-    """Space is set aside for that journal, and nobody who rolls has taken it yet."""
+    """Whether space is set aside for that journal, and no roller has taken it yet."""
     return home.size_of(names.spare(number)) is not None
 
 
 def has_roll(home: Home, number: int) -> bool:
-    """Somebody is preparing that journal, or was killed while at it."""
+    """Whether a process is preparing that journal, or was killed while it did."""
     begin = names.roll(number, "")
     return any(name.startswith(begin) for name in each_name(home.fd))
 
@@ -331,8 +333,8 @@ def drop_roll(home: Home, number: int, key: str) -> None:
 
 
 def give_name(home: Home, number: int, key: str) -> None:
-    """Give a prepared journal its name, for which no earlier one has decided, if nobody has given it to another."""
-    # Not a rename: of two that do so at once, the first must win.  It may go on to remove the other's.
+    """Give its name to a prepared journal for which no earlier one has decided, if no other has that name."""
+    # Not a rename: of two processes that do so at once, the first must win.  It may go on to remove the other's.
     with contextlib.suppress(FileExistsError, FileNotFoundError):
         os.link(names.roll(number, key), names.journal(number), src_dir_fd=home.fd, dst_dir_fd=home.fd)
     drop_roll(home, number, key)
@@ -346,7 +348,7 @@ def finish_roll(home: Home, number: int, key: int) -> Optional[tuple[Journal, by
         os.rename(names.roll(number, f"{key:010x}"), names.journal(number), src_dir_fd=home.fd, dst_dir_fd=home.fd)
         if home.durable:
             late.room("storage.hardening").harden_names(home)  # one of the two must be there
-        # At once: processes that have it open read on, and its space is wanted for the next.
+        # Delete the old one at once: processes that have it open read on, and its space is wanted for the next.
         for old in (names.journal(number - 1), names.spare(number)):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(old, dir_fd=home.fd)
@@ -386,8 +388,8 @@ def reserve_space(fd: int, size: int) -> bool:
 
 
 def _reserve_or_give_up(fd: int, wanted: bytes) -> bool:
-    """Some kernels end this call at a signal and set nothing aside, and Python does not try it again.  ``False``: there
-    are more signals than time for so much space."""
+    """Set disk space aside.  Some kernels end this call at a signal and set nothing aside, and Python does not try it
+    again.  ``False``: there are more signals than time for so much space."""
     assert systems.RESVSP is not None
     for _ in range(RESERVE_TRIES):
         try:

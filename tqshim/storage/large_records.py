@@ -9,8 +9,8 @@ first.  Once its items are got it goes back to its producer, is mapped, and is f
 names: to store into pages that are mapped already takes half as long.  Its old bytes, those of its index too, stay
 until they are written over: only totals say what counts.
 
-Invariant: a process that has a record uncopied has a lock on its file, which ends with the last that refers to the
-record, and with its process.  Such a file is not filled again.
+Invariant: a process that has an uncopied record has a lock on the record's file.  The lock ends with the last object
+that refers to the record, and with the process.  A locked file is not filled again.
 """
 
 from __future__ import annotations
@@ -53,33 +53,33 @@ _mapped: Final[list[weakref.ref[mmap.mmap]]] = []
 
 
 def lock_to_read(fd: int) -> None:
-    """From here on, and until all who have what was opened there have closed it, the file stays as it is."""
+    """Lock the file: it stays as it is until all processes that share this opening of it have closed it."""
     fcntl.fcntl(fd, systems.OFD_SET, systems.flock(fcntl.F_RDLCK, 0, 0))
 
 
 def is_being_read(fd: int) -> bool:
-    """There are records in this file that somebody has taken and may still read."""
-    if systems.OFD_TEST is None:  # then each is copied before its item counts as got
+    """Whether there are records in this file that somebody has taken and may still read."""
+    if systems.OFD_TEST is None:  # then each record is copied before its item counts as got
         return False
     try:
         answer = fcntl.fcntl(fd, systems.OFD_TEST, systems.flock(fcntl.F_WRLCK, 0, 0))
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return True  # gVisor, WSL1, a filter of system calls: who does not know fills none again
+        return True  # gVisor, WSL1, a filter of system calls: without an answer no file is filled again
     return systems.kind_and_process(answer)[0] != fcntl.F_UNLCK
 
 
 class RecordInFile:
     """A large record that stands in its batch file until it is unpickled from there: each byte is copied once.
 
-    While there is one, its file is not refilled, though all may have been told that its item is got: it holds a lock,
-    which ends with it, and with its process."""
+    While this object is there its file is not refilled, though all may know already that its item is got: the object
+    holds a lock, which ends with it, and with its process."""
 
     __slots__ = ("_at", "_begin", "_closing", "_end", "fd", "memory")
 
     def __init__(self, fd: int, begin: int) -> None:
-        """``fd``: its own, from here on."""
+        """``fd``: this object's own, from here on."""
         self.fd = fd
         self._closing = Finalizer(os.close, fd)
         self.memory: Optional[memoryview] = None
@@ -87,7 +87,7 @@ class RecordInFile:
         self._begin = self._at = self._end = begin
 
     def reaches(self, size: int) -> bool:
-        """So many bytes are its own, if the file has so many."""
+        """Take so many bytes as the record; return whether the file has so many."""
         self._end = self._begin + size
         return os.fstat(self.fd).st_size >= self._end
 
@@ -107,9 +107,9 @@ class RecordInFile:
         return os.pread(self.fd, 1, self._end - 1)
 
     def map(self) -> Optional[memoryview]:
-        """It as memory of this process alone, which may write there.  ``None``: there are enough such mappings.
+        """The record as memory of this process alone, which may write there.  ``None``: there are enough such mappings.
 
-        As long as one is there the file is not refilled, and once it is done with, its space is not free."""
+        As long as the mapping is there the file is not refilled, and its space is not free once the file is done."""
         _mapped[:] = [reference for reference in _mapped if reference() is not None]
         if len(_mapped) >= MAPPED:
             return None
@@ -151,12 +151,12 @@ class RecordInFile:
 
 
 class BatchView:
-    """A mapped batch file, to be read.  It stays as it is while there is this or a slice of its memory."""
+    """A mapped batch file, to be read.  It stays as it is while this object, or a slice of its memory, is there."""
 
     __slots__ = ("_fd", "_memory")
 
     def __init__(self, mapping: mappings.Mapping, fd: int) -> None:
-        """``fd``: from here on its own, and locked.  Raises ``OSError`` where it can't be."""
+        """``fd``: from here on this object's own, and locked.  Raises ``OSError`` where it can't be locked."""
         self._fd = fd
         self._memory = mapping.memory(Finalizer(os.close, fd)).toreadonly()
         lock_to_read(fd)
@@ -173,7 +173,7 @@ class LargeFile:
     __slots__ = ("_begin", "_checked", "_closing", "_fd", "file", "view")
 
     def __init__(self, file: FileId, fd: int) -> None:
-        """``fd``: its own, from here on."""
+        """``fd``: this object's own, from here on."""
         self._fd = fd
         self._closing = Finalizer(os.close, fd)
         self.file = file
@@ -183,11 +183,11 @@ class LargeFile:
 
     @property
     def trailer(self) -> int:
-        """Bytes of a record's check behind it."""
+        """Bytes of the check behind each record."""
         return CHECK if self._checked else 0
 
     def _ends(self, number: int, count: int) -> array[int]:
-        """So many entries of the index, from that one on.  Raises ``ValueError`` where they can't be true."""
+        """So many entries of the index, from ``number`` on.  Raises ``ValueError`` where they can't be true."""
         found: array[int] = array("Q")
         found.frombytes(self._read(8 * number, 8 * (number + count)))
         before = self._begin
@@ -211,7 +211,7 @@ class LargeFile:
         return begin, end - self.trailer
 
     def bytes_of(self, number: int, count: int) -> int:
-        """Bytes of so many records from that one on."""
+        """Bytes of so many records, from ``number`` on."""
         ends = self._ends(number, count + 1)
         return ends[-1] - ends[0]
 
@@ -227,10 +227,10 @@ class LargeFile:
         return record
 
     def window(self, number: int, count: int, most: int) -> tuple[memoryview, list[int]]:
-        """A copy of records from that one on, ``count`` or as many as ``most`` bytes hold, but one at least; and where
-        each begins, and the last one ends.
+        """Copy records from ``number`` on, ``count`` or as many as ``most`` bytes hold, but one at least.
 
-        Raises ``ValueError`` where one of them is not as it was written."""
+        Returns the copy, and where each record begins in it, and the last one ends.  Raises ``ValueError`` where one of
+        them is not as it was written."""
         ends = self._ends(number, count + 1).tolist()
         begin = ends[0]
         while len(ends) > 2 and ends[-1] > begin + most:
@@ -243,8 +243,8 @@ class LargeFile:
     def leave(
         self, begin: int, end: int, open_from: int, open_batch: Callable[[FileId], int]
     ) -> Union[memoryview, RecordInFile, None]:
-        """The record that stands there, and stays there.  ``None``: it must be copied now.  ``open_from``: one of so
-        many bytes may be read from the file, which it opens for itself."""
+        """The record from ``begin`` to ``end``, left where it is.  ``None``: it must be copied now.  ``open_from``: a
+        record of so many bytes may be read from the file, which it opens for itself."""
         size = end - begin
         memory = None if self._checked or self.view is None else self.view.block(begin, size)
         if size < open_from or self._checked or systems.OFD_TEST is None:

@@ -5,10 +5,10 @@ gone.  Not here: what is in a queue folder (``folder``).
 
 A queue needs appends that never overlap, locks that everybody sees, and mapped pages that all share.  Local file
 systems give these to processes of one kernel; of network and shared ones each machine, or each virtual one, has its own
-idea.  Where the kernel names the kind only the known local ones will do; where it names none (no ``/proc``,
-or a mount outside of a chroot) only those are refused that ``statfs`` knows to be shared.
+idea.  Where the kernel names the kind of a file system, only the known local kinds will do.  Where it names none (no
+``/proc``, or a mount outside of a chroot), only the kinds are refused that ``statfs`` knows to be shared.
 
-Invariant: a folder is deleted only by who holds it alone, under a name by which nobody opens it as a queue.
+Invariant: only a process that holds a folder alone deletes it, under a name by which nobody opens it as a queue.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ LOCAL: Final = frozenset({
 """Kinds on which queues work."""
 
 _kinds: Final[dict[tuple[int, int, int], str]] = {}
-"""What was found: by device, identity and size of blocks, for the next file system that is mounted may have the number
-of a device that is gone."""
+"""The kinds that were found, by device, identity and size of blocks: the next file system that is mounted may have the
+number of a device that is gone."""
 
 
 # -- where queues lie
@@ -69,7 +69,7 @@ of a device that is gone."""
 
 def check_platform() -> None:
     """Raise ``UnsupportedError`` where queues can't work."""
-    # Relative ones, before the program goes elsewhere.
+    # Make relative folders absolute, before the program changes its own.
     _temporary_root()
     _chosen("TQSHIM_SPILL_DIR")
     if systems.MAPS_AHEAD:
@@ -100,8 +100,8 @@ def anonymous_roots() -> list[str]:
 def root_for_new(mine: Iterable[str] = ()) -> str:
     """Where the next anonymous queue lies; ``mine`` are folders in use here.
 
-    Where /dev/shm has no room, what killed programs have left there goes first: a queue that lies elsewhere has its own
-    folder's neighbours swept."""
+    Where /dev/shm has no room, what killed programs have left there is deleted first: a queue that lies elsewhere has
+    only its own folder's neighbours swept."""
     root = anonymous_root()
     if root == systems.SHM or _chosen("TQSHIM_DIR"):
         return root
@@ -121,12 +121,12 @@ def spill_root(path: str) -> Optional[str]:
 
 
 def spill_folder(home: Home, create: bool = False) -> int:
-    """The folder on another disk, open, where new batch files go once this one's is nearly full; ``create``: made if it
-    is not there.  Raises ``FileNotFoundError`` where there is none."""
+    """Open the folder on another disk where new batch files go once this one's is nearly full.  ``create``: make it if
+    it is not there.  Raises ``FileNotFoundError`` where there is none."""
     if home.spill is not None:
         if os.fstat(home.spill).st_nlink:
             return home.spill
-        gone, home.spill = home.spill, None  # who cleans the temporary folder has removed it
+        gone, home.spill = home.spill, None  # a cleaner of the temporary folder has removed it
         os.close(gone)
     try:
         path = os.readlink(names.SPILL, dir_fd=home.fd)
@@ -136,7 +136,7 @@ def spill_folder(home: Home, create: bool = False) -> int:
         root = spill_root(home.path)
         if root is None:
             raise OSError(errno.ENOSPC, "no space left, and no other disk to spill to", home.path) from None
-        # The link first: a process that deletes this folder knows of the other, too.
+        # The link first: a process that deletes this folder then knows of the other, too.
         with contextlib.suppress(FileExistsError):
             name = names.PREFIX + os.urandom(8).hex() + names.SPILLED
             os.symlink(os.path.join(root, name), names.SPILL, dir_fd=home.fd)
@@ -157,7 +157,7 @@ def spill_folder(home: Home, create: bool = False) -> int:
 
 
 def _chosen(variable: str) -> Optional[str]:
-    """A folder that the environment names: seen from where this process was when it first asked, as tempfile does."""
+    """A folder that the environment names: seen from where this process was when it first asked, as in tempfile."""
     try:
         name = os.environ[variable]  # not ``get``, in whose place tests of programs put another
     except KeyError:
@@ -169,8 +169,8 @@ _absolute: Final = functools.lru_cache(None)(os.path.abspath)
 
 
 def _temporary_root() -> str:
-    """The temporary folder, as ``tempfile`` finds it.  That itself takes a lock, and tries to write, the first time: a
-    child that is forked meanwhile, or a signal handler, would wait for it for ever."""
+    """The temporary folder, as ``tempfile`` finds it.  ``tempfile`` itself takes a lock, and tries to write, the first
+    time: a child that is forked meanwhile, or a signal handler, would wait for the lock for ever."""
     said = getattr(sys.modules.get("tempfile"), "tempdir", None)
     if said is not None:
         return os.fsdecode(said)
@@ -219,7 +219,7 @@ def _by_mounts(fd: int, device: int) -> str:
 
 
 def _lines(name: str) -> list[str]:
-    """What the system tells this process of itself in that file."""
+    """The lines in which the system tells this process of itself in that file."""
     try:
         with open(f"{systems.PROC}/self/{name}", encoding="utf-8", errors="replace") as told:
             return told.readlines()
@@ -248,20 +248,20 @@ _left: Final[set[str]] = set()
 
 
 def leave(path: str) -> None:
-    """Delete an anonymous queue folder that this process uses no more, now or at its end: who still uses it may be a
-    child, which ``multiprocessing`` ends, or waits for, then."""
-    _left.add(path)  # first: what is interrupted is done at the end
+    """Delete an anonymous queue folder that this process uses no more, now or when the process ends: a child may still
+    use it, which ``multiprocessing`` ends, or waits for, then."""
+    _left.add(path)  # first: if this is interrupted, the process deletes it at its end
     if reclaim(path):
         _left.discard(path)
 
 
 def reclaim_left() -> None:
-    """This process ends: delete what it has left, and nobody uses any more."""
+    """This process ends: delete the folders that it has left and nobody uses any more."""
     while _left:
         path = _left.pop()
         if not reclaim(path):
             root, name = os.path.split(path)
-            reclaim(os.path.join(root, names.dead(name)))  # who deleted it was interrupted
+            reclaim(os.path.join(root, names.dead(name)))  # its deletion was interrupted
 
 
 def sweep(root: str, mine: Iterable[str]) -> None:
@@ -295,7 +295,8 @@ def reclaim(path: str, about_to: Callable[[], object] = lambda: None) -> bool:
         root, name = os.path.split(path)
         dead = name.startswith(names.DEAD)
         if not (dead or _may_all_go(fd, os.listdir(fd))):
-            return False  # before it is locked: who opens it waits for who has it alone, be that one forked or stopped
+            # Before it is locked: a process that opens it waits for one that has it alone, be it forked or stopped.
+            return False
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         listed = os.listdir(fd)
         if not (dead or _may_all_go(fd, listed)):
@@ -318,7 +319,7 @@ def reclaim(path: str, about_to: Callable[[], object] = lambda: None) -> bool:
 
 
 def _may_all_go(fd: int, listed: Iterable[str]) -> bool:
-    """These files are ours, and none says that a handle is on its way."""
+    """Whether these files are all ours, and none says that a handle is on its way."""
     for name in listed:
         parsed = names.parse(name)
         if parsed is None:
@@ -331,7 +332,7 @@ def _may_all_go(fd: int, listed: Iterable[str]) -> bool:
 
 
 def is_late(marker: os.stat_result) -> bool:
-    """The handle whose marker that is does not arrive any more."""
+    """Whether the handle that has this marker does not arrive any more."""
     return abs(wall() - marker.st_mtime) >= MARKER_LIFE  # either way: the wall clock can step back
 
 

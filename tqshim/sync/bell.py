@@ -5,9 +5,9 @@ Lives here: ringing, and sleeping until somebody rings.  Not here: files being m
 
 Invariant: a bell carries wake-ups, never data: one ring wakes one sleeper, or is there for the next.
 
-gevent and eventlet take system calls away, or put others in their place that let other greenlets run meanwhile.  So it
-should be, but for one greenlet of a forked child, that in which it was forked: while it slept so, copies of all its
-parent's greenlets would run there.
+gevent and eventlet take system calls away, or put others in their place that let other greenlets run meanwhile.  That
+is right, except for one greenlet of a forked child: the one in which the fork was made.  While it slept in such a call,
+copies of all the parent's greenlets would run in the child.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ forks.register(lambda: None, _has_forked)
 @functools.lru_cache(None)
 def _untouched() -> Any:
     """``select``, as no library has patched it."""
-    import importlib.util  # here: it is dear to import
+    import importlib.util  # here: its import takes long
 
     spec = importlib.util.find_spec("select")
     assert spec is not None and spec.loader is not None
@@ -59,12 +59,12 @@ def _untouched() -> Any:
 
 
 def _system() -> Any:
-    """``select``; where nothing else may run here while this greenlet sleeps, as no library has patched it."""
+    """``select``; as no library has patched it where no other greenlet may run while this one sleeps."""
     return _untouched() if _forked_in[0] is not None and _forked_in[0] is _current() else select
 
 
 def pause(seconds: float) -> None:
-    """Sleep so long.  A program's own ``time.sleep``, that of a test, may do what it likes."""
+    """Sleep so long, not by ``time.sleep``: a program's own in its place, that of a test, may do what it likes."""
     _system().select((), (), (), seconds)
 
 
@@ -84,11 +84,11 @@ class Bell:
             pass
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep until somebody rings, at most so long.  ``True``: this ring was ours."""
+        """Sleep until somebody rings, at most so long.  ``True``: a ring woke this sleeper."""
         system = _system()
         end = monotonic() + seconds
         exact = self.fd < _FD_SETSIZE
-        # What counts in milliseconds ends late, by a part of them and of the whole: ``select`` waits for the rest.
+        # A call that counts in milliseconds ends late, by parts of one and of the whole: ``select`` waits for the rest.
         rough = seconds * 0.995 - 0.001 if exact else seconds
         rough = rough if rough > 0.0 else 0.0
         if systems.EPOLL and hasattr(system, "epoll"):  # gevent and eventlet take it away, eventlet ``poll``, too
@@ -120,8 +120,8 @@ class Bell:
             return False
 
     def close(self) -> None:
-        # Forgotten first: who sleeps here still, below a signal handler that has forked, must not read from a file that
-        # has got this number.
+        # First forget the number: a frame that still sleeps here, below a signal handler that has forked, must not read
+        # from another file that has got it.
         fd, self.fd = self.fd, -1
         if self._poll is not None:
             self._poll.close()

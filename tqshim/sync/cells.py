@@ -3,32 +3,31 @@
 Lives here: their layout, and who is thought to be asleep.  Not here: the file being made (``storage``), when to sleep
 (``wait_policy``), what a counter means (``ledger``).
 
-They are a mapped file of 16 KB pages, each with 64 slots' words of every kind; the first page has words of the whole
-queue, too::
+The cells are a mapped file of 16 KB pages.  Each page has 64 slots' words of every kind; the first one has words of the
+whole queue, too::
 
     words   0- 63   a consumer of the slot sleeps: until when, and how long it naps
            64-127   a producer of the slot sleeps, waiting for a place
           128-191   one of the slot sleeps until all items are finished with
           192-255   records of the slot's log that were put, over all its members: the commit point of a put
-          256-319   flag: somebody wants to know that, or the queue to shut down
-          320-383   pins batch files: 1 + the journal position from before a CLAIM, until its record is read; or which
-                    item's is read, or which file, under a lease
+          256-319   flag: somebody wants to know how many were put, or the queue to shut down
+          320-383   pins batch files: 1 + the journal position from before a CLAIM, until its record is read; or, under
+                    a lease, which item's record is read, or which file
           384-447   first item of its lease that a consumer has not delivered
-          448-511   flag: somebody wants to know that, or how far a lease of all that comes has got
+          448-511   flag: somebody wants to know that item, or how far a lease of all that comes has got
           576-639   records of the slot's log that such a lease has delivered, or that were cut before it
           640-703   records of the slot's log that are cut, or never will be: it may lag, and never leads
-          512       consumers sleep, and none was rung for since: 2 + the slot of one of them, or 1
+          512       consumers sleep, and nobody has rung for them since: 2 + the slot of one of them, or 1
           513       the same of producers that wait for a place
           514       the same of joins, which wait until all items are finished with
-          516       when somebody last looked who has died, in monotonic microseconds
+          516       when somebody last looked which members have died, in monotonic microseconds
           517       there is a member beyond the first page
-         1024-2047  eight marks of each slot: a record of its log, and from when on those from that one on were put, in
-                    monotonic nanoseconds
+         1024-2047  eight marks of each slot: a record of its log, and the time from which on this record and those
+                    behind it were put, in monotonic nanoseconds
 
-Invariant: a word is written by its slot's member alone, flags, what leases have delivered of a log and the words of the
-whole queue excepted.  A counter is
-never cleared: its log goes on over the members that follow one another in its slot.  Nobody relies on a word alone to
-own an item: the journal decides.
+Invariant: only the member of its slot writes a word, except for flags, what leases have delivered of a log, and the
+words of the whole queue.  A counter is never cleared: its log goes on over the members that follow one another in its
+slot.  Nobody relies on a word alone to own an item: the journal decides.
 """
 
 from __future__ import annotations
@@ -67,14 +66,14 @@ MARKS: Final = 1024
 MARKS_MOST: Final = 8
 """Marks of one slot, two words each."""
 KINDS: Final = (SLEEPS, AWAITS_PLACE, AWAITS_DONE)
-"""What one can sleep for."""
+"""What a process can sleep for."""
 ASLEEP: Final = {SLEEPS: 512, AWAITS_PLACE: 513, AWAITS_DONE: 514}
 """By kind: the word that says that somebody sleeps."""
 
 _NAP_UNIT: Final = 64
 """Microseconds: a nap is kept in 16 bits of such units."""
 _ZEROS: Final = bytearray(PAGE)
-"""What cells show that were let go of."""
+"""What cells show after they were detached."""
 
 
 class Cells:
@@ -94,7 +93,7 @@ class Cells:
 
     @classmethod
     def seen(cls, data: bytes) -> Cells:
-        """Cells as somebody has read them, a page at least: to be looked at."""
+        """Cells in bytes that somebody has read, a page at least: to be looked at."""
         cells = cls.__new__(cls)
         cells._view(data[: len(data) // PAGE * PAGE])
         return cells
@@ -128,22 +127,22 @@ class Cells:
         return (slot // SLOTS) * _WORDS + MARKS + slot % SLOTS * 2 * MARKS_MOST
 
     def note_cut(self, totals: array[int]) -> None:
-        """So many records of the logs are cut, by slot, as far as the caller knows."""
+        """Note how many records of each slot's log are cut, as far as the caller knows."""
         for at in range(0, min(len(totals), self.slots), SLOTS):
             place = self.place(CUT_UP_TO, at)
             self.words[place : place + SLOTS] = totals[at : at + SLOTS]
 
     def is_all_given(self) -> bool:
-        """What the counters say was delivered by such leases, or cut before."""
+        """Whether all that the counters say was delivered by leases of all that comes, or cut before."""
         return self.counters() == self.words[GIVEN : GIVEN + SLOTS].tobytes()
 
     def given(self) -> bytes:
-        """What leases of all that comes have delivered, or was cut before, of the first slots' logs."""
+        """How much of the first slots' logs leases of all that comes have delivered, or was cut before."""
         return self.words[GIVEN : GIVEN + SLOTS].tobytes()
 
     def sleepers(self, kind: int, most: int = sys.maxsize) -> list[int]:
-        """The microseconds at which sleepers will look by themselves, of so many of them; the dead and the
-        stopped left out."""
+        """The microseconds at which sleepers will look by themselves, for ``most`` of them at most; the dead and the
+        stopped are left out."""
         now = microseconds()
         found = []
         for page in range(self.pages):
@@ -156,7 +155,7 @@ class Cells:
         return found
 
     def is_asleep(self, kind: int, said: int) -> bool:
-        """The queue's word said that, and names one that sleeps."""
+        """Whether ``said``, which the queue's word has said, names a member that sleeps."""
         slot = said - 2
         return 0 <= slot < self.slots and _looks_by_itself(self.words[self.place(kind, slot)]) >= microseconds()
 
@@ -168,21 +167,21 @@ class Cells:
     def detach(self, in_act: bool) -> None:
         """Let go of the shared memory: stores of a frame that a fork has copied raise ``ValueError``, or go nowhere.
 
-        ``in_act``: an act was under way, and such a frame may store anything; else all who look share a page of zeros:
-        to fill one for each queue is half of what a fork costs it."""
+        ``in_act``: an act was under way, and such a frame may store anything.  Else all detached cells share a page of
+        zeros: to fill a page for each queue is half of what a fork costs the queue."""
         self.close()
         self._view(bytearray(self.pages * PAGE) if in_act or self.pages > 1 else _ZEROS)
 
     def close(self) -> None:
-        """Look and store no more.  With the last that refers to this memory, its mapping goes."""
+        """Look and store no more.  The mapping goes with the last object that refers to this memory."""
         for counters in self._counters:
             counters.release()
         self.words.release()
 
 
 def _looks_by_itself(word: int) -> int:
-    """When that sleeper will have done so, in microseconds: three naps late it is dead or stopped, and no ring reaches
-    it."""
+    """When a sleeper will have looked by itself, in microseconds: three naps late it is dead or stopped, and no ring
+    reaches it."""
     return (word >> 16) + 3 * _NAP_UNIT * (word & 0xFFFF) + 2000
 
 

@@ -1,9 +1,9 @@
-"""The barrier between processes: what one has stored is seen by another, though it did nothing for that.
+"""The barrier between processes: one sees what another has stored, though the other did nothing for that.
 
 Lives here: the system call, and whether there is one.  Not here: who needs it (the acts).
 
-Invariant: after ``barrier`` every store that a registered process made before it is seen, and every load that it makes
-after it sees what the caller had stored.
+Invariant: after ``barrier`` every store that a registered process made before it is seen, and every load that such a
+process makes after it sees what the caller had stored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _membarrier(command: int) -> int:
 
 
 def barrier_works() -> bool:
-    """This kernel can order another process's stores and loads from here; without that there are no grants."""
+    """Whether this kernel can order another process's stores and loads from here; without that there are no grants."""
     global _works
     if _works is None:
         _works = False
@@ -60,11 +60,11 @@ def register_for_barrier() -> None:
 
 
 def barrier() -> None:
-    """Every store that a registered process made before this is seen; every load that it makes after it sees ours."""
+    """Make seen every store that a registered process made before; its loads from now on see this process's stores."""
     try:
         done = systems.MEMBARRIER is not None and _membarrier(_GLOBAL_EXPEDITED) == 0
     except ImportError:
         done = False
     if not done:
-        # Not to be had here, though it was to the holder: by then its store buffer is long empty.
+        # This process can't have the barrier, though the holder could: after this time its store buffer is long empty.
         time.sleep(0.05)
