@@ -90,7 +90,7 @@ CHECKS: Final = {
     ),
     "interruptions": Check(
         "mixed work of three processes, 10,000 acts a run, interrupted at any line, after any call, by timers",
-        "python -m pytest -q -n 2 -m stress tests/test_interruptions.py",
+        "python -m pytest -q -n 2 -m stress --timeout=3600 tests/test_interruptions.py",
         "300 acts a run",
         ("test_interrupted_acts_lose_double_and_damage_nothing",),
     ),

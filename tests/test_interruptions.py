@@ -116,7 +116,7 @@ def test_interrupted_acts_do_no_harm_to_queues_of_other_kinds(words: str) -> Non
 def test_ten_thousand_acts_lose_double_and_damage_nothing(seed: int) -> None:
     how = ["lines", CALLS, "timer", "use", f"use,lines,{CALLS},timer"][seed % 5]
     words = [word for at, word in enumerate(("claims", "joinable", "rolls", "nested")) if seed >> at & 1]
-    mixed(10_000, [0, 20, 0, 2000, 3, 500, 0][seed % 7], seed, how, *words, limit=10 * LIMIT)
+    mixed(10_000, [0, 20, 0, 2000, 3, 500, 0][seed % 7], seed, how, *words, limit=3 * LIMIT)
 
 
 # -- what is interrupted

@@ -74,6 +74,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run the command that the arguments name and return the exit status; arguments that make no sense: 2."""
+    """Run the command that the arguments name and return the exit status.  Exits with 2 on wrong arguments."""
     options = parser().parse_args(arguments)
     return COMMANDS[options.command].run(options)

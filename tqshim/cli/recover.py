@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @guarded
 def run(options: argparse.Namespace) -> int:
-    """Recover.  Exit status: 0; 1 where an item could not be saved, or damage is left; 2 where nothing was done, or the
-    new folder has no space for all items."""
+    """Recover.  Exit status: 0; 1 where an item could not be saved, or, without ``--into``, damage is left; 2 where
+    nothing was done, or the new folder has no space for all items."""
     done = monitor.recover(options.path, options.into, force=options.force, authkey=authkey())
     damage = [one for one in done.left if one.status == 2]
     if options.json:

@@ -1,7 +1,7 @@
 """Items that may come back: each is held while a block runs, and then is got, or given back.
 
 Lives here: holding an item, letting it go, and getting what has come back.  Not here: blocks and unpickling
-(``queues``), waiting (``engine``).
+(``queues``), waiting (``gets``).
 
 Invariant: an item that is held here belongs to a block that runs, or to an act that is under way.  Whatever becomes of
 this process, the journal has the hold: a GOT ends it, or the item comes back.

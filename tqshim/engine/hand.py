@@ -49,7 +49,7 @@ class Hand:
         """The last record that a lease of all that comes has taken: its log, the log's total with it, the record, and
         the ``state`` before it.  The record is delivered once ``state`` is another object."""
         self.cut_short = False
-        """The last take ended where a lease ends, and there may be more."""
+        """The last take ended early, where a lease ends, or the hand, and there may be more."""
         self.pace = (0, 0.0, float("inf"))
         """How fast the caller is: the value of ``taken`` and the time from which on we measure, and how many seconds
         the caller needed for each of the last items.  The time for getting them and for waiting does not count."""

@@ -109,7 +109,7 @@ class Leasing:
             self.at = self._contest(former, self.at)
             self.forget()
         ledger = self._replica.ledger
-        # Both cells are our slot's, and no lease of ours stands: what they say of an earlier lease does not count now.
+        # Both cells are our slot's, and what they say of a former lease does not count now.
         words[Cells.place(words_of.LEASE_FLAG, slot)] = 0
         words[Cells.place(words_of.LEASE_POSITION, slot)] = ledger.head
         # Few enough that the lease does not keep its batch files for long.
@@ -143,7 +143,7 @@ class Leasing:
         cached = begin <= item and stop <= begin + len(records)
         self._hand.cut_short = stop < item + most
         if not cached:
-            # Keeps the batch file until the item is copied: if another process ends our lease, this item is still ours.
+            # Keeps the batch file until the item is copied: the item may be ours though our lease ends meanwhile.
             words[Cells.place(words_of.POSITION, lease.slot)] = LEASED | item
         words[Cells.place(words_of.LEASE_POSITION, lease.slot)] = stop
         contested = words[Cells.place(words_of.LEASE_FLAG, lease.slot)]
@@ -201,7 +201,7 @@ class Leasing:
         end = first + len(records)
         self._ahead = records
         stores: Iterator[None] = map(setitem, words, repeat(cell), range(first + 1, end + 1))  # type: ignore[arg-type]
-        # Behind the store: a producer that falls asleep says so, has a barrier, and then looks at what we have stored.
+        # Behind the store: a producer that falls asleep says so, and then looks at what we have stored.
         asleep = map(getitem, words, repeat(_AWAITS_PLACE)) if self._replica.ledger.maxsize else repeat(0)
         self.steps = zip(records, range(first, end), stores, map(getitem, words, repeat(flag)), asleep, repeat(lease))
 

@@ -95,7 +95,7 @@ class Parts:
     def make_room(self) -> bool:
         """Look for hidden places in a queue that looks full.  ``True``: look again.
 
-        What a lease has delivered may hide a place, or else a reservation that others have."""
+        What hides one: what a lease has delivered, another thread's put that does not count, or a reservation."""
         passed, _ = self.members.passed()
         if passed:
             self.replica.append_one(passed)  # void where another has said it just now, or ended the lease

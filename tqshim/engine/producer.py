@@ -1,10 +1,10 @@
 """Putting: how far one's own log has got, and the places of a bounded queue.
 
 Lives here: when a record is put, what it needs of batch files and reservations.  Not here: how it is written, and the
-short way (``log``), pickling (``queues``), waiting for a place (``engine``).
+short way (``log``), pickling (``queues``), waiting for a place (``puts``).
 
 Where counters count, the producer's store of the log's new total to its counter puts a record, wherever the producer
-is killed next; else the CUT that the producer appends does.
+is killed next; else the PUBLISH that the producer appends does.
 
 Invariant: a record is in place before its total is stored, or cut.  The next record's place follows from the index at
 that total: the next put writes over what an interrupted one has left there.
@@ -416,7 +416,7 @@ class Producer:
         return self.taken(count) <= self._replica.ledger.maxsize
 
     def trim(self, slot: int) -> bool:
-        """End another's reservation.  ``False``: there is nothing to end."""
+        """End a reservation.  ``False``: there is nothing to end."""
         replica, members = self._replica, self._members
         own = replica.ledger.res.get(slot)
         if own is None or own.cut or own.stop <= replica.ledger.totals[slot]:

@@ -160,8 +160,7 @@ class Replica:
     # -- appending
 
     def append(self, data: bytes, again: Optional[Callable[[], bytes]] = None) -> list[Verdict]:
-        """Append events, all in one piece, and return what each came to.  The last of them names our slot, so nobody
-        else writes the same.
+        """Append events, all in one piece, and return what each came to.
 
         Events that came too late for this journal are appended again after a roll.  ``again``: what it returns is
         appended then instead, for the last event must not count unless the ones before it were seen to in the same

@@ -1,6 +1,6 @@
 """The ends: items that are finished with, and shutting the queue down.
 
-Lives here: counting off, and what helpers of a shutdown do.  Not here: waiting for the end (``engine``).
+Lives here: counting off, and what helpers of a shutdown do.  Not here: waiting for the end (``waits``).
 
 A shutdown begins with an intention, the CLOSING.  Each process that reads it raises the flags of all producers, which
 stay up, and then cuts what they have put by then, in one piece with the SHUTDOWN.  A put that finds its flag up cuts

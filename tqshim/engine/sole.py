@@ -152,7 +152,7 @@ class SoleLease:
         if not isinstance(lease, Lease):
             return False
         ledger = self._replica.ledger
-        # Not before: others may cut until then.
+        # Once more: others could cut until then.
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = ledger.totals[: words_of.SLOTS]
         self.lease = lease
         if any(log >= words_of.SLOTS or filling.file.large for log, filling in ledger.files.items()):

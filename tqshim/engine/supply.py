@@ -4,7 +4,8 @@ Lives here: making files, and waiting for one that may come back.  Not here: wha
 (``producer``), when they are done (``reclaim``), their bytes (``storage``).
 
 The first one is small: a worker that puts one result must not have a megabyte zeroed.  Each next one is twice as long,
-up to a share of what the disk has left.  Files that were made for large records come back, and are filled again.
+up to a limit, and to a share of what the disk has left.  Files that were made for large records come back, and are
+filled again.
 
 Invariant: a file has all its pages, or it does not exist.
 """

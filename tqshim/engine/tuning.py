@@ -52,7 +52,8 @@ LARGE_FILE_BYTES: Final = 4 << 20
 """The same for a batch file of large records.  Each is filled again and again, and each time
 its names change; with 4 MB, items of 100 KB to 1 MB are put 1.2 to 1.4 times as fast."""
 SHARES: Final = 64
-"""Where less is free than so many of those, it is this part of what is free, and a file of ``FILE_BYTES`` at least."""
+"""Where less is free than so many such files take, a file is this part of what is free, but no shorter than the first
+file of a producer."""
 LARGE: Final = 1 << 19
 """Bytes from which a record that is got alone is unpickled straight from its file.  Smaller ones are read into memory
 that is warm, and cost more to open than to copy."""

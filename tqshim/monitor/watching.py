@@ -1,6 +1,6 @@
 """A queue's rates, seen from outside.
 
-Lives here: what happens between two looks.  Not here: how one looks (``looking``), what a person sees (``commands``).
+Lives here: what happens between two looks.  Not here: how one looks (``looking``), what a person sees (``cli``).
 
 Invariant: a look costs as much as what has happened since the last look, and one journal's events at most, however long
 ago that was; between looks nothing is done.

@@ -67,9 +67,9 @@ SEAL(key)                 past the journal's limit, and no earlier    the next j
 cut has used + the items that are held or returned.  The total of a log only grows, also over the members that follow
 one another in its slot: a CUT that comes late, or twice, is void; and so is a PASSED, for a lease's cell only grows.
 While an item is held or returned no lease stands: else a consumer would deliver others from memory, and overlook one
-that comes back.  While a lease of all that comes stands these events are void, too: CUT, PUBLISH, SKIP, OPEN, LEAVE of
-a member that has a file, TASK_DONE, SHUTDOWN.  A process that wants one of them ends the lease in the same append:
-DELIVEREDs by the cells, REVOKE.
+that comes back.  While a lease of all that comes stands these events are void, too: CUT, PUBLISH, SKIP, RESERVE,
+OPEN, LEAVE of a member that has a file, TASK_DONE, SHUTDOWN.  A process that wants one of them ends the lease in the
+same append: DELIVEREDs by the cells, REVOKE.
 
 Past the journal's limit all events but SEAL are void.  Events of unknown types are void everywhere.  Numbers of
 members, leases, grants, holds, files and items are never used twice; slots are.
