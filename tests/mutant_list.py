@@ -46,11 +46,9 @@ MUTANTS = [
     ),
     Mutant(
         "counter before large record",
-        "        count = self.writer.write(self._own_log(), total, records[:count])\n"
-        "        return self._commit(total, total + count, by_counter)",
-        "        put = self._commit(total, total + count, by_counter)\n"
-        "        self.writer.write(self._own_log(), total, records[:count])\n"
-        "        return put",
+        "        return total, self.writer.write(self._own_log(), total, records[:count])\n",
+        "        self._commit(total, total + count, True)\n"
+        "        return total, self.writer.write(self._own_log(), total, records[:count])\n",
         "a consumer that looks in that moment finds a damaged item",
         ORDER + "test_a_large_item_is_whole_once_it_can_be_seen",
     ),
@@ -359,7 +357,7 @@ MUTANTS = [
         "        with a_full_disk_is_no_matter():\n            self._put_again()\n",
         "",
         "items are lost that a get had taken and not returned when its process ends",
-        DEATH + "test_who_ends_leaves_what_a_get_had_taken_to_others[end]",
+        DEATH + "test_who_ends_leaves_what_a_get_had_taken_to_others[unbounded-end]",
     ),
     Mutant(
         "what comes back to the hand goes behind it",
@@ -621,7 +619,7 @@ MUTANTS = [
     # -- the rules
     Mutant(
         "cut twice",
-        "        totals[slot] = total\n        return range(first, self.tail)\n",
+        "        self.totals[slot] = total\n        return range(first, self.tail)\n",
         "        return range(first, self.tail)\n",
         "items are got again and again",
         ORDER + "test_another_process_sees_at_once_what_was_put[2]",

@@ -858,6 +858,20 @@ def test_a_handle_has_a_repr_and_is_hashable_and_a_second_one_is_another_object(
     assert "Queue" in repr(q)
 
 
+@pytest.mark.parametrize("kind", [multiprocessing.get_context().Queue, TurboQueue])
+def test_a_subclass_may_show_itself_before_it_is_made(kind: Any) -> None:
+    cls = type(kind()) if kind is not TurboQueue else kind
+
+    class Own(cls):  # type: ignore[misc, valid-type]
+        def __init__(self, **options: Any) -> None:
+            self.before = repr(self)
+            super().__init__(**options)
+
+    q = Own() if kind is TurboQueue else Own(ctx=multiprocessing.get_context())
+    assert "Own object at" in q.before
+    q.close()
+
+
 def test_a_get_of_several_that_lags_by_more_than_a_journal_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its look and its claim another process takes all, puts more, and rolls the journal more than once."""
     monkeypatch.setattr(tqshim.engine.tuning, "LIMITS", (16, 16))

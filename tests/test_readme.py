@@ -299,6 +299,7 @@ SIDE_BY_SIDE: Final = {
     "a process is killed or stopped in": "test_differs_killed_or_stopped_consumer_blocks_nobody",
     "Ctrl-C in `get`": "test_differs_interrupted_item_comes_back",
     "a signal handler, or a destructor,": "test_differs_handler_uses_the_queue_that_it_interrupts",
+    "`set_start_method` behind": "test_differs_a_queue_fixes_no_start_method",
     "a closed handle: ": "test_differs_closed_handle_keeps_its_last_size",
     "a closed handle that never put": "test_differs_closed_handle_stays_at_home",
     "numpy arrays": "test_differs_arrays_share_their_memory",
@@ -801,6 +802,15 @@ def test_differs_arrays_share_their_memory() -> None:
         assert (found.flags.owndata, found.flags.writeable) == (owns, True)
         with contextlib.nullcontext() if owns else pytest.raises(ValueError, match="own its"):
             found.resize(2000, refcheck=False)
+        queue.put(numpy.arange(3, dtype=numpy.dtype(int).newbyteorder()))
+        assert queue.get(timeout=PATIENCE).dtype.isnative == owns
+
+
+def test_differs_a_queue_fixes_no_start_method() -> None:
+    for kind, fixes in (("multiprocessing.Queue", True), ("tqshim.TurboQueue", False)):
+        program = f"import multiprocessing, tqshim; {kind}(); multiprocessing.set_start_method('spawn')"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert ("context has already been set" in done.stderr) == (done.returncode != 0) == fixes
 
 
 @pytest.mark.in_turn

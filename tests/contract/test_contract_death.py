@@ -143,25 +143,42 @@ def test_an_item_comes_back_whose_holder_was_killed(waits: bool, other: Any) -> 
 
 
 @pytest.mark.parametrize("ends", ["close", "end"])
-def test_who_ends_leaves_what_a_get_had_taken_to_others(ends: str, other: Any) -> None:
-    """Items behind one that could not be unpickled are in nobody's hand when their process ends."""
-    with tqshim.Queue() as q:
+@pytest.mark.parametrize("then", ["unbounded", "full", "shut"])
+def test_who_ends_leaves_what_a_get_had_taken_to_others(then: str, ends: str, other: Any) -> None:
+    """Items behind one that could not be unpickled are in nobody's hand when their process ends, be there places for
+    them or not."""
+    with tqshim.Queue(0 if then == "unbounded" else 6) as q:
         reader = other(q)
         q.put_many([0, 1, Unloadable(), 3, 4, 5])
         assert reader.do("get_many") == [0, 1]
+        q.put_many(range(6, 12))
+        if then == "shut":
+            q.shutdown()
         if ends == "close":
             reader.do("close")
         else:
             reader.end()
+        if then == "full":
+            for beyond in range(4, 0, -1):
+                assert q.qsize() == 6 + beyond
+                with pytest.raises(tqshim.Full):
+                    q.put_nowait("too much")
+                q.get()
         got = []
         while True:
             try:
                 got.append(q.get(timeout=0.2))
             except ValueError:
                 got.append("unloadable")
-            except tqshim.Empty:
+            except (tqshim.Empty, tqshim.ShutDown):
                 break
-        assert [one for one in got if one != "unloadable"] == [3, 4, 5]
+        left = [one for one in got if one != "unloadable"]
+        assert sorted(left) == [3, 4, 5, *range(6 if then != "full" else 10, 12)]
+        if then == "full":
+            q.put_many_nowait(range(6))
+            assert q.full()
+            with pytest.raises(tqshim.Full):
+                q.put_nowait("too much")
 
 
 def test_items_behind_one_that_cannot_be_unpickled_keep_their_order() -> None:

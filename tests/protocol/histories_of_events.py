@@ -23,12 +23,13 @@ ROOM: Final = 6
 KINDS: Final = (
     ["CUT"] * 10
     + ["PUBLISH"] * 4
+    + ["PUT_BACK"]
     + ["CLAIM", "CLAIM_MANY", "OPEN", "RESERVE", "TRIM", "SKIP", "HOLD", "LEASE", "LEASE_ALL", "PASSED", "REVOKE"] * 3
     + ["DELIVERED"] * 6
     + ["JOIN", "LEAVE", "GOT", "RETURN", "TASK_DONE"] * 2
 )
 LAST: Final = ["CLOSING", "SHUTDOWN"]
-CUTS: Final = (events.CUT, events.PUBLISH)
+CUTS: Final = (events.CUT, events.PUBLISH, events.PUT_BACK)
 VOID: Final = (*CUTS, events.SKIP, events.RESERVE, events.OPEN, events.LEAVE, events.TASK_DONE, events.SHUTDOWN)
 """While a lease of all that comes stands."""
 
@@ -49,9 +50,9 @@ def some_event(dice: random.Random, ledger: Ledger, ends: bool) -> bytes:
         kind, slot = "LEASE_ALL", next(slot for slot, one in ledger.members.items() if one.consumer)
     if ledger.sole and dice.random() < 0.4:
         kind = "DELIVERED"
-    if kind in ("CUT", "PUBLISH"):
+    if kind in ("CUT", "PUBLISH", "PUT_BACK"):
         new = max(0, total + dice.choice([-1, 0, 1, 1, 1, 2, 2, 3, ROOM, 1 << 39]))
-        return events.cut(slot, new) if kind == "CUT" else events.publish(slot, new)
+        return {"CUT": events.cut, "PUBLISH": events.publish, "PUT_BACK": events.put_back}[kind](slot, new)
     if kind == "SKIP":
         return events.skip(slot, max(0, total + dice.choice([-1, 0, 1, 1, 2, ROOM + 1])))
     if kind == "OPEN":
@@ -157,16 +158,18 @@ def expected(ledger: Ledger, event: bytes) -> bool:
 
 
 def cut_of(ledger: Ledger, event: bytes) -> int:
-    """Records that a CUT cuts, as many as have places; or a PUBLISH, all of them or none."""
+    """Records that a CUT cuts, as many as have places; or a PUBLISH, all of them or none; or a PUT_BACK."""
     slot, total = word(event) >> 8 & 0xFFFF, word(event) >> 24
     filling = ledger.files.get(slot)
-    if filling is None or ledger.shut or not ledger.totals[slot] < total <= filling.first + ROOM:
+    back = event[0] == events.PUT_BACK
+    shut = ledger.shut == SHUT_AT_ONCE if back else ledger.shut
+    if filling is None or shut or not ledger.totals[slot] < total <= filling.first + ROOM:
         return 0
     count = total - ledger.totals[slot]
-    if ledger.maxsize:
+    if ledger.maxsize and not back:
         own = ledger.res.get(slot)
         granted = max(0, own.stop - ledger.totals[slot]) if own else 0
-        places = granted + ledger.maxsize - taken(ledger)
+        places = granted + max(0, ledger.maxsize - taken(ledger))
         if places < count:
             return 0 if event[0] == events.PUBLISH else max(0, places)
     return count
@@ -207,7 +210,7 @@ class History:
     def step(self, event: bytes) -> Verdict:
         ledger = self.ledger
         valid = expected(ledger, event)
-        before, low = self.numbers(), ledger.low
+        before, low, used = self.numbers(), ledger.low, ledger.used
         slot = word(event) >> 8 & 0xFFFF
         count = cut_of(ledger, event) if event[0] in CUTS else given_of(ledger, event)
         former = ledger.totals[slot] if slot < len(ledger.totals) else 0
@@ -228,6 +231,8 @@ class History:
                 assert place not in self.seen, "two items in one place"
                 self.seen.add(place)
                 self.places[item] = place
+        if ledger.maxsize and event[0] != events.PUT_BACK:
+            assert ledger.used <= max(ledger.maxsize, used), "what is put back alone goes beyond the bound"
         if event[0] == events.DELIVERED and verdict is not None:
             assert ledger.given[slot] == ledger.totals[slot], "how far its lease has got is known"
         if event[0] == events.SKIP and verdict is not None:
@@ -255,8 +260,6 @@ def check(history: History) -> None:
     assert ledger.reserved == reserved(ledger)
     assert ledger.apart == len(ledger.held) + len(ledger.returned)
     assert ledger.used == taken(ledger)
-    if ledger.maxsize:
-        assert ledger.used <= ledger.maxsize
     assert not ledger.sole or (ledger.lease and ledger.lease.first == ledger.lease.end == ledger.tail)
     for item in range(low, ledger.tail):
         assert tuple(ledger.place(item)) == history.places[item]

@@ -342,10 +342,7 @@ class Acts:
         parts.acknowledging.take_all_back()
         while parts.hand.state[1]:
             record = bytes(parts.hand.pop())
-            put = parts.producer.put([record])
-            if not put and self.maxsize and parts.make_room():
-                put = parts.producer.put([record])
-            if not put:
+            if not parts.put_back(record):
                 return
             parts.ending.task_done()
             parts.waiter.ring(SLEEPS)

@@ -16,6 +16,7 @@ from tqshim.engine.reclaim import Reclaimer
 from tqshim.engine.replica import Replica
 from tqshim.engine.shutdown import Ending
 from tqshim.engine.wait_policy import Waiter
+from tqshim.protocol import events
 from tqshim.protocol.records import SHUT
 from tqshim.runtime import late
 from tqshim.storage.folder import LogFolder
@@ -108,6 +109,24 @@ class Parts:
                 return True
         res = self.replica.ledger.res
         return sum([producer.trim(slot) for slot, own in list(res.items()) if not own.cut]) > 0
+
+    def put_back(self, record: bytes) -> bool:
+        """Put what this process, which leaves, had got and not delivered: be there a place or not, for its item had
+        one, and also into a queue that is shut down.  ``False``: that was done at once, and drops it.
+
+        Raises ``OSError`` where there is no space."""
+        producer = self.producer
+        producer.end()
+        producer.settle_all(producer)
+        total, count = producer.write([record])
+        slot = producer.slot
+        assert slot is not None
+        # Commit point.
+        self.members.cut(events.put_back(slot, total + count))
+        if self.replica.ledger.totals[slot] < total + count:
+            return False
+        producer.log.counts[producer.log.cell] = total + count
+        return True
 
     def has_room(self, count: int) -> bool:
         """Return whether there seem to be so many places, though a put has found none.

@@ -130,14 +130,18 @@ class Producer:
             if replica.ledger.shutting:
                 self.help_to_shut()
                 return 0
+        total, count = self.write(records)
+        return self._commit(total, total + count, by_counter)
+
+    def write(self, records: Sequence[NewRecord]) -> tuple[int, int]:
+        """Write the first of these behind the log; returns how many it had, and how many these are."""
         total = self._position()
         count = self._fitting(total, records)
         if not count:
             self._open_for(records)
             total = self._position()
             count = self._fitting(total, records)
-        count = self.writer.write(self._own_log(), total, records[:count])
-        return self._commit(total, total + count, by_counter)
+        return total, self.writer.write(self._own_log(), total, records[:count])
 
     def _put_alone(self, record: NewRecord) -> Optional[int]:
         """Put a small record where nobody else puts.  0: there is no place.  ``None``: it takes the long way."""

@@ -52,7 +52,8 @@ def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  
                 if maxsize:
                     own = res.get(slot)
                     granted = own.stop - former if own is not None and own.stop > former else 0
-                    most = former + granted + maxsize - (tail - (passed if number else head) + reserved + apart)
+                    free = maxsize - (tail - (passed if number else head) + reserved + apart)
+                    most = former + granted + (free if free > 0 else 0)
                     if total > most:
                         total = former if kind == PUBLISH or most < former else most
                     if granted:

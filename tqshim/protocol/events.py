@@ -40,6 +40,7 @@ __all__ = [
     "OPEN",
     "PASSED",
     "PUBLISH",
+    "PUT_BACK",
     "RESERVE",
     "RESERVE_MOST",
     "RETURN",
@@ -66,6 +67,7 @@ __all__ = [
     "open_",
     "passed",
     "publish",
+    "put_back",
     "reserve",
     "return_",
     "revoke",
@@ -104,6 +106,7 @@ PUBLISH: Final = 19
 PASSED: Final = 20
 DELIVERED: Final = 21
 LEASE_ALL: Final = 22
+PUT_BACK: Final = 23
 
 LEASE_MOST: Final = (1 << 16) - 1
 """Items of one lease: how far it got must fit into the 16 bits of a REVOKE or PASSED."""
@@ -144,6 +147,11 @@ def cut(slot: int, total: int) -> bytes:
 def publish(slot: int, total: int) -> bytes:
     """``cut`` by the log's own producer, which puts records by it: all of them, or none."""
     return _pack(PUBLISH | slot << 8 | total << 24)
+
+
+def put_back(slot: int, total: int) -> bytes:
+    """``cut`` by a process that leaves, of what it had got and not delivered: be there places or not."""
+    return _pack(PUT_BACK | slot << 8 | total << 24)
 
 
 def skip(slot: int, total: int) -> bytes:

@@ -24,6 +24,8 @@ CUT(slot, total)          the slot has a file; not shut down;         the record
                           reservation's among them                    first
 PUBLISH(slot, total)      the same; bounded: there are places for     the same, all of them
                           all of them
+PUT_BACK(slot, total)     the slot has a file; not shut down at       the same, all of them, be there places or not; its
+                          once; cut < total <= what its file can hold reservation is dropped
 SKIP(slot, total)         the slot has a file;                        records up to ``total`` are cut, and no items; its
                           cut < total <= what its file can hold       reservation is dropped
 CLAIM(slot)               no lease stands, no item is returned, and   the item at the head is the slot's
@@ -64,12 +66,13 @@ SEAL(key)                 past the journal's limit, and no earlier    the next j
 ========================  ==========================================  ==================================================
 
 ``used`` = tail - (a lease stands ? its first item that has not passed : head) + the places of all reservations that no
-cut has used + the items that are held or returned.  The total of a log only grows, also over the members that follow
-one another in its slot: a CUT that comes late, or twice, is void; and so is a PASSED, for a lease's cell only grows.
+cut has used + the items that are held or returned.  PUT_BACK alone may raise it above the bound.
+The total of a log only grows, also over the members that follow one another in its slot: a CUT that comes late, or
+twice, is void; and so is a PASSED, for a lease's cell only grows.
 While an item is held or returned no lease stands: else a consumer would deliver others from memory, and overlook one
-that comes back.  While a lease of all that comes stands these events are void, too: CUT, PUBLISH, SKIP, RESERVE,
-OPEN, LEAVE of a member that has a file, TASK_DONE, SHUTDOWN.  A process that wants one of them ends the lease in the
-same append: DELIVEREDs by the cells, REVOKE.
+that comes back.  While a lease of all that comes stands these events are void, too: CUT, PUBLISH, PUT_BACK, SKIP,
+RESERVE, OPEN, LEAVE of a member that has a file, TASK_DONE, SHUTDOWN.  A process that wants one of them ends the lease
+in the same append: DELIVEREDs by the cells, REVOKE.
 
 Past the journal's limit all events but SEAL are void.  Events of unknown types are void everywhere.  Numbers of
 members, leases, grants, holds, files and items are never used twice; slots are.
@@ -170,16 +173,29 @@ class Ledger(State):
             return None
         if self.maxsize:
             reserved = self.reserved_to(slot)
-            most = reserved + self.maxsize - self.used
+            free = self.maxsize - self.used
+            most = reserved + free if free > 0 else reserved
             if total > most:
                 if whole or most <= former:
                     return None
                 total = most
             self.reserved -= min(reserved, total) - former
-        first = self.tail
+        return self._grow(slot, filling, total)
+
+    def _put_back(self, slot: int, total: int) -> Optional[range]:
+        filling = self.files.get(slot)
+        if filling is None or self.shut == SHUT_AT_ONCE or self.sole:
+            return None
+        if not self.totals[slot] < total <= filling.stop:
+            return None
+        self._drop_reservation(slot)
+        return self._grow(slot, filling, total)
+
+    def _grow(self, slot: int, filling: Filling, total: int) -> range:
+        first, former = self.tail, self.totals[slot]
         self.extents.append(first, filling.number, former - filling.first, total - former)
         self.ends[filling.file] = self.tail = first + total - former
-        totals[slot] = total
+        self.totals[slot] = total
         return range(first, self.tail)
 
     def _skip(self, slot: int, total: int) -> Optional[int]:
@@ -414,6 +430,7 @@ class Ledger(State):
 
 _STEPS: Final[dict[int, Callable[[Ledger, int, int], Verdict]]] = {
     PUBLISH: lambda ledger, slot, total: ledger._cut(slot, total, True),
+    events.PUT_BACK: lambda ledger, slot, total: ledger._put_back(slot, total),
     CLAIM_MANY: lambda ledger, slot, most: ledger._claim(slot, most),
     LEASE: lambda ledger, slot, most: ledger._lease(slot, most),
     LEASE_ALL: lambda ledger, slot, _: ledger._lease_all(slot),

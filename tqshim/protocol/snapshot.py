@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "dump", "is_former", "kind", "limit_of", "load", "size_of", "words_after"]
 
-MAGIC: Final = int.from_bytes(b"tqshim14", "little")
+MAGIC: Final = int.from_bytes(b"tqshim15", "little")
 """The last two characters are the version of these rules."""
 _FORMER: Final = {b"tqshim0": "0.1", b"tqshim10": "0.2", b"tqshim11": "0.2"}
 """How journals of former formats begin, and the version that reads them."""

@@ -388,13 +388,13 @@ class TurboQueue(_Queue[_T]):
         return self._path
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_path"):  # a subclass has not called ``super().__init__`` yet
+            return object.__repr__(self)
         place = "anonymous" if self._path is None else f"at {self._path!r}"
-        told = "closed"
-        if self._engine is not None:
-            try:
-                told = f"items={self._engine.qsize()}, maxsize={self._maxsize}"
-            except (OSError, ValueError) as error:  # its folder is gone or damaged: other calls say so
-                told = type(error).__name__
+        try:
+            told = f"items={self._engine.qsize()}, maxsize={self._maxsize}" if self._engine else "closed"
+        except (OSError, ValueError) as error:  # its folder is gone or damaged: other calls say so
+            told = type(error).__name__
         return f"<{type(self).__name__} {place}, {told}>"
 
     def qsize(self) -> int:
