@@ -1509,6 +1509,27 @@ class Leave(Path):
         return [*range(3, 20), "a", "b"]
 
 
+class LeaveWithItem(Path):
+    title = "leave a full queue with an item that a get had taken"
+    commit = "PUT_BACK"
+    maxsize = 3
+    items = 3
+    puts = ("last",)
+    again = True
+
+    def prepare(self) -> None:
+        taken: list[Any] = []
+        self.engine.get(taken, 1, False, None)
+        self.engine.give_back(taken)
+        self.queue.put("last")
+
+    def act(self) -> None:
+        self.engine.close()
+
+    def expected(self, done: list[str]) -> list[Any]:
+        return [1, 2, "last", *[0] * any("PUT_BACK" in step for step in done)]
+
+
 class Bury(Path):
     title = "bury a killed producer"
     commit = "LEAVE"
