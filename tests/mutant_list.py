@@ -47,7 +47,7 @@ MUTANTS = [
     Mutant(
         "counter before large record",
         "        return total, self.writer.write(self._own_log(), total, records[:count])\n",
-        "        self._commit(total, total + count, True)\n"
+        "        self._commit(total, total + count)\n"
         "        return total, self.writer.write(self._own_log(), total, records[:count])\n",
         "a consumer that looks in that moment finds a damaged item",
         ORDER + "test_a_large_item_is_whole_once_it_can_be_seen",

@@ -270,19 +270,19 @@ def test_a_batch_whose_places_others_take_in_that_moment_is_put_whole_or_not_at_
     other = Engine(LogFolder.meet(q._engine.folder.path))
     q.put_many(range(3))
     q.put_many(range(3, 6))
-    commit = Producer._commit
+    append = Producer.append
     theirs: list[None] = []
 
-    def in_between(producer: Producer, total: int, new: int, by_counter: bool) -> int:
+    def in_between(producer: Producer, total: int, new: int, event: Callable[[int, int], bytes]) -> int:
         if producer is q._engine.parts.producer:
             monkeypatch.undo()
             while other.put(b"\x80\x05N.", False, None):
                 theirs.append(None)
             if free:
                 other.get([], free, False, None)
-        return commit(producer, total, new, by_counter)
+        return append(producer, total, new, event)
 
-    monkeypatch.setattr(Producer, "_commit", in_between)
+    monkeypatch.setattr(Producer, "append", in_between)
     if free < 3:
         with pytest.raises(tqshim.Full) as caught:
             q.put_many_nowait(range(6, 9))

@@ -335,7 +335,7 @@ class Acts:
             parts.disk.harden_journal()
 
     def _put_again(self) -> None:
-        """Put again what gets have taken and not delivered, as far as there are places: nobody else can take it.
+        """Put again what gets have taken and not delivered, be there places or not: nobody else can take it.
 
         The items that were taken count as finished with."""
         parts = self.parts

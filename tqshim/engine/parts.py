@@ -119,14 +119,7 @@ class Parts:
         producer.end()
         producer.settle_all(producer)
         total, count = producer.write([record])
-        slot = producer.slot
-        assert slot is not None
-        # Commit point.
-        self.members.cut(events.put_back(slot, total + count))
-        if self.replica.ledger.totals[slot] < total + count:
-            return False
-        producer.log.counts[producer.log.cell] = total + count
-        return True
+        return producer.append(total, total + count, events.put_back) > 0
 
     def has_room(self, count: int) -> bool:
         """Return whether there seem to be so many places, though a put has found none.

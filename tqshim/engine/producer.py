@@ -111,8 +111,7 @@ class Producer:
     def _put(self, records: Sequence[NewRecord]) -> int:
         """Put the first of these records, or all of them in a bounded queue; returns how many were put."""
         replica = self._replica
-        if self.slot is None:
-            self.slot = self._members.join(consumer=False)
+        self.end()
         if replica.ledger.shutting or self.log.counts[self.log.flag] or not self._members.counting:
             replica.sync()
             if replica.ledger.shutting:
@@ -131,7 +130,7 @@ class Producer:
                 self.help_to_shut()
                 return 0
         total, count = self.write(records)
-        return self._commit(total, total + count, by_counter)
+        return self._commit(total, total + count) if by_counter else self.append(total, total + count, events.publish)
 
     def write(self, records: Sequence[NewRecord]) -> tuple[int, int]:
         """Write the first of these behind the log; returns how many it had, and how many these are."""
@@ -248,24 +247,27 @@ class Producer:
             raise OSError(errno.EBADF, "this frame's process was forked")
         return log
 
-    def _commit(self, total: int, new: int, by_counter: bool) -> int:
-        """The log has grown from ``total`` to ``new`` records; returns how many of them are put."""
+    def _commit(self, total: int, new: int) -> int:
+        """The log has grown from ``total`` to ``new`` records: put them by the counter; returns how many count."""
+        log = self._own_log()
+        now = monotonic_ns()
+        if now > log.due:
+            log.mark(now)
+        # Commit point: from here on they are in the queue.
+        log.counts[log.cell] = new
+        # A shutdown may have looked for flags to raise before our OPEN, and not again since.
+        if log.counts[log.flag] or self._replica.ledger.shutting:
+            put = self.confirm(new, self)
+            self.lost.difference_update(range(total, new))
+            return new - total if put else 0
+        return new - total
+
+    def append(self, total: int, new: int, event: Callable[[int, int], bytes]) -> int:
+        """The log has grown from ``total`` to ``new`` records: put them by that event; returns how many it put."""
         log, slot = self._own_log(), self.slot
         assert slot is not None
-        if by_counter:
-            now = monotonic_ns()
-            if now > log.due:
-                log.mark(now)
-            # Commit point: from here on they are in the queue.
-            log.counts[log.cell] = new
-            # A shutdown may have looked for flags to raise before our OPEN, and not again since.
-            if log.counts[log.flag] or self._replica.ledger.shutting:
-                put = self.confirm(new, self)
-                self.lost.difference_update(range(total, new))
-                return new - total if put else 0
-            return new - total
         # Commit point.
-        self._members.cut(events.publish(slot, new))
+        self._members.cut(event(slot, new))
         if self._replica.ledger.totals[slot] < new:
             return 0
         log.counts[log.cell] = new
@@ -492,8 +494,7 @@ class Producer:
         """An act was interrupted: see how far the log has got."""
         if self.slot is None:
             return
-        log = self.log
-        total = self._position()
+        log, total = self.log, self._position()
         if log.counts[log.cell] < total and log.batch is not None:
             log.counts[log.cell] = total
         self._limit()

@@ -25,7 +25,8 @@ CUT(slot, total)          the slot has a file; not shut down;         the record
 PUBLISH(slot, total)      the same; bounded: there are places for     the same, all of them
                           all of them
 PUT_BACK(slot, total)     the slot has a file; not shut down at       the same, all of them, be there places or not; its
-                          once; cut < total <= what its file can hold reservation is dropped
+                          once; cut < total <= what its file can      reservation is dropped
+                          hold
 SKIP(slot, total)         the slot has a file;                        records up to ``total`` are cut, and no items; its
                           cut < total <= what its file can hold       reservation is dropped
 CLAIM(slot)               no lease stands, no item is returned, and   the item at the head is the slot's
