@@ -1,5 +1,5 @@
 """The benchmark.
 
-Lives here: kinds of queues, processes that use them, what is measured, rounds, tables and the picture.  Its parts are
-imported by name, so that a process which only puts and gets loads little.
+Lives here: kinds of queues, processes that use them, what is measured, rounds, tables and the picture.  This module
+imports none of these: a process that only puts and gets loads little.
 """

@@ -16,7 +16,7 @@ GROUP: Final = "consumers"
 """The measurements whose figures are drawn."""
 SUFFIX: Final = ".svg"
 _LOOKS: Final = {
-    # Colours that are told apart with any eyes, on white and on black.
+    # Colours that people with any colour vision can tell apart, on white and on black.
     STDLIB: ("#8c8c8c", "o", "-"),
     FASTER_FIFO: ("#d98200", "s", "-"),
     many(FASTER_FIFO): ("#d98200", "s", "--"),
@@ -26,7 +26,7 @@ _LOOKS: Final = {
 
 
 def why_not(path: str) -> str:
-    """Why no picture can be drawn to that path, or nothing."""
+    """Return why no picture can be drawn to that path; an empty text: one can be."""
     if not path.endswith(SUFFIX):
         return f"{path}: a picture is drawn as {SUFFIX}; give it such a name"
     if importlib.util.find_spec("matplotlib") is None:
@@ -37,7 +37,7 @@ def why_not(path: str) -> str:
 def draw(path: str, document: dict[str, Any]) -> None:
     """Draw the figures of a document to an SVG file.
 
-    Raises ``ValueError`` if it has none of them, ``OSError`` if the file can't be written."""
+    Raises ``ValueError`` if the document has no figures of ``GROUP``, ``OSError`` if the file can't be written."""
     results = [result for result in document["measurements"] if result["name"].startswith(f"{GROUP}/")]
     lines = {name: _line(name, results) for name in KINDS}
     if not any(lines.values()):
@@ -48,7 +48,8 @@ def draw(path: str, document: dict[str, Any]) -> None:
     matplotlib.use("svg")
     import matplotlib.pyplot as pyplot
 
-    # Text stays text: it is small, can be read aloud and searched.  No date, so that equal figures give equal files.
+    # Text is stored as text, not as outlines: it is small, and can be read aloud and searched.  The file has no date,
+    # so that equal figures give equal files.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": GROUP, "font.family": "sans-serif"}):
         figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
         shown: set[int] = set()
@@ -87,7 +88,7 @@ def _label(name: str) -> str:
 
 
 def _line(name: str, results: list[dict[str, Any]]) -> list[tuple[int, float, float, float]]:
-    """A kind's points: consumers, and median, least and greatest thousands of items a second."""
+    """Return a kind's points: number of consumers; median, least and greatest thousands of items a second."""
     points = []
     for result in results:
         figure = result["metrics"]["rate"]["kinds"].get(name)

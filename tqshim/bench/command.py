@@ -1,8 +1,8 @@
 """``python -m tqshim bench``: TurboQueue beside the standard library's queue, and faster-fifo if it is installed.
 
-Lives here: its options, progress, interrupts and what is left when it ends.
+Lives here: the command's options, progress and interrupts, and the removal of what runs have left.
 
-Invariant: when it ends, in whatever way it can still notice, none of its processes and none of its queues is left.
+Invariant: when the command ends in a way that it can notice, none of its processes and none of its queues is left.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WITHIN: Final = {Level.QUICK: 15.0, Level.DEFAULT: 120.0, Level.FULL: 7200.0}
 LIMIT: Final = {Level.QUICK: 15.0, Level.DEFAULT: 30.0, Level.FULL: 600.0}
 """Seconds after which a run counts as stuck."""
 INTERRUPTED: Final = 130
-"""Exit status after Ctrl-C or a signal that asks to end: what shells expect."""
+"""Exit status after Ctrl-C, as shells expect it, and after the other signals that ask to end."""
 
 
 def positive(text: str) -> float:
@@ -96,7 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure and print.  Exit status: 0; 1 where a run failed; 2 where nothing can be run; 130 if interrupted."""
+    """Measure and print.  Exit status: 0; 1 where a run failed, or a kind had no turn before the time was up; 2 where
+    nothing can be run; 130 if interrupted."""
     problem = _problem(options)
     if problem:
         print(f"python -m tqshim bench: {problem}", file=sys.stderr)
@@ -114,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _problem(options: argparse.Namespace) -> str:
-    """What is wrong with the options, or nothing."""
+    """Return what is wrong with the options; an empty text: nothing is."""
     if options.quick and options.full:
         return "--quick and --full exclude each other; give one of them"
     if options.programs and options.plot:
@@ -139,7 +140,8 @@ def _problem(options: argparse.Namespace) -> str:
 
 
 def _problem_of_kinds(options: argparse.Namespace) -> str:
-    """Why nothing would be measured of a kind, or for a name, that was given; or nothing."""
+    """Return why nothing would be measured of a kind that was given, or of those kinds for a name that was given; an
+    empty text: something is measured of each."""
     if not options.kind:
         return ""
     absent = [kind for kind in options.kind if not usable(KINDS[kind])]
@@ -163,14 +165,14 @@ def _level(options: argparse.Namespace) -> Level:
 
 
 def _listed(options: argparse.Namespace) -> list[Measurement]:
-    """What there is to measure."""
+    """Return all that can be measured: the whole programs with ``--programs``, else the queues."""
     if options.programs:
         return list(programs.measurements(options.programs, options.start_method))
     return list(measurements())
 
 
 def _chosen(options: argparse.Namespace) -> list[Measurement]:
-    """The measurements that these options ask for."""
+    """Return the measurements that these options ask for."""
     names = list(options.only or ())
     if options.plot:
         names.append(chart.GROUP)
@@ -183,7 +185,7 @@ def _chosen(options: argparse.Namespace) -> list[Measurement]:
 
 
 def _measure(options: argparse.Namespace, check: Callable[[], None]) -> int:
-    """``check`` is called before each run."""
+    """Take the measurements and print them; return the exit status.  ``check`` is called before each run."""
 
     def progress(text: str) -> None:
         check()
@@ -196,7 +198,7 @@ def _measure(options: argparse.Namespace, check: Callable[[], None]) -> int:
     kinds = [[kind for kind in present if kind.name in one.kinds] for one in chosen]
     context = multiprocessing.get_context(options.start_method)
     if context.get_start_method() == "forkserver":
-        # Else each of hundreds of processes imports all of this anew.
+        # Without this, each of hundreds of processes would import all of these modules anew.
         context.set_forkserver_preload([workloads.__name__, workers.__name__, *{kind.module for kind in present}])
     limit = options.limit or LIMIT[level]
     all_runs = [
@@ -243,10 +245,11 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[Callable[[], None]]:
-    """Signals that ask to end raise ``KeyboardInterrupt``: the first one only, for ending must not be cut short.
+    """Let the first signal that asks to end raise ``KeyboardInterrupt``.  Later ones are ignored: the block must be
+    able to end what it has begun.
 
-    Where that was swallowed, as it is in any ``__del__``, the function that this yields raises it again, and so does
-    the end of the block; nothing is reported at the first place."""
+    The exception may be swallowed, as any exception is in a ``__del__``.  So the function that this yields raises
+    ``KeyboardInterrupt`` again, and so does the end of the block; the swallowed one is not reported."""
     interrupted = False
     tell = sys.unraisablehook
 

@@ -1,4 +1,4 @@
-"""What durability costs, and a key: puts and gets of a queue at a path, beside one that has neither.
+"""What durability costs, and what a key costs: puts and gets of a queue with one of them, beside a queue with neither.
 
 Lives here: the ways in which items are put and got, and their time.  Not here: which are measured (``measurements``).
 
@@ -57,7 +57,8 @@ def _move_large(queue: Any, count: int) -> None:
 
 
 def _append_twice(folder: str, count: int) -> None:
-    """Append to one file, then to another, each time until it is on the disk: a durable put does at least that."""
+    """Append to one file, then to another; each append returns when its bytes are on the disk.  A durable put does at
+    least that."""
     files = [os.open(f"{folder}/{name}", os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_SYNC) for name in ("one", "two")]
     try:
         for _ in range(count):
@@ -74,7 +75,7 @@ class Way(NamedTuple):
     title: str
     use: Callable[[Any, int], None]
     items: int
-    """In full: the quick ways need more."""
+    """Items at full count; a quick way needs more of them for its time to be measured."""
 
 
 WAYS: Final = {
@@ -87,7 +88,7 @@ WAYS: Final = {
 
 
 def cost(kind: Kind, setting: Setting, way: str) -> list[float]:
-    """Microseconds an item."""
+    """Return microseconds an item."""
     count = setting.count(WAYS[way].items // MANY) * MANY
     with tempfile.TemporaryDirectory() as folder:
         if kind.name == FILES:

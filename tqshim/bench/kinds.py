@@ -1,6 +1,6 @@
 """The kinds of queues that are measured, and how each is made and used.
 
-Lives here: everything that differs between them.  Not here: what is done with them (``workloads``).
+Lives here: everything that differs between the kinds.  Not here: what is done with queues (``workloads``).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ __all__ = [
 ]
 
 BATCH: Final = 100
-"""Items of a batch: the published number."""
+"""Items of a batch, as in faster-fifo's published comparison."""
 FOREVER: Final = 3600.0
 """Seconds that stand for "for ever" where a queue's own default timeout is short."""
 FASTER_FIFO_LEAST: Final = 100_000
-"""Bytes of a faster-fifo queue at least: what its own comparison gives it."""
+"""The least size of a faster-fifo queue, in bytes: that of its published comparison."""
 
 STDLIB: Final = "multiprocessing.Queue"
 SIMPLE: Final = "SimpleQueue"
@@ -58,9 +58,9 @@ class Kind:
 
     name: str
     module: str
-    """What must be importable."""
+    """The module that must be importable."""
     make: Callable[[Any, int, int], Any]
-    """From a context, a bound or 0, and the bytes that an unbounded queue must hold."""
+    """Makes a queue from a context, a bound or 0, and the bytes that an unbounded queue must hold."""
     batch: int = 1
     """1: ``put`` and ``get``; more: ``put_many`` and ``get_many`` of so many."""
     endless: Optional[float] = None
@@ -68,7 +68,7 @@ class Kind:
     rival: str = ""
     """The kind of faster-fifo that is used in the same way."""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Of a queue at a path: what else it is made with."""
+    """Further arguments that a queue at a path is made with."""
 
 
 def many(name: str) -> str:
@@ -87,7 +87,7 @@ def _make_simple(context: Any, bound: int, room: int) -> Any:
 def _make_faster_fifo(context: Any, bound: int, room: int) -> Any:
     import faster_fifo  # type: ignore[import-untyped,import-not-found,unused-ignore]  # optional, without type hints
 
-    # Its first argument is bytes, not items, and its own comparison passes the bound there all the same.
+    # This argument is a size in bytes.  All the same the published comparison gives its bound, a number of items, here.
     return faster_fifo.Queue(bound or max(room, FASTER_FIFO_LEAST))
 
 
@@ -123,7 +123,7 @@ def usable(kind: Kind) -> bool:
 
 
 def folder_of(queue: Any) -> Optional[str]:
-    """The folder in which a queue's items lie, or ``None``."""
+    """Return the folder in which a queue's items lie; ``None`` for a queue that has no folder."""
     return queue._engine.folder.path if isinstance(queue, TurboQueue) and queue._engine else None
 
 

@@ -1,6 +1,6 @@
 """The machine that figures come from.
 
-Lives here: what is told about it beside them.
+Lives here: what a report says about that machine beside its figures.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def _version(distribution: str) -> str:
 
 
 def describe(method: str, distributions: Iterable[str]) -> dict[str, Any]:
-    """Processors, versions of interpreter, kernel and those distributions, load, and where queues lie."""
+    """Return what a report says about the machine: processors, interpreter, kernel, load, start method, where queues
+    lie, and the versions of this package and of ``distributions``."""
     with TurboQueue() as queue:
         engine = queue._engine
         assert engine is not None

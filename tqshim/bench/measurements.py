@@ -3,7 +3,7 @@
 Lives here: the list of measurements, each with the run that takes it.  Not here: the runs (``runs``), how often and in
 what order they are taken (``rounds``).
 
-Invariant: each has a name of its own, and its metrics are what its run returns, in that order.
+Invariant: each measurement has a name of its own, and its metrics are what its run returns, in that order.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ CONFIGURATIONS: Final = (
     (20, 3, 1_000_000),
     (20, 20, 1_000_000),
 )
-"""Producers, consumers, items in all: the published counts (200,000 to 50,000 a producer)."""
+"""Producers, consumers, items in all, as in faster-fifo's published comparison (50,000 to 200,000 a producer)."""
 PLAIN: Final = ((1, 1, 1_000_000), (1, 10, 1_000_000), (10, 1, 1_000_000), (3, 20, 1_000_000))
-"""Of those, what is measured without the timeouts, as most programs put and get."""
+"""The same for puts and gets without timeouts, which is how most programs put and get."""
 PLAIN_BOUNDS: Final = (1, 2, 10, 100, 1000)
 QUICK_ITEMS: Final = 20_000
 DEFAULT_ITEMS: Final = 60_000
-"""Items that are moved to measure a throughput: fewer, and it is the start of so many processes that is measured."""
+"""Items that are moved to measure a throughput, if no option says otherwise.  With fewer items the figure would show
+how long the processes take to start."""
 BUSY_PROCESSES: Final = 3
 LARGE: Final = (("100KB", 100_000), ("1MB", 1_000_000), ("10MB", 10_000_000))
 ITEMS: Final[tuple[tuple[str, Any], ...]] = (
@@ -63,14 +64,14 @@ TASKS: Final = (("10us", 10e-6), ("100us", 100e-6), ("1ms", 1e-3), ("10ms", 10e-
 
 
 class Level(enum.IntEnum):
-    """How much of a run's time a measurement is worth."""
+    """How much the command measures; of a measurement: from which level on it is taken, unless options name it."""
 
     QUICK = 0
-    """Always taken."""
+    """With ``--quick``, and on both other levels."""
     DEFAULT = 1
-    """Left out by ``--quick``."""
+    """Without ``--quick``."""
     FULL = 2
-    """Only taken with ``--full``, or when named."""
+    """Only with ``--full``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +82,14 @@ class Metric:
     unit: str
     decimals: int
     divisor: float = 1.0
-    """From what is measured to what people read."""
+    """What a run returns is divided by this, to give the figure that people read."""
     compared: bool = True
     """Ratios to other kinds of queues are worth printing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One row of what is measured."""
+    """One entry in the list of measurements."""
 
     name: str
     """A group, or a group and a member: ``bounded/1x1``."""
@@ -101,14 +102,14 @@ class Measurement:
     base: str = STDLIB
     """The kind to which ratios are taken, beside each kind's own rival."""
     module: str = ""
-    """What must be importable for the items, if not only built-in types."""
+    """The module that must be importable to make the items; empty: built-in types do."""
     shares: tuple[float, float] = (0.02, 0.04)
-    """Of the full counts: how much is measured by ``--quick``, and by default."""
+    """Shares of the full counts that are measured with ``--quick``, and by default."""
     most: int = 0
     """How often it is taken at most; 0: in each round."""
 
     def share(self, level: Level) -> float:
-        """Of the full counts, how much is measured on that level."""
+        """Return the share of the full counts that is measured on that level."""
         return (*self.shares, 1.0)[level]
 
     def is_called(self, name: str) -> bool:
@@ -116,7 +117,7 @@ class Measurement:
         return self.name == name or self.name.startswith(f"{name}/")
 
     def possible(self) -> bool:
-        """Whether the module is there that its items need."""
+        """Whether the module that the items need is installed."""
         return not self.module or importlib.util.find_spec(self.module) is not None
 
 
@@ -137,7 +138,7 @@ def _throughputs(
     plainly: bool = False,
     level: Level = Level.DEFAULT,
 ) -> list[Measurement]:
-    # A bound of faster-fifo's is one of bytes, and each of its gets has a timeout.
+    # faster-fifo has no place here: its bound is in bytes, and each of its gets has a timeout.
     kinds = (STDLIB, TURBO) if plainly or bound not in (0, runs.BOUND) else _SEVERAL
     size = (f"maxsize={bound:,}" if bound else "unbounded") + (", put and get without timeouts" if plainly else "")
     return [
@@ -150,7 +151,8 @@ def _throughputs(
                 runs.throughput, producers=producers, consumers=consumers, total=total, bound=bound, plainly=plainly
             ),
             Level.QUICK if bound == runs.BOUND and (producers, consumers) in _QUICK else level,
-            # Unbounded says much the same again, and near its bound a queue is slow.
+            # Half as many items by default for an unbounded queue, which says much the same again, and for a small
+            # bound, near which a queue is slow.
             shares=(QUICK_ITEMS / total, DEFAULT_ITEMS / (1 if plainly or bound >= DEFAULT_ITEMS else 2) / total),
         )
         for producers, consumers, total in shapes
@@ -158,7 +160,7 @@ def _throughputs(
 
 
 def measurements() -> Iterator[Measurement]:
-    """All of them, in the order in which they are taken."""
+    """Yield all measurements of queues, in the order in which they are taken."""
     yield from _throughputs("bounded", CONFIGURATIONS, runs.BOUND)
     yield from _throughputs("unbounded", CONFIGURATIONS, 0)
     yield from _throughputs("plain", PLAIN, 0, plainly=True)

@@ -3,8 +3,8 @@
 Lives here: those two processes, and how long an item takes them.  Not here: which paces are measured
 (``measurements``).
 
-What pickles an item and rings for who sleeps is the producer's own thread here, and a thread of its own in the standard
-library's queue.
+With ``TurboQueue`` the producer's own thread pickles an item and wakes the consumer.  The standard library's queue has
+another thread for both.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tqshim.bench.runs import Setting
 __all__ = ["WORK", "pace"]
 
 WORK: Final = (("30us", 30e-6), ("60us", 60e-6), ("120us", 120e-6))
-"""Between two puts."""
+"""Names and seconds of the work before each put."""
 ITEMS: Final = 200_000
 ATTRIBUTES: Final = 90
 ROOM: Final = 4096
-"""Bytes of one item, at most."""
+"""Bytes of one item's record, at most."""
 
 
 class Item:
-    """An object of many attributes, as of a parser of network traffic."""
+    """An object with many attributes, such as a parser of network traffic makes."""
 
     def __init__(self) -> None:
         for number in range(ATTRIBUTES):
@@ -35,7 +35,7 @@ class Item:
 
 
 def put_at_pace(queue: Any, count: int, work: float, gate: Any) -> tuple[float, float]:
-    """Put so many items; return when it began, and when the last had been put."""
+    """Put so many items; return the times when the first work began, and when the last item had been put."""
     item = Item()
     gate.wait()
     began = time.monotonic()
@@ -48,7 +48,7 @@ def put_at_pace(queue: Any, count: int, work: float, gate: Any) -> tuple[float, 
 
 
 def take(queue: Any, count: int, gate: Any, endless: Optional[float]) -> float:
-    """Get so many items; return when the last had come."""
+    """Get so many items; return the time when the last had come."""
     gate.wait()
     for _ in range(count):
         queue.get(True, endless)
@@ -56,7 +56,7 @@ def take(queue: Any, count: int, gate: Any, endless: Optional[float]) -> float:
 
 
 def pace(kind: Kind, setting: Setting, work: float) -> list[float]:
-    """Return microseconds an item, with the work: until the last was got, and until it was put."""
+    """Return microseconds an item, the work among them: until the last item was got, and until it was put."""
     count = setting.count(ITEMS, 100)
     context = setting.context
     with queues(kind, context, 1, room=count * ROOM) as (queue,), Crew(context, setting.limit) as crew:

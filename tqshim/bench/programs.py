@@ -1,14 +1,14 @@
 """Whole programs, each once over ``multiprocessing.Queue`` and once over ``TurboQueue``.
 
-Lives here: finding pairs of programs, running one, and what the processes of its tree used.  Not here: turns and ratios
-(``rounds``).
+Lives here: finding pairs of programs, running one program, and what the processes of its tree used.  Not here: turns
+and ratios (``rounds``).
 
 A pair is two files in one folder, ``NAME_mp.py`` and ``NAME_turbo.py``, that differ in the import alone.  A run is one
-of them in an interpreter of its own, from its start to its exit.  Its processor time is that of every process of its
-tree: a program waits for its workers, and on Linux the bench waits for whatever the program leaves behind, such as the
-servers of ``spawn`` and ``forkserver``.
+of these programs in an interpreter of its own, from its start to its exit.  The processor time of a run is that of
+every process of the program's tree: the program waits for its workers, and on Linux the bench waits for what the
+program leaves behind in its process group, such as the servers of ``spawn`` and ``forkserver``.
 
-Invariant: a figure comes only from a run that exits with 0 and prints what the pair's first run has printed.
+Invariant: a figure comes only from a run that exits with 0 and prints what its measurement's first run has printed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tqshim.bench.runs import Setting, task_turns
 __all__ = ["CPU", "FOLDER", "POOL", "WALL", "find", "measurements", "why_not"]
 
 _ABOVE: Final = os.path.dirname(os.path.dirname(os.path.abspath(tqshim.__file__)))
-"""The folder in which this very package lies: the programs must import no other."""
+"""The folder in which this very package lies: the programs must import no other copy of it."""
 FOLDER: Final = os.path.join(_ABOVE, "compat", "legacy")
 """The pairs that come with the source; an installed package has none beside it."""
 _ENDINGS: Final = {STDLIB: "_mp.py", TURBO: "_turbo.py"}
@@ -46,7 +46,7 @@ WALL, CPU = Metric("wall", "s", 3), Metric("processor", "s", 3)
 POOL: Final = "task_pool"
 """The pair that is run with tasks of several lengths."""
 _LENGTHS: Final = (
-    # Tasks of each length: half a second of perfect sharing, but where that would be too many to wait for.
+    # A second of work for each length, which two processors share in half a second; less where tasks would be too many.
     ("0us", 0.0, 20_000),
     ("10us", 10e-6, 20_000),
     ("100us", 100e-6, 10_000),
@@ -55,12 +55,12 @@ _LENGTHS: Final = (
 )
 _WORKERS: Final = (2, 8)
 _LONG: Final = {"parse_stdlib": 2}
-"""Pairs that take many seconds, and how often they take their turn at most."""
+"""Pairs that take many seconds, and in how many rounds they are run at most."""
 _SET_CHILD_SUBREAPER: Final = 36
 
 
 def find(folder: str) -> list[str]:
-    """The names of the pairs in a folder."""
+    """Return the names of the pairs in a folder."""
     try:
         files = set(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -71,7 +71,7 @@ def find(folder: str) -> list[str]:
 
 
 def why_not(folder: str) -> str:
-    """Why there is nothing to run in a folder, or nothing."""
+    """Return why there is nothing to run in a folder; an empty text: there are pairs."""
     if find(folder):
         return ""
     return (
@@ -81,7 +81,7 @@ def why_not(folder: str) -> str:
 
 
 def measurements(folder: str, method: Optional[str]) -> Iterator[Measurement]:
-    """What is measured of the pairs in a folder: each as it is, and the pool with tasks of several lengths."""
+    """Yield what is measured of the pairs in a folder: each as it is, and ``POOL`` with tasks of several lengths."""
     options = ["--method", method] if method else []
     for name in find(folder):
         if name == POOL:
@@ -120,11 +120,11 @@ class _Pair:
     name: str
     options: Sequence[str]
     tasks: int = 0
-    """If there are any: how many the program is told to do at full scale."""
+    """How many tasks the program is told to do at full scale; 0: the program takes no such option."""
     seconds: float = 0.0
-    """The processor time of each of them."""
+    """The processor time of each task."""
     turns: Optional[int] = None
-    """The same as both versions are told it, found out before the first run."""
+    """The same time in turns of ``workers.burn``, as both versions are told it; measured before the first run."""
     printed: Optional[str] = None
 
     def run(self, kind: Kind, setting: Setting) -> list[float]:
@@ -143,7 +143,7 @@ class _Pair:
 
 
 def _run(words: Sequence[str], limit: float) -> tuple[str, float, float]:
-    """Run a program; return what it printed, the seconds until it exited, and the processor time of its tree."""
+    """Run a program; return what it printed, the seconds until its exit, and the processor time of its tree."""
     _adopt_orphans()
     paths = os.pathsep.join(filter(None, (_ABOVE, os.environ.get("PYTHONPATH"))))
     began = time.perf_counter()
@@ -178,15 +178,16 @@ def _run(words: Sequence[str], limit: float) -> tuple[str, float, float]:
 
 
 def _reap(process: subprocess.Popen[str], began: float) -> tuple[float, float]:
-    """Wait for a process and for all that it leaves to us; return seconds until its exit, and processor time of all."""
+    """Wait for a process, and for what it leaves behind in its group; return the seconds until the exit of that
+    process, and the processor time of all."""
     wall = processor = 0.0
     while True:
         try:
-            # Its group: others of our children are not touched.
+            # Only its group: other children of this process are not ours to reap.
             number, status, used = os.wait4(-process.pid, 0)
         except ChildProcessError:
             return wall, processor
-        processor += used.ru_utime + used.ru_stime  # with those for which it has waited itself
+        processor += used.ru_utime + used.ru_stime  # and that of the children for which it has waited
         if number == process.pid:
             wall = time.perf_counter() - began
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -198,7 +199,7 @@ def _kill(group: int) -> None:
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of what a program leaves behind, where the system knows that."""
+    """Become the parent of the processes that a program leaves behind, where the system can do that."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

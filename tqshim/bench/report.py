@@ -1,4 +1,4 @@
-"""What a person reads, and what a program reads.
+"""Figures for a person, and for a program.
 
 Lives here: tables, and the replacement of what JSON does not know.
 """
@@ -21,7 +21,7 @@ _SHORT: Final = 11
 
 
 def head(document: dict[str, Any]) -> Iterator[str]:
-    """The lines above the tables: where the figures come from and how they were taken."""
+    """Yield the lines above the tables: where the figures come from, and how they were taken."""
     yield document["command"]
     told = dict(document["machine"])
     versions = told.pop("versions")
@@ -34,7 +34,7 @@ def head(document: dict[str, Any]) -> Iterator[str]:
 
 
 def table(measurement: Measurement, result: dict[str, Any]) -> Iterator[str]:
-    """The lines of one measurement."""
+    """Yield the lines of one measurement."""
     yield f"{measurement.name}: {measurement.title} ({100 * result['scale']:.3g} % of the full counts)"
     for metric in measurement.metrics:
         figures = result["metrics"][metric.name]["kinds"]
@@ -58,7 +58,8 @@ def table(measurement: Measurement, result: dict[str, Any]) -> Iterator[str]:
 
 
 def side_by_side(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """A line for each measurement of two kinds that have the same metrics: medians, and ratios within a round."""
+    """Yield a table of measurements that have the same metrics, a line each: medians of the standard library's queue
+    and of ours, and the ratio of both within a round."""
     units = {name: metric["unit"] for result in results for name, metric in result["metrics"].items()}
     yield f"{'':{_NAME}}" + "".join(f"{f'{name}, {unit}':>{2 * _SHORT + _RATIO}}" for name, unit in units.items())
     yield f"{'':{_NAME}}" + f"{'stdlib':>{_SHORT}}{TURBO:>{_SHORT}}{'x stdlib':>{_RATIO}}" * len(units)
@@ -90,7 +91,7 @@ def shown(figure: dict[str, float], decimals: int, divisor: float = 1.0) -> str:
 
 
 def without_infinity(value: Any) -> Any:
-    """The same with ``None`` in place of infinity, which JSON does not know."""
+    """Return a copy of the value with ``None`` in place of infinity, which JSON does not know."""
     if isinstance(value, dict):
         return {key: without_infinity(inner) for key, inner in value.items()}
     if isinstance(value, list):

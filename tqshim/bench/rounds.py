@@ -1,12 +1,12 @@
 """The order in which measurements are taken, and what their runs come to.
 
-Lives here: rounds, ratios, medians and spread.  Not here: what a run does (``measurements``).
+Lives here: rounds, ratios, medians and spread.  Not here: what a run does (``runs``).
 
-All measurements are taken once a round (but for long ones, which sit out later rounds), and in each the kinds of queues
-take turns (A B C A B C ...).  Every ratio is between two runs of one round, a moment apart, so that a machine which
-becomes slower for a while slows both sides.
+Each round takes every measurement once (but for long ones, which sit out later rounds), and of each measurement one run
+of every kind of queue, one after the other.  Every ratio is between two runs of one round, a moment apart, so that a
+machine which becomes slower for a while slows both sides.
 
-Invariant: no run begins after the time is up, and none lasts beyond its own limit.
+Invariant: no run begins after the time is up.  How long a run may last is not decided here (``crew``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tqshim.bench.runs import Setting
 __all__ = ["SCHEMA", "Runs", "spread", "take"]
 
 SCHEMA: Final = 1
-"""Of the JSON document; raised when a key changes its meaning or goes."""
+"""The version of the JSON document; it grows when a key changes its meaning or goes."""
 OUT_OF_TIME: Final = "not measured: the time was up before its turn"
 
 
@@ -38,13 +38,13 @@ class Runs:
     kinds: Sequence[Kind]
     setting: Setting
     values: dict[str, list[dict[str, float]]] = dataclasses.field(default_factory=dict)
-    """By kind, a dictionary a round: its figures by the names of the metrics; empty where there was no run."""
+    """By kind, a dictionary for each run: figures by the names of the metrics.  A kind without a run has no entry."""
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
-    """By kind: what went wrong.  It takes no further turns, and its figures don't count."""
+    """By kind: what went wrong.  A kind that has failed takes no further turns, and its figures don't count."""
     seconds: float = 0.0
 
     def take_turns(self, until: float, say: Callable[[str], None]) -> bool:
-        """Run every kind once.  ``False``: time was up before all had their turn."""
+        """Run every kind once.  ``False``: the time was up before all had their turn."""
         for kind in self.kinds:
             if kind.name in self.failures:
                 continue
@@ -64,7 +64,7 @@ class Runs:
         return True
 
     def result(self) -> dict[str, Any]:
-        """Figures, ratios and failures, ready for JSON."""
+        """Return figures, ratios and failures, ready for JSON but for infinite figures."""
         measurement = self.measurement
         metrics = {}
         failures = dict(self.failures)
@@ -102,7 +102,7 @@ class Runs:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest."""
+    """Return the median, the least and the greatest value."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
@@ -116,9 +116,10 @@ def take(
     seconds: float,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Take all measurements so many times, as long as there is time; ``say`` is told before each run.
+    """Take all measurements in so many rounds, as long as there is time; return a result for each.
 
-    Returns a result each; one for which there was no time names it as the failure of its kinds."""
+    ``say`` is called before each run, and where one fails.  A kind for which there was no time has that as its failure
+    in the result."""
     began = time.monotonic()
     until = began + seconds
     for number in range(1, rounds + 1):

@@ -1,13 +1,14 @@
 """One run of each measurement.
 
-Lives here: starting the processes of a run, and the figures of what they return.  Not here: which measurements there
-are (``measurements``), what the processes do (``workloads``, ``workers``).
+Lives here: starting the processes of a run, and the figures that follow from what they return.  Not here: which
+measurements there are (``measurements``), what the processes do (``workloads``, ``workers``).
 
-How it is measured: each run has new processes and a new queue.  Where it is a throughput, it lasts from the moment at
-which the first process leaves a common gate until the last item has been received.
+How it is measured: each run has new processes and a new queue.  A throughput counts from the moment at which the first
+process leaves a common gate (for large items: the producer) until the last item has been received.
 
-Invariant: a figure comes only from a run in which every item arrived exactly once and each consumer saw each producer's
-items in order; every other run raises ``RunError``.
+Invariant: a figure comes only from a run that has passed its check; every other run raises ``RunError``.  A
+throughput's check is that every item arrived exactly once, and each consumer saw each producer's items in order; others
+look at what came back, or count it.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ __all__ = [
 ]
 
 BOUND: Final = 100_000
-"""The published bound."""
+"""The bound of faster-fifo's published comparison."""
 RECORD_ROOM: Final = 64
 """Bytes: more than faster-fifo needs for one small pickled item with its length."""
 ROUND_TRIPS: Final = 50_000
 LARGE_TOTAL: Final = 2_000_000_000
 """Bytes that are moved in large items."""
 LARGE_LEAST: Final = 8
-"""Large items of one run at least."""
+"""The least number of large items in one run."""
 CPU_ITEMS: Final = 1_000_000
 WAITING_ITEMS: Final = 10_000_000
 WAITING_WINDOW: Final = 100_000
@@ -75,35 +76,35 @@ IDLE_CONSUMERS: Final = 40
 IDLE_SECONDS: Final = 20.0
 EXIT_ITEMS: Final = 1_000_000
 EXIT_PATIENCE: Final = 10.0
-"""Seconds: a producer that takes longer is taken to wait for a reader."""
+"""Seconds at full scale: a producer that takes longer to exit is taken to wait for a reader."""
 EXIT_PATIENCE_LEAST: Final = 3.0
-"""However few the items: the machine may be busy."""
+"""The same at least, however few the items: the machine may be busy."""
 MADE: Final = 2000
-"""Queues that are made and closed, one after another."""
+"""Queues that are made and closed at full scale, one after another."""
 OPEN: Final = 1000
-"""Queues that are open at once, but for runs that are meant to be short."""
+"""Queues that are open at once; fewer only below a fiftieth of the full scale."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all runs have in common."""
+    """What all runs of one measurement have in common."""
 
     context: Any
     scale: float
-    """Of item counts and idle time."""
+    """The share of the full counts of items and of the full idle time."""
     limit: float
-    """Seconds for one run."""
+    """Seconds for one crew of processes; some runs have a few crews, one after the other."""
 
     def count(self, full: int, least: int = 1) -> int:
-        """How many there are, of so many in full."""
+        """Return this scale's share of ``full``, and at least ``least``."""
         return max(least, round(full * self.scale))
 
 
 def _produce_and_consume(
     kind: Kind, setting: Setting, producers: int, consumers: int, total: int, bound: int, plainly: bool = False
 ) -> tuple[float, list[workloads.Cost]]:
-    """Move about ``total`` items; return items a second, and what each process used up.  ``plainly``: without the
-    published timeouts."""
+    """Move about ``total`` items; return items a second, and what each process used up.  ``plainly``: puts and gets
+    have no timeouts."""
     each = max(1, total // producers)
     context = setting.context
     room = each * producers * RECORD_ROOM
@@ -137,8 +138,8 @@ def throughput(
 
 
 def forty_consumers(kind: Kind, setting: Setting) -> list[float]:
-    """Return the throughput of 40 consumers over that of 4, and per item of the 40: microseconds of processor time, and
-    context switches by waiting and by being interrupted."""
+    """Return the throughput with 40 consumers over that with 4, and what all processes of the run with 40 used an item:
+    microseconds of processor time, and context switches by waiting and by being interrupted."""
     total = setting.count(CONSUMERS_ITEMS)
     few, _ = _produce_and_consume(kind, setting, 1, FEW, total, BOUND)
     rate, costs = _produce_and_consume(kind, setting, 1, MANY_CONSUMERS, total, BOUND)
@@ -194,7 +195,7 @@ def make_array(size: int) -> Any:
 
 
 def processor_time(kind: Kind, setting: Setting, item: Any) -> list[float]:
-    """Return microseconds of processor time of one put and one get: in rows, and one after the other."""
+    """Return microseconds of processor time of one put and one get: in rows of each, and in turns."""
     count = setting.count(CPU_ITEMS, workloads.ROW)
     with Crew(setting.context, setting.limit) as crew:
         if kind.name == PICKLE:
@@ -215,7 +216,7 @@ def waiting_items(kind: Kind, setting: Setting) -> list[float]:
         producer = crew.start(workloads.fill_and_watch, queue, count, window)
         put: workloads.WaitingPut = crew.result(producer)
         crew.join(producer)
-        # A new interpreter that gets a pickled handle: it has inherited nothing.
+        # The newcomer is a new interpreter that is given a pickled handle: it has inherited nothing.
         spawning = multiprocessing.get_context("spawn")
         newcomer, number = crew.result(crew.start(workloads.first_get, pickle.dumps(queue), context=spawning))
         if number != 0:
@@ -227,7 +228,8 @@ def waiting_items(kind: Kind, setting: Setting) -> list[float]:
 
 
 def share_work(kind: Kind, setting: Setting) -> list[float]:
-    """Return the time to the last results of rows over that of perfect sharing: waiting work, and computing work."""
+    """Return the time until all results have come, over that of perfect sharing: of work that waits, and of work that
+    computes."""
     context = setting.context
     rows = setting.count(WORK_ROWS, 2)
     room = WORK_ROW * RECORD_ROOM
@@ -243,7 +245,7 @@ def share_work(kind: Kind, setting: Setting) -> list[float]:
 
 
 def task_turns(seconds: float) -> int:
-    """How many turns a task of so many seconds has."""
+    """Return how many turns of ``workers.burn`` take so many seconds of processor time."""
     turns = 10_000
     taken = []
     for _ in range(20):
@@ -254,7 +256,7 @@ def task_turns(seconds: float) -> int:
 
 
 def do_tasks(kind: Kind, setting: Setting, turns: int, consumers: int, count: int) -> list[workers.Work]:
-    """Let consumers do so many tasks of so many turns, fed by one producer; return what each has to tell."""
+    """Let consumers do so many tasks of so many turns, fed by one producer; return what each consumer has measured."""
     context = setting.context
     room = (count + consumers) * RECORD_ROOM
     with queues(kind, context, 1, room=room) as (queue,), Crew(context, setting.limit) as crew:
@@ -268,8 +270,8 @@ def do_tasks(kind: Kind, setting: Setting, turns: int, consumers: int, count: in
 
 
 def task_rates(kind: Kind, setting: Setting, seconds: float) -> list[float]:
-    """Return, for each number of consumers, microseconds of processor time an item in ``get``, and at last the percent
-    of the processors' time that the most consumers spent in their tasks."""
+    """Return, for each number of consumers, microseconds of processor time an item in ``get``; and last, the percent of
+    the processors' time that the largest number of consumers spent in their tasks."""
     turns = task_turns(seconds)
     figures = []
     busy = 0.0
@@ -303,7 +305,7 @@ def _exit_patience(setting: Setting) -> float:
 
 
 def exit_unread(kind: Kind, setting: Setting) -> list[float]:
-    """Return the seconds from a producer's last put to its exit, infinite if it waits for a reader."""
+    """Return the seconds from a producer's last put to its exit, infinite if the producer waits for a reader."""
     context = setting.context
     count = setting.count(EXIT_ITEMS)
     with queues(kind, context, 1, room=count * RECORD_ROOM) as (queue,), Crew(context, setting.limit) as crew:
@@ -318,7 +320,7 @@ def exit_unread(kind: Kind, setting: Setting) -> list[float]:
 
 
 def make_queues(kind: Kind, setting: Setting) -> list[float]:
-    """Return the microseconds of making and closing a queue: unused, and used once."""
+    """Return the microseconds of making and closing a queue: an unused one, and one that was used once."""
     with Crew(setting.context, setting.limit) as crew:
         method = setting.context.get_start_method()
         member = crew.start(workloads.make_and_close, kind, method, setting.count(MADE, 20))

@@ -1,9 +1,10 @@
 """Consumers that work on what they get.
 
 Lives here: the processes that do tasks, and their feeders.  Not here: processes that only move items
-(``workloads``), who starts them (``runs``).
+(``workloads``), starting processes (``runs``).
 
-Invariant: the results of all tasks come, once each, or the run is none.
+Invariant: where results come back (``serve``), each comes exactly once, or the run gives no figure.  Elsewhere ``runs``
+counts the tasks that were done.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["Work", "burn", "consume_working", "feed", "serve", "work"]
 
 
 class Work(NamedTuple):
-    """What one consumer that works has to tell."""
+    """What one consumer that works has measured."""
 
     began: float
     last: float
@@ -26,7 +27,8 @@ class Work(NamedTuple):
     working: float
     """Seconds of processor time in its tasks."""
     queueing: float
-    """Seconds of processor time in ``get``, the first one excepted, in which it joins."""
+    """Seconds of processor time in ``get``, without the first, in which the consumer joins, and the last, in which it
+    waits for the end."""
 
 
 def burn(turns: int) -> int:
@@ -35,7 +37,7 @@ def burn(turns: int) -> int:
 
 
 def feed(queue: Any, count: int, consumers: int, gate: Any) -> None:
-    """Put so many tasks, and then what ends each consumer."""
+    """Put so many tasks, and then a ``None`` for each consumer, which ends it."""
     gate.wait()
     for number in range(count):
         queue.put((number,) * ITEM_WIDTH)
@@ -54,7 +56,7 @@ def work(queue: Any, turns: int, gate: Any, endless: Optional[float]) -> Work:
         item = queue.get(True, endless)
         between = clock()
         if item is None:
-            break  # how long it waited for the end counts for nothing
+            break
         burn(turns)
         after = clock()
         last = time.monotonic()
@@ -67,7 +69,7 @@ def work(queue: Any, turns: int, gate: Any, endless: Optional[float]) -> Work:
 def consume_working(
     tasks: Any, results: Any, seconds: float, computing: bool, gate: Any, endless: Optional[float]
 ) -> None:
-    """Work so long for each task, computing or waiting, and put how long it was; ``None`` ends it."""
+    """Work so long for each task, computing or waiting, and put how long the work took.  End when ``None`` comes."""
     gate.wait()
     while True:
         task = tasks.get(True, endless)
@@ -82,10 +84,10 @@ def consume_working(
 
 
 def serve(tasks: Any, results: Any, rows: int, size: int, consumers: int, gate: Any, limit: float) -> float:
-    """Put rows of tasks, each when the one before it is done; return the time that all rows took, over the time
+    """Put rows of tasks, each row when the one before it is done; return the time that all rows took, over the time
     that sharing the work perfectly would have taken."""
     gate.wait()
-    time.sleep(PATIENCE)  # until the consumers wait
+    time.sleep(PATIENCE)  # by then the consumers wait
     taken = perfect = 0.0
     for row in range(rows):
         began = time.monotonic()

@@ -1,13 +1,13 @@
 """What the processes of a run do.
 
-Lives here: functions that run in processes of their own, and the check that all items arrived.  Not here: who starts
-them, and what becomes of what they return (``runs``); consumers that work (``tasks``).
+Lives here: functions that run in processes of their own, and the check that all items arrived.  Not here: starting
+these processes, and the figures that follow from what they return (``runs``); consumers that work (``workers``).
 
 The workload of ``produce`` and ``consume`` is that of ``cpp_faster_fifo/tests/comparison_tests.py`` in
 github.com/alex-petrenko/faster-fifo: tuples of five equal numbers, ``put`` and ``get`` one by one with timeouts of
 10 ms and a new try on ``Full`` and ``Empty``.
 
-Invariant: item number i of producer p out of n carries the number ``i * n + p``: each number comes exactly once.
+Invariant: item number i of producer p out of n carries the number ``i * n + p``: no two items have the same number.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ ITEM_WIDTH: Final = 5
 PATIENCE: Final = 0.01
 """Seconds: the published timeout of each put and get."""
 ROW: Final = 500
-"""Puts in a row, and then as many gets, where the processor time of both is measured: a stdlib queue's pipe holds them,
-so that no get waits for the feeder thread to be scheduled twice."""
+"""Puts in a row, and then as many gets, where the processor time of both is measured.  The pipe of a standard library's
+queue holds so many items: so no get waits for the feeder thread to be scheduled twice."""
 
 
 # -- producers x consumers
@@ -76,7 +76,7 @@ class Cost(NamedTuple):
     voluntary: int
     """Context switches because it waited: each is a sleep and a wake."""
     involuntary: int
-    """Context switches because its time was up, or somebody more urgent came."""
+    """Context switches because its time slice was up, or a more urgent process was ready to run."""
 
 
 def _cost_since(before: resource.struct_rusage) -> Cost:
@@ -89,11 +89,11 @@ def _cost_since(before: resource.struct_rusage) -> Cost:
 
 
 class Share(NamedTuple):
-    """What one consumer has to tell."""
+    """What one consumer has got, and what that cost."""
 
     began: float
     last: float
-    """When its last item had come."""
+    """The time when the consumer's last item had come."""
     numbers: array[int]
     cost: Cost
 
@@ -101,7 +101,7 @@ class Share(NamedTuple):
 def produce(
     queue: Any, batch: int, producer: int, producers: int, each: int, gate: Any, plainly: bool = False
 ) -> tuple[float, Cost]:
-    """Put ``each`` items; return when it began, and what it cost.  ``plainly``: ``put(item)``, without timeouts."""
+    """Put ``each`` items; return the time when that began, and its cost.  ``plainly``: without timeouts."""
     numbers = range(producer, producer + producers * each, producers)
     gate.wait()
     before = resource.getrusage(resource.RUSAGE_SELF)
@@ -212,7 +212,7 @@ def echo(incoming: Any, outgoing: Any, gate: Any) -> None:
 
 
 def ping(outgoing: Any, incoming: Any, trips: int, gate: Any) -> array[int]:
-    """Send small items there and back; return the nanoseconds of each trip, without the first tenth."""
+    """Send small items there and back; return the nanoseconds of each trip, after a tenth as many that don't count."""
     clock = time.perf_counter_ns
     taken = array("q")
     gate.wait()
@@ -241,7 +241,7 @@ def spin(stop: Any, gate: Any) -> None:
 
 
 def send(queue: Any, item: Any, count: int, gate: Any) -> float:
-    """Put the item so many times; return when it began."""
+    """Put the item so many times; return the time when that began."""
     gate.wait()
     began = time.monotonic()
     for _ in range(count):
@@ -250,7 +250,7 @@ def send(queue: Any, item: Any, count: int, gate: Any) -> float:
 
 
 def receive(queue: Any, item: Any, count: int, gate: Any, endless: Optional[float]) -> float:
-    """Get so many items, each equal to ``item``; return when the last had come."""
+    """Get so many items, each equal to ``item``; return the time when the last had come."""
     gate.wait()
     last = 0.0
     same = _sameness(item)
@@ -263,7 +263,7 @@ def receive(queue: Any, item: Any, count: int, gate: Any, endless: Optional[floa
 
 
 def _sameness(item: Any) -> Callable[[Any], bool]:
-    """A quick test of both ends and the middle: comparing all of it would cost as much as moving it."""
+    """Return a quick test of both ends and the middle: comparing all of an item would cost as much as moving it."""
     places = [0, len(item) // 2, len(item) - 1]
     wanted = [item[place] for place in places]
 
@@ -282,7 +282,7 @@ def _sameness(item: Any) -> Callable[[Any], bool]:
 
 
 def processor_time_of_pickle(item: Any, count: int) -> float:
-    """Seconds that ``dumps`` and ``loads`` of the item take."""
+    """Return the seconds of processor time that one ``dumps`` and one ``loads`` of the item take."""
     dumps, loads = pickle.dumps, pickle.loads
     before = time.process_time()
     for _ in range(count // ROW):
@@ -293,10 +293,10 @@ def processor_time_of_pickle(item: Any, count: int) -> float:
 
 
 def processor_time_of_queue(queue: Any, item: Any, count: int, batch: int) -> tuple[float, float]:
-    """Seconds of processor time, all threads', that one put and one get take: puts in a row and then gets in a row, and
-    one get after each put (batch after batch, for batches).
+    """Return the seconds of processor time, that of all threads, that one put and one get take: first with puts in a
+    row and then gets in a row, second with a get after each put (of batches, for a kind that takes batches).
 
-    What came is compared once, not timed."""
+    The items that come are compared once for each of the two, before the time is taken."""
     if batch == 1:
 
         def put_row(many: int) -> None:
@@ -339,13 +339,13 @@ class WaitingPut(NamedTuple):
     first: float
     """Seconds for the first window of items."""
     last: float
-    """Seconds for the last."""
+    """Seconds for the last window."""
     grown: int
     """Bytes by which the process's own memory grew from the end of the first window to the end of the last."""
 
 
 class WaitingGot(NamedTuple):
-    """What getting many items took; as ``WaitingPut``."""
+    """What getting many items took; the fields are those of ``WaitingPut``."""
 
     first: float
     last: float
@@ -353,7 +353,7 @@ class WaitingGot(NamedTuple):
 
 
 def private_memory() -> int:
-    """Bytes of memory that this process shares with no file, where the kernel tells; else its largest size so far."""
+    """Return the bytes of memory that this process shares with no file; where no kernel tells, its peak so far."""
     try:
         with open(f"{PROC}/self/statm", encoding="ascii") as file:
             _, resident, shared, *_ = map(int, file.read().split())
@@ -363,7 +363,7 @@ def private_memory() -> int:
 
 
 def _watched(act: Callable[[int], None], count: int, window: int) -> tuple[float, float, int]:
-    """Do ``act`` for each number below ``count``; time its first and its last ``window`` times."""
+    """Do ``act`` for each number below ``count``; return what ``WaitingPut`` says of it."""
     began = time.monotonic()
     for number in range(window):
         act(number)
@@ -409,8 +409,8 @@ def drain_and_watch(queue: Any, first: int, count: int, window: int) -> WaitingG
 
 
 def wait_for_one(queue: Any, endless: Optional[float], gate: Any) -> tuple[float, int]:
-    """Get an item, for first use is not idleness, and wait for another; return the share of a processor that waiting
-    for it took, and its number."""
+    """Get an item, because the first get does more than wait; then wait for another.  Return the share of a processor
+    that this wait took, and the number of the second item."""
     queue.get(True, endless)
     gate.wait()
     began, used = time.monotonic(), time.process_time()
@@ -419,7 +419,7 @@ def wait_for_one(queue: Any, endless: Optional[float], gate: Any) -> tuple[float
 
 
 def hand_out_later(queue: Any, count: int, seconds: float, gate: Any) -> None:
-    """Put ``count`` items after a while."""
+    """Put ``count`` items after so many seconds."""
     gate.wait()
     time.sleep(seconds)
     for number in range(count):
@@ -427,14 +427,14 @@ def hand_out_later(queue: Any, count: int, seconds: float, gate: Any) -> None:
 
 
 def fill(queue: Any, count: int) -> float:
-    """Put ``count`` items; return when the last put had returned."""
+    """Put ``count`` items; return the time when the last put had returned."""
     for number in range(count):
         queue.put((number,) * ITEM_WIDTH)
     return time.monotonic()
 
 
 def drain(queue: Any, count: int, limit: float) -> array[int]:
-    """Get ``count`` items, and another if there is one too many."""
+    """Get ``count`` items, and one more if there are too many; return their numbers."""
     numbers = array("q", (queue.get(True, limit)[0] for _ in range(count)))
     with contextlib.suppress(Empty):
         numbers.append(queue.get(True, 10 * PATIENCE)[0])
@@ -442,7 +442,7 @@ def drain(queue: Any, count: int, limit: float) -> array[int]:
 
 
 def make_and_close(kind: Kind, method: str, count: int) -> tuple[float, float]:
-    """Seconds for making and closing one queue: unused, and with one item put and got in between."""
+    """Return the seconds for making and closing one queue: unused, and with one item put and got in between."""
     context = multiprocessing.get_context(method)
     taken = []
     for used in (False, True):
@@ -461,12 +461,12 @@ def make_and_close(kind: Kind, method: str, count: int) -> tuple[float, float]:
 
 
 def open_many(kind: Kind, method: str, count: int) -> list[float]:
-    """Have so many queues open; return, for each, descriptors when new and when used, bytes of the process's memory,
-    and bytes of files, both when used and empty again."""
+    """Open so many queues; return, for one queue: descriptors while the queues are new and once they are used, bytes of
+    the process's memory, and bytes of files, both once the queues are used and empty again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     context = multiprocessing.get_context(method)
-    kind.make(context, 0, 0).close()  # what the first one loads counts for none
+    kind.make(context, 0, 0).close()  # what the first queue loads belongs to none of those that count
     descriptors, memory = _descriptors(), private_memory()
     opened: list[Any] = []
     try:
@@ -494,5 +494,5 @@ def _descriptors() -> int:
 
 
 def _bytes_below(folder: str) -> int:
-    """Bytes that the files of a folder take up, however long they say they are."""
+    """Return the bytes that the files of a folder take up, however long the files claim to be."""
     return sum(entry.stat(follow_symlinks=False).st_blocks * 512 for entry in os.scandir(folder))

@@ -36,7 +36,7 @@ LAST_NAP: Final = 5e-3
 """Seconds between two checks whether a pipe is empty: each nap is twice as long as the one before, up to this."""
 SUMMARY: Final = "Take all items out of a queue and print them, one line of JSON each."
 EXAMPLE: Final = """\
-  python -m tqshim drain jobs > items.jsonl              # items that JSON can say; another one ends it, and stays
+  python -m tqshim drain jobs > items.jsonl              # ends at an item that JSON can't say; that item stays
   python -m tqshim drain jobs --pickle > items.pickles   # any items, as base64, without unpickling them
   python -m tqshim drain jobs -n 10 --lossy              # ten; tuples become lists"""
 

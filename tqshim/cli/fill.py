@@ -26,8 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_common(parser, "the queue's folder")
     parser.add_argument("--pickle", action="store_true", help="each line is an item's pickle as base64")
-    parser.add_argument("--maxsize", type=count, default=0, metavar="N", help="of a queue that is made (default: any)")
-    parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="to wait for a place (default: for ever)")
+    parser.add_argument(
+        "--maxsize",
+        type=count,
+        default=0,
+        metavar="N",
+        help="bound of the queue if it is made; a queue that is there must have it (default: unbounded if made)",
+    )
+    parser.add_argument(
+        "--timeout", type=seconds, metavar="SECONDS", help="how long to wait for a place (default: for ever)"
+    )
 
 
 @guarded

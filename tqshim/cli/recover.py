@@ -24,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_common(parser, "the queue's folder")
     parser.add_argument(
-        "--into", metavar="NEW", help="an empty or new folder for the items; this one is only read then"
+        "--into", metavar="NEW", help="an empty or new folder for the items; with it, the queue at PATH is only read"
     )
     parser.add_argument(
-        "--force", action="store_true", help="although the queue is in use: what is copied is got twice"
+        "--force", action="store_true", help="recover although the queue is in use: copied items are then got twice"
     )
 
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         if options.into is not None:
             say(f"{done.copied} items copied to {options.into}")
             if done.guessed:
-                say("the journal could not be read: among them may be items that somebody had got")
+                say("the journal could not be read: some of these items may have been got before")
             by_file: dict[str, list[monitor.Peeked]] = {}
             for one in done.unreadable:
                 by_file.setdefault(one.file, []).append(one)

@@ -45,7 +45,7 @@ for example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options: all arguments behind them are the program's."""
     parser.add_argument("-m", dest="is_module", action="store_true", help="the program is a module, not a script")
-    parser.add_argument("-c", dest="is_code", action="store_true", help="the program is what is given")
+    parser.add_argument("-c", dest="is_code", action="store_true", help="the program is the code that is given")
     parser.add_argument("program", nargs=argparse.REMAINDER, help="the program, and its arguments")
 
 

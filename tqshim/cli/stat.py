@@ -45,8 +45,8 @@ def _lines(queue: monitor.Status) -> Iterator[tuple[str, str]]:
     kind += ", durable" * queue.durable + ", with an authkey" * queue.keyed
     yield "queue", f"{queue.path}, {kind}, made {span(queue.age)} ago{shut}"
     leased = f", {queue.leased} of them leased to one consumer" if queue.leased else ""
-    returned = f", {queue.returned} of them for another time" if queue.returned else ""
-    held = f", {queue.held} in blocks of claimed" if queue.held else ""
+    returned = f", {queue.returned} of them returned" if queue.returned else ""
+    held = f", {queue.held} held in blocks of claimed" if queue.held else ""
     uncut = f", {queue.uncut} of them not cut yet" if queue.uncut else ""
     waiting = f"{queue.items} waiting{uncut}{leased}{returned}{held}"
     yield "items", f"{waiting}; {queue.put} put and {queue.got} got since it was made"

@@ -1,4 +1,4 @@
-"""Kafka: a topic into a queue, work in many processes, and out of a queue to another topic; at least once.
+"""Kafka: events go from a topic through a queue to workers in many processes, and on to a topic; each at least once.
 
 Lives here: the names that programs use.  Needs the extra ``tqshim[kafka]``.
 """

@@ -1,8 +1,9 @@
 """``python -m tqshim kafka``: events of a topic through a function in many processes to another topic.
 
-Lives here: its options, progress, counts.  Not here: how it works (``running``).
+Lives here: the command's options, progress, counts.  Not here: how the command works (``running``).
 
-Invariant: whatever ends it, nothing is lost; what is not finished is read again by the next run of the same group.
+Invariant: whatever ends the command, nothing is lost; what is not finished is read again by the next run of the same
+group.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Process the topic.  Exit status: 0 after a clean end; 1 after an error; 2 where it can't begin."""
+    """Process the topic.  Exit status: 0 after a clean end; 1 after an error; 2 if confluent-kafka
+    or the worker is missing."""
     if importlib.util.find_spec("confluent_kafka") is None:
         print("python -m tqshim kafka: confluent-kafka is not installed; pip install 'tqshim[kafka]'", file=sys.stderr)
         return 2
@@ -131,11 +133,11 @@ class _Progress:
         line = f"{counts.read:,} read, {counts.finished:,} finished, {counts.set_aside:,} set aside"
         if sys.stderr.isatty():
             print(f"\r\x1b[K{line}, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
-        elif line != self._shown:  # else a log fills up while nothing happens
+        elif line != self._shown:  # the same line again would fill up a log while nothing happens
             print(f"{line}, {rate:,.0f} a second", file=sys.stderr, flush=True)
         self._shown = line
 
     def end(self) -> None:
-        """What comes next begins a line of its own."""
+        """Let what is printed next begin a line of its own."""
         if sys.stderr.isatty():
             print(file=sys.stderr)

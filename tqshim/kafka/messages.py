@@ -2,7 +2,8 @@
 
 Lives here: events, messages, sinks, and what a worker function may return.  Not here: brokers and processes.
 
-Invariant: whatever travels through a queue here is made of ``bytes``, ``str``, ``int`` and ``None``.
+Invariant: whatever travels through a queue here is made of ``bytes``, ``str``, ``int`` and ``None``, and tuples of
+these.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Event(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message to deliver: what a worker function returns, alone or in a list, where ``bytes`` do not do."""
+    """A message to deliver: what a worker function returns, alone or in a list, where ``bytes`` are not enough."""
 
     value: Optional[bytes]
     key: Optional[bytes] = None
@@ -40,7 +41,7 @@ Result = Union[None, bytes, Message, Iterable[Union[bytes, Message]]]
 """What a worker function returns: nothing to deliver, a value under the event's own key, a message, or several."""
 
 Done = Callable[[Optional[Exception]], None]
-"""Called once with None when a message is where it must be, or with why it never will be."""
+"""Called once: with None when a message has been delivered, or with the reason why it never will be."""
 
 
 class Sink(Protocol):
@@ -49,21 +50,21 @@ class Sink(Protocol):
     def send(self, message: Message, done: Done) -> None:
         """Begin to deliver the message; ``done`` is called later, from ``poll`` or ``flush``, or at once.
 
-        ``done(error)`` says that this message can't be delivered and is to be set aside; whatever is wrong with the
-        sink as a whole is raised, here or by the other two, and ends the run: nothing is lost, for nothing of it is
-        committed."""
+        ``done(error)`` says that this message can't be delivered: its event is set aside.  Whatever is wrong with the
+        sink as a whole is raised, here or by ``poll`` or ``flush``, and ends the run: nothing is lost, because only
+        finished events are committed."""
 
     def poll(self) -> None:
-        """Go on delivering, without waiting long, and call what is done."""
+        """Go on delivering, without waiting long, and call ``done`` of the messages for which that is due."""
 
     def flush(self) -> None:
-        """Deliver all that was sent, and call what is done."""
+        """Deliver all messages that were sent, and call ``done`` of each."""
 
 
 def messages(event: Event, result: Result) -> tuple[Message, ...]:
-    """A worker's result as the messages that it stands for.
+    """Return the messages that a worker's result stands for.
 
-    Raises ``TypeError`` for a result that is none of what ``Result`` lists."""
+    Raises ``TypeError`` for a result of a form that ``Result`` does not list."""
     if result is None:
         return ()
     if isinstance(result, (bytes, Message)):

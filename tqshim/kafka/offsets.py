@@ -2,7 +2,8 @@
 
 Lives here: what was read and what is finished, by partition.  Not here: brokers, events, workers; this is pure.
 
-Invariant: an offset to commit has nothing unfinished below it, so a consumer that reads on from there misses nothing.
+Invariant: no event below an offset to commit is unfinished, so a consumer that reads on from that offset misses
+nothing.
 """
 
 from __future__ import annotations
@@ -29,57 +30,59 @@ class _Progress:
         self.end = self.committed = first
 
     def position(self) -> int:
-        """The lowest offset that is not finished; all below it may be committed."""
+        """Return the lowest offset that is not finished, which may be committed: all offsets below it are finished."""
         while self.unfinished and self.unfinished[0] in self.finished:
             self.finished.remove(self.unfinished.popleft())
         return self.unfinished[0] if self.unfinished else self.end
 
     def held_up(self) -> int:
-        """How many finished offsets wait for one below them."""
+        """Return how many finished offsets wait for one below them."""
         self.position()
         return len(self.finished)
 
 
 class Offsets:
-    """What was read of the partitions that are assigned, and what of it is finished."""
+    """Which events were read from the partitions that are assigned, and which of these are finished."""
 
     def __init__(self) -> None:
         self._partitions: dict[Partition, _Progress] = {}
 
     def read(self, topic: str, partition: int, offset: int) -> None:
-        """An event was read.  Offsets of a partition rise, as a rule, and not always by one: logs are compacted."""
+        """Note that an event was read.  Offsets of a partition rise, as a rule, and not always by one: logs are
+        compacted."""
         progress = self._partitions.get((topic, partition))
         if progress is None:
             progress = self._partitions[topic, partition] = _Progress(offset)
-        if progress.unfinished and offset < progress.unfinished[-1]:  # the client was sent back
+        if progress.unfinished and offset < progress.unfinished[-1]:  # the client was sent back to an earlier offset
             progress.unfinished = deque(sorted([*progress.unfinished, offset]))
         else:
             progress.unfinished.append(offset)
         progress.end = max(progress.end, offset + 1)
 
     def finish(self, topic: str, partition: int, offset: int) -> None:
-        """What followed from the event is where it must be.  Events of forgotten partitions are somebody else's."""
+        """Note that an event is finished.  An event of a forgotten partition belongs to another member: nothing is
+        noted."""
         progress = self._partitions.get((topic, partition))
         if progress is not None:
             progress.finished.add(offset)
 
     def forget(self, topic: str, partition: int) -> None:
-        """The partition is not assigned any more."""
+        """Forget a partition that is not assigned any more."""
         self._partitions.pop((topic, partition), None)
 
     def held_up(self) -> int:
-        """How many finished events at most wait for one before them, in all partitions."""
+        """Return how many finished events wait for one before them, in all partitions."""
         return sum(progress.held_up() for progress in self._partitions.values())
 
     def to_commit(self) -> Iterator[Place]:
-        """By partition, the offset to commit; only the ones that have moved since they were committed."""
+        """Yield the offset to commit of each partition where it has moved since the last commit."""
         for (topic, partition), progress in self._partitions.items():
             position = progress.position()
             if position > progress.committed:
                 yield topic, partition, position
 
     def committed(self, topic: str, partition: int, offset: int) -> None:
-        """The broker has taken that offset."""
+        """Note that the broker has accepted that offset."""
         progress = self._partitions.get((topic, partition))
         if progress is not None:
             progress.committed = max(progress.committed, offset)

@@ -1,9 +1,10 @@
-"""Events of a topic through a crew of workers to a sink, at least once.
+"""Events of a topic go through workers to a sink, each at least once.
 
-Lives here: the loop that all of it goes round in, attempts, dead letters, counts.
+Lives here: the loop that reads, collects answers, delivers and commits; attempts, dead letters, counts.
 
 Invariant: an event is finished, and its offset may be committed, when every message that followed from it has been
-delivered, or the event has been set aside as a dead letter; before that, whatever dies, it is read or handed out again.
+delivered, or the event has been set aside as a dead letter.  Before that, whatever dies, the event is read again or
+handed out again.
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ from tqshim.queues.queue import Empty, TurboQueue
 __all__ = ["Counts", "WorkersDieError", "process_topic"]
 
 MAXSIZE: Final = 1000
-"""Events that wait in the queue, if not told otherwise: enough for short bursts, little to read again."""
+"""Events that wait in the queue by default: enough for short bursts, and few to read again."""
 ATTEMPTS: Final = 3
 IDLE_WAIT: Final = 0.2
 """Seconds to wait for an event when none is under way: signals are noticed in between."""
 BUSY_WAIT: Final = 0.01
 """Seconds to wait for an answer before looking for more events."""
 LOOK_AFTER_WORKERS: Final = 0.05
-"""Seconds between two looks at who is alive."""
+"""Seconds between two looks at which workers are alive."""
 COMMIT_EVERY: Final = 0.2
-"""Seconds between two commits: what was delivered since the last one comes twice, if the program is killed."""
+"""Seconds between two commits: if the program is killed, what was delivered since the last commit comes twice."""
 REPORT_EVERY: Final = 1.0
 """Seconds between two reports."""
 SETTLE: Final = 10.0
 """Seconds for what is in workers' hands to be finished, before a partition is given back or the program ends."""
 ERROR_BYTES: Final = 4000
-"""The end of a traceback that goes along with a dead letter."""
+"""Bytes of the end of a traceback, which go along with a dead letter."""
 
 
 class WorkersDieError(RuntimeError):
-    """One worker after the other has died before it had an event, and none has got through one in between."""
+    """Worker after worker has died before it had an event, and no event was answered in between."""
 
 
 @dataclasses.dataclass
@@ -64,7 +65,7 @@ class Counts:
     replaced: int = 0
     """Workers that died and were replaced."""
     given_back: int = 0
-    """Events read whose partition another member took over before they were finished."""
+    """Events that were read, and whose partition went to another member before they were finished."""
     seconds: float = 0.0
 
 
@@ -84,27 +85,29 @@ def process_topic(
     producer: Optional[Mapping[str, Any]] = None,
     report: Optional[Callable[[Counts], None]] = None,
 ) -> Counts:
-    """Call ``worker`` in so many processes with each event of a topic, and deliver what it returns; at least once.
+    """Call ``worker`` in ``processes`` processes with each event of a topic, at least once, and deliver what it
+    returns.
 
     ``output``: a topic, or a ``Sink``.
     ``worker``: a function at the top of a module, called with an ``Event``; see ``Result`` for what it may return.
     ``group``: the consumer group, by default ``tqshim-<topic>``; its members share the topic's partitions.
-    ``dead_letters``: a topic for events that raised or killed their worker ``attempts`` times, and for those of which
-    the sink has refused a message.  Without it such an event ends the run with an error, and is read again by the next.
-    ``maxsize``: events that wait in the queue at most; while it is full nothing is read.
+    ``dead_letters``: a topic for events for which the worker has raised or died ``attempts`` times, and for those of
+    which the sink has refused a message.  Without this topic such an event ends the run with an error, and the next run
+    reads the event again.
+    ``maxsize``: events that wait in the queue at most; while the queue is full, nothing is read.
     ``idle``: end after so many seconds without an event, at the end of all partitions that are this member's; by
-    default only a signal ends it.
+    default only a signal ends the run.
     ``consumer``, ``producer``: more settings of the clients, as librdkafka calls them.
     ``report``: called about once a second, and at the end, with the same object that is returned.
 
-    SIGTERM and SIGINT end it cleanly where it runs in the main thread: nothing more is read, what workers have in hand
-    is finished, delivered and committed, the group is left.  A second one ends it at once.
+    In the main thread SIGTERM and SIGINT end the run cleanly: nothing more is read, what workers have in hand is
+    finished, delivered and committed, the group is left.  A second signal has the effect that it had before the call.
 
-    Raises ``WorkersDieError``, ``RuntimeError`` for an event that can't be set aside, and ``KafkaException``; what was
-    finished until then is committed.
+    Raises ``WorkersDieError``, ``RuntimeError`` for an event that can't be set aside, ``KafkaException``, and what
+    ``output`` raises; what was finished until then is committed.  ``ValueError`` for a number below 1.
 
-    Killed, it leaves its offsets at the lowest unfinished event of each partition, up to a moment ago: the next run
-    reads on from there, and what had been delivered of it is delivered twice."""
+    If the process is killed, the group's offsets are those of the last commit, a moment ago: the lowest unfinished
+    event of each partition.  The next run reads on from there, and what had been delivered of that comes twice."""
     for name, value in (("processes", processes), ("maxsize", maxsize), ("attempts", attempts)):
         if value < 1:
             raise ValueError(f"{name}={value} must be 1 or more")
@@ -134,7 +137,7 @@ def process_topic(
 
 @contextlib.contextmanager
 def _until_a_signal() -> Iterator[threading.Event]:
-    """An event that the first SIGTERM or SIGINT sets; the second one does what it did before."""
+    """Yield an event that the first SIGTERM or SIGINT sets; a second signal has the effect that it had before."""
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
@@ -159,7 +162,7 @@ def _until_a_signal() -> Iterator[threading.Event]:
 
 
 class _Delivery:
-    """The messages of one event on their way."""
+    """The messages of one event that are on their way."""
 
     __slots__ = ("errors", "left")
 
@@ -169,7 +172,7 @@ class _Delivery:
 
 
 class _Run:
-    """One run: the loop, and what it knows beyond its source."""
+    """One run: the loop, and what the loop knows beyond its source."""
 
     source: Source
 
@@ -189,7 +192,7 @@ class _Run:
         self._given_up = False
 
     def count(self) -> Counts:
-        """The counts as they are now."""
+        """Return the counts as they are now."""
         self._counts.read, self._counts.given_back = self.source.read, self.source.given_back
         self._counts.seconds = time.monotonic() - self._began
         return self._counts
@@ -222,7 +225,7 @@ class _Run:
         self.source.commit(wait=True)
 
     def _advance(self) -> None:
-        """What needs no waiting: deliveries, workers."""
+        """Do what needs no waiting: go on with deliveries, and look after workers now and then."""
         self._sink.poll()
         if self._dead is not None:
             self._dead.poll()
@@ -231,7 +234,7 @@ class _Run:
             self._looked_after = time.monotonic()
 
     def settle(self) -> None:
-        """Finish what is in workers' hands, take back what is not; so that little is done twice."""
+        """Finish what is in workers' hands, and take back what is not, so that little is done twice."""
         if self._given_up:
             return
         self.source.withdraw()
@@ -244,13 +247,13 @@ class _Run:
             self._dead.flush()
 
     def give_up(self) -> None:
-        """From now on ``settle`` does nothing: it has been done, or there is an error on its way up."""
+        """Let later calls of ``settle`` do nothing: all is settled, or an error is about to be raised."""
         self._given_up = True
 
     # -- answers
 
     def _collect(self, timeout: float) -> int:
-        """Take the answers that are there, waiting so long for the first; return how many."""
+        """Take the answers that are there, wait ``timeout`` seconds for the first; return how many were taken."""
         try:
             findings: list[Finding] = self._findings.get_many(timeout=timeout)
         except Empty:
@@ -292,7 +295,7 @@ class _Run:
         self._counts.finished += 1
 
     def _failed(self, number: int, event: Event, error: str) -> None:
-        """An attempt at the event has failed."""
+        """Try an event again, or set it aside, after an attempt at it has failed."""
         self._failures[number] = tried = self._failures.get(number, 0) + 1
         if tried >= self._attempts:
             self._set_aside(number, event, error)
@@ -330,7 +333,7 @@ class _Run:
             return
         left = self._findings.qsize()
         while left > 0:
-            left -= self._collect(0.0) or left  # what the dead had put is there: a killed worker's answer counts, too
+            left -= self._collect(0.0) or left  # all that the dead have put: a killed worker's answer counts, too
         self._counts.replaced += len(dead)
         for number, code in dead:
             event = self.source.answer(number)

@@ -1,4 +1,4 @@
-"""Topics and queues: a source that consumes a topic into a queue, a sink that produces to one.
+"""Topics and queues: a source that consumes a topic into a queue, a sink that produces to a topic.
 
 Lives here: the broker's client, what was read and is not finished, commits, rebalances.  Not here: what becomes of an
 event (``running``), processes (``workers``).
@@ -9,11 +9,12 @@ Each event that was read has a number, and is in one of these states:
        ^                    |                              |                    |                committed
        +---- withdraw ------+--- its worker was killed ----+---- try again -----+
 
-The source is the only one who puts into the queue, and the queue is first in, first out: what it put last and is still
-there is queued, all else was claimed.  So nobody needs to tell who took what.
+While the source is open, nothing else puts into the queue, and the queue is first in, first out.  So its length tells
+which events it still has: the last ones that were put.  The others were claimed, and no worker needs to say what it
+took.
 
-Invariant: an event is in one of these states, or finished, or of a partition that is not assigned any more.  Killed at
-any point, the program has committed nothing that is not finished.
+Invariant: an event is in one of these states, or finished, or of a partition that is not assigned any more.  At
+whatever point the program is killed, it has committed nothing that is not finished.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ LOG: Final = logging.getLogger("tqshim.kafka")
 MOST: Final = 1000
 """Events read in one call, at most."""
 AHEAD: Final = 100
-"""So many times what the queue holds are read beyond an event that is not finished, at most: they come again if the
+"""So many times the queue's bound of finished events may wait for an unfinished one before them: they come again if the
 program is killed."""
 PATIENCE: Final = 1.0
 """Seconds for which there may be no room before the partitions are paused and the broker's requests are served."""
@@ -50,13 +51,13 @@ WAITING_FOR_SPACE: Final = 0.1
 
 
 class Source:
-    """A topic, consumed into a queue as its member of a consumer group.
+    """A topic that this process, as a member of a consumer group, consumes into a queue.
 
     ``configuration``: that of the client, with the brokers and the group in it.
     ``queue``: bounded; it takes numbered events, and nobody else puts into it.
-    ``before_revoke``: called when partitions are about to go to another member: time to finish what can be.
+    ``before_revoke``: called when partitions are about to go to another member, to finish what can be finished.
 
-    Raises ``KafkaException`` from its methods where the topic does not exist or the client is at its end."""
+    Methods raise ``KafkaException`` where the topic does not exist or may not be read, or the client can't go on."""
 
     def __init__(
         self, configuration: Mapping[str, Any], topic: str, queue: TurboQueue, before_revoke: Callable[[], None]
@@ -81,12 +82,13 @@ class Source:
         self.read = 0
         """Events read."""
         self.given_back = 0
-        """Events read whose partition went to another member before they were finished: that one reads them again."""
+        """Events that were read, and whose partition went to another member before they were finished: that member
+        reads them again."""
         self._consumer = Consumer(
             {
                 "auto.offset.reset": "earliest",
                 **configuration,
-                "enable.auto.commit": False,  # committed is what is finished, not what was read
+                "enable.auto.commit": False,  # that would commit what was read, finished or not
                 "on_commit": self._commit_answered,
             },
             logger=LOG,
@@ -116,7 +118,8 @@ class Source:
         return self._take(self._consumer.consume(min(room, MOST), timeout))
 
     def _serve_without_reading(self) -> None:
-        """Who never asks is taken for dead, and could not be told of a rebalance."""
+        """Ask the broker with all partitions paused: a member that never asks is taken for dead, and can't be told of a
+        rebalance."""
         paused = {(place.topic, place.partition) for place in self._paused}
         running = [place for place in self._consumer.assignment() if (place.topic, place.partition) not in paused]
         if running:
@@ -131,7 +134,7 @@ class Source:
                 self._complain(message.error())
                 continue
             if (message.topic(), message.partition()) not in self._mine:
-                continue  # fetched before that was taken away
+                continue  # fetched before its partition went to another member
             event = Event(
                 message.topic(),
                 message.partition(),
@@ -176,22 +179,22 @@ class Source:
             self._queued.extend(number for number, _ in tasks)
 
     def _look(self) -> None:
-        """What has left the queue since the last look was claimed."""
+        """Note as claimed what has left the queue since the last look."""
         for _ in range(len(self._queued) - self._queue.qsize()):
             number = self._queued.popleft()
             if number in self._unanswered:
                 self._claimed.add(number)
 
     def at_end(self) -> bool:
-        """Whether nothing is left to read in the partitions that are assigned; False, too, if nobody answers."""
+        """Whether nothing is left to read in the partitions that are assigned; False, too, if no broker answers."""
         from confluent_kafka import KafkaException
 
         try:
             places = self._consumer.position(self._consumer.assignment())
             for place in places:
-                # As the last fetch has told: not every broker knows the end of a batch when it is asked for it.
+                # The end that the last fetch has told: not every broker knows the end of a batch when asked for it.
                 _, end = self._consumer.get_watermark_offsets(place, ANSWER, cached=True)
-                if place.offset < 0:  # nothing was read here, yet
+                if place.offset < 0:  # nothing was read from this partition yet
                     (place,) = self._consumer.committed([place], ANSWER)
                 if end < 0 or max(place.offset, 0) < end:
                     return False
@@ -203,15 +206,16 @@ class Source:
     # -- what becomes of an event
 
     def __len__(self) -> int:
-        """How many events were read and are not finished."""
+        """Return how many events were read and are not finished."""
         return len(self._events)
 
     def event(self, number: int) -> Optional[Event]:
-        """The event of that number; None if it is finished, or its partition went to another member."""
+        """Return the event of that number; None if it is finished, or its partition went to another member."""
         return self._events.get(number)
 
     def answer(self, number: int) -> Optional[Event]:
-        """A worker is done with that event: the event, or None if that is nothing new or nobody wants to know."""
+        """Note that a worker has answered for an event, and return the event; None if the event has an answer already,
+        or its partition went to another member."""
         if number not in self._unanswered:
             return None
         self._unanswered.remove(number)
@@ -219,13 +223,13 @@ class Source:
         return self._events[number]
 
     def try_again(self, number: int) -> None:
-        """The answer was of no use."""
+        """Let an event wait again, after an answer that was of no use."""
         if number in self._events:
             self._unanswered.add(number)
             self._waiting.append(number)
 
     def finish(self, number: int) -> None:
-        """All that followed from the event is where it must be."""
+        """Note that an event is finished: its messages are delivered, or it is set aside."""
         event = self._events.pop(number, None)
         if event is not None:
             self._unanswered.discard(number)
@@ -233,15 +237,16 @@ class Source:
             self._offsets.finish(*event[:3])
 
     def claimed(self) -> int:
-        """How many events are in workers' hands, or their answers on the way."""
+        """Return how many events are in workers' hands, or have their answer on the way."""
         self._look()
         return len(self._claimed)
 
     def recover(self, in_hand: Collection[int]) -> int:
-        """A worker was killed: hand out again what was claimed, but for what the living have in hand.
+        """Hand out again what was claimed, but for what living workers have in hand: to be called after a worker died,
+        and when all answers of dead workers have been read.
 
-        To be called when all answers of the dead have been read.  Some of what is handed out again may be on its way
-        with the living: then the first answer counts.  Returns how many are handed out again."""
+        A living worker may have just taken an event that is handed out again, or have its answer on the way: then the
+        first answer counts.  Returns how many events are handed out again."""
         self._look()
         lost = sorted(self._claimed.difference(in_hand))
         self._claimed.difference_update(lost)
@@ -257,7 +262,7 @@ class Source:
                 numbers += [number for number, _ in self._queue.get_many_nowait()]
         except Empty:
             pass
-        # Claimed between the look and the withdrawal.
+        # Workers have claimed these between the look and the withdrawal.
         self._claimed.update(self._unanswered.intersection(self._queued).difference(numbers))
         self._queued.clear()
         self._waiting.extendleft(reversed(numbers))
@@ -267,7 +272,7 @@ class Source:
     def commit(self, wait: bool) -> None:
         """Commit up to the lowest unfinished event of each partition, if that has moved.
 
-        A commit that fails is logged: the next one makes good for it; if there is none, events come again."""
+        A commit that fails is logged: the next one makes up for it; without a next one, events come again."""
         from confluent_kafka import KafkaException, TopicPartition
 
         places = [TopicPartition(*place) for place in self._offsets.to_commit()]
@@ -298,7 +303,7 @@ class Source:
         self._forget(consumer, partitions)
 
     def _forget(self, consumer: Any, partitions: list[Any]) -> None:
-        """What is not finished of these is another member's to read again."""
+        """Forget all of these partitions: another member reads again what is not finished of them."""
         gone = {(place.topic, place.partition) for place in partitions}
         self._mine -= gone
         for partition in gone:
@@ -309,15 +314,15 @@ class Source:
         self.given_back += len(numbers)
         self._unanswered.difference_update(numbers)
         self._claimed.difference_update(numbers)
-        # The client remembers who was paused, also if the partition comes back.
+        # The client remembers which partitions were paused, also when one comes back.
         consumer.resume([place for place in self._paused if (place.topic, place.partition) in gone])
         self._paused = [place for place in self._paused if (place.topic, place.partition) not in gone]
 
     def close(self) -> None:
-        """Leave the group: other members need not wait until this one is taken for dead.
+        """Leave the group, so that other members need not wait until this one is taken for dead.
 
-        A client that does not come back from that in ``LEAVING`` seconds is left to a thread, which ends with the
-        process: librdkafka may wait for its own rebalance for ever (its issues 4041 and 4884)."""
+        A client that has not left within ``LEAVING`` seconds is abandoned to its thread, which ends with the process:
+        librdkafka may wait for its own rebalance for ever (its issues 4041 and 4884)."""
         raised: list[BaseException] = []
 
         def leave() -> None:
@@ -336,10 +341,10 @@ class Source:
 
 
 class TopicSink:
-    """Messages are produced to a topic; one is done when the broker has acknowledged it.
+    """Produces messages to a topic; a message is delivered when the broker has acknowledged it.
 
-    A message that the broker will never take, for its size or its form, is refused.  Everything else that goes wrong,
-    after the client has tried for its ``message.timeout.ms``, is raised as ``KafkaException``."""
+    A message that the broker will never take, because of its size or its form, is refused.  Everything else that goes
+    wrong, after the client has tried for its ``message.timeout.ms``, is raised as ``KafkaException``."""
 
     def __init__(self, configuration: Mapping[str, Any], topic: str) -> None:
         from confluent_kafka import KafkaError, KafkaException, Producer
@@ -351,7 +356,7 @@ class TopicSink:
         self._failure: Optional[Exception] = None
 
     def send(self, message: Message, done: Done) -> None:
-        """Begin to deliver the message; wait only while too many are under way."""
+        """Begin to deliver the message; wait only while too many messages are under way."""
 
         def delivered(error: Any, _: Any) -> None:
             if error is None:
@@ -388,11 +393,11 @@ class TopicSink:
             raise self._failure
 
     def poll(self) -> None:
-        """Call what is done."""
+        """Call ``done`` of messages that were acknowledged or refused; raise any other failure."""
         self._producer.poll(0)
         self._raise_failure()
 
     def flush(self) -> None:
-        """Wait until all is delivered."""
+        """Wait until all messages are delivered or refused."""
         while self._wait(self._producer.flush):
             pass

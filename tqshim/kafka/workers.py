@@ -1,10 +1,10 @@
 """Processes that take events out of one queue, call a function, and put what came of it into another.
 
-Lives here: starting, replacing and ending them; what each has in its hand.  Not here: brokers, offsets.
+Lives here: starting, replacing and ending these workers; which event each has in hand.  Not here: brokers, offsets.
 
-Invariant: each has an event's number in its cell from just after it took the event until it takes the next one, so
-that the cell of a killed worker says what killed it.  None outlives the process that started it by more than the call
-that it is just in.
+Invariant: a worker has an event's number in its cell from just after it took the event until it takes the next one, so
+that the cell of a killed worker says what killed it.  When the process that started it is gone, a worker ends in the
+middle of its call, unless the function lets no other thread run: then the worker ends as soon as one can.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = ["Finding", "Task", "Worker", "Workers", "load"]
 Worker = Callable[[Event], Result]
 
 Task = tuple[int, Event]
-"""An event under the number that it was given when it was read."""
+"""An event, behind the number that it was given when it was read."""
 
 ENDING: Final = 5.0
-"""Seconds that a worker has to leave when it is told so, before it is killed."""
+"""Seconds that the workers have to leave when they are told to; those that are still there are killed."""
 
 
 class Finding(NamedTuple):
@@ -45,7 +45,7 @@ class Finding(NamedTuple):
 
 
 def load(name: str) -> Worker:
-    """The function that ``module:function`` names.
+    """Return the function that ``module:function`` names.
 
     Raises ``ValueError`` for a name of another form or of no function, and what importing the module raises."""
     module, _, function = name.partition(":")
@@ -60,10 +60,10 @@ def load(name: str) -> Worker:
 
 
 class Workers:
-    """So many processes, each replaced when it dies."""
+    """The worker processes, always so many: ``replace_dead`` replaces those that have died."""
 
     def __init__(self, worker: Worker, processes: int, tasks: TurboQueue, findings: TurboQueue) -> None:
-        # Spawned, for brokers' clients have threads, and a fork would take their locks along.
+        # Spawned, because the brokers' clients have threads, and a fork would copy locks that these threads hold.
         self._context = multiprocessing.get_context("spawn")
         self._cells: Any = self._context.RawArray("Q", processes)
         self._arguments = (tasks, findings, self._cells, worker)
@@ -81,17 +81,19 @@ class Workers:
         return process
 
     def pids(self) -> list[int]:
-        """Their process numbers."""
+        """Return the process numbers of the workers."""
         return [process.pid for process in self._processes if process.pid is not None]
 
     def in_hand(self) -> set[int]:
-        """Numbers of the events that they have last taken; a worker that is just taking one does not show it yet."""
+        """Return the numbers of the events that the workers took last; an event that is just being taken may be
+        missing."""
         return set(self._cells)
 
     def replace_dead(self) -> list[tuple[int, Optional[int]]]:
         """Put a new process in place of each that has died.
 
-        Returns for each of the dead the number of the event in its hand, 0 if it never took one, and its exit code."""
+        Returns for each dead worker the number of the event that it took last, 0 if it never took one, and its exit
+        code."""
         dead = [number for number, process in enumerate(self._processes) if not process.is_alive()]
         found = []
         for number in dead:
@@ -102,7 +104,7 @@ class Workers:
         return found
 
     def end(self) -> None:
-        """Tell them to leave, give them time for what they have in hand, and kill who is still there."""
+        """Tell the workers to leave, give them time for what they have in hand, and kill those that are still there."""
         deadline = time.monotonic() + ENDING
         with contextlib.suppress(Full):
             self._arguments[0].put_many([None] * len(self._processes), timeout=ENDING)
@@ -111,7 +113,7 @@ class Workers:
         self.kill()
 
     def kill(self) -> None:
-        """End them at once."""
+        """Kill all workers, and reap them."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
@@ -128,7 +130,8 @@ def _leave_with_the_parent() -> None:
 
 
 def _work(number: int, tasks: TurboQueue, findings: TurboQueue, cells: Any, worker: Worker) -> None:
-    # Signals that ask to end reach all processes of a terminal or a service: here it is the parent that ends them.
+    # Signals that ask to end reach all processes of a terminal or a service: the parent takes them and ends the
+    # workers.
     for asking in (signal.SIGINT, signal.SIGTERM):
         signal.signal(asking, signal.SIG_IGN)
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()

@@ -3,10 +3,10 @@
     from tqshim import turbo_queue
 
 Lives here: what each of the three does, JSON.  Not here: attributes that they share (``shared``), when a batch rolls
-(``batching``), its file (``sqlite_files``).
+(``batching``), how a batch is worked off (``emptying``), its file (``sqlite_files``).
 
-Invariant: a program written for 0.8.0 runs unchanged, beside programs that still use it, and what 0.8.0's
-documentation promises is so.
+Invariant: a program written for 0.8.0 runs unchanged, beside programs that still use 0.8.0, and what 0.8.0's
+documentation promises holds.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ _T = TypeVar("_T")
 
 
 def _make_encoder() -> Callable[[object, int], Iterable[str]]:
-    """The pieces of ``json.dumps``, twice as fast for small events: the encoder in C is made once and used again.
+    """Return a function that gives the text of ``json.dumps`` in pieces, twice as fast for small events: the encoder in
+    C is made once and used again.
 
-    Where it raises, ``json.dumps`` raises what it always does."""
+    Where this function raises, ``add`` calls ``json.dumps``, which raises what it always does."""
     make: Any = getattr(encoder, "c_make_encoder", None)
     try:
         # No markers: an event that contains itself ends in a RecursionError.
         encode = make(None, None, encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True)
         if "".join(encode([{"a": 1.5}], 0)) == '[{"a": 1.5}]':
             return encode  # type: ignore[no-any-return]
-    except TypeError:  # there is none, or another version's
+    except TypeError:  # this Python has no encoder in C, or one with other arguments
         pass
     return lambda event, _: (json.dumps(event),)
 
@@ -51,26 +52,26 @@ _scan: Final[Callable[[Any, int], tuple[Any, int]]] = json.JSONDecoder().scan_on
 
 
 def _load(row: Row) -> Any:
-    """The event of a row that is not plain JSON text: a number, or bytes, or text with blanks around it.
+    """Return the event of a row that is not plain JSON text: a number, or bytes, or text with blanks around it.
 
-    Raises ``ValueError`` where it is no JSON."""
+    Raises ``ValueError`` where the row is no JSON."""
     if isinstance(row, (int, float)):
-        return row  # 0.8.0 stored the number's text, and SQLite made it this
+        return row  # 0.8.0 stored the number's text, and SQLite turned that into a number
     if row is None:
         raise ValueError("a row without an event")
     return json.loads(row)
 
 
 def _column(text: str) -> Row:
-    """What is stored for an event of that JSON text.  Raises ``ValueError`` for ``None``."""
+    """Return what is stored for an event of that JSON text.  Raises ``ValueError`` for ``None``."""
     if text == "null":
         raise ValueError("None can't be an event: get yields it when the queue is empty")
-    # A column of type json makes a number of text that looks like one, and 0.8.0 can't read that: bytes stay.
+    # A column of type json turns text that looks like a number into a number, which 0.8.0 can't read: bytes stay bytes.
     return text.encode() if "," < text < ":" else text
 
 
 class Startup(Shared):
-    """Recovers what dead processes left in a queue.
+    """Recovers what dead processes have left in a queue.
 
     >>> startup = Startup()
     >>> startup.root_path, startup.queue_name = "queues", "events"
@@ -79,24 +80,26 @@ class Startup(Shared):
     def on_start_cleanup(self) -> None:
         """Make ready the batches of processes that died while they filled or worked them off.
 
-        Living processes keep theirs, also those on 0.8.0, so it may be called at any time, by anybody.  Batches that a
-        dead consumer had taken come whole: some of their events for the second time.  Damaged files are set aside.
-        Raises ``OSError`` where the folder can't be made, read or changed."""
+        Living processes keep their batches, also processes on 0.8.0, so any process may call this at any time.  Batches
+        that a dead consumer had taken come whole: some of their events for the second time.  Damaged files are set
+        aside, or deleted with ``remove_invalid``.  Raises ``OSError`` where the folder can't be made, read or
+        changed."""
         sqlite_files.make_folder(self._folder)
         recovered = sqlite_files.recover(self._folder, self._remove_invalid)
         self.logger.info("%s: %d batches of dead processes made ready again", self._queue_name, recovered)
 
     def migrate_queue(self) -> None:
-        """Does nothing, as in 0.8.0, where it has no arguments that would say where to."""
+        """Does nothing, as in 0.8.0: it has no arguments that would say where to."""
 
 
 class Enqueue(Shared):
     """Puts events into a queue, in batches.
 
-    A batch rolls when it has ``max_events_per_file`` events, ``max_batch_age`` seconds after its first one, with
-    ``flush``, and when the program ends.  All threads of a process may use one; a forked child, or one that it was sent
-    to, begins a batch of its own.  A process that is killed loses what it added in the last tenth of a second; what it
-    added before lies in its ``load_`` file, for ``Startup.on_start_cleanup``.
+    A batch rolls (it becomes ready for consumers, and the next event begins another) when it has
+    ``max_events_per_file`` events, ``max_batch_age`` seconds after its first event, with ``flush`` and ``close``, and
+    when the program ends.  All threads of a process may use one ``Enqueue``; a forked child, or a process that it was
+    sent to, begins a batch of its own.  A process that is killed loses what it has added in the last tenth of a second;
+    what it had added before lies in its ``load_`` file, for ``Startup.on_start_cleanup``.
 
     >>> with Enqueue() as enqueue:
     ...     enqueue.root_path, enqueue.queue_name = "queues", "events"
@@ -138,7 +141,7 @@ class Enqueue(Shared):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """An event loop of its own, made when first asked for; nothing here uses it."""
+        """An event loop that belongs to this object, made when a program first asks for it; nothing here uses it."""
         if self._loop is None:
             import asyncio
 
@@ -146,29 +149,30 @@ class Enqueue(Shared):
         return self._loop
 
     def start(self) -> None:
-        """Make the queue's folder and begin a batch; ``add`` does so, too.
+        """Make the queue's folder and begin a batch; without this call the first ``add`` does so.
 
         Raises ``OSError`` or ``sqlite3.Error`` where that can't be done."""
         self._filling.begin()
 
     def add(self, dict_to_add: Any) -> None:
-        """Put an event into the queue: anything that JSON knows, but ``None``.
+        """Put an event into the queue: anything that JSON can say, but ``None``.
 
         Raises ``TypeError`` or ``ValueError`` for what JSON can't say, and for ``None``, which would read as *empty*;
-        ``OSError`` or ``sqlite3.Error`` where the disk is full: then this event is not in the queue."""
+        ``OSError`` or ``sqlite3.Error`` where the disk is full: then this event is not in the queue.  With
+        ``drop_overflow``, ``add`` drops the event while ``enqueue_active`` is ``False``."""
         if not self._enqueue_active and self._drop_overflow:
             return
         try:
             row: Row = "".join(_encode(dict_to_add, 0))
         except Exception:
             row = json.dumps(dict_to_add)
-        if row < "o":  # type: ignore[operator]  # no object
+        if row < "o":  # type: ignore[operator]  # no object: perhaps a number, or null
             row = _column(row)  # type: ignore[arg-type]
         rows = self._rows
         rows.append(row)
         filling = self._filling
         if len(rows) >= filling.limit and filling.added(row):
-            # A program that wants to go on asks first.
+            # A program that wants to go on calls ``update_enqueue_active_state`` first.
             self._enqueue_active = False
             self._ready_count.forget()
 
@@ -179,11 +183,12 @@ class Enqueue(Shared):
     def flush(self) -> None:
         """Make ready what was added so far, as a batch that is not full.
 
-        Raises ``OSError`` or ``sqlite3.Error`` where the disk is full: nothing is lost, and it may be tried again."""
+        Raises ``OSError`` or ``sqlite3.Error`` where the disk is full: nothing is lost, and the next call tries
+        again."""
         self._filling.roll()
 
     def close(self) -> None:
-        """``flush``, and let go of the folder; ``add`` would begin anew.  Raises what ``flush`` raises."""
+        """``flush``, and let go of the folder; a later ``add`` begins anew.  Raises what ``flush`` raises."""
         self._filling.close()
         if self._loop is not None:
             self._loop.close()
@@ -198,11 +203,12 @@ class Enqueue(Shared):
         self.close()
 
     def check_time(self) -> None:
-        """Roll the batch if it is ``max_batch_age`` seconds old; by itself it does so within another tenth."""
+        """Roll the batch if it is ``max_batch_age`` seconds old; without this call it rolls within a tenth of a second
+        more."""
         self._filling.roll_if_old()
 
     def activate_check_batch_age(self) -> None:
-        """Nothing to activate: batches roll by their age.  Returns at once, which in 0.8.0 it never does."""
+        """Does nothing: batches roll by their age without it.  Returns at once; that of 0.8.0 never returns."""
 
     async def check_batch_age(self) -> None:
         """Wait for ``max_batch_age`` seconds, then ``check_time``."""
@@ -222,10 +228,11 @@ class Dequeue(Shared):
     ``proc_num``: a number that shows in the names of the files that this consumer has taken.  Raises ``ValueError``
     for what can't be in a name.
 
-    All threads of a process may use one, each with a generator of its own: every event goes to one of them.  A forked
-    child, or one that it was sent to, takes batches of its own.  A process that is killed leaves the batch that it had
-    taken, for ``Startup.on_start_cleanup``: all of it comes again.  One that ends by itself gives its batch back, all
-    of it, unless it has come back for more since the last event; ``close`` gives back only what was not handed out.
+    All threads of a process may use one ``Dequeue``, each with a generator of its own: every event goes to one of them.
+    A forked child, or a process that it was sent to, takes batches of its own.  A process that is killed leaves the
+    batch that it had taken, for ``Startup.on_start_cleanup``: all of the batch comes again.  A process that ends by
+    itself gives its batch back, all of it, unless it has asked for more after the batch's last event; ``close`` gives
+    back only what was not handed out.
 
     >>> with Enqueue() as enqueue:
     ...     enqueue.root_path, enqueue.queue_name = "queues", "events"
@@ -255,7 +262,7 @@ class Dequeue(Shared):
 
     @property
     def auto_cleanup(self) -> bool:
-        """``False``: each batch ends with ``None``, and stays until ``clean_up`` or ``roll_back``."""
+        """``False``: each batch ends with ``None``, and its file stays until ``clean_up`` or ``roll_back``."""
         return self._auto_cleanup
 
     @auto_cleanup.setter
@@ -265,12 +272,14 @@ class Dequeue(Shared):
     def get(self) -> Iterator[Any]:
         """Yield events, the oldest batch's first, for ever; ``None`` means that there is none now.
 
-        After the last event ``None`` comes at once; who goes on asking then waits for a batch, half a second at
-        most, before the next ``None``.  A batch's file goes when its consumer comes back after what followed the last
-        event: until then a crash gives it back.  With ``auto_cleanup`` off each batch ends with ``None``.
+        After the last event ``None`` comes at once; a consumer that goes on asking then waits for a batch, half a
+        second at most, before the next ``None``.  A batch is done, and its file goes, when its consumer asks for more
+        after the last event and gets an event of the next batch, or ``None`` and asks once more; until then
+        ``roll_back`` makes the batch ready again, and so does a clean-up after a crash.  With ``auto_cleanup`` off each
+        batch ends with ``None``.
 
         Events that nobody can read are logged and set aside.  Raises ``OSError`` or ``sqlite3.Error`` where the folder
-        can't be read or changed; call it again then."""
+        can't be read or changed; call ``get`` again then."""
         emptying = self._emptying
         while True:
             for row in emptying.rows:
@@ -294,15 +303,17 @@ class Dequeue(Shared):
                 yield None
 
     def clean_up(self) -> None:
-        """The batch is done: its file goes.  Needed with ``auto_cleanup`` off; does nothing without a batch."""
+        """Say that the batch is done: its file goes.  Needed with ``auto_cleanup`` off; does nothing without a
+        batch."""
         self._emptying.finish()
 
     def roll_back(self) -> None:
-        """The batch failed: all of it is ready again, for this consumer or another.  Does nothing without a batch."""
+        """Say that the batch has failed: all of it is ready again, for any consumer.  Does nothing without a batch."""
         self._emptying.put_back()
 
     def close(self) -> None:
-        """All that was handed out is done: what was not is ready again, for others."""
+        """Say that all events that were handed out are done; the others of the batch are ready again, for any
+        consumer."""
         self._emptying.put_back(rest=True)
 
     def __enter__(self: _T) -> _T:

@@ -1,8 +1,8 @@
 """Filling batches: what one producer of the original's API does.
 
-Lives here: when a batch begins, is stored, rolls and ends; threads, forks and the end of the program, also for those
-who work batches off.  Not here: working them off (``emptying``), what an event is (``turbo_queue``), what a file looks
-like (``sqlite_files``).
+Lives here: when a batch begins, is stored, rolls and ends; threads, forks and the end of the program, also for
+consumers, which work batches off.  Not here: working them off (``emptying``), what an event is (``turbo_queue``), what
+a file looks like (``sqlite_files``).
 
 Invariant: an event that ``Filling`` has taken is in its list, or stored, exactly once.
 """
@@ -25,21 +25,22 @@ from tqshim.turbo_queue.sqlite_files import Loading, Row
 __all__ = ["Filling", "Member"]
 
 STORE_ROWS: Final = 1000
-"""Events that are kept in memory at most."""
+"""Events that are kept in memory at most: so many are stored at once."""
 STORE_EVERY: Final = 0.1
-"""Seconds after which what was added is stored: what a producer loses that is killed."""
+"""Seconds after which what was added is stored: a producer that is killed loses what it has added in that time."""
 FORK_PATIENCE: Final = 1.0
-"""Seconds for which a fork waits for what other threads are storing."""
+"""Seconds for which a fork waits until other threads have stored what they are storing."""
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Member:
-    """What both sides share: they are known to forks and to the end of the program."""
+    """What a producer and a consumer of batches have in common: forks and the end of the program find both."""
 
     _all: ClassVar[weakref.WeakSet[Member]] = weakref.WeakSet()
     _inherited: ClassVar[list[Any]] = []
-    """Databases of the process that forked this one: SQLite must not touch them here, not even to close them."""
+    """Batch files that the process which forked this one had open: SQLite must not touch their databases here, not even
+    to close them."""
 
     def __init__(self) -> None:
         self.lock: Any = locks.RLock()
@@ -47,22 +48,22 @@ class Member:
         _at_exit.arm()
 
     def forked(self) -> None:
-        """This process is a child that was just forked: what the parent had open is the parent's."""
+        """Called in a child that was just forked: what the parent had open is the parent's."""
         self.lock = locks.RLock()
 
     def retire(self) -> None:
-        """The program ends, or nobody has this any more."""
+        """Called when the program ends, or nobody has this object any more."""
         raise NotImplementedError
 
     def __del__(self) -> None:
         try:
             self.retire()
-        except Exception:  # in these words: names of modules may be gone by then
+        except Exception:  # without ``contextlib``: at the end of the interpreter the names of modules may be gone
             pass
 
 
 class Filling(Member):
-    """The batch that a producer fills, and those to come.  For all threads of a process.
+    """The batch that a producer fills, and the later ones.  All threads of a process may use it.
 
     A crash loses what was added in the last ``STORE_EVERY`` seconds; what was stored is recovered."""
 
@@ -73,9 +74,10 @@ class Filling(Member):
         super().__init__()
         self.folder = ""
         self.oldest = 1.0
-        """Seconds after which a batch rolls that is not full."""
+        """Seconds after its first event, after which a batch rolls that is not full."""
         self.rows: Final[list[Row]] = []
-        """What was added and is not stored.  Threads append to it without the lock, and then look at ``limit``."""
+        """Events that were added and are not stored.  A thread appends without the lock, and then looks at
+        ``limit``."""
         self.limit = 0
         """With so many rows or more, a thread that has appended one must call ``added``."""
         self._most = 1
@@ -90,22 +92,22 @@ class Filling(Member):
 
     @property
     def most(self) -> int:
-        """Events of a batch."""
+        """Events after which a batch rolls."""
         return self._most
 
     @most.setter
     def most(self, most: int) -> None:
         self._most = most
-        self.limit = 0  # for another bound
+        self.limit = 0  # so that the next ``added`` sets it by the new bound
 
     @property
     def count(self) -> int:
-        """Events in this batch so far, as far as they count."""
+        """Events in this batch so far, without the uncounted ones."""
         return self._stored() + len(self.rows) - self._uncounted
 
     @property
     def file_path(self) -> Optional[str]:
-        """Where the batch is that is being filled."""
+        """The path of the file that is being filled."""
         return self._file.path if self._file else None
 
     def _stored(self) -> int:
@@ -120,7 +122,7 @@ class Filling(Member):
                 self._file = Loading(self.folder, states.begin(Filling._newest, os.urandom(12)))
 
     def add_uncounted(self, row: Row) -> None:
-        """Take an event that does not count.  Raises what ``added`` raises."""
+        """Take an event that does not count for ``most``.  Raises what ``added`` raises."""
         with self.lock:
             self.rows.append(row)
             self._uncounted += 1
@@ -131,12 +133,13 @@ class Filling(Member):
                 raise
 
     def added(self, row: Row) -> bool:
-        """After a row was appended that reached ``limit``: store and roll what is due; whether a batch rolled.
+        """To be called when the row was appended and ``limit`` is reached: store and roll what is due.  Return whether
+        a batch rolled.
 
-        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: then this row was not taken, the others stay."""
+        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: then this row is not taken, the others stay."""
         with self.lock:
             if self._busy:
-                return False  # a signal handler's, in the middle of this: the interrupted act goes on with it
+                return False  # a signal handler has added the row: the call that it has interrupted goes on with it
             try:
                 self._busy = True
                 return self._settle()
@@ -151,11 +154,11 @@ class Filling(Member):
                 self._busy = False
 
     def _settle(self) -> bool:
-        """Store and roll what is due; whether a batch rolled."""
+        """Store and roll what is due; return whether a batch rolled."""
         rows = self.rows
         rolled = False
         while True:
-            # First the limit, then the look at the rows: others append first, and look at the limit then.
+            # First the limit, then another look at the rows: other threads append a row first, then look at the limit.
             if not rows and not self._stored():
                 self._quiet = True
                 self.limit = 0
@@ -163,7 +166,7 @@ class Filling(Member):
                     return rolled
             room = self._room()
             if not room:
-                self._seal()  # an earlier call could not
+                self._seal()  # an earlier call could not make it ready
                 rolled = True
                 continue
             if self._quiet:
@@ -179,14 +182,14 @@ class Filling(Member):
                 try:
                     self._seal()
                 except OSError:
-                    # The event is stored: the next one tries again, and raises.
+                    # This event is stored: ``add`` of the next one tries again, and raises.
                     _log.exception("%s: a full batch could not be made ready", self.folder)
                     self.limit = 0
                     return rolled
                 rolled = True
 
     def _room(self) -> int:
-        """How many rows more the batch takes, beside the stored ones."""
+        """Return how many rows the batch takes beside the stored ones."""
         return max(0, self._most + self._uncounted - self._stored())
 
     def _store(self, most: int) -> None:
@@ -203,7 +206,7 @@ class Filling(Member):
                 if file.store(rows):
                     return
             finally:
-                # Also where a signal handler raised after all was stored.  Others may have appended meanwhile.
+                # Also where a signal handler raised after all was stored.  Other threads may have appended meanwhile.
                 if file.stored > before and file is self._file:
                     del self.rows[: len(rows)]
             _log.warning("%s: taken away by a clean-up that does not ask who lives; going on in another", file.path)
@@ -212,7 +215,7 @@ class Filling(Member):
             self.begin()
 
     def _seal(self) -> None:
-        """Make the batch ready, as it is stored; the next event begins another one."""
+        """Make the batch ready with what is stored of it; the next event begins another one."""
         if self._file is not None:
             self._file.seal()
             self._file = None
@@ -228,12 +231,12 @@ class Filling(Member):
             self._store(part)
             self._seal()
             left -= part
-        self._settle()  # what others have added meanwhile
+        self._settle()  # what other threads have added meanwhile
 
     def roll(self) -> None:
         """Make ready what was added so far, if anything was.
 
-        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: all stays as it is."""
+        Raises what storing raises, ``OSError`` or ``sqlite3.Error``: nothing is lost, what is not ready yet stays."""
         with self.lock:
             busy = self._busy
             try:
@@ -250,14 +253,14 @@ class Filling(Member):
                 self.roll()
 
     def tick(self) -> bool:
-        """Store what was added, roll what is old; whether there is something to come back for."""
-        # A thread that forks waits for the clock: it must not wait for that thread.
+        """Store what was added, roll what is old; return whether there will be more to do."""
+        # A thread that forks may have the lock, and waits for the end of the clock's thread, which runs this.
         if not self.lock.acquire(blocking=False):
             return True
         try:
             self.roll_if_old()
             self._store(self._room())
-            self._settle()  # there is less room now
+            self._settle()  # sets ``limit`` for the room that is left
             self._failed = False
             return bool(self.rows or self._stored())
         except Exception:
@@ -269,7 +272,7 @@ class Filling(Member):
             self.lock.release()
 
     def close(self) -> None:
-        """Make ready what was added so far, and let go of the folder.  Raises what ``roll`` raises."""
+        """Make ready what was added so far, and close the file.  Raises what ``roll`` raises."""
         with self.lock:
             self.roll()
             if self._file is not None:
@@ -289,7 +292,7 @@ class Filling(Member):
         self.limit = 0
 
     def retire(self) -> None:
-        """The program ends: what was added so far is made ready."""
+        """At the end of the program: make ready what was added so far."""
         try:
             self.close()
         except Exception:
@@ -303,14 +306,14 @@ class _Clock:
         self.reset()
 
     def reset(self) -> None:
-        """At the beginning, and in a child that was just forked."""
+        """Begin without a thread; also in a child that was just forked."""
         self._lock: Any = locks.Lock()
         self._due = threading.Event()
         self._stop = threading.Event()
         self._thread: Optional[threading.Thread] = None
 
     def wake(self) -> None:
-        """There is something to store."""
+        """Say that there is something to store."""
         if not self._due.is_set():
             self._due.set()
             if self._thread is None:
@@ -318,7 +321,7 @@ class _Clock:
 
     def _start(self) -> None:
         if not locks.is_free(self._lock, FORK_PATIENCE):
-            return  # a frame below this one, a signal handler's, is at it
+            return  # a signal handler runs this, and has interrupted a frame that has the lock
         with self._lock:
             if self._thread is None:
                 self._stop = stop = threading.Event()
@@ -338,13 +341,13 @@ class _Clock:
             self._tick_all()
 
     def _tick_all(self) -> None:
-        # In a function of its own: a variable of the thread's loop would keep the last one alive while it waits.
+        # In a function of its own: a variable of the thread's loop would keep the last producer alive while it waits.
         for member in alive(Member._all):
             if isinstance(member, Filling) and member.tick():
                 self._due.set()
 
     def halt(self) -> None:
-        """End the thread: a process that forks should have none but its own."""
+        """End the thread: a process that forks should have no threads but the program's own."""
         if not locks.is_free(self._lock, FORK_PATIENCE):
             return
         with self._lock:
@@ -355,17 +358,17 @@ class _Clock:
             while True:
                 if not thread.is_alive():
                     break
-                self._due.set()  # again: the thread may just have cleared it, not having seen that it is to stop
+                self._due.set()  # again: the thread may just have cleared it, without having seen ``_stop``
                 thread.join(STORE_EVERY)
 
     def go_on(self) -> None:
-        """After a fork, in the parent."""
+        """Start the thread again if there is something to store: after a fork, in the parent."""
         if self._due.is_set():
             self._start()
 
 
 def _roll_all() -> None:
-    """Before the process waits for its children: they may be waiting for this."""
+    """Make all batches ready, before the process waits for its children: these may be waiting for the batches."""
     for member in alive(Member._all):
         if isinstance(member, Filling):
             member.retire()
@@ -374,11 +377,11 @@ def _roll_all() -> None:
 def _retire_all() -> None:
     for member in alive(Member._all):
         member.retire()
-    _clock.halt()  # an interpreter that ends may wait for a thread that is still there
+    _clock.halt()  # else an interpreter that ends may wait for the thread
 
 
 _held: Final[dict[int, list[Any]]] = {}
-"""By thread that is forking."""
+"""By the thread that forks: the locks that it has taken for that."""
 
 
 def _before_fork() -> None:
@@ -399,7 +402,7 @@ def _after_fork_in_child() -> None:
     _clock.reset()
     for member in alive(Member._all):
         member.forked()
-    # For children of a bare os.fork; those of multiprocessing clear the registry after this, and enter again.
+    # For a child of a bare os.fork; one of multiprocessing clears the registry after this, and then enters again.
     _at_exit.enter_again()
 
 

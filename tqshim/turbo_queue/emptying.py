@@ -1,11 +1,11 @@
 """Working batches off: what one consumer of the original's API does.
 
-Lives here: taking the next batch, handing out its events, ending it or giving it back.  Not here: filling one, forks
-and the end of the program (``batching``), what an event is (``turbo_queue``), what a file looks like
+Lives here: taking the next batch, handing out its events, ending it or giving it back.  Not here: filling batches,
+forks and the end of the program (``batching``), what an event is (``turbo_queue``), what a file looks like
 (``sqlite_files``).
 
-Invariant: what has been taken is handed out once by one process, until that process says that it is done or gives the
-batch back.
+Invariant: one process hands out the events of a batch that it has taken, each once, until it says that the batch is
+done or gives the batch back.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from tqshim.turbo_queue.sqlite_files import Row, Unloading
 __all__ = ["Emptying"]
 
 EMPTY_PATIENCE: Final = 0.5
-"""Seconds for which a consumer that has been told ``None`` looks for a batch before it is told again; 0.8.0's."""
+"""Seconds for which a consumer that has got ``None`` looks for a batch before it gets ``None`` again, as in 0.8.0."""
 LOOK_FIRST: Final = 0.001
 LOOK_LAST: Final = 0.01
-"""Seconds between two looks: doubling, from the first to the last."""
+"""Seconds between two looks: each pause is twice as long as the one before, from ``LOOK_FIRST`` up to this."""
 NAMES: Final = 64
-"""Names of ready batches that are kept from one listing."""
+"""Names of ready batches that are kept from one listing, at most."""
 NAMES_LIFE: Final = 1.0
-"""Seconds for which they are: a batch that was given back may be older than they are."""
+"""Seconds for which these names are kept: a batch that is given back meanwhile may be older than theirs."""
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Emptying(Member):
-    """The batch that a consumer works off, and those to come.
+    """The batch that a consumer works off, and the later ones.
 
-    A crash leaves the batch whole, to be recovered: what was handed out of it comes again."""
+    A crash leaves the batch whole, to be recovered: events that were handed out come again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,34 +48,36 @@ class Emptying(Member):
         """A batch ends when its consumer says so, not when it comes back for more."""
         self.batches = 0
         self.rows: Iterator[Row] = iter(())
-        """What is there to be handed out; all that hand out share it."""
+        """The rows that can be handed out now; all threads that hand out events share this iterator."""
         self._list: list[Row] = []
         self._before = 0
         """Rows of this batch that came before those in the list."""
         self._batch: Optional[Unloading] = None
         self._over = False
-        """All of the batch was handed out, and its consumer came back for more."""
+        """All of the batch was handed out, and its consumer has asked for more."""
         self._bad: list[Row] = []
         self._told = True
-        """``None`` was the last answer."""
+        """The consumer has got ``None`` since its last event, or has got nothing yet."""
         self._names: list[str] = []
         self._listed = 0.0
 
     @property
     def file_path(self) -> Optional[str]:
-        """Where the batch is that is being worked off."""
+        """The path of the file that is being worked off."""
         return self._batch.path if self._batch else None
 
     def more(self) -> bool:
-        """Whether ``rows`` has some now; takes the next batch if need be.
+        """Read on, or take the next batch; return whether ``rows`` has some now.
 
-        ``False`` at once where a batch has just ended and there is no other, else after ``EMPTY_PATIENCE`` seconds.
+        ``False`` comes at once where a batch has just ended and there is no other, or ``keep`` keeps it; else after
+        ``EMPTY_PATIENCE`` seconds.
         Raises ``OSError`` or ``sqlite3.Error`` where files can't be read or moved."""
         with self.lock:
             if self._read():
                 return True
             if self._batch is not None and not self.keep:
-                # Its consumer is back after the last event: now it is done, unless there is nothing to go on with.
+                # The consumer has asked for more after the last event.  The batch is done when there is an event to go
+                # on with, or when the consumer asks once more.
                 if self._over:
                     self._finish()
                 else:
@@ -97,9 +99,9 @@ class Emptying(Member):
         return True
 
     def _read(self) -> bool:
-        """Read on in the batch, where all of it that was read is handed out."""
+        """Read on in the batch if all rows that were read are handed out; return whether ``rows`` has some now."""
         if self.rows.__length_hint__():  # type: ignore[attr-defined]
-            return True  # another thread did
+            return True  # another thread has read on
         if self._batch is None or self._over:
             return False
         self._before += len(self._list)
@@ -108,7 +110,7 @@ class Emptying(Member):
         return bool(self._list)
 
     def _next(self) -> bool:
-        """Take the next batch that has events; whether there was one."""
+        """Take the next batch that has events; return whether there is one."""
         with self.lock:
             if self._read():
                 return True  # another thread was faster
@@ -134,10 +136,10 @@ class Emptying(Member):
                     self.batches += 1
                 if self._read():
                     return True
-                self._finish()  # no events in it: 0.8.0 publishes such batches
+                self._finish()  # a batch without events: 0.8.0 makes such batches ready
 
     def bad(self, row: Row) -> None:
-        """Nobody can read this row: it is kept aside when the batch is done."""
+        """Remember a row that nobody can read: it is set aside when the batch is done."""
         self._bad.append(row)
 
     def _finish(self) -> None:
@@ -151,14 +153,14 @@ class Emptying(Member):
 
     def _forget(self) -> Optional[Unloading]:
         batch, self._batch = self._batch, None
-        self._list.clear()  # also for loops in the middle of it
+        self._list.clear()  # ends loops, also of other threads, that are in the middle of the list
         self._list = []
         self._before = 0
         self._over = False
         return batch
 
     def finish(self) -> None:
-        """The batch is done, also what was not handed out of it: its file goes.  Nothing happens without a batch."""
+        """End the batch, with what was not handed out of it: its file goes.  Nothing happens without a batch."""
         with self.lock:
             self._finish()
 
@@ -170,7 +172,7 @@ class Emptying(Member):
             done = self._before + len(self._list) - self.rows.__length_hint__()  # type: ignore[attr-defined]
             over = self._over
             bad, self._bad = self._bad, []
-            self._names = []  # it is older than they are
+            self._names = []  # the batch may be older than these
             batch = self._forget()
             if batch is None:
                 return
@@ -190,7 +192,8 @@ class Emptying(Member):
             self._inherited.append(batch)
 
     def retire(self) -> None:
-        """The program ends: a batch that its consumer came back from is done, any other is ready again."""
+        """At the end of the program: end a batch after whose last event the consumer has asked for more; else make it
+        ready again."""
         try:
             with self.lock:
                 if self._over:

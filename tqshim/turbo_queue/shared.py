@@ -2,7 +2,7 @@
 
 Lives here: their attributes, logging, looks at the queue's folder.  Not here: what each does (``turbo_queue``).
 
-Invariant: a value that 0.8.0 refuses is refused when it is set, with its exception.
+Invariant: a value that 0.8.0 refuses is refused when it is set, with the same exception.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOG_FORMAT: Final = "%(asctime)s : %(levelname)s : %(name)s : %(message)s"
 
 
 class Shared:
-    """Attributes that all three share.  Setters raise ``ValueError`` where 0.8.0's do."""
+    """Attributes that all three classes share.  Setters raise ``ValueError`` where those of 0.8.0 do."""
 
     def __init__(self) -> None:
         self.version = VERSION
@@ -45,13 +45,13 @@ class Shared:
         self._ready_count = sqlite_files.ReadyCount()
 
     def _changed(self) -> None:
-        """An attribute has a new value."""
+        """Called when an attribute has a new value."""
 
     def _set_text(self, name: str, value: object) -> None:
         if type(value) is not str:
             raise ValueError(f"{name} must be a str, not {value!r}")
         setattr(self, f"_{name}", value)
-        # Where it is now, wherever the program goes.
+        # Absolute: the queue stays where it is when the program changes its current folder.
         self._folder = os.path.abspath(os.path.join(self._root_path, self._queue_name))
         self._changed()
 
@@ -123,7 +123,7 @@ class Shared:
 
     @property
     def max_batch_age(self) -> int:
-        """Seconds after its first event, after which a batch rolls by itself."""
+        """Seconds after its first event at which a batch rolls by itself."""
         return self._max_batch_age
 
     @max_batch_age.setter
@@ -132,7 +132,8 @@ class Shared:
 
     @property
     def enqueue_active(self) -> bool:
-        """Whether a producer should add: it is advice, ``add`` works anyway.  ``False`` after each full batch."""
+        """Whether a producer should add events.  This is advice: ``add`` works anyway, unless ``drop_overflow`` is set.
+        ``False`` after each full batch."""
         return self._enqueue_active
 
     @enqueue_active.setter
@@ -168,7 +169,7 @@ class Shared:
 
     @property
     def remove_invalid(self) -> bool:
-        """``on_start_cleanup`` deletes damaged files.  Here that is not the default: they are set aside."""
+        """Whether ``on_start_cleanup`` deletes damaged files.  By default it sets them aside."""
         return self._remove_invalid
 
     @remove_invalid.setter
@@ -178,9 +179,10 @@ class Shared:
     def setup_logging(
         self, logger_name: str = LOGGER, level: int = logging.WARNING, log_file: str = "turbo_queue.log"
     ) -> None:
-        """Log to a file, too.  Without it all goes to the logger ``tqshim``, and where the program sends that.
+        """Log to a file, too.  Without this call all goes to the logger ``tqshim.turbo_queue``, and where the program
+        sends that.
 
-        Twice with the same names is as good as once."""
+        Two calls with the same names have the effect of one."""
         self.logger = logging.getLogger(logger_name)
         self.logger.setLevel(level)
         path = os.path.abspath(log_file)

@@ -9,11 +9,11 @@ Lives here: creating, filling, taking, giving back, removing and recovering them
                  │                                ^                    │
                  └──────── its user died ─────────┴──── put_back ──────┘
 
-Who lives shows in SQLite's own locks, so programs on 0.8.0 and on tqshim see each other's: a file's producer holds its
-write lock, the consumer that has taken it its read lock.
+SQLite's own locks show which process lives: the producer of a file holds its write lock, the consumer that has taken
+the file holds its read lock.  So programs on 0.8.0 and on tqshim see each other.
 
-Invariant: a rename moves a batch from one state to the next, and decides who did it; a file that a living process of
-ours uses is locked at every instant but those between two statements here.
+Invariant: a rename moves a batch from one state to the next, and only one process's rename succeeds.  A file that a
+living process uses through this module is locked at every instant but those between two statements here.
 """
 
 from __future__ import annotations
@@ -35,20 +35,23 @@ from tqshim.turbo_queue import states
 __all__ = ["Loading", "ReadyCount", "Row", "Unloading", "make_folder", "ready_count", "ready_names", "recover", "take"]
 
 Row = Union[str, bytes, int, float, None]
-"""JSON text, or what SQLite made of it: a column of this type turns text that looks like a number into one."""
+"""JSON text, or what SQLite has made of it: a column of this type turns text that looks like a number into a number."""
 
 BUSY_PATIENCE: Final = 5.0
-"""Seconds to wait for a lock of somebody who only looks; 0.8.0's number, too."""
+"""Seconds to wait for the lock of a process that only looks, as in 0.8.0."""
 PAGE: Final = 16384
 """Bytes: events of a kilobyte are written a third faster than with SQLite's own 4,096."""
 CHUNK: Final = 1000
 """Rows that are read at a time."""
 TOGETHER: Final = 50
-"""Rows that one statement inserts: most of what a statement costs is not the row, and 100 are no faster."""
+"""Rows that one statement inserts: most of its cost does not depend on the number of rows.  With 100 it is no
+faster."""
 COUNT_LIFE: Final = 0.005
-"""Seconds for which the time of a folder's last change is trusted: as long as a tick of the coarsest clocks."""
+"""Seconds for which a count is trusted while the time of the folder's last change stays the same: changes within one
+tick of a coarse clock have the same time."""
 SETTLED: Final = 1.0
-"""Seconds for which a file must not have changed before it counts as nobody's: 0.8.0 holds no lock while it renames."""
+"""Seconds for which a file must not have changed before it can count as nobody's: 0.8.0 renames files without a
+lock."""
 
 _INSERT: Final = "INSERT INTO logs (log_data) VALUES (?)"
 _INSERT_TOGETHER: Final = _INSERT + ",(?)" * (TOGETHER - 1)
@@ -73,9 +76,10 @@ def ready_count(folder: str) -> int:
 
 
 class ReadyCount:
-    """``ready_count`` for programs that ask after each event: it looks at the folder's time before it lists the folder.
+    """``ready_count`` for programs that ask after each event: the folder is listed only if its time has changed, or
+    after ``COUNT_LIFE`` seconds.
 
-    Where the system's times are coarse, what others do may be seen ``COUNT_LIFE`` seconds late."""
+    Where the system's times are coarse, what other processes do may be seen so many seconds late."""
 
     __slots__ = ("_changed", "_count", "_folder", "_listed")
 
@@ -86,7 +90,7 @@ class ReadyCount:
         self._count = 0
 
     def forget(self) -> None:
-        """The next look lists the folder."""
+        """Let the next call list the folder."""
         self._changed = -1
 
     def __call__(self, folder: str) -> int:
@@ -127,7 +131,8 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def _ready_path(folder: str, own: str) -> str:
-    """Where a batch goes that is ready again: its old place, unless somebody has copied the file there."""
+    """Return the path that makes a batch ready again: under its own name, or under a new one if somebody has copied a
+    file there."""
     path = os.path.join(folder, states.name(states.READY, own))
     if os.path.exists(path):
         path = os.path.join(folder, states.name(states.READY, states.begin(time.time_ns(), os.urandom(12))))
@@ -135,19 +140,19 @@ def _ready_path(folder: str, own: str) -> str:
 
 
 def _take_away(path: str) -> None:
-    """Move a damaged file out of everybody's way; its name says so.  It is never deleted here."""
+    """Move a damaged file out of everybody's way, under a name that says so.  The file is never deleted here."""
     folder, name = os.path.split(path)
     parsed = states.parse(name)
     aside = os.path.join(folder, states.name(states.INVALID, parsed.own if parsed else name))
     try:
         os.rename(path, aside)
-    except FileNotFoundError:  # somebody else took it
+    except FileNotFoundError:  # another process has taken or moved it
         return
     _log.error("%s: damaged; set aside as %s", path, aside)
 
 
 class Loading:
-    """A batch file that this process fills.  Not for several threads at once.
+    """A batch file that this process fills.  Not for use by several threads at once.
 
     A crash leaves what was stored, under its load_ name; ``recover`` makes it ready."""
 
@@ -161,7 +166,7 @@ class Loading:
                 self.path, timeout=BUSY_PATIENCE, isolation_level=None, check_same_thread=False
             )
         except sqlite3.OperationalError:
-            os.stat(folder)  # says what is wrong in most cases
+            os.stat(folder)  # in most cases this raises, and says what is wrong
             raise
         try:
             execute = self._database.execute
@@ -169,7 +174,7 @@ class Loading:
             execute("PRAGMA synchronous=0")
             execute("CREATE TABLE logs (log_data json)")
             self._inode = os.stat(self.path).st_ino
-            execute("BEGIN IMMEDIATE")  # the sign of life
+            execute("BEGIN IMMEDIATE")  # the write lock shows that the producer lives
         except BaseException:
             self._database.close()
             with contextlib.suppress(FileNotFoundError):
@@ -177,15 +182,15 @@ class Loading:
             raise
 
     def store(self, rows: Sequence[Row]) -> bool:
-        """Append rows to the file; all or, where this raises, none.
+        """Append rows to the file: all or none.  Where this raises, ``stored`` says which.
 
-        ``False``: the file was taken away, and nothing is stored.  0.8.0's clean-up does that to living producers;
-        what was stored before is all in the file that it moved."""
+        ``False``: the file was taken away, and none of these rows is stored.  0.8.0's clean-up does that to living
+        producers; what was stored before is all in the file that it has moved."""
         execute = self._database.execute
         if self._database.in_transaction:
             execute("COMMIT")
         try:
-            # Nobody can read the file now: if it is still ours, all who read it later see these rows, too.
+            # Nobody can read the file now: if it is still ours, every process that reads it later sees these rows, too.
             execute("BEGIN EXCLUSIVE")
             if not self._is_ours():
                 execute("ROLLBACK")
@@ -230,7 +235,7 @@ class Loading:
 
 
 class Unloading:
-    """A batch file that this process has taken.  Not for several threads at once.
+    """A batch file that this process has taken.  Not for use by several threads at once.
 
     A crash leaves it whole, under its unload_ name; ``recover`` makes it ready again."""
 
@@ -242,7 +247,7 @@ class Unloading:
         self.damaged = False
 
     def read(self) -> list[Row]:
-        """The next rows, in their order; none at the end of the batch, or of what can be read of it."""
+        """Return the next rows, in their order; none at the end of the batch, or of what can be read of it."""
         try:
             if self._rows is None:
                 self._rows = self._database.execute("SELECT log_data FROM logs ORDER BY rowid")
@@ -253,7 +258,7 @@ class Unloading:
             return []
 
     def remove(self) -> None:
-        """The batch is done: its file goes.  A damaged one is set aside."""
+        """End the batch: its file is deleted.  A damaged file is set aside."""
         if self.damaged:
             _take_away(self.path)
         else:
@@ -264,7 +269,8 @@ class Unloading:
         self._database.close()
 
     def set_aside(self, rows: Iterable[Row]) -> None:
-        """The batch is done, but for these rows, which nobody can read: they are kept in a file of their own."""
+        """End the batch, but for these rows, which nobody can read: its file is set aside, with nothing else in it.  A
+        damaged file is set aside as it is."""
         if not self.damaged:
             self._write("DELETE FROM logs", rows)
             self.damaged = True
@@ -285,7 +291,7 @@ class Unloading:
         database = _connect(self.path)
         execute = database.execute
         execute("PRAGMA synchronous=0")
-        execute("BEGIN IMMEDIATE")  # a lock, before the other one goes
+        execute("BEGIN IMMEDIATE")  # take a lock before the other connection gives up its own
         self._database.close()
         self._rows, self._database = None, database
         execute(change)
@@ -295,9 +301,10 @@ class Unloading:
 
 
 def take(folder: str, name: str, number: Optional[object]) -> Optional[Unloading]:
-    """Take a batch that is ready; ``number``: of the consumer that takes it.
+    """Take a batch that is ready; ``number``: that of the consumer, if it has one.
 
-    ``None``: somebody else was faster, or is just taking it, or the file is damaged and was set aside."""
+    ``None``: another process was faster, or is just taking the batch; or the file is damaged, or no batch, and was set
+    aside."""
     parsed = states.parse(name)
     if parsed is None:
         return None
@@ -309,7 +316,7 @@ def take(folder: str, name: str, number: Optional[object]) -> Optional[Unloading
             return None
         if parsed.held and time.time() - status.st_ctime < SETTLED:
             return None
-        # Locked before it is taken: it must never look like a dead consumer's.
+        # The file is locked before it is taken: it must never look like a dead consumer's.
         database = _connect(ready)
     except FileNotFoundError:
         return None
@@ -323,9 +330,9 @@ def take(folder: str, name: str, number: Optional[object]) -> Optional[Unloading
         else:
             os.rename(ready, unload)  # Commit point.
             taken = Unloading(unload, parsed.own, database)
-    except FileNotFoundError:  # somebody else was faster
+    except FileNotFoundError:  # another process was faster
         pass
-    except sqlite3.OperationalError:  # locked, or no disk: the file may be as good as ever
+    except sqlite3.OperationalError:  # a lock, or the disk: the file itself may be sound
         raise
     except sqlite3.DatabaseError:
         _take_away(ready)
@@ -341,9 +348,10 @@ def take(folder: str, name: str, number: Optional[object]) -> Optional[Unloading
 def recover(folder: str, remove_invalid: bool) -> int:
     """Make ready what dead processes have left, and return how many batches that were.
 
-    A batch that was taken comes whole, under the name that it had.  A file without events goes.  A damaged one is set
-    aside, or deleted where ``remove_invalid``.  Files of living processes stay as they are.  Takes ``SETTLED`` seconds
-    if there is a file which changed just before.  Raises ``OSError`` where the folder can't be read or changed."""
+    A batch that was taken comes whole, under the name that it had.  A file without events is deleted where the system
+    tells which files are open, and stays elsewhere.  A damaged file is set aside, or deleted with ``remove_invalid``.
+    Files of living processes stay as they are.  Takes ``SETTLED`` seconds if a file has just changed.  Raises
+    ``OSError`` where the folder can't be read or changed."""
     found = _abandoned(folder)
     now = time.time_ns()
     young = {name: changed for name, changed in found.items() if now - changed < SETTLED * 1e9}
@@ -356,7 +364,7 @@ def recover(folder: str, remove_invalid: bool) -> int:
 
 
 def _abandoned(folder: str) -> dict[str, int]:
-    """Names of files that are somebody's or were, and when they last changed."""
+    """Return the names of files that belong to a process, dead or alive, and when they last changed."""
     found = {}
     try:
         names = os.listdir(folder)
@@ -383,7 +391,7 @@ def _recover(folder: str, names: Iterable[str], remove_invalid: bool) -> int:
 
 
 def _open_now() -> Optional[set[str]]:
-    """Names of the files that this user's processes have open; ``None`` where the system does not tell.
+    """Return the names of the files that this user's processes have open; ``None`` where the system does not tell.
 
     0.8.0 holds no lock on a batch without events, nor on one whose last event is being handled."""
     try:
@@ -392,7 +400,7 @@ def _open_now() -> Optional[set[str]]:
         return None
     found = set()
     for process in processes:
-        with contextlib.suppress(OSError):  # another user's, or gone
+        with contextlib.suppress(OSError):  # another user's process, or gone
             for fd in os.listdir(f"{systems.PROC}/{process}/fd"):
                 with contextlib.suppress(OSError):
                     found.add(os.path.basename(os.readlink(f"{systems.PROC}/{process}/fd/{fd}")))
@@ -400,7 +408,8 @@ def _open_now() -> Optional[set[str]]:
 
 
 def _recover_one(folder: str, name: str, keep_empty: bool, remove_invalid: bool) -> bool:
-    """Make one file ready, unless somebody holds a lock on it."""
+    """Make one file ready, unless a process holds a lock on it; return whether that was done.  ``keep_empty``: leave a
+    file without events."""
     path = os.path.join(folder, name)
     parsed = states.parse(name)
     assert parsed is not None
@@ -416,17 +425,18 @@ def _recover_one(folder: str, name: str, keep_empty: bool, remove_invalid: bool)
             events = 0 if damage else database.execute("SELECT count(*) FROM logs").fetchone()[0]
         except sqlite3.OperationalError as error:
             if "no such table" not in str(error):
-                if "locked" not in str(error):  # else somebody lives
+                if "locked" not in str(error):  # locked: its process lives
                     _log.error("%s: left as it is: %s", path, error)
                 return False
-            # An empty database is a producer's that was killed before it had a table.
+            # An empty file is that of a producer that was killed before it made its table.
             damage, events = [], 0
             if os.path.getsize(path):
                 damage = [str(error)]
         except sqlite3.DatabaseError as error:
             damage, events = [str(error)], 0
         if not damage:
-            # What was to be undone is undone: this one was begun and never written, or its database is complete.
+            # SQLite has undone what was to be undone.  A journal that is still there was begun and never written, or
+            # its database is complete.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{path}-journal")
         try:

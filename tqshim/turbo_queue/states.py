@@ -5,12 +5,12 @@ Lives here: how such a name is made and read.  Not here: what is done with the f
 ::
 
     load_<seconds>_<id>.db             being filled
-    ready_<seconds>_<id>.db            full, nobody's
-    unload_<seconds>_<id>.db           a consumer's; with a consumer's number: unload_<seconds>_<id>.db_<number>
+    ready_<seconds>_<id>.db            no longer filled, taken by nobody
+    unload_<seconds>_<id>.db           taken by a consumer; if that has a number: unload_<seconds>_<id>.db_<number>
     invalid_file_<seconds>_<id>.db     set aside
 
-Invariant: names of one producer's batches sort in the order in which they were begun, and a batch keeps what follows
-its state for life, however often processes take it and give it back.
+Invariant: names of one producer's batches sort in the order in which they were begun, and a batch keeps its time and
+its id for life, however often processes take it and give it back (unless a copy of its file has that name by then).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ READY: Final = "ready"
 UNLOAD: Final = "unload"
 INVALID: Final = "invalid_file"
 ABANDONED: Final = (LOAD, UNLOAD, "loading", "chosen", "avail", "assigned")
-"""States in which a batch is somebody's; the last four are those of the original's older versions."""
+"""States in which a batch belongs to a process; the last four are those of the original's older versions."""
 
 _NAME: Final = re.compile(rf"({'|'.join((READY, *ABANDONED))})_((?:{UNLOAD}_)*)(.+)")
-"""A batch that 0.8.0 has rolled back is called ready_unload_..., once more each time."""
+"""A batch that 0.8.0 has rolled back is called ready_unload_...; each further time puts one more unload_ in."""
 _OWN: Final = re.compile(r"(.+?\.db)_.*")
 _HELD: Final = "_temp_hold"
 """0.8.0 takes a batch in two renames; this ends its name in between."""
@@ -48,7 +48,8 @@ _COMPANIONS: Final = ("-journal", "-wal", "-shm")
 
 
 class BatchName(NamedTuple):
-    """What a name says.  ``own``: what the batch keeps for life; ``held``: somebody is just taking it."""
+    """What a name says.  ``own``: the part that the batch keeps for life; ``held``: a process is just taking the
+    batch."""
 
     state: str
     own: str
@@ -56,21 +57,21 @@ class BatchName(NamedTuple):
 
 
 def begin(nanoseconds: int, key: bytes) -> str:
-    """The own part of a new batch's name: the time in which it was begun, and 12 bytes of chance.
+    """Return the own part of a new batch's name, from the time at which the batch was begun and 12 random bytes.
 
-    The id has the form of a UUID, as in 0.8.0; the first half of its bytes orders batches within a second."""
+    The id has the form of a UUID, as in 0.8.0; the first four of its bytes order batches within a second."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     chance = key.hex()
     return f"{seconds}_{fraction:08x}-{chance[:4]}-4{chance[5:8]}-a{chance[9:12]}-{chance[12:24]}.db"
 
 
 def name(state: str, own: str, number: Optional[object] = None) -> str:
-    """The name of a batch in a state; ``number``: of the consumer that has taken it."""
+    """Return the name of a batch in a state; ``number``: that of the consumer that has taken the batch."""
     return f"{state}_{own}" if number is None else f"{state}_{own}_{number}"
 
 
 def parse(text: str) -> Optional[BatchName]:
-    """What a name says; ``None`` for a file that is no batch, or one that is set aside."""
+    """Return what a name says; ``None`` for a file that is no batch, or one that is set aside."""
     found = _NAME.fullmatch(text)
     if found is None or text.endswith(_COMPANIONS):
         return None
@@ -83,5 +84,5 @@ def parse(text: str) -> Optional[BatchName]:
 
 
 def is_ready(text: str) -> bool:
-    """Whether this names a batch that is ready."""
+    """Whether this is the name of a batch that is ready."""
     return text.startswith("ready_") and not text.endswith(_COMPANIONS)
