@@ -5,7 +5,7 @@
 
 The tests are those of the interpreter that runs this file: every test of test._test_multiprocessing that makes a
 multiprocessing queue, and what test.test_queue asks of a FIFO, of its joins and its shutdown. None is copied. EXCLUDED
-names each test that is left out, with its reason; AdaptedTest holds what stands in for the ones whose purpose holds for
+names each test that is left out, with its reason; AdaptedTest has substitutes for those whose purpose holds for
 TurboQueue, too.
 
 Flow: the parent starts one worker per start method, in a session of its own, with the choice in the environment
@@ -48,9 +48,9 @@ QUEUES: Final = {"tqshim": "tqshim:TurboQueue", "stdlib": "multiprocessing.queue
 FAMILY: Final = {"tqshim:TurboQueue": ("tqshim:JoinableTurboQueue", "tqshim:SimpleTurboQueue")}
 """By class under test: those for multiprocessing.JoinableQueue and SimpleQueue. Of others, the stdlib's stay there."""
 METHODS: Final = ("fork", "spawn", "forkserver")
-END_TIMEOUT: Final = 20.0  # Seconds for the end of a worker, once its tests are over.
+END_TIMEOUT: Final = 20.0  # Seconds in which a worker must end, once its tests are over.
 TEST_TIMEOUT: Final = 120.0  # Seconds for one test; the slowest of the stdlib's takes about ten on a busy machine.
-FOREIGN: Final = {"pyqueue", "self.mgr", "self.manager"}  # Their Queue is queue.Queue, at most behind a proxy.
+FOREIGN: Final = {"pyqueue", "self.mgr", "self.manager"}  # Their Queue is queue.Queue, or a proxy of it.
 MADE_IN_CHILD: Final = {"TestStdinBadfiledescriptor.test_queue_in_process"}  # No queue is made in the worker itself.
 
 
@@ -124,7 +124,7 @@ def setting() -> tuple[Any, str] | None:
 
 
 def family() -> tuple[Any, Any] | None:
-    """Return the classes for JoinableQueue and SimpleQueue in this run; None: the stdlib's stay there."""
+    """Return the classes for JoinableQueue and SimpleQueue in this run; None if the stdlib's stay in place."""
     name, _, _ = os.environ.get(SETTING, "").partition(" ")
     return (find(FAMILY[name][0]), find(FAMILY[name][1])) if name in FAMILY else None
 
@@ -177,7 +177,7 @@ def fifo_class(base: Any) -> Any:
             return int(self.stats().unfinished)
 
     class SettlingQueue(Queue):
-        """The stdlib's documentation allows a delay between put() and empty() or get_nowait(): wait for its end."""
+        """Waits for the delay that the stdlib's documentation allows between put() and empty() or get_nowait()."""
 
         def _settle(self) -> None:
             deadline = time.monotonic() + 1
@@ -203,7 +203,7 @@ def make_tests(cls: Any, method: str, namespace: dict[str, Any]) -> None:
     suite.install_tests_in_module_dict(namespace, method)
     support: Any = importlib.import_module("test.support")
     support.real_max_memuse = 8 << 30  # Bytes. 3.14 declares 100 MB for each of 50 threads, which take far less.
-    support.verbose = 0  # No report on that memory.
+    support.verbose = 0  # No report on the memory that a test takes.
     source: Any = importlib.import_module("test.test_queue")
     relatives = family()
     fifo = fifo_class(relatives[0] if relatives else cls)
@@ -300,7 +300,7 @@ def put_one(target: Any) -> None:
 
 
 class AdaptedTest(unittest.TestCase):
-    """The purpose of the excluded tests, stated for both classes."""
+    """The purpose of the excluded tests, for the stdlib's class and the class under test."""
 
     under_test: Any
     stdlib: bool
@@ -313,7 +313,7 @@ class AdaptedTest(unittest.TestCase):
         self.stdlib = self.under_test is sys.modules["multiprocessing.queues"].Queue
 
     def put_unpicklable(self, target: Any) -> None:
-        """Put an item that cannot be pickled: the stdlib prints the error elsewhere, others raise it here."""
+        """Put an item that cannot be pickled: the stdlib prints the error later, other classes raise it here."""
         if self.stdlib:
             target.put(Unpicklable())
         else:
@@ -372,7 +372,7 @@ class AdaptedTest(unittest.TestCase):
             self.assertIsNone(reference())
 
     def test_closed_simple_queue_is_of_no_use(self) -> None:
-        """All that a closed SimpleQueue does is to raise OSError."""
+        """Every method of a closed SimpleQueue raises OSError."""
         multiprocessing.Queue().close()
         simple: Any = multiprocessing.SimpleQueue()
         simple.close()
@@ -403,7 +403,7 @@ class Result(unittest.TextTestResult):
     made_before = 0
 
     def startTest(self, test: unittest.TestCase) -> None:  # unittest's name
-        """Note how many queues there were and set the alarm: traces of all threads, then exit."""
+        """Note how many queues were made before and set the alarm, which prints traces of all threads and exits."""
         super().startTest(test)
         self.made_before = Result.made
         faulthandler.dump_traceback_later(TEST_TIMEOUT, exit=True)
@@ -456,7 +456,7 @@ def work(patterns: list[str], verbose: bool) -> int:
             if set(fnmatch.filter(excluded, entry.test)):
                 print(f"excluded {entry.test}: {entry.reason}", flush=True)
     suite = unittest.TestSuite(running.values())
-    tests.clear()  # The suite lets go of each test that has run, and so must we: some keep their queues.
+    tests.clear()  # The suite drops each test that has run, and so must this runner: some tests keep their queues.
     running.clear()
     result_class: Any = Result
     runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=2 if verbose else 1, resultclass=result_class)
@@ -477,13 +477,13 @@ def work(patterns: list[str], verbose: bool) -> int:
 def run_method(name: str, method: str, options: list[str]) -> int:
     """Run the suite for one start method in a worker process of its own session; return its exit code."""
     paths = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
-    folder = tempfile.mkdtemp(prefix="suite-")  # Short, for there are sockets in it; tests that are killed leave it so.
+    folder = tempfile.mkdtemp(prefix="suite-")  # Short, for sockets lie in it; killed tests leave it behind.
     environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": folder, SETTING: f"{name} {method}"}
     worker = subprocess.Popen([sys.executable, __file__, *options], env=environment, start_new_session=True)
     try:
         code = worker.wait()
     finally:
-        # Not SIGKILL: the resource tracker, which ignores SIGTERM, still unlinks what is left.
+        # Not SIGKILL: the resource tracker ignores SIGTERM, and still unlinks what is left.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGTERM)
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,8 +8,8 @@ their own there, in namespaces of their own for users, mounts and foreign progra
 Needs root, Linux 6.7, apt and dpkg-deb; for aarch64 qemu-aarch64-static, too.
 
 qemu hands membarrier on to the system, so each barrier step is taken; but it keeps the stores of a thread in the order
-of the processor that it runs on. So what is tried here are layouts, call numbers and all ways through the engine; a
-processor that reorders stores is the checker's (``tests/protocol/store_buffers.py``).
+of the processor that it runs on. So these runs try layouts, call numbers and all ways through the engine; the checker
+tries a processor that reorders stores (``tests/protocol/store_buffers.py``).
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def make_root(home: Path, architecture: str) -> None:
 
 
 def enter(home: Path, emulator: str) -> None:
-    """Have that folder as the root, in namespaces of its own; the emulator runs what is there."""
+    """Make that folder the root, in namespaces of its own; the emulator runs the programs there."""
     libc = ctypes.CDLL(None, use_errno=True)
     ready, told = os.pipe()
     here, helper = os.getpid(), os.fork()
-    if not helper:  # who sets the ids must be outside
+    if not helper:  # the process that sets the ids must be outside
         os.close(told)
         os.read(ready, 1)
         for name in ("uid_map", "gid_map"):

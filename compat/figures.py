@@ -5,11 +5,12 @@
     python -m compat.original_speed --json > original.json
     python -m compat.figures keep new.json programs.json original.json   # then: python tests/documents.py
     python -m compat.figures compare new.json programs.json              # exits with 1 where one is out of what is told
-    python -m compat.figures again                                       # the same of all, each by its own command
+    python -m compat.figures again                                       # measures all anew, by its own commands
 
-What is kept of each measurement: medians, and least and greatest, of figures and of their ratios within a round; the
-commit, the day, the command and the machine.  A table tells medians, and of ratios the spread too.  Between two runs an
-hour apart this machine's own speed differs: a new ratio counts as the same within the spread, widened by ``DRIFT``.
+The file keeps of each measurement the median, the least and the greatest of its figures and of their ratios within a
+round, the commit, the day, the command and the machine.  A table tells medians, and the spread of ratios, too.  Between
+two runs an hour apart this machine's own speed differs: a new ratio counts as the same within the spread, widened by
+``DRIFT``.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def kept() -> Figures:
 
 
 def taken(document: dict[str, Any], commit: str, day: str) -> Figures:
-    """What is kept of a document that ``bench --json`` has printed, or ``original_speed --json``.
+    """What the file keeps of a document that ``bench --json`` or ``original_speed --json`` has printed.
 
-    Raises ``SystemExit`` where a run had failed."""
+    Raises ``SystemExit`` if a run had failed."""
     machine = document["machine"]
     source = {
         "commit": commit,
@@ -88,7 +89,7 @@ def _of_cases(cases: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _numbers(figure: dict[str, Any]) -> dict[str, Any]:
-    """Median, least and greatest, and the same of ratios; ``None`` stands for infinity."""
+    """Median, least and greatest of figures, and of their ratios; ``None`` stands for infinity."""
     told: dict[str, Any] = {name: _rounded(figure[name]) for name in ("median", "min", "max")}
     ratios = {other: _numbers(ratio) for other, ratio in figure.get("ratios", {}).items()}
     return {**told, "ratios": ratios} if ratios else told
@@ -102,7 +103,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 class Row(NamedTuple):
-    """One row: where its figures stand, and how they are told."""
+    """One row of a table: where its figures stand, and how the row tells them."""
 
     measurement: str
     metric: str
@@ -170,7 +171,7 @@ def two_digits(ratio: float) -> str:
 
 
 def _spread(ratio: dict[str, float]) -> str:
-    if "min" not in ratio:  # of a table that was older than its file
+    if "min" not in ratio:  # in a table that was older than its file
         return two_digits(ratio["median"])
     return f"{two_digits(ratio['median'])}: {two_digits(ratio['min'])}\N{EN DASH}{two_digits(ratio['max'])}"
 
@@ -191,7 +192,7 @@ def _over(figures: Figures, row: Row, kind: str) -> str:
 
 
 def main_table(figures: Figures) -> Iterator[str]:
-    """Ours beside the standard library's, and faster-fifo."""
+    """``TurboQueue`` beside the standard library's queue, and faster-fifo."""
     yield f"Thousand items a second where nothing else is said: medians, in brackets the ratio to `{STDLIB}` in the"
     yield f"same round with its least and greatest. {source(figures, (row.measurement for row in MAIN))}.\n"
     batch = f"in batches of {KINDS[many(TURBO)].batch}: "
@@ -206,7 +207,7 @@ def main_table(figures: Figures) -> Iterator[str]:
 
 
 def plain_table(figures: Figures) -> Iterator[str]:
-    """Ours beside the standard library's, without timeouts: by bound, and by producers and consumers."""
+    """``TurboQueue`` beside the standard library's queue, without timeouts: by bound, producers and consumers."""
     shapes = [f"{producers}x{consumers}" for producers, consumers, _ in PLAIN]
     groups = {"plain": "none", **{f"plain-{bound}": f"{bound:,}" for bound in reversed(PLAIN_BOUNDS)}}
     names = [f"{group}/{shape}" for group in groups for shape in shapes]
@@ -313,7 +314,7 @@ SHORT: Final = (
 
 
 def short_table(figures: Figures) -> Iterator[str]:
-    """How many times as fast it is: where it gains, where it costs nothing, where it is slower."""
+    """How many times as fast ``TurboQueue`` is: where it gains, where it costs nothing, where it is slower."""
     columns: tuple[list[tuple[float, str]], ...] = ([], [], [])
     for label, name, metric, kind, power in SHORT:
         ratio = figures[name]["metrics"][metric][kind]["ratios"][STDLIB]["median"] ** power
@@ -356,7 +357,7 @@ TABLES: Final = {
 
 
 def differences(former: Figures, new: Figures) -> Iterator[str]:
-    """Ratios that are out of what is told; of a metric that has none, figures."""
+    """The ratios that are out of what the pages tell; of a metric without ratios, the figures."""
     for name, one in new.items():
         for metric, kinds in one["metrics"].items():
             has_ratios = any("ratios" in figure for figure in kinds.values())
@@ -374,7 +375,7 @@ def differences(former: Figures, new: Figures) -> Iterator[str]:
 
 
 def _within(new: dict[str, Any], told: dict[str, Any]) -> bool:
-    """Whether the median is in the spread that is told, widened; of what never ends, that neither does."""
+    """Whether the new median is in the spread that is told, widened; ``None``, for never, must stay so."""
     median, known = new["median"], told["median"]
     if median is None or known is None:
         return bool(median is known)
@@ -382,9 +383,9 @@ def _within(new: dict[str, Any], told: dict[str, Any]) -> bool:
 
 
 def again(former: Figures, commit: str, day: str) -> Figures:
-    """All that is kept, measured anew, each by the command that it was measured by.
+    """All that the file keeps, measured anew, each measurement by its own command.
 
-    Raises ``SystemExit`` where one fails."""
+    Raises ``SystemExit`` if one fails."""
     new: Figures = {}
     for command in dict.fromkeys(one["command"] for one in former.values()):
         print(command, flush=True)

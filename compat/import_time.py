@@ -1,10 +1,10 @@
-"""What a program pays before its first item: imports, a first queue, what a queue costs that is hardly used, a child.
+"""What a program pays before its first item: imports, a first queue, a queue that is hardly used, a child.
 
     python -m compat.import_time [--rounds N]
 
-Each program runs in a new interpreter, the standard library's and ours in turns; ``multiprocessing.queues`` is imported
-before the clock runs.  Printed are the median of the milliseconds by the clock, and the fewest of the processor, of
-each; a busy machine moves the former, hardly the latter.
+Each program runs in a new interpreter, with the standard library's queue and with tqshim's in turns;
+``multiprocessing.queues`` is imported before the clock runs.  The table has, for each, the median of the milliseconds
+by the clock and the fewest milliseconds of processor time; a busy machine changes the former, hardly the latter.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ PROGRAMS: Final = {
 
 
 def milliseconds(program: str, home: str, bytecode: str) -> tuple[float, float]:
-    """What a program says that it took.  ``home``: where the package lies.  ``bytecode``: the folder that it is in;
-    without one, beside the sources, where only the standard library's is."""
+    """The milliseconds that a program reports.  ``home``: where the package lies.  ``bytecode``: the folder of the
+    bytecode; without one, Python looks beside the sources, where only the standard library has some."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     environment.update({"PYTHONPYCACHEPREFIX": bytecode} if bytecode else {"PYTHONDONTWRITEBYTECODE": "1"})
     environment["PYTHONPATH"] = home
@@ -93,7 +93,7 @@ def milliseconds(program: str, home: str, bytecode: str) -> tuple[float, float]:
 
 
 def measure(rounds: int, folder: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """By what was measured, and by whose queues: the milliseconds of each run."""
+    """The milliseconds of each run, by what was measured, and by the package of the queues."""
     home = os.path.join(folder, "home")
     shutil.copytree(ROOT / "tqshim", os.path.join(home, "tqshim"), ignore=shutil.ignore_patterns("__pycache__"))
     cache = os.path.join(folder, "cache")

@@ -3,12 +3,13 @@
     python -m compat.interpreters [--only VERSION] [--list]
 
 The quick suite: the tests that hold the contract (QUICK), and CPython's own queue tests with one start method, which
-differs from version to version. It runs on every interpreter but the one that runs this, and on that one as on systems
-that are not Linux (TQSHIM_PORTABLE). With TQSHIM_SHARE it runs on the oldest and on one of the others, on another one
-with the next seed (TQSHIM_SEED), and all run CPython's tests. Each gets an environment of its own under .venv, kept for
-the next run, with what the extra `quick` names; where that can't be installed, CPython's tests run without it. A
-version that is not found, or that nothing can be installed for, is said, and is no failure; a test that fails is one,
-and so is a version that --only has named and that is not found.
+differs from version to version. It runs on every interpreter except the one that runs this program, and on that one as
+on systems that are not Linux (TQSHIM_PORTABLE). With TQSHIM_SHARE it runs on the oldest interpreter and on one of the
+others, which changes with the seed (TQSHIM_SEED), and CPython's tests run on all. Each interpreter gets an environment
+of its own under .venv, kept for the next run, with what the extra `quick` names; where that can't be installed,
+CPython's tests run alone. The program names a version that is not found, or for which nothing can be installed, and
+does not count it as a failure; a test that fails is a failure, and so is a version that --only names and that is not
+found.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ SETTING_UP: Final = 180.0
 
 
 def roots_of_pyenv() -> list[str]:
-    """Where pyenv may keep its versions: as its variable says, beside its shims on PATH, at home."""
+    """The folders where pyenv may keep its versions: that of its variable, beside its shims on PATH, at home."""
     shims = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if os.path.basename(entry) == "shims"]
     named = [os.environ.get("PYENV_ROOT", ""), *map(os.path.dirname, shims), os.path.expanduser("~/.pyenv")]
     return list(dict.fromkeys(filter(None, named)))
@@ -87,8 +88,8 @@ def roots_of_pyenv() -> list[str]:
 def interpreters() -> dict[str, str]:
     """Return the path of one interpreter that has its test suite for each supported version found.
 
-    Looked at in this order: the running one, TQSHIM_PYTHONS, python3.X on PATH, pyenv's versions. What does not run
-    (a shim of a version that is not chosen) is passed over.
+    They are looked for in this order: the running one, TQSHIM_PYTHONS, python3.X on PATH, pyenv's versions. A program
+    that does not run (a shim of a version that is not chosen) is passed over.
     """
     candidates = [sys.executable, *os.environ.get(EXTRA, "").split(os.pathsep)]
     candidates += [shutil.which(f"python{version}") or "" for version in VERSIONS]
@@ -105,13 +106,13 @@ def interpreters() -> dict[str, str]:
 
 
 def needed() -> list[str]:
-    """What the quick suite needs, as the extra of that name says."""
+    """The packages that the quick suite needs, as the extra of that name lists them."""
     wanted = [line.partition(";") for line in importlib.metadata.requires("tqshim") or ()]
     return [name.strip() for name, _, marker in wanted if marker.replace("'", '"').strip() == 'extra == "quick"']
 
 
 def environment(version: str, python: str) -> str:
-    """The interpreter of an environment for the quick suite, made if there is none yet; empty: it can't be."""
+    """The interpreter of an environment for the quick suite, made if there is none yet; empty if it can't be made."""
     if not needed():
         print("The extra `quick` is not known to this environment: install tqshim into it anew", flush=True)
         return ""
@@ -137,7 +138,7 @@ def environment(version: str, python: str) -> str:
 
 
 def passes(title: str, command: list[str], **variables: str) -> bool:
-    """Run a command, say how it ended, and all that it said if it failed."""
+    """Run a command and print how it ended; if it failed, print all its output, too."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
@@ -149,7 +150,7 @@ def passes(title: str, command: list[str], **variables: str) -> bool:
         except subprocess.TimeoutExpired:
             code = f"none after {LIMIT:.0f} s"
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody of its session is left
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # no process of its session is left
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         output.seek(0)
@@ -164,23 +165,23 @@ def passes(title: str, command: list[str], **variables: str) -> bool:
 
 
 def lacks(versions: Iterable[str]) -> list[str]:
-    """Those of them that may not be missing here."""
+    """Those of the versions that must not be missing here."""
     return [version for version in versions if os.environ.get("TQSHIM_ALL_PLACES") and version not in MAY_LACK]
 
 
 def in_turn(found: list[str]) -> list[str]:
-    """Those of them on which the quick suite runs."""
+    """Those of the versions on which the quick suite runs."""
     if not os.environ.get("TQSHIM_SHARE") or len(found) < 2:
         return found
     return [found[0], found[1 + int(os.environ.get("TQSHIM_SEED") or 0) % (len(found) - 1)]]
 
 
 def run_suite(version: str, python: str, tests: Iterable[str]) -> bool:
-    """These tests on another interpreter, and CPython's own."""
+    """Run these tests, and CPython's own, on another interpreter."""
     method = METHODS[VERSIONS.index(version) % len(METHODS)]
     inside = environment(version, python) if tests else ""
     suite = [inside or python, "compat/cpython_suite.py", "--method", method]
-    with ThreadPoolExecutor() as pool:  # CPython's tests wait most of the time
+    with ThreadPoolExecutor() as pool:  # CPython's tests mostly wait
         theirs = pool.submit(passes, f"Python {version}, CPython's tests", suite)
         good = True
         if inside:

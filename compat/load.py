@@ -1,13 +1,13 @@
-"""Many processes, many items, many queues, many of them one after another, many leftovers: what that takes.
+"""What many processes, many items, many queues, many queues one after another, and many leftovers take.
 
     python -m compat.load [NAME ...] [--scale SHARE]
 
-Each run checks what it does and says what it took; the exit status is 1 where something was lost, doubled or left, or
-memory grew. ``--scale 0.01`` does a hundredth of it.
+Each run checks its work and says how long it took; the exit status is 1 if something was lost, doubled or left, or if
+memory grew. ``--scale 0.01`` does a hundredth of the work.
 
     processes   200 processes on one queue, ten million items through it, each marked once
     waiting     ten million items wait in one queue before anybody reads them
-    in_turn     the same, put one by one by four processes in turn; how long a newcomer's first get takes
+    in_turn     the same, put by four processes in turn, one by one; how long a newcomer's first get takes
     queues      1,000 queues at once in one process, on 64 MB
     cycles      100,000 queues made, used and dropped, one after another
     leftovers   ten million batch files that dead producers have left in one folder
@@ -52,7 +52,7 @@ def check(holds: bool, finding: str) -> None:
 
 
 def memory() -> int:
-    """Bytes of this process that are no file's, where the system tells; else the most that it ever had."""
+    """Bytes of this process that belong to no file, where the system tells; else the most that the process ever had."""
     try:
         with open("/proc/self/status") as status:
             for line in status:
@@ -83,7 +83,7 @@ class Marks:
 
 
 def processes(scale: float) -> str:
-    """Half of them put, half get, one by one and in batches."""
+    """Half of the processes put, half get, one by one and in batches."""
     pairs = max(2, int(100 * min(1.0, scale * 10)))
     each = max(100, int(10_000_000 * scale) // pairs)
     queue = TurboQueue()
@@ -162,7 +162,7 @@ def _get(queue: Any, number: int, each: int, marks: Marks) -> int:
 
 
 def waiting(scale: float) -> str:
-    """All of them wait at once."""
+    """All items wait at once."""
     count = max(1000, int(10_000_000 * scale))
     queue = TurboQueue()
     before = memory()
@@ -252,7 +252,7 @@ def _disk(path: str) -> int:
 
 
 def queues(scale: float) -> str:
-    """All of them are there and used before the first goes."""
+    """All queues are there and used before the first one goes."""
     count = max(10, int(1000 * min(1.0, scale * 10)))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 16 * count + 100
@@ -288,7 +288,7 @@ def queues(scale: float) -> str:
 
 
 def cycles(scale: float) -> str:
-    """Every second one is dropped without being closed; each is used."""
+    """Each queue is used; every second one is dropped without being closed."""
     count = max(200, int(100_000 * scale))
     root = tempfile.mkdtemp(prefix="load-of-tqshim-", dir=anonymous_root())
     former = os.environ.get("TQSHIM_DIR")
@@ -329,7 +329,7 @@ def _cycle(count: int, root: str) -> str:
 
 
 def leftovers(scale: float) -> str:
-    """A producer and a consumer come, find all that, and remove it while items go on."""
+    """A producer and a consumer come, find all the leftovers, and remove them while items pass."""
     count = max(1000, int(10_000_000 * scale))
     root = anonymous_root()
     # In memory each name counts as a file.
@@ -377,7 +377,7 @@ def leftovers(scale: float) -> str:
 
 
 def _some(path: Path, count: int) -> list[str]:
-    """Names of batch files in there, so many at most, but for that which is being filled."""
+    """Names of batch files in that folder, so many at most, except the file that is being filled."""
     found = []
     with os.scandir(path) as entries:
         for entry in entries:
@@ -389,13 +389,13 @@ def _some(path: Path, count: int) -> list[str]:
 
 
 def leave(path: Path, count: int) -> None:
-    """So many batch files of members that were killed long ago, as cheaply as can be: links to a few empty files."""
+    """Leave so many batch files of members that were killed long ago, cheaply: as links to a few empty files."""
     folder = os.open(path, os.O_RDONLY)
     try:
         source = ""
         for number in range(count):
-            name = f"load_{number % 3:x}_{number * 2 + (1 << 20):x}"  # beyond what members there have begun
-            if number % 60_000:  # no more links to one file than file systems allow
+            name = f"load_{number % 3:x}_{number * 2 + (1 << 20):x}"  # beyond the files that members have begun there
+            if number % 60_000:  # file systems allow only so many links to one file
                 os.link(source, name, src_dir_fd=folder, dst_dir_fd=folder)
             else:
                 source = name

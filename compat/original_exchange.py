@@ -1,4 +1,4 @@
-"""Programs on turbo-queue 0.8.0 and on tqshim.turbo_queue share one folder: every event arrives, and once.
+"""Programs on turbo-queue 0.8.0 and on tqshim.turbo_queue share one folder: every event arrives once.
 
     python -m compat.original_exchange
     python -m compat.original_exchange --events 6000 --only both

@@ -1,12 +1,12 @@
-"""What is wrong in turbo-queue 0.8.0, each shown by a program that fails there and runs with tqshim.turbo_queue.
+"""The faults of turbo-queue 0.8.0, each shown by a program that fails there and runs with tqshim.turbo_queue.
 
     python -m compat.original_faults                         all programs, with both
     python -m compat.original_faults --only order --only numbers
     python -m compat.original_faults --implementation 0.8.0 --json
 
-A program gets a module, that of one implementation, and an empty folder, and raises ``AssertionError`` or whatever goes
-wrong. Each runs in a process of its own. The exit code is 0 if all of them fail with 0.8.0, as they are said to, and
-run with tqshim.turbo_queue.
+A program gets the module of one implementation and an empty folder, and raises ``AssertionError``, or the exception of
+what goes wrong. Each program runs in a process of its own. The exit code is 0 if all programs fail with 0.8.0 in the
+way that is described, and run with tqshim.turbo_queue.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Program = Callable[[types.ModuleType, Path], None]
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A fault of 0.8.0. ``sign``: what the failure there says of itself; alternatives between ``|``."""
+    """A fault of 0.8.0. ``sign``: what the message of the failure there contains; alternatives between ``|``."""
 
     name: str
     title: str
@@ -70,7 +70,7 @@ def fault(title: str, sign: str) -> Callable[[Program], Program]:
 
 
 def expect(found: object, wanted: object) -> None:
-    """Fail and say what there is instead."""
+    """Fail, and say what is there instead."""
     if found != wanted:
         raise AssertionError(f"{found!r}, not {wanted!r}")
 
@@ -94,7 +94,7 @@ def consumer(module: types.ModuleType, folder: Path, number: int | None = None) 
 
 
 def clean_up(module: types.ModuleType, folder: Path) -> None:
-    """Start-up's cleaning, in another process."""
+    """The clean-up of a start-up, in another process."""
     program = (
         f"import {module.__name__} as module\nfrom pathlib import Path\n"
         "from compat.original_faults import settled\n"
@@ -104,7 +104,7 @@ def clean_up(module: types.ModuleType, folder: Path) -> None:
 
 
 def all_there(dequeue: Any, most: int = 1000) -> list[Any]:
-    """Get until the queue is empty, as a patient program for 0.8.0 does it: batch by batch."""
+    """Get until the queue is empty, batch by batch, as a patient program for 0.8.0 does."""
     got: list[Any] = []
     while len(got) < most:
         events = dequeue.get()
@@ -556,7 +556,7 @@ def run_here(implementation: str, name: str, folder: Path) -> str:
 
 @contextlib.contextmanager
 def apart(implementation: str, name: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A process that runs one program, and its folder; neither is left."""
+    """A process that runs one program, and its folder; both are gone in the end."""
     with tempfile.TemporaryDirectory(prefix="original-faults-") as folder:
         process = subprocess.Popen(
             [sys.executable, "-m", "compat.original_faults", "--run", implementation, name, folder],
@@ -590,7 +590,7 @@ def raised(found: str) -> list[str]:
 
 
 def verdict(implementation: str, name: str, found: str) -> bool:
-    """Whether the program ended as it is said to."""
+    """Whether the program ended as its fault says."""
     if implementation == "tqshim":
         return not found
     return any(sign in line for sign in FAULTS[name].sign.split("|") for line in raised(found))

@@ -7,15 +7,15 @@
 The workload: producers x consumers, JSON objects of 100 and of 1,000 bytes, batches of 1,000, and the bound of the
 original's quickstart, five batches that are ready. Producers run the quickstart's loop, which looks for room after each
 event; in the tight workloads they look after each batch. Without room they look again every millisecond. Consumers
-ask for the next event. Both implementations do this with the same code; TurboQueue moves the same objects, a thousand
-a call, through a queue of the same bound.
+ask for the next event. The code is the same for both implementations; TurboQueue moves the same objects, a thousand
+at each call, through a queue of the same bound.
 
 How it is measured. Each run has new processes and a new folder, on the file system on which queues lie by default. It
 lasts from the moment the first process leaves a common barrier until the last event has been received. The kinds take
 turns, and every ratio is between two runs of one round.
 
 The invariant: a figure comes only from a run in which every event arrived exactly once. 0.8.0 does not keep the order
-of batches that were begun in one second; of the others that is asked, too.
+of batches that were begun in one second; the other kinds must keep the order, too.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ CASES: Final = {
 
 
 def filling(size: int) -> str:
-    """Return the text that makes an event's JSON so long, if its number has six digits."""
+    """Return the text that gives an event's JSON this length, if the event's number has six digits."""
     return "x" * (size - len(json.dumps(event(100_000, ""))))
 
 
@@ -129,7 +129,7 @@ def consume(kind: str, folder: str, size: int, counts: Any, place: int, gate: An
 
 
 def put_many(queue: Any, numbers: range, size: int, gate: Any) -> float:
-    """As ``produce``, through a TurboQueue."""
+    """Do as ``produce``, through a TurboQueue."""
     text = filling(size)
     gate.wait()
     began = time.monotonic()
@@ -139,7 +139,7 @@ def put_many(queue: Any, numbers: range, size: int, gate: Any) -> float:
 
 
 def get_many(queue: Any, counts: Any, place: int, gate: Any) -> tuple[float, array[int]]:
-    """As ``consume``, through a TurboQueue."""
+    """Do as ``consume``, through a TurboQueue."""
     numbers: list[int] = []
     keep = numbers.append
     last = 0.0
@@ -203,7 +203,7 @@ def run(kind: str, name: str, setting: Setting, root: str) -> float:
 
 
 def measure(name: str, setting: Setting, rounds: int, root: str) -> dict[str, Any]:
-    """Run the kinds in turn, rounds times; return rates and ratios, ready for JSON."""
+    """Run the kinds in turn, as often as there are rounds; return rates and ratios, ready for JSON."""
     runs: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for number in range(rounds):
         for kind in KINDS:

@@ -5,7 +5,7 @@
 
 The workload is that of `cpp_faster_fifo/tests/comparison_tests.py` in github.com/alex-petrenko/faster-fifo: six
 configurations of producers x consumers, tuples of five equal numbers, a bound of 100,000, `put` and `get` one by one
-with timeouts of 10 ms and a new try on `Full` and `Empty`.  Measured by `tqshim.bench`, which says how.
+with timeouts of 10 ms and a new try on `Full` and `Empty`.  `tqshim.bench` measures this, and says how.
 """
 
 from __future__ import annotations

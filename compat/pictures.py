@@ -1,9 +1,9 @@
-"""The pictures of docs/performance.md, drawn from docs/figures.json as the tables are made of it.
+"""The pictures of docs/performance.md, drawn from docs/figures.json, from which the tables are made, too.
 
     python -m compat.pictures       # python tests/documents.py draws them, too
 
-Equal figures give equal files, and nothing is needed to draw them: bars, each with its least and greatest, and below
-them the command, the commit and the day.
+Equal figures give equal files, and the drawing needs no other package. A picture has bars, each with its least and
+greatest figure, and below them the command, the commit and the day.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def rates(figures: Figures) -> str:
 
 
 def programs(figures: Figures) -> str:
-    """What whole programs take, over what they take with the standard library's queue."""
+    """The time of whole programs over their time with the standard library's queue."""
     rows: Rows = []
     names = program_names(figures)
     for name in names:
@@ -88,7 +88,7 @@ PICTURES: Final = {"docs/rates.svg": rates, "docs/programs.svg": programs}
 
 
 def _drawn(title: str, rows: Rows, source: str, names: dict[str, str], line: float | None = None) -> str:
-    """A picture. ``names``: how kinds are told of; ``line``: where all bars would end that are equal."""
+    """A picture. ``names``: how it calls the kinds; ``line``: the value at which bars end if nothing differs."""
     shown = list(dict.fromkeys(bar.kind for _, bars in rows for bar in bars))
     step, end = _axis(max(bar.greatest for _, bars in rows for bar in bars))
     scale = BARS / end
@@ -140,7 +140,7 @@ def _bar(bar: Bar, down: float, scale: float) -> Iterator[str]:
 
 
 def _axis(greatest: float) -> tuple[float, float]:
-    """The step of an axis, 1, 2 or 5 times a power of ten, and where it ends."""
+    """The step of an axis, 1, 2 or 5 times a power of ten, and the value at its end."""
     power = 10.0 ** math.floor(math.log10(greatest / STEPS))
     step = next(power * times for times in (1, 2, 5, 10) if greatest <= power * times * STEPS)
     return step, math.ceil(greatest / step) * step
@@ -155,7 +155,7 @@ def _path(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def draw() -> list[str]:
-    """Bring the pictures up to date; which ones were changed."""
+    """Bring the pictures up to date; return which ones have changed."""
     changed = []
     for name, make in PICTURES.items():
         path, text = ROOT / name, make(kept())

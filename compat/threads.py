@@ -2,8 +2,8 @@
 
     python -m compat.threads [--threads 50] [--minutes 1] [--maxsize 0]
 
-In each round every thread puts its items and gets as many, by all the ways there are, until all have come through; one
-handle serves all rounds.
+In each round every thread puts its items and gets as many, by all methods for this, until all items have come through;
+one handle serves all rounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Item = tuple[int, int, int]
 
 
 def put_some(queue: Any, items: list[Item], chance: random.Random) -> None:
-    """Put one item or a few, which are taken from the list; or none, where there is no room."""
+    """Put one item or a few, which are taken from the list; or none, if there is no room."""
     count = chance.choice((1, 1, 1, 2, 8))
     with contextlib.suppress(Full):
         if count == 1:
@@ -37,7 +37,7 @@ def put_some(queue: Any, items: list[Item], chance: random.Random) -> None:
 
 
 def get_some(queue: Any, most: int, wait: bool, chance: random.Random) -> list[Item]:
-    """Get one item or a few, at most so many."""
+    """Get one item or a few, at most as many as given."""
     try:
         way = chance.random()
         if way < 0.4:
@@ -62,7 +62,7 @@ class Round:
         self.failures: list[BaseException] = []
 
     def run(self, me: int) -> None:
-        """What one thread does."""
+        """Do what one thread does in a round."""
         chance = random.Random(f"{self.number} {me}")
         items, got = [(self.number, me, count) for count in range(ITEMS)], self.got[me]
         deadline = time.monotonic() + WAIT
@@ -99,7 +99,7 @@ class Round:
 
 
 def stress(threads: int, minutes: float, maxsize: int) -> int:
-    """Rounds for so long; returns how many items came through."""
+    """Run rounds for so long; return how many items came through."""
     queue = JoinableTurboQueue(maxsize)
     items, number, end = 0, 0, time.monotonic() + 60 * minutes
     while time.monotonic() < end:
@@ -118,7 +118,7 @@ def stress(threads: int, minutes: float, maxsize: int) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run for the time given; say what came through."""
+    """Run for the given time; print how many items came through."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--threads", type=int, default=50)
     parser.add_argument("--minutes", type=float, default=1.0)

@@ -1,30 +1,32 @@
-"""How late waits end, beside what the machine itself takes: each sample alternates with a plain sleep, or the standard
-library's queue.
+"""How late waits end, beside the delays of the machine itself: each sample alternates with a plain sleep, or with the
+standard library's queue.
 
     python -m compat.timeouts [NAME ...] [--count N] [--lanes N] [--beside CONDITION ...] [--json]
 
-    get put put_many join claimed get_async    returned after a timeout of 0.1 s: how late, beside ``time.sleep(0.1)``;
+    get put put_many join claimed get_async    how late a timeout of 0.1 s ends, beside ``time.sleep(0.1)``;
                                                for ``get_async`` beside ``asyncio.wait_for`` of an event, and a timer
-    visible      put, tell another process through a pipe, which gets, without waiting; the standard library's get waits
+    visible      put, and tell another process by a pipe, which gets without waiting; the standard library's get waits
     wake_up      from a put to the return of a get that slept
-    dead_holder  from a SIGKILL of who holds an item in ``claimed`` to the return of a get that waits for it
+    dead_holder  from a SIGKILL of a process that holds an item in ``claimed`` to the return of a get that waits
     dead_member  from a SIGKILL of a producer to the burial of its member, while another process waits
 
-All run beside each of these conditions, but the last four not beside peers that were killed: two of them are that.
+All run under each of these conditions, except that the last four do not run beside killed peers: two of the four
+measure just that.
 
     nobody    the queue has no other user
-    killed    before each sample a peer is killed: while it sleeps there, while it holds an item, in the middle of calls
-    stopped   a peer is stopped so all the time
-    busy      as many peers as processors use all the queues without a pause; beside the last four, whose items they
-              would take, queues of their own
+    killed    before each sample a peer is killed: while it sleeps in the queue, while it holds an item, amid its calls
+    stopped   a peer is stopped in one of these states all the time
+    busy      as many peers as processors use all queues without a pause; beside the last four, whose items they would
+              take, they use queues of their own
 
-Many samples run at once, in lanes: processes, each with a queue of its own, begun one after another so that they don't
-wake at the same time.  A lane needs the processor for less than a hundredth of its time, and what lanes take from each
-other they take from the sleeps, too.  Busy peers are not multiplied with the lanes: they go round all of them.
+Many samples run at once, in lanes.  A lane is a process with a queue of its own; lanes begin one after another, so that
+they don't wake at the same time.  A lane needs the processor for less than a hundredth of its time, and the time that
+lanes take from each other they take from the sleeps, too.  Lanes have no busy peers of their own: the busy peers go
+round all queues.
 
-The exit status is 1 where a wait returned too early, the 99th percentile is beyond that of the sleep, or of the other
-queue, times 1.5, and beyond it by more than the least difference that counts, an item was not seen, or there are fewer
-samples than were wanted.  A row says where only that least difference makes it hold.
+The exit status is 1 if a wait returned too early; if the 99th percentile is more than 1.5 times that of the sleep, or
+of the other queue, and later by more than the least difference that counts; if an item was not seen; or if there are
+fewer samples than were wanted.  A row says if it holds only by that least difference.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ STATES: Final = ("asleep", "holding", "calling")
 
 
 class Row(NamedTuple):
-    """What was measured: seconds, in order."""
+    """A row of the table: the measured seconds, in order."""
 
     name: str
     beside: str
@@ -86,18 +88,18 @@ class Row(NamedTuple):
         return self.within() or self.within_least()
 
     def within(self) -> bool:
-        """In time without the least difference."""
+        """Whether it is in time without the least difference."""
         if not self.plain:
             return self.waits[-1] <= NOTICED
         return at(self.waits, 0.99) <= FACTOR * at(self.plain, 0.99)
 
     def within_least(self) -> bool:
-        """Late by less than counts."""
+        """Whether it is late by less than the difference that counts."""
         return bool(self.plain) and at(self.waits, 0.99) - at(self.plain, 0.99) <= LEAST
 
 
 def at(values: list[float], share: float) -> float:
-    """The percentile of values in order."""
+    """That percentile of values that are in order."""
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
@@ -169,7 +171,7 @@ def _get_async(queue: Any, timeout: float) -> bool:
 
 async def _never() -> None:
     """Waits for an event that does not come.  A loop waits for whole milliseconds from one timer to the next, and a
-    ``get_async`` looks for itself meanwhile: so does this have a timer."""
+    ``get_async`` has a timer for its looks meanwhile: so this wait has a timer, too."""
     timer = asyncio.get_running_loop().call_later(TIMEOUT / 2, lambda: None)
     try:
         await asyncio.Event().wait()
@@ -244,7 +246,7 @@ def _until(condition: Callable[[], Any]) -> None:
 
 
 def forked(do: Callable[..., object], *arguments: Any) -> int:
-    """A peer: it ends as if it were killed, whatever it does."""
+    """Fork a peer, which ends as if it were killed, whatever it does."""
     pid = os.fork()
     if pid:
         return pid
@@ -275,10 +277,10 @@ def _behave(queue: Any, kind: Kind, state: str, told: int) -> None:
 
 
 def peer(queue: Any, kind: Kind, state: str) -> int:
-    """A process that is in that state when this returns."""
+    """Return a process that is in that state by then."""
     if state == "holding":
         with contextlib.suppress(Full):
-            queue.put_nowait(0)  # peers that were killed may have had all others in their hands
+            queue.put_nowait(0)  # killed peers may have had all other items in their hands
     heard, told = os.pipe()
     pid = forked(_behave, queue, kind, state, told)
     os.close(told)
@@ -300,7 +302,7 @@ def stopped_peer(queue: Any, kind: Kind, state: str) -> int:
 
 
 def lane(name: str, beside: str, queue: Any, count: int, number: int, start: float) -> tuple[list[float], list[float]]:
-    """So many samples: how late waits were, and sleeps."""
+    """Take so many samples: how late waits were, and sleeps."""
     kind = KINDS[name]
     queue = kind.make() if queue is None else queue
     kind.wait(queue, 0.01)  # what is imported and made for the first wait is not measured
@@ -318,7 +320,7 @@ def lane(name: str, beside: str, queue: Any, count: int, number: int, start: flo
             ran_out = kind.wait(queue, TIMEOUT)
             late = monotonic() - began - TIMEOUT
             if not ran_out:
-                continue  # what it waited for was there
+                continue  # the item that the wait was for was there
             waits.append(late)
             began = monotonic()
             if name == "get_async":
@@ -337,7 +339,7 @@ def lane(name: str, beside: str, queue: Any, count: int, number: int, start: flo
 def _tell(told: Any, do: Callable[..., Any], *arguments: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     told.send(do(*arguments))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends by itself: in its end that would be told on stderr
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the process ends by itself; a signal would make it print an error
 
 
 def _busy(queues: list[tuple[Kind, Any]]) -> None:
@@ -347,7 +349,7 @@ def _busy(queues: list[tuple[Kind, Any]]) -> None:
 
 
 def in_lanes(jobs: list[tuple[Any, ...]]) -> list[Any]:
-    """What functions return, each in a process of its own, all at once."""
+    """Return the results of functions, each in a process of its own, all at once."""
     running: list[tuple[Any, Any]] = []
     try:
         for job in jobs:
@@ -364,7 +366,7 @@ def in_lanes(jobs: list[tuple[Any, ...]]) -> list[Any]:
 
 
 def timeouts(names: list[str], beside: str, count: int, lanes: int) -> Iterator[Row]:
-    """All of one condition at once."""
+    """Measure all timeouts under one condition, at once."""
     each = -(-count // lanes)
     places = [(name, KINDS[name].make() if beside == "busy" else None) for name in names for _ in range(lanes)]
     step = 2 * TIMEOUT / len(places)
@@ -397,8 +399,7 @@ def timeouts(names: list[str], beside: str, count: int, lanes: int) -> Iterator[
 
 @contextlib.contextmanager
 def beside_stopped(queue: Any, state: str) -> Iterator[None]:
-    """A peer that is stopped in that state, if there is to be one, and that nobody takes for one who sleeps; the queue
-    is empty."""
+    """A peer that is stopped in that state, if one is wanted, and that counts as no sleeper; the queue is empty."""
     pid = stopped_peer(queue, KINDS["get"], state) if state else 0
     try:
         if state == "calling":
@@ -417,7 +418,7 @@ Noticed = tuple[list[float], list[float], int]
 
 
 def visible(count: int, state: str) -> Noticed:
-    """Put, tell, be told; how often nothing was there."""
+    """Put, tell the other process, wait for its answer; count how often it found nothing."""
     queue: Any = TurboQueue()
     with beside_stopped(queue, state):
         return _visible(queue, count, FORK.Queue())
@@ -469,7 +470,7 @@ def _visible(queue: Any, count: int, standard: Any) -> Noticed:
 
 
 def wake_up(count: int, state: str) -> Noticed:
-    """From a put to the return of a get that slept."""
+    """Measure from a put to the return of a get that slept."""
     queue: Any = TurboQueue()
     with beside_stopped(queue, state):
         return _wake_up(queue, count, FORK.Queue())
@@ -592,7 +593,7 @@ def measure(names: list[str], besides: list[str], count: int, lanes: int) -> Ite
         yield from timeouts(waits, beside, count, lanes)
     for beside in filter(NOTICED_BESIDE.__contains__, besides):
         for name in filter(names.__contains__, NOTICES):
-            # What takes a second or two runs in many lanes, and less often.
+            # Measurements that take a second or two a sample run in many lanes, and less often.
             seldom = name.startswith("dead")
             yield notice(name, beside, -(-count // 20) if seldom else count, 10 * lanes if seldom else lanes)
 

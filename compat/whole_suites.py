@@ -1,13 +1,14 @@
-"""Run CPython's own test modules as they are and under ``python -m tqshim run``: each test must come to the same.
+"""Run CPython's own test modules as they are and under ``python -m tqshim run``: each test must have the same result.
 
     python -m compat.whole_suites [MODULE ...]
 
-The modules are those of the interpreter that runs this: pools, executors, managers, locks and logging, with every start
-method, of which most make no queue and must go on as they are.  The queue tests alone, each asked whether it made a
-queue of ours, are ``compat.cpython_suite``'s.
+The modules are those of the interpreter that runs this program: pools, executors, managers, locks and logging, with
+every start method.  Most of their tests make no queue, and must go on as they are.  ``compat.cpython_suite`` runs the
+queue tests alone, and checks that each makes a queue of ours.
 
-Flow: two runs of each module; a test that fails in one of them alone runs again by itself, for a busy machine fails
-some of them; what then still differs must stand in DIFFERENCES, with the row of docs/differences.md that says so.
+Flow: each module runs twice.  A test that fails in one of the two runs only runs again by itself, because some tests
+fail on a busy machine.  A test whose results still differ must stand in DIFFERENCES, with the row of
+docs/differences.md that says so.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def run(names: list[str], turbo: bool) -> Outcome:
 
 
 def difference(module: str) -> list[str]:
-    """What comes out otherwise with our queues, in words."""
+    """Which results differ with our queues, in words."""
     theirs, ours = run([module], False), run([module], True)
     if theirs.ran <= theirs.skipped or "unittest.loader._FailedTest" in theirs.output:
         return [f"without us nothing of it has run, either:\n{theirs.output[-3000:]}"]
@@ -84,12 +85,12 @@ def difference(module: str) -> list[str]:
 
 
 def _comes_to_the_same(test: str) -> bool:
-    """Alone, in each of some runs: one that fails with our queues now and then does not."""
+    """Whether a test, run alone several times, has the same result with our queues each time."""
     return all(bool(run([test], False).failed) == bool(run([test], True).failed) for _ in range(AGAIN))
 
 
 def _told(test: str, outcomes: tuple[Outcome, Outcome]) -> str:
-    """What the run said in which it failed."""
+    """The output of the run in which the test failed."""
     for outcome in outcomes:
         if test in outcome.failed:
             begins = re.search(rf"^(?:FAIL|ERROR): {test.rpartition('.')[2]} ", outcome.output, re.MULTILINE)

@@ -1,11 +1,12 @@
-"""The tests of files and of who may have them, run by a user who is not root: root reads and writes whatever there is.
+"""Run the tests of files and of rights as a user who is not root: root may read and write every file.
 
     python tests/as_user.py [WORD ...]
 
-The words go to pytest.  Runs a copy of the repository that this user owns, in a folder that goes when the run ends,
-which is its home and has its temporary folder, too.  An interpreter that lies in a folder of root's alone is mounted
-there in an empty one, for this run alone.  The exit status is pytest's.  Who is not root runs all tests as a user
-anyway: then this says what nobody has run, and runs nothing.
+The words go to pytest.  It runs in a copy of the repository that this user owns.  The copy lies in a folder that is
+deleted when the run ends; this folder is the user's home, and has the user's temporary folder, too.  If the interpreter
+lies in a folder that only root may pass, an empty folder with the interpreter alone stands in its place for this run.
+The exit status is pytest's.  A caller who is not root runs all tests as a user anyway: then this program says which
+tests nobody has run, and runs nothing.
 """
 
 from __future__ import annotations

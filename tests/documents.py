@@ -1,4 +1,4 @@
-"""What a stranger reads: the README, the pages in docs, CONTRIBUTING and SECURITY, as one text that tests look into.
+"""What a stranger reads: the README, the pages in docs, CONTRIBUTING and SECURITY, as one text that the tests search.
 
 Lives here: the pages, their blocks, tables between markers, and what is copied into them from the code and the tests.
 Not here: the tests (``test_readme``, ``test_docs``, and those of each table's subject).

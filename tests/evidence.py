@@ -1,10 +1,11 @@
-"""The long checks: what each is at full size, and when it last ran so, with which result.
+"""The long checks: what each does at full size, when it last ran at full size, and with which result.
 
 Usage: python tests/evidence.py NAME [NAME ...] | --all | --list
 
-Runs each at full size, beside nothing else, and appends a line to ``evidence.csv``: which check, the date, the commit,
-seconds, exit status, the command, and the last line that it printed.  The table in CONTRIBUTING.md is made from that
-file (``python tests/documents.py``).  Refuses to run on a tree with changes: the commit would say nothing.
+Run each named check at full size, with nothing else beside it, and append a line to ``evidence.csv``: the check, the
+date, the commit, seconds, exit status, the command, and the last line that it printed.  The table in CONTRIBUTING.md is
+made from that file (``python tests/documents.py``).  On a tree with changes nothing runs: the commit would not say what
+was checked.
 """
 
 from __future__ import annotations

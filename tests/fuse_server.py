@@ -1,6 +1,7 @@
-"""A file system of FUSE with nothing in it, mounted and served by this program: ``python fuse_server.py FOLDER``.
+"""An empty FUSE file system, mounted and served by this program: ``python fuse_server.py FOLDER``.
 
-It needs root and ``/dev/fuse``, prints a line once it is mounted, and ends with its standard input.
+The program needs root and ``/dev/fuse``, prints a line once the file system is mounted, and ends when its standard
+input does.
 """
 
 from __future__ import annotations

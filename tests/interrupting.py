@@ -1,6 +1,6 @@
 """Interruptions at the package's lines.
 
-Lives here: how a line is interrupted, and which are, one after another.  Each line is.
+Lives here: how a line is interrupted, and how lines are counted, so that tests interrupt each of them in turn.
 """
 
 from __future__ import annotations

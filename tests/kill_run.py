@@ -1,27 +1,29 @@
 """Kill and stop the users of one queue at random instants, and count every item.
 
-``python tests/kill_run.py --seconds 60 --seed 1 --maxsize 1000`` runs it by hand and prints what it counted; it ends
-with 1 and a list of findings where the queue broke its word.  ``TQSHIM_WITHOUT`` switches optimisations off, as
-everywhere.
+``python tests/kill_run.py --seconds 60 --seed 1 --maxsize 1000`` runs it by hand and prints what it counted; the exit
+status is 1, after a list of findings, where the queue broke a promise.  ``TQSHIM_WITHOUT`` switches optimisations off,
+as everywhere.
 
-Each process has words of its own in an account, a mapped file that outlives it.  Producers put (producer, number,
-padding); before a put they say there up to which number they may have put by its end, and right after it how many puts
-have returned.  Consumers say there how many items they are about to take, note what they got in a file of their own,
-and take that word back.  One process more kills, stops, continues and replaces them.  In the end:
+Each process has words of its own in an account, a mapped file that outlives the process.  Producers put (producer,
+number, padding).  Before a put a producer writes into the account up to which number it may have put by the put's end,
+and right after the put how many puts have returned.  A consumer writes there how many items it is about to take, notes
+what it got in a file of its own, and sets that word back.  One more process kills, stops, continues and replaces them.
+In the end:
 
 - nothing arrived twice, nothing arrived that was not put, and each consumer got each producer's items in their order;
-- each item whose put has returned arrived, whatever became of its producer; and so did all that it put before one that
-  arrived;
-- but for what a killed consumer had in its hand just then: each missing item is matched with the hand of one, of which
-  it was not yet past, which had room for it, and which was killed after the item may have been put;
-- with ``--claimed`` such a share of the consumers are in blocks: they have nothing in their hands, whenever they are
-  killed, and what comes to a second one is marked;
+- each item whose put has returned arrived, whatever became of its producer; and so did all items that the producer put
+  before one that arrived;
+- only what a killed consumer had in its hand is missing: each missing item is matched with the hand of a killed
+  consumer that had not got later items of that producer, that had room for the item in its hand, and that was killed
+  after the item may have been put;
+- with ``--claimed`` this share of the consumers use ``claimed`` blocks: they have nothing in their hands, whenever they
+  are killed, and an item that comes to a second consumer is marked;
 - with ``--joinable`` the queue counts as many items as finished as ``task_done`` was called for them, but for the one
-  call that a killed consumer was in, and ``join`` returns once the rest is finished with;
-- some are not killed but asked to end, by SIGTERM, at any instant; some of them leave in an orderly way, and what they
-  had in their hands may come again, behind later items;
+  call that a killed consumer was in, and ``join`` returns once the rest is finished;
+- some processes are not killed but asked to end, by SIGTERM, at any instant; some of these leave in an orderly way, and
+  what they had in their hands may come again, behind later items;
 - every process that was not killed ended when it was asked to;
-- what the dead held, and their files, were seen to by processes that waited for an item, with no other call;
+- processes that waited for an item, with no other call, released what killed processes held, and deleted their files;
 - a bounded queue takes exactly ``maxsize`` items again;
 - no batch file and no folder is left.
 """

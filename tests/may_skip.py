@@ -1,8 +1,8 @@
 """What a continuous-integration run may skip, and why; any other skip is a failure there.
 
 A test that is skipped because something is missing proves nothing, and nobody reads why.  So where
-``TQSHIM_ALL_PLACES`` is set, as in ``.ci/run``, ``conftest`` turns each skip into a failure whose reason is not in
-``MAY_SKIP``, or stands there for other runs than this.
+``TQSHIM_ALL_PLACES`` is set, as in ``.ci/run``, ``conftest`` turns a skip into a failure if the reason of the skip is
+not in ``MAY_SKIP``, or stands there for other runs than this one.
 """
 
 from __future__ import annotations

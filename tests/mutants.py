@@ -4,9 +4,9 @@
 
 Each mutant is tried on a copy of the package: its old text must stand there exactly once, whichever file that is; its
 test must pass with the copy as it is, and fail with the new text.  A test that hangs has caught nothing, unless it ends
-by its own limit.  Prints what was caught and by what; the list is in ``mutant_list``.
+by its own limit.  Prints which mutants were caught and by which test; the list is in ``mutant_list``.
 
-The tests are those in ``tests/contract``, which use public names only: what holds after a room was rewritten.
+The tests are those in ``tests/contract``, which use public names only: they hold also after a room was rewritten.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What stands in a queue folder, seen from outside: with no engine, and so with nothing that repairs on the way.
+"""What stands in a queue folder, seen from outside: without an engine, and so without repairs on the way.
 
-Lives here: ``View``, a folder's files, locks, journal and cells as they are, and what of them is there only because
-somebody was killed; ``Walk``, which notes line by line what an act changes of them; ``Halt``, which kills or stops an
-act before one of its lines.  Not here: the acts (``test_crash_table``), who repairs what is left (``crash_table``).
+Lives here: ``View``, a folder's files, locks, journal and cells as they are, and which of them are there only because a
+process was killed; ``Walk``, which notes line by line what an act changes in the folder; ``Halt``, which kills or stops
+an act before one of its lines.  Not here: the acts (``test_crash_table``), which process repairs what is left
+(``crash_table``).
 
 Invariant: nothing here writes, and nothing opens ``members``, whose closing would drop a process's locks.
 """

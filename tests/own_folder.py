@@ -1,6 +1,7 @@
-"""A folder that goes with the run of the tests that made it; where that was killed, with the next run.
+"""A folder that is deleted with the run of the tests that made it, or, if that run was killed, with the next run.
 
-Its user holds a lock on it, which its forked children share: it is nobody's once the lock can be had alone.
+The run holds a lock on the folder, which its forked children share: once another process can have the lock, nobody
+uses the folder any more.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Odd places for a program to run in: mounts, namespaces, limits and filters of its own, which end with it.
+"""Odd places for a program to run in: mounts, namespaces, limits and filters of its own, which end with the program.
 
-Where a place can't be had, its tests are skipped with the reason; in a continuous-integration run that is a failure,
-unless ``may_skip`` lists it.
+Where a place is not available, its tests are skipped with the reason; in a continuous-integration run a skip is a
+failure, unless ``may_skip`` lists it.
 """
 
 from __future__ import annotations

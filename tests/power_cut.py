@@ -3,13 +3,14 @@
 A ``Recorder`` stands in for ``os`` in the rooms that change files, and notes each change and each ``fsync`` while a
 program uses a queue.  ``Disk`` then makes what may be there if the power goes at some moment:
 
-- A file has what was written to it before its last ``fsync`` began that has returned.  Of what was written later each
-  64 bytes are there or not, by themselves, and so is the file's length: it may be longer than what is there, and then
-  there are zeros.  (No disk writes less than 512 bytes; with less, short programs already leave holes in a journal.)
-- A folder has the names that it had when its last ``fsync`` began that has returned.  Each later change of a name
-  (made, renamed, linked, deleted) has happened or not, by itself, if what it builds on has.
-- Mapped memory, the cells, is as it was made, or as it was last, each 64 bytes by themselves.  What is stored to that
-  of batch files is not there.
+- A file has what was written to it before the beginning of its last ``fsync`` that has returned.  Of what was written
+  later each 64 bytes are there or not, by themselves.  So is the file's new length: the file may be longer than what is
+  there, and then it has zeros there.  (No disk writes less than 512 bytes; with less, short programs already leave
+  holes in a journal.)
+- A folder has the names that it had at the beginning of its last ``fsync`` that has returned.  Each later change of a
+  name (made, renamed, linked, deleted) has happened or not, by itself, if the changes that it builds on have happened.
+- Mapped memory of the cells is as it was made, or as it was last, each 64 bytes by themselves.  What is stored to
+  mapped memory of batch files is not there.
 - FIFOs and locks are gone.
 """
 

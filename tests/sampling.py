@@ -1,8 +1,8 @@
-"""Samples in the place of walks that take minutes: the same in each run, or those of the seed in ``TQSHIM_SEED``.
+"""Samples that stand in for walks of minutes: the same samples in each run, or those of the seed in ``TQSHIM_SEED``.
 
-Lives here: the seed, and a generator for each test that takes a sample.  The walk itself is marked ``stress``; what a
-sample of a test's cases leaves out is marked ``rest``, too, for a run of it alone with the same seed.  A run for which
-all of those are too many takes a share of them (``TQSHIM_SHARE``), another for each seed.
+Lives here: the seed, and a generator for each test that takes a sample.  The walk itself is marked ``stress``; the
+cases that a sample leaves out are marked ``rest``, too, so that they can run alone with the same seed.  A run for which
+all of those are too many takes a share of them (``TQSHIM_SHARE``), another share for each seed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A put that has returned is in the queue: pools that end, producers that die at once, others that look, order in time.
+"""A put that has returned is in the queue: with pools that end, producers that die at once, looks from other processes.
 
-``python tests/survival_run.py`` measures all of it in full, our queues and beside them the standard library's, and
-prints a table; it ends with 1 where one of ours has lost, doubled, delayed or misplaced an item.  ``--runs 10`` is
-shorter.  ``test_survival.py`` runs the same functions, fewer times.
+``python tests/survival_run.py`` measures all cases in full, with our queues and with the standard library's, and
+prints a table; the exit status is 1 where one of our queues has lost, doubled, delayed or misplaced an item.
+``--runs 10`` is shorter.  ``test_survival.py`` runs the same functions, fewer times.
 
-Nothing here waits for anything but for processes to end, and for the standard library's queue: so much time its items
-have to come out of a pipe.
+These functions wait only for processes to end, and for the standard library's queue, whose items need time to come out
+of a pipe.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A bounded queue's only producer puts wherever there is a place, without a word, until another joins.
+"""A bounded queue's only producer puts wherever there is a place, without an event, until another producer joins.
 
-Lives here: when it does, what it costs, that the bound is exact for others that come and go; and all of that where the
-only consumer leases all that comes.  Not here: the rules
-(``protocol/test_cut_rules``), kills (``test_crash_table``), signal handlers (``test_interruptions``).
+Lives here: when it does so, what this costs, that the bound is exact for others that come and go; and all of this where
+the only consumer leases all that comes.  Not here: the rules (``protocol/test_cut_rules``), kills
+(``test_crash_table``), signal handlers (``test_interruptions``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``as_user`` runs is run by a user who is not root, and fails if a test does."""
+"""The tests that ``as_user`` runs are run by a user who is not root, and ``as_user`` fails if one of them fails."""
 
 from __future__ import annotations
 

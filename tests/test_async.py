@@ -1,4 +1,4 @@
-"""In an event loop: no thread waits, only the right ones wake up, and a cancelled one took nothing."""
+"""In an event loop: no thread waits, only the right coroutines wake up, and a cancelled one has taken nothing."""
 
 from __future__ import annotations
 

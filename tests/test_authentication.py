@@ -1,7 +1,7 @@
-"""A queue with a key: what nobody with that key has written is never unpickled.
+"""A queue with a key: a record that nobody with this key has written is never unpickled.
 
-Somebody who can write to the folder, and knows all but the key, makes records whose checks are right; unpickling them
-would leave a mark.  The same is done to a queue without a key, where it does: the attack is one.
+An attacker who can write to the folder, and knows everything except the key, makes records whose checks are right;
+unpickling them would leave a mark.  The same records in a queue without a key do leave the mark: the attack is real.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A back jump in a ``try`` or ``with`` is inside of it: there a signal handler may raise.
+"""A back jump in a ``try`` or ``with`` belongs to that block: a signal handler may raise at the jump.
 
-From CPython 3.12 on a ``while`` with a condition may end with a jump that no handler covers (its issue 130279): what is
-raised there leaves the block without ``except``, ``finally`` or ``__exit__``, and a lock stays taken, an item is lost.
-``while True`` with a ``break`` has no such jump."""
+From CPython 3.12 on a ``while`` with a condition may end with a jump that no handler covers (its issue 130279): an
+exception that is raised there leaves the block without ``except``, ``finally`` or ``__exit__``; then a lock stays
+taken, or an item is lost.  ``while True`` with a ``break`` has no such jump."""
 
 from __future__ import annotations
 

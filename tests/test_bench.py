@@ -1,6 +1,7 @@
-"""``python -m tqshim bench`` measures what arrived whole, says so when something did not, and leaves nothing behind.
+"""``python -m tqshim bench`` gives figures of runs in which all items arrived, says so when one did not, and leaves
+nothing behind.
 
-Counts only, never times.
+These tests check counts only, never times.
 """
 
 from __future__ import annotations

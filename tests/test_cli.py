@@ -1,4 +1,4 @@
-"""``python -m tqshim``: every command says what it does, gives examples that are ones, and stands on a page."""
+"""``python -m tqshim``: every command says what it does, gives examples that run, and stands on a page."""
 
 from __future__ import annotations
 

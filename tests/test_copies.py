@@ -1,6 +1,6 @@
 """Two copies of the package in one process share a queue as two processes would: in two interpreters, or in one.
 
-Record locks of the POSIX kind belong to a process: there one copy would take the other's members for dead.
+Record locks of the POSIX kind belong to a process: with them one copy would take the other copy's members for dead.
 """
 
 from __future__ import annotations

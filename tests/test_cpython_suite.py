@@ -1,4 +1,4 @@
-"""CPython's own queue tests pass with TurboQueue, and the runner that says so can say no."""
+"""CPython's own queue tests pass with TurboQueue, and the runner that says so can also report failures."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A kill right after each step of each act leaves what the crash table says, and those repair it whom that names.
+"""A kill right after each step of each act leaves what the crash table says, and the process named there repairs this.
 
-A step is a change of what others see: a file, a lock, an event, a word of the cells, a record.  A forked child, the
-victim, carries out one act, traced line by line; ``onlooker.Walk`` notes each change and the line that makes it.
-Then other victims are killed right after each step, or stopped right before it, or killed or stopped at any line.  This
-process, a peer that goes on using the queue and nothing else, must find what the table says, and have it repaired: only
-the public interface is used for that.
+A step is a change that other processes see: a file, a lock, an event, a word of the cells, a record.  A forked child,
+the victim, carries out one act, traced line by line; ``onlooker.Walk`` notes each change and the line that makes it.
+Then other victims are killed right after each step, or stopped right before it, or killed or stopped at any line.  The
+process of the test is a peer that goes on using the queue and does nothing else: it must find what the table says, and
+have it repaired by calls of the public interface alone.
 
 ``python tests/test_crash_table.py --write`` walks all acts and writes the table's rows as they are found.
 """

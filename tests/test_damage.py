@@ -1,5 +1,6 @@
-"""Damage: whatever others have done to a queue's files, nothing hangs, and all that is whole arrives; where records are
-checked no item comes that was not put; damage that is noticed is kept for a person to look at, with a reason."""
+"""Damage: whatever others have done to a queue's files, nothing hangs, and all that is whole arrives; where records
+have checks, no item comes that was not put; a damaged file that is noticed is kept for a person to look at, with a
+reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages as a whole: nobody gets lost, and commands do what they are shown for."""
+"""The pages as a whole: no reader gets lost, and commands do what the pages show them for."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Dozing: a consumer that sleeps for moments, and looks, while items come one by one at a pace.
 
-Lives here: when it dozes, and that it waits all the same.  Not here: what it gains (``bench --only pace``).
+Lives here: when a consumer dozes, and that it waits all the same.  Not here: what dozing gains (``bench --only pace``).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A durable queue keeps what was put through a power cut.
 
 Programs use a durable queue, in one process that stands for several, while ``power_cut`` notes what reaches the disk.
-Then the power goes at some moment, the disk keeps any legal part of what it was not told to keep, and the next to open
-the queue there must find it as it is promised.
+Then the power goes at some moment, the disk keeps any legal part of what it was not told to keep, and the next process
+that opens the queue there must find it as promised.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`TurboQueue` and `queue.Queue` side by side: the same calls come to the same, whatever happens in between."""
+"""`TurboQueue` and `queue.Queue` side by side: the same calls have the same results, whatever happens in between."""
 
 from __future__ import annotations
 

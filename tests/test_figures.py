@@ -1,4 +1,4 @@
-"""compat/figures.py: what README and docs/performance.md tell is what the benchmark has measured."""
+"""compat/figures.py: the figures in the README and docs/performance.md are those that the benchmark has measured."""
 
 from __future__ import annotations
 

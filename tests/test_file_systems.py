@@ -1,6 +1,6 @@
 """Queues lie on file systems of one machine; those of a network, or shared with another machine, are refused.
 
-Each time a queue is opened, not only when it is made.  The standard library's queues lie on none."""
+They are refused each time a queue is opened, not only when it is made.  The standard library's queues use none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A queue folder belongs to one user, keeps its items where it has a name, and is never mistaken for something else."""
+"""A queue folder belongs to one user, keeps the items of a queue at a path, and is taken for nothing else."""
 
 from __future__ import annotations
 

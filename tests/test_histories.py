@@ -1,4 +1,4 @@
-"""Concurrent histories: each item exactly once, in order, visible at once; nobody sits on what others could take."""
+"""Concurrent histories: each item exactly once, in order, visible at once; no process sits on what others may take."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The house: which room imports which, what a room keeps to itself, and what lies in the repository.
 
-``HOUSE`` is the plan.  It is read from the sources with ``ast``: nothing is imported to find out who imports what.
+``HOUSE`` is the plan.  The tests read the sources with ``ast``: no room is imported to find out what it imports.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A signal before each instruction of the package that an act comes to: its handler raises, puts, gets or forks
-where the interpreter runs it, and nothing is lost, doubled or shut behind it."""
+"""A signal before each instruction of the package that an act comes to: the handler raises, puts, gets or forks
+where the interpreter runs it, and no item is lost or doubled, and no lock stays taken."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Mixed work of three processes, each act of which may be interrupted at any instant; descriptors that nobody uses, or
-closes, when their numbers may be another file's.
+"""Mixed work of three processes, each act of which may be interrupted at any instant; descriptors that tqshim
+neither uses nor closes once their numbers may be those of another file.
 
-The program is ``programs.mixed``: it says what is checked.
+The program is ``programs.mixed``: its docstring says what is checked.
 """
 
 from __future__ import annotations

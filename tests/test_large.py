@@ -1,6 +1,6 @@
 """Large items: pickled without copies, written in pieces, into batch files that are refilled.
 
-What arrives is what was put, and is the receiver's own; what lies on disk in between stays little, and goes.
+What arrives is what was put, and belongs to the receiver alone; the files in between stay small, and are deleted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An anonymous queue's folder goes away with its last user, however that ends, and never before; nothing else grows."""
+"""An anonymous queue's folder goes with its last user, however this user ends, and never before; nothing else grows."""
 
 from __future__ import annotations
 

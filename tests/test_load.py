@@ -1,4 +1,4 @@
-"""Many processes, items, queues, leftovers: ``compat.load`` in full is a stress run; shortened, it runs each time."""
+"""Many processes, items, queues, leftovers: ``compat.load`` in full is a stress run; a short one runs each time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Marks: items of several producers come in the order of time, and a put cuts only where its marks are used.
 
-What a real program may meet at any instant is met here at one that is chosen: a thread or a handler in between, a lease
-that ends meanwhile, a journal that is too short.
+What may happen to a real program at any instant happens here at a chosen one: a thread or a handler comes in between, a
+lease ends meanwhile, a journal is too short.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a continuous-integration run may skip is listed, the list is of reasons that there are, and all else fails."""
+"""A continuous-integration run may skip only what is listed, each listed reason occurs, and any other skip fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking inside: what is seen is so, looking changes nothing, and damage is named and never spreads."""
+"""Looking inside: what a look shows is true, looking changes nothing, and damage is named and never spreads."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What odd programs do, and the standard library's queues bear: names of their own, daemon threads to the end, hints
-that somebody evaluates, exceptions that can't be shown, streams that are closed, modules that are replaced."""
+"""What odd programs do, and what the standard library's queues allow: names of their own, daemon threads to the end,
+hints that somebody evaluates, exceptions that can't be shown, streams that are closed, modules that are replaced."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Containers, odd roots, missing parts of the kernel: each place works, or says what to do.
 
-Where the standard library's queue can't even be made its test says so."""
+Where the standard library's queue can't even be made, the test of that place says so."""
 
 from __future__ import annotations
 

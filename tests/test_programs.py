@@ -1,4 +1,4 @@
-"""Programs of others do the same with our queues as without, and the comparison can say that they don't."""
+"""Programs of others do the same with our queues as without, and the comparison can tell where they don't."""
 
 from __future__ import annotations
 

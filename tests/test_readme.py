@@ -1,4 +1,4 @@
-"""The README and the pages in docs say what is so: programs run, commands exist, tables are those of code and tests.
+"""The README and the pages in docs are true: programs run, commands exist, tables are those of code and tests.
 
 The tests called ``test_differs_...`` are the rows of the table of differences: each does one thing to
 ``multiprocessing.Queue`` and to ``TurboQueue``, side by side, and finds what the row says.

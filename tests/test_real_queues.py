@@ -1,10 +1,10 @@
-"""The same programs on the real queues and on ours, and histories of ours that some order of a queue must explain.
+"""The same programs on the real queues and on ours, and histories of our queues that some order must explain.
 
-Sequential programs agree step by step with ``multiprocessing``'s queues (and ``queue.Queue``), but for rows of the
-table of differences: ``DIFFERENCES`` names them.  Concurrent ones are checked by ``programs.recorded``.
+Sequential programs agree step by step with ``multiprocessing``'s queues (and ``queue.Queue``), except for rows of
+the table of differences: ``DIFFERENCES`` names them.  Concurrent ones are checked by ``programs.recorded``.
 
-Programs are the same in each run, or those of the seed in ``TQSHIM_SEED``, or, where ``CI`` is set, new ones each time;
-a test that fails prints the seed.
+Each run tries the same programs, or those of the seed in ``TQSHIM_SEED``, or, where ``CI`` is set, new programs each
+time; a test that fails prints the seed.
 """
 
 from __future__ import annotations

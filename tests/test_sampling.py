@@ -1,4 +1,4 @@
-"""What the default run, or a share, leaves out is another part with the next seed, and no test is in none."""
+"""The default run, or a share, leaves out another part with each seed, and every test belongs to some part."""
 
 from __future__ import annotations
 

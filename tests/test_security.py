@@ -1,4 +1,4 @@
-"""Nobody else gets in: unpickling runs code, so a queue folder belongs to one user, and who it is gets checked."""
+"""Nobody else gets in: unpickling runs code, so a queue folder belongs to one user, and tqshim checks who that is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items whose pickling makes descriptors, as that of torch's tensors does: put where few are left."""
+"""Items whose pickling makes descriptors, as with torch's tensors, are put where few descriptors are left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands as shells call them: closed streams, bytes, paths that a variable should have held; and what a program
+"""The commands as shells call them: closed streams, bytes, paths from an empty variable; and what another program
 does to a queue's folder meanwhile."""
 
 from __future__ import annotations

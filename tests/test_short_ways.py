@@ -1,4 +1,4 @@
-"""The short ways of put and get, which take no lock: what others do in the middle of them."""
+"""The short ways of put and get, which take no lock: what other threads and processes do in the middle of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A lease of all that comes: the only consumer of a queue gets items that nobody cuts, until somebody wants it to end.
+"""A lease of all that comes: the only consumer gets items that nobody cuts, until another process ends the lease.
 
-Lives here: when it is taken, what others see meanwhile, who ends it, and the order of items.  Not here: its rules
-(``protocol/test_cut_rules``), kills (``test_crash_table``), signal handlers (``test_interruptions``).
+Lives here: when the lease is taken, what others see meanwhile, who ends it, and the order of items.  Not here: its
+rules (``protocol/test_cut_rules``), kills (``test_crash_table``), signal handlers (``test_interruptions``).
 """
 
 from __future__ import annotations

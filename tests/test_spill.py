@@ -1,4 +1,4 @@
-"""What lies on another disk when the first is full: found again, also where others tidy up there."""
+"""Items that go to another disk when the first is full are found again, also where other programs tidy up there."""
 
 from __future__ import annotations
 

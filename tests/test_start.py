@@ -1,4 +1,4 @@
-"""The start of a program: what the common case does without, and that nothing is lost where it comes later."""
+"""The start of a program: what the common case does not import, and that nothing is lost where it is imported later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only some systems have lies behind one switch; locks hold whatever a signal handler raises."""
+"""One switch turns off what only some systems have; locks hold whatever a signal handler raises."""
 
 from __future__ import annotations
 

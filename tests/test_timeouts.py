@@ -1,5 +1,5 @@
-"""Timeouts end in time, and what others do is noticed: ``compat.timeouts`` in full is a stress run; shortened, it runs
-each time, and asserts what must hold on any machine."""
+"""Timeouts end in time, and what others do is noticed: ``compat.timeouts`` at full size is a stress run; a short one
+runs each time, and asserts what must hold on any machine."""
 
 from __future__ import annotations
 

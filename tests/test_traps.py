@@ -1,4 +1,4 @@
-"""The traps on the way: each test is one of them, and fails where somebody falls into it."""
+"""Traps for whoever changes the engine: each test shows one of them, and fails if the engine falls into it."""
 
 from __future__ import annotations
 

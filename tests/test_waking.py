@@ -1,4 +1,4 @@
-"""A waiter is woken by who brings what it waits for: no nap ends here, so one that is not woken hangs for good."""
+"""The process that brings what a waiter waits for wakes it: no nap ends here, so a waiter that is not woken hangs."""
 
 from __future__ import annotations
 

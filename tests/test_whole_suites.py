@@ -1,4 +1,4 @@
-"""CPython's own test modules come to the same under ``run``, and the comparison can say that they don't."""
+"""CPython's own test modules have the same results under ``run``, and the comparison can tell where they differ."""
 
 from __future__ import annotations
 

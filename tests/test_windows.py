@@ -1,6 +1,6 @@
 """Where our queues don't work, one import line still serves: the standard library's queues take their place.
 
-Proven on a system that is made to look like Windows; nobody has tried it on the real one."""
+These tests run on a system that is made to look like Windows; nobody has tried it on the real one."""
 
 from __future__ import annotations
 

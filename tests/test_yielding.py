@@ -1,6 +1,6 @@
-"""Giving way: who is woken lets who has rung get on first, where that pays.
+"""Giving way: a process that is woken lets the process that has rung get on first, where this pays.
 
-Lives here: when it is done, and that what is woken for arrives all the same.  Not here: what it gains
+Lives here: when a process gives way, and that it still gets what it was woken for.  Not here: what giving way gains
 (``bench --only plain-10``, ``bench --only tasks``).
 """
 

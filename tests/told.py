@@ -1,10 +1,10 @@
-"""What sentences tell of figures, and where each figure is from.
+"""The sentences of the pages that tell figures, and where each figure comes from.
 
 Lives here: the sentences, and what makes a number a figure.  Not here: the tables, which ``compat.figures`` makes, and
 the tests (``test_figures``).
 
-A figure of ``TOLD`` is that of docs/figures.json, rounded as the sentence has it.  One of ``PRINTED`` is not kept
-there: its sentence names the command and the commit.  What is ``SET`` was not measured.
+A figure of ``TOLD`` comes from docs/figures.json, rounded as in the sentence.  A figure of ``PRINTED`` is not kept
+there: its sentence names the command and the commit.  A number of ``SET`` was not measured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whether somebody sleeps in a queue, and waiting until that is so: tests get their order from it, in any process.
+"""Tell whether a process sleeps in a queue, and wait until one does: tests get their order from this, in any process.
 
-And a handle as another process has it, and how many events there are."""
+Also here: a handle as another process has it, and the number of events in a journal."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A burst of 100 items and 4 Nones for 4 workers, each of which waits for the others once it has met its None.
 
-A queue that hands a worker more than it asked for never gets past this barrier: somebody sits on another's None.
+If a queue hands a worker more than the worker asked for, this barrier is never passed: one worker has another's None.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from tqshim import TurboQueue as Queue
 
 WORKERS = 4
 ITEMS = 100
-PATIENCE = 60  # seconds at the barrier, then something is wrong
+PATIENCE = 60  # seconds at the barrier after which something is wrong
 
 
 def work(queue, results, barrier):

@@ -57,7 +57,7 @@ def main():
         worker.join()
     listener.stop()
 
-    # A traceback names the file; what it says is in its first and last line.
+    # A traceback names the file; its first and last line say what happened.
     lines = [line.splitlines() for line in handler.lines]
     for line in sorted(lines, key=lambda line: line[0]):
         print(line[0], *line[-1:] if len(line) > 1 else ())

@@ -119,7 +119,7 @@ def run(folder, files, count):
     except KeyboardInterrupt:
         for worker in workers:
             worker.terminate()
-        tasks.cancel_join_thread()  # nobody is left to take the names that are still in it
+        tasks.cancel_join_thread()  # no worker is left to take the names that are still in the queue
         raise
     return found, skipped
 

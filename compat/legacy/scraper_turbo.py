@@ -26,7 +26,7 @@ address = None
 
 
 class Site(http.server.BaseHTTPRequestHandler):
-    """Pages with a title, some words, and links to three others; some that are linked to are missing."""
+    """Pages with a title, some words, and links to at most three others; some of those are missing."""
 
     def do_GET(self):
         number = int(self.path.strip("/"))

@@ -1,6 +1,6 @@
 """A pool of workers between two queues: tasks of one length go in, their results come out.
 
-How long a task is decides what the queues cost beside it: ``--turns`` says it, a hundredth of a microsecond each.
+The length of a task decides what the queues cost beside it: ``--turns`` sets it, a hundredth of a microsecond each.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from tqshim import TurboQueue as Queue
 
 
 def compute(number, turns):
-    """Use the processor for so many turns; return what only depends on the arguments."""
+    """Use the processor for so many turns; return a number that depends on the arguments alone."""
     return number + sum(range(turns))
 
 

@@ -14,7 +14,7 @@ from multiprocessing import Queue
 WORKERS = 4
 PICTURES = 60
 WIDTH, HEIGHT = 160, 120
-FACTOR = 4  # each side of a thumbnail is so many times shorter
+FACTOR = 4  # how many times shorter each side of a thumbnail is
 BAR = 40  # characters
 
 
@@ -75,7 +75,7 @@ def work(names, done, folder, target):
 
 
 def show(count, total):
-    """Draw the bar, if somebody looks."""
+    """Draw the bar, if stderr is a terminal."""
     if sys.stderr.isatty():
         full = BAR * count // total
         end = "\n" if count == total else ""

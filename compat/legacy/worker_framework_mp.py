@@ -8,7 +8,7 @@ import queue
 import traceback
 from multiprocessing import Queue
 
-POLL = 0.2  # seconds after which a worker looks whether it is to stop
+POLL = 0.2  # seconds after which a worker checks whether it is to stop
 ATTEMPTS = 3
 HANDLERS = {}
 
@@ -61,7 +61,7 @@ class Worker(multiprocessing.Process):
 
 
 class Farm:
-    """Workers and the two queues between them and us."""
+    """Workers, and the two queues between them and the program."""
 
     def __init__(self, workers):
         self.tasks = Queue()

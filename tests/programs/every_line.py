@@ -1,9 +1,9 @@
-"""Interrupt a call at its lines inside the package, one after another; count what is left.
+"""Interrupt a call at its lines inside the package, one line after another; count which items are left.
 
 Usage: python -m programs.every_line get|put [durable] [authkey] [all]
 
-In each case, each line that it comes to, each time that it comes there, with ``all``; else each line once or twice, in
-cases chosen by ``TQSHIM_SEED``.  Prints how many times that was.
+With ``all`` the call is interrupted in each case, at each line, each time that it comes there; else at each line once
+or twice, in cases chosen by ``TQSHIM_SEED``.  Prints how many interruptions there were.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Usage: python -m programs.greenlets gevent|eventlet first|last
 
-``first``: we are imported before anything is patched.
+``first``: tqshim is imported before anything is patched; ``last``: after it.
 """
 
 # ruff: noqa: E402

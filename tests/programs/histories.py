@@ -1,6 +1,6 @@
 """Producers and consumers that keep a record of what they did.
 
-An item is a pair: who put it, and which of his it is.  ``None`` ends one consumer.
+An item is a pair: its producer, and its number among that producer's items.  ``None`` ends one consumer.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 Usage: python -m programs.interrupted WHAT KIND COUNT MAXSIZE SEED MOST
 
-WHAT: ``get``, ``get_many``, ``put``, ``put_many``, ``blocking``, gets that mostly wait, ``returned``, gets of what has
-come back, or ``claimed``.
+WHAT: ``get``, ``get_many``, ``put``, ``put_many``, ``blocking`` (gets that mostly wait), ``returned`` (gets of items
+that have come back), or ``claimed``.
 KIND, what the handler does: ``keyboard`` or ``custom`` (raises), ``fork``, ``fork and go on`` (the child goes on with
 the call that was interrupted), ``other`` (calls methods of other queues).
-MOST: interrupts, at most.
+MOST: how many interrupts there are at most.
 """
 
 from __future__ import annotations

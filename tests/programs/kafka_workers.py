@@ -1,4 +1,4 @@
-"""What the tests of ``tqshim.kafka`` let workers do."""
+"""What workers do in the tests of ``tqshim.kafka``."""
 
 from __future__ import annotations
 

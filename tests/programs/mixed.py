@@ -1,21 +1,21 @@
-"""Three processes beside each other on one queue, whose acts are interrupted at random; prints its counts as JSON.
+"""Three processes use one queue, and their acts are interrupted at random; the program prints its counts as JSON.
 
 Usage: python -m programs.mixed ACTS MAXSIZE SEED HOW [claims] [joinable] [durable] [authkey] [rolls] [nested]
 
-HOW, comma-separated, how an act is interrupted: ``lines``, an exception at a random line of the package, or where a
-handler runs after it; ``calls``, the
-same just after a random call there, where the interpreter looks for signals; ``timer``, by a signal handler; ``use``, a
-handler that itself puts and gets on the queue and returns.
+HOW says how an act is interrupted, comma-separated: ``lines``, by an exception at a random line of the package, or
+where a handler runs after that line; ``calls``, by an exception just after a random call there, where the interpreter
+looks for signals; ``timer``, by the handler of a timer's signal; ``use``, by a handler that itself puts into the queue
+and gets from it, and returns.
 
-With ``nested`` what a handler does is interrupted, too, by a handler of the same kind.
+With ``nested`` the acts of a handler are interrupted, too, by a handler of the same kind.
 
-Each process puts, gets, looks, claims (with ``claims``), forks children that put and get a few items and leave, and has
-files of its own, opened and closed in between, whose numbers must stay its own.
+Each process puts, gets, looks, claims (with ``claims``), and forks children that put and get a few items and leave.  In
+between it opens and closes files of its own, whose descriptors must stay its own.
 
-What is checked: an item whose put has returned arrives once; one whose put was interrupted once, or not at all;
-of one producer's items those first that were put first, as one consumer gets them, or as many are late as have come
-back; a block of ``claimed`` has an item again only where its end was not reached; no file of the program's own was
-touched; the queue works on, and nothing is left.
+What is checked: an item whose put has returned arrives once; an item whose put was interrupted arrives once, or not at
+all; each consumer gets the items of a producer in the order of their puts, except as many as have come back; a block of
+``claimed`` has an item again only where the end of its first block was not reached; no file of the program's own was
+touched; the queue goes on working, and nothing is left.
 """
 
 from __future__ import annotations

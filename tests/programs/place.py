@@ -1,8 +1,8 @@
 """A program that uses queues as programs do: small items and large ones, over a forked and a spawned child.
 
-Prints where its queue lies.  Its words: ``path=...`` for a queue at a path, ``spawn`` for that method alone, ``small``
-for small items alone, ``without=N,N`` for system calls that fail with ENOSYS or, of ``fcntl``, for commands that fail
-with EINVAL (a seccomp filter).
+It prints where its queue lies.  Its arguments: ``path=...`` for a queue at a path, ``spawn`` for that start method
+alone, ``small`` for small items alone, ``without=N,N`` for system calls that fail with ENOSYS, or commands of ``fcntl``
+that fail with EINVAL (a seccomp filter).
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Acts on a queue, with the times of their begins and ends, and whether one order of them explains what they came to.
+"""Acts on a queue, with the times at which each begins and ends, and whether one order of all explains the results.
 
-Lives here: who acts and notes it down (``perform``), and the checker (``contradiction``).  Not here: which acts
-(``test_real_queues``).
+Lives here: performing acts and noting them down (``perform``), and the checker (``contradiction``).  Not here: which
+acts there are (``test_real_queues``).
 
-The checker searches as Wing and Gong did: an order of all acts in which none comes before another that had ended when
-it began, and in which each comes to what a first-in-first-out queue with that bound comes to.  States that were reached
-before, in whatever order, are not searched again (Lowe).  What ``docs/guarantees.md`` leaves open is left open here:
-items of different processes whose puts lie less than ``slack`` apart may come out in any order.  The standard library's
-queue owes less, and is ``late``: what its feeder thread has not written yet, or another process is just waiting for,
-nobody finds.
+The checker searches as Wing and Gong did: for an order of all acts in which no act comes before another that had ended
+when it began, and in which each act has the result that a first-in-first-out queue with that bound gives.  States that
+were reached before, in whatever order, are not searched again (Lowe).  What ``docs/guarantees.md`` leaves open is left
+open here: items of different processes whose puts lie less than ``slack`` apart may come out in any order.  The
+standard library's queue promises less, and is ``late``: no process finds an item that its feeder thread has not written
+yet, or for which another process is just waiting.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A program with one import line for every system, on a system that is made to look like Windows.
 
-Taken away, before the package is imported, is what CPython's documentation says is not there: modules, and names of
-``os`` and others, but for what ``multiprocessing`` itself needs here to start a child.
+Before the package is imported, the program takes away what Windows lacks by CPython's documentation: modules, and names
+of ``os`` and other modules, except what ``multiprocessing`` itself needs here to start a child.
 """
 
 from __future__ import annotations
