@@ -190,7 +190,7 @@ TOLD: Final = (
     ),
     Told(
         PERFORMANCE,
-        "40 that wait use {4} % of a processor together in their first seconds ({0.6} %)",
+        "40 that wait use {4.5} % of a processor together in their first seconds ({0.6} %)",
         median("idle", "time", 1.0, TURBO, STDLIB),
     ),
     Told(PERFORMANCE, "made, used once and closed {0.62} ({0.53})", median("making", "used", 1e-3, TURBO, STDLIB)),
@@ -219,7 +219,7 @@ PRINTED: Final = (
     (
         PERFORMANCE,
         "`python -m tqshim bench --only unbounded/1x1 --rounds 5`, commit `6aba0aa`): a put takes its short way"
-        " with a lock held, a get takes none. One producer and one consumer move 1.1 times (0.96 to 1.2) as many"
+        " with a lock held, a get has no short way. One producer and one consumer move 1.1 times (0.96 to 1.2) as many"
         " items as with the standard library, in batches 4.4 times; with the GIL 3.7 and 5.3 times, same machine,"
         " same hour.",
     ),
@@ -260,12 +260,13 @@ PRINTED: Final = (
     ),
     (
         PERFORMANCE,
-        "a round trip of the standard library's queue takes 65 to 93 µs, not 115. Measured a day later: CPython "
-        "3.11.7, Linux ….44-fc-v669, commit `4cd1209`, by the commands of the tables (`python -m compat.figures "
-        "again` runs them, and compares). Of 59 measurements these came to less than was told of commit "
-        "`7453cea`, by more than their spread and the 1.3 that two runs differ by; the engine was no slower than "
-        "before: with commit `9fead49`, in turns, round trips, `bytes` of 100 KB, making and 1 x 10 came to the "
-        "same there. As many times as fast as the standard library's queue: | what | commit `7453cea` | there | "
+        "a round trip of the standard library's queue takes 65 to 93 µs, not 115. They were measured a day after those "
+        "of commit `7453cea`: CPython ….7, Linux ….44-fc-v669, commit `4cd1209`, by the commands of the tables "
+        "(`python -m compat.figures again` runs them, and compares). Of 59 measurements the ones below came to less "
+        "than with commit `7453cea` on the first machine, by more than their spread and the factor of 1.3 by which two "
+        "runs differ. The engine was no slower than before: commit `9fead49`, measured there in turns with it, gave "
+        "the same for round trips, `bytes` of 100 KB, making a queue and 1 x 10. As many times as fast as the standard "
+        "library's queue: | what | commit `7453cea` | there | "
         "|---|---|---| | round trips, median | 8.2 | 2.8 | | 1 x 10 processes; 20 x 3 | 2.8; 2.4 | 1.2; 1.1 | | "
         "`maxsize=10`, 3 x 20 | 0.34 | 0.23 | | `bytes` of 100 KB, 1 MB, 10 MB | 2.1, 5.0, 5.7 | 1.1, 2.1, 3.7 | "
         "| arrays of 1 MB | 4.1 | 1.8 | | a queue that is made, used once and closed | 0.73 | 0.45 | | tasks of 1 "
