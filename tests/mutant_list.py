@@ -67,6 +67,13 @@ MUTANTS = [
         WAKING + "test_as_many_wake_up_as_items_come[get-put_many]",
     ),
     Mutant(
+        "the same process is woken each time",
+        "            self._take_turns(kind)\n",
+        "",
+        "of several processes that wait one has nearly all, and puts of the others raise Full",
+        WAKING + "test_producers_that_wait_for_a_place_take_turns[10]",
+    ),
+    Mutant(
         "one mark is for ever",
         "        self.due = now + tuning.MARK_EVERY\n",
         "        self.due = now + (tuning.MARK_EVERY << 20)\n",

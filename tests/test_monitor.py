@@ -773,9 +773,11 @@ def test_a_folder_of_a_former_format_is_refused_in_words(
 ) -> None:
     filled(path, "a")
     with open(journal(path), "r+b") as file:
+        ours = file.read(8).removeprefix(b"tqshim").decode()
+        file.seek(0)
         file.write(b"tqshim" + number.encode())
     before = snapshot_of(path)
-    said = f"a journal of format {number}, an earlier version's; this version reads format 14: "
+    said = f"a journal of format {number}, an earlier version's; this version reads format {ours}: "
     said += f"python -m tqshim recover --into, of tqshim {version}, copies"
     for act in (
         lambda: monitor.status(path),

@@ -273,7 +273,7 @@ def names_of_tests(folder: Path) -> set[str]:
     """Names of all tests there."""
     return {
         node.name
-        for path in folder.glob("test_*.py")
+        for path in folder.rglob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }

@@ -527,3 +527,26 @@ def test_a_queue_whose_memory_is_collected_first_leaves_in_an_orderly_way(tmp_pa
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
     with tqshim.Queue(path=path) as q:
         assert all_of(q) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("ends", ["get", "end", "kill"])
+def test_what_get_many_has_taken_behind_an_item_that_cannot_be_unpickled_is_kept_by_its_process(
+    ends: str, other: Any
+) -> None:
+    """For its next get; others get it when the process has ended by itself, and nobody does when it was killed."""
+    with tqshim.Queue() as q:
+        taker = other(q)
+        q.put_many([0, Unloadable(), 2, 3])
+        assert taker.do("get_many") == [0]
+        with pytest.raises(tqshim.Empty):
+            q.get(timeout=0.1)
+        with pytest.raises(ValueError, match="no number"):
+            taker.do("get")
+        if ends == "get":
+            assert [taker.do("get"), taker.do("get")] == [2, 3]
+        elif ends == "end":
+            taker.end()
+            assert [q.get(timeout=PATIENCE), q.get(timeout=PATIENCE)] == [2, 3]
+        else:
+            taker.kill()
+        assert all_of(q) == []

@@ -423,3 +423,44 @@ def test_threads_wake_up_one_each(other: Any) -> None:
         for thread in threads:
             thread.join()
         assert sorted(got) == list(range(4))
+
+
+TURNS = 100
+"""Items for each of those who wait, if they come one by one."""
+LEAST = TURNS // 10
+"""Items that each must have: where always the same one was woken, the others had one or two in a hundred."""
+APART = 0.003
+
+
+def put_for_ever(q: Any, mine: int) -> None:
+    while True:
+        q.put(mine)
+
+
+def count_until_none(q: Any) -> int:
+    return sum(1 for _ in iter(q.get, None))
+
+
+@pytest.mark.parametrize("maxsize", [1, 10])
+def test_producers_that_wait_for_a_place_take_turns(maxsize: int, other: Any) -> None:
+    with tqshim.Queue(maxsize) as q:
+        for mine in range(4):
+            other(q).begin(put_for_ever, mine)
+        got = []
+        for _ in range(4 * TURNS):
+            got.append(q.get(timeout=PATIENCE))
+            time.sleep(APART)
+    shares = [got.count(mine) for mine in range(4)]
+    assert min(shares) >= LEAST, shares
+
+
+@pytest.mark.parametrize("maxsize", [0, 10])
+def test_consumers_that_wait_for_an_item_take_turns(maxsize: int, other: Any) -> None:
+    with tqshim.Queue(maxsize) as q:
+        consumers = [other(q).begin(count_until_none) for _ in range(4)]
+        for item in [*range(4 * TURNS), None, None, None, None]:
+            q.put(item, timeout=PATIENCE)
+            time.sleep(APART)
+        shares = [one.answer() for one in consumers]
+    assert sum(shares) == 4 * TURNS
+    assert min(shares) >= LEAST, shares

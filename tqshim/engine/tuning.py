@@ -80,6 +80,9 @@ process died."""
 NAP_LAST: Final = 0.5
 NAP_MOST: Final = 10.0
 """Seconds of the longest nap: ``NAP_LAST`` times the waiters, and ``NAP_MOST`` in all."""
+TURN: Final = 5e-3
+"""Seconds after which a process that is woken before all others lets them be woken first.  While it is woken again and
+again its caches stay warm; but each other sleeper waits so long."""
 BELLS: Final = 32
 """Bells that a process keeps open, each with one or two descriptors: it opens others for each sleep and each ring."""
 SPIN: Final = 60e-6

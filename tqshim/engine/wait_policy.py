@@ -60,7 +60,18 @@ _LUCK: Final = 0.3
 class Waiter:
     """The sleep of one process in one queue."""
 
-    __slots__ = ("_bells", "_dozing", "_folder", "_luck", "_members", "_passing", "_replica", "_yielding", "waiting")
+    __slots__ = (
+        "_bells",
+        "_dozing",
+        "_first_since",
+        "_folder",
+        "_luck",
+        "_members",
+        "_passing",
+        "_replica",
+        "_yielding",
+        "waiting",
+    )
 
     def __init__(self, folder: LogFolder, replica: Replica, members: Membership) -> None:
         self._folder = folder
@@ -70,6 +81,7 @@ class Waiter:
         self._passing: dict[object, Bell] = {}
         """By sleeper: a bell for this sleep alone, where this process keeps enough open already."""
         self._dozing = Dozing()
+        self._first_since = dict.fromkeys(KINDS, 0.0)
         self._luck = dict.fromkeys(KINDS, 1.0)
         self._yielding = {kind: Yielding() for kind in KINDS}
         self.waiting: dict[int, dict[object, bool]] = {kind: {} for kind in KINDS}
@@ -192,6 +204,14 @@ class Waiter:
             cells.words[ASLEEP[kind]] = 1
             if more:
                 self.ring(kind)
+            self._take_turns(kind)
+
+    def _take_turns(self, kind: int) -> None:
+        """Other processes sleep, too: once this one has been the first to be woken for a while, let it be the last."""
+        bell, now = self._bells.get(kind), monotonic()
+        if bell is not None and now - self._first_since[kind] > tuning.TURN:
+            self._first_since[kind] = now
+            bell.stand_last()
 
     def pass_on(self, kind: int, me: object, there: int, rung: bool) -> None:
         """Let ``me`` sleep on, which wants more than there is.  If it was ``rung`` for, ring for another sleeper, which

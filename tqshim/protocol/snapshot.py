@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "dump", "is_former", "kind", "limit_of", "load", "size_of", "words_after"]
 
-MAGIC: Final = int.from_bytes(b"tqshim15", "little")
+_FORMAT: Final = 15
+MAGIC: Final = int.from_bytes(b"tqshim%d" % _FORMAT, "little")
 """The last two characters are the version of these rules."""
 _FORMER: Final = {b"tqshim0": "0.1", b"tqshim10": "0.2", b"tqshim11": "0.2"}
 """How journals of former formats begin, and the version that reads them."""
@@ -138,8 +139,8 @@ def size_of(head: bytes) -> int:
         if head.startswith(begin):
             raise ValueError(
                 f"a journal of format {head[6:8].decode('ascii', 'replace')}, an earlier version's; this version reads "
-                f"format 14: python -m tqshim recover --into, of tqshim {version}, copies what waits to a new folder "
-                "for both"
+                f"format {_FORMAT}: python -m tqshim recover --into, of tqshim {version}, copies what waits to a new "
+                "folder for both"
             )
     if magic != MAGIC:
         raise ValueError(f"a journal begins with {head[:8]!r}, which no known version writes")
