@@ -76,6 +76,19 @@ def test_nothing_unfinished_lies_below_an_offset_to_commit(gaps: list[int], data
             committed = max(committed, expected)
 
 
+def test_an_event_that_was_read_twice_holds_up_nothing_once_both_are_finished() -> None:
+    """The client was sent back to an earlier offset while its events were under way."""
+    offsets = Offsets()
+    for offset in (4, 5, 5):
+        offsets.read("topic", 0, offset)
+    for done in (5, 4):
+        offsets.finish("topic", 0, done)
+    assert list(offsets.to_commit()) == [("topic", 0, 5)]
+    offsets.finish("topic", 0, 5)
+    assert list(offsets.to_commit()) == [("topic", 0, 6)]
+    assert offsets.held_up() == 0
+
+
 def test_a_partition_that_went_away_is_committed_by_nobody_here() -> None:
     offsets = Offsets()
     offsets.read("topic", 0, 5)

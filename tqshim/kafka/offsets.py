@@ -26,19 +26,23 @@ class _Progress:
 
     def __init__(self, first: int) -> None:
         self.unfinished: deque[int] = deque()
-        self.finished: set[int] = set()
+        self.finished: dict[int, int] = {}
+        """By offset: how often it is finished, for it may have been read twice."""
         self.end = self.committed = first
 
     def position(self) -> int:
         """Return the lowest offset that is not finished, which may be committed: all offsets below it are finished."""
         while self.unfinished and self.unfinished[0] in self.finished:
-            self.finished.remove(self.unfinished.popleft())
+            offset = self.unfinished.popleft()
+            self.finished[offset] -= 1
+            if not self.finished[offset]:
+                del self.finished[offset]
         return self.unfinished[0] if self.unfinished else self.end
 
     def held_up(self) -> int:
         """Return how many finished offsets wait for one below them."""
         self.position()
-        return len(self.finished)
+        return sum(self.finished.values())
 
 
 class Offsets:
@@ -64,7 +68,7 @@ class Offsets:
         noted."""
         progress = self._partitions.get((topic, partition))
         if progress is not None:
-            progress.finished.add(offset)
+            progress.finished[offset] = progress.finished.get(offset, 0) + 1
 
     def forget(self, topic: str, partition: int) -> None:
         """Forget a partition that is not assigned any more."""
