@@ -121,6 +121,7 @@ MAY_SKIP: Final = {
     "this system does not tell who has a file open: an empty one may be in use, and stays": _SWITCHED,
     "this system has no barrier for counters, or is not to use it": _SWITCHED,
     "this system makes FIFOs by path: see test_systems": _SWITCHED,
+    "without epoll no thread listens for another": _SWITCHED,
     "without such locks, or where that is switched off, or where they are checked, all records are read at once": (
         _SWITCHED
     ),

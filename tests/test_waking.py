@@ -7,11 +7,13 @@ import errno
 import multiprocessing
 import os
 import random
+import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +25,8 @@ from tqshim.engine import tuning, wait_policy
 from tqshim.engine.wait_policy import Waiter
 from tqshim.protocol.records import Lease
 from tqshim.queues import asynchronous
+from tqshim.runtime import systems
+from tqshim.sync import bell as bells
 from tqshim.sync.bell import Bell
 from tqshim.sync.cells import LEASE_POSITION, SLOTS, Cells
 
@@ -572,3 +576,77 @@ def test_on_one_processor_nobody_looks_for_a_place_before_it_sleeps(
     with TurboQueue(1) as queue:
         queue.put(0)
         assert queue._engine.parts.waiter.may_spin(AWAITS_PLACE) == (processors > 1)
+
+
+def test_a_process_that_cannot_listen_anew_hears_the_next_ring(tmp_path: Path) -> None:
+    """It has an item in its hand when it gives up its place in the row: that may not raise."""
+
+    class Short:
+        """An epoll that has no memory for one more."""
+
+        def __init__(self, real: Any) -> None:
+            self.real = real
+            self.refused = False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+        def register(self, *arguments: Any) -> None:
+            self.refused = True
+            raise OSError(errno.ENOSPC, "no space")
+
+    os.mkfifo(tmp_path / "bell")
+    bell = Bell(os.open(tmp_path / "bell", os.O_RDWR | os.O_NONBLOCK))
+    try:
+        assert not bell.sleep(0)
+        short = Short(bell._poll)
+        if systems.EPOLL:  # else nobody has a place in a row
+            bell._poll = short
+        bell.stand_last()
+        bell.ring()
+        assert bell.sleep(5)
+        assert short.refused == systems.EPOLL
+    finally:
+        bell.close()
+
+
+@pytest.mark.skipif(not systems.EPOLL, reason="without epoll no thread listens for another")
+def test_two_threads_that_begin_to_sleep_at_once_are_both_woken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both make what listens; the second does so when the first sleeps already."""
+    both = threading.Barrier(2)
+    sleeps = threading.Event()
+
+    class Epoll:
+        def __init__(self) -> None:
+            self.real = select.epoll()
+            if both.wait(5):
+                assert sleeps.wait(5)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+        def poll(self, seconds: float) -> Any:
+            sleeps.set()
+            return self.real.poll(seconds)
+
+    monkeypatch.setattr(bells, "_system", lambda: SimpleNamespace(epoll=Epoll, select=select.select))
+    os.mkfifo(tmp_path / "bell")
+    bell = Bell(os.open(tmp_path / "bell", os.O_RDWR | os.O_NONBLOCK))
+    found: list[bool] = []
+    threads = [threading.Thread(target=lambda: found.append(bell.sleep(5))) for _ in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        assert sleeps.wait(5)
+        time.sleep(0.2)
+        for _ in threads:
+            bell.ring()
+        began = time.monotonic()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - began < 2, "one has not listened"
+        assert found == [True, True]
+    finally:
+        bell.close()

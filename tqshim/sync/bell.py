@@ -71,12 +71,12 @@ def pause(seconds: float) -> None:
 class Bell:
     """A FIFO that carries wake-ups, never data: one ring wakes one sleeper."""
 
-    __slots__ = ("_listens", "_poll", "fd")
+    __slots__ = ("_poll", "fd")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._poll: Any = None
-        self._listens = False
+        """An epoll that listens; several threads may sleep with it."""
 
     def ring(self) -> None:
         try:
@@ -93,11 +93,7 @@ class Bell:
         rough = seconds * 0.995 - 0.001 if exact else seconds
         rough = rough if rough > 0.0 else 0.0
         if systems.EPOLL and hasattr(system, "epoll"):  # gevent and eventlet take it away, eventlet ``poll``, too
-            if self._poll is None:
-                self._poll = system.epoll()
-            if not self._listens:
-                self._listen()
-            found = self._poll.poll(rough)
+            found = (self._poll or self._listen(system.epoll())).poll(rough)
         elif hasattr(system, "poll"):
             waiter = system.poll()
             waiter.register(self.fd, select.POLLIN)
@@ -113,21 +109,22 @@ class Bell:
             found = system.select([self.fd], (), (), max(0.0, end - monotonic()))[0]
         return bool(found) and self.answer()
 
-    def _listen(self) -> None:
-        with contextlib.suppress(FileExistsError):  # another thread, or a fork in a signal handler, was faster
-            self._poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        self._listens = True
+    def _listen(self, poll: Any) -> Any:
+        with contextlib.suppress(FileExistsError):  # a fork in a signal handler: the other was faster
+            poll.register(self.fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._poll = poll  # Not before: other threads sleep with it.
+        return poll
 
     def stand_last(self) -> None:
         """Be woken after all other processes that sleep now.
 
         The system goes through the processes always in the order in which they began to listen, and wakes the first
         that sleeps: a process that sleeps again at once would be woken each time, and the others never."""
-        if self._listens:
-            self._listens = False  # First: if this is interrupted, the next sleep begins to listen.
-            with contextlib.suppress(FileNotFoundError):  # another thread was faster
-                self._poll.unregister(self.fd)
-            self._listen()  # Now: other threads of this process may sleep on.
+        poll, self._poll = self._poll, None  # First: if what follows is interrupted, or fails, the next sleep listens.
+        if poll is not None:
+            with contextlib.suppress(OSError):  # there is no memory: the caller has an item in its hand
+                poll.unregister(self.fd)
+                self._listen(poll)  # Now: other threads may sleep on with it.
 
     def answer(self) -> bool:
         """Take one ring.  ``False``: there is none."""
