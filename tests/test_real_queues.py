@@ -1418,8 +1418,8 @@ class Broken(queue.Queue):  # type: ignore[type-arg]
     """Does one thing wrong, now and then."""
 
     fault = ""
-    choose = random.Random(SEED)
-    """Of all queues: with some seeds none of its first numbers is small, and each queue asks for few."""
+    choose: random.Random
+    """One for all queues: with some seeds none of its first numbers is small, and each queue asks for few."""
 
     def errs(self, fault: str) -> bool:
         return self.fault == fault and self.choose.random() < 0.2

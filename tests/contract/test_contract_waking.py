@@ -25,6 +25,12 @@ SLEEPERS = 5
 ASLEEP = 1.1
 """Seconds after which they sleep for more than ``AT_ONCE``, if nobody rings: 0.25 s, 0.5, and then 1 s, or with two
 other members of the queue 0.35, 0.7, and then 1.4."""
+TURNS = 100
+"""Items for each of those who wait, if they come one by one."""
+LEAST = TURNS // 10
+"""Items that each must have: where always the same one was woken, the others had one or two in a hundred."""
+APART = 0.003
+"""Seconds between two of these items: all who wait are asleep again."""
 
 
 def took(sleepers: list[Other]) -> float:
@@ -423,13 +429,6 @@ def test_threads_wake_up_one_each(other: Any) -> None:
         for thread in threads:
             thread.join()
         assert sorted(got) == list(range(4))
-
-
-TURNS = 100
-"""Items for each of those who wait, if they come one by one."""
-LEAST = TURNS // 10
-"""Items that each must have: where always the same one was woken, the others had one or two in a hundred."""
-APART = 0.003
 
 
 def put_for_ever(q: Any, mine: int) -> None:

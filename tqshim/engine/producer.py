@@ -111,7 +111,8 @@ class Producer:
     def _put(self, records: Sequence[NewRecord]) -> int:
         """Put the first of these records, or all of them in a bounded queue; returns how many were put."""
         replica = self._replica
-        self.end()
+        if self.slot is None:
+            self.slot = self._members.join(consumer=False)
         if replica.ledger.shutting or self.log.counts[self.log.flag] or not self._members.counting:
             replica.sync()
             if replica.ledger.shutting:
@@ -449,10 +450,9 @@ class Producer:
 
     def _open_for(self, records: Sequence[NewRecord]) -> None:
         """Go on in a new batch file, with room for the first of these records; in a bounded queue for all of them."""
-        slot = self.slot
+        slot, former = self.slot, self.log.batch
         assert slot is not None
         wanted = records if self._replica.ledger.maxsize else records[:1]
-        former = self.log.batch
         batch = self.supply.next(self._members.slots[slot], sum(map(self.writer.room_of, wanted)), len(wanted), former)
         # The new file begins behind what is cut by then: no record of the log may be left in between.
         counter = self.log.counts[self.log.cell]
