@@ -474,11 +474,12 @@ class Run:
         self.queue.qsize()
         found = parts.replica.ledger
         return (
-            f"head={found.head} tail={found.tail} lease={found.lease} res={found.res} reserved={found.reserved} "
-            f"held={found.held} returned={found.returned} files={found.files} "
+            f"head={found.head} tail={found.tail} lease={found.leases.standing} "
+            f"res={found.reservations.by_slot} reserved={found.reservations.places} "
+            f"held={found.holds.held} returned={found.holds.returned} files={found.files.filling} "
             f"totals={found.totals[: found.slots].tolist()} "
             f"counters={parts.members.cells.words[COUNTER : COUNTER + min(SLOTS, found.slots)].tolist()} "
-            f"maxsize={found.maxsize} members={found.members} journal={parts.replica.journal.number}"
+            f"maxsize={found.maxsize} members={found.members.by_slot} journal={parts.replica.journal.number}"
         )
 
     def finish(self) -> None:
@@ -520,8 +521,8 @@ class Run:
             except Empty:
                 break
         ledger = self.queue._engine.parts.replica.ledger
-        if ledger.held:
-            self.findings.append(f"items of the dead are held: {ledger.held}, {ledger.members}")
+        if ledger.holds.held:
+            self.findings.append(f"items of the dead are held: {ledger.holds.held}, {ledger.members.by_slot}")
         if self.queue.qsize() or not self.queue.empty():
             self.findings.append(f"drained, but qsize() is {self.queue.qsize()}")
         return drained
@@ -739,7 +740,7 @@ class Run:
                 self.queue.get(timeout=1.5)
             left = [name for name in os.listdir(path) if name.startswith(("load_", "ready_")) and name != own]
             rolls = [f for f in os.listdir(path) if f.startswith(("journal_", "roll_", "spare_", "corrupt_"))]
-            if not left and len(rolls) <= 4 and len(parts.replica.ledger.members) <= 2:
+            if not left and len(rolls) <= 4 and len(parts.replica.ledger.members.by_slot) <= 2:
                 break
         else:
             self.findings.append(

@@ -253,8 +253,8 @@ MUTANTS = [
     ),
     Mutant(
         "a full file is taken for a full queue",
-        "not (self._replica.ledger.shutting or self._may_cut(1)) else None\n",
-        "not self._replica.ledger.shutting else None\n",
+        "not (self._replica.ledger.ending.shutting or self._may_cut(1)) else None\n",
+        "not self._replica.ledger.ending.shutting else None\n",
         "a put raises Full, or waits, though there are places",
         DEATH + "test_a_killed_producer_keeps_no_place",
     ),
@@ -347,8 +347,8 @@ MUTANTS = [
     ),
     Mutant(
         "the dead keep what they hold",
-        "        for held in [held for held in self.held.values() if held.member == number]:\n",
-        "        for held in [held for held in self.held.values() if held.item == number]:\n",
+        "        for held in [held for held in self.holds.held.values() if held.member == number]:\n",
+        "        for held in [held for held in self.holds.held.values() if held.item == number]:\n",
         "an item never comes back whose holder was killed",
         DEATH + "test_an_item_comes_back_whose_holder_was_killed[True]",
     ),
@@ -461,14 +461,14 @@ MUTANTS = [
     # -- space
     Mutant(
         "files are never reclaimed",
-        "        if self._replica.ledger.done or self._pending:\n            self.reclaim()\n",
+        "        if self._replica.ledger.files.done or self._pending:\n            self.reclaim()\n",
         "",
         "the disk fills up with what was got long ago",
         DEATH + "test_what_went_through_a_queue_takes_no_space",
     ),
     Mutant(
         "a held item's file is deleted",
-        "        if file not in self.kept_files:\n            self.done.append((file, end))\n",
+        "        if file not in self.kept:\n            self.done.append((file, end))\n",
         "        self.done.append((file, end))\n",
         "an item that comes back can't be read any more",
         CLAIMED + "test_what_is_held_or_has_come_back_outlives_what_others_do[700]",
@@ -476,7 +476,7 @@ MUTANTS = [
     # -- ends
     Mutant(
         "a shutdown raises no flag",
-        "                for slot in list(ledger.files):\n"
+        "                for slot in list(ledger.files.filling):\n"
         "                    members.raise_flag(words_of.FLAG, slot)\n",
         "",
         "a put after another's shutdown returns, and its item is lost",
@@ -512,7 +512,7 @@ MUTANTS = [
     ),
     Mutant(
         "items that a shutdown drops are never finished",
-        "            self._finish(min(self.tail - self.head + len(self.returned), self.unfinished))\n",
+        "            self._finish(min(self.tail - self.head + len(self.holds.returned), self.unfinished))\n",
         "",
         "join waits for ever after shutdown(immediate=True)",
         ENDS + "test_a_shutdown_at_once_drops_what_waits_in_every_process",
@@ -526,15 +526,15 @@ MUTANTS = [
     ),
     Mutant(
         "nobody else may hold anything",
-        "        return any(held.member != mine for held in self._replica.ledger.held.values())\n",
+        "        return any(held.member != mine for held in self._replica.ledger.holds.held.values())\n",
         "        return False\n",
         "get raises ShutDown although an item may come back",
         ENDS + "test_get_waits_for_what_others_hold_before_it_ends",
     ),
     Mutant(
         "who has seen a shutdown is asked for nothing",
-        " or self.ending.is_wanted or self.replica.ledger.shutting\n",
-        " or self.ending.is_wanted\n",
+        "        ends = self.ending.is_wanted or self.replica.ledger.ending.shutting\n",
+        "        ends = self.ending.is_wanted\n",
         "who awaits get_async sleeps on after a shutdown that another get of its process has seen",
         ENDS + "test_who_waits_in_an_event_loop_wakes_at_a_shutdown_that_its_process_has_seen_before",
     ),
@@ -547,7 +547,7 @@ MUTANTS = [
     ),
     Mutant(
         "a join overlooks that all was done",
-        "        return not self.ending.unfinished() or self.replica.ledger.completions >= completions\n",
+        "        return not self.ending.unfinished() or self.replica.ledger.joins.completions >= completions\n",
         "        return not self.ending.unfinished()\n",
         "join waits on, where more is put at once",
         ENDS + "test_a_join_goes_on_although_more_is_put_at_once",
@@ -555,22 +555,22 @@ MUTANTS = [
     # -- claimed
     Mutant(
         "a block that fails has its item",
-        "            self._replica.append(events.got(number) if got else events.return_(number))\n",
-        "            self._replica.append(events.got(number))\n",
+        "            replica.append(events.got(number) if got else events.return_(number))\n",
+        "            replica.append(events.got(number))\n",
         "an item is lost whose block has failed",
         CLAIMED + "test_an_item_whose_block_fails_comes_back_and_says_how_often",
     ),
     Mutant(
         "nobody counts how often an item came back",
-        "            insort(self.returned, Returned(held.item, held.times + 1, held.place))\n",
-        "            insort(self.returned, Returned(held.item, held.times, held.place))\n",
+        "            insort(self.holds.returned, Returned(held.item, held.times + 1, held.place))\n",
+        "            insort(self.holds.returned, Returned(held.item, held.times, held.place))\n",
         "redelivered is 0 for an item that has come back",
         CLAIMED + "test_an_item_whose_block_fails_comes_back_and_says_how_often",
     ),
     Mutant(
         "items come back in the order in which their blocks failed",
-        "            insort(self.returned, Returned(held.item, held.times + 1, held.place))\n",
-        "            self.returned.append(Returned(held.item, held.times + 1, held.place))\n",
+        "            insort(self.holds.returned, Returned(held.item, held.times + 1, held.place))\n",
+        "            self.holds.returned.append(Returned(held.item, held.times + 1, held.place))\n",
         "items that come back change their order",
         CLAIMED + "test_what_comes_back_goes_before_all_that_waits_the_oldest_first",
     ),
@@ -583,22 +583,22 @@ MUTANTS = [
     ),
     Mutant(
         "what this process holds is never looked for",
-        "            if self._replica.ledger.held:\n                self.settle()\n",
+        "            if self._replica.ledger.holds.held:\n                self.settle()\n",
         "            pass\n",
         "an item whose block was thrown away stays held where its process does not get anything",
         CLAIMED + "test_an_item_whose_block_was_thrown_away_comes_back_to_others[others come]",
     ),
     Mutant(
         "a held item has left its place",
-        "        return self.tail - low + self.reserved + self.apart\n",
-        "        return self.tail - low + self.reserved\n",
+        "        return self.tail - low + self.reservations.places + self.holds.apart\n",
+        "        return self.tail - low + self.reservations.places\n",
         "a bounded queue holds more items than it may",
         BOUNDS + "test_an_item_that_is_held_keeps_its_place",
     ),
     Mutant(
         "places that are reserved are anyone's",
-        "        return self.tail - low + self.reserved + self.apart\n",
-        "        return self.tail - low + self.apart\n",
+        "        return self.tail - low + self.reservations.places + self.holds.apart\n",
+        "        return self.tail - low + self.holds.apart\n",
         "a bounded queue holds more items than it may",
         BOUNDS + "test_places_that_another_has_not_used_are_anyones[300]",
     ),
@@ -669,8 +669,8 @@ MUTANTS = [
     # -- snapshots
     Mutant(
         "a newcomer does not count items that have come back",
-        "    ledger.apart = held + returned\n",
-        "    ledger.apart = held\n",
+        "    ledger.holds.apart = held + returned\n",
+        "    ledger.holds.apart = held\n",
         "who opens a bounded queue then puts more than fits",
         CLAIMED + "test_what_has_come_back_is_known_to_who_comes_many_acts_later",
     ),
@@ -683,8 +683,8 @@ MUTANTS = [
     ),
     Mutant(
         "a snapshot takes completions for what is finished",
-        "ledger.opened, ledger.finished, ledger.completions = words[12:18]\n",
-        "ledger.opened, ledger.completions, ledger.finished = words[12:18]\n",
+        "ledger.files.opened, joins.finished, joins.completions, ",
+        "ledger.files.opened, joins.completions, joins.finished, ",
         "join never ends, or too early, for who has opened the queue later",
         CLAIMED + "test_what_has_come_back_is_known_to_who_comes_many_acts_later",
     ),
@@ -906,8 +906,8 @@ MUTANTS = [
     ),
     Mutant(
         "a reservation that was ended keeps its places",
-        "        self.res[slot] = Reservation(own.begin, stop, own.grant, True)\n",
-        "        self.res[slot] = own\n",
+        "        reservations.by_slot[slot] = own = Reservation(own.begin, stop, own.grant, True)\n",
+        "        reservations.by_slot[slot] = own\n",
         "a bounded queue is full although places are free that another producer might use",
         BOUNDS + "test_places_that_another_has_not_used_are_anyones[300]",
     ),

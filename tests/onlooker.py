@@ -232,19 +232,19 @@ class View:
         """How many were ever put, and how many of them somebody may still get."""
         if self.ledger is None:
             return 0, 0
-        ledger, lease = self.ledger, self.ledger.lease
+        ledger, lease = self.ledger, self.ledger.leases.standing
         head = ledger.head
         if lease is not None:
-            head = max(ledger.passed, min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end))
+            head = max(ledger.leases.passed, min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end))
         uncut = ledger.uncut(self.counters())
-        if ledger.sole:
-            given = {slot: self.word(words_of.GIVEN, slot) for slot in ledger.files}
+        if ledger.leases.sole:
+            given = {slot: self.word(words_of.GIVEN, slot) for slot in ledger.files.filling}
             head += sum(max(0, at - ledger.totals[slot]) for slot, at in given.items())
-        return ledger.tail + uncut, ledger.tail - head + uncut + len(ledger.returned) + len(ledger.held)
+        return ledger.tail + uncut, ledger.tail - head + uncut + len(ledger.holds.returned) + len(ledger.holds.held)
 
     def taken(self, before: View) -> bool:
         """Somebody has taken items since then, which nobody else will get."""
-        if self.ledger is None or self.ledger.shut == SHUT_AT_ONCE:
+        if self.ledger is None or self.ledger.ending.shut == SHUT_AT_ONCE:
             return False
         (put, there), (put_then, there_then) = self.items(), before.items()
         return put - there > put_then - there_then
@@ -266,9 +266,9 @@ class View:
         found |= set(self._left_members(self.ledger))
         found |= set(self._left_batches(self.ledger))
         found |= set(self._left_sleepers(self.ledger))
-        if self.ledger.returned:
+        if self.ledger.holds.returned:
             found.add("returned item")
-        if self.ledger.shutting > self.ledger.shut:
+        if self.ledger.ending.shutting > self.ledger.ending.shut:
             found.add("CLOSING alone")
         return found
 
@@ -276,7 +276,7 @@ class View:
         journals = {self.files[name].st_ino for name in self._of(names.JOURNAL)}
         if len(journals) > 1:
             yield "old journal"
-        decided = ledger.sealed
+        decided = ledger.position.sealed
         for name in self._of("roll_"):
             if self.files[name].st_ino in journals:
                 yield "second name"
@@ -298,16 +298,16 @@ class View:
             yield "old spare_"
 
     def _left_members(self, ledger: Ledger) -> Iterator[str]:
-        lease = ledger.lease
+        lease = ledger.leases.standing
         if lease is not None:
-            holder = ledger.members.get(lease.slot)
+            holder = ledger.members.by_slot.get(lease.slot)
             if holder is None or holder.number != lease.member or not self.lives(lease.slot):
                 yield "lease"
             elif self.word(words_of.LEASE_FLAG, lease.slot):
                 yield "raised LEASE_FLAG"
-        for slot, member in ledger.members.items():
+        for slot, member in ledger.members.by_slot.items():
             if self.lives(slot):
-                if self.word(words_of.FLAG, slot) and not ledger.shutting and slot in ledger.files:
+                if self.word(words_of.FLAG, slot) and not ledger.ending.shutting and slot in ledger.files.filling:
                     yield "raised FLAG"
                 continue
             yield "dead member"
@@ -316,14 +316,14 @@ class View:
             counter = self.word(words_of.COUNTER, slot)
             if counter < ledger.totals[slot]:
                 yield "late COUNTER"
-            own = ledger.res.get(slot)
+            own = ledger.reservations.by_slot.get(slot)
             if own is not None and own.stop > max(ledger.totals[slot], counter):
                 yield "reserved places"
             if self.word(words_of.POSITION, slot):
                 yield "pin"
-            if any(held.member == member.number for held in ledger.held.values()):
+            if any(held.member == member.number for held in ledger.holds.held.values()):
                 yield "held item"
-            filling = ledger.files.get(slot)
+            filling = ledger.files.filling.get(slot)
             batch = self.batches.get(filling.file) if filling is not None else None
             records = max(ledger.totals[slot], counter)
             if filling is not None and batch is not None and batch.goes_beyond(records - filling.first):
@@ -332,12 +332,12 @@ class View:
                 yield "sleep cell"
 
     def _left_batches(self, ledger: Ledger) -> Iterator[str]:
-        living = {member.number for slot, member in ledger.members.items() if self.lives(slot)}
-        filled = {filling.file for slot, filling in ledger.files.items() if self._uncut([slot])}
+        living = {member.number for slot, member in ledger.members.by_slot.items() if self.lives(slot)}
+        filled = {filling.file for slot, filling in ledger.files.filling.items() if self._uncut([slot])}
         if any(int(name.split("_")[1], 16) not in living for name in self._of("free_")):
             yield "free_ file"
         for file in self.batches:
-            wanted = file in filled or file in ledger.kept_files or ledger.ends.get(file, 0) > ledger.low
+            wanted = file in filled or file in ledger.files.kept or ledger.files.ends.get(file, 0) > ledger.low
             if file.member not in living and not wanted:
                 yield "batch file"
 
@@ -345,8 +345,8 @@ class View:
         _, there = self.items()
         place = ledger.maxsize and ledger.used < ledger.maxsize
         for sleeps, some in ((SLEEPS, there), (AWAITS_PLACE, place), (AWAITS_DONE, ledger.unfinished == 0)):
-            living = [slot for slot in ledger.members if self.word(sleeps, slot) and self.lives(slot)]
-            if living and (some or ledger.shut) and not rings_of(f"{self.folder}/{BELLS[sleeps]}"):
+            living = [slot for slot in ledger.members.by_slot if self.word(sleeps, slot) and self.lives(slot)]
+            if living and (some or ledger.ending.shut) and not rings_of(f"{self.folder}/{BELLS[sleeps]}"):
                 yield "sleeper"
             if not living and self.words[ASLEEP[sleeps]]:
                 yield "ASLEEP"

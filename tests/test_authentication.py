@@ -267,7 +267,7 @@ def test_no_byte_can_be_changed(shape: str) -> None:
 
 def proof(path: str) -> bytes:
     with View(path) as view:
-        return view.follow().proof
+        return view.follow().settings.proof
 
 
 def test_no_index_can_make_another_record_of_these_bytes() -> None:
@@ -507,7 +507,7 @@ def test_those_who_make_it_at_once_meet_in_one_queue() -> None:
 
 def test_snapshots_keep_the_proof() -> None:
     of = Ledger(5, 16, 32, True, bytes(range(32)))
-    assert snapshot.load(snapshot.dump(of)).proof == bytes(range(32))
+    assert snapshot.load(snapshot.dump(of)).settings.proof == bytes(range(32))
     assert snapshot.kind(snapshot.dump(of)) == (True, bytes(range(32)))
     assert snapshot.kind(snapshot.dump(Ledger())) == (False, b"")
 
@@ -672,7 +672,7 @@ def test_an_item_that_came_back_is_never_unpickled_if_others_have_changed_it(way
         with pytest.raises(ZeroDivisionError), queue.claimed():
             raise ZeroDivisionError
     with View("queue") as view:
-        (returned,) = view.follow().returned
+        (returned,) = view.follow().holds.returned
     forge_record(stand("queue", *returned.place), keyed=True)
     with opened("queue") as queue:
         got, errors = take(queue, way)

@@ -116,7 +116,7 @@ def test_journals_are_long_only_where_space_is_short(path: str, monkeypatch: pyt
         for number in range(400):
             with other.claimed(timeout=LONG) as item:  # a HOLD and a GOT each
                 assert item == number
-            limits.add(ledger_of(q).limit)
+            limits.add(ledger_of(q).position.limit)
         assert (max(limits) == 64) == (free == 1 << 40)
         assert max(limits) <= 16 * 64
         assert other.get_many(max_messages_to_get=2000) == list(range(400, 2000))

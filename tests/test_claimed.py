@@ -73,7 +73,7 @@ def ledger(q: Any) -> Any:
 
 def held_by(q: Any) -> int:
     q.qsize()
-    return len(ledger(q).held)
+    return len(ledger(q).holds.held)
 
 
 # -- one process
@@ -418,13 +418,13 @@ def test_no_lease_stands_while_an_item_is_held_and_one_may_after_that() -> None:
     q: Any = TurboQueue()
     q.put_many(range(100))
     assert q.get() == 0
-    assert (ledger(q).lease is not None) == (tuning.LEASES and membarrier.barrier_works())
+    assert (ledger(q).leases.standing is not None) == (tuning.LEASES and membarrier.barrier_works())
     with q.claimed() as item:
         assert item == 1
         assert [q.get() for _ in range(20)] == list(range(2, 22))
-        assert ledger(q).lease is None
+        assert ledger(q).leases.standing is None
     assert [q.get() for _ in range(20)] == list(range(22, 42))
-    assert (ledger(q).lease is not None) == (tuning.LEASES and membarrier.barrier_works())
+    assert (ledger(q).leases.standing is not None) == (tuning.LEASES and membarrier.barrier_works())
     with pytest.raises(Refused):
         with q.claimed() as item:
             assert item == 42
@@ -649,9 +649,9 @@ def test_a_block_that_is_thrown_away_gives_its_item_back_though_another_looks() 
     gc.collect()
     now = time.monotonic() + 1000
     assert looks(second, now)
-    assert len(ledger(q).held) == 1
+    assert len(ledger(q).holds.held) == 1
     assert not looks(first, now + 0.5)
-    assert not ledger(q).held
+    assert not ledger(q).holds.held
     second.close()
     assert claim_all(q) == [("a", 1)]
 
@@ -710,7 +710,7 @@ def test_a_child_that_is_forked_in_a_block_does_not_end_it() -> None:
     if not pid:
         os._exit(3)
     assert claim_all(q) == []
-    assert ledger(q).finished == 0
+    assert ledger(q).joins.finished == 0
 
 
 @pytest.mark.in_turn

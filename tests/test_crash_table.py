@@ -331,7 +331,7 @@ class Path:
         view = self.look()
         assert view.ledger is not None
         found = view.left()
-        living = {member.number for slot, member in view.ledger.members.items() if view.lives(slot)}
+        living = {member.number for slot, member in view.ledger.members.by_slot.items() if view.lives(slot)}
         for name in view.files:
             parsed = names.parse(name)
             assert parsed is not None
@@ -354,7 +354,7 @@ class Path:
         replica = self.parts.replica
 
         def fill() -> None:
-            while replica.ledger.index < share * replica.ledger.limit:
+            while replica.ledger.position.index < share * replica.ledger.position.limit:
                 replica.append(events.revoke(0, 0))
 
         self.engine.act(fill)
@@ -654,7 +654,7 @@ class PutReserved(Reserve):
     def prepare(self) -> None:
         self.queue.put("before")
         self.queue.put("before")
-        assert self.parts.replica.ledger.res
+        assert self.parts.replica.ledger.reservations.by_slot
 
 
 class ReserveAgain(PutReserved):
@@ -663,7 +663,7 @@ class ReserveAgain(PutReserved):
     def prepare(self) -> None:
         super().prepare()
         replica, slot = self.parts.replica, self.parts.producer.slot
-        own = replica.ledger.res[slot]
+        own = replica.ledger.reservations.by_slot[slot]
         # By what they see who want it to end, and do so while the next put is under way.
         used = self.parts.members.word(words_of.COUNTER, slot) - own.begin
         replica.journal.append(events.trim(slot, used, own.grant))
@@ -712,7 +712,7 @@ class PutAlone(Put):
     def prepare(self) -> None:
         self.queue.put("before")
         self.queue.put("before")
-        assert not self.parts.replica.ledger.res
+        assert not self.parts.replica.ledger.reservations.by_slot
 
 
 class PutAloneNoMore(PutAlone):
@@ -748,7 +748,7 @@ class Trim(Path):
             os.close(end[1])
             self.queue.put("helper's first")
             self.queue.put("helper's second")
-            os.write(ready[1], b"!" if self.parts.replica.ledger.res else b"?")
+            os.write(ready[1], b"!" if self.parts.replica.ledger.reservations.by_slot else b"?")
             os.read(end[0], 1)
             self.engine.close()
 
@@ -1407,7 +1407,7 @@ class PutThatHelps(Shutdown):
     def prepare(self) -> None:
         self.queue.put("before")
         self.parts.replica.journal.append(events.closing(False))
-        for producer in self.parts.replica.ledger.files:
+        for producer in self.parts.replica.ledger.files.filling:
             self.flag(words_of.FLAG, producer)
 
     def act(self) -> None:
@@ -1430,7 +1430,7 @@ class PutTooLate(PutThatHelps):
     def prepare(self) -> None:
         self.queue.put("before")
         slot = self.parts.producer.slot
-        for producer in self.parts.replica.ledger.files:
+        for producer in self.parts.replica.ledger.files.filling:
             self.flag(words_of.FLAG, producer)
         self.parts.replica.journal.append(events.cut(slot, 1) + events.shutdown(False), 0)
 

@@ -348,7 +348,7 @@ def killed_while_rolling(program: Program) -> None:
     program.put(1, count=3)
     replica = program.queue(1)._engine.parts.replica
     ledger = replica.ledger
-    while ledger.index < ledger.limit:
+    while ledger.position.index < ledger.position.limit:
         replica.append(events.revoke(0, 0))
     key = replica.folder.prepare_roll(1, partial(snapshot.dump, ledger, True), ledger.next_limit)
     replica.journal.append(events.seal(int(key, 16)))

@@ -266,6 +266,32 @@ def test_the_house_is_easy_to_survey() -> None:
     assert long == set(LONG)
 
 
+MANY: Final = {
+    ("turbo_queue.shared", "Shared"): "an attribute for each option of the original",
+    ("kafka.topics", "Source"): "its events, by how far each has got",
+}
+"""Classes with more than 15 attributes, and why."""
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """What the objects of a class have: its slots, and what its methods give to ``self``."""
+    found = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Assign) and any(getattr(to, "id", "") == "__slots__" for to in part.targets):
+            found.update(ast.literal_eval(part.value) if isinstance(part.value, ast.Tuple) else ())
+        elif isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store):
+            found.update([part.attr] if getattr(part.value, "id", "") == "self" else [])
+    return found
+
+
+def test_no_class_has_many_attributes() -> None:
+    """15 at most."""
+    classes = [
+        (room, node) for room, tree in ROOMS.items() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    ]
+    assert {(room, node.name) for room, node in classes if len(attributes(node)) > 15} == set(MANY)
+
+
 def test_every_room_has_one_place() -> None:
     placed = [room for there in HOUSE for room in there.rooms]
     assert len(placed) == len(set(placed))

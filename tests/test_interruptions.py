@@ -449,7 +449,7 @@ def test_what_an_interrupted_get_had_claimed_in_the_next_journal_is_not_lost(
     engine = queue._engine
     replica = engine.parts.replica
     number = replica.journal.number
-    while replica.ledger.index < replica.ledger.limit + late:
+    while replica.ledger.position.index < replica.ledger.position.limit + late:
         replica.journal.append(events.trim(5, 1, 1))
         engine.act(replica.sync)
 

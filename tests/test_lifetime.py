@@ -511,7 +511,7 @@ def test_processes_one_after_the_other_leave_nothing_in_their_queue(
         assert queue.get(timeout=PATIENCE) == -number
         if number in (warm, count - 1):
             deadline = time.monotonic() + PATIENCE
-            while len(ledger_of(queue).members) > 2 and time.monotonic() < deadline:
+            while len(ledger_of(queue).members.by_slot) > 2 and time.monotonic() < deadline:
                 with contextlib.suppress(Empty):
                     queue.get(timeout=0.3)  # a waiter looks for what the killed ones left
         if number == warm:
@@ -521,8 +521,8 @@ def test_processes_one_after_the_other_leave_nothing_in_their_queue(
     assert after[0][1] <= before[0][1] + 64  # a spare journal, and what is filled again, is there or not
     assert after[1] <= before[1] + 2  # of the few batch files that a consumer keeps open
     ledger = ledger_of(queue)
-    assert len(ledger.members) <= 2
-    assert len(ledger.members) + len(ledger.free) <= 8, "slots are used again"
+    assert len(ledger.members.by_slot) <= 2
+    assert len(ledger.members.by_slot) + len(ledger.members.free) <= 8, "slots are used again"
     queue.close()
 
 
@@ -542,7 +542,7 @@ def test_children_of_multiprocessing_leave_nothing_in_their_queue(
         child.join()
         child.close()
         assert [queue.get(timeout=PATIENCE), queue.get(timeout=PATIENCE)] == [number, -number]
-        counts.append((usage(path)[0], descriptors(), len(ledger_of(queue).members)))
+        counts.append((usage(path)[0], descriptors(), len(ledger_of(queue).members.by_slot)))
     assert max(counts[-10:]) <= max(counts[10 : count // 2])
     queue.close()
 

@@ -341,9 +341,9 @@ def test_view_goes_to_a_sealed_journals_next_before_it_has_its_name(path: str) -
     try:
         opened, begin = folder.open_newest()
         ledger = snapshot.load(begin)
-        while chunk := opened.read(opened.start + ledger.index * 8, 4096):
+        while chunk := opened.read(opened.start + ledger.position.index * 8, 4096):
             ledger.apply(chunk)
-        for _ in range(ledger.limit - ledger.index):
+        for _ in range(ledger.position.limit - ledger.position.index):
             ledger.apply(events.claim(40))
             opened.append(events.claim(40))
         # 448 CLAIMs have emptied the queue: what counts is that the next journal is found.

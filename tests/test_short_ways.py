@@ -171,11 +171,11 @@ def test_a_record_whose_place_is_cut_down_goes_the_long_way(monkeypatch: pytest.
     parts = q._engine.parts
     put = start_short_puts(q)
     slot = parts.producer.slot
-    granted = parts.replica.ledger.res[slot]
+    granted = parts.replica.ledger.reservations.by_slot[slot]
     parts.members.raise_flag(words_of.FLAG, slot)  # as a producer does that finds no place
     for number in range(len(put), len(put) + 50):
         q.put(number)
-        assert parts.replica.ledger.res.get(slot) != granted
+        assert parts.replica.ledger.reservations.by_slot.get(slot) != granted
     assert drained(q) == list(range(len(put) + 50))
     q._engine.close()
 
@@ -330,7 +330,7 @@ def test_a_step_that_somebody_objects_to_asks_the_journal(q: Any, ours: bool) ->
     """Another consumer ends the lease before, or after, it can see that this item is taken."""
     parts = q._engine.parts
     left = start_window(q)
-    lease = parts.replica.ledger.lease
+    lease = parts.replica.ledger.leases.standing
     raise_flag(q, lease)
 
     def end_lease() -> None:
@@ -339,7 +339,7 @@ def test_a_step_that_somebody_objects_to_asks_the_journal(q: Any, ours: bool) ->
     with meanwhile("generation = engine.generation", end_lease):
         assert q.get(True, LONG) == left[0]
     # Its own lease ended; the item was got by a step, or by the claim that followed.
-    assert parts.replica.ledger.kept[lease.slot] == (lease.number, left[0] + ours)
+    assert parts.replica.ledger.leases.ended[lease.slot] == (lease.number, left[0] + ours)
     assert not parts.leasing._lost
     assert drained(q) == left[1:]
 
@@ -350,7 +350,7 @@ def test_steps_beyond_the_end_of_a_lease_find_out_each(q: Any) -> None:
     engine = q._engine
     left = start_window(q)
     parts = engine.parts
-    lease = parts.replica.ledger.lease
+    lease = parts.replica.ledger.leases.standing
     raise_flag(q, lease)
     steps = [next(parts.leasing.steps) for _ in range(3)]
     assert [item for _, item, *_ in steps] == left[:3]
@@ -371,7 +371,7 @@ def test_a_step_that_has_yet_to_ask_learns_of_the_end_of_a_lease_after_the_next(
     q.put_many(range(200, 300))
     left += range(200, 300)
     parts = engine.parts
-    lease = parts.replica.ledger.lease
+    lease = parts.replica.ledger.leases.standing
     while left[0] < lease.end - 1:
         assert q.get(True, LONG) == left.pop(0)
     raise_flag(q, lease)
@@ -379,7 +379,7 @@ def test_a_step_that_has_yet_to_ask_learns_of_the_end_of_a_lease_after_the_next(
     assert item == left[0] == lease.end - 1 and contested
     parts.replica.journal.append(events.revoke(item - lease.first, lease.number))
     assert q.get(True, LONG) == item
-    assert parts.replica.ledger.lease.number == lease.number + 1
+    assert parts.replica.ledger.leases.standing.number == lease.number + 1
     assert not engine.confirm(item, lease, engine.generation)
     assert drained(q) == left[1:]
 
@@ -388,7 +388,7 @@ def test_a_step_that_has_yet_to_ask_learns_of_the_end_of_a_lease_after_the_next(
 def test_an_interrupt_before_the_journal_has_answered_loses_nothing(q: Any) -> None:
     parts = q._engine.parts
     left = start_window(q)
-    raise_flag(q, parts.replica.ledger.lease)
+    raise_flag(q, parts.replica.ledger.leases.standing)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -397,9 +397,9 @@ def test_an_interrupt_before_the_journal_has_answered_loses_nothing(q: Any) -> N
         with pytest.raises(KeyboardInterrupt), meanwhile(line, interrupt):
             q.get(True, LONG)
         assert q.get(True, LONG) == left.pop(0)
-        if parts.replica.ledger.lease is None:
+        if parts.replica.ledger.leases.standing is None:
             break
-        raise_flag(q, parts.replica.ledger.lease)
+        raise_flag(q, parts.replica.ledger.leases.standing)
     assert drained(q) == left
 
 
@@ -508,7 +508,7 @@ def test_a_lease_hides_no_place(maxsize: int) -> None:
         q.put_nowait("none")
     assert q.get() == 0
     parts = q._engine.parts
-    lease = parts.replica.ledger.lease
+    lease = parts.replica.ledger.leases.standing
     assert lease is not None
     assert lease.end == maxsize
     for turn in range(1, maxsize):
@@ -518,7 +518,7 @@ def test_a_lease_hides_no_place(maxsize: int) -> None:
         with pytest.raises(queues.Full):
             q.put_nowait("none")
         assert q.get() == turn
-    assert parts.replica.ledger.leases == 1
+    assert parts.replica.ledger.leases.made == 1
     assert q.get_many() == list(range(maxsize, 2 * maxsize - 1))
     q._engine.close()
 
@@ -581,7 +581,7 @@ def test_claims_of_items_that_nobody_has_cut_go_the_short_way(
             parts = handle._use.engine.parts
             words, totals = parts.members.cells.words, parts.replica.ledger.totals
             assert not words[Cells.place(words_of.POSITION, parts.consumer.slot)], "no batch file is kept"
-            for slot in parts.replica.ledger.files:
+            for slot in parts.replica.ledger.files.filling:
                 assert words[Cells.place(words_of.CUT_UP_TO, slot)] >= totals[slot], "whose log it is need not cut"
     assert len(looks) <= 2, "the first of each"
     other._use.engine.close()
@@ -603,14 +603,14 @@ def test_a_lease_that_is_wholly_delivered_is_ended_in_passing(who: str, monkeypa
     replica = queue._engine.parts.replica
     theirs = other._use.engine
     theirs.act(theirs.parts.replica.sync)
-    assert theirs.parts.replica.ledger.lease == queue._engine.parts.leasing.lease is not None
+    assert theirs.parts.replica.ledger.leases.standing == queue._engine.parts.leasing.lease is not None
     raised: list[int] = []
     monkeypatch.setattr(Membership, "raise_flag", lambda self, kind, slot: raised.append(kind))
     (other if who == "a producer" else queue).put(10)
     if who != "a producer":
         assert (other if who == "another consumer" else queue).get(timeout=LONG) == 10
     queue._engine.act(replica.sync)
-    assert replica.ledger.lease is None
+    assert replica.ledger.leases.standing is None
     assert words_of.LEASE_FLAG not in raised or not systems.STORES_IN_ORDER
     queue.put(11)
     assert [queue.get(timeout=LONG) for _ in range(queue.qsize())] == [10, 11][who != "a producer" :]
@@ -708,7 +708,7 @@ def test_what_is_lost_in_two_leases_is_lost_to_both_threads(monkeypatch: pytest.
     def look() -> tuple[Any, int]:
         """What the other consumer does before it ends our lease, at what it has seen by then."""
         theirs.act(theirs.parts.replica.sync)
-        lease = theirs.parts.replica.ledger.lease
+        lease = theirs.parts.replica.ledger.leases.standing
         theirs.parts.members.raise_flag(words_of.LEASE_FLAG, lease.slot)
         return lease, theirs.parts.members.word(words_of.LEASE_POSITION, lease.slot) - lease.first
 

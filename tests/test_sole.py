@@ -99,7 +99,7 @@ def holds(queue: Any) -> bool:
 def stands(queue: Any) -> bool:
     """By the journal."""
     queue._engine.act(queue._engine.parts.replica.sync)
-    return bool(queue._engine.parts.replica.ledger.sole)
+    return bool(queue._engine.parts.replica.ledger.leases.sole)
 
 
 def test_items_that_come_one_by_one_cost_no_event(path: str) -> None:
@@ -135,7 +135,7 @@ def test_who_joins_to_sleep_ends_it(path: str, monkeypatch: pytest.MonkeyPatch) 
         until_asleep(queue)
         assert holds(reader)
         other._engine.watch(SLEEPS, other, 1, 0, False)
-        assert other._engine.parts.replica.ledger.lease is None
+        assert other._engine.parts.replica.ledger.leases.standing is None
         queue.put("last")
         thread.join(LONG)
         assert not thread.is_alive() and not holds(reader)
@@ -557,7 +557,7 @@ def test_the_file_from_which_it_delivers_stays_until_its_holder_knows_that_it_ha
         producer.put("first")
         assert queue.get(timeout=LONG) == "first"
         assert holds(queue)
-        (filling,) = queue._engine.parts.replica.ledger.files.values()
+        (filling,) = queue._engine.parts.replica.ledger.files.filling.values()
         name = names.batch(names.READY, filling.file)
         total = 2 * index.capacity(filling.file.serial)
         for number in range(total):
@@ -581,8 +581,8 @@ def about_to_end(other: Any) -> bytes:
     """The events by which another is about to end a lease: it has raised the flag, and looked how far that has got."""
     members = other._engine.parts.members
     other._engine.act(other._engine.parts.replica.sync)
-    lease = other._engine.parts.replica.ledger.lease
-    if other._engine.parts.replica.ledger.sole:
+    lease = other._engine.parts.replica.ledger.leases.standing
+    if other._engine.parts.replica.ledger.leases.sole:
         return bytes(members.end_of_all())
     members.raise_flag(words_of.LEASE_FLAG, lease.slot)
     return events.revoke(members.word(words_of.LEASE_POSITION, lease.slot) - lease.first, lease.number)

@@ -165,7 +165,7 @@ def test_space_for_blocks_to_come_makes_no_journal_longer(monkeypatch: pytest.Mo
         while replica.journal.number < 4:
             queue.put(0)
             assert queue.get() == 0
-        assert replica.ledger.limit == replica.ledger.first_limit << 4
+        assert replica.ledger.position.limit == replica.ledger.settings.first_limit << 4
 
 
 @pytest.mark.in_turn
@@ -229,7 +229,7 @@ def test_a_journal_too_short_for_all_claims_gives_way_to_one_that_is_not(
         ledger = replica.ledger
         with engine.lock:
             number = replica.journal.number + 1
-            while ledger.index < ledger.limit:
+            while ledger.position.index < ledger.position.limit:
                 replica.journal.append(events.seal(1))  # void until then
                 replica.sync()
             engine.folder.set_space_aside(number, ledger.next_limit + 1000)
@@ -255,7 +255,7 @@ def test_a_journal_too_short_for_all_claims_gives_way_to_one_that_is_not(
                 monkeypatch.setattr(time, "sleep", wait)
                 replica.roll()
                 monkeypatch.undo()
-                assert (replica.journal.number, replica.ledger.limit) == (number, limit)
+                assert (replica.journal.number, replica.ledger.position.limit) == (number, limit)
         assert [queue.get(timeout=PATIENCE) for _ in range(100)] == list(range(100))
 
 

@@ -168,7 +168,7 @@ def test_a_stopped_producers_reservation_keeps_no_put_waiting(maxsize: int) -> N
         q.put(0)
         q.put(1)  # with a reservation
         producer, ledger = q._engine.parts.producer, q._engine.parts.replica.ledger
-        room = ledger.res[producer.slot].stop - producer.end()[1]
+        room = ledger.reservations.by_slot[producer.slot].stop - producer.end()[1]
         os.write(writer, bytes([room > 0]))
         os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(0)
@@ -918,13 +918,13 @@ def test_what_a_killed_member_leaves_goes_where_all_others_are_busy(monkeypatch:
     queue.qsize()
     engine = queue._engine
     ledger = engine.parts.replica.ledger
-    assert len(ledger.members) == 4
+    assert len(ledger.members.by_slot) == 4
     deadline = time.monotonic() + 20
-    while len(ledger.members) > 2 and time.monotonic() < deadline:
+    while len(ledger.members.by_slot) > 2 and time.monotonic() < deadline:
         queue.put("mine")
         queue.get_nowait()
         ledger = engine.parts.replica.ledger
-    assert len(ledger.members) == 2
-    assert not ledger.held
+    assert len(ledger.members.by_slot) == 2
+    assert not ledger.holds.held
     assert engine.parts.members.cells.sleepers(0) == []
     assert len([name for name in os.listdir(engine.folder.path) if name.startswith("load_")]) <= 2

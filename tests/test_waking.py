@@ -364,12 +364,16 @@ def test_who_looks_for_a_place_may_meet_a_lease_that_another_thread_just_begins(
         parts = queue._engine.parts
         ledger, slot = parts.replica.ledger, parts.consumer.slot
         words, cell = parts.members.cells.words, Cells.place(LEASE_POSITION, slot)
-        before = ledger.lease, ledger.passed, words[cell]
-        ledger.lease, ledger.passed, words[cell] = Lease(slot, 10, 15, 7, parts.members.slots[slot]), 0, 5
+        before = ledger.leases.standing, ledger.leases.passed, words[cell]
+        ledger.leases.standing, ledger.leases.passed, words[cell] = (
+            Lease(slot, 10, 15, 7, parts.members.slots[slot]),
+            0,
+            5,
+        )
         try:
             assert not parts.waiter.is_still(parts.waiter.seen(parts.members.cells.given()))
         finally:
-            ledger.lease, ledger.passed, words[cell] = before
+            ledger.leases.standing, ledger.leases.passed, words[cell] = before
 
 
 def test_who_has_no_bell_of_its_own_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:

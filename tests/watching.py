@@ -86,4 +86,4 @@ def events_of(queue: Any) -> int:
     """How many its journals have."""
     replica = queue._engine.parts.replica
     replica.sync()
-    return int(replica.ledger.base + replica.ledger.index)
+    return int(replica.ledger.position.number)

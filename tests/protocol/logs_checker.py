@@ -49,7 +49,7 @@ def cell(slot: int, which: int) -> int:
 
 def reach(ledger: Ledger, slot: int) -> int:
     """Records of a log up to which anybody counts and cuts it."""
-    return ledger.stop_of(slot, len(ledger.files) == 1)
+    return ledger.stop_of(slot, len(ledger.files.filling) == 1)
 
 
 class Rules:
@@ -88,10 +88,10 @@ class Rules:
         known = self._steps.get((state, event))
         if known is None:
             ledger = self.copy(state)
-            before = ledger.index
+            before = ledger.position.index
             verdict = ledger.step(int.from_bytes(event, "little"))
             if verdict is None or event[0] not in (events.JOIN, events.HOLD):
-                ledger.index = before
+                ledger.position.index = before
             known = self._steps[state, event] = self.number(ledger), verdict
         return known
 
@@ -262,7 +262,7 @@ class Logs(Machine):
             if actor.of >= 0:
                 actor = actor._replace(slot=ready[actor.of].slot, number=ready[actor.of].number, log=(0, 0))
             elif actor.role in ("producer", "leaser", "sole", "holder"):
-                number = ledger.index
+                number = ledger.position.index
                 slot = ledger.step(int.from_bytes(events.join(actor.role != "producer"), "little"))
                 assert isinstance(slot, int)
                 locks[slot] = i
@@ -391,7 +391,7 @@ class Logs(Machine):
             records = dict(world.records)
             kind, slot = event[0], event[1] | event[2] << 8
             if kind in (events.CUT, events.PUBLISH):
-                if before.shut:
+                if before.ending.shut:
                     raise Violation("refused", "a record is cut after the shutdown")
                 assert isinstance(verdict, range)
                 for item in verdict:
@@ -399,13 +399,13 @@ class Logs(Machine):
                     value = records.pop((file.member, file.serial, record), None)
                     account = cut_one(account, value, f"record {record} of {file}")
             elif kind == events.DELIVERED:
-                filling = before.files[slot]
+                filling = before.files.filling[slot]
                 for n in range(before.totals[slot], after.totals[slot]):
                     value = records.pop((filling.file.member, filling.file.serial, n - filling.first), None)
                     queue = account.queue
                     account = cut_one(account, value, f"record {n} of {slot}")._replace(queue=queue)
             elif kind == events.SKIP:
-                filling = before.files[slot]
+                filling = before.files.filling[slot]
                 for n in range(before.totals[slot], after.totals[slot]):
                     value = records.pop((filling.file.member, filling.file.serial, n - filling.first), None)
                     if value is not None:
@@ -428,11 +428,11 @@ class Logs(Machine):
             elif isinstance(verdict, Held):
                 account = self.holds(world, account, verdict.item)
             elif kind == events.GOT:
-                held = before.held[int.from_bytes(event, "little") >> 24]
+                held = before.holds.held[int.from_bytes(event, "little") >> 24]
                 account = delivered(account, dict(account.apart)[held.item])
             account = account._replace(queue=account.queue[max(0, gone) :])
             if account.apart:
-                there = {one.item for one in (*after.held.values(), *after.returned)}
+                there = {one.item for one in (*after.holds.held.values(), *after.holds.returned)}
                 account = account._replace(apart=tuple(one for one in account.apart if one[0] in there))
             world = world._replace(journal=journal, account=account, records=tuple(sorted(records.items())))
             self.check(world)
@@ -482,12 +482,12 @@ class Logs(Machine):
         """All have come to their end: a newcomer buries the dead, gets all that was put, and can put."""
         ledger = self.rules.views[world.journal]
         batch = []
-        if ledger.sole:
-            batch += self.ends_of(ledger, {slot: world.cells[cell(slot, GIVEN)] for slot in ledger.files})
-        elif ledger.lease:
-            position = world.cells[cell(ledger.lease.slot, POSITION)]
-            batch.append(events.revoke(max(0, position - ledger.lease.first), ledger.lease.number))
-        for slot, member in ledger.members.items():
+        if ledger.leases.sole:
+            batch += self.ends_of(ledger, {slot: world.cells[cell(slot, GIVEN)] for slot in ledger.files.filling})
+        elif ledger.leases.standing:
+            position = world.cells[cell(ledger.leases.standing.slot, POSITION)]
+            batch.append(events.revoke(max(0, position - ledger.leases.standing.first), ledger.leases.standing.number))
+        for slot, member in ledger.members.by_slot.items():
             counter = world.cells[cell(slot, COUNTER)]
             if world.locks[slot] < 0:
                 batch += self.farewells(ledger, slot, counter, member.number)
@@ -500,7 +500,7 @@ class Logs(Machine):
             raise Violation("lost", f"{names_of(lost)} at the end")
         there = set(world.account.queue[ledger.head - ledger.low :])
         apart = dict(world.account.apart)
-        there |= {apart[one.item] for one in ledger.returned}
+        there |= {apart[one.item] for one in ledger.holds.returned}
         if not there >= set(bits(world.account.cut & ~world.account.delivered & ~self.may_miss(world, ledger))):
             raise Violation("lost", f"{names_of(world.account.cut & ~world.account.delivered)} can't be got")
         for process in world.processes:
@@ -508,38 +508,38 @@ class Logs(Machine):
                 continue
             if process.role in ("consumer", "sole") and ledger.head < ledger.tail:
                 raise Violation("wedged", "a consumer waits, and an item too")
-            if process.role == "holder" and (ledger.head < ledger.tail or ledger.returned):
+            if process.role == "holder" and (ledger.head < ledger.tail or ledger.holds.returned):
                 raise Violation("wedged", "a holder waits, and an item too")
-        if ledger.shutting > ledger.shut:
+        if ledger.ending.shutting > ledger.ending.shut:
             for i, process in enumerate(world.processes):
-                seen = self.rules.views[process.view].shutting and process.role in ("closer", "producer")
+                seen = self.rules.views[process.view].ending.shutting and process.role in ("closer", "producer")
                 if process.at not in GONE and seen:
                     raise Violation("wedged", f"{i} knows that somebody wants to shut down, and nobody does")
         self.can_put(world, ledger)
 
     def may_miss(self, world: World, ledger: Ledger) -> int:
         """What the dead and stopped had in hand, or what was dropped at once."""
-        if ledger.shut == SHUT_AT_ONCE:
+        if ledger.ending.shut == SHUT_AT_ONCE:
             return -1
         return sum(1 << item for process in world.processes if process.at in GONE for item in process.hand if item >= 0)
 
     def can_put(self, world: World, ledger: Ledger) -> None:
-        if ledger.shut:
+        if ledger.ending.shut:
             return
         state = world.journal
-        if ledger.returned:
+        if ledger.holds.returned:
             state, slot = self.rules.append(state, events.join(True))
-            for _ in ledger.returned:
+            for _ in ledger.holds.returned:
                 state, held = self.rules.append(state, events.hold(slot))  # type: ignore[arg-type]
                 state, _ = self.rules.append(state, events.got(held.number))  # type: ignore[union-attr]
         batch = [events.claim(0)] * (ledger.tail - ledger.low)
-        for slot, own in ledger.res.items():
+        for slot, own in ledger.reservations.by_slot.items():
             if not own.cut:
                 used = min(max(0, world.cells[cell(slot, COUNTER)] - own.begin), events.RESERVE_MOST)
                 batch.append(events.trim(slot, used, own.grant))
         # Stopped with a record in hand that it counts for put only once it has asked the journal: that may be cut or
         # be skipped; here it must not keep the place for ever.
-        for slot in ledger.files:
+        for slot in ledger.files.filling:
             batch.append(events.cut(slot, world.cells[cell(slot, COUNTER)]))
         batch += [events.claim(0)] * self.maxsize
         for event in batch:
@@ -555,7 +555,7 @@ class Logs(Machine):
 
     def farewell(self, ledger: Ledger, slot: int, counter: int) -> list[bytes]:
         """The events after which no CUT can cut anything of this log up to now."""
-        if slot not in ledger.files or counter <= ledger.totals[slot]:
+        if slot not in ledger.files.filling or counter <= ledger.totals[slot]:
             return []
         batch = [events.cut(slot, min(counter, ledger.limit_of(slot)))] if self.counting else []
         if "skip behind" not in self.without or counter > ledger.limit_of(slot):
@@ -629,7 +629,7 @@ class Logs(Machine):
     def next_put(self, process: Actor) -> Actor:
         at = "idle"
         ledger = self.rules.views[process.view]
-        if ledger.shutting > ledger.shut and "help" not in self.without:
+        if ledger.ending.shutting > ledger.ending.shut and "help" not in self.without:
             at = "help"
         made = process.made + process.many
         return process._replace(
@@ -659,21 +659,21 @@ class Logs(Machine):
             if process.leaves:
                 yield from self.leaves(world, i, process)
             return
-        if ledger.shut:
+        if ledger.ending.shut:
             yield f"{i} finds it shut", self.refuses(world, i, process)
             return
-        if ledger.shutting and not process.mode and "help" not in self.without:
+        if ledger.ending.shutting and not process.mode and "help" not in self.without:
             yield f"{i} helps first", world.put(i, process._replace(at="help"))
             return
         n = self.load(world, process, cell(slot, COUNTER))
         new = n + process.many
-        filling = ledger.files.get(slot)
+        filling = ledger.files.filling.get(slot)
         fits = filling is not None and new <= filling.stop and (process.made != process.large or n == process.log[1])
         here = filling is not None and process.log == (filling.file.serial, filling.first)
         mode = process.mode
         alone = process.alone and ledger.producers == 1
         stop = ledger.stop_of(slot, alone)
-        if alone and (ledger.sole or process.stop > stop):
+        if alone and (ledger.leases.sole or process.stop > stop):
             stop = process.stop
         if not mode and ((alone and process.asks) or not (self.counting and new <= stop)):
             if alone:
@@ -693,7 +693,12 @@ class Logs(Machine):
                     batch = [event for event in batch if event[0] != kind]
             serial = index.serial((filling.file.serial >> 7) + 1 if filling else 0, 0)
             process = process._replace(mode=mode or "counter")
-            if self.maxsize and filling is None and ledger.files and "cut before first open" not in self.without:
+            if (
+                self.maxsize
+                and filling is None
+                and ledger.files.filling
+                and "cut before first open" not in self.without
+            ):
                 yield from self.reads(world, i, process, "first_open")
                 return
             yield from self.append(world, i, process, [*batch, events.open_(slot, serial)], "open")
@@ -724,7 +729,7 @@ class Logs(Machine):
         after, process, ledger = self.looks(world, i, process)
         if "lowered first" in self.without:
             process = process._replace(buffer=process.buffer + lower)
-        if ledger.sole and ledger.producers == 1:
+        if ledger.leases.sole and ledger.producers == 1:
             yield f"{i} looks, and all is leased", after.put(i, process._replace(at="alone_given"))
             return
         new = self.load(after, process, cell(process.slot, COUNTER)) + process.many
@@ -740,7 +745,7 @@ class Logs(Machine):
 
     def at_alone_flag(self, world: World, i: int, process: Actor) -> Steps:
         """Unless somebody ends it: he may not have seen that."""
-        lease = self.rules.views[process.view].lease
+        lease = self.rules.views[process.view].leases.standing
         assert lease is not None
         if self.load(world, process, cell(lease.slot, LEASE_FLAG)) and "alone flag" not in self.without:
             yield f"{i} sees the flag up", world.put(i, process._replace(at="idle", target=None))
@@ -750,7 +755,11 @@ class Logs(Machine):
     def at_alone_same(self, world: World, i: int, process: Actor) -> Steps:
         """Nor is that the flag of a later one."""
         after, process, ledger = self.looks(world, i, process)
-        same = ledger.lease is not None and process.lease is not None and ledger.lease.number == process.lease.number
+        same = (
+            ledger.leases.standing is not None
+            and process.lease is not None
+            and ledger.leases.standing.number == process.lease.number
+        )
         if same or "alone same" in self.without:
             process = process._replace(stop=max(process.stop, process.target + self.maxsize))
         yield f"{i} looks again", after.put(i, process._replace(at="idle", target=None, lease=None))
@@ -764,10 +773,10 @@ class Logs(Machine):
             return "counter"
         if process.many > 1 and "several published" not in self.without:
             return "journal"
-        own = ledger.res.get(slot)
+        own = ledger.reservations.by_slot.get(slot)
         if own and not own.cut and new <= own.stop:
             return "counter"
-        return "reserve" if process.places and slot in ledger.files else "journal"
+        return "reserve" if process.places and slot in ledger.files.filling else "journal"
 
     def at_unsure(self, world: World, i: int, process: Actor) -> Steps:
         """After an exception in a put: has the journal got more of it than the counter says?"""
@@ -797,7 +806,7 @@ class Logs(Machine):
 
     def at_look(self, world: World, i: int, process: Actor) -> Steps:
         # Who wants to shut down may have looked for flags to raise before our OPEN: then our OPEN has seen CLOSING.
-        closing = self.rules.views[process.view].shutting and "closing seen" not in self.without
+        closing = self.rules.views[process.view].ending.shutting and "closing seen" not in self.without
         if "look" not in self.without and (closing or self.load(world, process, cell(process.slot, FLAG))):
             yield f"{i} sees its flag up", world.put(i, process._replace(at="attention", asks=process.alone, stop=0))
         else:
@@ -825,7 +834,7 @@ class Logs(Machine):
 
     def trims_own(self, process: Actor, total: int) -> list[bytes]:
         """Its reservation ends there."""
-        own = self.rules.views[process.view].res.get(process.slot)
+        own = self.rules.views[process.view].reservations.by_slot.get(process.slot)
         if own is None or own.cut:
             return []
         used = min(max(0, total - own.begin), events.RESERVE_MOST)
@@ -876,7 +885,7 @@ class Logs(Machine):
         if verdicts[-1] is None:
             ledger = self.rules.views[process.view]
             if process.trims:
-                for slot, own in ledger.res.items():
+                for slot, own in ledger.reservations.by_slot.items():
                     if slot != process.slot and not own.cut:
                         yield world.put(i, process._replace(at="raise", target=(slot, own), trims=process.trims - 1))
             yield world.put(i, process._replace(at="idle", mode="journal"))
@@ -900,7 +909,7 @@ class Logs(Machine):
         yield world.put(i, process._replace(at="opened"))
 
     def at_opened(self, world: World, i: int, process: Actor) -> Steps:
-        filling = self.rules.views[process.view].files[process.slot]
+        filling = self.rules.views[process.view].files.filling[process.slot]
         process = process._replace(at="idle", log=(filling.file.serial, filling.first))
         yield f"{i} goes on in file {filling.file.serial}", self.share(world, i, log=process.log).put(i, process)
 
@@ -1018,10 +1027,10 @@ class Logs(Machine):
             return
         if not process.left:
             return
-        if truth.returned:
+        if truth.holds.returned:
             after, process, _ = self.looks(world, i, process)
             yield f"{i} sees that an item has come back", after.put(i, process._replace(at="hold"))
-        elif truth.lease is not None:
+        elif truth.leases.standing is not None:
             if process.trims:
                 after, process, _ = self.looks(world, i, process)
                 yield from self.revokes(after, i, process._replace(trims=process.trims - 1))
@@ -1039,9 +1048,9 @@ class Logs(Machine):
 
     def revokes(self, world: World, i: int, process: Actor) -> Steps:
         """Begins to end the lease that it sees."""
-        lease = self.rules.views[process.view].lease
+        lease = self.rules.views[process.view].leases.standing
         assert lease is not None
-        if self.rules.views[process.view].sole:
+        if self.rules.views[process.view].leases.sole:
             world = self.ends_sole(world, i, process._replace(at=process.mode or "idle", mode=""), True)
             yield f"{i} is to end lease {lease.number} of all", world
             return
@@ -1072,7 +1081,7 @@ class Logs(Machine):
         else:
             truth = self.rules.views[world.journal]
             # Else it was ended behind this item, which was taken before that.
-            if truth.returned and truth.lease == process.lease:
+            if truth.holds.returned and truth.leases.standing == process.lease:
                 raise Violation("overlooked", "an item has come back, and a lease goes on")
             yield f"{i} sees its lease's flag down", self.gets(world, i, process)
 
@@ -1087,7 +1096,7 @@ class Logs(Machine):
 
     def did_contest(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         assert process.lease is not None
-        number, base = self.rules.views[process.view].kept.get(process.slot, (0, 0))
+        number, base = self.rules.views[process.view].leases.ended.get(process.slot, (0, 0))
         if number != process.lease.number:
             raise Violation("forgotten", f"where lease {process.lease.number} ended is not known to its holder")
         if base > process.lease.first + process.got or "contest lost" in self.without:
@@ -1118,7 +1127,7 @@ class Logs(Machine):
 
     def is_void(self, process: Actor) -> bool:
         """What it has just appended was void, for such a lease stands."""
-        return self.rules.views[process.view].sole and "ends" not in self.without
+        return self.rules.views[process.view].leases.sole and "ends" not in self.without
 
     @staticmethod
     def ends_sole(world: World, i: int, process: Actor, alone: bool = False) -> World:
@@ -1128,16 +1137,16 @@ class Logs(Machine):
 
     def ends_of(self, ledger: Ledger, given: dict[int, int]) -> list[bytes]:
         """The events that end the lease of all that comes, by its cells."""
-        lease = ledger.lease
+        lease = ledger.leases.standing
         assert lease is not None
         batch = []
-        for slot, filling in sorted(ledger.files.items()):
+        for slot, filling in sorted(ledger.files.filling.items()):
             if ledger.totals[slot] < given[slot] <= filling.stop and "delivered" not in self.without:
                 batch.append(events.delivered(slot, given[slot], lease.number))
         return [*batch, events.revoke(0, lease.number)]
 
     def at_sole_raise(self, world: World, i: int, process: Actor) -> Steps:
-        lease = self.rules.views[process.view].lease
+        lease = self.rules.views[process.view].leases.standing
         assert lease is not None
         raised = () if "sole raise" in self.without else ((cell(lease.slot, LEASE_FLAG), 1),)
         process = process._replace(at="sole_barrier", target=lease, seen=(), buffer=process.buffer + raised)
@@ -1149,7 +1158,7 @@ class Logs(Machine):
     def at_sole_read(self, world: World, i: int, process: Actor) -> Steps:
         """One cell after the other."""
         ledger = self.rules.views[process.view]
-        slots = sorted(ledger.files)
+        slots = sorted(ledger.files.filling)
         seen = process.seen
         if len(seen) < len(slots):
             seen = (*seen, self.load(world, process, cell(slots[len(seen)], GIVEN)))
@@ -1174,12 +1183,12 @@ class Logs(Machine):
         counters = self.counters(world, process)
         if process.lease is not None:
             ledger = self.rules.views[process.view]
-            for slot, filling in ledger.files.items() if process.left else ():
+            for slot, filling in ledger.files.filling.items() if process.left else ():
                 n = self.load(world, process, cell(slot, GIVEN))
                 if n < counters[slot] <= filling.stop:
                     place = filling.file.member, filling.file.serial, n - filling.first
                     yield from self.takes(world, i, process, slot, n, place)
-            if truth.lease is None or truth.lease.number != process.lease.number:
+            if truth.leases.standing is None or truth.leases.standing.number != process.lease.number:
                 # Who finds nothing looks at the journal before it sleeps.
                 after, process, _ = self.looks(world, i, process)
                 yield f"{i} finds its lease ended", after.put(i, process._replace(lease=None))
@@ -1190,7 +1199,7 @@ class Logs(Machine):
         if not process.left or not (truth.head < truth.tail or self.cuts(truth, counters)):
             return
         after, process, ledger = self.looks(world, i, process)
-        if ledger.sole:
+        if ledger.leases.sole:
             yield f"{i} is to end a lease of all", self.ends_sole(after, i, process, True)
         elif ledger.head < ledger.tail or not process.places:
             at = "claim" if ledger.head < ledger.tail else "read"
@@ -1208,7 +1217,7 @@ class Logs(Machine):
         if isinstance(lease, Lease):
             ledger = self.rules.views[process.view]
             # Not before the LEASE: others may cut until then.
-            stores = tuple((cell(slot, GIVEN), ledger.totals[slot]) for slot in ledger.files)
+            stores = tuple((cell(slot, GIVEN), ledger.totals[slot]) for slot in ledger.files.filling)
             process = process._replace(lease=lease)
             if "sole cells" not in self.without:
                 process = process._replace(buffer=(*process.buffer, *stores))
@@ -1218,7 +1227,7 @@ class Logs(Machine):
         """Copies a record, and stores that it is taken."""
         value = dict(world.records).get(place)
         if value is None:
-            if self.rules.views[world.journal].lease != process.lease:
+            if self.rules.views[world.journal].leases.standing != process.lease:
                 value = -1  # it may be another's, and its file gone: of no interest if the flag is seen up
             else:
                 raise Violation("made up", f"record {n} of slot {slot} is taken, and nobody sees what stands there")
@@ -1244,7 +1253,7 @@ class Logs(Machine):
     def at_sole_contest(self, world: World, i: int, process: Actor) -> Steps:
         after, process, ledger = self.looks(world, i, process)
         assert process.lease is not None
-        if ledger.lease is not None and ledger.lease.number == process.lease.number:
+        if ledger.leases.standing is not None and ledger.leases.standing.number == process.lease.number:
             yield f"{i} finds its lease standing", after.put(i, process._replace(at="sole_own"))
         else:
             for decided in self.did_sole_own(after, i, process, ()):
@@ -1254,8 +1263,10 @@ class Logs(Machine):
         ledger = self.rules.views[process.view]
         batch: list[bytes] = []
         assert process.lease is not None
-        if ledger.lease is not None and ledger.lease.number == process.lease.number:
-            batch = self.ends_of(ledger, {slot: self.load(world, process, cell(slot, GIVEN)) for slot in ledger.files})
+        if ledger.leases.standing is not None and ledger.leases.standing.number == process.lease.number:
+            batch = self.ends_of(
+                ledger, {slot: self.load(world, process, cell(slot, GIVEN)) for slot in ledger.files.filling}
+            )
         yield from self.append(world, i, process, batch, "sole_own")
 
     def did_sole_own(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
@@ -1265,9 +1276,9 @@ class Logs(Machine):
             yield world.put(i, process._replace(at="idle", lease=None, places=0 if process.leaves else process.places))
             return
         slot, total = process.target
-        if ledger.given_of != process.lease.number:
+        if ledger.leases.given_of != process.lease.number:
             raise Violation("forgotten", f"where lease {process.lease.number} ended is not known to its holder")
-        if ledger.given.get(slot, 0) >= total or "sole contest lost" in self.without:
+        if ledger.leases.given.get(slot, 0) >= total or "sole contest lost" in self.without:
             world = self.gets_one(world, i, process)
             process = world.processes[i]
         else:
@@ -1277,11 +1288,11 @@ class Logs(Machine):
 
     def role_passer(self, world: World, i: int, process: Actor) -> Steps:
         """Says in the journal how far the lease that it sees is delivered, and asks nobody."""
-        if process.left and self.rules.views[world.journal].lease is not None:
+        if process.left and self.rules.views[world.journal].leases.standing is not None:
             after, process, ledger = self.looks(world, i, process)
-            assert ledger.lease is not None
-            at = process._replace(at="pass_read", target=ledger.lease)
-            yield f"{i} looks: lease {ledger.lease.number}", after.put(i, at)
+            assert ledger.leases.standing is not None
+            at = process._replace(at="pass_read", target=ledger.leases.standing)
+            yield f"{i} looks: lease {ledger.leases.standing.number}", after.put(i, at)
 
     def at_pass_read(self, world: World, i: int, process: Actor) -> Steps:
         seen = self.load(world, process, cell(process.target.slot, POSITION))
@@ -1303,12 +1314,12 @@ class Logs(Machine):
         """Holds the oldest item while a block runs; ends any lease that is in its way."""
         truth = self.rules.views[world.journal]
         uncut = self.cuts(truth, self.counters(world, process))
-        if not process.left or not (truth.returned or truth.low < truth.tail or uncut):
+        if not process.left or not (truth.holds.returned or truth.low < truth.tail or uncut):
             return
         after, process, ledger = self.looks(world, i, process)
-        if ledger.lease is not None:
+        if ledger.leases.standing is not None:
             yield from self.revokes(after, i, process)
-        elif ledger.returned or ledger.head < ledger.tail:
+        elif ledger.holds.returned or ledger.head < ledger.tail:
             yield f"{i} looks: an item", after.put(i, process._replace(at="hold"))
         else:
             yield f"{i} looks: nothing", after.put(i, process._replace(at="read", target="hold"))
@@ -1345,7 +1356,7 @@ class Logs(Machine):
     def role_burier(self, world: World, i: int, process: Actor) -> Steps:
         if not process.left:
             return
-        for slot, member in self.rules.views[world.journal].members.items():
+        for slot, member in self.rules.views[world.journal].members.by_slot.items():
             if world.locks[slot] < 0:
                 locks = (*world.locks[:slot], i, *world.locks[slot + 1 :])
                 if "sync under the lock" in self.without:
@@ -1364,7 +1375,7 @@ class Logs(Machine):
     def at_bury_look(self, world: World, i: int, process: Actor) -> Steps:
         slot, number = process.target
         after, process, ledger = self.looks(world, i, process)
-        member = ledger.members.get(slot)
+        member = ledger.members.by_slot.get(slot)
         if member is None or member.number != number:
             locks = (*world.locks[:slot], -1, *world.locks[slot + 1 :])
             yield f"{i} finds nobody there", after.put(i, process._replace(at="idle", target=None), locks=locks)
@@ -1399,7 +1410,7 @@ class Logs(Machine):
     def did_join(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         slot = verdicts[0]
         assert isinstance(slot, int)
-        number = self.rules.views[process.view].members[slot].number
+        number = self.rules.views[process.view].members.by_slot[slot].number
         yield world.put(i, process._replace(at="lock", slot=slot, number=number, left=process.left - 1))
 
     def at_lock(self, world: World, i: int, process: Actor) -> Steps:
@@ -1422,7 +1433,7 @@ class Logs(Machine):
             after, process = self.fence(world, i, process)
         else:
             after, process, ledger = self.looks(world, i, process)
-        member = ledger.members.get(slot)
+        member = ledger.members.by_slot.get(slot)
         if member is None or member.number != process.number:
             locks = (*world.locks[:slot], -1, *world.locks[slot + 1 :])
             yield f"{i} was buried", after.put(i, process._replace(at="idle", slot=-1, number=-1), locks=locks)
@@ -1430,7 +1441,7 @@ class Logs(Machine):
         total = 0 if "counter cleared" in self.without else ledger.totals[slot]
         if self.load(after, process, cell(slot, COUNTER)) != total and "counter set" not in self.without:
             process = process._replace(buffer=(*process.buffer, (cell(slot, COUNTER), total)))
-        others = tuple(other for other in ledger.files if other != slot)
+        others = tuple(other for other in ledger.files.filling if other != slot)
         raises = self.maxsize and process.becomes == "producer" and len(others) == 1
         at = "join_raise" if raises and "told" not in self.without else "idle"
         process = process._replace(role=process.becomes, at=at, left=process.puts, target=others if raises else None)
@@ -1456,13 +1467,13 @@ class Logs(Machine):
 
     def at_help(self, world: World, i: int, process: Actor) -> Steps:
         after, process, ledger = self.looks(world, i, process)
-        if ledger.shut >= ledger.shutting:
+        if ledger.ending.shut >= ledger.ending.shutting:
             yield f"{i} finds it shut", after.put(i, process._replace(at="idle"))
             return
-        if (ledger.shutting == SHUT_AT_ONCE and ledger.lease is not None) or self.is_void(process):
+        if (ledger.ending.shutting == SHUT_AT_ONCE and ledger.leases.standing is not None) or self.is_void(process):
             yield from self.revokes(after, i, process._replace(mode="help"))
             return
-        raised: tuple[Store, ...] = tuple((cell(slot, FLAG), 1) for slot in ledger.files)
+        raised: tuple[Store, ...] = tuple((cell(slot, FLAG), 1) for slot in ledger.files.filling)
         if "raise" in self.without:
             raised = ()
         at = process._replace(at="help_barrier", buffer=process.buffer + raised)
@@ -1487,12 +1498,12 @@ class Logs(Machine):
     def at_shut(self, world: World, i: int, process: Actor) -> Steps:
         ledger = self.rules.views[process.view]
         cuts = [] if "cuts before shutdown" in self.without else self.cuts(ledger, process.seen)
-        event = events.shutdown(ledger.shutting == SHUT_AT_ONCE)
+        event = events.shutdown(ledger.ending.shutting == SHUT_AT_ONCE)
         yield from self.append(world, i, process, [*cuts, event], "shut")
 
     def did_shut(self, world: World, i: int, process: Actor, verdicts: tuple[Verdict, ...]) -> Iterator[World]:
         ledger = self.rules.views[process.view]
-        at = "idle" if ledger.shut >= ledger.shutting else "help"
+        at = "idle" if ledger.ending.shut >= ledger.ending.shutting else "help"
         yield world.put(i, process._replace(at=at, seen=()))
 
 

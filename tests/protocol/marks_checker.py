@@ -101,7 +101,7 @@ def ledger_of(cut: tuple[int, ...]) -> Ledger:
 def appended(cut: tuple[int, ...], data: bytes) -> tuple[tuple[int, int], ...]:
     """The items that these CUTs cut there, in their order: log and record."""
     ledger = ledger_of.__wrapped__(cut)
-    logs = {member.number: slot for slot, member in ledger.members.items()}
+    logs = {member.number: slot for slot, member in ledger.members.by_slot.items()}
     first = ledger.tail
     for at in range(0, len(data), events.SIZE):
         ledger.step(int.from_bytes(data[at : at + events.SIZE], "little"))

@@ -71,8 +71,8 @@ def test_events_in_portions_come_to_the_same(seed: int) -> None:
     for event in [*claims, events.seal(7), events.seal(8)]:
         history.step(event)
     data = b"".join(history.journal)
-    other = Ledger(history.ledger.maxsize, history.ledger.first_limit, history.ledger.last_limit)
-    other.watched = dice.choice([None, None, 1])
+    other = Ledger(history.ledger.maxsize, history.ledger.settings.first_limit, history.ledger.settings.last_limit)
+    other.watch.slot = dice.choice([None, None, 1])
     at = 0
     while at < len(data):
         size = dice.choice([1, 1, 2, 3, 20]) * SIZE
@@ -85,7 +85,7 @@ def test_events_in_portions_come_to_the_same(seed: int) -> None:
         assert read <= len(chunk)
         at += read
     assert snapshot.dump(other) == snapshot.dump(history.ledger)
-    assert other.sealed == history.ledger.sealed
+    assert other.position.sealed == history.ledger.position.sealed
 
 
 def stream_in_portions(seed: int) -> None:
@@ -112,11 +112,11 @@ def stream_in_portions(seed: int) -> None:
             elif chance < reserves:
                 event = events.reserve(slot, dice.choice([1, 2, 4]))
             else:
-                grant = each.res[slot].grant if slot in each.res else 0
-                lease = each.leases
+                grant = each.reservations.by_slot[slot].grant if slot in each.reservations.by_slot else 0
+                lease = each.leases.made
                 event = dice.choice(
                     [
-                        *(events.hold(3), events.return_(each.base + each.index - 1), events.got(each.base)),
+                        *(events.hold(3), events.return_(each.position.number - 1), events.got(each.position.base)),
                         *(events.lease(dice.choice([3, 3, 0]), dice.choice([1, 2, 9])), events.revoke(2, lease)),
                         *(events.trim(slot, dice.choice([0, 1, 3]), grant), events.trim(slot, 1, grant + 1)),
                         *(events.passed(dice.choice([0, 1, 3]), lease), events.passed(1, lease - 1 if lease else 7)),
@@ -130,8 +130,12 @@ def stream_in_portions(seed: int) -> None:
         assert [other.place(item) for item in range(other.low, other.tail)] == [
             each.place(item) for item in range(each.low, each.tail)
         ]
-        assert (other.ends, other.index, other.plain) == (each.ends, each.index, each.plain)
-        assert (other.kept, other.done) == (each.kept, each.done)
+        assert (other.files.ends, other.position.index, other.leases.plain) == (
+            each.files.ends,
+            each.position.index,
+            each.leases.plain,
+        )
+        assert (other.leases.ended, other.files.done) == (each.leases.ended, each.files.done)
 
 
 @settings(max_examples=examples(100))
@@ -153,7 +157,7 @@ def gaps_among_extents(state: State, words: Sequence[int], at: int, end: int) ->
 
 def through_all_that_stands(state: State, words: Sequence[int], at: int, end: int) -> int:
     """Also where a lease makes an event void."""
-    state.plain = True
+    state.leases.plain = True
     return apply_often(state, words, at, end)
 
 
@@ -179,8 +183,8 @@ def test_trimming_changes_nothing_that_a_snapshot_shows(seed: int) -> None:
             history.ledger.trim()
     assert snapshot.dump(history.ledger) == snapshot.dump(never)
     assert contents(history.ledger) == contents(never)
-    assert {file for file, _ in history.ledger.done} == {file for file, _ in never.done}
-    assert all(end <= history.ledger.tail for _, end in history.ledger.done)
+    assert {file for file, _ in history.ledger.files.done} == {file for file, _ in never.files.done}
+    assert all(end <= history.ledger.tail for _, end in history.ledger.files.done)
 
 
 @settings(max_examples=examples(60))
@@ -191,11 +195,11 @@ def test_a_file_is_done_once_and_only_when_nobody_needs_it(seed: int) -> None:
     history.go(150, check_each=False)
     ledger = history.ledger
     ledger.trim()
-    files = [file for file, _ in ledger.done]
+    files = [file for file, _ in ledger.files.done]
     assert len(files) == len(set(files))
     for file in files:
         assert ledger.is_done(file)
-    for filling in ledger.files.values():
+    for filling in ledger.files.filling.values():
         assert not ledger.is_done(filling.file)
     for item in range(ledger.low, ledger.tail):
         assert not ledger.is_done(ledger.place(item).file)
@@ -213,8 +217,8 @@ def test_leave_returns_what_the_member_holds() -> None:
     ledger = with_producers(consumers=1)
     feed(ledger, events.cut(0, 2), events.hold(1))
     feed(ledger, events.leave(1, 1))
-    assert [one.item for one in ledger.returned] == [0]
-    assert ledger.held == {}
+    assert [one.item for one in ledger.holds.returned] == [0]
+    assert ledger.holds.held == {}
 
 
 def test_cut_is_void_once_shut_down() -> None:
@@ -242,7 +246,7 @@ def test_skip_counts_records_that_are_no_items() -> None:
     feed(ledger, events.reserve(0, 2), events.cut(0, 1))
     assert feed(ledger, events.skip(0, 1), events.skip(0, ROOM + 1), events.skip(1, 1)) == [None] * 3
     assert feed(ledger, events.skip(0, 3)) == [1]
-    assert (ledger.totals[0], ledger.tail, ledger.res, ledger.used) == (3, 1, {}, 1)
+    assert (ledger.totals[0], ledger.tail, ledger.reservations.by_slot, ledger.used) == (3, 1, {}, 1)
     assert feed(ledger, events.cut(0, 3), events.cut(0, 4)) == [None, range(1, 2)]
     assert ledger.place(1) == (FileId(0, 0), 3)
 
@@ -268,17 +272,17 @@ def test_the_watched_slot_is_told_what_has_passed_of_its_lease() -> None:
     """Once each, also by a REVOKE that follows."""
     ledger = with_producers(consumers=1)
     feed(ledger, events.cut(0, 4), events.lease(1, 4))
-    ledger.watched = 1
+    ledger.watch.slot = 1
     feed(ledger, events.passed(2, 1), events.revoke(3, 1))
-    assert [item for _, item, _ in ledger.yours] == [0, 1, 2]
+    assert [item for _, item, _ in ledger.watch.items] == [0, 1, 2]
 
 
 def test_a_lease_stands_when_its_holder_has_left() -> None:
     ledger = with_producers(consumers=1)
     feed(ledger, events.cut(0, 2), events.lease(1, 2), events.leave(1, 1), events.join(True))
-    assert ledger.lease is not None
+    assert ledger.leases.standing is not None
     assert feed(ledger, events.lease(1, 2), events.revoke(1, 1)) == [None, 1]
-    assert ledger.kept == {}
+    assert ledger.leases.ended == {}
 
 
 @pytest.mark.parametrize("end", [events.closing(False), events.shutdown(False)])
@@ -297,25 +301,25 @@ def test_hold_got_and_return() -> None:
     assert feed(ledger, events.got(6), events.return_(6), events.return_(7)) == [None, None, 7]
     again = feed(ledger, events.hold(1))[0]
     assert isinstance(again, Held)
-    assert (again.item, again.times, ledger.redelivered) == (0, 1, 1)
+    assert (again.item, again.times, ledger.holds.redelivered) == (0, 1, 1)
     assert feed(ledger, events.got(again.number), events.got(again.number)) == [again.number, None]
-    assert (ledger.apart, ledger.kept_files, ledger.plain) == (0, {}, True)
+    assert (ledger.holds.apart, ledger.files.kept, ledger.leases.plain) == (0, {}, True)
 
 
 def test_a_return_after_an_immediate_shutdown_is_dropped() -> None:
     ledger = with_producers(consumers=1)
     feed(ledger, events.cut(0, 2), events.hold(1), events.shutdown(True))
-    number = next(iter(ledger.held))
+    number = next(iter(ledger.holds.held))
     assert ledger.unfinished == 1
     assert feed(ledger, events.return_(number)) == [number]
-    assert (ledger.unfinished, ledger.apart, ledger.returned) == (0, 0, [])
+    assert (ledger.unfinished, ledger.holds.apart, ledger.holds.returned) == (0, 0, [])
 
 
 def test_task_done_counts_to_the_tail() -> None:
     ledger = with_producers()
     assert feed(ledger, events.task_done(), events.cut(0, 2)) == [None, range(2)]
     assert feed(ledger, *[events.task_done()] * 3) == [1, 0, None]
-    assert ledger.completions == 1
+    assert ledger.joins.completions == 1
 
 
 def test_closing_counts_once_and_once_more_immediately() -> None:
@@ -331,7 +335,7 @@ def test_the_first_shutdown_decides() -> None:
     assert feed(ledger, events.shutdown(False), events.shutdown(False)) == [SHUT, None]
     assert ledger.head < ledger.tail
     assert feed(ledger, events.shutdown(True), events.shutdown(True)) == [SHUT_AT_ONCE, None]
-    assert (ledger.head, ledger.returned, ledger.unfinished, ledger.shutting) == (3, [], 0, SHUT_AT_ONCE)
+    assert (ledger.head, ledger.holds.returned, ledger.unfinished, ledger.ending.shutting) == (3, [], 0, SHUT_AT_ONCE)
 
 
 def test_immediate_shutdown_is_void_while_a_lease_stands() -> None:
@@ -344,12 +348,17 @@ def test_immediate_shutdown_is_void_while_a_lease_stands() -> None:
 def test_past_the_limit_only_the_first_seal_counts() -> None:
     ledger = Ledger(0, 2, 8)
     assert feed(ledger, events.seal(4), events.join(False), events.join(False)) == [None, 0, None]
-    assert ledger.index >= ledger.limit
+    assert ledger.position.index >= ledger.position.limit
     assert feed(ledger, events.seal(5), events.seal(6)) == [5, None]
     ledger.roll()
-    assert (ledger.base, ledger.index, ledger.limit, ledger.sealed) == (2, 0, 4, None)
+    assert (ledger.position.base, ledger.position.index, ledger.position.limit, ledger.position.sealed) == (
+        2,
+        0,
+        4,
+        None,
+    )
     assert feed(ledger, events.join(False)) == [1]
-    assert ledger.members[1].number == 2
+    assert ledger.members.by_slot[1].number == 2
 
 
 @pytest.mark.parametrize("kind", [20, 77, 255])
@@ -357,7 +366,7 @@ def test_unknown_events_are_void(kind: int) -> None:
     ledger = with_producers()
     before = contents(ledger)
     assert ledger.step(kind | 1 << 24) is None
-    ledger.index -= 1
+    ledger.position.index -= 1
     assert contents(ledger) == before
 
 
@@ -388,9 +397,9 @@ class CutKeepsItsPlaces(Ledger):
     __slots__ = ()
 
     def _cut(self, slot: int, total: int, whole: bool) -> Optional[range]:
-        before = self.reserved
+        before = self.reservations.places
         found = super()._cut(slot, total, whole)
-        self.reserved = before
+        self.reservations.places = before
         return found
 
 
@@ -423,10 +432,10 @@ class FormerReservationStays(Ledger):
     __slots__ = ()
 
     def _reserve(self, slot: int, places: int) -> Optional[Reservation]:
-        own = self.res.get(slot)
+        own = self.reservations.by_slot.get(slot)
         found = super()._reserve(slot, places)
         if found is not None and own:
-            self.reserved += max(0, own.stop - self.totals[slot])
+            self.reservations.places += max(0, own.stop - self.totals[slot])
         return found
 
 
@@ -434,16 +443,16 @@ class NothingIsDropped(Ledger):
     __slots__ = ()
 
     def _drop_reservation(self, slot: int) -> None:
-        self.res.pop(slot, None)
+        self.reservations.by_slot.pop(slot, None)
 
 
 class SecondTrimDecides(Ledger):
     __slots__ = ()
 
     def _trim(self, slot: int, used: int, grant: int) -> Optional[Reservation]:
-        own = self.res.get(slot)
+        own = self.reservations.by_slot.get(slot)
         if own:
-            self.res[slot] = Reservation(own.begin, own.stop, own.grant, False)
+            self.reservations.by_slot[slot] = Reservation(own.begin, own.stop, own.grant, False)
         return super()._trim(slot, used, grant)
 
 
@@ -451,16 +460,16 @@ class LeaveOfAnyMember(Ledger):
     __slots__ = ()
 
     def _leave(self, slot: int, number: int) -> Optional[int]:
-        return super()._leave(slot, self.members[slot].number) if slot in self.members else None
+        return super()._leave(slot, self.members.by_slot[slot].number) if slot in self.members.by_slot else None
 
 
 class HeldTakesNoPlace(Ledger):
     __slots__ = ()
 
     def _hold(self, number: int, slot: int) -> Optional[Held]:
-        before = self.apart
+        before = self.holds.apart
         found = super()._hold(number, slot)
-        self.apart = before
+        self.holds.apart = before
         return found
 
 
@@ -469,9 +478,9 @@ class FileBeginsAtItsFormersEnd(Ledger):
 
     def _open(self, slot: int, serial: int) -> Optional[int]:
         found = super()._open(slot, serial)
-        if found is not None and self.files[slot].first:
-            file, number, first, stop = self.files[slot]
-            self.files[slot] = Filling(file, number, first - 1, stop)
+        if found is not None and self.files.filling[slot].first:
+            file, number, first, stop = self.files.filling[slot]
+            self.files.filling[slot] = Filling(file, number, first - 1, stop)
         return found
 
 
@@ -479,7 +488,7 @@ class OpenOfAnySerial(Ledger):
     __slots__ = ()
 
     def _open(self, slot: int, serial: int) -> Optional[int]:
-        former = self.files.get(slot)
+        former = self.files.filling.get(slot)
         return super()._open(slot, max(serial, former.file.serial + 1) if former else serial)
 
 
@@ -487,14 +496,14 @@ class SkipAtOnceIsNoSkip(Ledger):
     __slots__ = ()
 
     def _skip(self, slot: int, total: int) -> Optional[int]:
-        return None if self.shut else super()._skip(slot, total)
+        return None if self.ending.shut else super()._skip(slot, total)
 
 
 class ClaimThroughALease(Ledger):
     __slots__ = ()
 
     def _claim(self, slot: int, most: int) -> Optional[range]:
-        self.plain = True
+        self.leases.plain = True
         return super()._claim(slot, most)
 
 
@@ -504,10 +513,10 @@ class SharedPlaces(Ledger):
     __slots__ = ()
 
     def _cut(self, slot: int, total: int, whole: bool) -> Optional[range]:
-        mine = self.reserved
-        self.reserved = 0
+        mine = self.reservations.places
+        self.reservations.places = 0
         found = super()._cut(slot, total, whole)
-        self.reserved += mine
+        self.reservations.places += mine
         return found
 
 
@@ -515,10 +524,10 @@ class FilesAreDoneAtOnce(Ledger):
     __slots__ = ()
 
     def _seal(self, slot: int) -> None:
-        former = self.files.get(slot)
+        former = self.files.filling.get(slot)
         super()._seal(slot)
-        if former is not None and former.file in self.ends:
-            self.done.append((former.file, 0))
+        if former is not None and former.file in self.files.ends:
+            self.files.done.append((former.file, 0))
 
 
 class EndlessFinish(Ledger):
@@ -565,19 +574,19 @@ def test_lease_of_all_that_comes_delivers_what_nobody_cuts() -> None:
     assert feed(ledger, events.join(False), events.open_(0, 0), events.join(True)) == [0, 0, 1]
     assert feed(ledger, events.cut(0, 1), events.claim(1)) == [range(1), range(1)]
     (lease,) = feed(ledger, events.lease_all(1))
-    assert ledger.sole
+    assert ledger.leases.sole
     assert lease == Lease(1, 1, 1, 1, 2)
     void = [events.cut(0, 2), events.publish(0, 2), events.skip(0, 2), events.open_(0, 128), events.leave(0, 0)]
     void += [events.task_done(), events.shutdown(False), events.claim(1), events.hold(1), events.lease(1, 1)]
     assert feed(ledger, *void, events.lease_all(1)) == [None] * (len(void) + 1)
     stale = events.delivered(0, 3, 2), events.delivered(1, 1, 1), events.delivered(0, ROOM + 1, 1)
     assert feed(ledger, *stale, events.delivered(0, 3, 1)) == [None, None, None, range(1, 3)]
-    assert (ledger.head, ledger.tail, ledger.given) == (3, 3, {0: 3})
+    assert (ledger.head, ledger.tail, ledger.leases.given) == (3, 3, {0: 3})
     again = events.delivered(0, 3, 1), events.delivered(0, 2, 1)
     assert feed(ledger, *again, events.revoke(0, 1), events.cut(0, 4)) == [None, None, 3, range(3, 4)]
-    assert not ledger.sole
+    assert not ledger.leases.sole
     assert ledger.place(3).record == 3
-    assert (ledger.given_of, ledger.given) == (1, {0: 3}), "its holder may have to ask"
+    assert (ledger.leases.given_of, ledger.leases.given) == (1, {0: 3}), "its holder may have to ask"
 
 
 def test_lease_of_all_that_comes_is_the_only_consumers() -> None:
@@ -588,7 +597,7 @@ def test_lease_of_all_that_comes_is_the_only_consumers() -> None:
     assert feed(ledger, events.lease_all(0), events.lease_all(1), events.leave(2, 3)) == [None, None, 2]
     assert feed(ledger, events.cut(0, 1), events.lease_all(1), events.hold(1))[:2] == [range(1), None]
     assert feed(ledger, events.lease_all(1), events.got(6)) == [None, None]
-    number = next(iter(ledger.held))
+    number = next(iter(ledger.holds.held))
     assert feed(ledger, events.got(number), events.shutdown(False), events.lease_all(1)) == [number, 1, None]
     bounded = Ledger(2)
     assert feed(bounded, events.join(True), events.join(False), events.open_(1, 0)) == [0, 1, 1]
@@ -597,7 +606,7 @@ def test_lease_of_all_that_comes_is_the_only_consumers() -> None:
     ended = Reservation(0, 0, own.grant, True)
     assert feed(bounded, events.lease_all(0), events.trim(1, 0, own.grant)) == [None, ended]
     assert feed(bounded, events.join(False), events.lease_all(0)) == [2, None]
-    assert feed(bounded, events.leave(2, bounded.members[2].number)) == [2]
+    assert feed(bounded, events.leave(2, bounded.members.by_slot[2].number)) == [2]
     (lease,) = feed(bounded, events.lease_all(0))
     assert isinstance(lease, Lease)
     assert feed(bounded, events.reserve(1, 2), events.delivered(1, 3, 1)) == [None, range(3)]

@@ -298,11 +298,11 @@ class CutsAfterShutdown(Ledger):
     __slots__ = ()
 
     def _cut(self, slot: int, total: int, whole: bool) -> Optional[range]:
-        shut, self.shut = self.shut, 0
+        shut, self.ending.shut = self.ending.shut, 0
         try:
             return super()._cut(slot, total, whole)
         finally:
-            self.shut = shut
+            self.ending.shut = shut
 
 
 class LateCutCounts(Ledger):
@@ -311,7 +311,7 @@ class LateCutCounts(Ledger):
     __slots__ = ()
 
     def _cut(self, slot: int, total: int, whole: bool) -> Optional[range]:
-        filling = self.files.get(slot)
+        filling = self.files.filling.get(slot)
         if filling and total <= self.totals[slot] and total > filling.first:
             self.totals[slot] = total - 1
         return super()._cut(slot, total, whole)
@@ -334,12 +334,12 @@ class CutBeyondTheBound(Ledger):
 
     def _cut(self, slot: int, total: int, whole: bool) -> Optional[range]:
         maxsize, self.maxsize = self.maxsize, 0
-        reserved = self.res.get(slot)
+        reserved = self.reservations.by_slot.get(slot)
         if reserved:
-            self.reserved -= max(0, min(total, reserved.stop) - self.totals[slot])
+            self.reservations.places -= max(0, min(total, reserved.stop) - self.totals[slot])
         found = super()._cut(slot, total, whole)
         if reserved and found is None:
-            self.reserved += max(0, min(total, reserved.stop) - self.totals[slot])
+            self.reservations.places += max(0, min(total, reserved.stop) - self.totals[slot])
         self.maxsize = maxsize
         return found
 
@@ -348,7 +348,7 @@ class TrimOfAnyGrant(Ledger):
     __slots__ = ()
 
     def _trim(self, slot: int, used: int, grant: int) -> Optional[Reservation]:
-        own = self.res.get(slot)
+        own = self.reservations.by_slot.get(slot)
         return super()._trim(slot, used, own.grant) if own else None
 
 
@@ -356,9 +356,9 @@ class ReserveWhileClosing(Ledger):
     __slots__ = ()
 
     def _reserve(self, slot: int, places: int) -> Optional[Reservation]:
-        shutting, self.shutting = self.shutting, 0
+        shutting, self.ending.shutting = self.ending.shutting, 0
         found = super()._reserve(slot, places)
-        self.shutting = shutting
+        self.ending.shutting = shutting
         return found
 
 
@@ -367,10 +367,10 @@ class SecondRevokeDecides(Ledger):
 
     def _revoke(self, count: int, number: int) -> Optional[int]:
         found = super()._revoke(count, number)
-        for slot, (lease, base) in self.kept.items():
-            if lease == number and found is None and self.lease is None:
+        for slot, (lease, base) in self.leases.ended.items():
+            if lease == number and found is None and self.leases.standing is None:
                 self.head = min(self.head, max(0, base - 1))
-                self.kept[slot] = lease, self.head
+                self.leases.ended[slot] = lease, self.head
                 return self.head
         return found
 
@@ -379,7 +379,7 @@ class RevokeOfAnyLease(Ledger):
     __slots__ = ()
 
     def _revoke(self, count: int, number: int) -> Optional[int]:
-        return super()._revoke(count, self.lease.number if self.lease else number)
+        return super()._revoke(count, self.leases.standing.number if self.leases.standing else number)
 
 
 class WhatHasPassedComesBack(Ledger):
@@ -388,8 +388,8 @@ class WhatHasPassedComesBack(Ledger):
     __slots__ = ()
 
     def _revoke(self, count: int, number: int) -> Optional[int]:
-        if self.lease is not None and self.lease.number == number:
-            self.passed = self.lease.first
+        if self.leases.standing is not None and self.leases.standing.number == number:
+            self.leases.passed = self.leases.standing.first
         return super()._revoke(count, number)
 
 
@@ -397,7 +397,7 @@ class PassedOfAnyLease(Ledger):
     __slots__ = ()
 
     def _pass(self, count: int, number: int) -> Optional[int]:
-        return super()._pass(count, self.lease.number if self.lease else number)
+        return super()._pass(count, self.leases.standing.number if self.leases.standing else number)
 
 
 class LatePassedCounts(Ledger):
@@ -406,8 +406,8 @@ class LatePassedCounts(Ledger):
     __slots__ = ()
 
     def _pass(self, count: int, number: int) -> Optional[int]:
-        if self.lease is not None and self.lease.number == number:
-            self.passed = self.lease.first
+        if self.leases.standing is not None and self.leases.standing.number == number:
+            self.leases.passed = self.leases.standing.first
         return super()._pass(count, number)
 
 
@@ -415,9 +415,9 @@ class HoldThroughALease(Ledger):
     __slots__ = ()
 
     def _hold(self, number: int, slot: int) -> Optional[Held]:
-        lease, self.lease = self.lease, None
+        lease, self.leases.standing = self.leases.standing, None
         found = super()._hold(number, slot)
-        self.lease = lease
+        self.leases.standing = lease
         return found
 
 
@@ -425,9 +425,9 @@ class LeaseBesideAHold(Ledger):
     __slots__ = ()
 
     def _lease(self, slot: int, most: int) -> Optional[Lease]:
-        apart, self.apart = self.apart, 0
+        apart, self.holds.apart = self.holds.apart, 0
         found = super()._lease(slot, most)
-        self.apart = apart
+        self.holds.apart = apart
         return found
 
 
@@ -437,9 +437,9 @@ class TheDeadHoldOn(Ledger):
     __slots__ = ()
 
     def _leave(self, slot: int, number: int) -> Optional[int]:
-        held, self.held = self.held, {}
+        held, self.holds.held = self.holds.held, {}
         found = super()._leave(slot, number)
-        self.held = held
+        self.holds.held = held
         return found
 
 
@@ -448,7 +448,7 @@ class ReturnedTakesNoPlace(Ledger):
 
     @property
     def used(self) -> int:
-        return super().used - len(self.returned)
+        return super().used - len(self.holds.returned)
 
 
 class PublishInParts(Ledger):
@@ -474,16 +474,16 @@ class DeliveredOfAnyLease(Ledger):
     __slots__ = ()
 
     def _give(self, slot: int, total: int, number: int) -> Optional[range]:
-        return super()._give(slot, total, self.lease.number if self.lease else number)
+        return super()._give(slot, total, self.leases.standing.number if self.leases.standing else number)
 
 
 class LeaseOfAllBesideAnother(Ledger):
     __slots__ = ()
 
     def _lease_all(self, slot: int) -> Optional[Lease]:
-        consumers, self.consumers = self.consumers, 1
+        consumers, self.members.consumers = self.members.consumers, 1
         found = super()._lease_all(slot)
-        self.consumers = consumers
+        self.members.consumers = consumers
         return found
 
 
@@ -501,11 +501,11 @@ def under_a_lease_of_all(rule: str) -> type[Ledger]:
     """A ledger in which an event is valid while a lease of all that comes stands."""
 
     def step(self: Ledger, *arguments: Any) -> Any:
-        sole, self.sole = self.sole, False
+        sole, self.leases.sole = self.leases.sole, False
         try:
             return getattr(Ledger, rule)(self, *arguments)
         finally:
-            self.sole = sole
+            self.leases.sole = sole
 
     return type(f"UnderALeaseOfAll{rule}", (Ledger,), {"__slots__": (), rule: step})
 

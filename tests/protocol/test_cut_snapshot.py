@@ -97,7 +97,7 @@ def test_words_after_is_about_right() -> None:
     for seed in range(30):
         ledger = grown(seed).ledger
         words = len(snapshot.dump(ledger)) // 8
-        assert words - 8 <= snapshot.words_after(ledger, 0) <= words + 8 * len(ledger.files) + 8
+        assert words - 8 <= snapshot.words_after(ledger, 0) <= words + 8 * len(ledger.files.filling) + 8
 
 
 def damaged(dice: random.Random, data: bytes) -> bytes:

@@ -118,10 +118,10 @@ class Acknowledging:
                 return
             ledger = replica.ledger
             cut = False
-            if ledger.head >= ledger.tail and not ledger.returned:
+            if ledger.head >= ledger.tail and not ledger.holds.returned:
                 counters = self._members.look()
                 ledger = replica.ledger
-                if ledger.head >= ledger.tail and not ledger.returned:
+                if ledger.head >= ledger.tail and not ledger.holds.returned:
                     cut = bool(ledger.grown(counters))
                     if not cut and consumer.delivered() >= ledger.head:
                         if self._members.grows(counters):
@@ -209,18 +209,19 @@ class Acknowledging:
             self.blocks.pop(hold.number, None)
 
     def _end_hold(self, number: int, got: bool) -> None:
-        if number not in self._replica.ledger.held:
-            self._replica.sync()  # the hold is of another engine of this process, a handler's
-        if number in self._replica.ledger.held:  # else this process has left meanwhile, and the item has come back
+        replica = self._replica
+        if number not in replica.ledger.holds.held:
+            replica.sync()  # the hold is of another engine of this process, a handler's
+        if number in replica.ledger.holds.held:  # else this process has left meanwhile, and the item has come back
             # Commit point.
-            self._replica.append(events.got(number) if got else events.return_(number))
+            replica.append(events.got(number) if got else events.return_(number))
         self._ended.pop(number, None)
         self.blocks.pop(number, None)
         if not got:
             self.announce()
             return
         self._tell_got()
-        if self._replica.ledger.done:
+        if self._replica.ledger.files.done:
             self._reclaimer.reclaim_done()
 
     def settle(self) -> None:
@@ -230,7 +231,7 @@ class Acknowledging:
         if member is None:
             return
         handed = state.number if isinstance(state, Handed) else None
-        for held in list(self._replica.ledger.held.values()):
+        for held in list(self._replica.ledger.holds.held.values()):
             if held.member != member or held.number == handed:
                 continue
             block = self.blocks.get(held.number)
@@ -243,7 +244,7 @@ class Acknowledging:
         if isinstance(state, Handed):
             self._ended[state.number] = True
             self._hand.state = state[0], state[1]
-        if self._replica.ledger.held:
+        if self._replica.ledger.holds.held:
             self.settle()
         self._ended.clear()
 
@@ -251,7 +252,7 @@ class Acknowledging:
 
     def announce(self) -> None:
         """Wake consumers: items have come back."""
-        if self._replica.ledger.shut:
+        if self._replica.ledger.ending.shut:
             self._waiter.ring_all(SLEEPS)
         else:
             self._waiter.ring(SLEEPS)
@@ -261,7 +262,7 @@ class Acknowledging:
         ledger = self._replica.ledger
         if ledger.maxsize:
             self._waiter.ring(AWAITS_PLACE)
-        if ledger.shut and not ledger.held:
+        if ledger.ending.shut and not ledger.holds.held:
             self._waiter.ring_all(SLEEPS)  # nothing comes back any more
 
     # -- for gets
@@ -270,11 +271,11 @@ class Acknowledging:
         """Return whether items may still come back from other processes."""
         slot = self._consumer.slot
         mine = None if slot is None else self._members.slots.get(slot)
-        return any(held.member != mine for held in self._replica.ledger.held.values())
+        return any(held.member != mine for held in self._replica.ledger.holds.held.values())
 
     def _take_returned(self, got: list[Taken], most: int) -> None:
         wanted = len(got) + most
-        while self._replica.ledger.returned and len(got) < wanted:
+        while self._replica.ledger.holds.returned and len(got) < wanted:
             held = self._append_hold()
             if held is not None:
                 self._deliver_held(got, held)

@@ -234,12 +234,12 @@ class Acts:
     def shut(self) -> bool:
         """The queue was shut down, as far as this process knows."""
         above = self.beside
-        return self.parts.replica.ledger.shut != OPEN_FOR_ALL or (above is not None and above.shut)
+        return self.parts.replica.ledger.ending.shut != OPEN_FOR_ALL or (above is not None and above.shut)
 
     @property
     def durable(self) -> bool:
         """What a put has put survives a power cut."""
-        return self.parts.replica.ledger.durable
+        return self.parts.replica.ledger.settings.durable
 
     def set_batch_size(self, size: Optional[int]) -> None:
         """Set how many records a batch file has at most: as many as the newest handle says, or else as many as fit."""
@@ -328,7 +328,7 @@ class Acts:
             self._put_again()
         parts.consumer.leave()
         parts.producer.leave()
-        if parts.replica.ledger.returned:
+        if parts.replica.ledger.holds.returned:
             parts.acknowledging.announce()
         parts.reclaimer.reclaim_done()
         if parts.disk is not None:

@@ -85,14 +85,14 @@ class Consumer:
     def delivered(self) -> int:
         """Return the oldest item that nobody has got, as far as can be seen without asking: a lease may be going on."""
         ledger = self._replica.ledger
-        lease = ledger.lease
+        lease = ledger.leases.standing
         if lease is None:
             return ledger.head
-        if ledger.sole:
+        if ledger.leases.sole:
             return ledger.head + sum([at - ledger.totals[slot] for slot, at in self._members.given().items()])
         if self._holds(lease) and self.leasing.steps is NO_STEPS:
             return self.leasing.at
-        return self._members.position() or ledger.passed
+        return self._members.position() or ledger.leases.passed
 
     def taken_elsewhere(self) -> int:
         """Return ``delivered``, where this process gets nothing itself; else -1."""
@@ -102,7 +102,7 @@ class Consumer:
         """Return how many items nobody has got and nobody holds, as far as the ledger knows them: items that are put
         and not cut come on top."""
         ledger = self._replica.ledger
-        return ledger.tail - self.delivered() + len(ledger.returned)
+        return ledger.tail - self.delivered() + len(ledger.holds.returned)
 
     def count(self) -> int:
         """Return how many items could be got now, or a moment ago.
@@ -122,7 +122,7 @@ class Consumer:
         the journal, and nobody wanted the lease to end.  A process that wants this may have looked before, and then
         what the holder has stored since is not delivered: such a lease ends here."""
         replica, members = self._replica, self._members
-        lease = replica.ledger.lease
+        lease = replica.ledger.leases.standing
         if lease is not None and members.word(words_of.LEASE_FLAG, lease.slot):
             with a_full_disk_is_no_matter():
                 self.end_any_lease()
@@ -189,14 +189,14 @@ class Consumer:
                     ):
                         if members.grows(counters):
                             continue  # what waited when they were read may be another's by now
-                        if not ledger.held:  # else a holder may die
+                        if not ledger.holds.held:  # else a holder may die
                             self._seen, self._seen_at = counters, (replica.journal.number, replica.pos)
                         return
             if self.slot is None:
                 self.join()
                 continue
-            lease = ledger.lease
-            if ledger.returned:
+            lease = ledger.leases.standing
+            if ledger.holds.returned:
                 self.take_returned(got, most)
                 if got:
                     return
@@ -209,13 +209,13 @@ class Consumer:
                     return
                 continue
             if replica.journal.words is None:
-                replica.journal.map(ledger.limit)
+                replica.journal.map(ledger.position.limit)
             enough = tuning.SOLE_BELOW if sole.is_possible(ledger) else tuning.LEASE_FROM
             if ledger.tail - ledger.head + uncut >= enough and self._wants_lease(cuts):
                 if leasing.begin(self.slot, cuts) and leasing.take(got, most):
                     return
                 continue
-            if leasing.lease is not None and ledger.consumers == 1:
+            if leasing.lease is not None and ledger.members.consumers == 1:
                 self.end_lease()
                 continue
             if most == 1 and 0 < uncut < enough and not claims and sole.is_wanted(cuts):
@@ -248,10 +248,10 @@ class Consumer:
         ledger = replica.ledger
         if (
             not (cuts or ledger.head < ledger.tail)
-            or ledger.returned
-            or (ledger.lease is not None and ledger.lease != own)
-            or ledger.shutting
-            or ledger.index >= ledger.limit
+            or ledger.holds.returned
+            or (ledger.leases.standing is not None and ledger.leases.standing != own)
+            or ledger.ending.shutting
+            or ledger.position.index >= ledger.position.limit
             or replica.journal.words is None
         ):
             self._nothing_left(counters)
@@ -271,7 +271,7 @@ class Consumer:
             number, at, _ = ledger.extents.place(item)
             known, batch = self._source
             if known != number:
-                batch = self._reader.plain(ledger.known_files[number])
+                batch = self._reader.plain(ledger.files.known[number])
                 self._source = number, batch
             record = None
             if batch is not None:
@@ -280,13 +280,13 @@ class Consumer:
                 except ValueError:
                     pass  # the record is read once more, to say what is damaged
             if record is None:
-                self._deliver(got, Place(ledger.known_files[number], at), item, item + 1, True)
+                self._deliver(got, Place(ledger.files.known[number], at), item, item + 1, True)
             else:
                 self.hand.deliver_one(got, record, item)
         words[cell] = 0
         if cuts:
             self._nothing_left(counters)
-        if ledger.done or (ledger.sealing and item + 1 >= ledger.sealing[0][0]):
+        if ledger.files.done or (ledger.files.sealing and item + 1 >= ledger.files.sealing[0][0]):
             self._reclaimer.reclaim_done()
         return item >= 0
 
@@ -295,7 +295,7 @@ class Consumer:
         for a lease.  Where all that comes may be leased nothing is cut: the long way does that."""
         replica, members = self._replica, self._members
         ledger = replica.ledger
-        counters, leases = b"", ledger.consumers == 1 or self.hand.pace[2] < tuning.LEASE_PACE
+        counters, leases = b"", ledger.members.consumers == 1 or self.hand.pace[2] < tuning.LEASE_PACE
         may_cut = members.counting and not self.sole.is_possible(ledger)
         if ledger.head < ledger.tail and not (may_cut and leases):
             replica.sync()  # what seems to wait may be another's by now
@@ -311,8 +311,8 @@ class Consumer:
     def _nothing_left(self, counters: bytes) -> None:
         """Note that nothing is left, if all that was put by these counters is another's, or got."""
         ledger = self._replica.ledger
-        nothing = ledger.plain and ledger.head == ledger.tail and counters == ledger.totals.tobytes()
-        if nothing and not ledger.held:  # else a holder may die
+        nothing = ledger.leases.plain and ledger.head == ledger.tail and counters == ledger.totals.tobytes()
+        if nothing and not ledger.holds.held:  # else a holder may die
             self._seen, self._seen_at = counters, (self._replica.journal.number, self._replica.pos)
 
     # -- taking part
@@ -324,16 +324,16 @@ class Consumer:
         self._claims_one = events.claim(slot)
         self.slot = slot
         ledger = self._replica.ledger
-        if ledger.sole and ledger.lease is not None:
-            self._revoke(ledger.lease)  # its holder believes that nobody else sleeps
-        if ledger.consumers <= FEW:
+        if ledger.leases.sole and ledger.leases.standing is not None:
+            self._revoke(ledger.leases.standing)  # its holder believes that nobody else sleeps
+        if ledger.members.consumers <= FEW:
             self._members.bury_the_dead()  # so that we may be the only one, and lease
 
     def _comes_back(self, ledger: Ledger) -> bool:
         """Return whether items have come back, if need be those of holders that died; nothing else waits."""
-        if ledger.held:
+        if ledger.holds.held:
             self._reclaimer.scan_if_due(monotonic())
-        return bool(self._replica.ledger.returned)
+        return bool(self._replica.ledger.holds.returned)
 
     def _holds(self, lease: Lease) -> bool:
         """Return whether that lease is ours."""
@@ -361,11 +361,11 @@ class Consumer:
         item = claimed.start
         while item < claimed.stop:
             file, record, stop = ledger.extents.place(item)
-            place = Place(ledger.known_files[file], record)
+            place = Place(ledger.files.known[file], record)
             stop = min(stop, claimed.stop)
             item = self._deliver(got, place, item, stop, most == 1)
         words[cell] = 0
-        if ledger.done or (ledger.sealing and claimed.stop >= ledger.sealing[0][0]):
+        if ledger.files.done or (ledger.files.sealing and claimed.stop >= ledger.files.sealing[0][0]):
             self._reclaimer.reclaim_done()
         return True
 
@@ -391,8 +391,8 @@ class Consumer:
         return (
             tuning.LEASES
             and self._members.counting
-            and not ledger.apart
-            and (ledger.consumers == 1 or self.hand.pace[2] < tuning.LEASE_PACE)
+            and not ledger.holds.apart
+            and (ledger.members.consumers == 1 or self.hand.pace[2] < tuning.LEASE_PACE)
             and small_ahead(ledger, cuts) > 0
         )
 
@@ -412,7 +412,7 @@ class Consumer:
 
     def end_any_lease(self) -> bool:
         """End the lease that stands, ours or another's.  ``False``: no lease stands."""
-        lease = self._replica.ledger.lease
+        lease = self._replica.ledger.leases.standing
         if lease is None:
             return False
         if self._holds(lease):
@@ -423,7 +423,7 @@ class Consumer:
 
     def _revoke(self, lease: Lease) -> None:
         """End another's lease."""
-        if self._replica.ledger.sole:
+        if self._replica.ledger.leases.sole:
             self._replica.append(self._members.end_of_all())
             return
         if self._members.position() < lease.end or not systems.STORES_IN_ORDER:
@@ -445,10 +445,10 @@ class Consumer:
         leasing.learn_of_its_end()
         ledger = self._replica.ledger
         last = max(hand.state[0], leasing.at - 1)
-        mine = [(item, place) for _, item, place in ledger.yours if item > last]
-        ledger.yours = []
-        lease = ledger.lease
-        at = max(ledger.passed, last + 1)
+        mine = [(item, place) for _, item, place in ledger.watch.items if item > last]
+        ledger.watch.items = []
+        lease = ledger.leases.standing
+        at = max(ledger.leases.passed, last + 1)
         goes_on = lease is not None and lease.member == number
         if lease is not None and goes_on:
             taken = leasing.end_where_taken(lease, at)
@@ -485,9 +485,9 @@ class Consumer:
     def end_of(self, lease: Lease) -> int:
         """Return where the lease of another engine of this process has ended: it ends now, if it has not."""
         self._replica.sync()
-        if self._replica.ledger.lease == lease:
+        if self._replica.ledger.leases.standing == lease:
             self._revoke(lease)
-        number, end = self._replica.ledger.kept.get(lease.slot, (0, 0))
+        number, end = self._replica.ledger.leases.ended.get(lease.slot, (0, 0))
         return end if number == lease.number else 0
 
     def leave(self) -> None:

@@ -208,7 +208,7 @@ class Engine(Acts):
 
     def _is_full(self) -> bool:
         parts = self.parts
-        return parts.consumer.count() - len(parts.hand.state[1]) + len(parts.replica.ledger.held) >= self.maxsize
+        return parts.consumer.count() - len(parts.hand.state[1]) + len(parts.replica.ledger.holds.held) >= self.maxsize
 
     def stats(self) -> Stats:
         """Return the figures of this moment.  Costs a look like ``qsize``, a step for each extent, a listing of the
@@ -225,22 +225,22 @@ class Engine(Acts):
         parts = self.parts
         counters = parts.members.look()
         ledger = parts.replica.ledger
-        uncut, held = ledger.uncut(counters), len(ledger.held)
+        uncut, held = ledger.uncut(counters), len(ledger.holds.held)
         put = ledger.tail + uncut
         items = uncut + parts.consumer.size() + len(parts.hand.state[1])
         return Stats(
             put=put,
             got=put - items - held,
-            redelivered=ledger.redelivered,
+            redelivered=ledger.holds.redelivered,
             corrupt=late.room("storage.corrupt").count_corrupt(self.folder),
             items=items,
             held=held,
-            returned=len(ledger.returned),
-            unfinished=put - ledger.finished,
+            returned=len(ledger.holds.returned),
+            unfinished=put - ledger.joins.finished,
             bytes=self._bytes(counters),
             maxsize=ledger.maxsize,
-            consumers=ledger.consumers,
-            producers=len(ledger.members) - ledger.consumers,
+            consumers=ledger.members.consumers,
+            producers=ledger.producers,
             waiting_consumers=len(parts.members.sleepers(SLEEPS)),
             waiting_producers=len(parts.members.sleepers(AWAITS_PLACE)),
         )
@@ -286,7 +286,7 @@ class Engine(Acts):
             # Else a task_done that has looked before these were put would take the cut items for all there are.
             with a_full_disk_is_no_matter():
                 parts.members.cut()
-        return parts.ending.unfinished(), parts.replica.ledger.completions + 1
+        return parts.ending.unfinished(), parts.replica.ledger.joins.completions + 1
 
     def shutdown(self, immediate: bool) -> None:
         """Let nothing be put from now on; ``immediate``: and drop all that waits.  Wakes all waiters."""

@@ -134,7 +134,8 @@ def take_in_acts(  # noqa: C901  the same as ``Consumer.take``
             if sleep.rung:
                 pass_on(engine)
             return generation, cut_short
-        if engine.parts.replica.ledger.shutting and engine.unless_forked(False, engine.act, partial(is_over, engine)):
+        ends = engine.parts.replica.ledger.ending.shutting
+        if ends and engine.unless_forked(False, engine.act, partial(is_over, engine)):
             engine.over = True
             stop_sleeping(engine, sleep)  # of the threads that sleep in one process one was rung for
             return generation, cut_short
@@ -218,7 +219,7 @@ def is_over(engine: Acts) -> bool:
     have been killed."""
     if engine.parts.ending.is_wanted:
         engine.parts.ending.help()
-    return bool(engine.parts.replica.ledger.shut) and engine.parts.is_over()
+    return bool(engine.parts.replica.ledger.ending.shut) and engine.parts.is_over()
 
 
 def fall_asleep(parts: Parts, sleep: Sleep, deadline: float) -> None:

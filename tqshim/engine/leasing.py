@@ -46,12 +46,12 @@ def small_ahead(ledger: Ledger, cuts: bytes = b"") -> int:
     while first < ledger.tail and extents:
         number, _, stop = ledger.extents.place(first)
         extents -= 1
-        if ledger.known_files[number].large:
+        if ledger.files.known[number].large:
             alone = min(stop, ledger.tail) - first
             return ahead or (alone if alone >= tuning.LEASE_FROM else 0)
         ahead += stop - first
         first = stop
-    if cuts and any(filling.file.large for filling in ledger.files.values()):
+    if cuts and any(filling.file.large for filling in ledger.files.filling.values()):
         return ahead
     return tuning.LEASE_ITEMS
 
@@ -113,7 +113,7 @@ class Leasing:
         words[Cells.place(words_of.LEASE_FLAG, slot)] = 0
         words[Cells.place(words_of.LEASE_POSITION, slot)] = ledger.head
         # Few enough that the lease does not keep its batch files for long.
-        most = tuning.LEASE_ITEMS if ledger.consumers == 1 else tuning.LEASE_ITEMS_FEW
+        most = tuning.LEASE_ITEMS if ledger.members.consumers == 1 else tuning.LEASE_ITEMS_FEW
         most = min(most, small_ahead(ledger, cuts) or tuning.LEASE_FROM)
         lease = self._replica.append_one(cuts + events.lease(slot, most))
         if cuts:
@@ -150,7 +150,7 @@ class Leasing:
         known: list[tuple[int, int, Place]] = []
         if contested:
             # Before the journal is read on: then the ledger may not know any more where these items stand.
-            if self._replica.ledger.lease == lease:  # else the lease ended before we took any of these
+            if self._replica.ledger.leases.standing == lease:  # else the lease ended before we took any of these
                 known = list(self._replica.ledger.each_place(item, stop))
             self._replica.keep()
             stop = self._contest(lease, stop)
@@ -179,7 +179,7 @@ class Leasing:
             place = Place(first.file, first.record + item - begin)
         else:
             number, record, stop = self._replica.ledger.extents.place(item)
-            place = Place(self._replica.ledger.known_files[number], record)
+            place = Place(self._replica.ledger.files.known[number], record)
         try:
             return self._reader.read_many(place, item, min(stop, end), alone)
         except CorruptBatchError:
@@ -232,9 +232,9 @@ class Leasing:
         """End our lease, as somebody wants: the journal decides where.  Returns the first item that is not ours, or
         ``wanted`` if that comes before it."""
         self._replica.sync()
-        if self._replica.ledger.lease == lease:  # else it has ended already: an event less for all to read
+        if self._replica.ledger.leases.standing == lease:  # else it has ended already: an event less for all to read
             self._replica.append(events.revoke(wanted - lease.first, lease.number))
-        number, base = self._replica.ledger.kept[lease.slot]
+        number, base = self._replica.ledger.leases.ended[lease.slot]
         assert number == lease.number
         self._lose(base, lease)
         return min(base, wanted)
@@ -247,7 +247,7 @@ class Leasing:
             return True
         self._replica.keep()
         self._replica.append(events.revoke(self.at - lease.first, lease.number))
-        base = self._replica.ledger.kept[lease.slot][1]
+        base = self._replica.ledger.leases.ended[lease.slot][1]
         if base > self.at:
             return False
         self._lose(base, lease)
@@ -260,13 +260,13 @@ class Leasing:
         """Return the event that ends our lease, which is wholly delivered; nothing, where we have no lease, or another
         process has ended it."""
         lease = self.lease
-        if lease is None or self._replica.ledger.lease != lease:
+        if lease is None or self._replica.ledger.leases.standing != lease:
             return b""
         return events.revoke(lease.end - lease.first, lease.number)
 
     def see_its_end(self) -> None:
         """Forget our lease, wholly delivered, if it has ended in the journal, which was read on."""
-        if self.lease is not None and self._replica.ledger.lease != self.lease:
+        if self.lease is not None and self._replica.ledger.leases.standing != self.lease:
             self.learn_of_its_end()
             self.forget()
 
@@ -292,7 +292,7 @@ class Leasing:
         """See in the ledger where our former lease has ended: an act was interrupted, or another lease is ours, and the
         journal was read on."""
         former = self.lease
-        kept = self._replica.ledger.kept.get(former.slot) if former is not None else None
+        kept = self._replica.ledger.leases.ended.get(former.slot) if former is not None else None
         if former is not None and kept is not None and kept[0] == former.number:
             self._lose(kept[1], former)
             # Items behind the end may become ours again, and must not look delivered then.
@@ -307,7 +307,7 @@ class Leasing:
             return None
         known = [(item, ledger.place(item)) for item in range(at, taken)]
         self._replica.append(events.revoke(taken - lease.first, lease.number))
-        end = self._replica.ledger.kept[lease.slot][1]
+        end = self._replica.ledger.leases.ended[lease.slot][1]
         self._lose(end, lease)
         self.at = min(self.at, end)
         return [(item, place) for item, place in known if item < end]

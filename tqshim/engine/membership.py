@@ -43,7 +43,7 @@ class Membership:
         self.cells = Cells(folder.open_cells())
         self.slots: dict[int, int] = {}
         """Our slots, and the number of the JOIN of each."""
-        self.counted = not replica.ledger.durable
+        self.counted = not replica.ledger.settings.durable
         """Whether what the counters say counts as put; else only what is cut does."""
         self.counting = counting
         """Whether this process may put by its counter alone; else it cuts what it puts."""
@@ -59,7 +59,7 @@ class Membership:
             slot = replica.append_one(events.join(consumer))
             if not isinstance(slot, int):
                 raise FolderError(self._folder.path, f"has {events.SLOTS} members", "let some of them leave")
-            number = replica.ledger.members[slot].number
+            number = replica.ledger.members.by_slot[slot].number
             if slot >= self.cells.slots:
                 self._folder.grow_cells(slot // SLOTS + 1)
                 self.see_all()
@@ -75,7 +75,7 @@ class Membership:
                 self.cells.words[words_of.BEYOND] = 1
             # After the flag was lowered: if another process raised it before, the CLOSING of that process is seen now.
             replica.sync()
-            if replica.ledger.members.get(slot) == (number, consumer):
+            if replica.ledger.members.by_slot.get(slot) == (number, consumer):
                 break
             self._folder.unlock_slot(slot)
         # What is cut but not counted was put by an act that ended in between.
@@ -89,7 +89,7 @@ class Membership:
         """Tell a bounded queue's only producer, which puts wherever there is a place, to ask from now on.  This comes
         before our log is opened: where there are two logs, the producer that joined later has told the other."""
         ledger = self._replica.ledger
-        others = [other for other in ledger.files if other != slot]
+        others = [other for other in ledger.files.filling if other != slot]
         if ledger.maxsize and len(others) == 1 and systems.MEMBARRIER is not None:
             self.raise_flag(words_of.FLAG, others[0])
             membarrier.barrier()
@@ -176,7 +176,7 @@ class Membership:
         verdicts: list[Verdict] = []
         while data := piece():
             verdicts = replica.append(data, again)
-            if not replica.ledger.sole:  # else such a lease was taken just before
+            if not replica.ledger.leases.sole:  # else such a lease was taken just before
                 break
         self.has_cut()
         return verdicts
@@ -184,8 +184,8 @@ class Membership:
     def end_of_all(self) -> bytes:
         """Return the events that end the lease of all that comes, if one stands, with what it has delivered."""
         ledger = self._replica.ledger
-        lease = ledger.lease
-        if lease is None or not ledger.sole:
+        lease = ledger.leases.standing
+        if lease is None or not ledger.leases.sole:
             return b""
         self.raise_flag(words_of.LEASE_FLAG, lease.slot)
         if self.slots.get(lease.slot) != lease.member:
@@ -196,10 +196,10 @@ class Membership:
     def given(self) -> dict[int, int]:
         """Return, by slot, up to which record of its log a lease of all that comes has got, where no event says it."""
         ledger = self._replica.ledger
-        if not ledger.sole:
+        if not ledger.leases.sole:
             return {}
-        found = {slot: self.word(words_of.GIVEN, slot) for slot in ledger.files}
-        return {slot: at for slot, at in found.items() if ledger.totals[slot] < at <= ledger.files[slot].stop}
+        found = {slot: self.word(words_of.GIVEN, slot) for slot in ledger.files.filling}
+        return {slot: at for slot, at in found.items() if ledger.totals[slot] < at <= ledger.files.filling[slot].stop}
 
     def has_cut(self) -> None:
         """Say in the cells what is cut, as far as we know: a producer whose log is cut need not read the journal."""
@@ -208,23 +208,23 @@ class Membership:
     def position(self) -> int:
         """Return up to which item the lease that stands is delivered, where no event says it; else 0."""
         ledger = self._replica.ledger
-        lease = ledger.lease
+        lease = ledger.leases.standing
         if lease is None:
             return 0
         position = min(self.word(words_of.LEASE_POSITION, lease.slot), lease.end)
-        return position if position > ledger.passed else 0
+        return position if position > ledger.leases.passed else 0
 
     def passed(self) -> tuple[bytes, int]:
         """Return the event that says how far the lease that stands is delivered, where no event says it, and how many
         places that frees.  The holder needs no flag for this: its cell only grows, and what that says counts then."""
         ledger = self._replica.ledger
-        lease, position = ledger.lease, self.position()
+        lease, position = ledger.leases.standing, self.position()
         if lease is None or not position:
             return b"", 0
         if not systems.STORES_IN_ORDER:
             membarrier.barrier()  # the holder has pinned what it reads before it stored that; the pin is seen now
         said = events.revoke if position == lease.end else events.passed
-        return said(position - lease.first, lease.number), position - ledger.passed
+        return said(position - lease.first, lease.number), position - ledger.leases.passed
 
     def leave(self, slot: int) -> None:
         """Leave one of our slots."""
@@ -238,22 +238,22 @@ class Membership:
     def skip(self, slot: int) -> bytes:
         """Return the events after which no CUT can cut anything of this member's log."""
         ledger = self._replica.ledger
-        if not ledger.maxsize or slot not in ledger.files:
+        if not ledger.maxsize or slot not in ledger.files.filling:
             return b""
         counter = self.word(words_of.COUNTER, slot)
-        if not ledger.totals[slot] < counter <= ledger.files[slot].stop:
+        if not ledger.totals[slot] < counter <= ledger.files.filling[slot].stop:
             return b""
         # As many records are cut as there are places, and the others never will be.
         return (events.cut(slot, counter) if self.counted else b"") + events.skip(slot, counter)
 
     def bury(self, slot: int) -> bool:
         """Write the LEAVE of a member that was killed.  ``False``: it lives, or it is one of ours."""
-        member = self._replica.ledger.members.get(slot)
+        member = self._replica.ledger.members.by_slot.get(slot)
         if member is None or slot in self.slots or not self._folder.lock_slot(slot):
             return False
         try:
             self._replica.sync()
-            if self._replica.ledger.members.get(slot) != member:
+            if self._replica.ledger.members.by_slot.get(slot) != member:
                 return False  # another process was faster; or the member had left before the lock
             then = self.skip(slot) + events.leave(slot, member.number)
             self.see_all()
@@ -266,11 +266,11 @@ class Membership:
         return True
 
     def _append_end(self, slot: int, then: bytes) -> None:
-        if slot in self._replica.ledger.files:
+        if slot in self._replica.ledger.files.filling:
             self.cut(then)
         else:
             self._replica.append(then)
 
     def bury_the_dead(self) -> bool:
         """Bury all members that died; return whether there were any."""
-        return sum([self.bury(slot) for slot in list(self._replica.ledger.members)]) > 0
+        return sum([self.bury(slot) for slot in list(self._replica.ledger.members.by_slot)]) > 0

@@ -54,7 +54,7 @@ class Parts:
 
     def __init__(self, folder: LogFolder, replica: Replica, key: Optional[Key], lock: Any) -> None:
         self.replica = replica
-        self.members = Membership(folder, replica, membarrier.barrier_works() and not replica.ledger.durable)
+        self.members = Membership(folder, replica, membarrier.barrier_works() and not replica.ledger.settings.durable)
         self.reclaimer = Reclaimer(folder, replica, self.members)
         self.reader = Reader(folder, replica)
         self.waiter = Waiter(folder, replica, self.members)
@@ -74,7 +74,7 @@ class Parts:
         self.disk: Optional[Disk] = None
         self.crowd: Optional[Crowd] = None
         """Of a durable queue."""
-        if replica.ledger.durable:
+        if replica.ledger.settings.durable:
             durable = late.room("engine.durable")
             disk = self.disk = durable.Disk(folder, replica)
             self.crowd = durable.Crowd(disk, replica, self.members, self.producer)
@@ -107,7 +107,7 @@ class Parts:
             producer.settle_all(producer)  # What another thread has put beyond its reservation may not count.
             if producer.taken() < taken:
                 return True
-        res = self.replica.ledger.res
+        res = self.replica.ledger.reservations.by_slot
         return sum([producer.trim(slot) for slot, own in list(res.items()) if not own.cut]) > 0
 
     def put_back(self, record: bytes) -> bool:
@@ -128,21 +128,22 @@ class Parts:
         if self.make_room():
             return True
         ledger = self.replica.ledger
-        return not ledger.shutting and self.producer.taken(count) <= ledger.maxsize
+        return not ledger.ending.shutting and self.producer.taken(count) <= ledger.maxsize
 
     def is_over(self) -> bool:
         """The queue was shut down, and nothing can be got any more."""
         if self.consumer.count():
             return False
         ledger = self.replica.ledger
-        return ledger.shut != SHUT or not (ledger.held and self.acknowledging.held_by_others())
+        return ledger.ending.shut != SHUT or not (ledger.holds.held and self.acknowledging.held_by_others())
 
     def finds_nothing_new(self) -> bool:
         """There was nothing to get, nothing has happened since, and there is nothing to do.
 
         ``False`` from the beginning of a shutdown on: somebody else in this process may have seen all that happens."""
         acknowledging = self.acknowledging
-        at_work = acknowledging.blocks or acknowledging.out or self.ending.is_wanted or self.replica.ledger.shutting
+        ends = self.ending.is_wanted or self.replica.ledger.ending.shutting
+        at_work = acknowledging.blocks or acknowledging.out or ends
         return not at_work and self.consumer.finds_nothing_new()
 
     def count(self) -> int:
@@ -157,12 +158,12 @@ class Parts:
         return count
 
     def is_done(self, completions: int) -> bool:
-        return not self.ending.unfinished() or self.replica.ledger.completions >= completions
+        return not self.ending.unfinished() or self.replica.ledger.joins.completions >= completions
 
 
 def load(replica: Replica) -> None:
     replica.load()
-    if replica.ledger.durable:
+    if replica.ledger.settings.durable:
         late.room("engine.durable").open_surely(replica)
 
 

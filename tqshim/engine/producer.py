@@ -74,8 +74,7 @@ class Producer:
         """Records that the counter alone has put, and that do not count: an act not their own has settled that."""
         self.supply = Supply(folder, replica, reclaimer)
         self.writer = Writer(folder)
-        maxsize = replica.ledger.maxsize
-        self._places = min(tuning.PLACES, max(tuning.PLACES_FEW, maxsize // 64))
+        self._places = min(tuning.PLACES, max(tuning.PLACES_FEW, replica.ledger.maxsize // 64))
         """Places of a reservation, where so many are free."""
         self.batch_size = index.capacity(-1)
         """Records of a batch file, at most."""
@@ -113,9 +112,9 @@ class Producer:
         replica = self._replica
         if self.slot is None:
             self.slot = self._members.join(consumer=False)
-        if replica.ledger.shutting or self.log.counts[self.log.flag] or not self._members.counting:
+        if replica.ledger.ending.shutting or self.log.counts[self.log.flag] or not self._members.counting:
             replica.sync()
-            if replica.ledger.shutting:
+            if replica.ledger.ending.shutting:
                 self.help_to_shut()
                 return 0
         by_counter = self._members.counting
@@ -127,7 +126,7 @@ class Producer:
                 self.look_what_is_delivered()
                 if not self._may_cut(len(records)):
                     return 0
-            if replica.ledger.shutting:
+            if replica.ledger.ending.shutting:
                 self.help_to_shut()
                 return 0
         total, count = self.write(records)
@@ -150,7 +149,7 @@ class Producer:
             return None
         self._replica.sync()
         if not self._has_free_places(self._position() + 1):
-            return 0 if self._is_alone() and not (self._replica.ledger.shutting or self._may_cut(1)) else None
+            return 0 if self._is_alone() and not (self._replica.ledger.ending.shutting or self._may_cut(1)) else None
         self._limit()
         # Commit point.
         total = log.put(record)
@@ -174,14 +173,14 @@ class Producer:
         counters = self._members.look()
         ledger = replica.ledger
         total = ledger.totals[slot]
-        filling = ledger.files.get(slot)
+        filling = ledger.files.filling.get(slot)
         passed, freed = self._members.passed()
         places = ledger.maxsize - ledger.used + freed
         if (
             ledger.grown(counters)  # records of others come first
             or ledger.reserved_to(slot) > total
-            or ledger.sole
-            or ledger.shutting
+            or ledger.leases.sole
+            or ledger.ending.shutting
             or log.counts[log.flag]
             or log.counts[log.cell] != total
             or log.stop > total
@@ -223,7 +222,7 @@ class Producer:
         if log.batch is None:
             return 0
         assert self.slot is not None
-        filling = self._replica.ledger.files.get(self.slot)
+        filling = self._replica.ledger.files.filling.get(self.slot)
         if filling is None or filling.file != log.batch.file:  # an act was interrupted just after its OPEN
             return 0
         begin = log.ends[total - log.first]
@@ -257,7 +256,7 @@ class Producer:
         # Commit point: from here on they are in the queue.
         log.counts[log.cell] = new
         # A shutdown may have looked for flags to raise before our OPEN, and not again since.
-        if log.counts[log.flag] or self._replica.ledger.shutting:
+        if log.counts[log.flag] or self._replica.ledger.ending.shutting:
             put = self.confirm(new, self)
             self.lost.difference_update(range(total, new))
             return new - total if put else 0
@@ -293,9 +292,9 @@ class Producer:
         replica.sync()
         ledger = replica.ledger
         # Where another thread has lowered the flag, and was interrupted then, the journal says who has joined.
-        is_asked = log.counts[log.flag] or ledger.shutting or ledger.stop_of(slot, self._is_alone()) < total
+        is_asked = log.counts[log.flag] or ledger.ending.shutting or ledger.stop_of(slot, self._is_alone()) < total
         if is_asked and ledger.totals[slot] < total:
-            own = ledger.res.get(slot)
+            own = ledger.reservations.by_slot.get(slot)
             data = b""
             if own is not None and not own.cut:
                 data = events.trim(slot, min(max(0, total - own.begin), events.RESERVE_MOST), own.grant)
@@ -304,7 +303,7 @@ class Producer:
             kept = self._members.cut(data)[-1]
             if isinstance(kept, int):
                 owner.lost.update(range(kept, total))
-        if replica.ledger.shutting and not replica.ledger.shut:
+        if replica.ledger.ending.shutting and not replica.ledger.ending.shut:
             self.help_to_shut()
         self._limit()
 
@@ -316,8 +315,8 @@ class Producer:
         """Let puts by the short way, which ask nobody, go as far as they may by now."""
         log, slot = self.log, self.slot
         ledger = self._replica.ledger
-        short = (tuning.SHORT_WAYS or tuning.GUARDED) and self._members.counting and not ledger.shutting
-        filling = None if slot is None else ledger.files.get(slot)
+        short = (tuning.SHORT_WAYS or tuning.GUARDED) and self._members.counting and not ledger.ending.shutting
+        filling = None if slot is None else ledger.files.filling.get(slot)
         # Another file: an act was interrupted just after its OPEN.
         is_ours = log.batch is not None and filling is not None and filling.file == log.batch.file
         if slot is None or not is_ours or not short or self.writer.is_dressed:
@@ -333,7 +332,7 @@ class Producer:
         replica, slot, log = self._replica, self.slot, self.log
         assert slot is not None
         total = self._position()
-        own = replica.ledger.res.get(slot)
+        own = replica.ledger.reservations.by_slot.get(slot)
         if own is not None and not own.cut and total < own.stop:
             return True
         if self._is_alone() and log.counts[log.flag]:
@@ -343,13 +342,13 @@ class Producer:
         if self._is_alone():
             return self._has_free_places(total + 1)
         ledger = replica.ledger
-        own = ledger.res.get(slot)
+        own = ledger.reservations.by_slot.get(slot)
         unused = max(0, own.stop - total) if own is not None else 0
         passed, freed = self._members.passed()
         places = min(self._places, ledger.maxsize - ledger.used + unused + freed)
         if (
             not (self._members.counting and tuning.RESERVATIONS)
-            or slot not in ledger.files
+            or slot not in ledger.files.filling
             or places < tuning.PLACES_LEAST
             or log.batch is None
         ):
@@ -375,33 +374,34 @@ class Producer:
                 self._replica.append_one(passed)
             if not (passed or looks) or total > self._stop_alone():
                 return False
-        return self._is_alone() and not self._replica.ledger.shutting
+        return self._is_alone() and not self._replica.ledger.ending.shutting
 
     def _stop_alone(self) -> int:
         """Records of the log for which there are places, as far as we know."""
         ledger, slot = self._replica.ledger, self.slot
         assert slot is not None
         stop = ledger.stop_of(slot, True)
-        return min(stop, self._delivered() + ledger.maxsize - ledger.used) if ledger.maxsize and ledger.sole else stop
+        sole = ledger.maxsize and ledger.leases.sole
+        return min(stop, self._delivered() + ledger.maxsize - ledger.used) if sole else stop
 
     def _delivered(self) -> int:
         """Records of our log that are cut, or delivered by a lease of all that comes, as far as we have seen."""
         ledger, slot = self._replica.ledger, self.slot
         assert slot is not None
-        lease, (number, given) = ledger.lease, self._given
+        lease, (number, given) = ledger.leases.standing, self._given
         total = ledger.totals[slot]
-        return max(total, given) if ledger.sole and lease is not None and lease.number == number else total
+        return max(total, given) if ledger.leases.sole and lease is not None and lease.number == number else total
 
     def look_what_is_delivered(self) -> bool:
         """Look how far a lease of all that comes has got, which no event says.  ``True``: further than we knew."""
-        replica, members, lease = self._replica, self._members, self._replica.ledger.lease
-        if not replica.ledger.sole or lease is None or self.slot is None:
+        replica, members, lease = self._replica, self._members, self._replica.ledger.leases.standing
+        if not replica.ledger.leases.sole or lease is None or self.slot is None:
             return False
         former, given = self._given, members.word(words_of.GIVEN, self.slot)
         # A process that ends the lease raises the flag, then looks there: if it is up, that look may have missed this.
         asked = members.word(words_of.LEASE_FLAG, lease.slot)
         replica.sync()
-        now = replica.ledger.lease
+        now = replica.ledger.leases.standing
         if now is None or now.number != lease.number:  # that may be the flag of a later lease
             return True
         if asked:
@@ -425,7 +425,7 @@ class Producer:
     def trim(self, slot: int) -> bool:
         """End a reservation.  ``False``: there is nothing to end."""
         replica, members = self._replica, self._members
-        own = replica.ledger.res.get(slot)
+        own = replica.ledger.reservations.by_slot.get(slot)
         if own is None or own.cut or own.stop <= replica.ledger.totals[slot]:
             return False
         if slot == self.slot:
@@ -466,7 +466,7 @@ class Producer:
         if skipped and isinstance(verdicts[-2], int):
             # What the SKIP came to: other threads wait to know whether their records count.
             self.lost.update(range(verdicts[-2], counter))
-        filling = self._replica.ledger.files[slot]
+        filling = self._replica.ledger.files.filling[slot]
         end = self._members.cells.words, slot, batch, filling.first, 0
         self.log = GuardedLog(self._lock, *end) if tuning.GUARDED else Log(*end)
         if former is not None:

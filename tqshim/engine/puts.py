@@ -58,7 +58,7 @@ def put_waiting(engine: Acts, records: list[NewRecord], block: bool, deadline: O
             if put:
                 return put
             raise
-        if put == len(records) or engine.parts.replica.ledger.shut:
+        if put == len(records) or engine.parts.replica.ledger.ending.shut:
             if waited and engine.parts.members.cells.words[_AWAIT_PLACE]:
                 engine.unless_forked(None, engine.act, pass_on, engine)
             return put

@@ -107,8 +107,8 @@ class Reader:
         return (
             tuning.MAPPINGS
             and tuning.GIL
-            and ledger.consumers == 1
-            and not ledger.durable
+            and ledger.members.consumers == 1
+            and not ledger.settings.durable
             and self._folder.maps_batches
         )
 

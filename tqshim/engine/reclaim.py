@@ -99,9 +99,9 @@ class Reclaimer:
         # Else the last scan is long ago, or from before the machine was started; or we are in the middle of one.
         by_another = self._listing is None and 0 <= now - at < tuning.SCAN_EVERY
         self.scanned = at if by_another else now
-        returned = len(self._replica.ledger.returned)
+        returned = len(self._replica.ledger.holds.returned)
         try:
-            if self._replica.ledger.held:
+            if self._replica.ledger.holds.held:
                 self.settle()
             if by_another:
                 return False
@@ -110,7 +110,7 @@ class Reclaimer:
         except OSError as error:
             if error.errno not in REMEDIES:  # else somebody does it later
                 raise
-        if len(self._replica.ledger.returned) > returned:
+        if len(self._replica.ledger.holds.returned) > returned:
             self.announce()
         return True
 
@@ -133,7 +133,7 @@ class Reclaimer:
         known = {file for file, _, _ in self._pending}
         self._pending += [(file, 1 << 62, replica.now) for file in found if file not in known and ledger.is_done(file)]
         self.reclaim()
-        self._folder.remove_free({member.number for member in ledger.members.values()}, listed)
+        self._folder.remove_free({member.number for member in ledger.members.by_slot.values()}, listed)
         self._folder.remove_old_journals(replica.journal.number, listed)
         if len(listed) < self._glance:
             self._listing = None
@@ -150,13 +150,13 @@ class Reclaimer:
         """Remove what is done by now, and what dead members have left: where all are busy, no waiter looks for it."""
         self.scan_if_due(monotonic())
         self._replica.ledger.trim()
-        if self._replica.ledger.done or self._pending:
+        if self._replica.ledger.files.done or self._pending:
             self.reclaim()
 
     def reclaim(self) -> None:
         """Remove the batch files that nobody needs, as far as no member can still be about to open one."""
         replica, members = self._replica, self._members
-        done = replica.ledger.done
+        done = replica.ledger.files.done
         if done:
             self._pending += [(file, end, replica.now) for file, end in done]
             done.clear()
@@ -168,7 +168,7 @@ class Reclaimer:
         # A member whose slot is beyond the cells has not grown them yet, and so has claimed nothing.
         pins = [
             (slot, words[Cells.place(words_of.POSITION, slot)])
-            for slot, member in replica.ledger.members.items()
+            for slot, member in replica.ledger.members.by_slot.items()
             if member.consumer and slot < members.cells.slots
         ]
         # Of our own only pins of leases of all that comes: these may have ended, and the next get does not know it yet.
@@ -191,7 +191,7 @@ class Reclaimer:
 
     def _will_be_refilled(self, file: FileId) -> bool:
         """The file's producer is still there, and there is space for other files."""
-        members = self._replica.ledger.members.values()
+        members = self._replica.ledger.members.by_slot.values()
         return any(member.number == file.member for member in members) and not self._folder.is_nearly_full()
 
     def _pins(self, slot: int, word: int, file: FileId, end: int, when: int) -> bool:
@@ -230,20 +230,20 @@ class Reclaimer:
                 continue
             try:
                 ledger = snapshot.load(begin)
-                if ledger.base + ledger.limit <= number:
+                if ledger.position.base + ledger.position.limit <= number:
                     continue
-                if ledger.base > number:
+                if ledger.position.base > number:
                     return None
                 at = replay(journal, ledger, word)
-                ledger.watched = slot
+                ledger.watch.slot = slot
                 applied = -1
                 while True:
-                    if ledger.yours or not applied:
+                    if ledger.watch.items or not applied:
                         break
                     applied = ledger.apply(journal.read(at, SIZE * 8))
                     at += applied
-                if ledger.yours:
-                    return {place.file for _, _, place in ledger.yours}
+                if ledger.watch.items:
+                    return {place.file for _, _, place in ledger.watch.items}
             finally:
                 journal.close()
         return set()

@@ -76,11 +76,11 @@ class Replica:
         journal = self.journal
         self.ledger = ledger
         self.pos = journal.start
-        self._half = journal.start + ledger.limit * SIZE // 2
+        self._half = journal.start + ledger.position.limit * SIZE // 2
         self._set_aside = ledger.next_limit
 
     def reload(self, slot: Optional[int], word: int) -> None:
-        """Follow the journal anew from its start, noting in the ledger's ``yours`` what has become the slot's since its
+        """Follow the journal anew from its start, noting in the ledger's ``watch`` what has become the slot's since its
         position cell had that word."""
         self.keep()
         assert self._kept is not None
@@ -90,9 +90,9 @@ class Replica:
         self.start(snapshot.load(self.journal.snapshot()))
         if slot is not None:
             self.pos = replay(self.journal, self.ledger, word)
-            self.ledger.watched = slot
+            self.ledger.watch.slot = slot
         self.sync()
-        self.ledger.watched = None
+        self.ledger.watch.slot = None
 
     def keep(self) -> None:
         """Have ``reload`` begin with this journal until ``settled``: from here on an event may say what is ours, and a
@@ -115,7 +115,7 @@ class Replica:
         """Where the ledger stands, as a position cell says it: by the number of an event in all the journals.  Past the
         journal's limit that is the journal's end: what counts next is the first event of the next journal."""
         ledger = self.ledger
-        return (ledger.base + min(ledger.index, ledger.limit)) * SIZE + SHIFT
+        return (ledger.position.base + min(ledger.position.index, ledger.position.limit)) * SIZE + SHIFT
 
     def _check_frame(self) -> None:
         """Raise ``OSError`` where this process was forked in the middle of what calls this.
@@ -134,7 +134,7 @@ class Replica:
             chunk = self.journal.read(self.pos, size)
             applied = self.ledger.apply(chunk) if chunk else 0
             self.pos += applied
-            if self.ledger.sealed is not None:
+            if self.ledger.position.sealed is not None:
                 self._next_journal()
                 continue
             if applied < size:
@@ -170,7 +170,7 @@ class Replica:
         verdicts: list[Verdict] = []
         while True:
             ledger = self.ledger
-            if ledger.index >= ledger.limit:
+            if ledger.position.index >= ledger.position.limit:
                 # First: no more void events are appended while there is no space for a roll.
                 self.roll()
             size = len(data)
@@ -178,7 +178,7 @@ class Replica:
             if end - size != self.pos:
                 self._catch_up(end - size)
             ledger = self.ledger
-            counts = (ledger.limit - ledger.index) * SIZE
+            counts = (ledger.position.limit - ledger.position.index) * SIZE
             for (event,) in _WORD.iter_unpack(data):
                 verdicts.append(ledger.step(event))
             self.pos = end
@@ -210,7 +210,7 @@ class Replica:
         ledger = self.ledger
         for (cut,) in _WORD.iter_unpack(cuts):
             ledger.step(cut)
-        if ledger.index >= ledger.limit:
+        if ledger.position.index >= ledger.position.limit:
             ledger.step(_WORD.unpack(event)[0])
             item = -1
         else:
@@ -228,7 +228,7 @@ class Replica:
         if self.pos > self._half:
             self._half = 1 << 62
         self._set_aside = ledger.wanted_limit
-        words = snapshot.words_after(ledger, min(ledger.limit - ledger.index, _EXTENTS_TO_COME))
+        words = snapshot.words_after(ledger, min(ledger.position.limit - ledger.position.index, _EXTENTS_TO_COME))
         self.folder.set_space_aside(self.journal.number + 1, self._set_aside + words)
 
     @property
@@ -245,13 +245,13 @@ class Replica:
         # The process that takes the spare is likely to win: the others need not all write down the same state.
         begun = monotonic()
         patience = begun + tuning.ROLL_PATIENCE + tuning.ROLL_PATIENCE_WORD * self.ledger.extents.words
-        while self.ledger.sealed is None and monotonic() < patience and not self.folder.has_spare(number):
+        while self.ledger.position.sealed is None and monotonic() < patience and not self.folder.has_spare(number):
             time.sleep(1e-3)
             self.sync()
             if self.journal.number >= number:
                 return
         whole = True
-        while self.ledger.sealed is None:
+        while self.ledger.position.sealed is None:
             try:
                 key = self._prepare_roll(number, whole)
             except OSError as error:
@@ -272,7 +272,7 @@ class Replica:
                     time.sleep(1e-3)
                 continue
             self._catch_up(self.journal.append(events.seal(int(key, 16))))
-            if self.ledger.sealed != int(key, 16):
+            if self.ledger.position.sealed != int(key, 16):
                 self.folder.drop_roll(number, key)
         self._next_journal()
 
@@ -288,9 +288,9 @@ class Replica:
             return prepare()
 
     def _next_journal(self) -> None:
-        assert self.ledger.sealed is not None
+        assert self.ledger.position.sealed is not None
         old = self.journal
-        new = self.folder.finish_roll(old.number + 1, self.ledger.sealed)
+        new = self.folder.finish_roll(old.number + 1, self.ledger.position.sealed)
         if new is None:  # this process lags: even the next journal is gone
             former = self.ledger
             deadline = monotonic() + tuning.UNSEEN_PATIENCE
@@ -323,24 +323,24 @@ class Replica:
 
         Nothing else can have become the slot's by them: while its process asks what is its own, it claims nothing."""
         ledger = self.ledger
-        ledger.watched, ledger.yours = former.watched, former.yours
-        lease, watched = former.lease, former.watched
-        if lease is None or watched is None or lease.slot != watched or former.sole:
+        ledger.watch = former.watch
+        lease, watched = former.leases.standing, former.watch.slot
+        if lease is None or watched is None or lease.slot != watched or former.leases.sole:
             return
-        number, end = ledger.kept.get(watched, (0, 0))
-        if ledger.lease == lease:
-            end = ledger.passed
+        number, end = ledger.leases.ended.get(watched, (0, 0))
+        if ledger.leases.standing == lease:
+            end = ledger.leases.passed
         elif number != lease.number:
             return
-        items = range(former.passed, end)
-        ledger.yours += [(former.base + former.index, item, former.place(item)) for item in items]
+        items = range(former.leases.passed, end)
+        ledger.watch.items += [(former.position.number, item, former.place(item)) for item in items]
 
 
 def replay(journal: Journal, ledger: Ledger, word: int) -> int:
     """Apply a journal's events up to where a position cell had that word; returns where that is."""
     number = (word - SHIFT) // SIZE
     at = journal.start
-    while (missing := number - ledger.base - ledger.index) > 0:
+    while (missing := number - ledger.position.number) > 0:
         applied = ledger.apply(journal.read(at, min(tuning.READ_LARGE, missing * SIZE)))
         if not applied:
             break

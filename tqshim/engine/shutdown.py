@@ -62,7 +62,7 @@ class Ending:
         self._replica.sync()
         ledger = self._replica.ledger
         wanted = SHUT_AT_ONCE if immediate else SHUT
-        if max(ledger.shut, ledger.shutting) < wanted:
+        if max(ledger.ending.shut, ledger.ending.shutting) < wanted:
             self._replica.append(events.closing(immediate))
         self.help()
 
@@ -70,7 +70,7 @@ class Ending:
     def is_wanted(self) -> bool:
         """Somebody has begun to shut the queue down, and not finished it."""
         ledger = self._replica.ledger
-        return ledger.shut < ledger.shutting
+        return ledger.ending.shut < ledger.ending.shutting
 
     def help(self) -> None:
         """Finish the shutdown that somebody wants."""
@@ -78,11 +78,11 @@ class Ending:
         replica.sync()
         while self.is_wanted:
             ledger = replica.ledger
-            immediate = ledger.shutting == SHUT_AT_ONCE
+            immediate = ledger.ending.shutting == SHUT_AT_ONCE
             if immediate and self._consumer.end_any_lease():
                 continue
             if members.counted and systems.MEMBARRIER is not None:
-                for slot in list(ledger.files):
+                for slot in list(ledger.files.filling):
                     members.raise_flag(words_of.FLAG, slot)
                 membarrier.barrier()
             # Commit point, the first of them.

@@ -126,14 +126,14 @@ class SoleLease:
     def is_possible(self, ledger: Ledger) -> bool:
         """Return whether we are the only consumer, and nothing keeps us from having such a lease."""
         return (
-            ledger.consumers == 1
+            ledger.members.consumers == 1
             and tuning.SOLE
             and systems.STORES_IN_ORDER
             and self._members.counting
             and self._members.cells.pages == 1
             # Else the queue's producers ask the journal for places.
-            and (not ledger.maxsize or (ledger.producers == 1 and not ledger.reserved))
-            and not (ledger.apart or ledger.finished or ledger.shutting or ledger.lease)
+            and (not ledger.maxsize or (ledger.producers == 1 and not ledger.reservations.places))
+            and not (ledger.holds.apart or ledger.joins.finished or ledger.ending.shutting or ledger.leases.standing)
         )
 
     def is_wanted(self, cuts: bytes) -> bool:
@@ -155,10 +155,10 @@ class SoleLease:
         # Once more: others could cut until then.
         words[words_of.GIVEN : words_of.GIVEN + words_of.SLOTS] = ledger.totals[: words_of.SLOTS]
         self.lease = lease
-        if any(log >= words_of.SLOTS or filling.file.large for log, filling in ledger.files.items()):
+        if any(log >= words_of.SLOTS or filling.file.large for log, filling in ledger.files.filling.items()):
             self.end()  # a file that was begun just before: we don't deliver from it
             return False
-        for log, filling in ledger.files.items():
+        for log, filling in ledger.files.filling.items():
             stop = min(filling.stop, ledger.totals[log] + events.DELIVERED_MOST)
             self._sources[log] = _Source(self._reader, lease, log, filling, stop)
         self._reclaimer.reclaim_done()
@@ -221,7 +221,7 @@ class SoleLease:
     def _stands(self) -> bool:
         """Read the journal on, and return whether it has not ended the lease."""
         self._replica.sync()
-        lease, there = self.lease, self._replica.ledger.lease
+        lease, there = self.lease, self._replica.ledger.leases.standing
         return lease is not None and there is not None and there.number == lease.number
 
     def take(self, got: list[Taken]) -> bool:
@@ -262,7 +262,7 @@ class SoleLease:
         assert self._hand.taking is not None
         source, total, _, _ = self._hand.taking
         ledger = self._replica.ledger
-        if ledger.given_of == source.lease and ledger.given.get(source.slot, 0) >= total:
+        if ledger.leases.given_of == source.lease and ledger.leases.given.get(source.slot, 0) >= total:
             return True
         # Else a put would take the record for delivered, and not cut it before its own.
         self._members.cells.words[source.given] = total - 1
@@ -294,7 +294,7 @@ class SoleLease:
         delivered comes into the hand.  ``member``: the number under which we are a consumer."""
         hand, ledger = self._hand, self._replica.ledger
         taking, state = hand.taking, hand.state
-        if ledger.sole and ledger.lease is not None and ledger.lease.member == member:
+        if ledger.leases.sole and ledger.leases.standing is not None and ledger.leases.standing.member == member:
             self._replica.append(self._members.end_of_all())
         if taking is not None and taking[3] is state:
             source, total, record, _ = taking

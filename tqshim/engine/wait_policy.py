@@ -198,7 +198,7 @@ class Waiter:
         self.waiting[kind].pop(me, None)
         if not self.waiting[kind]:
             cells.words[Cells.place(kind, slot)] = 0
-            if kind == SLEEPS and self._replica.ledger.consumers == 1:
+            if kind == SLEEPS and self._replica.ledger.members.consumers == 1:
                 return  # nobody else can sleep
         if self._members.sleepers(kind, 1):
             cells.words[ASLEEP[kind]] = 1
@@ -236,7 +236,7 @@ class Waiter:
     def nap(self, kind: int, naps: int) -> float:
         """Return how many seconds to sleep after so many naps: longer beside other sleepers, which look, too."""
         ledger = self._replica.ledger
-        waiters = ledger.consumers if kind == SLEEPS else len(ledger.members)
+        waiters = ledger.members.consumers if kind == SLEEPS else len(ledger.members.by_slot)
         nap = tuning.NAP
         if naps:  # the first one is short, and often all that is needed
             nap *= 1 << min(naps, 64)
@@ -286,7 +286,7 @@ class Waiter:
 
     def spin_for_place(self, deadline: Optional[float]) -> bool:
         """Look for a moment until the only other member, which is about to, has taken something or written about it."""
-        if len(self._replica.ledger.members) > 2:
+        if len(self._replica.ledger.members.by_slot) > 2:
             return False
         seen = self.seen(self._members.cells.given())
         return self._look(AWAITS_PLACE, inf if deadline is None else deadline, lambda: self.is_still(seen))
@@ -311,10 +311,10 @@ class Waiter:
         nor processes that are all stopped by a few places."""
         ledger = self._replica.ledger
         if kind == AWAITS_PLACE:
-            return ledger.consumers == 1 < ledger.producers
+            return ledger.members.consumers == 1 < ledger.producers
         if 0 < ledger.maxsize <= tuning.SOLE_FEW:
-            return ledger.producers == 1 < ledger.consumers
-        return ledger.producers > 1 or ledger.consumers > 1
+            return ledger.producers == 1 < ledger.members.consumers
+        return ledger.producers > 1 or ledger.members.consumers > 1
 
     def seen(self, given: bytes) -> Seen:
         """Return how far the journal is read, and what leases had ``given`` before it was read."""

@@ -131,15 +131,15 @@ def available(engine: Acts, kind: int, places: int) -> int:
         if parts.finds_nothing_new():
             return 0
         count = parts.count()
-        return sys.maxsize if not count and parts.replica.ledger.shut and parts.is_over() else count
+        return sys.maxsize if not count and parts.replica.ledger.ending.shut and parts.is_over() else count
     if kind == AWAITS_DONE:
         return sys.maxsize if engine.parts.is_done(places) else 0
     parts.replica.sync()
     ledger = parts.replica.ledger
-    if ledger.shut or ledger.shutting:
+    if ledger.ending.shut or ledger.ending.shutting:
         return sys.maxsize
     taken = parts.producer.taken()
-    if taken + places > engine.maxsize and (parts.make_room() or ledger.sole):
+    if taken + places > engine.maxsize and (parts.make_room() or ledger.leases.sole):
         parts.producer.look_what_is_delivered()
         taken = parts.producer.taken()
     return engine.maxsize - taken

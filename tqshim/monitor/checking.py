@@ -108,7 +108,7 @@ class _Check:
         spilled = self.view.spilled_names()
         yield from self._names()
         if self.ledger is not None:
-            if self.ledger.proof and self.view.key is None:
+            if self.ledger.settings.proof and self.view.key is None:
                 remedy = "give it (TQSHIM_AUTHKEY, or authkey=) to have them checked"
                 yield self._found(NOTE, "", "was made with an authkey: its records' HMACs are not checked", remedy)
             yield from self._counters()
@@ -177,7 +177,8 @@ class _Check:
                 yield self._damage(name, f"has {status.st_size} bytes, no whole page", "recover into a new folder")
 
     def _is_a_members(self, number: int) -> bool:
-        return self.ledger is not None and any(member.number == number for member in self.ledger.members.values())
+        ledger = self.ledger
+        return ledger is not None and any(member.number == number for member in ledger.members.by_slot.values())
 
     def _is_next(self, name: str) -> bool:
         """Whether the newest journal has decided for this file as the next; then the file only lacks its name."""
@@ -230,7 +231,7 @@ class _Check:
             yield self._damage(name, f"ends with {torn} bytes of a torn event", "recover the items into a new folder")
         elif end < size - torn and not any(os.pread(journal.fd, events.SIZE, end)) and not self._grows(size):
             finding = f"has a hole at byte {end}"
-            if self.view.ledger.durable and not self.in_use:
+            if self.view.ledger.settings.durable and not self.in_use:
                 remedy = "a power cut has left it: the next user goes on from there, and nothing is lost"
                 yield self._found(NOTE, name, finding, remedy)
             else:
@@ -250,7 +251,7 @@ class _Check:
     def _items(self, ledger: Ledger) -> Iterator[Finding]:
         """Report items that can't be read."""
         view = self.view
-        for peeked in (*view.read_apart(ledger.held.values()), *view.read_apart(ledger.returned)):
+        for peeked in (*view.read_apart(ledger.holds.held.values()), *view.read_apart(ledger.holds.returned)):
             if peeked.problem and not self._has_gone(peeked.number):
                 finding = f"{peeked.problem}: item {peeked.number}, which a block of claimed has or had"
                 yield self._damage(peeked.file, finding, "who gets it next is told, all others arrive")
@@ -299,7 +300,7 @@ class _Check:
         if not self.in_use:
             return False
         ledger = self.view.look()
-        held, returned = ledger.held.values(), ledger.returned
+        held, returned = ledger.holds.held.values(), ledger.holds.returned
         return all(one.item != item for one in held) and all(one.item != item for one in returned)
 
     def _batches(self, ledger: Ledger, spilled: list[str]) -> Iterator[Finding]:
@@ -328,9 +329,9 @@ class _Check:
         if not stat.S_ISREG(status.st_mode) or status.st_size >= index.data_begin(file.serial):
             return
         finding = f"{status.st_size} bytes can't hold the index of {index.capacity(file.serial)} records"
-        if file not in ledger.ends and file not in ledger.kept_files:
+        if file not in ledger.files.ends and file not in ledger.files.kept:
             yield self._found(NOTE, place, finding, "its producer is just making it, or was killed then")
-        elif ledger.ends.get(file, 0) <= self.view.delivered and file not in ledger.kept_files:
+        elif ledger.files.ends.get(file, 0) <= self.view.delivered and file not in ledger.files.kept:
             yield self._damage(place, finding, "its producer can't put any more: end it")
 
     def _members(self, ledger: Ledger) -> Iterator[Finding]:

@@ -232,8 +232,8 @@ def _summary(path: str, known: dict[tuple[int, int], tuple[str, list[Process]]])
             return Summary(path, None, taken, batches, 0, 0, held, age, error.finding)
         except OSError as error:
             return Summary(path, None, taken, batches, 0, 0, held, age, str(error))
-        producers = len(ledger.members) - ledger.consumers
-        return Summary(path, view.waiting, taken, batches, ledger.consumers, producers, held, age, "")
+        producers = ledger.producers
+        return Summary(path, view.waiting, taken, batches, ledger.members.consumers, producers, held, age, "")
 
 
 def status(path: str) -> Status:
@@ -249,41 +249,42 @@ def status(path: str) -> Status:
     with View(path) as view:
         ledger = view.look()
         cells, delivered, uncut = view.cells, view.delivered, view.uncut
+        reserved = max(0, ledger.reservations.places - uncut)
         journal = os.fstat(view.journal.fd)
         taken, batches = view.sizes()
         return Status(
             path=view.path,
             anonymous=names.is_anonymous(os.path.basename(view.path)),
             maxsize=ledger.maxsize,
-            durable=ledger.durable,
-            keyed=bool(ledger.proof),
+            durable=ledger.settings.durable,
+            keyed=bool(ledger.settings.proof),
             items=view.waiting,
             put=view.put,
-            got=delivered - ledger.apart,
-            unfinished=view.put - ledger.finished,
+            got=delivered - ledger.holds.apart,
+            unfinished=view.put - ledger.joins.finished,
             uncut=uncut,
-            shut=bool(ledger.shut),
-            held=len(ledger.held),
-            returned=len(ledger.returned),
-            redelivered=ledger.redelivered,
-            leased=max(0, ledger.lease.end - delivered) if ledger.lease else 0,
+            shut=bool(ledger.ending.shut),
+            held=len(ledger.holds.held),
+            returned=len(ledger.holds.returned),
+            redelivered=ledger.holds.redelivered,
+            leased=max(0, ledger.leases.standing.end - delivered) if ledger.leases.standing else 0,
             # Items that are put and not cut stand in reserved places, or in free ones where one producer puts alone.
-            reserved=max(0, ledger.reserved - uncut),
-            places=max(0, ledger.maxsize - view.waiting - len(ledger.held) - max(0, ledger.reserved - uncut))
+            reserved=reserved,
+            places=max(0, ledger.maxsize - view.waiting - len(ledger.holds.held) - reserved)
             if ledger.maxsize
             else None,
             item_bytes=view.item_bytes,
             oldest_at_least=view.oldest_at_least,
             journal=view.journal.number,
-            journal_events=ledger.index,
-            journal_limit=ledger.limit,
+            journal_events=ledger.position.index,
+            journal_limit=ledger.position.limit,
             journal_bytes=journal.st_size,
             batches=batches,
             bytes=taken,
             disk_free=systems.room_of(view.fd),
             spill=view.spill_path(),
-            consumers=ledger.consumers,
-            producers=len(ledger.members) - ledger.consumers,
+            consumers=ledger.members.consumers,
+            producers=ledger.producers,
             waiting_consumers=len(cells.sleepers(SLEEPS)) if cells else 0,
             waiting_producers=len(cells.sleepers(AWAITS_PLACE)) if cells else 0,
             members=view.members(),

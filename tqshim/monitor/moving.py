@@ -259,7 +259,7 @@ def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
     guessed = durable = False
     try:
         ledger = view.look()
-        maxsize, durable, records = ledger.maxsize, ledger.durable, _records(view, unreadable)
+        maxsize, durable, records = ledger.maxsize, ledger.settings.durable, _records(view, unreadable)
     except FolderError:
         if view.former or (view.newest() is None and not view.has_batches()):
             raise
@@ -291,7 +291,7 @@ def _copy(view: View, into: str, authkey: Optional[bytes]) -> Recovery:
 def _records(view: View, unreadable: list[Peeked]) -> Iterator[bytes]:
     """Yield the records of all items that nobody has got; add items that can't be read to ``unreadable``."""
     ledger = view.ledger
-    apart: list[Union[Held, Returned]] = sorted((*ledger.held.values(), *ledger.returned), key=_item)
+    apart: list[Union[Held, Returned]] = sorted((*ledger.holds.held.values(), *ledger.holds.returned), key=_item)
     waiting = (view.read(stretch, whole=True) for stretch in view.stretches())
     for one in chain(view.read_apart(apart, whole=True), chain.from_iterable(waiting)):
         if one.record is None:
@@ -374,13 +374,13 @@ def _tidy(view: View, in_use: bool) -> Recovery:
     number = view.newest()
     folder = LogFolder.meet(view.path)
     try:
-        if ledger.durable:  # So no power cut can make the files that go needed again.
+        if ledger.settings.durable:  # So no power cut can make the files that go needed again.
             hardening.harden(view.journal.fd)
             hardening.harden_names(folder)
         before = {*view.names(), *view.spilled_names()}
         if number is not None:
             folder.remove_old_journals(number)
-        folder.remove_free(keep={member.number for member in ledger.members.values()})
+        folder.remove_free(keep={member.number for member in ledger.members.by_slot.values()})
         for file in () if in_use else folder.batches():  # in use: somebody may just be about to read one
             if ledger.is_done(file):
                 folder.remove_batch(file)
@@ -423,7 +423,7 @@ def remove(path: str) -> Optional[int]:
         def count() -> None:
             nonlocal items, shortage
             try:
-                items = len(view.look().held) + view.waiting
+                items = len(view.look().holds.held) + view.waiting
             except FolderError:
                 pass
             except OSError as error:

@@ -86,7 +86,7 @@ class View(Files):
         has no index."""
         found = self._batches.get(file)
         if found is None:
-            found = SeenBatch(*self._opened(file), bool(self.ledger.proof), self.key)
+            found = SeenBatch(*self._opened(file), bool(self.ledger.settings.proof), self.key)
             if len(self._batches) >= FILES:
                 self._batches.pop(next(iter(self._batches))).close()
             self._batches[file] = found
@@ -182,7 +182,7 @@ class View(Files):
                 self._at += applied
                 if applied < tuning.READ_LARGE:
                     break
-            if self.ledger.sealed is None:
+            if self.ledger.position.sealed is None:
                 return self.ledger
             self._next()
         if self.has_batches():
@@ -209,7 +209,7 @@ class View(Files):
             journal.close()
             raise self._damaged(names.journal(journal.number), error) from None
         try:
-            self.key = match(self.path, ledger.proof, self._authkey) if self._authkey is not None else None
+            self.key = match(self.path, ledger.settings.proof, self._authkey) if self._authkey is not None else None
         except ValueError:
             journal.close()
             raise
@@ -219,9 +219,10 @@ class View(Files):
 
     def _next(self) -> None:
         """The journal is sealed: go to the next, whether or not somebody has given it its name yet."""
-        assert self._journal is not None and self.ledger.sealed is not None
+        assert self._journal is not None and self.ledger.position.sealed is not None
         number = self._journal.number + 1
-        for name in (names.journal(number), names.roll(number, f"{self.ledger.sealed:010x}"), names.journal(number)):
+        waiting = names.roll(number, f"{self.ledger.position.sealed:010x}")
+        for name in (names.journal(number), waiting, names.journal(number)):
             with contextlib.suppress(FileNotFoundError):
                 self._go_to(*self.open_journal(name, number))
                 return
@@ -239,16 +240,16 @@ class View(Files):
     @property
     def delivered(self) -> int:
         """The number of the oldest item that nobody has got: the cell of a lease tells how far its consumer is."""
-        lease = self.ledger.lease
-        if lease is None or self.ledger.sole:
+        lease = self.ledger.leases.standing
+        if lease is None or self.ledger.leases.sole:
             return self.ledger.head + sum([at - self.ledger.totals[slot] for slot, at in self._given.items()])
-        return max(self.ledger.passed, min(self.word(LEASE_POSITION, lease.slot), lease.end))
+        return max(self.ledger.leases.passed, min(self.word(LEASE_POSITION, lease.slot), lease.end))
 
     @property
     def _given(self) -> dict[int, int]:
         """By slot: up to which record a lease of all that comes has got, of the records that the last look saw."""
         ledger = self.ledger
-        if not ledger.sole:
+        if not ledger.leases.sole:
             return {}
         return {
             slot: min(self.word(GIVEN, slot), total)
@@ -265,12 +266,12 @@ class View(Files):
     @property
     def uncut(self) -> int:
         """Items that are put, and neither cut nor delivered yet."""
-        return self.put - self.ledger.tail - (self.delivered - self.ledger.head if self.ledger.sole else 0)
+        return self.put - self.ledger.tail - (self.delivered - self.ledger.head if self.ledger.leases.sole else 0)
 
     @property
     def _counting(self) -> bytes:
         """The counters, where they count: in a durable queue a record that the journal lacks is not put."""
-        return b"" if self.ledger.durable else self.counters
+        return b"" if self.ledger.settings.durable else self.counters
 
     @property
     def put(self) -> int:
@@ -280,7 +281,7 @@ class View(Files):
     @property
     def waiting(self) -> int:
         """Items that can be got now, whether they have waited all the time or have come back."""
-        return self.put - self.delivered + len(self.ledger.returned)
+        return self.put - self.delivered + len(self.ledger.holds.returned)
 
     def stretches(self) -> Iterator[Stretch]:
         """Yield where the items that wait stand: cut items in their order, then the others by slot."""
@@ -324,7 +325,7 @@ class View(Files):
         if not self.waiting:
             return None
         now, since = time.time(), 0.0
-        returned = self.ledger.returned
+        returned = self.ledger.holds.returned
         oldest = next(self.stretches(), None)
         place = returned[0].place if returned else oldest.place if oldest else None
         if returned or (oldest is not None and not oldest.uncut):
@@ -351,7 +352,8 @@ class View(Files):
         ``ValueError`` for whole records of a queue with a key that was not given."""
         ledger = self.look()
         found = [
-            (one.place, peeked) for one, peeked in zip(ledger.returned, self.read_apart(ledger.returned[:count], whole))
+            (one.place, peeked)
+            for one, peeked in zip(ledger.holds.returned, self.read_apart(ledger.holds.returned[:count], whole))
         ]
         for stretch in self.stretches():
             wanted = stretch.part(0, count - len(found))
@@ -363,7 +365,7 @@ class View(Files):
         if not doubtful:
             return [peeked for _, peeked in found]
         ledger = self.look()
-        wait = self.still_wait(doubtful).union(one.place for one in ledger.returned)
+        wait = self.still_wait(doubtful).union(one.place for one in ledger.holds.returned)
         return [peeked for place, peeked in found if place not in doubtful or place in wait]
 
     def read_apart(self, apart: Iterable[Union[Held, Returned]], whole: bool = False) -> Iterator[Peeked]:
@@ -374,7 +376,7 @@ class View(Files):
     def read(self, stretch: Stretch, whole: bool = False) -> Iterator[Peeked]:
         """Yield the items of a stretch, one by one."""
         if whole and self.key is None:
-            match(self.path, self.ledger.proof, None)
+            match(self.path, self.ledger.settings.proof, None)
         for at in range(stretch.size):
             yield self._read(stretch.part(at, 1), whole)
 
@@ -406,11 +408,11 @@ class View(Files):
         """Return the queue's members, by slot."""
         ledger = self.ledger
         try:
-            owners: Optional[dict[int, int]] = lock_owners(self.fd, ledger.members)
+            owners: Optional[dict[int, int]] = lock_owners(self.fd, ledger.members.by_slot)
         except OSError:
             owners = None
         found = []
-        for slot, member in sorted(ledger.members.items()):
+        for slot, member in sorted(ledger.members.by_slot.items()):
             pid = None if owners is None else owners.get(slot)
             state = "unknown" if owners is None else "dead" if pid is None else "alive"
             waits = state != "dead" and any(self.word(kind, slot) for kind in KINDS)
@@ -424,7 +426,7 @@ class View(Files):
         ledger = self.ledger
         for slot, counter in enumerate(memoryview(self.counters).cast("Q")):
             most = ledger.totals[slot] if slot < len(ledger.totals) else 0
-            filling = ledger.files.get(slot)
+            filling = ledger.files.filling.get(slot)
             if filling is not None:
                 most = max(most, filling.stop)
             if counter > most:

@@ -92,8 +92,8 @@ class Watch:
             put=put,
             got=got,
             maxsize=ledger.maxsize,
-            consumers=ledger.consumers,
-            producers=len(ledger.members) - ledger.consumers,
+            consumers=ledger.members.consumers,
+            producers=ledger.producers,
             waiting_consumers=len(cells.sleepers(SLEEPS)) if cells else 0,
             waiting_producers=len(cells.sleepers(AWAITS_PLACE)) if cells else 0,
             oldest_at_least=at_least,
@@ -104,7 +104,7 @@ class Watch:
 
     def _count_got(self) -> int:
         """Return how many items count as got: those in a block of ``claimed``, or come back from one, do not."""
-        return self._view.delivered - self._view.ledger.apart
+        return self._view.delivered - self._view.ledger.holds.apart
 
     def _oldest(self, got: int, put: int, now: float) -> tuple[Optional[float], Optional[float]]:
         """Return the seconds for which item ``got`` has waited: at least, at most."""

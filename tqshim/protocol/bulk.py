@@ -31,10 +31,11 @@ def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  
 
     The caller makes sure that no lease of all that comes stands, and no slot is watched."""
     begin = at
-    head, tail, passed, plain, reserved = state.head, state.tail, state.passed, state.plain, state.reserved
-    totals, files, res, members = state.totals, state.files, state.res, state.members
-    maxsize, apart, shut, shutting = state.maxsize, state.apart, state.shut, state.shutting
-    leases, grants, lease = state.leases, state.grants, state.lease
+    leases, reservations = state.leases, state.reservations
+    head, tail, passed, plain, reserved = state.head, state.tail, leases.passed, leases.plain, reservations.places
+    totals, files, res, members = state.totals, state.files.filling, reservations.by_slot, state.members.by_slot
+    maxsize, apart, shut, shutting = state.maxsize, state.holds.apart, state.ending.shut, state.ending.shutting
+    made, grants, lease = leases.made, reservations.made, leases.standing
     holder, first, last, number, member = lease or (0, 0, 0, 0, 0)  # no lease has the number 0
     extents: list[tuple[int, int, int, int]] = []
     grown: dict[int, int] = {}
@@ -84,16 +85,16 @@ def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  
             slot = event >> 8 & 0xFFFF
             who = members.get(slot)
             if who is not None and who.consumer and head < tail and not apart and (not number or member == who.number):
-                leases += 1
+                made += 1
                 last = min(head + min(event >> 24, events.LEASE_MOST), tail)
-                holder, first, number, member = slot, head, leases, who.number
+                holder, first, number, member = slot, head, made, who.number
                 passed, head, plain = first, last, False
         elif kind == REVOKE:
             if number and event >> 24 == number:
                 head = max(passed, min(first + (event >> 8 & 0xFFFF), last))
                 who = members.get(holder)
                 if who is not None and who.number == member:
-                    state.kept[holder] = number, head
+                    leases.ended[holder] = number, head
                 number, passed, plain = 0, 0, True
         elif kind == PASSED:
             if number and event >> 24 == number and passed < first + (event >> 8 & 0xFFFF) <= last:
@@ -101,13 +102,14 @@ def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  
         else:
             break
         at += 1
-    state.index += at - begin
-    state.head, state.tail, state.passed, state.plain, state.reserved = head, tail, passed, plain, reserved
-    state.leases, state.grants = leases, grants
+    state.position.index += at - begin
+    state.head, state.tail = head, tail
+    leases.passed, leases.plain, leases.made = passed, plain, made
+    reservations.places, reservations.made = reserved, grants
     if number != (0 if lease is None else lease.number):
-        state.lease = Lease(holder, first, last, number, member) if number else None
+        leases.standing = Lease(holder, first, last, number, member) if number else None
     for slot, stop in grown.items():
-        state.ends[files[slot].file] = stop
+        state.files.ends[files[slot].file] = stop
     waiting = [extent for extent in extents if extent[0] + extent[3] > (passed if number else head)]
     if len(waiting) < len(extents):
         state.extents.clear(tail)  # nobody asks where claimed items stand

@@ -118,9 +118,9 @@ class Ledger(State):
         end = chunk[::SIZE].find(0, 0, count)
         count, at = count if end < 0 else end, 0
         words = struct.unpack_from(f"<{count}Q", chunk)
-        last = min(count, self.limit - self.index) if self.watched is None else 0
+        last = min(count, self.position.limit - self.position.index) if self.watch.slot is None else 0
         while at < last:
-            if words[at] & 0xFF in OFTEN and not self.sole:
+            if words[at] & 0xFF in OFTEN and not self.leases.sole:
                 at = apply_often(self, words, at, last)
             else:
                 self.step(words[at])
@@ -131,10 +131,11 @@ class Ledger(State):
 
     def step(self, event: int) -> Verdict:
         """Apply one event and say what it came to."""
-        index = self.index
-        self.index = index + 1
+        position = self.position
+        index = position.index
+        position.index = index + 1
         kind = event & 0xFF
-        if index >= self.limit:
+        if index >= position.limit:
             return self._past_limit(kind, event >> 24)
         if kind == CLAIM:  # most events are one of these two
             return self._claim(event >> 8 & 0xFFFF, 1)
@@ -144,29 +145,29 @@ class Ledger(State):
         return do(self, event >> 8 & 0xFFFF, event >> 24) if do is not None else None
 
     def _claim(self, slot: int, most: int) -> Optional[range]:
-        if not self.plain or self.head >= self.tail:
+        if not self.leases.plain or self.head >= self.tail:
             return None
         items = range(self.head, min(self.head + most, self.tail))
         self.head = items.stop
-        if slot == self.watched:
+        if slot == self.watch.slot:
             self._note(items)
         return items
 
     def claim(self) -> int:
         """Apply a CLAIM of a process that has not lost sight of its own; return its item, or -1 if it is void."""
         item = self.head
-        self.index += 1
-        if not self.plain or item >= self.tail:
+        self.position.index += 1
+        if not self.leases.plain or item >= self.tail:
             return -1
         self.head = item + 1
         return item
 
     def _note(self, items: range) -> None:
-        self.yours += [(self.base + self.index - 1, item, self.place(item)) for item in items]
+        self.watch.items += [(self.position.number - 1, item, self.place(item)) for item in items]
 
     def _cut(self, slot: int, total: int, whole: bool) -> Optional[range]:
-        filling = self.files.get(slot)
-        if filling is None or self.shut or self.sole:
+        filling = self.files.filling.get(slot)
+        if filling is None or self.ending.shut or self.leases.sole:
             return None
         totals = self.totals
         former = totals[slot]
@@ -180,12 +181,12 @@ class Ledger(State):
                 if whole or most <= former:
                     return None
                 total = most
-            self.reserved -= min(reserved, total) - former
+            self.reservations.places -= min(reserved, total) - former
         return self._grow(slot, filling, total)
 
     def _put_back(self, slot: int, total: int) -> Optional[range]:
-        filling = self.files.get(slot)
-        if filling is None or self.shut == SHUT_AT_ONCE or self.sole:
+        filling = self.files.filling.get(slot)
+        if filling is None or self.ending.shut == SHUT_AT_ONCE or self.leases.sole:
             return None
         if not self.totals[slot] < total <= filling.stop:
             return None
@@ -195,13 +196,13 @@ class Ledger(State):
     def _grow(self, slot: int, filling: Filling, total: int) -> range:
         first, former = self.tail, self.totals[slot]
         self.extents.append(first, filling.number, former - filling.first, total - former)
-        self.ends[filling.file] = self.tail = first + total - former
+        self.files.ends[filling.file] = self.tail = first + total - former
         self.totals[slot] = total
         return range(first, self.tail)
 
     def _skip(self, slot: int, total: int) -> Optional[int]:
-        filling = self.files.get(slot)
-        if filling is None or self.sole or not self.totals[slot] < total <= filling.stop:
+        filling = self.files.filling.get(slot)
+        if filling is None or self.leases.sole or not self.totals[slot] < total <= filling.stop:
             return None
         self._drop_reservation(slot)
         former = self.totals[slot]
@@ -209,223 +210,238 @@ class Ledger(State):
         return former
 
     def _drop_reservation(self, slot: int) -> None:
-        self.reserved -= self.reserved_to(slot) - self.totals[slot]
-        self.res.pop(slot, None)
+        self.reservations.places -= self.reserved_to(slot) - self.totals[slot]
+        self.reservations.by_slot.pop(slot, None)
 
     def _lease(self, slot: int, most: int) -> Optional[Lease]:
-        old, member = self.lease, self.members.get(slot)
+        old, member = self.leases.standing, self.members.by_slot.get(slot)
         if member is None or not member.consumer:
             return None
-        if self.head >= self.tail or self.apart or (old is not None and old.member != member.number):
+        if self.head >= self.tail or self.holds.apart or (old is not None and old.member != member.number):
             return None
         return self._begin_lease(slot, member, min(self.head + min(most, events.LEASE_MOST), self.tail))
 
     def _begin_lease(self, slot: int, member: Member, end: int) -> Lease:
-        self.leases += 1
-        self.lease = Lease(slot, self.head, end, self.leases, member.number)
-        self.passed, self.head, self.plain = self.head, end, False
-        return self.lease
+        leases = self.leases
+        leases.made += 1
+        leases.standing = Lease(slot, self.head, end, leases.made, member.number)
+        leases.passed, self.head, leases.plain = self.head, end, False
+        return leases.standing
 
     def _lease_all(self, slot: int) -> Optional[Lease]:
-        member = self.members.get(slot)
-        if member is None or not member.consumer or self.consumers != 1 or self.lease is not None or self.shut:
+        member, leases = self.members.by_slot.get(slot), self.leases
+        if member is None or not member.consumer or self.members.consumers != 1:
             return None
-        if self.apart or self.head < self.tail or (self.maxsize and (self.producers > 1 or self.reserved)):
+        if leases.standing is not None or self.ending.shut or self.holds.apart or self.head < self.tail:
             return None
-        self.sole, self.given_of, self.given = True, self.leases + 1, {}
+        if self.maxsize and (self.producers > 1 or self.reservations.places):
+            return None
+        leases.sole, leases.given_of, leases.given = True, leases.made + 1, {}
         return self._begin_lease(slot, member, self.head)
 
     def _give(self, slot: int, total: int, number: int) -> Optional[range]:
-        lease, filling = self.lease, self.files.get(slot)
-        if not self.sole or lease is None or lease.number % events.SOLE_LIMIT != number or filling is None:
+        leases, filling = self.leases, self.files.filling.get(slot)
+        lease = leases.standing
+        if not leases.sole or lease is None or lease.number % events.SOLE_LIMIT != number or filling is None:
             return None
         former = self.totals[slot]
         count = (total - former) % events.DELIVERED_LIMIT
         if not 0 < count <= events.DELIVERED_MOST or former + count > filling.stop:
             return None
         first = self.tail
-        self.totals[slot] = self.given[slot] = former + count
-        self.head = self.passed = self.tail = self.ends[filling.file] = first + count
+        self.totals[slot] = leases.given[slot] = former + count
+        self.head = leases.passed = self.tail = self.files.ends[filling.file] = first + count
         self.extents.clear(self.tail)
-        self.lease = Lease(lease.slot, self.tail, self.tail, lease.number, lease.member)
+        leases.standing = Lease(lease.slot, self.tail, self.tail, lease.number, lease.member)
         return range(first, self.tail)
 
     def _pass(self, count: int, number: int) -> Optional[int]:
-        lease = self.lease
-        if lease is None or lease.number != number or not self.passed < lease.first + count <= lease.end:
+        leases, lease = self.leases, self.leases.standing
+        if lease is None or lease.number != number or not leases.passed < lease.first + count <= lease.end:
             return None
-        former, self.passed = self.passed, lease.first + count
-        if lease.slot == self.watched:
-            self._note(range(former, self.passed))
-        return self.passed
+        former, leases.passed = leases.passed, lease.first + count
+        if lease.slot == self.watch.slot:
+            self._note(range(former, leases.passed))
+        return leases.passed
 
     def _revoke(self, count: int, number: int) -> Optional[int]:
-        lease = self.lease
+        leases, lease = self.leases, self.leases.standing
         if lease is None or lease.number != number:
             return None
-        self.head = max(self.passed, min(lease.first + count, lease.end))
-        if lease.slot == self.watched:
-            self._note(range(self.passed, self.head))
-        self.lease, self.passed, self.sole, self.plain = None, 0, False, True
-        holder = self.members.get(lease.slot)
+        self.head = max(leases.passed, min(lease.first + count, lease.end))
+        if lease.slot == self.watch.slot:
+            self._note(range(leases.passed, self.head))
+        leases.standing, leases.passed, leases.sole, leases.plain = None, 0, False, True
+        holder = self.members.by_slot.get(lease.slot)
         if holder is not None and holder.number == lease.member:
-            self.kept[lease.slot] = number, self.head
+            leases.ended[lease.slot] = number, self.head
         return self.head
 
     def _reserve(self, slot: int, places: int) -> Optional[Reservation]:
-        if not self.maxsize or self.shut or self.shutting or self.sole or slot not in self.files:
+        if not self.maxsize or self.leases.sole or slot not in self.files.filling:
+            return None
+        if self.ending.shut or self.ending.shutting:
             return None
         total = self.totals[slot]
         former = self.reserved_to(slot) - total
         if self.used - former + places > self.maxsize:
             return None
-        self.grants += 1
-        self.res[slot] = Reservation(total, total + places, self.grants % events.GRANT_LIMIT, False)
-        self.reserved += places - former
-        return self.res[slot]
+        reservations = self.reservations
+        reservations.made += 1
+        own = Reservation(total, total + places, reservations.made % events.GRANT_LIMIT, False)
+        reservations.by_slot[slot] = own
+        reservations.places += places - former
+        return own
 
     def _trim(self, slot: int, used: int, grant: int) -> Optional[Reservation]:
-        own = self.res.get(slot)
+        reservations = self.reservations
+        own = reservations.by_slot.get(slot)
         if own is None or own.cut or own.grant != grant or own.stop - own.begin > events.RESERVE_MOST:
             return None
         stop = min(own.begin + used, own.stop)
         total = self.totals[slot]
-        self.reserved -= max(0, own.stop - total) - max(0, stop - total)
-        self.res[slot] = Reservation(own.begin, stop, own.grant, True)
-        return self.res[slot]
+        reservations.places -= max(0, own.stop - total) - max(0, stop - total)
+        reservations.by_slot[slot] = own = Reservation(own.begin, stop, own.grant, True)
+        return own
 
     def _open(self, slot: int, serial: int) -> Optional[int]:
-        member = self.members.get(slot)
-        if member is None or self.sole or (slot in self.files and self.files[slot].file.serial >= serial):
+        member, files = self.members.by_slot.get(slot), self.files
+        former = files.filling.get(slot)
+        if member is None or self.leases.sole or (former is not None and former.file.serial >= serial):
             return None
         self._seal(slot)
-        filling = self.files[slot] = Filling.of(FileId(member.number, serial), self.opened, self.totals[slot])
-        self.opened += 1
-        self.known_files[filling.number] = filling.file
-        self.ends[filling.file] = 0
+        filling = Filling.of(FileId(member.number, serial), files.opened, self.totals[slot])
+        files.opened += 1
+        files.filling[slot], files.known[filling.number], files.ends[filling.file] = filling, filling.file, 0
         return slot
 
     def _join(self, number: int, consumer: bool) -> Optional[int]:
-        if self.free:
-            slot = min(self.free)
-            self.free.remove(slot)
-        elif len(self.members) < events.SLOTS:
-            slot = len(self.members)
+        members = self.members
+        if members.free:
+            slot = min(members.free)
+            members.free.remove(slot)
+        elif len(members.by_slot) < events.SLOTS:
+            slot = len(members.by_slot)
             if slot >= len(self.totals):
                 self.totals.frombytes(NEW_SLOTS)
         else:
             return None
-        self.members[slot] = Member(number, consumer)
-        self.consumers += consumer
+        members.by_slot[slot] = Member(number, consumer)
+        members.consumers += consumer
         return slot
 
     def _leave(self, slot: int, number: int) -> Optional[int]:
-        member = self.members.get(slot)
-        if member is None or member.number != number or (self.sole and slot in self.files):
+        members = self.members
+        member = members.by_slot.get(slot)
+        if member is None or member.number != number or (self.leases.sole and slot in self.files.filling):
             return None
-        del self.members[slot]
-        self.consumers -= member.consumer
-        self.free.append(slot)
-        self.kept.pop(slot, None)
+        del members.by_slot[slot]
+        members.consumers -= member.consumer
+        members.free.append(slot)
+        self.leases.ended.pop(slot, None)
         self._drop_reservation(slot)
         self._seal(slot)
-        for held in [held for held in self.held.values() if held.member == number]:
+        for held in [held for held in self.holds.held.values() if held.member == number]:
             self._come_back(held)
         return slot
 
     def _hold(self, number: int, slot: int) -> Optional[Held]:
-        member = self.members.get(slot)
-        if member is None or not member.consumer or self.lease is not None:
+        member = self.members.by_slot.get(slot)
+        if member is None or not member.consumer or self.leases.standing is not None:
             return None
-        if self.returned:
-            item, times, place = self.returned.pop(0)
-            self.plain = not self.returned
-            self.redelivered += 1
+        holds = self.holds
+        if holds.returned:
+            item, times, place = holds.returned.pop(0)
+            self.leases.plain = not holds.returned
+            holds.redelivered += 1
         elif self.head < self.tail:
             item, times, place = self.head, 0, self.place(self.head)
             self.head += 1
-            self.apart += 1
-            self.kept_files[place.file] = self.kept_files.get(place.file, 0) + 1
+            holds.apart += 1
+            self.files.kept[place.file] = self.files.kept.get(place.file, 0) + 1
         else:
             return None
-        held = self.held[number] = Held(number, slot, member.number, item, times, place)
+        held = holds.held[number] = Held(number, slot, member.number, item, times, place)
         return held
 
     def _got(self, number: int) -> Optional[int]:
-        held = self.held.pop(number, None)
+        held = self.holds.held.pop(number, None)
         if held is not None:
             self._let_go(held.place.file)
         return None if held is None else number
 
     def _return(self, number: int) -> Optional[int]:
-        held = self.held.get(number)
+        held = self.holds.held.get(number)
         if held is None:
             return None
         self._come_back(held)
         return number
 
     def _come_back(self, held: Held) -> None:
-        del self.held[held.number]
-        if self.shut == SHUT_AT_ONCE:
+        del self.holds.held[held.number]
+        if self.ending.shut == SHUT_AT_ONCE:
             self._let_go(held.place.file)
             self._finish(min(1, self.unfinished))
         else:
-            insort(self.returned, Returned(held.item, held.times + 1, held.place))
-            self.plain = False
+            insort(self.holds.returned, Returned(held.item, held.times + 1, held.place))
+            self.leases.plain = False
 
     def _let_go(self, file: FileId) -> None:
         """Note that one item in that batch file is no longer held or returned."""
-        self.apart -= 1
-        self.kept_files[file] -= 1
-        if self.kept_files[file]:
+        files = self.files
+        self.holds.apart -= 1
+        files.kept[file] -= 1
+        if files.kept[file]:
             return
-        del self.kept_files[file]
-        if file not in self.ends:
-            self.done.append((file, self.low))
+        del files.kept[file]
+        if file not in files.ends:
+            files.done.append((file, self.low))
 
     def _task_done(self) -> Optional[int]:
-        if self.finished >= self.tail or self.sole:
+        if self.joins.finished >= self.tail or self.leases.sole:
             return None
         self._finish(1)
         return self.unfinished
 
     def _finish(self, count: int) -> None:
-        self.finished += count
-        self.completions += bool(count) and self.finished == self.tail
+        joins = self.joins
+        joins.finished += count
+        joins.completions += bool(count) and joins.finished == self.tail
 
     def _close(self, how: int) -> Optional[int]:
-        if self.shutting >= how or self.shut >= how:
+        if self.ending.shutting >= how or self.ending.shut >= how:
             return None
-        self.shutting = how
+        self.ending.shutting = how
         return how
 
     def _shutdown(self, how: int) -> Optional[int]:
-        if self.shut >= how or self.sole or (how == SHUT_AT_ONCE and self.lease is not None):
+        if self.ending.shut >= how or self.leases.sole or (how == SHUT_AT_ONCE and self.leases.standing is not None):
             return None
-        self.shut = how
-        self.shutting = max(self.shutting, how)
+        self.ending.shut = how
+        self.ending.shutting = max(self.ending.shutting, how)
         if how == SHUT_AT_ONCE:
-            self._finish(min(self.tail - self.head + len(self.returned), self.unfinished))
+            self._finish(min(self.tail - self.head + len(self.holds.returned), self.unfinished))
             self.head = self.tail
-            returned, self.returned, self.plain = self.returned, [], True
+            returned, self.holds.returned, self.leases.plain = self.holds.returned, [], True
             for one in returned:
                 self._let_go(one.place.file)
         return how
 
     def _seal(self, slot: int) -> None:
-        former = self.files.pop(slot, None)
+        files = self.files
+        former = files.filling.pop(slot, None)
         if former is None:
             return
-        end = self.ends[former.file]
+        end = files.ends[former.file]
         if end > self.low:
-            heappush(self.sealing, (end, former.number))
+            heappush(files.sealing, (end, former.number))
         else:
-            self.forget_file(former.number, end)
+            files.forget(former.number, end)
 
     def _past_limit(self, kind: int, key: int) -> Optional[int]:
-        if kind != events.SEAL or self.sealed is not None:
+        if kind != events.SEAL or self.position.sealed is not None:
             return None
-        self.sealed = key
+        self.position.sealed = key
         return key
 
 
@@ -440,13 +456,13 @@ _STEPS: Final[dict[int, Callable[[Ledger, int, int], Verdict]]] = {
     PASSED: lambda ledger, count, number: ledger._pass(count, number),
     events.RESERVE: lambda ledger, slot, places: ledger._reserve(slot, places),
     events.TRIM: lambda ledger, slot, rest: ledger._trim(slot, rest & 0x3FF, rest >> 10),
-    events.HOLD: lambda ledger, slot, _: ledger._hold(ledger.base + ledger.index - 1, slot),
+    events.HOLD: lambda ledger, slot, _: ledger._hold(ledger.position.number - 1, slot),
     events.GOT: lambda ledger, _, number: ledger._got(number),
     events.RETURN: lambda ledger, _, number: ledger._return(number),
     events.TASK_DONE: lambda ledger, _, rest: ledger._task_done(),
     events.SKIP: lambda ledger, slot, total: ledger._skip(slot, total),
     events.OPEN: lambda ledger, slot, serial: ledger._open(slot, serial),
-    events.JOIN: lambda ledger, _, rest: ledger._join(ledger.base + ledger.index - 1, bool(rest & 1)),
+    events.JOIN: lambda ledger, _, rest: ledger._join(ledger.position.number - 1, bool(rest & 1)),
     events.LEAVE: lambda ledger, slot, number: ledger._leave(slot, number),
     events.CLOSING: lambda ledger, _, rest: ledger._close(SHUT_AT_ONCE if rest & 1 else SHUT),
     events.SHUTDOWN: lambda ledger, _, rest: ledger._shutdown(SHUT_AT_ONCE if rest & 1 else SHUT),

@@ -60,53 +60,53 @@ def dump(ledger: Ledger, rolled: bool = False, limit: Optional[int] = None) -> b
     A multiple of 8 bytes long, whatever the limit."""
     ledger.trim()
     extents = ledger.extents.dump()
-    lease = ledger.lease
+    lease = ledger.leases.standing
     slots = ledger.slots
     head = (
         ledger.maxsize,
-        ledger.first_limit,
-        ledger.last_limit,
-        ledger.base + ledger.limit if rolled else ledger.base,
-        0 if rolled else ledger.index,
-        (limit or ledger.next_limit) if rolled else ledger.limit,
+        ledger.settings.first_limit,
+        ledger.settings.last_limit,
+        ledger.position.base + ledger.position.limit if rolled else ledger.position.base,
+        0 if rolled else ledger.position.index,
+        (limit or ledger.next_limit) if rolled else ledger.position.limit,
         ledger.head,
         ledger.tail,
-        ledger.leases,
-        ledger.grants,
+        ledger.leases.made,
+        ledger.reservations.made,
         1 if lease else 0,
         slots,
-        len(ledger.members),
-        ledger.opened,
-        ledger.finished,
-        ledger.completions,
-        ledger.shutting,
-        ledger.shut,
-        len(ledger.held),
-        len(ledger.returned),
-        ledger.redelivered,
-        len(ledger.sealing),
+        len(ledger.members.by_slot),
+        ledger.files.opened,
+        ledger.joins.finished,
+        ledger.joins.completions,
+        ledger.ending.shutting,
+        ledger.ending.shut,
+        len(ledger.holds.held),
+        len(ledger.holds.returned),
+        ledger.holds.redelivered,
+        len(ledger.files.sealing),
         ledger.extents.first if len(ledger.extents) else ledger.low,
         len(extents) // SIZE,
-        ledger.passed,
-        ledger.durable,
-        *_PROOF.unpack(ledger.proof or bytes(_PROOF.size)),
-        ledger.sole,
-        ledger.given_of,
-        len(ledger.given),
+        ledger.leases.passed,
+        ledger.settings.durable,
+        *_PROOF.unpack(ledger.settings.proof or bytes(_PROOF.size)),
+        ledger.leases.sole,
+        ledger.leases.given_of,
+        len(ledger.leases.given),
         ledger.extents.chunks,
     )
     words = [*map(int, head), *(lease or (0,) * _LEASE)]
-    for slot in sorted(ledger.members):
-        words += (slot, *ledger.members[slot], *_file(ledger, slot), *_reservation(ledger, slot))
-        words += ledger.kept.get(slot, (0, 0))
+    for slot in sorted(ledger.members.by_slot):
+        words += (slot, *ledger.members.by_slot[slot], *_file(ledger, slot), *_reservation(ledger, slot))
+        words += ledger.leases.ended.get(slot, (0, 0))
     words += ledger.totals[:slots]
-    for end, number in sorted(ledger.sealing):
-        words += (end, number, *ledger.known_files[number])
-    for number, slot, holder, item, times, place in ledger.held.values():
+    for end, number in sorted(ledger.files.sealing):
+        words += (end, number, *ledger.files.known[number])
+    for number, slot, holder, item, times, place in ledger.holds.held.values():
         words += (number, slot, holder, item, times, *place.file, place.record)
-    for item, times, place in ledger.returned:
+    for item, times, place in ledger.holds.returned:
         words += (item, times, *place.file, place.record)
-    for given in sorted(ledger.given.items()):
+    for given in sorted(ledger.leases.given.items()):
         words += given
     size = 3 + len(words) + len(extents) // SIZE
     data = struct.pack(f"<{2 + len(words)}Q", MAGIC, size, *words) + extents
@@ -114,14 +114,14 @@ def dump(ledger: Ledger, rolled: bool = False, limit: Optional[int] = None) -> b
 
 
 def _file(ledger: Ledger, slot: int) -> tuple[int, int, int, int, int, int]:
-    filling = ledger.files.get(slot)
+    filling = ledger.files.filling.get(slot)
     if filling is None:
         return 0, 0, 0, 0, 0, 0
-    return 1, *filling.file, filling.number, filling.first, ledger.ends[filling.file]
+    return 1, *filling.file, filling.number, filling.first, ledger.files.ends[filling.file]
 
 
 def _reservation(ledger: Ledger, slot: int) -> tuple[int, int, int, int, int]:
-    own = ledger.res.get(slot)
+    own = ledger.reservations.by_slot.get(slot)
     return (1, *own) if own else (0, 0, 0, 0, 0)
 
 
@@ -168,10 +168,11 @@ def kind(head: bytes) -> tuple[bool, bytes]:
 def words_after(ledger: Ledger, extents: int) -> int:
     """Estimate how many words a ledger's snapshot will have with so many more extents, half of which begin with a batch
     file."""
-    rows = _MEMBER * len(ledger.members) + ledger.slots + _SEALED * (len(ledger.sealing) + len(ledger.files))
+    rows = _MEMBER * len(ledger.members.by_slot) + ledger.slots
+    rows += _SEALED * (len(ledger.files.sealing) + len(ledger.files.filling))
     to_come = 2 * extents + _SEALED * extents // 2
     others = 2 * CHUNK if ledger.extents.chunks else 0  # the roller may have forgotten less, and packed fewer
-    rows += _HELD * ledger.apart + _GIVEN * len(ledger.given) + others
+    rows += _HELD * ledger.holds.apart + _GIVEN * len(ledger.leases.given) + others
     return _HEAD + _LEASE + rows + ledger.extents.words + to_come
 
 
@@ -181,15 +182,16 @@ def load(data: bytes) -> Ledger:
         raise ValueError(f"a snapshot of {len(data)} bytes is cut short")
     words = struct.unpack_from(f"<{_HEAD + _LEASE}Q", data)
     ledger = Ledger(words[2], words[3], words[4], *kind(data))
-    ledger.base, ledger.index, ledger.limit, ledger.head, ledger.tail, ledger.leases, ledger.grants = words[5:12]
-    has_lease, slots, members, ledger.opened, ledger.finished, ledger.completions = words[12:18]
-    ledger.shutting, ledger.shut, held, returned, ledger.redelivered, sealed, first, extents = words[18:26]
-    ledger.passed = words[26]
-    sole, ledger.given_of, given, chunks = words[_HEAD - 4 : _HEAD]
-    ledger.sole = bool(sole)
+    position, leases, joins = ledger.position, ledger.leases, ledger.joins
+    position.base, position.index, position.limit, ledger.head, ledger.tail, leases.made = words[5:11]
+    ledger.reservations.made, has_lease, slots, members = words[11:15]
+    ledger.files.opened, joins.finished, joins.completions, ledger.ending.shutting, ledger.ending.shut = words[15:20]
+    held, returned, ledger.holds.redelivered, sealed, first, extents, leases.passed = words[20:27]
+    sole, leases.given_of, given, chunks = words[_HEAD - 4 : _HEAD]
+    leases.sole = bool(sole)
     if has_lease:
-        ledger.lease = Lease(*words[_HEAD : _HEAD + _LEASE])
-    ledger.plain = not has_lease and not returned
+        leases.standing = Lease(*words[_HEAD : _HEAD + _LEASE])
+    leases.plain = not has_lease and not returned
     at = _HEAD + _LEASE
     rows = _MEMBER * members + slots + _SEALED * sealed + _HELD * held + _RETURNED * returned
     rows += _GIVEN * given
@@ -206,22 +208,23 @@ def load(data: bytes) -> Ledger:
     at += slots
     for row in range(at, at + _SEALED * sealed, _SEALED):
         end, number, member, serial = table[row : row + _SEALED]
-        file = ledger.known_files[number] = FileId(member, serial)
-        ledger.ends[file] = end
-        ledger.sealing.append((end, number))
+        file = ledger.files.known[number] = FileId(member, serial)
+        ledger.files.ends[file] = end
+        ledger.files.sealing.append((end, number))
     at += _SEALED * sealed
     for row in range(at, at + _HELD * held, _HELD):
         number, slot, holder, item, times, member, serial, record = table[row : row + _HELD]
-        ledger.held[number] = Held(number, slot, holder, item, times, Place(FileId(member, serial), record))
+        ledger.holds.held[number] = Held(number, slot, holder, item, times, Place(FileId(member, serial), record))
     at += _HELD * held
     for row in range(at, at + _RETURNED * returned, _RETURNED):
         item, times, member, serial, record = table[row : row + _RETURNED]
-        ledger.returned.append(Returned(item, times, Place(FileId(member, serial), record)))
+        ledger.holds.returned.append(Returned(item, times, Place(FileId(member, serial), record)))
     at += _RETURNED * returned
-    ledger.given = dict(zip(table[at : at + _GIVEN * given : _GIVEN], table[at + 1 : at + _GIVEN * given : _GIVEN]))
-    ledger.apart = held + returned
-    for place in (*(one.place for one in ledger.held.values()), *(one.place for one in ledger.returned)):
-        ledger.kept_files[place.file] = ledger.kept_files.get(place.file, 0) + 1
+    rows = at + _GIVEN * given
+    leases.given = dict(zip(table[at:rows:_GIVEN], table[at + 1 : rows : _GIVEN]))
+    ledger.holds.apart = held + returned
+    for place in (*(one.place for one in ledger.holds.held.values()), *(one.place for one in ledger.holds.returned)):
+        ledger.files.kept[place.file] = ledger.files.kept.get(place.file, 0) + 1
     stop = (words[1] - 1) * SIZE
     ledger.extents = Extents.load(first, data[stop - extents * SIZE : stop], chunks)
     return ledger
@@ -234,16 +237,16 @@ def _load_members(ledger: Ledger, table: tuple[int, ...], members: int, slots: i
         has_res, begin, stop, grant, cut, lease, base = table[row + 9 : row + _MEMBER]
         if slot >= slots:
             raise ValueError(f"slot {slot} of a snapshot with {slots} slots")
-        ledger.members[slot] = Member(number, bool(consumer))
-        ledger.consumers += bool(consumer)
+        ledger.members.by_slot[slot] = Member(number, bool(consumer))
+        ledger.members.consumers += bool(consumer)
         if has_file:
-            filling = ledger.files[slot] = Filling.of(FileId(member, serial), opened, first)
-            ledger.known_files[opened] = filling.file
-            ledger.ends[filling.file] = end
+            filling = ledger.files.filling[slot] = Filling.of(FileId(member, serial), opened, first)
+            ledger.files.known[opened] = filling.file
+            ledger.files.ends[filling.file] = end
         if has_res:
-            ledger.res[slot] = Reservation(begin, stop, grant, bool(cut))
-            ledger.reserved += max(0, stop - totals[slot])
+            ledger.reservations.by_slot[slot] = Reservation(begin, stop, grant, bool(cut))
+            ledger.reservations.places += max(0, stop - totals[slot])
         if lease:
-            ledger.kept[slot] = lease, base
-    ledger.free = [slot for slot in range(slots) if slot not in ledger.members]
+            ledger.leases.ended[slot] = lease, base
+    ledger.members.free = [slot for slot in range(slots) if slot not in ledger.members.by_slot]
     return _MEMBER * members
