@@ -661,7 +661,7 @@ MUTANTS = [
     ),
     Mutant(
         "nobody asks for places back",
-        "        return sum([producer.trim(slot) for slot, own in list(res.items()) if not own.cut]) > 0\n",
+        "        return sum([producer.trim(slot) for slot in standing]) > 0\n",
         "        return False\n",
         "a bounded queue is full although places are free that another producer might use",
         BOUNDS + "test_places_that_another_has_not_used_are_anyones[300]",

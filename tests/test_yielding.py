@@ -92,9 +92,9 @@ def with_members(maxsize: int, producers: int, consumers: int) -> tuple[Any, lis
         (0, 1, 2, True, False),
         (1000, 2, 2, True, False),
         (10, 1, 1, False, False),
-        (10, 2, 1, False, True),  # all others are stopped by so few places
+        (10, 2, 1, True, True),
         (10, 1, 2, True, False),
-        (10, 2, 2, False, False),
+        (10, 2, 2, True, False),
     ],
 )
 def test_one_gives_way_to_who_may_do_more_for_us(

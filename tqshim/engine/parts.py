@@ -107,8 +107,11 @@ class Parts:
             producer.settle_all(producer)  # What another thread has put beyond its reservation may not count.
             if producer.taken() < taken:
                 return True
-        res = self.replica.ledger.reservations.by_slot
-        return sum([producer.trim(slot) for slot, own in list(res.items()) if not own.cut]) > 0
+        reservations = self.replica.ledger.reservations
+        if not reservations.places:
+            return False
+        standing = [slot for slot, own in reservations.by_slot.items() if not own.cut]
+        return sum([producer.trim(slot) for slot in standing]) > 0
 
     def put_back(self, record: bytes) -> bool:
         """Put what this process, which leaves, had got and not delivered: be there a place or not, for its item had

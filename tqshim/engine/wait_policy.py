@@ -307,13 +307,10 @@ class Waiter:
                 yielding.note(took, _sum(self._members.cells.counters()) - _sum(known()) - 1)
 
     def _may_get_more(self, kind: int) -> bool:
-        """Return whether the process that has rung may be about to do more for us: not one that waits for our answer,
-        nor processes that are all stopped by a few places."""
+        """Return whether the process that has rung may be about to do more for us, and does not wait for our answer."""
         ledger = self._replica.ledger
         if kind == AWAITS_PLACE:
             return ledger.members.consumers == 1 < ledger.producers
-        if 0 < ledger.maxsize <= tuning.SOLE_FEW:
-            return ledger.producers == 1 < ledger.members.consumers
         return ledger.producers > 1 or ledger.members.consumers > 1
 
     def seen(self, given: bytes) -> Seen:

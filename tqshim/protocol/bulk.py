@@ -24,6 +24,8 @@ __all__ = ["OFTEN", "apply_often"]
 OFTEN: Final = frozenset((CLAIM, CUT, PUBLISH, RESERVE, TRIM, LEASE, REVOKE, PASSED))
 """The types of most events."""
 _PUTS: Final = (CUT, PUBLISH)
+_new: Final = tuple.__new__
+"""Makes a tuple of a class with no call of a function of Python."""
 
 
 def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  # noqa: C901  a call of each costs most
@@ -70,7 +72,7 @@ def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  
                 freed = own.stop - total if own is not None and own.stop > total else 0
                 if tail - (passed if number else head) + reserved + apart - freed + places <= maxsize:
                     grants += 1
-                    res[slot] = Reservation(total, total + places, grants % events.GRANT_LIMIT, False)
+                    res[slot] = _new(Reservation, (total, total + places, grants % events.GRANT_LIMIT, False))
                     reserved += places - freed
         elif kind == TRIM:
             slot = event >> 8 & 0xFFFF
@@ -80,7 +82,7 @@ def apply_often(state: State, words: Sequence[int], at: int, end: int) -> int:  
                 if stop - start <= events.RESERVE_MOST:
                     total, short = totals[slot], min(start + (event >> 24 & 0x3FF), stop)
                     reserved -= max(0, stop - total) - max(0, short - total)
-                    res[slot] = Reservation(start, short, grant, True)
+                    res[slot] = _new(Reservation, (start, short, grant, True))
         elif kind == LEASE:
             slot = event >> 8 & 0xFFFF
             who = members.get(slot)
