@@ -319,9 +319,9 @@ def short_table(figures: Figures) -> Iterator[str]:
     for label, name, metric, kind, power in SHORT:
         ratio = figures[name]["metrics"][metric][kind]["ratios"][STDLIB]["median"] ** power
         columns[0 if ratio >= GAINS else 1 if ratio >= NOTHING else 2].append((-ratio, label))
-    one = figures[SHORT[0][1]]
-    yield f"How many times as fast as `{STDLIB}`, on {one['machine']}"
-    yield f"(`python -m tqshim bench`, `--programs`; {one['day']}):\n"
+    machines, days = ({figures[row[1]][what] for row in SHORT} for what in ("machine", "day"))
+    yield f"How many times as fast as `{STDLIB}`, on {'; '.join(sorted(machines))}"
+    yield f"(`python -m tqshim bench`, `--programs`; {' to '.join(sorted({min(days), max(days)}))}):\n"
     yield from _head("it gains", "", "it costs nothing", "", "it is slower", "")
     for number in range(max(map(len, columns))):
         cells = []
