@@ -87,7 +87,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale", type=positive, help="share of the full counts, for all measurements; each has its own"
     )
-    parser.add_argument("--within", type=positive, metavar="SECONDS", help="no run begins later (default: 120)")
+    quick, normal, full = (f"{WITHIN[level]:g}" for level in (Level.QUICK, Level.DEFAULT, Level.FULL))
+    parser.add_argument(
+        "--within",
+        type=positive,
+        metavar="SECONDS",
+        help=f"no run begins later (default: {normal}; with --quick {quick}, with --full {full})",
+    )
     parser.add_argument("--limit", type=positive, metavar="SECONDS", help="a run that lasts longer has failed")
     methods = multiprocessing.get_all_start_methods()
     parser.add_argument("--start-method", choices=methods, help="how processes are started (default: the system's)")
@@ -107,11 +113,12 @@ def run(options: argparse.Namespace) -> int:
         with _signals_interrupt() as check:
             return _measure(options, check)
     except KeyboardInterrupt:
-        say("interrupted: its processes are ended, its queues removed\n")
-        return INTERRUPTED
+        pass
     finally:
         end_all(others)
         sweep(anonymous_root(), ())
+    say("interrupted: its processes are ended, its queues removed\n")
+    return INTERRUPTED
 
 
 def _problem(options: argparse.Namespace) -> str:
